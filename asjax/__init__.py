@@ -1,0 +1,32 @@
+"""asjax: audio tagging and sound event detection in JAX.
+
+Importing the package is cheap: the public names below are resolved on first use.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "load": "asjax.predict",
+    "Tagger": "asjax.predict",
+    "list_models": "asjax.models",
+    "AsjaxError": "asjax.config",
+}
+
+__all__ = [*_PUBLIC, "__version__"]
+
+
+def __getattr__(name):
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    try:  # `asjax.hlp`, `asjax.metrics`, ... without an explicit import of the submodule
+        return import_module(f"asjax.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"asjax.{name}":
+            raise
+        raise AttributeError(f"module 'asjax' has no attribute {name!r}") from None
+
+
+def __dir__():
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Sources, draws and the grain pipeline."""
