@@ -1,0 +1,130 @@
+"""The training state and the two jitted steps. Pure; imports with jax, flax, optax and numpy only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from asjax import optim
+
+
+@struct.dataclass
+class State:
+    """Everything a run needs to go on: one pytree, saved whole."""
+
+    step: Any  # int32 [], steps taken, skipped ones included
+    params: Any
+    stats: Any  # every non-param collection, by name
+    opt: Any
+    average: Any  # {"params", "stats", "count"} or {}: EMA or SWA of the weights
+    nonfinite: Any  # int32 [2]: skipped steps in all, and in a row
+    rng: Any  # base key; step k uses fold_in(rng, k)
+
+
+def init_state(key, *, model, frontend, tx, wave_shape, average: bool) -> State:
+    """Fresh state for waves of `wave_shape` [B, S]; run it under jit with out_shardings."""
+    init_key, rng = jax.random.split(key)
+    feats = frontend(jnp.zeros(wave_shape, jnp.float32))
+    variables = dict(model.init(init_key, feats, train=False))
+    params = variables.pop("params")
+    # A copy, not the same buffers: both are donated to the train step.
+    copy = jax.tree.map(jnp.copy, {"params": params, "stats": variables})
+    return State(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        stats=variables,
+        opt=tx.init(params),
+        average={**copy, "count": jnp.zeros((), jnp.int32)} if average else {},
+        nonfinite=jnp.zeros((2,), jnp.int32),
+        rng=rng,
+    )
+
+
+def make_train_step(*, objective, tx, average=None):
+    """`(state, batch) -> (state, scalars)`; a non-finite loss or gradient leaves all but the
+    counters as they were, on every device alike (the test is on global values).
+
+    Args:
+      objective: `(params, stats, batch, rng) -> (loss, (scalars, new_stats))`.
+      average: None or `(average, new {"params", "stats"}, step) -> average`.
+    """
+
+    def train_step(state: State, batch):
+        rng = jax.random.fold_in(state.rng, state.step)
+        grad_fn = jax.value_and_grad(objective, has_aux=True)
+        (loss, (scalars, stats)), grads = grad_fn(state.params, state.stats, batch, rng)
+        ok = optim.all_finite((loss, grads))
+        updates, opt = tx.update(grads, state.opt, state.params)
+        params = optax.apply_updates(state.params, updates)
+        new = {"params": params, "stats": {**state.stats, **stats}}
+        averaged = average(state.average, new, state.step) if average else state.average
+        new = {**new, "opt": opt, "average": averaged}
+        old = {name: getattr(state, name) for name in new}
+        total, in_row = state.nonfinite[0], state.nonfinite[1]
+        bad = 1 - ok.astype(jnp.int32)
+        nonfinite = jnp.stack([total + bad, (in_row + 1) * bad])
+        scalars = {
+            **scalars,
+            "grad_norm": optax.global_norm(grads),
+            "nonfinite_steps": nonfinite[0],
+            "nonfinite_in_a_row": nonfinite[1],
+        }
+        state = state.replace(
+            step=state.step + 1, nonfinite=nonfinite, **optim.select(ok, new, old)
+        )
+        return state, scalars
+
+    return train_step
+
+
+def make_eval_step(*, model, frontend):
+    """`(variables, wave [B, S]) -> logits [B, C]` float32."""
+
+    def eval_step(variables, wave):
+        return model.apply(variables, frontend(wave), train=False)["logits"].astype(jnp.float32)
+
+    return eval_step
+
+
+def weights(state: State) -> dict:
+    """The variables to evaluate and keep: the average where there is one, else the raw ones."""
+    kept = state.average or {"params": state.params, "stats": state.stats}
+    return {"params": kept["params"], **kept["stats"]}
+
+
+def make_average(spec):
+    """`None | dict(name="ema", decay=) | dict(name="swa", start_step=, every_steps=)` -> function.
+
+    Statistics (batch norm) are averaged with the weights, so that they belong together.
+    """
+    from asjax.config import split_spec, unknown
+
+    if not spec:
+        return None
+    name, fields = split_spec(spec)
+    if name == "ema":
+        decay = fields.get("decay", 0.999)
+
+        def ema(average, new, step):
+            old = {k: average[k] for k in new}
+            return {**optim.ema_update(old, new, decay, step), "count": average["count"] + 1}
+
+        return ema
+    if name == "swa":
+        start, every = fields.get("start_step", 0), fields.get("every_steps", 1)
+
+        def swa(average, new, step):
+            old = {k: average[k] for k in new}
+            mean = optim.swa_update(old, new, average["count"])
+            due = (step >= start) & ((step - start) % every == 0)
+            # Before the first average the raw weights stand in, so that evaluation has something.
+            early = optim.select(step < start, new, old)
+            taken = optim.select(due, mean, early)
+            return {**taken, "count": average["count"] + due.astype(jnp.int32)}
+
+        return swa
+    raise unknown("average", name, ["ema", "swa"])
