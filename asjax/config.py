@@ -1,7 +1,7 @@
 """Specs and configs: parse calls without eval, build things by name, compare and hash configs.
 
-A *spec* is either a dict `{"name": ..., **keywords}` or a string in call syntax, `"mixup(alpha=1)"`;
-a *chain* is a string of such calls joined by `|`. A thing is found by the name of its file and
+A *spec* is a dict `{"name": ..., **keywords}` or a string in call syntax, `"mixup(alpha=1)"`; a
+*chain* is a string of such calls joined by `|`. A thing is found by the name of its file and
 function: there is no registry.
 """
 
@@ -278,3 +278,8 @@ def _override(config, dotted: str, value):
     if not hasattr(at, "keys") or leaf not in at:
         raise unknown("config field", dotted, known)
     at[leaf] = _typed(f"config field {dotted}", value, at[leaf])
+
+
+def new():
+    """An empty ConfigDict: what a config file fills."""
+    return _config_dict({})

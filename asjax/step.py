@@ -1,4 +1,4 @@
-"""The training state and the two jitted steps. Pure; imports with jax, flax, optax and numpy only."""
+"""The training state and the two jitted steps: pure, importable with jax, flax, optax and numpy."""
 
 from __future__ import annotations
 

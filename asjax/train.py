@@ -1,0 +1,337 @@
+"""`asjax train`: one function, read top to bottom.
+
+Exit codes: 0 finished; 75 stopped on SIGTERM or Ctrl-C with everything saved (run the same command
+to go on); 2 an error that one line explains.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+
+EXIT_STOPPED = 75
+MAX_NONFINITE_IN_A_ROW = 10
+
+
+def add_arguments(parser):
+    parser.add_argument("--config", required=True, help="config file, FILE.py or FILE.py:key=value")
+    parser.add_argument("--workdir", required=True, help="folder of this run; resumed if it exists")
+    parser.add_argument(
+        "--allow-config-change", action="store_true", help="go on though the config differs"
+    )
+    parser.add_argument(
+        "--allow-data-change", action="store_true", help="go on though the data differ"
+    )
+    parser.add_argument("--cpu-devices", type=int, help="devices on CPU (default: one per core)")
+    parser.add_argument("--coordinator", help="host:port of process 0, for several processes")
+    parser.add_argument("--num-processes", type=int, help="how many processes train together")
+    parser.add_argument("--process-id", type=int, help="which of them this one is")
+    parser.add_argument_group(
+        "config fields", "--config.optim.lr=3e-4 and the like override any field of the config"
+    )
+
+
+def main(args) -> int:
+    from asjax import config, sharding
+
+    # ------------------------------------------------------------------ start-up
+    sharding.setup(
+        cpu_devices=args.cpu_devices,
+        coordinator=args.coordinator,
+        num_processes=args.num_processes,
+        process_id=args.process_id,
+    )
+    cfg = config.load(args.config, args.overrides)
+
+    import jax
+
+    from asjax import checkpoint, evaluate, hlp, log, step, workdir
+    from asjax.data import pipeline, quarantine, sources
+
+    first_process = jax.process_index() == 0
+    mesh = sharding.make_mesh(cfg.mesh)
+    say = partial(print, flush=True) if first_process else (lambda *a, **k: None)
+
+    # ------------------------------------------------------------------ data
+    label_set = sources.label_set(cfg.labels.name, cfg.data.train)
+    closure = hlp.closure(label_set, strict=cfg.labels.strict)
+    train_source = sources.build(cfg.data.train, label_set)
+    eval_source = sources.build(cfg.data.eval, label_set)
+    build_pipeline = partial(
+        pipeline.build,
+        sample_rate=cfg.data.sample_rate,
+        clip_s=cfg.data.clip_s,
+        workers=cfg.data.workers,
+        threads=cfg.data.threads,
+        cache=cfg.data.cache,
+        max_bad=cfg.data.max_bad,
+        num_classes=len(label_set),
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    train_data = build_pipeline(
+        train_source, batch_size=cfg.batch_size, draw=cfg.data.draw, seed=cfg.seed, train=True
+    )
+    eval_data = build_pipeline(
+        eval_source, batch_size=cfg.eval.batch_size, draw="sequential", train=False
+    )
+    data_id = config.fingerprint([train_data.fingerprint, eval_data.fingerprint, label_set.hash])
+
+    # ------------------------------------------------------------------ model and objective
+    frontend = config.build("frontend", cfg.frontend)
+    model = config.build("model", cfg.model, num_classes=len(label_set))
+    objective = config.build(
+        "objective",
+        cfg.objective,
+        model=model,
+        frontend=frontend,
+        augment={place: config.build("augment", spec) for place, spec in cfg.augment.items()},
+        closure=closure if cfg.labels.hlp else None,
+    )
+    tx, schedule = config.build("optim", cfg.optim, total_steps=cfg.total_steps)
+    average = step.make_average(cfg.average)
+
+    with workdir.Workdir.open(
+        args.workdir,
+        config=cfg,
+        data_fingerprint=data_id,
+        allow_config_change=args.allow_config_change,
+        allow_data_change=args.allow_data_change,
+    ) as work:
+        # -------------------------------------------------------------- state
+        wave_shape = (cfg.batch_size, round(cfg.data.clip_s * cfg.data.sample_rate))
+        create = partial(
+            step.init_state,
+            model=model,
+            frontend=frontend,
+            tx=tx,
+            wave_shape=wave_shape,
+            average=average is not None,
+        )
+        key = jax.random.key(cfg.seed)
+        shapes = jax.eval_shape(create, key)
+        state_sharding = sharding.state_sharding(mesh, shapes)
+        batch_sharding = sharding.batch_sharding(mesh)
+        replicated = sharding.replicated(mesh)
+        checkpoints = checkpoint.Checkpoints(work.path / "checkpoints")
+        restored = checkpoints.restore(sharding.with_sharding(shapes, state_sharding))
+        for line in checkpoints.damaged:
+            say(f"damaged checkpoint left out: {line}", file=sys.stderr)
+        if restored is None:
+            state = jax.jit(create, out_shardings=state_sharding)(key)
+            state = _initial_weights(state, cfg.init_from)
+            start = 0
+        else:
+            start, state, _ = restored
+            say(f"going on from step {start} of {cfg.total_steps} in {work.path}")
+        train_step = jax.jit(
+            step.make_train_step(objective=objective, tx=tx, average=average),
+            in_shardings=(state_sharding, batch_sharding),
+            out_shardings=(state_sharding, replicated),
+            donate_argnums=0,
+        )
+        eval_step = jax.jit(step.make_eval_step(model=model, frontend=frontend))
+        place = partial(sharding.place, mesh)
+
+        def predict(variables, progress=False):
+            """Ids, logits and targets of the evaluation set."""
+            batches = eval_data.iterate()
+            return evaluate.scores_from_pipeline(
+                lambda wave: sharding.gather(eval_step(variables, place({"wave": wave})["wave"])),
+                batches,
+                num_classes=len(label_set),
+                progress=progress,
+            )
+
+        # -------------------------------------------------------------- loop
+        n_params = sum(x.size for x in jax.tree.leaves(state.params))
+        say(
+            f"{cfg.model.name} {cfg.model.get('variant', '')}: {n_params:,} parameters, "
+            f"{len(train_source)} clips to train on, {len(eval_source)} to evaluate, "
+            f"{train_data.draws_per_epoch} draws an epoch, {mesh.size} devices, "
+            f"HLP {'on' if cfg.labels.hlp else 'off'}, {cfg.data.draw}"
+        )
+        writer = log.Writer(work.path, start_step=start)
+        bad_clips = quarantine.Quarantine(
+            work.path / "quarantine.csv", total=len(train_source), max_rate=cfg.data.max_bad
+        )
+        stop = _StopSignal()
+        batches = sharding.prefetch(train_data.iterate(start), place)
+        progress = log.Progress(cfg.total_steps, start, batch_size=cfg.batch_size)
+        pending = None  # scalars of the step before, fetched while the next one runs
+        stopped = False
+        with stop, batches, progress:
+            for i in range(start, cfg.total_steps):
+                batch, host = next(batches)
+                state, scalars = train_step(state, batch)
+                bad_clips.add(host["bad"])
+                if pending is not None:
+                    _report(writer, progress, *pending, cfg, schedule, batches)
+                pending = (i + 1, scalars)
+                done = i + 1
+                evaluating = done % cfg.eval.every_steps == 0 or done == cfg.total_steps
+                stopped = stop.requested and not evaluating
+                metrics = None
+                if evaluating:
+                    _report(writer, progress, *pending, cfg, schedule, batches)
+                    pending = None
+                    metrics = evaluate.trace(*predict(step.weights(state))[1:])
+                    writer.write_scalars(done, {f"eval/{k}": v for k, v in metrics.items()})
+                    progress.note(**metrics)
+                if evaluating or stopped or done % cfg.log.save_steps == 0:
+                    checkpoints.save(done, state, metrics=metrics, meta={"data": data_id})
+                if stop.requested:
+                    stopped = done < cfg.total_steps
+                    break
+        checkpoints.wait()
+        if stopped:
+            writer.close()
+            say(f"stopped at step {done}, everything saved; run the same command to go on")
+            return EXIT_STOPPED
+
+        # -------------------------------------------------------------- best weights, report, model
+        best = checkpoints.best_step()
+        if best not in (None, int(state.step)):
+            _, state, _ = checkpoints.restore(
+                sharding.with_sharding(shapes, state_sharding), step=best
+            )
+        variables = sharding.gather(step.weights(state))
+        say(f"best step {int(state.step)}; scoring it and writing the report")
+        ids, logits, targets = predict(step.weights(state), progress=True)
+        record = _record(cfg, label_set, train_source, eval_source, state, n_params)
+        out = work.path / "eval"
+        if first_process:
+            evaluate.save_scores(
+                out / "scores.npz", ids=ids, scores=logits, targets=targets, label_set=label_set
+            )
+            summary = evaluate.evaluate_scores(
+                out / "scores.npz",
+                out,
+                label_set=label_set,
+                closure=closure,
+                mappings=list(cfg.eval.mappings),
+                n_bootstrap=cfg.eval.bootstrap,
+                history=log.read_jsonl(work.path / "train.jsonl"),
+                train_counts=train_source.labels.sum(axis=0),
+                record=record,
+            )
+            saved = config.to_plain(cfg)
+            saved["model"]["num_classes"] = len(label_set)
+            checkpoint.save_model(
+                work.path / "model",
+                config=saved,
+                label_set=label_set,
+                variables=variables,
+                record={**record, "scores": evaluate.headline(summary)},
+            )
+            say(evaluate.table(summary))
+            say(_where(work.path, bad_clips))
+        writer.close()
+        return 0
+
+
+class _StopSignal:
+    """Turns SIGTERM and Ctrl-C into a flag that the loop reads between two steps."""
+
+    def __init__(self):
+        self.requested = False
+        self._before = {}
+
+    def __enter__(self):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number, frame):
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt  # asked twice: stop at once, the last save stays
+        self.requested = True
+
+
+def _report(writer, progress, number, scalars, cfg, schedule, batches):
+    """Fetch the scalars of step `number` and show them; stop the run if it went astray."""
+    from asjax.config import AsjaxError
+
+    values = {k: float(v) for k, v in scalars.items()}
+    in_a_row = int(values.pop("nonfinite_in_a_row"))
+    progress.update(number, loss=values["loss"], waited_s=batches.waited_s)
+    if in_a_row >= MAX_NONFINITE_IN_A_ROW:
+        raise AsjaxError(
+            f"step {number}: loss or gradient not finite {in_a_row} steps in a row (first "
+            f"{number - in_a_row + 1}); lower --config.optim.lr or set --config.optim.clip_norm"
+        )
+    if number % cfg.log.every_steps == 0 or in_a_row:
+        rate = float(schedule(number - 1))
+        writer.write_scalars(number, {**values, "lr": rate, **progress.rates()})
+
+
+def _initial_weights(state, init_from: str):
+    """Weights of another model where names and shapes agree; the head may differ in classes."""
+    if not init_from:
+        return state
+    import jax
+    import jax.numpy as jnp
+    from flax.traverse_util import flatten_dict, unflatten_dict
+
+    from asjax import checkpoint
+    from asjax.config import AsjaxError
+
+    _, _, variables, _ = checkpoint.load_model(init_from)
+    given, wanted = flatten_dict(variables["params"]), flatten_dict(state.params)
+    fits = {k: v for k, v in given.items() if k in wanted and v.shape == wanted[k].shape}
+    missing = ["/".join(k) for k in wanted if k not in fits]
+    print(f"init_from {init_from}: {len(fits)} arrays taken, new: {', '.join(missing) or 'none'}")
+    if not fits:
+        raise AsjaxError(f"init_from {init_from}: no array has the name and shape of this model's")
+    put = {
+        k: jax.device_put(jnp.asarray(fits[k]), v.sharding) if k in fits else v
+        for k, v in wanted.items()
+    }
+    params = unflatten_dict(put)
+    average = {**state.average, "params": jax.tree.map(jnp.copy, params)} if state.average else {}
+    return state.replace(params=params, average=average)
+
+
+def _record(cfg, label_set, train_source, eval_source, state, n_params) -> dict:
+    """What a model says of itself: how it was trained and on what."""
+    from asjax import config
+
+    return {
+        "hlp": bool(cfg.labels.hlp),
+        "draw": cfg.data.draw,
+        "seed": int(cfg.seed),
+        "step": int(state.step),
+        "skipped_steps": int(state.nonfinite[0]),
+        "parameters": int(n_params),
+        "train_data": {
+            "name": train_source.name,
+            "clips": len(train_source),
+            "hash": train_source.hash,
+        },
+        "eval_data": {
+            "name": eval_source.name,
+            "clips": len(eval_source),
+            "hash": eval_source.hash,
+        },
+        "labels": {"name": label_set.name, "hash": label_set.hash},
+        "config_hash": config.fingerprint(cfg),
+    }
+
+
+def _where(path: Path, bad_clips) -> str:
+    lines = [
+        f"report      {path / 'eval' / 'report.html'}",
+        f"metrics     {path / 'eval' / 'metrics.json'}, per_class.csv, scores.npz",
+        f"model       {path / 'model'}",
+        f"log         {path / 'train.jsonl'}",
+    ]
+    if bad_clips.count:
+        lines.append(f"quarantine  {path / 'quarantine.csv'} ({bad_clips.count} clips)")
+    lines.append(f"try it:     asjax tag YOUR_FILE.wav --model={path / 'model'}")
+    return "\n".join(lines)

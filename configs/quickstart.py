@@ -1,0 +1,58 @@
+"""ESC-10 on a laptop: HLP, beta-balancing and mixup on 398 real recordings.
+
+asjax train --config=configs/quickstart.py --workdir=runs/quickstart
+asjax train --config=configs/quickstart.py:beta=0.5,hlp=False,fold=3 --workdir=runs/other
+
+Arguments: beta (oversampling exponent), hlp, fold (the one held out), model (mini, cnn6, or a
+ConvNeXt variant), seed, steps, tiny (two steps, for tests).
+Result: configs/README.md.
+"""
+
+from asjax import config
+
+
+def get_config(arg=None):
+    arg = config.parse_arg(
+        arg, beta=0.5, hlp=True, fold=5, model="mini", seed=0, steps=400, tiny=False
+    )
+    folds = [f"fold{k}" for k in range(1, 6) if k != arg.fold]
+    cnn = arg.model in ("mini", "cnn6")
+    c = config.new()
+    c.seed = arg.seed
+    c.total_steps = 2 if arg.tiny else arg.steps
+    c.batch_size = 8 if arg.tiny else 32
+    c.labels = dict(name="audioset527", hlp=arg.hlp, strict=False)
+    c.data = dict(
+        train=dict(name="esc10", splits=folds),
+        eval=dict(name="esc10", splits=[f"fold{arg.fold}"]),
+        sample_rate=16_000,
+        clip_s=5.0,
+        draw=f"oversample(beta={arg.beta})",
+        workers=0,
+        threads=2,
+        cache=True,
+        max_bad=0.05,
+    )
+    c.frontend = dict(
+        name="panns_logmel", sample_rate=16_000, n_mels=64 if cnn else 224, n_fft=512, hop=320
+    )
+    c.augment = dict(
+        wave="roll(fraction=1.0)",
+        feats="",
+        normed="specaug(time_width=24, freq_width=6) | mixup(alpha=0.5, style='plain')",
+    )
+    c.model = dict(name="cnn" if cnn else "convnext", variant=arg.model)
+    c.objective = dict(name="tagging", label_smoothing=0.0)
+    c.optim = dict(
+        name="adamw",
+        lr=3e-3,
+        weight_decay=1e-3,
+        schedule="cosine(warmup_steps=40)",
+        clip_norm=1.0,
+    )
+    c.average = dict(name="ema", decay=0.99)
+    c.eval = dict(every_steps=50, batch_size=16, bootstrap=1000, mappings=["esc10"])
+    c.log = dict(every_steps=10, save_steps=100)
+    c.mesh = dict(data=-1, fsdp=1)
+    c.init_from = ""
+    return c
