@@ -1,0 +1,132 @@
+"""Specs, arguments and overrides: what is accepted, and what each mistake says."""
+
+import pytest
+
+from asjax import config
+from asjax.config import AsjaxError
+
+
+def test_a_call_is_parsed_into_name_and_keywords():
+    assert config.parse_call("mixup(alpha=1.5, style='panns')") == (
+        "mixup",
+        {"alpha": 1.5, "style": "panns"},
+    )
+    assert config.parse_call(" roll ") == ("roll", {})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "f(__import__('os').system('true'))",
+        "f(x=__import__('os').system('true'))",
+        "f(x=open('a'))",
+        "f(**{'a': 1})",
+        "f(1)",
+        "a.b(x=1)",
+        "f(x=)",
+        "lambda: 1",
+        "",
+    ],
+)
+def test_anything_but_keyword_literals_is_refused(text):
+    with pytest.raises(AsjaxError, match="spec"):
+        config.parse_call(text)
+
+
+def test_a_chain_splits_on_pipes_outside_brackets_and_quotes():
+    assert config.chain("a(x='p|q') | b(y=(1, 2)) | c") == [
+        ("a", {"x": "p|q"}),
+        ("b", {"y": (1, 2)}),
+        ("c", {}),
+    ]
+    assert config.chain("") == config.chain(None) == []
+
+
+def test_arguments_take_the_type_of_their_default():
+    arg = config.parse_arg("beta=1,tiny,model=cnn6", beta=0.5, tiny=False, model="mini")
+    assert (arg.beta, arg.tiny, arg.model) == (1.0, True, "cnn6")
+    assert isinstance(arg.beta, float)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("betta=1", "did you mean 'beta'"),
+        ("beta=high", "beta must be float"),
+        ("steps=1.5", "steps must be int"),
+        ("steps", "steps must be int"),
+    ],
+)
+def test_a_wrong_argument_says_what_is_known(text, message):
+    with pytest.raises(AsjaxError, match=message):
+        config.parse_arg(text, beta=0.5, steps=3)
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    path = tmp_path / "x.py"
+    path.write_text(
+        "from asjax import config\n"
+        "def get_config(arg=None):\n"
+        "    arg = config.parse_arg(arg, lr=0.1)\n"
+        "    c = config.new()\n"
+        "    c.optim = dict(name='adam', lr=arg.lr)\n"
+        "    c.steps = 3\n"
+        "    c.note = ''\n"
+        "    return c\n"
+    )
+    return path
+
+
+def test_overrides_reach_nested_fields_and_keep_types(config_file):
+    cfg = config.load(f"{config_file}:lr=0.2", {"optim.lr": "1", "note": "7", "steps": "5"})
+    assert (cfg.optim.lr, cfg.note, cfg.steps) == (1.0, "7", 5)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("optim.lrr", "1", "did you mean 'optim.lr'"),
+        ("optim.lr.x", "1", "does not exist"),
+        ("nothing", "1", "does not exist"),
+        ("steps", "many", "steps must be int"),
+        ("optim", "3", "optim must be"),
+    ],
+)
+def test_a_wrong_override_is_one_clear_error(config_file, key, value, message):
+    with pytest.raises(AsjaxError, match=message) as error:
+        config.load(str(config_file), {key: value})
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_are_not_configs_are_named(tmp_path):
+    with pytest.raises(AsjaxError, match="does not exist"):
+        config.load("nowhere.py")
+    (tmp_path / "bad.py").write_text("def (")
+    with pytest.raises(AsjaxError, match="not valid Python"):
+        config.load(str(tmp_path / "bad.py"))
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(AsjaxError, match="get_config"):
+        config.load(str(tmp_path / "empty.py"))
+
+
+def test_fingerprints_ignore_order_and_see_every_value():
+    assert config.fingerprint({"a": 1, "b": (1, 2)}) == config.fingerprint({"b": [1, 2], "a": 1})
+    assert config.fingerprint({"a": 1}) != config.fingerprint({"a": 2})
+
+
+def test_differences_name_the_field_and_both_values():
+    assert config.differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "d": 4}) == [
+        "a.b: 1 -> 3",
+        "c: 2 -> '(absent)'",
+        "d: '(absent)' -> 4",
+    ]
+
+
+def test_unknown_things_list_the_known_ones():
+    with pytest.raises(AsjaxError, match="Known: .*panns_logmel"):
+        config.build("frontend", "panns_logmell")
+    with pytest.raises(AsjaxError, match="adam"):
+        config.build("optim", dict(name="adamm", lr=1.0), total_steps=1)
+    with pytest.raises(AsjaxError, match="field 'lrr'"):
+        config.build("optim", dict(name="adam", lrr=1.0), total_steps=1)
