@@ -41,3 +41,9 @@ def shared_dir():
     if not (path / "data" / "metadata" / "audioset").is_dir():
         pytest.skip("needs the official AudioSet lists: set ASJAX_SHARED to a folder that has them")
     return path
+
+
+@pytest.fixture(scope="session")
+def repo():
+    """The root of the checkout, where configs/ lies."""
+    return HERE.parent

@@ -1,0 +1,120 @@
+"""The train step: what a bad step leaves untouched, devices agree, averages are right."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from asjax import objectives, sharding, step
+
+
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, feats, *, train=False, augment=None):
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(feats.mean(1))
+        return {"logits": nn.Dense(3)(x)}
+
+
+def frontend(wave):
+    return wave.reshape(wave.shape[0], 4, -1)
+
+
+@pytest.fixture
+def parts():
+    model, tx = Net(), optax.adam(1e-2)
+    create = partial(
+        step.init_state, model=model, frontend=frontend, tx=tx, wave_shape=(8, 40), average=True
+    )
+    objective = objectives.tagging(model=model, frontend=frontend)
+    average = step.make_average(dict(name="ema", decay=0.5))
+    return create, step.make_train_step(objective=objective, tx=tx, average=average)
+
+
+def batch(seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "wave": rng.normal(size=(8, 40)).astype(np.float32),
+        "target": (rng.uniform(size=(8, 3)) > 0.5).astype(np.float32),
+        "mask": np.ones(8, np.float32),
+    }
+
+
+def arrays(tree):
+    return [np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
+            for x in jax.tree.leaves(tree)]  # fmt: skip
+
+
+def test_a_non_finite_step_changes_only_the_counters_on_every_device(parts):
+    create, train_step = parts
+    mesh = sharding.make_mesh(dict(data=2))
+    state = jax.jit(create, out_shardings=sharding.replicated(mesh))(jax.random.key(0))
+    run = jax.jit(train_step, out_shardings=(sharding.replicated(mesh), sharding.replicated(mesh)))
+    state, _ = run(state, sharding.place(mesh, batch()))
+    bad = batch(1)
+    bad["wave"][7, 3] = np.nan  # the second device's half
+    after, scalars = run(state, sharding.place(mesh, bad))
+    for name in ("params", "stats", "opt", "average", "rng"):
+        for a, b in zip(arrays(getattr(state, name)), arrays(getattr(after, name)), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert int(after.step) == 2
+    assert [int(n) for n in after.nonfinite] == [1, 1]
+    assert int(scalars["nonfinite_in_a_row"]) == 1
+    good, _ = run(after, sharding.place(mesh, batch(2)))
+    assert [int(n) for n in good.nonfinite] == [1, 0]
+    moved = zip(arrays(good.params), arrays(after.params), strict=True)
+    assert any((a != b).any() for a, b in moved)
+
+
+def test_one_and_two_devices_take_the_same_step(parts):
+    create, train_step = parts
+    results = []
+    for n in (1, 2):
+        mesh = sharding.make_mesh(dict(data=n))
+        state = jax.jit(create, out_shardings=sharding.replicated(mesh))(jax.random.key(0))
+        run = jax.jit(train_step)
+        for k in range(3):
+            state, scalars = run(state, sharding.place(mesh, batch(k)))
+        results.append((float(scalars["loss"]), arrays(state.params)))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
+    for a, b in zip(results[0][1], results[1][1], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_step_k_does_not_depend_on_how_the_run_got_there(parts):
+    """The step's key comes from (seed, step), so a restored state continues bit for bit."""
+    create, train_step = parts
+    run = jax.jit(train_step)
+    straight = create(jax.random.key(0))
+    for k in range(4):
+        straight, _ = run(straight, batch(k))
+        if k == 1:
+            saved = jax.tree.map(lambda x: x + 0 if x.dtype != straight.rng.dtype else x, straight)
+    resumed = saved
+    for k in (2, 3):
+        resumed, _ = run(resumed, batch(k))
+    for a, b in zip(arrays(straight), arrays(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_swa_is_the_equal_mean_of_the_weights_from_its_start():
+    average = step.make_average(dict(name="swa", start_step=2, every_steps=2))
+    state = {"params": jnp.zeros(2), "stats": {}, "count": jnp.zeros((), jnp.int32)}
+    seen = []
+    for k in range(7):
+        value = np.array([k * k, -k], np.float64)
+        new = {"params": jnp.asarray(value, jnp.float32), "stats": {}}
+        state = average(state, new, jnp.int32(k))
+        if k >= 2 and k % 2 == 0:
+            seen.append(value)
+        expected = np.mean(seen, 0) if seen else value
+        np.testing.assert_allclose(state["params"], expected, rtol=1e-6)
+
+
+def test_an_unknown_average_lists_the_known_ones():
+    with pytest.raises(ValueError, match="ema, swa"):
+        step.make_average("polyak")
+    assert step.make_average(None) is None
