@@ -1,0 +1,252 @@
+"""Label sets: which class stands at which index, proven by a content hash, and how sets relate.
+
+A class has an id (an AudioSet mid such as `/m/09x0r`, `/t/dd00088` or `/g/122z_qxw`, or an id of
+the set's own) and a display name. Sets whose ids are their own may say which mids each class means.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from asjax.config import AsjaxError, unknown
+
+ASSETS = Path(__file__).parent / "assets" / "labels"
+ONTOLOGY = ASSETS / "ontology_parents.csv"
+KNOWN = ("audioset527", "fsd50k200", "esc50", "esc10")
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """An ordered set of classes.
+
+    Attributes:
+      name: what it is called in configs and reports.
+      ids: one id per class, the order is the index.
+      names: one display name per class.
+      mids: AudioSet mids that each class stands for, when the ids are not mids themselves.
+    """
+
+    name: str
+    ids: tuple[str, ...]
+    names: tuple[str, ...]
+    mids: tuple[tuple[str, ...], ...] = field(default=(), repr=False)
+
+    def __post_init__(self):
+        for what, values in (("id", self.ids), ("display name", self.names)):
+            keys = [v.casefold() if what == "display name" else v for v in values]
+            twice = sorted({v for v, k in zip(values, keys, strict=True) if keys.count(k) > 1})
+            if twice or not all(values):
+                bad = f"repeats {', '.join(map(repr, twice[:5]))}" if twice else "has an empty one"
+                raise AsjaxError(
+                    f"label set {self.name}: every {what} must be unique, but it {bad}"
+                )
+        if not self.ids or len(self.ids) != len(self.names):
+            raise AsjaxError(f"label set {self.name} must have as many ids as names, at least one")
+        if self.mids and len(self.mids) != len(self.ids):
+            raise AsjaxError(f"label set {self.name} must have mids for each class or for none")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 (hex) of the lines `index,id`: equal hashes mean equal columns."""
+        lines = "\n".join(f"{i},{label}" for i, label in enumerate(self.ids))
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+    @cached_property
+    def _lookup(self) -> dict[str, tuple[int, ...]]:
+        """Every accepted spelling -> the indices it may mean; an id wins over a name or a mid."""
+        found = {label: (i,) for i, label in enumerate(self.ids)}
+        soft: dict[str, tuple[int, ...]] = {}
+        for i, classes in enumerate(self.mids):
+            for mid in classes:
+                soft[mid] = (*soft.get(mid, ()), i)
+        return {**soft, **{n.casefold(): (i,) for i, n in enumerate(self.names)}, **found}
+
+    def meanings(self, i: int) -> tuple[str, ...]:
+        """The mids class `i` stands for (its id, when the set has no separate mids)."""
+        return self.mids[i] if self.mids else (self.ids[i],)
+
+    def index(self, label: str | int) -> int:
+        """Index of a class given by id, mid, display name (any case) or index.
+
+        Raises:
+          AsjaxError: no such class (the nearest names are listed), or a mid of several classes.
+        """
+        if not isinstance(label, str):
+            return self._checked(label)
+        text = label.strip()
+        found = self._lookup.get(text) or self._lookup.get(text.casefold())
+        if found is None and text.isascii() and text.isdigit():
+            return self._checked(int(text))
+        if found is None:
+            raise AsjaxError(
+                f"label {label!r} is not a class of {self.name} ({len(self)} classes){self._near(text)}"
+            )
+        if len(found) > 1:
+            several = ", ".join(self.names[i] for i in found)
+            raise AsjaxError(f"label {label!r} means several classes of {self.name}: {several}")
+        return found[0]
+
+    def _checked(self, label) -> int:
+        try:
+            index = label.__index__() if not isinstance(label, (bool, np.bool_)) else -1
+        except (AttributeError, TypeError):
+            index = -1
+        if not 0 <= index < len(self):
+            raise AsjaxError(
+                f"label index must be an integer from 0 to {len(self) - 1} ({self.name}), "
+                f"got {label!r}"
+            )
+        return index
+
+    def _near(self, text: str) -> str:
+        if len(self) <= 12:
+            return f"; they are {', '.join(self.names)}"
+        folded = {name.casefold(): name for name in self.names}
+        near = difflib.get_close_matches(text.casefold(), folded, n=3)
+        near += [n for n in folded if text and text.casefold() in n][: 3 - len(near)]
+        names = dict.fromkeys(repr(folded[n]) for n in near)
+        return f"; did you mean {' or '.join(names)}?" if names else ""
+
+    def encode(self, labels) -> np.ndarray:
+        """Labels in any accepted spelling -> sorted unique indices, int64 [n]."""
+        if isinstance(labels, str):
+            raise AsjaxError(
+                f"labels must be a list, got the string {labels!r}; write [{labels!r}]"
+            )
+        return np.array(sorted({self.index(label) for label in labels}), np.int64)
+
+    def to_csv(self, path) -> None:
+        """Write `index,mid,display_name[,audioset_mids]`."""
+        with Path(path).open("w", newline="", encoding="utf-8") as file:
+            out = csv.writer(file, lineterminator="\n")
+            out.writerow(["index", "mid", "display_name", *["audioset_mids"] * bool(self.mids)])
+            for i, row in enumerate(zip(self.ids, self.names, strict=True)):
+                out.writerow([i, *row, *[";".join(m) for m in self.mids[i : i + 1]]])
+
+    @classmethod
+    def from_csv(cls, path, name: str | None = None) -> LabelSet:
+        """Read what `to_csv` writes, or AudioSet's `class_labels_indices.csv`.
+
+        Raises:
+          AsjaxError: not such a file, or the indices are not 0, 1, 2, ... in order.
+        """
+        path = Path(path)
+        rows = read_rows(path, ("index", "mid", "display_name"), "a label set")
+        for i, row in enumerate(rows):
+            if row["index"].strip() != str(i):
+                raise AsjaxError(
+                    f"label set {path}: indices must run 0, 1, 2, ... in order, "
+                    f"got {row['index']!r} where {i} belongs"
+                )
+        mids = [tuple(filter(None, (r.get("audioset_mids") or "").split(";"))) for r in rows]
+        return cls(
+            name or path.stem,
+            tuple(row["mid"].strip() for row in rows),
+            tuple(row["display_name"].strip() for row in rows),
+            tuple(mids) if any(mids) else (),
+        )
+
+
+def read_rows(path: Path, columns: tuple[str, ...], what: str) -> list[dict[str, str]]:
+    """Rows of a small CSV that must have `columns`; AsjaxError says what is wrong with the file."""
+    try:
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file, skipinitialspace=True))
+    except FileNotFoundError:
+        raise AsjaxError(f"{what}: no file {path}") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise AsjaxError(f"{what}: {path} cannot be read as CSV: {error}") from None
+    if not rows or any(row.get(column) is None for row in rows for column in columns):
+        raise AsjaxError(f"{what}: {path} must have the columns {','.join(columns)} in every row")
+    return rows
+
+
+def get(name_or_path) -> LabelSet:
+    """The label set `audioset527`, `fsd50k200`, `esc50` or `esc10`, or the one in a CSV file."""
+    if isinstance(name_or_path, LabelSet):
+        return name_or_path
+    text = str(name_or_path)
+    if text in KNOWN:
+        return _packaged(text)
+    if text.endswith(".csv") or Path(text).is_file():
+        return LabelSet.from_csv(text)
+    raise AsjaxError(f"{unknown('label set', text, KNOWN)}, or the path of a .csv file")
+
+
+@lru_cache
+def _packaged(name: str) -> LabelSet:
+    return LabelSet.from_csv(ASSETS / f"{name}.csv", name)
+
+
+def parents(name="audioset527") -> dict[str, list[str]]:
+    """Parents of every node of the ontology that the set's ids come from: `{mid: [mid, ...]}`.
+
+    It is AudioSet's ontology (632 nodes), nodes that are no class of the set included.
+
+    Raises:
+      AsjaxError: the set has ids of its own, which no packaged ontology orders.
+    """
+    labels = get(name)
+    table = {node: list(above) for node, above in _ontology().items()}
+    strangers = [label for label in labels.ids if label not in table]
+    if strangers:
+        raise AsjaxError(
+            f"label set {labels.name} has no ontology: {len(strangers)} of its {len(labels)} ids "
+            f"({', '.join(strangers[:3])}, ...) are not AudioSet mids; give your own parent table"
+        )
+    return table
+
+
+@lru_cache
+def _ontology() -> dict[str, tuple[str, ...]]:
+    rows = read_rows(ONTOLOGY, ("node", "name", "parents"), "ontology")
+    return {row["node"]: tuple(row["parents"].split()) for row in rows}
+
+
+def mapping(source="esc10", target="audioset527") -> np.ndarray:
+    """bool [n_source, n_target]: the target classes that share a mid with each source class.
+
+    A row without True is a class that the target does not have.
+    """
+    source, target = get(source), get(target)
+    columns: dict[str, list[int]] = {}
+    for j in range(len(target)):
+        for mid in target.meanings(j):
+            columns.setdefault(mid, []).append(j)
+    table = np.zeros((len(source), len(target)), bool)
+    for i in range(len(source)):
+        for mid in source.meanings(i):
+            table[i, columns.get(mid, [])] = True
+    return table
+
+
+def overlap(a, b) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Which classes of `a` exist in `b`, by mid.
+
+    Returns:
+      `(shared, left_out)`: index pairs (in a, in b) as int64 [n, 2], and the display names of the
+      classes of `a` that `b` does not have. `overlap("fsd50k200", "audioset527")` is the HLP
+      paper's zero-shot evaluation: 192 shared, 8 left out.
+    """
+    a, table = get(a), mapping(a, b)
+    left_out = tuple(a.names[i] for i in np.flatnonzero(~table.any(axis=1)))
+    return np.argwhere(table), left_out
+
+
+def check_hash(expected: str, found: str, what: str) -> None:
+    """AsjaxError naming both hashes unless they are equal; `what` says whose labels they are."""
+    if expected != found:
+        raise AsjaxError(
+            f"label hash of {what} must be {expected}, got {found}: the classes or their order "
+            "differ; use the label set it was made with"
+        )
