@@ -1,0 +1,249 @@
+"""The training program end to end: every config, exact resume, and what it refuses."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asjax import sharding, train
+from asjax.__main__ import main
+
+CONFIGS = sorted(p.name for p in (Path(__file__).parent.parent / "configs").glob("*.py"))
+SMALL = [
+    "--config.data.train.splits=('fold1',)",
+    "--config.data.clip_s=1.0",
+    "--config.eval.bootstrap=20",
+    "--config.log.every_steps=1",
+]
+
+
+def quick(workdir, *more, arg="tiny", steps=6):
+    return main(
+        [
+            "train",
+            f"--config=configs/quickstart.py:{arg}",
+            f"--workdir={workdir}",
+            *SMALL,
+            f"--config.total_steps={steps}",
+            "--config.eval.every_steps=2",
+            "--config.log.save_steps=1",
+            *more,
+        ]
+    )
+
+
+@pytest.fixture(autouse=True)
+def in_repo(monkeypatch, repo):
+    monkeypatch.chdir(repo)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_runs_two_steps_and_leaves_a_model_and_a_report(name, tmp_path):
+    code = main(["train", f"--config=configs/{name}:tiny", f"--workdir={tmp_path / 'run'}"])
+    assert code == 0
+    for file in ("eval/report.html", "eval/metrics.json", "eval/scores.npz", "train.jsonl"):
+        assert (tmp_path / "run" / file).stat().st_size > 100
+    card = json.loads((tmp_path / "run" / "model" / "card.json").read_text())
+    assert card["step"] in (1, 2)
+    assert card["hlp"] is True
+
+
+def weights(workdir):
+    from safetensors.numpy import load_file
+
+    return load_file(workdir / "model" / "model.safetensors")
+
+
+def losses(workdir):
+    rows = map(json.loads, (workdir / "train.jsonl").read_text().splitlines())
+    return {r["step"]: r["loss"] for r in rows if "loss" in r}
+
+
+def stop_after(monkeypatch, n):
+    """Send this process SIGTERM when the loop asks for batch n (counted from its start)."""
+    original = sharding.prefetch
+
+    class Stopping:
+        def __init__(self, *args, **kwargs):
+            self.inner, self.seen = original(*args, **kwargs), 0
+
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
+
+        def __enter__(self):
+            self.inner.__enter__()
+            return self
+
+        def __exit__(self, *exc):
+            return self.inner.__exit__(*exc)
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            self.seen += 1
+            if self.seen == n:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return next(self.inner)
+
+    monkeypatch.setattr(sharding, "prefetch", Stopping)
+
+
+def test_stop_and_resume_equals_uninterrupted_bit_for_bit(tmp_path, monkeypatch, capsys):
+    """Mid-epoch SIGTERM (an epoch is 10 steps here), EMA on, weights and losses compared."""
+    assert quick(tmp_path / "straight") == 0
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        assert quick(tmp_path / "stopped") == train.EXIT_STOPPED
+    assert "stopped at step 3" in capsys.readouterr().out
+    assert not (tmp_path / "stopped" / "model").exists()
+    assert quick(tmp_path / "stopped") == 0
+    assert "going on from step 3 of 6" in capsys.readouterr().out
+    assert losses(tmp_path / "straight") == losses(tmp_path / "stopped")
+    one, two = weights(tmp_path / "straight"), weights(tmp_path / "stopped")
+    assert one.keys() == two.keys()
+    for key in one:
+        np.testing.assert_array_equal(one[key], two[key], err_msg=key)
+    straight, stopped = (
+        np.load(tmp_path / w / "eval" / "scores.npz")["scores"] for w in ("straight", "stopped")
+    )
+    np.testing.assert_array_equal(straight, stopped)
+
+
+def test_a_finished_run_can_be_run_again_and_stays_as_it_is(tmp_path):
+    assert quick(tmp_path / "w", steps=2) == 0
+    before = weights(tmp_path / "w")
+    assert quick(tmp_path / "w", steps=2) == 0
+    after = weights(tmp_path / "w")
+    assert all((before[k] == after[k]).all() for k in before)
+
+
+def test_a_changed_config_is_refused_with_what_differs(tmp_path, capsys):
+    assert quick(tmp_path / "w", steps=2) == 0
+    capsys.readouterr()
+    assert quick(tmp_path / "w", "--config.optim.lr=0.5", steps=2) == 2
+    error = capsys.readouterr().err
+    assert "optim.lr" in error
+    assert "0.5" in error
+    assert "--allow-config-change" in error
+
+
+def test_a_diverging_run_stops_and_names_the_step(tmp_path, capsys, monkeypatch):
+    assert quick(tmp_path / "w", "--config.optim.lr=nan", steps=30) == 2
+    # lr is NaN: the update poisons the weights at step 1, so steps 2-11 are not finite.
+    error = capsys.readouterr().err
+    assert "10 steps in a row" in error
+    assert "step 11" in error
+
+
+def own_clips(folder, n=12):
+    import soundfile as sf
+
+    rng = np.random.default_rng(0)
+    (folder / "clips").mkdir(parents=True)
+    with open(folder / "labels.csv", "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["filename", "labels", "fold"])
+        for k in range(n):
+            tone = np.sin(2 * np.pi * (300 + 900 * (k % 2)) * np.arange(8000) / 8000)
+            sf.write(folder / "clips" / f"{k}.wav", tone * 0.3 + rng.normal(size=8000) * 0.01, 8000)
+            rows.writerow([f"{k}.wav", "high" if k % 2 else "low", 1 + k // (n - 4)])
+    return folder
+
+
+def folder_spec(folder, fold):
+    return (
+        f"dict(name='folder', csv={str(folder / 'labels.csv')!r}, "
+        f"root={str(folder / 'clips')!r}, splits=('{fold}',))"
+    )
+
+
+def write_own_config(folder):
+    path = folder / "own.py"
+    path.write_text(
+        "import importlib.util\n"
+        "def get_config(arg=None):\n"
+        "    spec = importlib.util.spec_from_file_location('q', 'configs/quickstart.py')\n"
+        "    module = importlib.util.module_from_spec(spec)\n"
+        "    spec.loader.exec_module(module)\n"
+        "    c = module.get_config('tiny')\n"
+        "    c.labels.name = 'own'\n"
+        "    c.labels.hlp = False\n"
+        f"    c.data.train = {folder_spec(folder, 1)}\n"
+        f"    c.data.eval = {folder_spec(folder, 2)}\n"
+        "    c.data.clip_s = 1.0\n"
+        "    c.eval.mappings = []\n"
+        "    c.eval.bootstrap = 20\n"
+        "    return c\n"
+    )
+    return path
+
+
+def test_people_train_on_their_own_folder_with_their_own_labels(tmp_path):
+    config = write_own_config(own_clips(tmp_path / "mine"))
+    assert main(["train", f"--config={config}", f"--workdir={tmp_path / 'run'}"]) == 0
+    labels = (tmp_path / "run" / "model" / "labels.csv").read_text()
+    assert "high" in labels
+    assert "low" in labels
+
+
+def test_broken_clips_are_quarantined_and_too_many_stop_the_run(tmp_path, capsys):
+    folder = own_clips(tmp_path / "mine")
+    (folder / "clips" / "0.wav").write_text("not audio")
+    config = write_own_config(folder)
+    argv = ["train", f"--config={config}", f"--workdir={tmp_path / 'run'}"]
+    assert main([*argv, "--config.data.max_bad=0.5"]) == 0
+    rows = list(csv.DictReader((tmp_path / "run" / "quarantine.csv").open()))
+    assert [r["id"] for r in rows] == ["0.wav"]
+    assert int(rows[0]["count"]) >= 1
+    argv[-1] = f"--workdir={tmp_path / 'strict'}"
+    assert main([*argv, "--config.data.max_bad=0.01"]) == 2
+    error = capsys.readouterr().err
+    assert "0.wav" in error
+    assert "max_bad" in error
+
+
+@pytest.mark.parametrize("moment", ["training", "saving"])
+def test_kill_9_loses_at_most_one_save_interval(tmp_path, moment):
+    """A real process, killed without warning; the next start goes on from a sound step."""
+    workdir = tmp_path / "w"
+    argv = [
+        sys.executable, "-m", "asjax", "train", "--config=configs/quickstart.py:tiny",
+        f"--workdir={workdir}", *SMALL, "--config.total_steps=100000",
+        "--config.eval.every_steps=100000", "--config.log.save_steps=5",
+    ]  # fmt: skip
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    steps = workdir / "checkpoints"
+    deadline = time.time() + 120
+
+    def saved():
+        return [int(p.name) for p in steps.glob("*") if p.name.isdigit()]
+
+    def saving():
+        return list(steps.glob("*tmp*"))
+
+    while time.time() < deadline and process.poll() is None:
+        if saved() and max(saved()) >= 10 and (moment == "training" or saving()):
+            break
+        time.sleep(0.001 if saved() else 0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert saved(), process.stderr.read()
+    newest = max(saved())
+    done = main(
+        [*argv[3:-3], f"--config.total_steps={newest + 2}", *argv[-2:], "--allow-config-change"]
+    )
+    assert done == 0
+    first = min(losses(workdir))
+    assert first == 1
+    rows = (workdir / "train.jsonl").read_text().splitlines()
+    numbers = [json.loads(r)["step"] for r in rows if "loss" in json.loads(r)]
+    assert numbers == sorted(set(numbers))  # nothing twice, nothing out of order
+    assert max(numbers) == newest + 2
