@@ -3,12 +3,20 @@
 asjax train --config=configs/quickstart.py --workdir=runs/quickstart
 asjax train --config=configs/quickstart.py:beta=0.5,hlp=False,fold=3 --workdir=runs/other
 
-Arguments: beta (oversampling exponent), hlp, fold (the one held out), model (mini, cnn6, or a
-ConvNeXt variant), seed, steps, tiny (two steps, for tests).
+Arguments: beta (oversampling exponent), hlp, fold (the one held out), model (one of MODELS), seed,
+steps, tiny (two steps, for tests).
 Result: configs/README.md.
 """
 
 from asjax import config
+
+MODELS = {
+    "mini": dict(name="cnn", variant="mini"),
+    "cnn6": dict(name="cnn", variant="cnn6"),
+    "convnext_mini": dict(
+        name="convnext", variant="atto", dims=(16, 32, 64, 128), depths=(1, 1, 3, 1), n_mels=64
+    ),
+}
 
 
 def get_config(arg=None):
@@ -16,7 +24,8 @@ def get_config(arg=None):
         arg, beta=0.5, hlp=True, fold=5, model="mini", seed=0, steps=400, tiny=False
     )
     folds = [f"fold{k}" for k in range(1, 6) if k != arg.fold]
-    cnn = arg.model in ("mini", "cnn6")
+    if arg.model not in MODELS:
+        raise config.unknown("model", arg.model, MODELS)
     c = config.new()
     c.seed = arg.seed
     c.total_steps = 2 if arg.tiny else arg.steps
@@ -33,15 +42,13 @@ def get_config(arg=None):
         cache=True,
         max_bad=0.05,
     )
-    c.frontend = dict(
-        name="panns_logmel", sample_rate=16_000, n_mels=64 if cnn else 224, n_fft=512, hop=320
-    )
+    c.frontend = dict(name="panns_logmel", sample_rate=16_000, n_mels=64, n_fft=512, hop=320)
     c.augment = dict(
         wave="roll(fraction=1.0)",
         feats="",
         normed="specaug(time_width=24, freq_width=6) | mixup(alpha=0.5, style='plain')",
     )
-    c.model = dict(name="cnn" if cnn else "convnext", variant=arg.model)
+    c.model = MODELS[arg.model]
     c.objective = dict(name="tagging", label_smoothing=0.0)
     c.optim = dict(
         name="adamw",
