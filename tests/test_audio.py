@@ -130,6 +130,45 @@ def test_nan_and_inf_become_zero_and_absurd_values_are_clipped():
     assert np.isfinite(np.square(wave).sum())
 
 
+@pytest.mark.parametrize("layout", ["[S]", "[S, ch]", "[ch, S]", "int16", "float64"])
+def test_a_wave_in_memory_is_what_its_file_would_give(layout):
+    x = noise(5000, 1 if layout == "[S]" else 2)
+    data = encode(x, 44100, "WAV", "PCM_16" if layout == "int16" else "FLOAT")
+    wave = x[:, 0] if layout == "[S]" else x.T if layout == "[ch, S]" else x
+    if layout == "int16":
+        wave, _ = soundfile.read(io.BytesIO(data), dtype="int16")
+    if layout == "float64":
+        wave = wave.astype(np.float64)
+    found = audio.from_array(wave, 44100, 16000)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, audio.read(data, 16000), atol=1e-6)
+
+
+def test_a_wave_in_memory_is_sanitised():
+    wave = np.array([0.5, np.nan, np.inf, 1e300, -1e9])
+    found = audio.from_array(wave, 16000, 16000)
+    np.testing.assert_array_equal(found, np.float32([0.5, 0, 0, 0, -audio.LIMIT]))
+
+
+@pytest.mark.parametrize(
+    ("wave", "rate", "match"),
+    [
+        (np.zeros(0), 16000, "S > 0"),
+        (np.zeros((2, 3, 4)), 16000, r"float64 \[2, 3, 4\]"),
+        (np.zeros(4, np.uint8), 16000, "uint8"),
+        (np.zeros(4, complex), 16000, "complex"),
+        (np.array(["a"]), 16000, "signed integer"),
+        (np.zeros((65, 99)), 16000, "channels"),
+        (np.zeros(4), 0, "rate"),
+        (np.zeros(4), "16k", "rate"),
+        (np.zeros(4), float("nan"), "rate"),
+    ],
+)
+def test_a_wave_of_another_kind_is_refused(wave, rate, match):
+    with pytest.raises(AudioError, match=match):
+        audio.from_array(wave, rate, 16000)
+
+
 # -------------------------------------------------------------------------------- streaming
 
 
@@ -289,7 +328,7 @@ def test_requests_that_make_no_sense_are_refused():
     ]:
         with pytest.raises(AudioError, match=match):
             audio.read(data, 16000, **kw)
-    with pytest.raises(AudioError, match="sample_rate"):
+    with pytest.raises(AudioError, match="sample_rate asked for"):
         audio.read(data, 0)
 
 

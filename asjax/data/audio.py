@@ -159,6 +159,35 @@ def blocks(
             yield np.concatenate(held)
 
 
+def from_array(wave, rate: int, sample_rate: int, *, name: str = "wave") -> np.ndarray:
+    """A wave in memory as `read` would give it: float32 mono [S] at `sample_rate` Hz.
+
+    Args:
+      wave: [S], or two axes of which the shorter one is the channels; float with full scale 1, or
+        signed integers, which are divided by their full scale (int16: 32768).
+      rate: Hz of `wave`.
+
+    Raises:
+      AudioError: empty, another shape or type, too many channels, or an impossible rate.
+    """
+    _check_request(sample_rate, 0.0, None)
+    _check_rate(name, rate)
+    wave = np.asarray(wave)
+    if wave.ndim not in (1, 2) or not wave.size or wave.dtype.kind not in "fi":
+        raise AudioError(
+            f"{name} must be float or signed integer [S] or [S, channels] with S > 0, "
+            f"got {wave.dtype} {list(wave.shape)}"
+        )
+    if wave.ndim == 2 and min(wave.shape) > _MAX_CHANNELS:
+        raise AudioError(f"{name} must have 1 to {_MAX_CHANNELS} channels, got {min(wave.shape)}")
+    scale = -float(np.iinfo(wave.dtype).min) if wave.dtype.kind == "i" else 1.0
+    with np.errstate(over="ignore"):  # float64 beyond float32 becomes Inf, then 0
+        wave = sanitise((wave / scale).astype(np.float32) if scale != 1 else np.float32(wave))
+    if wave.ndim == 2:
+        wave = wave.mean(axis=int(np.argmin(wave.shape)))
+    return resample(np.ascontiguousarray(wave), rate, sample_rate)
+
+
 def resample(wave: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
     """float32 wave [S] at `rate` Hz -> [S'] at `sample_rate` Hz (soxr HQ); S' >= 1 if S is."""
     if rate == sample_rate:
@@ -198,10 +227,14 @@ def quiet_decoders():
 # --------------------------------------------------------------------------------- internals
 
 
-def _check_request(sample_rate, start_s, length_s):
+def _check_rate(what, rate):
     low, high = _RATES_HZ
-    if not low <= sample_rate <= high:
-        raise AudioError(f"sample_rate must be {low} to {high} Hz, got {sample_rate!r}")
+    if not (isinstance(rate, (int, float, np.number)) and low <= rate <= high):
+        raise AudioError(f"{what}: its rate must be {low} to {high} Hz, got {rate!r}")
+
+
+def _check_request(sample_rate, start_s, length_s):
+    _check_rate("the sample_rate asked for", sample_rate)
     if not 0 <= start_s < float("inf"):
         raise AudioError(f"start_s must be 0 or more seconds, got {start_s!r}")
     if length_s is not None and not 0 < length_s < float("inf"):
@@ -271,9 +304,7 @@ def _check_header(f, what, size):
         raise AudioError(
             f"{what} is not audio that libsndfile can read (no header); give wav, flac, ogg or mp3"
         )
-    low, high = _RATES_HZ
-    if not low <= f.samplerate <= high:
-        raise AudioError(f"{what}: its rate must be {low} to {high} Hz, got {f.samplerate}")
+    _check_rate(what, f.samplerate)
     if not 1 <= f.channels <= _MAX_CHANNELS:
         raise AudioError(f"{what} must have 1 to {_MAX_CHANNELS} channels, got {f.channels}")
     if f.frames <= 0:
