@@ -86,7 +86,7 @@ def _rarest(labels) -> np.ndarray:
 
 
 def _check_beta(beta: float) -> float:
-    if not (np.isfinite(beta) and beta >= 0):
+    if not (isinstance(beta, (int, float, np.number)) and np.isfinite(beta) and beta >= 0):
         raise AsjaxError(f"beta must be a finite number >= 0 (0 = as is, 1 = full), got {beta!r}")
     return float(beta)
 
@@ -104,8 +104,9 @@ def clip_factor(labels, beta: float) -> np.ndarray:
 def oversampling(labels, beta: float) -> np.ndarray:
     """Copies of each clip per epoch, M_j = round(m_j / min_j m_j), int64 [N], at least 1.
 
-    Computed as (N_a / N_b)^beta from the counts of rarest classes, so that beta = 1 is one correctly
-    rounded division and ties are true ones; they round half to even. A clip without a label has 1.
+    Computed as (N_a / N_b)^beta from the counts of rarest classes, so that beta = 1 is one
+    correctly rounded division and ties are true ones; they round half to even. A clip without a
+    label has 1.
     """
     beta = _check_beta(beta)
     rarest = _rarest(labels)
@@ -142,7 +143,7 @@ def passt_weights(labels) -> np.ndarray:
 
 
 def ast_weights(labels) -> np.ndarray:
-    """AST's and PSLA's sampling weights: sum over the labels of 1000 / (N_k + 0.01), float64 [N]."""
+    """AST's and PSLA's weights: sum over the labels of 1000 / (N_k + 0.01), float64 [N]."""
     return _summed(labels, lambda n: 1000.0 / (n + 0.01))
 
 

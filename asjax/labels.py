@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import difflib
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -41,11 +42,11 @@ class LabelSet:
     def __post_init__(self):
         for what, values in (("id", self.ids), ("display name", self.names)):
             keys = [v.casefold() if what == "display name" else v for v in values]
-            twice = sorted({v for v, k in zip(values, keys, strict=True) if keys.count(k) > 1})
-            if twice or not all(values):
-                bad = f"repeats {', '.join(map(repr, twice[:5]))}" if twice else "has an empty one"
+            twice = sorted(key for key, n in Counter(keys).items() if n > 1 or not key)
+            if twice:
                 raise AsjaxError(
-                    f"label set {self.name}: every {what} must be unique, but it {bad}"
+                    f"label set {self.name}: every {what} must be there once, got twice or empty: "
+                    + ", ".join(map(repr, twice[:5]))
                 )
         if not self.ids or len(self.ids) != len(self.names):
             raise AsjaxError(f"label set {self.name} must have as many ids as names, at least one")
@@ -88,9 +89,8 @@ class LabelSet:
         if found is None and text.isascii() and text.isdigit():
             return self._checked(int(text))
         if found is None:
-            raise AsjaxError(
-                f"label {label!r} is not a class of {self.name} ({len(self)} classes){self._near(text)}"
-            )
+            what = f"{self.name} ({len(self)} classes){self._near(text)}"
+            raise AsjaxError(f"label {label!r} is not a class of {what}")
         if len(found) > 1:
             several = ", ".join(self.names[i] for i in found)
             raise AsjaxError(f"label {label!r} means several classes of {self.name}: {several}")
@@ -120,9 +120,7 @@ class LabelSet:
     def encode(self, labels) -> np.ndarray:
         """Labels in any accepted spelling -> sorted unique indices, int64 [n]."""
         if isinstance(labels, str):
-            raise AsjaxError(
-                f"labels must be a list, got the string {labels!r}; write [{labels!r}]"
-            )
+            raise AsjaxError(f"labels must be a list, got the string {labels!r}")
         return np.array(sorted({self.index(label) for label in labels}), np.int64)
 
     def to_csv(self, path) -> None:

@@ -1,0 +1,118 @@
+"""AudioSet's segment lists: labels of every clip, checked against the list's own header."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import sys
+import zlib
+from array import array
+from pathlib import Path
+
+import numpy as np
+
+from asjax import labels as label_sets
+from asjax.config import AsjaxError
+
+
+def read_segments(path, label_set, progress: bool = True):
+    """Labels of an AudioSet segment list: scipy CSR int8 [clips, C], one row per data line.
+
+    The format is `YTID, start_seconds, end_seconds, "mid,mid,..."` below comment lines, of which
+    one gives `num_segs=` and `num_positive_labels=`. Lines are streamed: memory grows with the
+    positives only (about 7 bytes each).
+
+    Raises:
+      AsjaxError: no such file, not this format, a mid that is no class, a file that is cut short or
+        damaged, or whose clips or labels are not as many as its header says.
+    """
+    from scipy import sparse
+
+    path, label_set = Path(path), label_sets.get(label_set)
+    if not path.is_file():
+        raise AsjaxError(f"segment list {path}: no such file")
+    with path.open("rb") as raw:
+        zipped = raw.read(2) == b"\x1f\x8b"
+    opened = gzip.open if zipped else open
+    classes, lengths, promised = array("i"), array("i"), {}
+    try:
+        with opened(path, "rt", encoding="utf-8") as file:
+            _parse(file, path, label_set, classes, lengths, promised, progress)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise AsjaxError(
+            f"segment list {path} is cut short or damaged after {len(lengths):,} clips "
+            f"({error}); fetch it again"
+        ) from None
+    except UnicodeDecodeError:
+        raise AsjaxError(f"segment list {path} is not text; give a .csv or .csv.gz") from None
+    for what, key, found in (
+        ("clips", "num_segs", len(lengths)),
+        ("labels", "num_positive_labels", len(classes)),
+    ):
+        if promised.get(key, found) != found:
+            raise AsjaxError(
+                f"segment list {path} must have {promised[key]:,} {what} as its header says, got "
+                f"{found:,}; it is cut or changed: fetch it again"
+            )
+    if not lengths:
+        raise AsjaxError(f"segment list {path} has no clips")
+    if not promised:
+        print(f"{path.name}: no counts in its header, so a cut goes unnoticed", file=sys.stderr)
+    starts = np.concatenate([[0], np.cumsum(np.frombuffer(lengths, np.int32))])
+    table = sparse.csr_array(
+        (np.ones(len(classes), np.int8), np.frombuffer(classes, np.int32), starts),
+        shape=(len(lengths), len(label_set)),
+    )
+    table.sum_duplicates()  # a mid given twice in a row counts once
+    table.data[:] = 1
+    return table
+
+
+def _parse(file, path, label_set, classes, lengths, promised, progress):
+    """Append the classes and the number of labels of every line; header counts to `promised`."""
+    column = {label: i for i, label in enumerate(label_set.ids)}
+    bar = None
+    for number, line in enumerate(file, 1):
+        if line.startswith("#"):
+            found = re.findall(r"(num_segs|num_positive_labels)\s*=\s*(\d+)", line)
+            promised.update((key, int(value)) for key, value in found)
+            continue
+        try:
+            _, _, _, text = line.split(",", 3)
+            found = [column[mid] for mid in text.strip(' "\r\n').split(",")]
+        except (ValueError, KeyError) as error:
+            if not line.strip():
+                continue
+            raise _bad_line(path, number, line, error, label_set) from None
+        classes.extend(found)
+        lengths.append(len(found))
+        if progress and number % 50_000 == 0:
+            bar = bar or _bar(path.name, promised.get("num_segs"))
+            bar.update(50_000)
+    if bar is not None:
+        bar.update(len(lengths) - bar.n)
+        bar.close()
+
+
+def _bar(name: str, total: int | None):
+    from tqdm import tqdm
+
+    every = 0.5 if sys.stderr.isatty() else 10.0
+    return tqdm(total=total, desc=name, unit=" clips", unit_scale=True, mininterval=every)
+
+
+def _bad_line(path, number, line, error, label_set) -> AsjaxError:
+    place = f"segment list {path}, line {number}"
+    if line.count('"') % 2 or not line.endswith("\n"):
+        return AsjaxError(f"{place} is cut in its middle: {line.strip()[:80]!r}; fetch it again")
+    if isinstance(error, KeyError):
+        mid = error.args[0].strip()
+        return AsjaxError(f"{place}: label {mid!r} is not one of {label_set.name}'s classes")
+    return AsjaxError(
+        f'{place} must be YTID, start_seconds, end_seconds, "mids", got {line.strip()[:80]!r}'
+    )
+
+
+def split_name(path) -> str:
+    """`.../balanced_train_segments.csv.gz` -> `balanced_train`."""
+    return re.sub(r"(_segments)?(\.csv|\.txt)?(\.gz)?$", "", Path(path).name) or Path(path).name
