@@ -1,0 +1,115 @@
+"""Model families, one per file. A file is a family when it offers `VARIANTS` and `model`.
+
+    asjax.models.build("cnn", variant="cnn6", num_classes=200)
+    asjax.models.build("convnext", variant="femto", stem="56")
+
+There is no registry: a file added here is found by its name.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from importlib import import_module
+from math import prod
+from pathlib import Path
+
+from asjax.config import AsjaxError, unknown
+
+
+def families() -> list[str]:
+    """Names of the families: the files here that assign `VARIANTS` (read, not imported)."""
+    return sorted(p.stem for p in Path(__file__).parent.glob("*.py") if _is_family(p))
+
+
+def _is_family(path: Path) -> bool:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    targets = [t for node in tree.body if isinstance(node, ast.Assign) for t in node.targets]
+    return any(isinstance(t, ast.Name) and t.id == "VARIANTS" for t in targets)
+
+
+def family(name: str):
+    """The module of a family; AsjaxError listing the known ones."""
+    if name not in families():
+        raise unknown("model family", name, families())
+    return import_module(f"asjax.models.{name}")
+
+
+def build(name: str, variant: str | None = None, **fields):
+    """The linen module of family `name`; unknown families, variants and fields are errors."""
+    file = family(name)
+    if variant is None:
+        known = ", ".join(sorted(file.VARIANTS))
+        raise AsjaxError(f"model {name!r} must have a variant: one of {known}")
+    return file.model(variant, **fields)
+
+
+def abstract(module):
+    """Shapes and dtypes of a module's variables, without computing anything."""
+    import jax
+    import jax.numpy as jnp
+
+    feats = jax.ShapeDtypeStruct((1, *module.example_shape), jnp.float32)
+    return jax.eval_shape(lambda x: module.init(jax.random.key(0), x), feats)
+
+
+def parameters(module) -> int:
+    """Number of trainable parameters."""
+    import jax
+
+    return sum(prod(leaf.shape) for leaf in jax.tree.leaves(abstract(module)["params"]))
+
+
+def list_models() -> list[dict]:
+    """One row per variant: family, variant, parameters (at 527 classes), frontend, fields."""
+    rows = []
+    for name in families():
+        file = family(name)
+        for variant in file.VARIANTS:
+            module = file.model(variant)
+            rows.append(
+                dict(
+                    family=name,
+                    variant=variant,
+                    parameters=parameters(module),
+                    frontend=dict(file.FRONTENDS[variant]),
+                    n_mels=module.n_mels,
+                    fields=dict(file.VARIANTS[variant]),
+                )
+            )
+    return rows
+
+
+# ---------------------------------------------------------------------- the verb `asjax models`
+
+
+def add_arguments(parser):
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def main(args) -> int:
+    """Print every family and variant, with sizes computed (not quoted)."""
+    rows = [_with_input(row) for row in list_models()]
+    if args.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    print(f"{'family':<10}{'variant':<9}{'parameters':>12}  {'rate':>6}  {'mels':>4}  frontend")
+    for row in rows:
+        print(
+            f"{row['family']:<10}{row['variant']:<9}{row['parameters']:>12,}  "
+            f"{row['sample_rate']:>6}  {row['n_mels']:>4}  {_call(row['frontend'])}"
+        )
+    print("\nparameters: trainable, at 527 classes. Use one: --config.model.variant=femto, or")
+    print("asjax.models.build('convnext', variant='femto', num_classes=200)")
+    return 0
+
+
+def _with_input(row: dict) -> dict:
+    from asjax import frontends
+
+    return {**row, "sample_rate": frontends.build(**row["frontend"]).sample_rate}
+
+
+def _call(spec: dict) -> str:
+    fields = ", ".join(f"{k}={v!r}" for k, v in spec.items() if k != "name")
+    return f"{spec['name']}({fields})" if fields else spec["name"]

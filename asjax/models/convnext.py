@@ -1,0 +1,190 @@
+"""ConvNeXt for audio tagging (Pellegrini et al. 2023; Liu et al. 2022): 224 log-mel bins, 32 kHz.
+
+feats [B, T, F] -> bn0 over mel bins -> stem (patches, LayerNorm) -> 4 stages of blocks, halving
+time and frequency between them -> mean over frequency -> max + mean over time -> norm -> head.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from asjax.models import layers
+
+VARIANTS = {
+    "atto": dict(depths=(2, 2, 6, 2), dims=(40, 80, 160, 320)),
+    "femto": dict(depths=(2, 2, 6, 2), dims=(48, 96, 192, 384)),
+    "pico": dict(depths=(2, 2, 6, 2), dims=(64, 128, 256, 512)),
+    "nano": dict(depths=(2, 2, 8, 2), dims=(80, 160, 320, 640)),
+    "tiny": dict(depths=(3, 3, 9, 3), dims=(96, 192, 384, 768)),
+    "small": dict(depths=(3, 3, 27, 3), dims=(96, 192, 384, 768)),
+    "base": dict(depths=(3, 3, 27, 3), dims=(128, 256, 512, 1024)),
+}
+
+FRONTENDS = {variant: dict(name="convnext_logmel224") for variant in VARIANTS}
+
+# stem -> (kernel, stride, padding) as (time, frequency); the padding is on both sides. The names
+# are the grid after the stem for 1001 x 224 input, as the authors call them.
+STEMS = {
+    "56": ((18, 4), (18, 4), 9),
+    "112": ((9, 2), (9, 2), 4),
+    "252x56": ((4, 4), (4, 4), 4),
+    "504x28": ((4, 8), (2, 8), 5),
+    "504x56": ((4, 4), (2, 4), 5),
+}
+
+# (pattern of the torch module or key, our path, kind): see asjax/port.py
+TORCH = (
+    (r"bn0", "bn0", "norm"),
+    (r"downsample_layers\.0\.0", "stem/conv", "conv"),
+    (r"downsample_layers\.0\.1", "stem/norm", "norm"),
+    (r"downsample_layers\.([123])\.0", r"down\1/norm", "norm"),
+    (r"downsample_layers\.([123])\.1", r"down\1/conv", "conv"),
+    (r"stages\.(\d)\.(\d+)\.dwconv", r"stage\1_block\2/dwconv", "conv"),
+    (r"stages\.(\d)\.(\d+)\.norm", r"stage\1_block\2/norm", "norm"),
+    (r"stages\.(\d)\.(\d+)\.(pwconv[12])", r"stage\1_block\2/\3", "linear"),
+    (r"stages\.(\d)\.(\d+)\.gamma", r"stage\1_block\2/gamma", "param"),
+    (r"norm", "norm", "norm"),
+    (r"head_audioset", "head", "linear"),
+)
+TORCH_SKIP = (r"spectrogram_extractor\..*", r"logmel_extractor\..*")
+
+# the authors truncate at +-2 absolute, which is 100 deviations: a plain normal
+_normal = nn.initializers.normal(0.02)
+
+
+def model(variant: str, **over) -> ConvNeXt:
+    """The linen module of a variant; `over` replaces fields (num_classes=200, stem="56", ...)."""
+    return layers.make(ConvNeXt, VARIANTS, variant, over)
+
+
+class Block(nn.Module):
+    """x + drop_path(gamma * MLP(LayerNorm(depthwise 7x7(x)))), x [B, T, F, C]."""
+
+    drop_path: float
+    layer_scale: float
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        width = x.shape[-1]
+        y = nn.Conv(
+            width,
+            (7, 7),
+            padding=3,
+            feature_group_count=width,
+            dtype=self.dtype,
+            kernel_init=_normal,
+            name="dwconv",
+        )(x)
+        y = layers.layer_norm("norm", self.dtype)(y)
+        y = nn.Dense(4 * width, dtype=self.dtype, kernel_init=_normal, name="pwconv1")(y)
+        y = nn.gelu(y, approximate=False)
+        y = nn.Dense(width, dtype=self.dtype, kernel_init=_normal, name="pwconv2")(y)
+        gamma = self.param("gamma", nn.initializers.constant(self.layer_scale), (width,))
+        y = layers.expand(gamma.astype(self.dtype), 4) * y
+        return x + layers.DropPath(self.drop_path)(y, train)
+
+
+class Stem(nn.Module):
+    """[B, T, F, 1] -> [B, T', F', width]: strided convolution, then LayerNorm over channels."""
+
+    stem: str
+    width: int
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x):
+        kernel, stride, pad = STEMS[self.stem]
+        if kernel == stride:
+            x = jnp.pad(x, ((0, 0), (pad, pad), (0, 0), (0, 0)))
+            conv = layers.PatchConv(self.width, kernel, self.dtype, _normal, name="conv")
+        else:
+            conv = nn.Conv(
+                self.width,
+                kernel,
+                strides=stride,
+                padding=((pad, pad), (0, 0)),
+                dtype=self.dtype,
+                kernel_init=_normal,
+                name="conv",
+            )
+        return layers.layer_norm("norm", self.dtype)(conv(x))
+
+
+class Downsample(nn.Module):
+    """LayerNorm, then a 2x2 convolution of stride 2: [B, T, F, C] -> [B, T // 2, F // 2, width]."""
+
+    width: int
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x):
+        x = layers.layer_norm("norm", self.dtype)(x)
+        return layers.PatchConv(self.width, (2, 2), self.dtype, _normal, name="conv")(x)
+
+
+class ConvNeXt(nn.Module):
+    """An audio ConvNeXt on log-mel features in dB.
+
+    Args of the call: feats [B, T, n_mels]; `augment`, a function [B, T, F] -> [B, T, F] applied
+    right after bn0. Input too short to leave one frame (fewer than 24 frames with the 252x56 stem,
+    126 with "56") is padded at the end with zeros after bn0. `drop_path_rate` rises linearly from
+    0 at the first block to the given rate at the last.
+
+    Returns: logits [B, num_classes] float32, embedding [B, D] (pooled and normalised),
+    frame_embedding [B, T', D] (mean over frequency of the last stage; 31 frames for 10 s).
+    """
+
+    depths: tuple[int, ...]
+    dims: tuple[int, ...]
+    num_classes: int = 527
+    n_mels: int = 224
+    stem: str = "252x56"
+    drop_path_rate: float = 0.0
+    layer_scale: float = 1e-6
+    dtype: str = "float32"
+
+    @property
+    def min_frames(self) -> int:
+        """Fewest frames that leave one after the stem and three halvings."""
+        (kernel, _), (stride, _), pad = STEMS[self.stem]
+        return max(1, 7 * stride + kernel - 2 * pad)
+
+    @property
+    def example_shape(self) -> tuple[int, int]:
+        """Shape of one input, for shape inference."""
+        return (self.min_frames, self.n_mels)
+
+    def _check(self, feats):
+        if self.stem not in STEMS:
+            raise layers.unknown("ConvNeXt stem", self.stem, STEMS)
+        layers.check_feats(feats, self.n_mels, "ConvNeXt")
+        (_, kernel), (_, stride), _ = STEMS[self.stem]
+        if (self.n_mels - kernel) // stride + 1 < 8:
+            least = 7 * stride + kernel
+            raise layers.AsjaxError(f"n_mels must be at least {least} with stem {self.stem!r}")
+
+    @nn.compact
+    def __call__(self, feats, *, train: bool = False, augment=None):
+        self._check(feats)
+        x = layers.BatchNorm(name="bn0")(feats, train)
+        if augment is not None:
+            x = augment(x)
+        x = layers.pad_frames(x, self.min_frames).astype(self.dtype)[..., None]
+        last = max(sum(self.depths) - 1, 1)
+        done = 0
+        for stage, (depth, width) in enumerate(zip(self.depths, self.dims, strict=True)):
+            if stage == 0:
+                x = Stem(self.stem, width, self.dtype, name="stem")(x)
+            else:
+                x = Downsample(width, self.dtype, name=f"down{stage}")(x)
+            for block in range(depth):
+                rate = self.drop_path_rate * done / last
+                done += 1
+                name = f"stage{stage}_block{block}"
+                x = Block(rate, self.layer_scale, self.dtype, name=name)(x, train)
+        frames = x.astype(jnp.float32).mean(2)  # [B, T', D]
+        x = layers.layer_norm("norm", "float32")(layers.max_mean(frames))
+        logits = nn.Dense(self.num_classes, kernel_init=_normal, name="head")(x)
+        return {"logits": logits, "embedding": x, "frame_embedding": frames}
