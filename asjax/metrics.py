@@ -142,13 +142,13 @@ def moving_average_best(values, window: int = 7) -> int:
     values = np.asarray(values, np.float64)
     if window < 1 or window % 2 == 0:
         raise AsjaxError(f"window must be odd and positive, got {window!r}")
-    if not np.isfinite(values).any():
+    if np.isnan(values).all():
         raise AsjaxError("values must hold at least one number to choose a checkpoint by")
     width = min(window, len(values) - 1 + len(values) % 2)
     while True:
         half = width // 2
         windows = np.lib.stride_tricks.sliding_window_view(values, width)
-        known = np.isfinite(windows)
+        known = ~np.isnan(windows)
         total = np.where(known, windows, 0.0).sum(axis=1)
         mean = np.where(known[:, half], total / np.maximum(known.sum(axis=1), 1), -np.inf)
         if known[:, half].any():

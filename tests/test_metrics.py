@@ -203,6 +203,7 @@ def test_the_moving_average_chooses_the_centre_of_the_best_window():
     assert metrics.moving_average_best([0.5]) == 0
     assert metrics.moving_average_best([np.nan, 0.2, np.nan, 0.4]) == 1  # only centre with a value
     assert metrics.moving_average_best([0.3, np.nan, 0.4]) == 2
+    assert metrics.moving_average_best([1.0, np.inf, 2.0, np.inf], window=1) == 1  # perfect d'
     for wrong in ([], [np.nan]):
         with pytest.raises(AsjaxError, match="at least one number"):
             metrics.moving_average_best(wrong)

@@ -1,0 +1,501 @@
+"""From a model and data to scores with clip ids, then to metrics and a report: `asjax eval`.
+
+Scores on disk are logits. A *view* is one way to look at them: labels as they are, HLP on labels,
+HLP on labels and scores, or the classes of another label set that these classes stand for.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import sys
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from asjax import hlp, labels, metrics
+from asjax.config import AsjaxError, parse_call, to_plain
+
+LEVEL = 0.95
+MEANS = ("mean_ap", "mean_auc", "d_prime", "mean_of_d_prime", "micro_ap", "lrap")
+
+
+# ---------------------------------------------------------------------------------- prediction
+
+
+def scores_from_pipeline(apply_fn, batches, num_classes, progress=True, bad=None, total=None):
+    """Run a model over batches; padding rows and clips that could not be decoded are left out.
+
+    Args:
+      apply_fn: wave float32 [B, S] -> logits [B, C] (jitted by the caller).
+      batches: iterable of pipeline batches (dicts with wave, target, mask, id, bad).
+      num_classes: C.
+      progress: show a bar, and say on stderr what was left out.
+      bad: a list to which (id, reason) of every clip left out is added.
+      total: number of batches, for the bar.
+
+    Returns: ids (list of N), logits float32 [N, C], targets uint8 [N, C].
+
+    Raises:
+      AsjaxError: the model returns another shape than [B, C].
+    """
+    from tqdm import tqdm
+
+    bad = [] if bad is None else bad
+    before = len(bad)
+    ids, logits, targets = [], [np.zeros((0, num_classes), np.float32)], []
+    bar = tqdm(batches, desc="scoring", unit="batch", total=total, disable=not progress)
+    for batch in bar:
+        rows = np.flatnonzero(np.asarray(batch["mask"]) > 0)
+        out = np.asarray(apply_fn(batch["wave"]), np.float32)
+        want = (len(batch["mask"]), num_classes)
+        if out.shape != want:
+            raise AsjaxError(f"the model must return logits {want} for this batch, got {out.shape}")
+        ids += [str(batch["id"][i]) for i in rows]
+        logits.append(out[rows])
+        targets.append(np.asarray(batch["target"])[rows] > 0.5)
+        bad += list(batch.get("bad", ()))
+    left_out = bad[before:]
+    if progress and left_out:
+        name, reason = left_out[0]
+        print(f"left out {len(left_out)} clips, first {name}: {reason}", file=sys.stderr)
+    targets = np.concatenate([np.zeros((0, num_classes), bool), *targets]).astype(np.uint8)
+    return ids, np.concatenate(logits), targets
+
+
+def trace(logits, targets) -> dict:
+    """The means that are followed during training: mean_ap, mean_auc, d_prime."""
+    values = metrics.tagging(scores=logits, targets=targets)
+    return {key: values[key] for key in ("mean_ap", "mean_auc", "d_prime")}
+
+
+# --------------------------------------------------------------------------------- scores file
+
+
+def save_scores(path, *, ids, scores, targets, label_set, extra=None) -> None:
+    """Write scores.npz: ids [N], scores float32 [N, C] (logits), targets uint8 [N, C], the classes
+    and their hash, and `extra` (JSON). The file appears whole or not at all."""
+    scores, targets = np.asarray(scores, np.float32), np.asarray(targets)
+    if not (scores.shape == targets.shape == (len(ids), len(label_set))):
+        raise AsjaxError(
+            f"scores and targets must be [{len(ids)} ids, {len(label_set)} classes], got "
+            f"{scores.shape} and {targets.shape}"
+        )
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    about = {"label_set": label_set.name, "label_hash": label_set.hash, "extra": to_plain(extra)}
+    try:
+        with partial.open("wb") as file:
+            np.savez(
+                file,
+                ids=np.array(list(ids), str),
+                scores=scores,
+                targets=targets.astype(np.uint8),
+                label_ids=np.array(label_set.ids, str),
+                label_names=np.array(label_set.names, str),
+                about=json.dumps(about),
+            )
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_scores(path, label_set=None) -> dict:
+    """What `save_scores` wrote: dict of ids, scores, targets, label_set, extra.
+
+    Args:
+      label_set: the classes expected; default: those named in the file.
+
+    Raises:
+      AsjaxError: no such file, not a scores file, or other classes than expected (both hashes).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise AsjaxError(f"scores: no file {path}; asjax eval --model=DIR writes one")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+        about = json.loads(str(arrays["about"]))
+        found = labels.LabelSet(
+            about["label_set"],
+            tuple(map(str, arrays["label_ids"])),
+            tuple(map(str, arrays["label_names"])),
+        )
+        ids = list(map(str, arrays["ids"]))
+        scores, targets = arrays["scores"], arrays["targets"]
+        stored, extra = about["label_hash"], about["extra"]
+    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise AsjaxError(f"scores: {path} is not a scores file of asjax: {error}") from None
+    labels.check_hash(stored, found.hash, f"the class list in {path}")
+    if label_set is not None:
+        labels.check_hash(label_set.hash, found.hash, f"the scores in {path}")
+        found = label_set
+    if not (scores.shape == targets.shape == (len(ids), len(found))):
+        raise AsjaxError(f"scores: {path} is damaged: {scores.shape} scores for {len(ids)} clips")
+    return {"ids": ids, "scores": scores, "targets": targets, "label_set": found, "extra": extra}
+
+
+# --------------------------------------------------------------------------------------- views
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to look at the scores; `mapped` when its classes are not the label set's own."""
+
+    title: str
+    scores: np.ndarray  # [N, K]
+    targets: np.ndarray  # [N, K]
+    ids: tuple[str, ...]
+    names: tuple[str, ...]
+    mapped: bool = False
+
+
+def views(scores, targets, label_set, closure=None, mappings=None) -> dict[str, View]:
+    """The views of one set of scores, by key: labels, hlp_labels, hlp_labels_scores, mappings.
+
+    Args:
+      closure: bool [C, C] of `hlp.closure`; None or the identity gives no HLP views.
+      mappings: names of label sets (`["esc10"]`), or `{name: (bool [K, C], names of K)}`. A mapped
+        class is present where all the classes it stands for are, its score is their maximum; a
+        mapped class that none stands for is left out. Mapped views use scores without HLP.
+    """
+    own = (label_set.ids, label_set.names)
+    found = {"labels": View("labels as they are", scores, targets, *own)}
+    if closure is not None and closure.sum() > np.trace(closure):
+        targets_hlp = hlp.propagate_labels(targets, closure)
+        found["hlp_labels"] = View("HLP on labels", scores, targets_hlp, *own)
+        scores_hlp = hlp.propagate_scores(scores, closure)
+        found["hlp_labels_scores"] = View("HLP on labels and scores", scores_hlp, targets_hlp, *own)
+    for name, table, ids, names in _mappings(mappings, label_set):
+        table = np.asarray(table, bool)
+        rows = np.flatnonzero(table.any(axis=1))
+        if not len(rows):
+            continue
+        columns = [np.flatnonzero(table[i]) for i in rows]
+        found[name] = View(
+            f"{len(rows)} classes of {name}",
+            np.stack([scores[:, c].max(axis=1) for c in columns], axis=1),
+            np.stack([targets[:, c].min(axis=1) for c in columns], axis=1),
+            tuple(ids[i] for i in rows),
+            tuple(names[i] for i in rows),
+            mapped=True,
+        )
+    return found
+
+
+def _mappings(mappings, label_set):
+    for name in mappings or ():
+        if isinstance(mappings, dict):
+            table, names = mappings[name]
+            yield name, table, names, names
+        else:
+            source = labels.get(name)
+            yield source.name, labels.mapping(source, label_set), source.ids, source.names
+
+
+def summarise(found: dict[str, View], n_bootstrap=1000, seed=0) -> dict:
+    """Metrics of every view, arrays per class included, with intervals under `ci`.
+
+    All views draw the same clips in the bootstrap, so their resamples are paired.
+    """
+    out = {}
+    for key, view in found.items():
+        values = metrics.tagging(scores=view.scores, targets=view.targets, names=view.names)
+        ci = {}
+        if n_bootstrap:
+            ci = metrics.bootstrap(
+                scores=view.scores, targets=view.targets, n=n_bootstrap, level=LEVEL, seed=seed
+            )
+        out[key] = {"title": view.title, "mapped": view.mapped, **values, "ci": ci}
+    return out
+
+
+def headline(summary: dict) -> dict:
+    """The few numbers of a summary that a model directory keeps."""
+    kept = ("n_clips", "n_classes", "mean_ap", "mean_auc", "d_prime", "ci")
+    return {key: {k: view[k] for k in kept} for key, view in summary["views"].items()}
+
+
+def table(summary: dict) -> str:
+    """The views as a small text table."""
+    rows = [["view", "clips", "classes", f"mAP [{LEVEL:.0%} interval]", "AUC", "d'"]]
+    for view in summary["views"].values():
+        low, high = view["ci"].get("mean_ap", (None, None))
+        interval = f" [{_number(low)}, {_number(high)}]" if low is not None else ""
+        rows.append(
+            [
+                view["title"],
+                f"{view['n_clips']:,}",
+                str(view["n_classes"]),
+                _number(view["mean_ap"]) + interval,
+                _number(view["mean_auc"]),
+                _number(view["d_prime"], 2),
+            ]
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for name, *cells in rows:
+        cells = [cell.rjust(w) for cell, w in zip(cells, widths[1:], strict=True)]
+        lines.append("  ".join([name.ljust(widths[0]), *cells]))
+    return "\n".join(lines)
+
+
+def _number(value, digits=3) -> str:
+    if value is None or math.isnan(value):
+        return "-"
+    return "inf" if math.isinf(value) else f"{value:.{digits}f}"
+
+
+# ------------------------------------------------------------------------------------- writing
+
+
+def evaluate_scores(
+    scores_path,
+    outdir,
+    *,
+    label_set=None,
+    closure="auto",
+    mappings=None,
+    history=None,
+    train_counts=None,
+    record=None,
+    n_bootstrap=1000,
+    seed=0,
+) -> dict:
+    """Scores file -> metrics.json, per_class.csv, report.html in `outdir`; returns the summary.
+
+    Args:
+      closure: as `views`; "auto" takes the label set's ontology, where it has one.
+      history: rows of train.jsonl, for the training curves.
+      train_counts: positives per class in the training set [C], for AP against prior.
+      record: what to say of the model and data (a dict; shown in the report, kept in the JSON).
+    """
+    loaded = load_scores(scores_path, label_set)
+    label_set = loaded["label_set"]
+    if isinstance(closure, str):
+        closure = _closure_of(label_set)
+    found = views(loaded["scores"], loaded["targets"], label_set, closure, mappings)
+    results = summarise(found, n_bootstrap, seed)
+    counts = None if train_counts is None else np.asarray(train_counts).ravel()
+    bad = (loaded["extra"] or {}).get("left_out", [])
+    about = {
+        "label_set": {"name": label_set.name, "hash": label_set.hash, "classes": len(label_set)},
+        "left_out_clips": bad,
+        "bootstrap": {"n": n_bootstrap, "level": LEVEL, "seed": seed},
+        "record": record or {},
+    }
+    return write(
+        outdir, found, results, about=about, closure=closure, history=history, train_counts=counts
+    )
+
+
+def _closure_of(label_set, strict=False):
+    """HLP's closure of a label set, or None when no packaged ontology orders its classes."""
+    try:
+        return hlp.closure(label_set, strict=strict)
+    except AsjaxError:
+        return None
+
+
+def write(outdir, found, results, *, about, closure=None, history=None, train_counts=None) -> dict:
+    """Write metrics.json, per_class*.csv and report.html; returns what metrics.json holds.
+
+    In the JSON, null stands for a value that is undefined (nothing to average) or infinite (d' of
+    a perfect AUC).
+    """
+    from asjax import report
+
+    outdir = Path(outdir)
+    outdir.mkdir(parents=True, exist_ok=True)
+    keys = ("title", "mapped", "n_clips", "n_classes", *MEANS, "ci", "left_out")
+    summary = {**about, "views": {v: {k: r[k] for k in keys} for v, r in results.items()}}
+    text = json.dumps(_finite(to_plain(summary)), indent=2, allow_nan=False, ensure_ascii=False)
+    _write_text(outdir / "metrics.json", text + "\n")
+    own = {k: r for k, r in results.items() if not r["mapped"]}
+    _write_per_class(outdir / "per_class.csv", found["labels"], own, train_counts)
+    for key in results.keys() - own.keys():
+        _write_per_class(outdir / f"per_class_{key}.csv", found[key], {key: results[key]}, None)
+    html = report.render(
+        summary=summary,
+        results=results,
+        found=found,
+        closure=closure,
+        history=history,
+        train_counts=train_counts,
+    )
+    _write_text(outdir / "report.html", html)
+    return summary
+
+
+def _write_text(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write_per_class(path: Path, view: View, results: dict, train_counts) -> None:
+    """One row per class: positives, prior, AP and AUC by view; empty where undefined."""
+    first = next(iter(results.values()))
+    columns = {"n_positive": first["n_positive"], "prior": first["prior"]}
+    if train_counts is not None:
+        columns["n_train"] = train_counts
+    for key, result in results.items():
+        if key == "hlp_labels":
+            columns["n_positive_hlp"] = result["n_positive"]
+        columns[f"ap_{key}"] = result["per_class_ap"]
+        columns[f"auc_{key}"] = result["per_class_auc"]
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        out = csv.writer(file, lineterminator="\n")
+        out.writerow(["index", "mid", "name", *columns])
+        for i, (label, name) in enumerate(zip(view.ids, view.names, strict=True)):
+            values = [column[i] for column in columns.values()]
+            out.writerow([i, label, name, *["" if v != v else f"{v:.6g}" for v in values]])
+    partial.replace(path)
+
+
+def _finite(value):
+    """JSON has no NaN and no infinity: null."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# ------------------------------------------------------------------------------------ the verb
+
+
+def add_arguments(parser):
+    parser.add_argument("--model", help="model folder, as training writes it")
+    parser.add_argument(
+        "--data",
+        action="append",
+        help="what to score, e.g. \"esc10(splits=['fold5'])\" or \"folder(csv='x.csv', "
+        "root='audio')\"; repeatable (default: the evaluation set of the model's config)",
+    )
+    parser.add_argument("--scores", help="a scores.npz to evaluate instead of running a model")
+    parser.add_argument("--out", help="folder for the results (default: eval, beside the model)")
+    parser.add_argument("--batch-size", type=int, default=None, help="clips at once")
+    parser.add_argument(
+        "--mapping",
+        action="append",
+        help="also report the classes of this label set, e.g. esc10 or fsd50k200; repeatable",
+    )
+    parser.add_argument(
+        "--bootstrap", type=int, default=1000, help="resamples for the intervals; 0: none"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the resamples")
+
+
+def main(args) -> int:
+    if bool(args.model) == bool(args.scores):
+        raise AsjaxError("give either --model=DIR or --scores=FILE.npz")
+    if args.scores:
+        if args.data:
+            raise AsjaxError("--data goes with --model; a scores file has its data in it")
+        out = Path(args.out or Path(args.scores).parent)
+        return _finish(args, args.scores, out, mappings=args.mapping)
+    from asjax import checkpoint
+
+    cfg, label_set, variables, record = checkpoint.load_model(args.model)
+    cfg = to_plain(cfg)
+    specs = [dict(name=n, **k) for n, k in map(parse_call, args.data or ())]
+    beside = Path(args.model).resolve().parent
+    apply_fn = _apply_fn(cfg, label_set, variables)
+    for i, spec in enumerate(specs or [cfg["data"]["eval"]]):
+        folder = f"eval-{spec['name']}" if specs else "eval"
+        out = Path(args.out) if args.out else beside / folder
+        if len(specs) > 1:
+            out = out.with_name(f"{out.name}-{i + 1}")
+        about = predict_dataset(apply_fn, spec, cfg, label_set, out, args.batch_size)
+        seen = {**{k: v for k, v in record.items() if k != "scores"}, "eval_data": about}
+        _finish(
+            args,
+            out / "scores.npz",
+            out,
+            label_set=label_set,
+            closure=_closure_of(label_set, cfg["labels"].get("strict", False)),
+            mappings=args.mapping or (cfg["eval"].get("mappings") if not specs else None),
+            history=_history(beside),
+            record=seen,
+        )
+    return 0
+
+
+def _finish(args, scores, out, **about) -> int:
+    summary = evaluate_scores(scores, out, n_bootstrap=args.bootstrap, seed=args.seed, **about)
+    print(table(summary))
+    if summary["left_out_clips"]:
+        print(f"left out     {len(summary['left_out_clips'])} clips that could not be read")
+    print(f"report       {out / 'report.html'}")
+    print(f"metrics      {out / 'metrics.json'}, per_class.csv; scores {scores}")
+    return 0
+
+
+def _apply_fn(cfg, label_set, variables):
+    """wave [B, S] -> logits [B, C] of a stored model, jitted."""
+    import jax
+
+    from asjax import config, step
+
+    frontend = config.build("frontend", cfg["frontend"])
+    model = config.build("model", {**cfg["model"], "num_classes": len(label_set)})
+    run = jax.jit(step.make_eval_step(model=model, frontend=frontend))
+    return lambda wave: run(variables, wave)
+
+
+def predict_dataset(apply_fn, spec, cfg, label_set, out, batch_size=None) -> dict:
+    """Score the data set of `spec` into `out/scores.npz`; returns its name, clips and hash."""
+    from asjax.data import pipeline, sources
+
+    source = sources.build(spec, label_set)
+    data = cfg["data"]
+    stream = pipeline.build(
+        source,
+        batch_size=batch_size or cfg["eval"]["batch_size"],
+        draw="sequential",
+        train=False,
+        num_classes=len(label_set),
+        cache=False,
+        **{k: data[k] for k in ("sample_rate", "clip_s", "workers", "threads", "max_bad")},
+    )
+    bad = []
+    batches = stream.iterate()
+    try:
+        ids, logits, targets = scores_from_pipeline(
+            apply_fn, batches, len(label_set), bad=bad, total=stream.steps_per_epoch
+        )
+    finally:
+        batches.close()
+    save_scores(
+        Path(out) / "scores.npz",
+        ids=ids,
+        scores=logits,
+        targets=targets,
+        label_set=label_set,
+        extra={"left_out": [list(map(str, item)) for item in bad]},
+    )
+    return {"name": source.name, "clips": len(ids), "hash": source.hash}
+
+
+def _history(folder: Path):
+    """Rows of the run's train.jsonl beside the model, if there is one; bad rows skipped."""
+    path = folder / "train.jsonl"
+    if not path.is_file():
+        return None
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return [row for row in rows if isinstance(row, dict)]

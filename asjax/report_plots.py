@@ -1,0 +1,255 @@
+"""The pictures of report.html: plain arrays in, PNG bytes out. Matplotlib without any display."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+
+BLUE, ORANGE, GREY, INK = "#2f6690", "#d1703c", "#b9bec5", "#22262b"
+WIDTH = 7.2  # inches; shown at up to 46 rem, so 9 pt here is about body text there
+MANY = 60  # classes that still get a named bar each
+ENDS = 25  # named classes at either end when there are more
+
+_STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "text.parse_math": False,  # a class may be called "$" or "a_b"
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#8a9099",
+    "axes.labelcolor": INK,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e8eb",
+    "grid.linewidth": 0.7,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "svg.hashsalt": "asjax",
+}
+
+
+def _png(draw, height: float) -> bytes:
+    """A figure of WIDTH x height inches, drawn by `draw(figure)`."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # names in any script
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        draw(figure)
+        out = io.BytesIO()
+        figure.savefig(out, format="png", dpi=150, metadata={"Software": None})
+    return out.getvalue()
+
+
+def _short(name: str, length: int = 34) -> str:
+    return name if len(name) <= length else name[: length - 1] + "…"
+
+
+def _bars(axes, names, values, dots=None, labels=("", "")):
+    """Horizontal bars, first on top, with the value written at the end of each."""
+    at = np.arange(len(names))
+    axes.barh(at, values, color=BLUE, height=0.66, label=labels[0])
+    if dots is not None:
+        axes.plot(dots, at, "o", color=ORANGE, markersize=4.5, label=labels[1], zorder=3)
+    for y, value in zip(at, values, strict=True):
+        if value == value:
+            inside = value > 0.12
+            axes.text(
+                value + (-0.012 if inside else 0.012), y, f"{value:.2f}", va="center",
+                ha="right" if inside else "left", color="white" if inside else INK, fontsize=7.5,
+            )  # fmt: skip
+    axes.set_yticks(at, [_short(n) for n in names], fontsize=8)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlim(0, 1.02)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+
+
+def ap_per_class(names, ap, other=None, labels=("", "")) -> bytes:
+    """Sorted AP: a named bar each up to MANY classes, else a histogram and both ends.
+
+    Args: names [C], ap [C] (NaN: left out), other [C]: AP in a second view, drawn as dots.
+    """
+    ap = np.asarray(ap, float)
+    shown = np.isfinite(ap) if other is None else np.isfinite(ap) | np.isfinite(other)
+    rank = np.where(np.isfinite(ap), ap, -1.0)
+    order = [i for i in np.argsort(-rank, kind="stable") if shown[i]]
+    pick = lambda rows: ([names[i] for i in rows], ap[rows])  # noqa: E731
+    dots = lambda rows: None if other is None else other[rows]  # noqa: E731
+
+    def few(figure):
+        axes = figure.subplots()
+        _bars(axes, *pick(order), dots(order), labels)
+        axes.set_xlabel("average precision")
+        if other is not None:
+            figure.legend(loc="outside upper left", ncols=2)
+
+    def many(figure):
+        top, bottom = order[:ENDS], order[-ENDS:]
+        grid = figure.add_gridspec(2, 1, height_ratios=[1, 2 * ENDS / 9])
+        axes = figure.add_subplot(grid[0])
+        known = ap[np.isfinite(ap)]
+        axes.hist(known, bins=np.linspace(0, 1, 41), color=BLUE)
+        axes.axvline(known.mean(), color=ORANGE, linewidth=1.5)
+        axes.annotate(
+            f" mean {known.mean():.3f}", (known.mean(), 0.97), color=ORANGE, va="top",
+            xycoords=("data", "axes fraction"),
+        )  # fmt: skip
+        axes.set(xlim=(0, 1.02), ylabel="classes", title=f"all {len(known)} classes")
+        lists = grid[1].subgridspec(2, 1)
+        for place, (rows, title) in enumerate(((top, "highest"), (bottom, "lowest"))):
+            axes = figure.add_subplot(lists[place])
+            _bars(axes, *pick(rows), dots(rows), labels)
+            axes.set_title(f"{len(rows)} {title}")
+        axes.set_xlabel("average precision")
+        if other is not None:
+            handles, texts = axes.get_legend_handles_labels()
+            figure.legend(handles, texts, loc="outside upper left", ncols=2)
+
+    if len(order) <= MANY:
+        return _png(few, 0.9 + 0.21 * max(len(order), 2))
+    return _png(many, 2.0 + 2 * ENDS * 0.2)
+
+
+def ap_against_prior(names, ap, prior, where: str) -> bytes:
+    """Scatter of AP over the share of clips that carry the class, on a log axis."""
+    ap, prior = np.asarray(ap, float), np.asarray(prior, float)
+    rows = np.flatnonzero(np.isfinite(ap) & (prior > 0))
+
+    def draw(figure):
+        axes = figure.subplots()
+        x, y = prior[rows], ap[rows]
+        crowd = len(rows) > 200
+        axes.plot(x, y, "o", color=BLUE, markersize=3.5 if crowd else 5.5,
+                  alpha=0.5 if crowd else 0.8, markeredgewidth=0)  # fmt: skip
+        axes.set_xscale("log")
+        low, high = x.min(), x.max()
+        axes.set_xlim(low / 1.6, high * 1.6)
+        axes.set_ylim(-0.03, 1.05)
+        line = np.linspace(*np.log10(axes.get_xlim()), 200)
+        chance = axes.plot(10**line, 10**line, ":", color=INK, linewidth=1)[0]
+        handles, texts = [chance], ["AP of random scores (the share itself)"]
+        if len(rows) >= 30 and high > low:
+            edges = np.quantile(np.log10(x), np.linspace(0, 1, 11))
+            bins = np.clip(np.searchsorted(edges, np.log10(x), "right") - 1, 0, 9)
+            middle = [(10 ** np.log10(x[bins == b]).mean(), y[bins == b].mean())
+                      for b in range(10) if (bins == b).any()]  # fmt: skip
+            handles += axes.plot(*zip(*middle, strict=True), "-", color=ORANGE, linewidth=2)
+            texts.append("mean AP by tenth of the classes")
+        _name_points(axes, x, y, [_short(names[i], 26) for i in rows])
+        axes.set(xlabel=f"share of {where} with the class", ylabel="average precision")
+        figure.legend(handles, texts, loc="outside upper left", ncols=2)
+
+    return _png(draw, 4.2)
+
+
+def _name_points(axes, x, y, names, at_most=8):
+    """Name the lowest points that leave room for it."""
+    left, right = np.log10(axes.get_xlim())
+    taken = []
+    for i in np.argsort(y, kind="stable"):
+        if len(taken) == at_most:
+            return
+        at = (np.log10(x[i]) - left) / (right - left)
+        width = 0.0135 * len(names[i]) + 0.02
+        to_left = at + width > 1
+        box = (at - width if to_left else at, at if to_left else at + width)
+        free = all(b[1] < box[0] or box[1] < b[0] or abs(h - y[i]) > 0.05 for b, h in taken)
+        if free:
+            taken.append((box, y[i]))
+            axes.annotate(
+                names[i], (x[i], y[i]), xytext=(-6 if to_left else 6, 0), va="center",
+                ha="right" if to_left else "left", textcoords="offset points", fontsize=7.5,
+            )  # fmt: skip
+
+
+def training_curves(rows, chosen=None) -> bytes | None:
+    """Loss, learning rate and evaluation metrics over steps; None when there is nothing to draw."""
+    panels = [
+        ("loss", [("loss", "training loss", BLUE)]),
+        ("learning rate", [("lr", "learning rate", BLUE)]),
+        ("evaluation", [("eval/mean_ap", "mean AP", BLUE), ("eval/mean_auc", "mean AUC", ORANGE)]),
+        ("evaluation d'", [("eval/d_prime", "d' of mean AUC", BLUE)]),
+    ]
+    drawn = []
+    for title, wanted in panels:
+        found = [(label, color, *_series(rows, key)) for key, label, color in wanted]
+        found = [line for line in found if len(line[2])]
+        if found:
+            drawn.append((title, found))
+    if not drawn:
+        return None
+
+    def draw(figure):
+        grid = figure.subplots(len(drawn), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, (title, lines) in zip(grid, drawn, strict=True):
+            for label, color, x, y in lines:
+                mark = "o-" if len(x) <= 60 else "-"
+                axes.plot(x, y, mark, color=color, markersize=3, linewidth=1.4, label=label)
+            low = min(y.min() for *_, y in lines)
+            high = max(y.max() for *_, y in lines)
+            if title == "loss" and low > 0 and high > 20 * low:
+                axes.set_yscale("log")
+            if title == "learning rate":
+                axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
+            axes.set_title(title)
+            if chosen is not None:
+                axes.axvline(chosen, color=INK, linestyle=":", linewidth=1)
+            if len(lines) > 1:
+                axes.legend(loc="lower right", ncols=2)
+        grid[-1].set_xlabel("step" if chosen is None else f"step (dotted: evaluated, {chosen})")
+
+    return _png(draw, 0.7 + 1.55 * len(drawn))
+
+
+def _series(rows, key):
+    """Finite (step, value) of a key, in the order of steps; the last row of a step wins."""
+    found = {}
+    for row in rows or ():
+        step, value = row.get("step"), row.get(key)
+        if _is_number(step) and _is_number(value):
+            found[step] = value
+    steps = sorted(found)
+    return np.array(steps, float), np.array([found[s] for s in steps], float)
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value)
+
+
+def parent_child(rows, at_most=30) -> bytes:
+    """Dot plot of how often a child outranks its parent, for the pairs with most clips."""
+    rows = sorted(rows, key=lambda r: (-r["clips"], r["child"]))[:at_most]
+    rows = sorted(rows, key=lambda r: (-r["above"], -r["gap"]))
+
+    def draw(figure):
+        axes = figure.subplots()
+        at = np.arange(len(rows))
+        gap = np.array([r["gap"] for r in rows])
+        limit = max(np.abs(gap).max(), 1e-6)
+        size = 26 + 70 * np.sqrt([r["clips"] / max(q["clips"] for q in rows) for r in rows])
+        rates = [r["above"] for r in rows]
+        axes.hlines(at, 0, rates, color=GREY, linewidth=1, zorder=1)
+        dots = axes.scatter(rates, at, s=size, c=gap, cmap="coolwarm", vmin=-limit, vmax=limit,
+                            edgecolors="#5a6068", linewidths=0.6, zorder=2)  # fmt: skip
+        names = [
+            f"{_short(r['child'], 26)} > {_short(r['parent'], 26)} ({r['clips']})" for r in rows
+        ]
+        axes.set_yticks(at, names, fontsize=8)
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.set_xlim(-0.03, 1.03)
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel("share of the child's clips where it scores above its parent")
+        bar = figure.colorbar(dots, ax=axes, location="top", shrink=0.6, aspect=40, pad=0.02)
+        bar.set_label("mean logit of child minus parent")
+
+    return _png(draw, 1.5 + 0.22 * max(len(rows), 2))
