@@ -1,0 +1,79 @@
+"""`tf.train.Example`, the record that TFDS stores, written and read without TensorFlow.
+
+The message is declared here by its public field numbers (tensorflow/core/example/*.proto), in a
+descriptor pool of its own, so that it never meets TensorFlow's copy and protobuf's C parser does
+the work.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+_BYTES, _FLOAT, _INT64, _MESSAGE = 12, 2, 3, 11  # google.protobuf.FieldDescriptorProto.Type
+_OPTIONAL, _REPEATED = 1, 3
+
+
+@cache
+def _message():
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+    file = descriptor_pb2.FileDescriptorProto(
+        name="asjax/example.proto", package="asjax", syntax="proto3"
+    )
+
+    def field(message, name, number, kind, label=_OPTIONAL, of=None, oneof=None):
+        added = message.field.add(name=name, number=number, type=kind, label=label)
+        if of:
+            added.type_name = f".asjax.{of}"
+        if oneof is not None:
+            added.oneof_index = oneof
+
+    for name, kind in (("BytesList", _BYTES), ("FloatList", _FLOAT), ("Int64List", _INT64)):
+        field(file.message_type.add(name=name), "value", 1, kind, _REPEATED)
+    feature = file.message_type.add(name="Feature")
+    feature.oneof_decl.add(name="kind")
+    for number, name in enumerate(("BytesList", "FloatList", "Int64List"), start=1):
+        field(feature, name.removesuffix("List").lower(), number, _MESSAGE, of=name, oneof=0)
+    features = file.message_type.add(name="Features")
+    entry = features.nested_type.add(name="FeatureEntry")
+    entry.options.map_entry = True
+    field(entry, "key", 1, 9)
+    field(entry, "value", 2, _MESSAGE, of="Feature")
+    field(features, "feature", 1, _MESSAGE, _REPEATED, of="Features.FeatureEntry")
+    field(file.message_type.add(name="Example"), "features", 1, _MESSAGE, of="Features")
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("asjax.Example"))
+
+
+def encode(fields: dict) -> bytes:
+    """`{name: bytes | str | int | list of str}` -> serialized Example; same fields, same bytes."""
+    message = _message()()
+    for name, value in fields.items():
+        feature = message.features.feature[name]
+        if isinstance(value, int):
+            feature.int64.value.append(value)
+            continue
+        feature.bytes.SetInParent()  # an empty list is still a list, which TFDS asks for
+        values = [value] if isinstance(value, (bytes, str)) else value
+        feature.bytes.value.extend(v.encode() if isinstance(v, str) else v for v in values)
+    return message.SerializeToString(deterministic=True)
+
+
+def decode(record: bytes) -> dict[str, list]:
+    """Serialized Example -> `{name: list of bytes, int or float}`.
+
+    Raises:
+      ValueError: the record is not an Example.
+    """
+    from google.protobuf.message import DecodeError
+
+    try:
+        message = _message().FromString(record)
+    except DecodeError as error:
+        raise ValueError(f"not a tf.train.Example: {error}") from None
+    found = {}
+    for name, feature in message.features.feature.items():
+        kind = feature.WhichOneof("kind")
+        found[name] = list(getattr(feature, kind).value) if kind else []
+    return found

@@ -1,0 +1,250 @@
+"""The record format: a TFDS dataset of ArrayRecord shards plus a manifest that can be checked.
+
+A dataset is one folder:
+
+    dataset_info.json, features.json      TFDS's own: `tfds.builder_from_directory(folder)`
+    NAME-SPLIT.array_record-0000i-of-0000n
+    manifest.json                         counts, label set and hash, licences, shards (bytes,
+                                          SHA-256), what was left out and why
+    manifest.csv                          one row per clip, in record order: id, split, labels,
+                                          category, samples, sample_rate, sha256 (of the audio)
+    labels.csv                            the label set itself
+    ATTRIBUTION.csv                       licence and attribution per clip, where known
+
+A record holds id, audio (the bytes of an audio file), sample_rate (Hz), samples (per channel, at
+that rate), labels (ids as text, so that no index order can go wrong) and category. Neither
+writing nor reading needs TensorFlow. An ArrayRecord that was cut short opens without an error and
+reports 0 records, therefore sizes and counts are compared at every opening.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from asjax.config import AsjaxError
+from asjax.data import example
+
+FORMAT = 1
+COLUMNS = ("id", "split", "labels", "category", "samples", "sample_rate", "sha256")
+_MAX_OPEN_SHARDS = 400  # per process; the usual limit on open files is 1024
+_READER_OPTIONS = "readahead_buffer_size:0"  # random access: reading ahead only costs
+_HINT = "copy it again or run `asjax prepare` anew"
+
+
+def find(path) -> Path:
+    """The dataset folder at `path`: itself, or its newest version folder (`1.0.0`).
+
+    Raises:
+      AsjaxError: there is none.
+    """
+    path = Path(path)
+    if (path / "manifest.json").is_file():
+        return path
+    versions = [p.parent for p in path.glob("*/manifest.json") if is_version(p.parent.name)]
+    if versions:
+        return max(versions, key=lambda p: tuple(map(int, p.name.split("."))))
+    if not path.is_dir():
+        raise AsjaxError(f"record dataset {path} does not exist")
+    raise AsjaxError(
+        f"{path} is not an asjax record dataset: manifest.json is missing; "
+        "make one with `asjax prepare`"
+    )
+
+
+def is_version(name: str) -> bool:
+    return re.fullmatch(r"\d+\.\d+\.\d+", name) is not None
+
+
+def is_split(name: str) -> bool:
+    """Whether TFDS can address a split of this name ("all" means every split to it)."""
+    return re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is not None and name != "all"
+
+
+def sha256_file(path) -> str:
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+class Dataset:
+    """A checked record dataset.
+
+    Attributes:
+      path, manifest: the folder; manifest.json as a dict.
+      splits: `{split: number of clips}` in record order.
+      reader: `reader[row]` -> bytes of the audio file in that row of manifest.csv.
+    """
+
+    def __init__(self, path, *, verify: bool = False):
+        """Opens and checks; `verify` also hashes every shard (reads everything once).
+
+        Raises:
+          AsjaxError: naming the file that is missing, cut short, changed or miscounted.
+        """
+        self.path = find(path)
+        self.manifest = _json(self.path / "manifest.json")
+        if self.manifest.get("format") != FORMAT:
+            raise AsjaxError(
+                f"{self.path}: record format must be {FORMAT}, got "
+                f"{self.manifest.get('format')!r}; use the asjax version that wrote it"
+            )
+        try:
+            self._check_files(verify)
+        except (KeyError, TypeError) as error:
+            raise AsjaxError(f"{self.path}/manifest.json is incomplete: {error}; {_HINT}") from None
+        self.splits: dict[str, int] = dict(self.manifest["splits"])
+        shards = self.manifest["shards"]
+        self.reader = Reader([(str(self.path / s["file"]), s["records"]) for s in shards])
+
+    def _check_files(self, verify):
+        declared = _declared_shards(self.path)
+        listed = {s["file"]: s["records"] for s in self.manifest["shards"]}
+        if declared != listed:
+            odd = sorted({f for f in {*declared, *listed} if declared.get(f) != listed.get(f)})
+            raise AsjaxError(
+                f"{self.path}: dataset_info.json and manifest.json disagree about {odd[0]} "
+                f"({declared.get(odd[0])} and {listed.get(odd[0])} records); {_HINT}"
+            )
+        for shard in self.manifest["shards"]:
+            _check_shard(self.path / shard["file"], shard, verify)
+        rows = self.path / "manifest.csv"
+        if not rows.is_file():
+            raise AsjaxError(f"{rows} is missing; {_HINT}")
+        if sha256_file(rows) != self.manifest["manifest_sha256"]:
+            raise AsjaxError(f"{rows} was changed after it was written (SHA-256 differs); {_HINT}")
+
+    def rows(self) -> Iterator[list[str]]:
+        """manifest.csv row by row (`COLUMNS`), in record order."""
+        with open(self.path / "manifest.csv", newline="", encoding="utf-8") as f:
+            reader = csv.reader(f)
+            next(reader)
+            yield from reader
+
+
+def _json(path: Path) -> dict:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise AsjaxError(f"{path} is missing; {_HINT}") from None
+    except ValueError as error:
+        raise AsjaxError(f"{path} is damaged: {error}; {_HINT}") from None
+    if not isinstance(value, dict):
+        raise AsjaxError(f"{path} is damaged: it must hold an object; {_HINT}")
+    return value
+
+
+def _declared_shards(path: Path) -> dict[str, int]:
+    """`{shard file: records}` from dataset_info.json."""
+    info = _json(path / "dataset_info.json")
+    _json(path / "features.json")
+    try:
+        return {
+            shard_name(info["name"], s["name"], i, len(s["shardLengths"])): int(n)
+            for s in info["splits"]
+            for i, n in enumerate(s["shardLengths"])
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise AsjaxError(f"{path}/dataset_info.json is damaged: {error!r}; {_HINT}") from None
+
+
+def shard_name(name: str, split: str, index: int, count: int) -> str:
+    """TFDS's file name of a shard."""
+    return f"{name}-{split}.array_record-{index:05d}-of-{count:05d}"
+
+
+def _check_shard(file: Path, shard: dict, verify: bool):
+    if not file.is_file():
+        raise AsjaxError(f"shard {file} is missing; {_HINT}")
+    size = file.stat().st_size
+    if size != shard["bytes"]:
+        state = "cut short" if size < shard["bytes"] else "changed"
+        raise AsjaxError(
+            f"shard {file} is {state}: must be {shard['bytes']} bytes, got {size}; {_HINT}"
+        )
+    count = count_records(file)
+    if count != shard["records"]:
+        raise AsjaxError(
+            f"shard {file} is damaged: must hold {shard['records']} records, got {count}; {_HINT}"
+        )
+    if verify and sha256_file(file) != shard["sha256"]:
+        raise AsjaxError(f"shard {file} is damaged: its SHA-256 differs; {_HINT}")
+
+
+def count_records(file) -> int:
+    from array_record.python import array_record_module
+
+    reader = array_record_module.ArrayRecordReader(str(file), _READER_OPTIONS)
+    try:
+        return reader.num_records()
+    finally:
+        reader.close()
+
+
+class Reader:
+    """Random access to the records of a list of shards.
+
+    Opened lazily, once per process (it may be pickled, and forked), shared by threads. At most
+    `_MAX_OPEN_SHARDS` stay open; a dropped one closes when its last user is done.
+    """
+
+    def __init__(self, shards: list[tuple[str, int]]):
+        self.files = [file for file, _ in shards]
+        self.ends = np.cumsum([count for _, count in shards], dtype=np.int64)
+        self.__setstate__({})
+
+    def __getstate__(self):
+        return {"files": self.files, "ends": self.ends}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._lock, self._open, self._pid = threading.Lock(), OrderedDict(), os.getpid()
+
+    def __len__(self) -> int:
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    def _shard(self, k: int):
+        from array_record.python import array_record_module
+
+        if self._pid != os.getpid():  # forked: the parent's readers and lock are not ours
+            self.__setstate__({})
+        with self._lock:
+            reader = self._open.get(k)
+            if reader is None:
+                reader = self._open[k] = array_record_module.ArrayRecordReader(
+                    self.files[k], _READER_OPTIONS, file_reader_buffer_size=1 << 15
+                )
+                if len(self._open) > _MAX_OPEN_SHARDS:
+                    self._open.popitem(last=False)
+            self._open.move_to_end(k)
+            return reader
+
+    def record(self, row: int) -> dict[str, list]:
+        """All fields of a row, as lists of bytes or int.
+
+        Raises:
+          IndexError: no such row.
+          AsjaxError: the shard is damaged there.
+        """
+        if not 0 <= row < len(self):
+            raise IndexError(f"row must be 0 to {len(self) - 1}, got {row}")
+        k = int(np.searchsorted(self.ends, row, side="right"))
+        at = int(row - (self.ends[k - 1] if k else 0))
+        try:
+            return example.decode(self._shard(k).read([at])[0])
+        except (RuntimeError, ValueError, IndexError) as error:
+            reason = " ".join(str(error).split())
+            raise AsjaxError(
+                f"shard {self.files[k]} is damaged at record {at}: {reason}; {_HINT}"
+            ) from None
+
+    def __getitem__(self, row: int) -> bytes:
+        return self.record(row)["audio"][0]

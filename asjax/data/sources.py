@@ -1,0 +1,324 @@
+"""Where clips come from: record datasets, the embedded ESC-10, or a folder with a CSV.
+
+A source is random-access and says `source[i] -> {"id", "audio", "labels"}`, where audio is the
+bytes of an audio file or its path (str) and labels are int64 class indices. Decoding is the
+pipeline's. Sources pickle, open files lazily per process and may be read by many threads.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import sparse
+
+from asjax import labels as label_sets
+from asjax.config import AsjaxError, call, split_spec, unknown
+from asjax.data import records
+from asjax.labels import LabelSet
+
+ESC10 = Path(__file__).parent.parent / "assets" / "esc10"
+_LISTED = 10
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Source:
+    """Clips with labels.
+
+    Attributes:
+      name: for people.
+      ids, split: one str per clip.
+      labels: CSR int8 [N, C], 1 where the clip has the class.
+      hash: SHA-256 (hex) over ids, labels and what is known of the audio: the recorded SHA-256 of
+        every clip (records), or file names and sizes (folder: cheap, and the same on every
+        machine; an edit that keeps the size is not seen).
+    """
+
+    name: str
+    ids: list[str]
+    split: list[str]
+    labels: sparse.csr_matrix
+    hash: str
+    audio: Sequence  # audio[row] -> bytes or path
+    row: np.ndarray  # int64 [N]: where clip i stands in `audio`
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, i) -> dict:
+        i = int(i)
+        if not 0 <= i < len(self.ids):
+            raise IndexError(f"clip must be 0 to {len(self) - 1}, got {i}")
+        start, stop = self.labels.indptr[i : i + 2]
+        classes = self.labels.indices[start:stop].astype(np.int64)
+        return {"id": self.ids[i], "audio": self.audio[int(self.row[i])], "labels": classes}
+
+    def __repr__(self) -> str:
+        return f"Source({self.name}, {len(self)} clips, {self.hash[:12]})"
+
+    def select(self, splits) -> Source:
+        """The clips of the given split or splits, in their order here.
+
+        Raises:
+          AsjaxError: a split that does not exist, or none given.
+        """
+        wanted = {splits} if isinstance(splits, str) else set(splits)
+        known = set(self.split)
+        for split in sorted(wanted - known):
+            raise unknown(f"{self.name}: split", split, known)
+        if not wanted:
+            raise AsjaxError(f"{self.name}: splits must name at least one of {sorted(known)}")
+        if wanted == known:
+            return self
+        keep = np.flatnonzero([s in wanted for s in self.split])
+        digest = _sha256(self.hash, *sorted(wanted))
+        ids, split = [self.ids[i] for i in keep], [self.split[i] for i in keep]
+        return Source(self.name, ids, split, self.labels[keep], digest, self.audio, self.row[keep])
+
+
+def build(spec, label_set: LabelSet) -> Source:
+    """The source a spec describes, with labels as columns of `label_set`.
+
+    Specs: `esc10(splits=[...])`, `records(path=..., splits=..., verify=False, convert=False)`,
+    `folder(csv=..., root=..., splits=None, label_separator=";")`, as dict or string.
+
+    Raises:
+      AsjaxError: unknown name or field, files that are missing, damaged or inconsistent, labels
+        of another label set.
+    """
+    name, fields = split_spec(spec)
+    known = {"esc10": _esc10, "records": _records, "folder": _folder}
+    if name not in known:
+        raise unknown("data source", name, known)
+    splits = fields.pop("splits", None)
+    source = call(known[name], f"data source {name}", label_set, **fields)
+    return source if splits is None else source.select(splits)
+
+
+def own_labels(path, label_separator: str = ";") -> LabelSet:
+    """The label set "own": the sorted distinct labels of a CSV, or that of a record dataset.
+
+    The labels are both ids and display names. Raises AsjaxError for unusable rows.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return LabelSet.from_csv(records.find(path) / "labels.csv", "own")
+    rows, problems = _rows(path, label_separator)
+    _refuse(path, problems)
+    found = tuple(sorted({label for row in rows for label in row.labels}))
+    return LabelSet("own", found, found)
+
+
+def _sha256(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _matrix(rows: list, classes: int) -> sparse.csr_matrix:
+    """Sorted unique class indices per clip -> CSR int8 [N, classes]."""
+    ends = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+    columns = np.concatenate(rows) if rows else np.zeros(0)
+    ones = np.ones(len(columns), np.int8)
+    return sparse.csr_matrix((ones, columns.astype(np.int32), ends), (len(rows), classes))
+
+
+# ------------------------------------------------------------------------------------ records
+
+
+def _esc10(label_set, verify: bool = False, convert: bool = False) -> Source:
+    return _records(label_set, ESC10, verify, convert, title="esc10")
+
+
+def _records(label_set, path, verify: bool = False, convert: bool = False, title="") -> Source:
+    """`convert` accepts another label set and looks every recorded id up in it (by mid or id)."""
+    dataset = records.Dataset(path, verify=verify)
+    theirs = dataset.manifest["label_set"]
+    if not convert:
+        what = f"{dataset.path} (label set {theirs['name']})"
+        label_sets.check_hash(theirs["hash"], label_set.hash, what)
+    ids, split, encoded, cells = [], [], [], {}
+    for clip, name, cell, *_ in dataset.rows():
+        ids.append(clip)
+        split.append(sys.intern(name))
+        if cell not in cells:
+            cells[cell] = label_set.encode([label for label in cell.split(";") if label])
+        encoded.append(cells[cell])
+    if len(ids) != len(dataset.reader):
+        raise AsjaxError(
+            f"{dataset.path}/manifest.csv must have {len(dataset.reader)} rows, got {len(ids)}"
+        )
+    digest = _sha256(dataset.manifest["manifest_sha256"], label_set.hash)
+    matrix = _matrix(encoded, len(label_set))
+    rows = np.arange(len(ids), dtype=np.int64)
+    name = title or dataset.manifest.get("name", dataset.path.name)
+    return Source(name, ids, split, matrix, digest, dataset.reader, rows)
+
+
+# ------------------------------------------------------------------------------------- folder
+
+
+@dataclass(frozen=True)
+class Row:
+    """A usable row of a folder's CSV; `line` counts from 1, the header included."""
+
+    line: int
+    filename: str
+    labels: tuple[str, ...]
+    split: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """A row looked up: class indices (sorted, int64), path, size in bytes (-1: no such file)."""
+
+    row: Row
+    classes: np.ndarray
+    path: str
+    size: int
+
+
+def read_folder(
+    csv_path, root, label_set: LabelSet, *, label_separator=";", split_column="", missing_ok=False
+) -> list[Found]:
+    """The rows of a folder's CSV, checked against the label set and (unless `missing_ok`) the disk.
+
+    Raises:
+      AsjaxError: one message listing the first ten of every kind of problem with line numbers.
+    """
+    csv_path, root = Path(csv_path), Path(root)
+    if not root.is_dir():
+        raise AsjaxError(f"audio folder {root} does not exist")
+    rows, problems = _rows(csv_path, label_separator, split_column)
+    found, cache = [], {}
+    # With ids such as "7", a digit that is no id would quietly become an index.
+    no_index = any(label.isdigit() for label in label_set.ids)
+    for row in rows:
+        for label in row.labels:
+            if label not in cache:
+                cache[label] = _index(label_set, label, no_index)
+            if isinstance(cache[label], str):
+                problems.setdefault("unknown labels", []).append(f"line {row.line} {label!r}")
+        classes = {cache[label] for label in row.labels if not isinstance(cache[label], str)}
+        path = os.path.join(root, row.filename)
+        size = _size(path)
+        if size < 0 and not missing_ok:
+            problems.setdefault("missing files", []).append(f"line {row.line} {row.filename!r}")
+        found.append(Found(row, np.array(sorted(classes), np.int64), path, size))
+    hints = [text for text in cache.values() if isinstance(text, str)]
+    _refuse(csv_path, problems, hints[0] if hints else "")
+    return found
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size if os.path.isfile(path) else -1
+    except (OSError, ValueError):  # ValueError: a NUL byte in the name
+        return -1
+
+
+def _index(label_set, label, no_index):
+    """Class index, or (str) why there is none."""
+    try:
+        index = label_set.index(label)
+    except AsjaxError as error:
+        return str(error)
+    if no_index and label.isdigit() and label not in label_set.ids:
+        return f"label {label!r} is not a class of {label_set.name}"
+    return index
+
+
+def _folder(label_set, csv, root=None, label_separator=";", split_column="") -> Source:
+    root = Path(csv).parent if root is None else root
+    options = {"label_separator": label_separator, "split_column": split_column}
+    found = read_folder(csv, root, label_set, **options)
+    lines = [
+        f"{f.row.filename}\t{f.size}\t{f.row.split}\t{','.join(map(str, f.classes))}" for f in found
+    ]
+    return Source(
+        Path(csv).stem,
+        [f.row.filename for f in found],
+        [sys.intern(f.row.split) for f in found],
+        _matrix([f.classes for f in found], len(label_set)),
+        _sha256(label_set.hash, *lines),
+        [f.path for f in found],
+        np.arange(len(found), dtype=np.int64),
+    )
+
+
+def _rows(path: Path, separator: str, split_column: str = ""):
+    """Usable rows and `{kind of problem: [where, ...]}` of a folder's CSV."""
+    if not separator:
+        raise AsjaxError("label_separator must not be empty")
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as f:
+            return _parse(path, csv.reader(f, skipinitialspace=True), separator, split_column)
+    except FileNotFoundError:
+        raise AsjaxError(f"label list {path} does not exist") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise AsjaxError(f"label list {path} cannot be read as UTF-8 CSV: {error}") from None
+
+
+def _parse(path, reader, separator, split_column):
+    header = [cell.strip() for cell in next(reader, [])]
+    wanted = ["filename", "labels"]
+    split_column = split_column or next((c for c in ("fold", "split") if c in header), "")
+    missing = [c for c in [*wanted, *filter(None, [split_column])] if c not in header]
+    if missing:
+        raise AsjaxError(
+            f"label list {path} must start with the header filename,labels[,fold], "
+            f"got {','.join(header) or 'nothing'}; missing: {', '.join(missing)}"
+        )
+    name_at, labels_at = header.index("filename"), header.index("labels")
+    split_at = header.index(split_column) if split_column else None
+    rows, problems, first = [], {}, {}
+
+    def problem(kind, text):
+        problems.setdefault(kind, []).append(f"line {line} {text}".rstrip())
+
+    for cells in reader:
+        line = reader.line_num
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) != len(header):
+            kind = f"rows without exactly {len(header)} fields (quote labels that hold commas)"
+            problem(kind, f"({len(cells)})")
+            continue
+        filename = cells[name_at].strip()
+        labels = tuple(filter(None, map(str.strip, cells[labels_at].split(separator))))
+        if not filename or not labels:
+            problem("rows without filename or labels", repr(filename))
+            continue
+        key = os.path.normpath(filename)
+        if key in first:
+            problem("duplicate rows", f"{filename!r} (also line {first[key]})")
+            continue
+        first[key] = line
+        split, bad = _split(cells[split_at].strip() if split_at is not None else "train")
+        if bad:
+            problem("unusable splits", repr(split))
+            continue
+        rows.append(Row(line, filename, labels, split))
+    if not rows and not problems:
+        raise AsjaxError(f"label list {path} has no rows")
+    return rows, problems
+
+
+def _split(text: str) -> tuple[str, bool]:
+    """A fold or split as TFDS can name it (`1` -> `fold1`), and whether it cannot."""
+    name = f"fold{int(text)}" if text.isascii() and text.isdigit() else text
+    return name, not records.is_split(name)
+
+
+def _refuse(path, problems: dict[str, list[str]], hint: str = ""):
+    if not problems:
+        return
+    parts = []
+    for kind, where in problems.items():
+        more = f", and {len(where) - _LISTED} more" if len(where) > _LISTED else ""
+        parts.append(f"{len(where)} {kind}: {', '.join(where[:_LISTED])}{more}")
+    raise AsjaxError(f"label list {path}: {'; '.join(parts)}" + (f" ({hint})" if hint else ""))

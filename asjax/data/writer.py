@@ -1,0 +1,285 @@
+"""Writing the record format (see `records`): clips in, one complete folder or nothing out."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from asjax.config import AsjaxError
+from asjax.data import example, records
+from asjax.data.clips import Clip, Encoding, load_all
+
+_TENSOR = "tensorflow_datasets.core.features.tensor_feature.Tensor"
+_TEXT = {
+    "pythonClassName": "tensorflow_datasets.core.features.text_feature.Text",
+    "text": {},
+}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was written: clips per split, `(id, reason)` of what was left out, seconds, bytes."""
+
+    path: Path
+    splits: dict[str, int]
+    left_out: list[tuple[str, str]]
+    seconds: float
+    bytes: int
+
+    @property
+    def clips(self) -> int:
+        return sum(self.splits.values())
+
+
+def write(
+    out,
+    clips: Iterable[Clip],
+    label_set,
+    *,
+    name: str | None = None,
+    description: str = "",
+    licence: str = "",
+    left_out: Iterable[tuple[str, str]] = (),
+    encoding: Encoding | None = None,
+    shard_mb: int = 1024,
+    max_mb: int = 256,
+    threads: int | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Summary:
+    """Write `clips` as the record dataset `out`; clips that cannot be decoded are left out.
+
+    Every clip is decoded once from its first to its last sample. Nothing appears at `out` before
+    everything is written, read back and counted. The order of the clips is the order on disk.
+
+    Args:
+      out: folder to make. A version such as `.../mine/1.0.0` lets `tfds.data_source("mine")`
+        find it; else the version is 1.0.0.
+      left_out: `(id, reason)` known beforehand, e.g. missing files; goes into the manifest.
+      encoding: None keeps every file's bytes as they are.
+      max_mb: larger audio files are left out.
+
+    Raises:
+      AsjaxError: `out` is in use, an id comes twice, a label is no id of `label_set`, nothing is
+        left to write, or the disk refuses.
+    """
+    out = Path(out)
+    _check_free(out, overwrite)
+    version = out.name if records.is_version(out.name) else "1.0.0"
+    base = name or (out.parent.name if records.is_version(out.name) else out.name)
+    name = re.sub(r"\W", "_", re.sub(r"^(?=\d)", "d", base.lower())) or "dataset"
+    part = out.parent / f".{out.name}.{os.getpid()}.part"
+    try:
+        part.mkdir(parents=True)
+        with ExitStack() as stack:
+            job = _Job(part, name, label_set, shard_mb << 20, stack)
+            job.left_out.extend(left_out)
+            for clip, loaded in load_all(clips, encoding, max_mb << 20, threads, progress):
+                job.add(clip, loaded)
+            job.check_some(out)
+            manifest = job.finish()
+        manifest |= {"name": name, "version": version, "description": description}
+        manifest |= {"licence": licence, "encoding": vars(encoding) if encoding else None}
+        _write_metadata(part, manifest, label_set)
+        records.Dataset(part, verify=False)
+        _move_in(part, out, overwrite)
+    except (OSError, RuntimeError) as error:  # ArrayRecord reports a full disk as RuntimeError
+        reason = " ".join(str(error).split())
+        raise AsjaxError(f"{out} could not be written: {reason}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    seconds, size = manifest["seconds"], sum(s["bytes"] for s in manifest["shards"])
+    return Summary(out, manifest["splits"], job.left_out, seconds, size)
+
+
+def _check_free(out: Path, overwrite: bool):
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out / "manifest.json").is_file():
+        raise AsjaxError(f"{out} exists and is no record dataset; choose another folder")
+    if not overwrite:
+        raise AsjaxError(f"{out} exists; choose another folder or replace it with --overwrite")
+
+
+def _move_in(part: Path, out: Path, overwrite: bool):
+    old = part.with_suffix(".old")
+    if overwrite and out.exists():
+        out.rename(old)
+    part.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+# --------------------------------------------------------------------------- shards, manifest
+
+
+class _Split:
+    """The open shard and the manifest rows of one split."""
+
+    def __init__(self, folder: Path, name: str, limit: int, stack: ExitStack):
+        self.folder, self.name, self.limit = folder, name, limit
+        self.counts: list[int] = []
+        self.writer, self.bytes = None, 0
+        self.rows_path = folder / f"{name}.rows"
+        self.rows = stack.enter_context(self.rows_path.open("w", newline="", encoding="utf-8"))
+        self.csv = csv.writer(self.rows, lineterminator="\n")
+        stack.callback(self.close)
+
+    def add(self, record: bytes, row: list):
+        from array_record.python import array_record_module
+
+        if self.writer is None or (self.bytes and self.bytes + len(record) > self.limit):
+            self.close()
+            # Encoded audio does not compress; stored as it is it reads three times as fast.
+            self.writer = array_record_module.ArrayRecordWriter(
+                str(self.folder / f"{self.name}.{len(self.counts)}"), "group_size:1,uncompressed"
+            )
+            self.counts.append(0)
+            self.bytes = 0
+        self.writer.write(record)
+        self.bytes += len(record)
+        self.counts[-1] += 1
+        self.csv.writerow(row)
+
+    def close(self):
+        writer, self.writer = self.writer, None
+        if writer is not None:
+            writer.close()
+
+
+class _Job:
+    """Everything of one dataset while it is written."""
+
+    def __init__(self, folder, name, label_set, limit, stack):
+        self.folder, self.name, self.limit, self.stack = folder, name, limit, stack
+        self.label_set, self.known = label_set, frozenset(label_set.ids)
+        self.splits: dict[str, _Split] = {}
+        self.seen: set[str] = set()
+        self.left_out: list[tuple[str, str]] = []
+        self.seconds, self.licences = 0.0, Counter()
+        self.attributions: list[list[str]] = []
+
+    def add(self, clip: Clip, loaded):
+        if clip.id in self.seen:
+            raise AsjaxError(f"clip {clip.id!r} comes twice; ids must be unique")
+        self.seen.add(clip.id)
+        for label in clip.labels:
+            if label not in self.known or ";" in label:
+                raise AsjaxError(
+                    f"clip {clip.id!r}: label {label!r} must be an id of {self.label_set.name}, "
+                    "and ids must not contain ';'"
+                )
+        if isinstance(loaded, str):
+            self.left_out.append((clip.id, loaded))
+            return
+        data, rate, samples = loaded
+        split = self.splits.get(clip.split)
+        if split is None:
+            if not records.is_split(clip.split):
+                raise AsjaxError(
+                    f"clip {clip.id!r}: split must be letters, digits and _, must not start with "
+                    f"a digit and must not be 'all', got {clip.split!r}"
+                )
+            split = _Split(self.folder, clip.split, self.limit, self.stack)
+            self.splits[clip.split] = split
+        fields = {"id": clip.id, "audio": data, "sample_rate": rate, "samples": samples}
+        fields |= {"labels": list(clip.labels), "category": clip.category}
+        labels, digest = ";".join(clip.labels), hashlib.sha256(data).hexdigest()
+        row = [clip.id, clip.split, labels, clip.category, samples, rate, digest]
+        split.add(example.encode(fields), row)
+        self.seconds += samples / rate
+        if clip.licence or clip.attribution:
+            self.licences[clip.licence] += 1
+            self.attributions.append([clip.id, clip.split, labels, clip.licence, clip.attribution])
+
+    def check_some(self, out):
+        if not self.splits:
+            first = "; ".join(f"{i}: {reason}" for i, reason in self.left_out[:3])
+            raise AsjaxError(f"{out}: no clip could be kept ({first or 'none was given'})")
+
+    def finish(self) -> dict:
+        """Close, name and hash the shards, join the rows; the manifest's own part."""
+        shards = []
+        with (self.folder / "manifest.csv").open("wb") as rows:
+            rows.write((",".join(records.COLUMNS) + "\n").encode())
+            for name in sorted(self.splits):
+                split = self.splits[name]
+                split.close()
+                split.rows.close()
+                with split.rows_path.open("rb") as f:
+                    shutil.copyfileobj(f, rows)
+                split.rows_path.unlink()
+                shards += [self._seal(name, i, split.counts) for i in range(len(split.counts))]
+        if self.attributions:
+            with (self.folder / "ATTRIBUTION.csv").open("w", newline="", encoding="utf-8") as f:
+                out = csv.writer(f, lineterminator="\n")
+                out.writerow(["id", "split", "labels", "licence", "attribution"])
+                out.writerows(sorted(self.attributions, key=lambda row: (row[1], row[0])))
+        return {
+            "format": records.FORMAT,
+            "label_set": {"name": self.label_set.name, "hash": self.label_set.hash},
+            "clips": sum(s["records"] for s in shards),
+            "seconds": round(self.seconds, 3),
+            "splits": {name: sum(self.splits[name].counts) for name in sorted(self.splits)},
+            "licences": dict(self.licences.most_common()),
+            "left_out_count": len(self.left_out),
+            "left_out": [{"id": i, "reason": reason} for i, reason in self.left_out],
+            "shards": shards,
+            "manifest_sha256": records.sha256_file(self.folder / "manifest.csv"),
+        }
+
+    def _seal(self, split: str, index: int, counts: list[int]) -> dict:
+        file = records.shard_name(self.name, split, index, len(counts))
+        path = (self.folder / f"{split}.{index}").rename(self.folder / file)
+        with path.open("rb") as f:
+            os.fsync(f.fileno())
+        return {
+            "file": file,
+            "split": split,
+            "records": counts[index],
+            "bytes": path.stat().st_size,
+            "sha256": records.sha256_file(path),
+        }
+
+
+def _write_metadata(folder: Path, manifest: dict, label_set):
+    """manifest.json, labels.csv and what TFDS reads: dataset_info.json, features.json."""
+    label_set.to_csv(folder / "labels.csv")
+    info = {"description": manifest["description"], "fileFormat": "array_record"}
+    info |= {"name": manifest["name"], "version": manifest["version"], "splits": []}
+    for split in manifest["splits"]:
+        shards = [s for s in manifest["shards"] if s["split"] == split]
+        info["splits"].append(
+            {
+                "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+                "name": split,
+                "numBytes": str(sum(s["bytes"] for s in shards)),
+                "shardLengths": [str(s["records"]) for s in shards],
+            }
+        )
+    number = {
+        key: {"pythonClassName": _TENSOR, "tensor": {"dtype": key, "encoding": "none", "shape": {}}}
+        for key in ("int32", "int64")
+    }
+    many = {
+        "pythonClassName": "tensorflow_datasets.core.features.sequence_feature.Sequence",
+        "sequence": {"feature": _TEXT, "length": "-1"},
+    }
+    # The bytes of an audio file are a Text: `features.Audio` cannot be read without TensorFlow.
+    columns = {"id": _TEXT, "audio": _TEXT, "sample_rate": number["int32"]}
+    columns |= {"samples": number["int64"], "labels": many, "category": _TEXT}
+    features = {
+        "featuresDict": {"features": columns},
+        "pythonClassName": "tensorflow_datasets.core.features.features_dict.FeaturesDict",
+    }
+    for name, value in (("dataset_info", info), ("features", features), ("manifest", manifest)):
+        text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+        (folder / f"{name}.json").write_text(text, encoding="utf-8")
