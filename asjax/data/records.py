@@ -19,6 +19,7 @@ reports 0 records, therefore sizes and counts are compared at every opening.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import json
@@ -183,10 +184,10 @@ def count_records(file) -> int:
     from array_record.python import array_record_module
 
     reader = array_record_module.ArrayRecordReader(str(file), _READER_OPTIONS)
-    try:
-        return reader.num_records()
-    finally:
+    count = reader.num_records()
+    with contextlib.suppress(RuntimeError):  # closing reports damage that made the count 0
         reader.close()
+    return count
 
 
 class Reader:
