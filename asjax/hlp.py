@@ -209,31 +209,42 @@ def propagate_scores(s, closure):
       closure: concrete numpy bool [C, C].
     """
     implies = _square(closure, s.shape[-1])
-    for left, right in _rounds(len(implies), np.packbits(implies).tobytes()):
-        a, b = s[..., left], s[..., right]
+    rounds, columns = _tournament(len(implies), np.packbits(implies).tobytes())
+    xp, best = s.__array_namespace__(), s
+    for left, right in rounds:
+        a, b = best[..., left], best[..., right]
         # Not `maximum`: its choice between -0.0 and 0.0 and its NaN differ between libraries.
-        s = a.__array_namespace__().where((a >= b) | (a != a), a, b)
-    return s
+        with np.errstate(invalid="ignore"):  # NaN is defined here, whatever the dtype thinks
+            best = xp.where((a >= b) | (a != a), a, b)
+    return xp.concat([s, best], axis=-1)[..., columns] if rounds else s
 
 
 @lru_cache(maxsize=16)
-def _rounds(size: int, packed: bytes) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-    """Gathers of a knock-out tournament among the descendants of each class.
+def _tournament(size: int, packed: bytes):
+    """Gathers of a knock-out tournament among the candidates (descendants) of gaining classes.
 
-    Every round halves each class's list of candidates (an odd one out meets itself) until one is
-    left per class: log2(longest list) rounds, the first of at most pairs + C elements.
+    Returns:
+      `(rounds, columns)`: index pairs (left, right) per round, every one halving each class's
+      list of candidates (an odd one out meets itself) until one is left: log2(longest list)
+      rounds, the first of at most pairs + C elements; and where each class's result stands in
+      the scores with the winners appended.
     """
     implies = np.unpackbits(np.frombuffer(packed, np.uint8), count=size * size)
     implies = implies.reshape(size, size).astype(bool)
-    groups = [np.flatnonzero(column) for column in implies.T]
+    gaining = np.flatnonzero(implies.sum(axis=0) > 1)
+    groups = [np.flatnonzero(implies[:, ancestor]) for ancestor in gaining]
     rounds = []
-    while not rounds or max(map(len, groups)) > 1:
+    while max(map(len, groups), default=1) > 1:
         left = np.concatenate([g[::2] for g in groups])
-        right = np.concatenate([np.append(g[1::2], g[-1:] if len(g) % 2 else []) for g in groups])
-        rounds.append((left, right.astype(left.dtype)))
+        right = np.concatenate(
+            [np.append(g[1::2], g[-1:]) if len(g) % 2 else g[1::2] for g in groups]
+        )
+        rounds.append((left, right))
         ends = np.cumsum([(len(g) + 1) // 2 for g in groups])
-        groups = [np.arange(e - (len(g) + 1) // 2, e) for g, e in zip(groups, ends, strict=True)]
-    return tuple(rounds)
+        groups = np.split(np.arange(ends[-1]), ends[:-1])
+    columns = np.arange(size)
+    columns[gaining] = size + np.arange(len(gaining))
+    return tuple(rounds), columns
 
 
 def _square(closure, size: int | None = None) -> np.ndarray:

@@ -38,7 +38,7 @@ def read_segments(path, label_set, progress: bool = True):
     try:
         with opened(path, "rt", encoding="utf-8") as file:
             _parse(file, path, label_set, classes, lengths, promised, progress)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (EOFError, zlib.error, OSError) as error:
         raise AsjaxError(
             f"segment list {path} is cut short or damaged after {len(lengths):,} clips "
             f"({error}); fetch it again"

@@ -283,9 +283,7 @@ def main(args) -> int:
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise AsjaxError(
-            f"--out {args.out} must be a folder that can be written: {error}"
-        ) from None
+        raise AsjaxError(f"--out {args.out} must be a writable folder: {error}") from None
     found = collect(args.segments, args.labels, args.strict, betas)
     print(report(found))
     (args.out / "stats.json").write_text(json.dumps(as_json(found), indent=1) + "\n")
