@@ -19,7 +19,8 @@ h2{font-size:1.2rem;margin:2.2rem 0 .6rem}
 table{border-collapse:collapse;font:14px/1.4 system-ui,sans-serif;font-variant-numeric:tabular-nums}
 th,td{padding:.3rem .6rem;text-align:left;border-bottom:1px solid #e3e6e9;vertical-align:top}
 th{border-bottom:1.5px solid #22262b;font-weight:600;white-space:nowrap}
-.n{text-align:right;white-space:nowrap} td small{color:#667;display:block}
+.n{text-align:right} .n,.views td{white-space:nowrap} td small{color:#667;display:block}
+.views td,.views th{padding:.3rem .4rem}
 .wide{overflow-x:auto} .about td:last-child{overflow-wrap:anywhere}
 figure{margin:0 0 1.5rem} figure img{width:100%;min-width:36rem;display:block}
 figcaption,.note{font-size:.9rem;color:#4a5058} details{margin:.8rem 0}
@@ -69,7 +70,7 @@ def _header(summary, record) -> str:
     first = next(iter(summary["views"].values()))
     label_set = summary["label_set"]
     left = len(summary["left_out_clips"])
-    said = f"; {left:,} clips could not be read and are left out" if left else ""
+    said = f"; {left:,} that could not be read left out" if left else ""
     switch = {True: " Trained with HLP.", False: " Trained without HLP."}.get(record.get("hlp"), "")
     return (
         f"<h1>{escape(_title(record))}</h1>\n<p>{first['n_clips']:,} clips, {label_set['classes']} "
@@ -92,18 +93,18 @@ def _cell(value, interval=None, digits=3) -> str:
 
 
 def _results_table(summary) -> str:
-    heads = ("clips", "classes", "mAP", "AUC", "d′", "mean of d′", "micro AP", "LRAP")
+    heads = ("mAP", "AUC", "d′", "mean of d′", "micro AP", "LRAP", "clips", "classes")
     rows, left = [], []
     for view in summary["views"].values():
         ci = view["ci"]
         cells = [
-            f'<td class="n">{view["n_clips"]:,}</td><td class="n">{view["n_classes"]}</td>',
             _cell(view["mean_ap"], ci.get("mean_ap")),
             _cell(view["mean_auc"], ci.get("mean_auc")),
             _cell(view["d_prime"], ci.get("d_prime"), 2),
             _cell(view["mean_of_d_prime"], digits=2),
             _cell(view["micro_ap"]),
             _cell(view["lrap"]),
+            f'<td class="n">{view["n_clips"]:,}</td><td class="n">{view["n_classes"]}</td>',
         ]
         rows.append(f"<tr><td>{escape(view['title'])}</td>{''.join(cells)}</tr>")
         if view["left_out"]:
@@ -121,7 +122,7 @@ def _results_table(summary) -> str:
         else ""
     )
     return (
-        '<div class="wide"><table><tr><th>view</th>'
+        '<div class="wide"><table class="views"><tr><th>view</th>'
         + "".join(f'<th class="n">{h}</th>' for h in heads)
         + f"</tr>{''.join(rows)}</table></div>\n"
         f'<p class="note">{small}mAP: mean over classes of average precision, not interpolated. '
@@ -134,7 +135,8 @@ def _results_table(summary) -> str:
 
 def _about(summary) -> str:
     rows = {f"labels {k}": v for k, v in summary["label_set"].items()}
-    for key, value in flatten(summary["record"]).items():
+    record = {k: v for k, v in summary["record"].items() if k != "labels"}  # the same, above
+    for key, value in flatten(record).items():
         rows[key.replace("_", " ").replace(".", " · ")] = value
     rows["asjax"] = __version__
     cells = "".join(
@@ -155,9 +157,8 @@ def _bad(summary) -> str:
         return ""
     items = "".join(f"<li>{escape(': '.join(map(str, c)))}</li>" for c in clips[:100])
     more = f"<li>and {len(clips) - 100:,} more</li>" if len(clips) > 100 else ""
-    return (
-        f"<details><summary>{len(clips):,} clips left out</summary><ul>{items}{more}</ul></details>"
-    )
+    said = f"<summary>clips left out: {len(clips):,}</summary>"
+    return f"<details>{said}<ul>{items}{more}</ul></details>"
 
 
 def _figure(png: bytes, alt: str, caption: str) -> str:
@@ -204,7 +205,11 @@ def _prior_picture(base, names, train_counts, record):
         prior, where = np.asarray(train_counts) / total, "training clips"
     else:
         prior, where = base["prior"], "evaluated clips"
-    if np.any(np.isfinite(base["per_class_ap"]) & (prior > 0)):
+    shown = prior[np.isfinite(base["per_class_ap"]) & (prior > 0)]
+    if len(shown) and shown.max() < 2 * shown.min():
+        text = f"Every class has about the same share of the {where}: nothing to compare."
+        yield "Average precision against class prior", f'<p class="note">{text}</p>'
+    elif len(shown):
         png = report_plots.ap_against_prior(names, base["per_class_ap"], prior, where)
         caption = (
             f"Each dot is a class: its average precision (labels as they are) against the share "

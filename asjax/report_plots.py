@@ -53,19 +53,21 @@ def _short(name: str, length: int = 34) -> str:
     return name if len(name) <= length else name[: length - 1] + "…"
 
 
-def _bars(axes, names, values, dots=None, labels=("", "")):
+def _bars(axes, names, values, dots=None, labels=()):
     """Horizontal bars, first on top, with the value written at the end of each."""
     at = np.arange(len(names))
-    axes.barh(at, values, color=BLUE, height=0.66, label=labels[0])
+    handles = [axes.barh(at, values, color=BLUE, height=0.66)]
     if dots is not None:
-        axes.plot(dots, at, "o", color=ORANGE, markersize=4.5, label=labels[1], zorder=3)
+        handles += axes.plot(dots, at, "o", color=ORANGE, markersize=4.5, zorder=3)
+        if labels:
+            axes.figure.legend(handles, labels, loc="outside upper left", ncols=2)
     for y, value in zip(at, values, strict=True):
         if value == value:
-            inside = value > 0.12
-            axes.text(
-                value + (-0.012 if inside else 0.012), y, f"{value:.2f}", va="center",
-                ha="right" if inside else "left", color="white" if inside else INK, fontsize=7.5,
-            )  # fmt: skip
+            inside = value > 0.12  # the number stands at the foot of the bar, out of the dots' way
+            near = dots is not None and value < dots[y] < value + 0.1
+            x = 0.01 if inside else (dots[y] if near else value) + 0.014
+            color = "white" if inside else INK
+            axes.text(x, y, f"{value:.2f}", va="center_baseline", color=color, fontsize=7.5)
     axes.set_yticks(at, [_short(n) for n in names], fontsize=8)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(0, 1.02)
@@ -89,12 +91,11 @@ def ap_per_class(names, ap, other=None, labels=("", "")) -> bytes:
         axes = figure.subplots()
         _bars(axes, *pick(order), dots(order), labels)
         axes.set_xlabel("average precision")
-        if other is not None:
-            figure.legend(loc="outside upper left", ncols=2)
 
     def many(figure):
-        top, bottom = order[:ENDS], order[-ENDS:]
-        grid = figure.add_gridspec(2, 1, height_ratios=[1, 2 * ENDS / 9])
+        barred = [i for i in order if np.isfinite(ap[i])]
+        top, bottom = barred[:ENDS], barred[-ENDS:]
+        grid = figure.add_gridspec(2, 1, height_ratios=[1, 5.5])
         axes = figure.add_subplot(grid[0])
         known = ap[np.isfinite(ap)]
         axes.hist(known, bins=np.linspace(0, 1, 41), color=BLUE)
@@ -107,14 +108,12 @@ def ap_per_class(names, ap, other=None, labels=("", "")) -> bytes:
         lists = grid[1].subgridspec(2, 1)
         for place, (rows, title) in enumerate(((top, "highest"), (bottom, "lowest"))):
             axes = figure.add_subplot(lists[place])
-            _bars(axes, *pick(rows), dots(rows), labels)
+            _bars(axes, *pick(rows), dots(rows), labels if place == 0 else ())
             axes.set_title(f"{len(rows)} {title}")
         axes.set_xlabel("average precision")
-        if other is not None:
-            handles, texts = axes.get_legend_handles_labels()
-            figure.legend(handles, texts, loc="outside upper left", ncols=2)
 
-    if len(order) <= MANY:
+    if len(order) <= MANY or np.isfinite(ap).sum() < 2 * ENDS:
+        order = order[: 2 * MANY]
         return _png(few, 0.9 + 0.21 * max(len(order), 2))
     return _png(many, 2.0 + 2 * ENDS * 0.2)
 
@@ -125,6 +124,8 @@ def ap_against_prior(names, ap, prior, where: str) -> bytes:
     rows = np.flatnonzero(np.isfinite(ap) & (prior > 0))
 
     def draw(figure):
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
         axes = figure.subplots()
         x, y = prior[rows], ap[rows]
         crowd = len(rows) > 200
@@ -132,7 +133,11 @@ def ap_against_prior(names, ap, prior, where: str) -> bytes:
                   alpha=0.5 if crowd else 0.8, markeredgewidth=0)  # fmt: skip
         axes.set_xscale("log")
         low, high = x.min(), x.max()
-        axes.set_xlim(low / 1.6, high * 1.6)
+        spread = max(1.6, np.sqrt(10 * low / high))  # at least a decade, so that ticks have room
+        axes.set_xlim(low / spread, high * spread)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 50 * low else (1,)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_ylim(-0.03, 1.05)
         line = np.linspace(*np.log10(axes.get_xlim()), 200)
         chance = axes.plot(10**line, 10**line, ":", color=INK, linewidth=1)[0]
