@@ -61,6 +61,9 @@ def run(args, clips, label_set, **fields):
     encoding = None
     if args.encode:
         encoding = Encoding(args.encode, args.sample_rate, args.compression)
+    out = Path(args.out)
+    for stale in out.parent.glob(f".{out.name}.*.part"):
+        print(f"note: {stale} is left of a run that was killed, or still at work; remove it if not")
     options = {"encoding": encoding, "threads": args.threads, "overwrite": args.overwrite}
     summary = writer.write(args.out, clips, label_set, **options, **fields)
     splits = ", ".join(f"{name} {n}" for name, n in summary.splits.items())
