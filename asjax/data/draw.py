@@ -1,0 +1,341 @@
+"""Which clip comes next: draws as pure functions of (seed, global draw number).
+
+A draw has `draws_per_epoch` and maps the global draw number n (int, or int array) to a record
+index; epoch = n // draws_per_epoch. Nothing moves from draw to draw, so any worker or process may
+ask for any n, and a run resumes from its step number alone.
+
+All randomness is one counter-based generator, SplitMix64's output function over hashed counters:
+the same numbers in any process, thread, chunking and numpy version.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import lru_cache
+
+import numpy as np
+
+from asjax import balance
+from asjax.config import AsjaxError, call, parse_call, unknown
+
+_MASK = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_TABLE = 4096  # permutations up to this size are sorted tables, exact; larger ones Feistel
+_ROUNDS = 6
+PASST_DRAWS = 100_000
+
+
+def build(spec: str, labels, seed: int):
+    """The draw a spec describes over the records of `labels` (CSR or dense [N, C]).
+
+    Specs: `sequential`, `shuffle`, `oversample(beta=0.5)`, `expected(beta=0.5)`,
+    `weighted(scheme='passt')`, `class_queue`; see the classes below for their arguments.
+
+    Raises:
+      AsjaxError: unknown draw or argument, no records, or weights that leave nothing to draw.
+    """
+    known = {
+        "sequential": Sequential,
+        "shuffle": Shuffle,
+        "oversample": Oversample,
+        "expected": Expected,
+        "weighted": Weighted,
+        "class_queue": ClassQueue,
+    }
+    name, fields = parse_call(spec)
+    if name not in known:
+        raise unknown("draw", name, known)
+    if labels.shape[0] == 0:
+        raise AsjaxError(f"draw {name} must have at least one clip, got none; check the splits")
+    for key in ("labels", "seed"):
+        if key in fields:
+            raise unknown(f"draw {name}: field", key, [])
+    return call(known[name], f"draw {name}", labels, seed, **fields)
+
+
+# ------------------------------------------------------------------------------ random numbers
+
+
+def _mix(x):
+    """SplitMix64's finaliser; x is a non-negative int < 2^64 or a uint64 array."""
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB & _MASK
+    return x ^ (x >> 31)
+
+
+def _hash(*words):
+    """64 random bits from non-negative ints or uint64 arrays, every word in its turn."""
+    x = _GOLDEN
+    for word in words:
+        x = _mix((x ^ word) * _GOLDEN + _GOLDEN & _MASK)
+    return x
+
+
+def _unit(bits):
+    """64 random bits -> float64 in [0, 1)."""
+    return (bits >> 11) * 2.0**-53
+
+
+def _number(n):
+    """Draw numbers as Python int or uint64 array, which `_hash` needs."""
+    return n.astype(np.uint64) if isinstance(n, np.ndarray) else int(n)
+
+
+def random_bits(seed: int, *words: int) -> int:
+    """64 random bits, a pure function of its arguments (non-negative ints)."""
+    return _hash(seed, *words)
+
+
+@lru_cache(maxsize=2048)
+def _table(size: int, key: int) -> np.ndarray:
+    """A uniformly random permutation of range(size): the order of `size` random numbers."""
+    bits = _hash(key, np.arange(size, dtype=np.uint64))
+    return np.argsort(bits, kind="stable").astype(np.uint16)
+
+
+def permute(i, size: int, key: int):
+    """Position `i` (int or int array, 0 <= i < size) under a keyed permutation of range(size)."""
+    if size <= _TABLE:
+        found = _table(size, key)[i]
+        return found.astype(np.int64) if isinstance(i, np.ndarray) else int(found)
+    return _feistel(i, size, _round_keys(key))
+
+
+@lru_cache(maxsize=2048)
+def _round_keys(key: int) -> tuple[int, ...]:
+    return tuple(_hash(key, r) for r in range(_ROUNDS))
+
+
+def _feistel(i, size, keys):
+    """A Feistel network on Z_a x Z_b, a * b >= size, walked on until inside range(size).
+
+    Sums modulo a and b instead of xor keep a * b within about sqrt(size) of size, so walking on
+    is rare.
+    """
+    many = isinstance(i, np.ndarray)
+    a = int(size**0.5)
+    a += a * a < size
+    b = -(-size // a)
+    i = _number(i)
+    while True:
+        left, right = i // b, i % b
+        for r in range(0, _ROUNDS, 2):
+            left = (left + _mix(right ^ keys[r]) % a) % a
+            right = (right + _mix(left ^ keys[r + 1]) % b) % b
+        out = left * b + right
+        if not many:
+            if out < size:
+                return out
+            i = out
+            continue
+        out = out.astype(np.int64)
+        outside = out >= size
+        if outside.any():
+            out[outside] = _feistel(out[outside], size, keys)
+        return out
+
+
+# --------------------------------------------------------------------------------------- draws
+
+
+class _Draw:
+    """Splits n into (epoch, position); draws whose order starts anew each epoch build on it."""
+
+    draws_per_epoch: int
+    size: int
+
+    def __init__(self, labels, seed: int):
+        self.size = self.draws_per_epoch = int(labels.shape[0])
+        self.seed = int(seed)
+        if not 0 <= self.seed < 2**63:
+            raise AsjaxError(f"seed must be 0 to 2^63 - 1, got {seed}")
+
+    def __call__(self, n):
+        """Record index (int, or int64 array like n) of the global draw number n >= 0."""
+        if not isinstance(n, np.ndarray):
+            epoch, position = divmod(int(n), self.draws_per_epoch)
+            return int(self._epoch(epoch, position))
+        out = np.empty(n.shape, np.int64)
+        epochs, positions = np.divmod(n.astype(np.int64), self.draws_per_epoch)
+        for epoch in np.unique(epochs):
+            at = epochs == epoch
+            out[at] = self._epoch(int(epoch), positions[at])
+        return out
+
+    def _epoch(self, epoch: int, position):
+        raise NotImplementedError
+
+    def _order(self, epoch, position):
+        """Position under this epoch's permutation of all its draws."""
+        return permute(position, self.draws_per_epoch, _hash(self.seed, epoch))
+
+    def _draws(self, draws: int) -> int:
+        if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
+            raise AsjaxError(f"draws must be an int of at least 1, got {draws!r}")
+        return draws
+
+
+class Sequential(_Draw):
+    """Every record in the order of the source."""
+
+    def _epoch(self, epoch, position):
+        return position
+
+
+class Shuffle(_Draw):
+    """Every record once per epoch, in a new order each epoch."""
+
+    def _epoch(self, epoch, position):
+        return self._order(epoch, position)
+
+
+class Oversample(_Draw):
+    """The balancing paper's oversampling: record j exactly M_j times per epoch, shuffled.
+
+    The epoch is the virtual list of sum(M_j) entries; only its N cumulative counts exist.
+    """
+
+    def __init__(self, labels, seed: int, beta: float = 0.5):
+        super().__init__(labels, seed)
+        self._ends = np.cumsum(balance.oversampling(labels, beta))
+        self.draws_per_epoch = int(self._ends[-1])
+
+    def _epoch(self, epoch, position):
+        return self._ends.searchsorted(self._order(epoch, position), side="right")
+
+
+class Expected(_Draw):
+    """beta-balancing by expected frequency: an epoch of `draws` (default N) draws, shuffled.
+
+    Systematic sampling over the weights m_j with a new offset each epoch: every record's count is
+    within 1 of its expectation, draws * m_j / sum(m), and equal to it on average.
+    """
+
+    def __init__(self, labels, seed: int, beta: float = 0.5, draws: int | None = None):
+        super().__init__(labels, seed)
+        self.draws_per_epoch = self._draws(self.size if draws is None else draws)
+        self._ends = _cumulative(balance.clip_factor(labels, beta))
+
+    def _epoch(self, epoch, position):
+        offset = _unit(_hash(self.seed, epoch, 1))
+        at = (self._order(epoch, position) + offset) * (self._ends[-1] / self.draws_per_epoch)
+        return _search(self._ends, at)
+
+
+class Weighted(_Draw):
+    """Random draws by weight: PaSST's (`scheme="passt"`) or AST's and PSLA's (`scheme="ast"`).
+
+    With replacement: `draws` (default N) independent draws per epoch. Without: the first `draws`
+    (default PaSST's 100,000, at most N) of a weighted random order; that one epoch's list is the
+    only one kept.
+    """
+
+    def __init__(
+        self,
+        labels,
+        seed: int,
+        scheme: str = "passt",
+        replacement: bool = True,
+        draws: int | None = None,
+    ):
+        super().__init__(labels, seed)
+        schemes = {"passt": balance.passt_weights, "ast": balance.ast_weights}
+        if scheme not in schemes:
+            raise unknown("weighted draw: scheme", scheme, schemes)
+        weights = schemes[scheme](labels)
+        self._replacement = bool(replacement)
+        drawable = int(np.count_nonzero(weights))
+        if draws is None:
+            draws = self.size if replacement else min(PASST_DRAWS, drawable)
+        if not drawable:
+            raise AsjaxError("weighted draw: at least one clip must have a label, got none")
+        self.draws_per_epoch = self._draws(draws)
+        if not replacement and draws > drawable:
+            raise AsjaxError(
+                f"weighted draw without replacement: draws must be at most the {drawable} clips "
+                f"that have labels, got {draws}; lower it or set replacement=True"
+            )
+        self._weights = None if replacement else weights
+        self._ends = _cumulative(weights) if replacement else None
+        self._kept, self._lock = (None, None), threading.Lock()
+
+    def _epoch(self, epoch, position):
+        if self._replacement:
+            at = _unit(_hash(self.seed, epoch, _number(position))) * self._ends[-1]
+            return _search(self._ends, at)
+        return self._list(epoch)[position]
+
+    def _list(self, epoch) -> np.ndarray:
+        kept, found = self._kept
+        if kept == epoch:
+            return found
+        with self._lock:  # one thread makes the list, the others wait for it
+            kept, found = self._kept
+            if kept != epoch:
+                found = self._without_replacement(epoch)
+                self._kept = (epoch, found)
+        return found
+
+    def _without_replacement(self, epoch):
+        """The `draws` smallest of N exponentials with rates w_j, in their order: the same law as
+        drawing one by one, each time by weight among what is left (Efraimidis, Spirakis 2006)."""
+        bits = _hash(self.seed, epoch, np.arange(self.size, dtype=np.uint64))
+        with np.errstate(divide="ignore"):
+            keys = -np.log1p(-_unit(bits)) / self._weights
+        keys[self._weights == 0] = np.inf
+        first = np.argpartition(keys, self.draws_per_epoch - 1)[: self.draws_per_epoch]
+        return first[np.argsort(keys[first], kind="stable")]
+
+    def __getstate__(self):
+        return {**self.__dict__, "_kept": (None, None), "_lock": None}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state, _lock=threading.Lock())
+
+
+class ClassQueue(_Draw):
+    """PANNs' balanced sampler: an endless queue of class permutations; each draw takes the next
+    clip of its class from that class's list, reshuffled when it is used up.
+
+    A class comes once per cycle, so in cycle q it stands at its q-th clip and any draw can be
+    computed alone. Classes without clips are left out. An epoch counts N draws.
+    """
+
+    def __init__(self, labels, seed: int):
+        super().__init__(labels, seed)
+        columns = _columns(labels)
+        lengths = np.diff(columns.indptr)
+        self._classes = np.flatnonzero(lengths)
+        if not len(self._classes):
+            raise AsjaxError("class_queue draw: at least one clip must have a label, got none")
+        self._starts, self._lengths = columns.indptr.astype(np.int64), lengths.astype(np.int64)
+        self._clips = columns.indices
+
+    def __call__(self, n):
+        if isinstance(n, np.ndarray):
+            found = [self(int(i)) for i in n.ravel()]
+            return np.array(found, np.int64).reshape(n.shape)
+        cycle, turn = divmod(int(n), len(self._classes))
+        k = int(self._classes[permute(turn, len(self._classes), _hash(self.seed, cycle))])
+        length = int(self._lengths[k])
+        turn, position = divmod(cycle, length)
+        position = permute(position, length, _hash(self.seed, turn, k + 1))
+        return int(self._clips[self._starts[k] + position])
+
+
+def _columns(labels):
+    from scipy import sparse
+
+    columns = sparse.csc_array(labels, copy=True)
+    columns.sum_duplicates()
+    columns.eliminate_zeros()
+    return columns
+
+
+def _cumulative(weights) -> np.ndarray:
+    return np.cumsum(weights, dtype=np.float64)
+
+
+def _search(ends, at):
+    """Records whose stretch of the cumulative weights holds `at`; rounding never leaves it."""
+    return np.minimum(ends.searchsorted(at, side="right"), ends.searchsorted(ends[-1], side="left"))

@@ -1,0 +1,112 @@
+"""Host operations on one example: `(example, rng) -> example`, numpy only; they run in workers.
+
+An example is a dict. From the source come `id`, `audio` (bytes or path) and `labels`; the ops
+below make `wave` (float32 [S]), `length` (valid samples) and `target` (float32 [C]) of them. An op
+never writes into an array that it was given: waves may be shared by a cache.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from asjax.config import AsjaxError, call, unknown
+from asjax.config import chain as parse_chain
+
+LONG_S = 60.0  # recordings beyond this are read in part, and not kept in memory
+
+
+def decode(sample_rate: int, clip_s: float, train: bool):
+    """`audio` -> `wave` at `sample_rate` Hz, and `whole`: is it all of the recording?
+
+    It is, up to `LONG_S` seconds; of a longer one, a stretch of `clip_s` is read, in training from
+    a random place, else from the beginning. Raises audio.AudioError.
+    """
+    from asjax.data import audio
+
+    def run(example, rng):
+        example = dict(example)
+        source, name = example.pop("audio"), example["id"]
+        seconds = audio.info(source, name=name).duration_s
+        if seconds <= LONG_S:
+            wave = audio.read(source, sample_rate, name=name)
+        else:
+            start_s = rng.random() * max(0.0, seconds - clip_s) if train else 0.0
+            part = {"start_s": start_s, "duration_s": clip_s, "max_s": clip_s + 1}
+            wave = audio.read(source, sample_rate, name=name, **part)
+        wave.setflags(write=False)
+        return {**example, "wave": wave, "whole": seconds <= LONG_S}
+
+    return run
+
+
+def crop(size: int, train: bool):
+    """`wave` [S'] -> `wave` [size] and `length`, its valid samples: a longer one is cut (in
+    training from a random start, else from 0), a shorter one gets zeros on its right."""
+
+    def run(example, rng):
+        wave = example["wave"]
+        if len(wave) > size:
+            start = int(rng.integers(len(wave) - size + 1)) if train else 0
+            wave = wave[start : start + size]
+        length = len(wave)
+        if length < size:
+            wave = np.pad(wave, (0, size - length))
+        return {**example, "wave": wave, "length": length}
+
+    return run
+
+
+def multihot(num_classes: int):
+    """`labels` (class indices) -> `target` float32 [num_classes] of 0 and 1."""
+
+    def run(example, rng):
+        labels = np.asarray(example["labels"], np.int64)
+        if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
+            raise AsjaxError(
+                f"clip {example['id']}: labels must be 0 to {num_classes - 1}, "
+                f"got {labels.tolist()}"
+            )
+        target = np.zeros(num_classes, np.float32)
+        target[labels] = 1.0
+        return {**{k: v for k, v in example.items() if k != "labels"}, "target": target}
+
+    return run
+
+
+def gain(db: float = 6.0):
+    """Scales `wave` by a random gain, uniform in -db to +db decibels."""
+    if not db >= 0:
+        raise AsjaxError(f"gain: db must be 0 or more, got {db!r}")
+
+    def run(example, rng):
+        factor = np.float32(10.0 ** (rng.uniform(-db, db) / 20.0))
+        return {**example, "wave": example["wave"] * factor}
+
+    return run
+
+
+def peak(level_db: float = 0.0):
+    """Scales `wave` so that its largest magnitude is `level_db` decibels; silence stays."""
+    level = 10.0 ** (level_db / 20.0)
+
+    def run(example, rng):
+        wave = example["wave"]
+        largest = float(np.abs(wave).max(initial=0.0))
+        return {**example, "wave": wave * np.float32(level / largest)} if largest else example
+
+    return run
+
+
+def chain(spec: str | None) -> list:
+    """`"gain(db=3) | peak"` -> ops that work on a cropped wave.
+
+    Raises:
+      AsjaxError: unknown op or argument.
+    """
+    known = {"gain": gain, "peak": peak}
+    made = []
+    for name, fields in parse_chain(spec):
+        if name not in known:
+            raise unknown("data op", name, known)
+        made.append(call(known[name], f"data op {name}", **fields))
+    return made

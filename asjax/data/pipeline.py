@@ -1,0 +1,339 @@
+"""From a source to batches: draw -> decode -> crop or pad -> multi-hot -> batch and mask (grain).
+
+Row j of step k of the whole run is the global draw n = k * batch_size + j, and every example is a
+function of (seed, n) alone. So neither threads, workers, caches nor processes change a number, and
+a run resumes from its step. Process p of P yields the rows p, p + P, p + 2P, ... of each batch.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from dataclasses import dataclass
+
+import grain
+import numpy as np
+
+from asjax import config
+from asjax.config import AsjaxError
+from asjax.data import draw as draws
+from asjax.data import ops as host_ops
+from asjax.data.audio import AudioError
+
+CACHE_BYTES = 1 << 30
+MAX_TRIES = 100
+_VERSION = 1  # of the numbers: change it with anything that changes an example
+_EXAMPLE, _REDRAW = 101, 102  # streams of random numbers
+
+
+def build(
+    source,
+    *,
+    batch_size: int,
+    sample_rate: int,
+    clip_s: float,
+    num_classes: int,
+    draw: str | None = None,
+    seed: int = 0,
+    train: bool = True,
+    workers: int = 0,
+    threads: int = 2,
+    process_index: int = 0,
+    process_count: int = 1,
+    ops: str = "",
+    cache: bool | int = True,
+    max_bad: float = 0.05,
+) -> Pipeline:
+    """Batches of `source`: endless in training, one pass in order in evaluation.
+
+    Args:
+      batch_size: rows of the global batch, over all processes.
+      clip_s: seconds of each wave; S = round(clip_s * sample_rate).
+      draw: spec of asjax.data.draw ("shuffle" in training if not given); an evaluation is
+        "sequential".
+      workers: processes that decode beside this one (0: none); each runs `threads` threads.
+      ops: chain of further host ops (asjax.data.ops.chain) on the cropped wave.
+      cache: keep decoded recordings in memory up to 1 GiB (or this many bytes) in all; what does
+        not fit is decoded each time.
+      max_bad: share of undecodable clips at which an evaluation stops. In training they are
+        replaced and reported in `bad`; quarantine.Quarantine counts them.
+
+    Raises:
+      AsjaxError: a value out of its range, an empty source, unknown draw or op.
+    """
+    size = round(clip_s * sample_rate)
+    _check_counts(batch_size, size, workers, threads, process_index, process_count)
+    if not 0 <= max_bad <= 1:
+        raise AsjaxError(f"max_bad must be 0 to 1 (a share of the clips), got {max_bad!r}")
+    draw = draw or ("shuffle" if train else "sequential")
+    if not train and draw != "sequential":
+        raise AsjaxError(f"draw must be 'sequential' in evaluation, got {draw!r}")
+    if not len(source):
+        raise AsjaxError("the data source must have at least one clip, got none; check its splits")
+    order = draws.build(draw, source.labels, seed)
+    budget = (CACHE_BYTES if cache is True else int(cache)) // max(1, workers)
+    examples = _Examples(
+        source,
+        order,
+        seed=order.seed,
+        decode=host_ops.decode(sample_rate, clip_s, train),
+        ops=[
+            host_ops.crop(size, train),
+            *host_ops.chain(ops),
+            host_ops.multihot(num_classes),
+        ],
+        blank={"wave": np.zeros(size, np.float32), "length": 0},
+        pad_to=0 if train else -(-len(source) // batch_size) * batch_size,
+        cache=_Cache(budget),
+    )
+    identity = {
+        "version": _VERSION,
+        "source": source.hash,
+        "draw": draw,
+        "ops": ops,
+        "batch_size": batch_size,
+        "sample_rate": sample_rate,
+        "size": size,
+        "num_classes": num_classes,
+        "train": train,
+        **({"seed": seed} if train else {}),
+    }
+    return Pipeline(
+        examples=examples,
+        rows=(process_index, process_count),
+        local_batch=batch_size // process_count,
+        workers=workers,
+        threads=threads,
+        draws_per_epoch=order.draws_per_epoch,
+        steps_per_epoch=-(-order.draws_per_epoch // batch_size),
+        fingerprint=config.fingerprint(identity),
+        max_bad=None if train else max_bad * len(source) / process_count,
+    )
+
+
+def _check_counts(batch_size, size, workers, threads, process_index, process_count):
+    for name, value, least in (
+        ("batch_size", batch_size, 1),
+        ("clip_s * sample_rate (samples)", size, 1),
+        ("workers", workers, 0),
+        ("threads", threads, 0),
+        ("process_count", process_count, 1),
+    ):
+        if value < least:
+            raise AsjaxError(f"{name} must be at least {least}, got {value!r}")
+    if not 0 <= process_index < process_count:
+        raise AsjaxError(f"process_index must be below {process_count}, got {process_index}")
+    if batch_size % process_count:
+        raise AsjaxError(
+            f"batch_size must be a multiple of the {process_count} processes, got {batch_size}"
+        )
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Pipeline:
+    """What `build` returns.
+
+    Attributes:
+      steps_per_epoch: batches that hold an epoch's draws (the last one rounded up).
+      fingerprint: SHA-256 (hex) of everything that decides a number of a batch; not of workers,
+        threads, cache and processes.
+    """
+
+    examples: grain.MapDataset
+    rows: tuple[int, int]
+    local_batch: int
+    workers: int
+    threads: int
+    draws_per_epoch: int
+    steps_per_epoch: int
+    fingerprint: str
+    max_bad: float | None
+
+    def iterate(self, start_step: int = 0) -> Batches:
+        """Batches from `start_step` on; each is a dict of wave float32 [B, S], length int32 [B]
+        (valid samples), target float32 [B, C], mask float32 [B] (0: padding, or an undecodable
+        clip of an evaluation), id (list of str, "" for padding) and bad, a list of (id, reason)
+        of the clips replaced or masked. Close it, or use it in a `with` statement."""
+        if start_step < 0:
+            raise AsjaxError(f"start_step must be 0 or more, got {start_step}")
+        first, count = self.rows
+        batches = self.examples[first::count].batch(
+            self.local_batch, drop_remainder=True, batch_fn=_collate
+        )[start_step:]
+        # The buffer counts whole batches: one per thread bounds the memory.
+        read = grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=self.threads)
+        dataset = batches.to_iter_dataset(read)
+        if self.workers:
+            _parse_flags()
+            options = grain.MultiprocessingOptions(
+                num_workers=self.workers, per_worker_buffer_size=1
+            )
+            dataset = dataset.mp_prefetch(options)
+        return Batches(dataset, self.max_bad, self.workers)
+
+
+def _parse_flags():
+    """grain's workers read absl flags, which a program without absl has never parsed."""
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+
+
+class Batches:
+    """Iterator over batches and context manager; `close()` stops threads and worker processes."""
+
+    def __init__(self, dataset, max_bad: float | None, workers: int):
+        self._max_bad, self._bad, self._workers = max_bad, {}, workers
+        self._iterator = iter(dataset)
+
+    def __iter__(self):
+        return self
+
+    def __next__(self) -> dict:
+        if self._iterator is None:
+            raise StopIteration
+        try:
+            batch = next(self._iterator)
+        except RuntimeError as error:
+            self.close()
+            if "terminated unexpectedly" not in str(error):
+                raise
+            raise AsjaxError(
+                f"a data worker died ({str(error).split('.')[0]}): out of memory, killed, or the "
+                "program lacks `if __name__ == '__main__':`; use fewer workers "
+                "(--config.data.workers=0 decodes in this process)"
+            ) from None
+        except BaseException:
+            self.close()
+            raise
+        if self._workers:  # out of shared memory, which is freed here and not by the user's care
+            batch = {k: np.array(v) if isinstance(v, np.ndarray) else v for k, v in batch.items()}
+        self._check(batch["bad"])
+        return batch
+
+    def _check(self, bad):
+        self._bad.update(bad)
+        if self._max_bad is not None and len(self._bad) > self._max_bad:
+            self.close()
+            raise AsjaxError(
+                f"{len(self._bad)} clips of the evaluation set cannot be decoded, more than "
+                f"max_bad allows ({'; '.join(sorted(self._bad.values())[:3])}); repair or remove "
+                "them, or allow more with --config.data.max_bad"
+            )
+
+    def close(self):
+        """Stop decoding; may be called again."""
+        iterator, self._iterator = self._iterator, None
+        if iterator is not None:
+            iterator.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def __del__(self):
+        if getattr(self, "_iterator", None) is not None:
+            self.close()
+
+
+class _Examples(grain.MapDataset):
+    """Random access to examples by global draw number; `pad_to` > 0 ends there with blank rows."""
+
+    def __init__(self, source, draw, *, seed, decode, ops, blank, pad_to, cache):
+        super().__init__()
+        self._source, self._draw, self._seed = source, draw, seed
+        self._decode, self._ops, self._cache = decode, ops, cache
+        self._blank, self._pad_to = blank, pad_to
+
+    def __len__(self):
+        return self._pad_to or sys.maxsize
+
+    def __repr__(self):
+        return "asjax examples"
+
+    def __getitem__(self, n):
+        if isinstance(n, slice):
+            return self.slice(n)
+        if self._pad_to and n >= len(self._source):
+            return self._finish({**self._blank, "id": "", "labels": []}, mask=0.0, bad=[])
+        return self._evaluated(n) if self._pad_to else self._trained(n)
+
+    def _trained(self, n):
+        """Draw n; an undecodable clip gives way to a draw of the same epoch chosen by (seed, n)."""
+        bad, index, epoch_length = [], self._draw(n), self._draw.draws_per_epoch
+        for attempt in range(MAX_TRIES):
+            rng = self._rng(n)
+            try:
+                return self._finish(self._load(index, rng), rng, bad=bad)
+            except AudioError as error:
+                bad.append((self._source.ids[index], str(error)))
+            other = draws.random_bits(self._seed, _REDRAW, n, attempt) % epoch_length
+            index = self._draw(n - n % epoch_length + other)
+        raise AsjaxError(
+            f"{MAX_TRIES} draws in a row could not be decoded, the last one: {bad[-1][1]}"
+        )
+
+    def _evaluated(self, n):
+        index, rng = self._draw(n), self._rng(n)
+        try:
+            return self._finish(self._load(index, rng), rng, bad=[])
+        except AudioError as error:
+            start, stop = self._source.labels.indptr[index : index + 2]
+            labels = self._source.labels.indices[start:stop]
+            example = {**self._blank, "id": self._source.ids[index], "labels": labels}
+            return self._finish(example, mask=0.0, bad=[(example["id"], str(error))])
+
+    def _load(self, index, rng):
+        """The decoded example, from memory if it is there."""
+        example = self._cache.get(index)
+        if example is None:
+            example = self._decode(self._source[index], rng)
+            if example["whole"]:
+                self._cache.put(index, example)
+        return example
+
+    def _finish(self, example, rng=None, *, mask=1.0, bad):
+        ops = self._ops if rng is not None else self._ops[-1:]  # blank rows have labels only
+        for op in ops:
+            example = op(example, rng)
+        return {**example, "mask": mask, "bad": bad}
+
+    def _rng(self, n):
+        key = [draws.random_bits(self._seed, _EXAMPLE), n]
+        return np.random.Generator(np.random.Philox(key=np.array(key, np.uint64)))
+
+
+def _collate(examples) -> dict:
+    """Examples -> a batch."""
+    return {
+        "wave": np.stack([e["wave"] for e in examples], dtype=np.float32),
+        "length": np.array([e["length"] for e in examples], np.int32),
+        "target": np.stack([e["target"] for e in examples]),
+        "mask": np.array([e["mask"] for e in examples], np.float32),
+        "id": [e["id"] for e in examples],
+        "bad": [pair for e in examples for pair in e["bad"]],
+    }
+
+
+class _Cache:
+    """Decoded examples by record index until `budget` bytes are used; nothing is thrown out,
+    because a shuffled pass comes back to each clip after all others. Workers start empty."""
+
+    def __init__(self, budget: int):
+        self._budget, self._free, self._kept = budget, budget, {}
+        self._lock = threading.Lock()
+
+    def get(self, index):
+        return self._kept.get(index)
+
+    def put(self, index, example):
+        with self._lock:
+            if index not in self._kept and example["wave"].nbytes <= self._free:
+                self._free -= example["wave"].nbytes
+                self._kept[index] = example
+
+    def __reduce__(self):
+        return _Cache, (self._budget,)
