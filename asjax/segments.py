@@ -72,26 +72,28 @@ def _parse(file, path, label_set, classes, lengths, promised, progress):
     """Append the classes and the number of labels of every line; header counts to `promised`."""
     column = {label: i for i, label in enumerate(label_set.ids)}
     bar = None
-    for number, line in enumerate(file, 1):
-        if line.startswith("#"):
-            found = re.findall(r"(num_segs|num_positive_labels)\s*=\s*(\d+)", line)
-            promised.update((key, int(value)) for key, value in found)
-            continue
-        try:
-            _, _, _, text = line.split(",", 3)
-            found = [column[mid] for mid in text.strip(' "\r\n').split(",")]
-        except (ValueError, KeyError) as error:
-            if not line.strip():
+    try:
+        for number, line in enumerate(file, 1):
+            if line.startswith("#"):
+                found = re.findall(r"(num_segs|num_positive_labels)\s*=\s*(\d+)", line)
+                promised.update((key, int(value)) for key, value in found)
                 continue
-            raise _bad_line(path, number, line, error, label_set) from None
-        classes.extend(found)
-        lengths.append(len(found))
-        if progress and number % 50_000 == 0:
-            bar = bar or _bar(path.name, promised.get("num_segs"))
-            bar.update(50_000)
-    if bar is not None:
-        bar.update(len(lengths) - bar.n)
-        bar.close()
+            try:
+                _, _, _, text = line.split(",", 3)
+                found = [column[mid] for mid in text.strip(' "\r\n').split(",")]
+            except (ValueError, KeyError) as error:
+                if not line.strip():
+                    continue
+                raise _bad_line(path, number, line, error, label_set) from None
+            classes.extend(found)
+            lengths.append(len(found))
+            if progress and number % 50_000 == 0:
+                bar = bar or _bar(path.name, promised.get("num_segs"))
+                bar.update(len(lengths) - bar.n)
+    finally:
+        if bar is not None:
+            bar.update(len(lengths) - bar.n)
+            bar.close()
 
 
 def _bar(name: str, total: int | None):
