@@ -1,0 +1,117 @@
+"""Files that must be right: hashes, synced and atomic writes, sizes checked before use."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from asjax.config import AsjaxError
+
+SUMS = "SHA256SUMS"  # `sha256sum -c SHA256SUMS` reads it too
+
+
+def digest(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace a text file at once: readers see the old text or the new, a crash leaves one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        sync(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def write_sums(folder: Path) -> None:
+    """Sync all files of a folder, then list their hashes; the list ends with its own hash."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    body = "".join(f"{digest(p)}  {p.relative_to(folder).as_posix()}\n" for p in files)
+    (folder / SUMS).write_text(f"{body}# {hashlib.sha256(body.encode()).hexdigest()}\n")
+    for path in [*files, folder / SUMS, *(p for p in folder.rglob("*") if p.is_dir()), folder]:
+        sync(path)
+
+
+def check_sums(folder: Path, only: str | None = None) -> list[str]:
+    """What is wrong with a folder that `write_sums` sealed, a line per file; [] = proven sound."""
+    try:
+        body, mark, own = (folder / SUMS).read_bytes().decode().rpartition("# ")
+        if not mark or own != f"{hashlib.sha256(body.encode()).hexdigest()}\n":
+            return [f"{SUMS}: the list of hashes is damaged"]
+    except (OSError, UnicodeDecodeError) as error:
+        return [f"{SUMS}: {reason(error)}"]
+    found = []
+    for line in body.splitlines():
+        wanted, name = line.split("  ", 1)
+        if only in (None, name):
+            try:
+                if digest(folder / name) != wanted:
+                    found.append(f"{name}: its SHA-256 is not the one recorded")
+            except OSError as error:
+                found.append(f"{name}: {reason(error)}")
+    return found
+
+
+def prove_writable(folder: Path, what: str) -> None:
+    """Make `folder` if need be and write one byte in it. Raises AsjaxError naming `what`."""
+    probe = folder / f".probe-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"0")
+        probe.unlink()
+    except OSError as error:
+        raise AsjaxError(
+            f"{what} {folder} cannot be written: {reason(error)}; choose a --workdir on a disk "
+            "with space and write permission"
+        ) from None
+
+
+def read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """Arrays of a safetensors file; the sizes in its header are checked against the file first."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > min(size - 8, 100_000_000):
+                raise ValueError(f"its header claims {length} bytes of a {size} byte file")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        for name, entry in header.items():
+            begin, end = entry["data_offsets"]
+            if not 0 <= begin <= end <= size - 8 - length:
+                raise ValueError(f"array {name} lies outside of the file")
+        return load_file(path)
+    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise AsjaxError(f"{path} is not a sound safetensors file: {reason(error)}") from None
+
+
+def reason(error: BaseException) -> str:
+    """One line of an exception, whatever the library wrote."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error)
+    if "No space left" in text:  # orbax and safetensors bury it in a long line of paths
+        return "No space left on device"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:300]

@@ -1,0 +1,470 @@
+"""Checkpoints under every fault of the list (users.md 4.5: F2, F5-F8), and the model directory."""
+
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from asjax import checkpoint, files, sharding
+from asjax.checkpoint import Checkpoints
+from asjax.config import AsjaxError
+from asjax.labels import LabelSet
+
+
+def make_state(value=0.0):
+    params = {"w": value + jnp.arange(128.0).reshape(8, 16), "half": jnp.ones(4, jnp.bfloat16)}
+    return {
+        "step": jnp.int32(value),
+        "params": params,
+        "opt": optax.adam(1e-3).init(params),
+        "average": {},
+        "rng": jax.random.key(int(value) + 1),
+    }
+
+
+SHAPES = jax.eval_shape(make_state)
+
+
+def same(a, b):
+    raw = lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x  # noqa: E731
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(x.dtype == y.dtype and np.array_equal(raw(x), raw(y)) for x, y in pairs)
+
+
+def three(directory, **more):
+    """A run with steps 1, 2, 3 saved, all still there."""
+    kept = Checkpoints(directory, keep=3, **more)
+    for step in (1, 2, 3):
+        assert kept.save(step, make_state(float(step)), meta={"position": step * 10})
+    return kept
+
+
+def test_a_state_comes_back_bit_for_bit_with_typed_keys_and_meta(tmp_path):
+    assert Checkpoints(tmp_path / "c").restore(SHAPES) is None
+    three(tmp_path / "c")
+    fresh = Checkpoints(tmp_path / "c")
+    step, state, meta = fresh.restore(SHAPES)
+    assert (step, meta, fresh.damaged) == (3, {"position": 30}, [])
+    assert same(state, make_state(3.0))
+    assert jnp.issubdtype(state["rng"].dtype, jax.dtypes.prng_key)
+    assert type(state["opt"]) is type(make_state()["opt"])
+    step, state, _ = fresh.restore(SHAPES, step=1)
+    assert step == 1
+    assert same(state, make_state(1.0))
+    params = fresh.restore_params(2)
+    assert params.keys() == {"params"}
+    assert np.array_equal(params["params"]["w"], make_state(2.0)["params"]["w"])
+
+
+def test_a_state_of_two_devices_comes_back_on_one_and_on_another_mesh(tmp_path):
+    wide = sharding.make_mesh("data=1,fsdp=2")
+    where = sharding.state_sharding(wide, SHAPES, min_size=1)
+    state = jax.jit(lambda: make_state(5.0), out_shardings=where)()
+    Checkpoints(tmp_path).save(5, state)
+    for spec in ("data=1", "data=2", "data=1,fsdp=2"):
+        mesh = sharding.make_mesh(spec)
+        there = sharding.state_sharding(mesh, SHAPES, min_size=1)
+        _, got, _ = Checkpoints(tmp_path).restore(sharding.with_sharding(SHAPES, there))
+        assert same(got, make_state(5.0))
+        assert got["params"]["w"].sharding == there["params"]["w"]
+    assert Checkpoints(tmp_path).restore_params(5)["params"]["w"].shape == (8, 16)
+
+
+def test_orbax_own_manager_reads_the_same_folders(tmp_path):
+    import orbax.checkpoint as ocp
+
+    three(tmp_path)
+    with ocp.CheckpointManager(tmp_path, item_names=("state",)) as manager:
+        assert manager.latest_step() == 3
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(SHAPES))
+        assert same(manager.restore(3, args=args)["state"], make_state(3.0))
+
+
+# -------------------------------------------------------------------------- what is kept
+
+
+def test_latest_best_centre_and_pending_centres_are_kept(tmp_path):
+    """The best centre by a float64 moving average is always on disk, and so is the latest."""
+    values = [0.1, 0.5, 0.9, 0.4, 0.8, 0.85, 0.8, 0.2, 0.1, 0.95, 0.1, 0.0]
+    kept = Checkpoints(tmp_path, window=3, keep=2)
+    for i, value in enumerate(values):
+        assert kept.save(10 * (i + 1), make_state(i), metrics={"d_prime": value, "mean_ap": 0.1})
+        means = [np.mean(np.float64(values[j - 1 : j + 2])) for j in range(1, i)]
+        if means:
+            best = 10 * (int(np.argmax(means)) + 2)
+            assert kept.best_step() == best
+            assert best in kept.steps()
+        assert kept.latest_step() == 10 * (i + 1)
+        assert len(kept.steps()) <= 2 + 1 + 1
+    assert kept.steps() == [60, 110, 120]  # mean of .8 .85 .8 is the highest, not the peak .95
+    again = Checkpoints(tmp_path, window=3)
+    assert again.best_step() == 60
+    assert [s for s, _ in again.history] == [10 * (i + 1) for i in range(len(values))]
+
+
+def test_the_published_rule_of_seven_points_never_loses_its_centre(tmp_path):
+    from asjax.metrics import moving_average_best
+
+    values = np.random.default_rng(3).normal(size=14).tolist()
+    kept = Checkpoints(tmp_path, keep=1)
+    for i, value in enumerate(values):
+        kept.save(i, {"x": jnp.zeros(1)}, metrics={"d_prime": value})
+        assert kept.best_step() == moving_average_best(values[: i + 1])
+
+
+def test_saving_a_step_again_with_metrics_records_them_and_without_keeps_it(tmp_path):
+    kept = Checkpoints(tmp_path)
+    kept.save(4, make_state(4.0))
+    assert kept.best_step() is None
+    kept.save(4, make_state(4.0), metrics={"d_prime": 1.5})
+    kept.save(4, make_state(9.0))
+    assert kept.history == [(4, 1.5)]
+    assert same(Checkpoints(tmp_path).restore(SHAPES)[1], make_state(4.0))
+    assert Checkpoints(tmp_path).best_step() == 4
+
+
+def test_metrics_that_are_not_numbers_are_never_best(tmp_path):
+    kept = Checkpoints(tmp_path, keep=5)
+    for step, value in ((1, 0.5), (2, float("nan")), (3, 0.2)):
+        kept.save(step, make_state(), metrics={"d_prime": value})
+    assert kept.best_step() in (1, 3)
+
+
+def test_a_damaged_best_is_replaced_by_the_nearest_sound_evaluated_step(tmp_path):
+    kept = Checkpoints(tmp_path, window=1, keep=9)
+    for step, value in ((10, 0.1), (20, 0.9), (24, 0.2), (60, 0.3)):
+        kept.save(step, make_state(), metrics={"d_prime": value})
+    (tmp_path / "20" / "run.json").unlink()
+    assert kept.best_step() == 24
+    assert kept.damaged == ["step 20: run.json: No such file or directory"]
+
+
+# -------------------------------------------------------------------------------- faults
+
+
+def all_files(folder):
+    return sorted(str(p.relative_to(folder)) for p in Path(folder).rglob("*") if p.is_file())
+
+
+def flip(path):
+    raw = bytearray(path.read_bytes())
+    if not raw:
+        raw = bytearray(b"x")
+    raw[len(raw) // 2] ^= 4
+    path.write_bytes(raw)
+
+
+FAULTS = {
+    "flipped": flip,
+    "truncated": lambda p: p.write_bytes(p.read_bytes()[: p.stat().st_size // 2] or b"?"),
+    "zeroed": lambda p: p.write_bytes(b"\0" * max(1, p.stat().st_size)),
+    "deleted": lambda p: p.unlink(),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_in_any_file_is_named_and_the_step_before_is_used(fault, tmp_path):
+    kept = three(tmp_path / "c")
+    names = all_files(tmp_path / "c" / "3")
+    assert len(names) > 8
+    for name in names:
+        path = tmp_path / "c" / "3" / name
+        raw = path.read_bytes()
+        FAULTS[fault](path)
+        found = kept.problems(3)
+        assert len(found) == 1
+        assert found[0].startswith(name)
+        path.write_bytes(raw)
+        assert not kept.problems(3)
+    FAULTS[fault](tmp_path / "c" / "3" / names[-1])
+    kept = Checkpoints(tmp_path / "c")
+    step, state, meta = kept.restore(SHAPES)
+    assert (step, meta) == (2, {"position": 20})
+    assert same(state, make_state(2.0))
+    assert len(kept.damaged) == 1
+    assert names[-1] in kept.damaged[0]
+    assert kept.steps() == [1, 2]  # the damaged one is out of the way, for a look
+    assert (tmp_path / "c" / "3.damaged").is_dir()
+    assert kept.save(3, make_state(3.0))
+    assert Checkpoints(tmp_path / "c").restore(SHAPES)[0] == 3
+
+
+def test_orbax_alone_would_load_a_flipped_bit_silently(tmp_path):
+    """Why the hashes are there: the same flip, without them, restores wrong numbers."""
+    import orbax.checkpoint as ocp
+
+    state = {"w": jnp.asarray(np.random.default_rng(0).normal(size=(256, 256)), jnp.float32)}
+    Checkpoints(tmp_path).save(1, state)
+    folder = tmp_path / "1" / "state"
+    flip(max(folder.rglob("d/*"), key=lambda p: p.stat().st_size))
+    orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+    got = orbax.restore(folder, args=ocp.args.StandardRestore(jax.eval_shape(lambda: state)))
+    assert not np.array_equal(got["w"], state["w"])
+    with pytest.raises(AsjaxError, match="SHA-256"):
+        Checkpoints(tmp_path).restore(jax.eval_shape(lambda: state))
+
+
+def test_an_empty_newest_folder_is_passed_over_and_nothing_sound_is_an_error(tmp_path):
+    three(tmp_path)
+    (tmp_path / "4").mkdir()
+    kept = Checkpoints(tmp_path)
+    assert kept.latest_step() == 4
+    assert kept.restore(SHAPES)[0] == 3
+    assert kept.damaged == ["step 4: SHA256SUMS: No such file or directory"]
+    for step in (1, 2, 3):
+        flip(tmp_path / str(step) / "run.json")
+    with pytest.raises(
+        AsjaxError, match="no sound checkpoint.*step 1: run.json.*another --workdir"
+    ):
+        Checkpoints(tmp_path).restore(SHAPES)
+
+
+def test_another_model_is_refused_by_key_and_not_taken_for_damage(tmp_path):
+    three(tmp_path)
+    other = jax.eval_shape(lambda: {**make_state(), "params": {"w": jnp.zeros((8, 17))}})
+    kept = Checkpoints(tmp_path)
+    with pytest.raises(AsjaxError, match=r"params/half is .* absent here; params/w is \(8, 16\)"):
+        kept.restore(other)
+    assert kept.steps() == [1, 2, 3]
+
+
+def test_leftovers_of_a_killed_save_are_removed_and_an_interrupted_swap_is_undone(tmp_path):
+    three(tmp_path)
+    (tmp_path / "4.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
+    (tmp_path / "1.deleted.orbax-checkpoint-tmp").mkdir()
+    (tmp_path / "3").rename(tmp_path / "3.old.orbax-checkpoint-tmp")
+    kept = Checkpoints(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "2", "3"]
+    assert kept.restore(SHAPES)[0] == 3
+
+
+WRITER = """
+import sys
+import jax.numpy as jnp
+from asjax.checkpoint import Checkpoints
+kept = Checkpoints(sys.argv[1])
+start = kept.latest_step() or 0
+print("ready", flush=True)
+for step in range(start + 1, start + 1000):
+    state = {"x": jnp.full((64, 512), float(step)), "step": jnp.int32(step)}
+    assert kept.save(step, state, metrics={"d_prime": 1.0})
+    print(step, flush=True)
+"""
+
+
+def test_kill_9_at_any_time_loses_at_most_the_save_in_progress(tmp_path):
+    """Two kills here, more by $ASJAX_TEST_KILLS: what was reported saved is there and sound."""
+    shapes = jax.eval_shape(lambda: {"x": jnp.zeros((64, 512)), "step": jnp.int32(0)})
+    rng = np.random.default_rng(0)
+    for _ in range(int(os.environ.get("ASJAX_TEST_KILLS", "2"))):
+        child = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        )
+        for line in child.stdout:
+            if line.strip() != "ready":
+                break
+        time.sleep(rng.uniform(0, 0.25))
+        child.send_signal(signal.SIGKILL)
+        reported = [int(x) for x in [line, *child.stdout.readlines()] if x.strip().isdecimal()]
+        child.wait()
+        kept = Checkpoints(tmp_path)
+        step, state, _ = kept.restore(shapes)
+        assert step >= max(reported)
+        assert kept.damaged == []
+        assert int(state["step"]) == step
+        assert float(state["x"].min()) == float(state["x"].max()) == step
+
+
+@pytest.mark.parametrize("where", ["state", "sums"])
+def test_a_full_disk_fails_the_save_only(where, tmp_path, monkeypatch, caplog):
+    kept = three(tmp_path)
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, caplog.at_level(logging.ERROR, "asjax"):
+        if where == "state":
+            patch.setattr(kept._orbax, "save", full)
+        else:
+            patch.setattr(files, "write_sums", full)
+        assert kept.save(4, make_state(4.0)) is False
+    assert kept.last_error == "No space left on device"
+    assert "step 4 NOT saved: No space left on device" in caplog.text
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "2", "3"]
+    assert kept.save(5, make_state(5.0)) is True
+    assert Checkpoints(tmp_path).restore(SHAPES)[0] == 5
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)]
+    try:
+        done = subprocess.run(mount, capture_output=True, text=True)
+    except OSError as error:
+        pytest.skip(f"needs the mount command: {error}")
+    if done.returncode:
+        pytest.skip(f"needs the right to mount a small tmpfs: {done.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_really_full_disk_fails_the_save_only(small_disk):
+    noise = np.random.default_rng(0)
+    state = lambda: {"x": jnp.asarray(noise.normal(size=(290_000,)), jnp.float32)}  # noqa: E731
+    shapes = jax.eval_shape(lambda: {"x": jnp.zeros(290_000)})
+    kept = Checkpoints(small_disk / "c", keep=5)
+    first = state()
+    assert kept.save(1, first)
+    assert kept.save(2, state())
+    assert kept.save(3, state()) is False
+    assert "space" in kept.last_error
+    assert [p.name for p in sorted((small_disk / "c").iterdir())] == ["1", "2"]
+    assert Checkpoints(small_disk / "c").restore(shapes)[0] == 2
+    kept.keep = 1
+    shutil.rmtree(small_disk / "c" / "2")
+    assert kept.save(4, state())  # space again: the same object goes on
+    with pytest.raises(AsjaxError, match="No space left"):
+        small_model(small_disk / "m", {"params": {"x": np.zeros(3_000_000, np.float32)}})
+    assert not list(small_disk.glob("m*"))
+
+
+def test_a_folder_that_cannot_be_written_fails_at_the_start_and_a_vanished_one_at_the_save(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "file").touch()
+    with pytest.raises(AsjaxError, match="cannot be written: Not a directory; choose a --workdir"):
+        Checkpoints(tmp_path / "file" / "c")
+    with monkeypatch.context() as patch:  # root may write anywhere, so the refusal is simulated
+
+        def refuse(self, data):
+            raise PermissionError(30, "Read-only file system")
+
+        patch.setattr(Path, "write_bytes", refuse)
+        with pytest.raises(AsjaxError, match="Read-only file system"):
+            Checkpoints(tmp_path / "c")
+    kept = three(tmp_path / "c")
+    shutil.rmtree(tmp_path / "c")
+    assert kept.save(4, make_state()) is False
+    assert "has gone" in kept.last_error
+
+
+def test_a_missing_metric_and_meta_that_is_no_json_are_errors_of_the_caller(tmp_path):
+    kept = Checkpoints(tmp_path)
+    with pytest.raises(AsjaxError, match="d_prime.*Known: mean_ap"):
+        kept.save(1, make_state(), metrics={"mean_ap": 1.0})
+    with pytest.raises(AsjaxError, match="JSON"):
+        kept.save(1, make_state(), meta={"x": object()})
+    assert kept.steps() == []
+
+
+# -------------------------------------------------------------------- the model directory
+
+LABELS = LabelSet("three", ("a", "b", "c"), ("Dog", "Cat", "Rain, heavy"))
+VARIABLES = {
+    "params": {"conv": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}},
+    "batch_stats": {"bn": {"mean": np.float32(2.5), "half": np.asarray(jnp.ones(3, jnp.bfloat16))}},
+}
+
+
+def small_model(directory, variables=VARIABLES, seed=7):
+    record = {"hlp": True, "beta": 0.5, "seed": seed, "scores": {"mean_ap": 0.9}}
+    return checkpoint.save_model(
+        directory,
+        config={"model": {"name": "cnn"}},
+        label_set=LABELS,
+        variables=variables,
+        record=record,
+    )
+
+
+def test_a_model_directory_comes_back_from_its_path_and_from_its_workdir(tmp_path):
+    from safetensors.numpy import load_file
+
+    small_model(tmp_path / "model")
+    assert all_files(tmp_path) == [
+        f"model/{n}" for n in ("card.json", "config.json", "labels.csv", "model.safetensors")
+    ]
+    assert "params/conv/kernel" in load_file(tmp_path / "model" / "model.safetensors")
+    for path in (tmp_path, tmp_path / "model", str(tmp_path)):
+        config, labels, variables, card = checkpoint.load_model(path)
+        assert config == {"model": {"name": "cnn"}}
+        assert (labels.ids, labels.names, labels.name) == (LABELS.ids, LABELS.names, "three")
+        assert same(variables, VARIABLES)
+        assert variables["batch_stats"]["bn"]["mean"].shape == ()
+        assert (card["hlp"], card["beta"], card["seed"]) == (True, 0.5, 7)
+        assert card["label_hash"] == LABELS.hash
+        assert card["sha256"]["labels.csv"] == files.digest(tmp_path / "model" / "labels.csv")
+
+
+def test_an_older_model_is_replaced_and_survives_an_interrupted_replacement(tmp_path):
+    small_model(tmp_path / "model")
+    small_model(tmp_path / "model", seed=8)
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+    assert checkpoint.load_model(tmp_path)[3]["seed"] == 8
+    (tmp_path / "model").rename(tmp_path / "model.old")  # killed between the two renames
+    assert checkpoint.load_model(tmp_path)[3]["seed"] == 8
+    small_model(tmp_path / "model", seed=9)
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("name", ["card.json", "config.json", "labels.csv", "model.safetensors"])
+def test_a_fault_in_any_model_file_is_refused_by_name(fault, name, tmp_path):
+    small_model(tmp_path / "model")
+    FAULTS[fault](tmp_path / "model" / name)
+    with pytest.raises(AsjaxError, match=name):
+        checkpoint.load_model(tmp_path / "model")
+
+
+def test_an_edited_record_or_other_labels_are_refused(tmp_path):
+    small_model(tmp_path / "model")
+    path = tmp_path / "model" / "card.json"
+    card = json.loads(path.read_text())
+    path.write_text(json.dumps({**card, "beta": 0.7}))
+    with pytest.raises(AsjaxError, match=r"card\.json was changed"):
+        checkpoint.load_model(tmp_path)
+    with pytest.raises(AsjaxError, match="does not exist; give a workdir"):
+        checkpoint.load_model(tmp_path / "nothing")
+    with pytest.raises(AsjaxError, match=r"holds no card\.json"):
+        checkpoint.load_model(Path(__file__).parent)
+
+
+def with_header(header):
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + bytes(4)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"short",
+        (2**40).to_bytes(8, "little") + b"{}",
+        (2).to_bytes(8, "little") + b"[]",
+        with_header({"w": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}),
+        with_header({"w": {"dtype": "F32", "shape": [9], "data_offsets": [0, 4]}}),
+        with_header({"w": {"dtype": "F32"}}),
+    ],
+    ids=["empty", "short", "header_bomb", "no_dict", "outside", "shape", "no_offsets"],
+)
+def test_a_malformed_safetensors_file_is_refused_before_memory_is_taken(raw, tmp_path):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(raw)
+    with pytest.raises(AsjaxError, match="not a sound safetensors file"):
+        files.read_safetensors(path)
