@@ -1,0 +1,309 @@
+"""Augmentations on device, per batch: `op(rng, batch, *, ...) -> batch`, pure and jit-able.
+
+An op acts on the keys it knows among
+
+    wave [B, S] float   feats [B, T, F] float   target [B, ...] float   mask [B] float (0 = padding)
+
+and hands the others on. What it draws never depends on which keys are there: targets may be mixed
+in one call and features in another with the same `rng`. Arithmetic is float32, each array keeps
+its dtype; `roll` also takes an integer wave.
+
+    augment = chain("specaug(time_width=64) | mixup(alpha=1.0)")
+    batch = augment(rng, {"feats": feats, "target": target})
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+
+import jax
+import jax.numpy as jnp
+
+from asjax import config
+from asjax.config import AsjaxError
+
+_KEYS = ("wave", "feats", "target", "mask")
+_SCALE = {"db_energy": 10 / math.log(10), "ln_energy": 1.0}  # unit of the logarithm per neper
+
+
+def chain(spec: str | None):
+    """`"a(x=1) | b"` -> `fn(rng, batch) -> batch`; empty or None -> the batch as it is.
+
+    Op number i gets `fold_in(rng, i)`. `fn.names` are the ops' names, `fn.spec` the text.
+
+    Raises:
+      AsjaxError: unknown op or field (the known ones are listed) or a value out of range; now,
+        not at the first batch.
+    """
+    calls = config.chain(spec)
+    known = _ops()
+    for name, fields in calls:
+        if name not in known:
+            raise config.unknown("augmentation", name, known)
+        for key in fields:
+            if key not in known[name].__kwdefaults__:
+                raise config.unknown(f"augmentation {name}: field", key, known[name].__kwdefaults__)
+        known[name](None, {}, **fields)  # ops check their fields before they look at the batch
+
+    def augment(rng, batch):
+        for i, (name, fields) in enumerate(calls):
+            batch = known[name](jax.random.fold_in(rng, i), batch, **fields)
+        return batch
+
+    augment.names, augment.spec = tuple(name for name, _ in calls), spec or ""
+    return augment
+
+
+def _ops() -> dict:
+    """Every public function of this file that takes `(rng, batch, *, ...)`."""
+    functions = {n: f for n, f in globals().items() if inspect.isfunction(f) and n[0] != "_"}
+    return {n: f for n, f in functions.items() if [*inspect.signature(f).parameters][0] == "rng"}
+
+
+# ------------------------------------------------------------------------------- waveform
+
+
+def roll(rng, batch, *, fraction=1.0, samples=None, per_batch=False):
+    """Circular shift of each wave by U{-m..m} samples, m = `samples` or `fraction` of the clip.
+
+    PaSST: `roll(samples=50)`. `per_batch`: one shift for all clips (CNX).
+    """
+    _number("roll fraction", fraction, 0, 1)
+    if samples is not None:
+        _number("roll samples", samples, 0, whole=True)
+    if "wave" not in batch:
+        return batch
+    wave = batch["wave"]
+    clips, length = wave.shape
+    most = round(fraction * length) if samples is None else samples
+    shift = jax.random.randint(rng, (1 if per_batch else clips, 1), -most, most + 1)
+    source = (jnp.arange(length)[None] - shift) % max(1, length)
+    source = jnp.broadcast_to(source, wave.shape)
+    return {**batch, "wave": jnp.take_along_axis(wave, source, axis=1)}
+
+
+def gain(rng, batch, *, low_db=-7, high_db=6, integer=True, per_batch=False):
+    """Each wave louder by U{low_db..high_db} dB (PaSST: -7..6, whole dB), without clipping.
+
+    `integer=False` draws any real value between the two.
+    """
+    _number("gain low_db", low_db, -200, whole=integer)
+    _number("gain high_db", high_db, low_db, 200, whole=integer)
+    if "wave" not in batch:
+        return batch
+    wave = _floating(batch, "wave")
+    shape = (1 if per_batch else wave.shape[0], 1)
+    if integer:
+        db = jax.random.randint(rng, shape, low_db, high_db + 1).astype(jnp.float32)
+    else:
+        db = jax.random.uniform(rng, shape, minval=low_db, maxval=high_db)
+    louder = wave.astype(jnp.float32) * 10 ** (db / 20)
+    return {**batch, "wave": louder.astype(wave.dtype)}
+
+
+# ------------------------------------------------------------------------------- features
+
+
+def specaug(
+    rng,
+    batch,
+    *,
+    time_width=64,
+    time_stripes=2,
+    freq_width=8,
+    freq_stripes=2,
+    fill=0.0,
+    per_batch=False,
+):
+    """Stripes of `fill` over frames and over bins (SpecAugment, by PANNs' law).
+
+    Each stripe of each clip: width U{0..W-1}, start U{0..total-width-1}; W is cut to the total for
+    features shorter than it, so that one frame and one bin are always left by a single stripe.
+    PANNs fill with 0 after the input normalisation: the mean, not the floor in dB. ConvNeXt:
+    `freq_width=28`. PaSST: `time_width=192, time_stripes=1, freq_width=48, freq_stripes=1`
+    and one draw for the whole batch, `per_batch=True`.
+    """
+    for name, value in dict(
+        time_width=time_width,
+        time_stripes=time_stripes,
+        freq_width=freq_width,
+        freq_stripes=freq_stripes,
+    ).items():
+        _number(f"specaug {name}", value, 0, whole=True)
+    _number("specaug fill", fill)
+    if "feats" not in batch:
+        return batch
+    feats = batch["feats"]
+    rows = 1 if per_batch else feats.shape[0]
+    time_rng, freq_rng = jax.random.split(rng)
+    hidden = (
+        _stripes(time_rng, rows, feats.shape[1], time_width, time_stripes)[:, :, None]
+        | _stripes(freq_rng, rows, feats.shape[2], freq_width, freq_stripes)[:, None, :]
+    )
+    return {**batch, "feats": jnp.where(hidden, jnp.asarray(fill, feats.dtype), feats)}
+
+
+def _stripes(rng, rows: int, total: int, width: int, count: int):
+    """Boolean [rows, total], True inside `count` random stripes narrower than `width`."""
+    width = min(width, total)
+    if not width or not count:
+        return jnp.zeros((rows, total), bool)
+    width_rng, start_rng = jax.random.split(rng)
+    widths = jax.random.randint(width_rng, (rows, count, 1), 0, width)
+    starts = jax.random.randint(start_rng, (rows, count, 1), 0, total - widths)
+    at = jnp.arange(total)[None, None]
+    return ((at >= starts) & (at < starts + widths)).any(axis=1)
+
+
+# ---------------------------------------------------------------------------------- mixup
+
+
+def mixup(rng, batch, *, alpha=1.0, rate=1.0, style="panns", domain="linear", remove_mean=False):
+    """Convex mixtures of two clips of the batch: `x = lam a + (1 - lam) b`, targets likewise.
+
+    Args:
+      alpha: lam ~ Beta(alpha, alpha), one per mixture.
+      rate: the share of mixtures, drawn one by one; the others keep lam = 1.
+      style: "panns": a, b are rows (0, 1), (2, 3), ...; the batch halves.
+        "passt": b is a permutation of the batch, lam = max(lam, 1 - lam).
+        "plain": b is a permutation, lam as drawn (AST, balancing paper).
+        A row that is its own partner stays as it is.
+      domain: how feats are mixed. "linear": as they are. "db_energy": feats are decibels, their
+        energies are mixed, `10 log10(lam 10^(a/10) + (1 - lam) 10^(b/10))`; "ln_energy" the same
+        for natural logarithms. These two want the frontend's own output, not a normalised one.
+        Balancing paper: `mixup(alpha=10, style='plain', domain='db_energy')`.
+      remove_mean: a mixed wave and both its parts are freed of their mean (AST, PaSST).
+
+    A mixture into which a padding row enters becomes padding itself: its mask is the product of
+    the two, so nothing of a padding row reaches a loss. Training batches have no padding rows.
+    Arrays under other keys keep the rows of a.
+
+    Raises:
+      AsjaxError: a field out of range, keys of unequal batch size, an integer array, or an odd
+        batch in style "panns".
+    """
+    _number("mixup alpha", alpha, 1e-3)
+    _number("mixup rate", rate, 0, 1)
+    for name, value, known in (
+        ("style", style, ("panns", "passt", "plain")),
+        ("domain", domain, ("linear", *_SCALE)),
+    ):
+        if value not in known:
+            raise config.unknown(f"mixup {name}", value, known)
+    clips = _batch_size(batch)
+    if clips is None:
+        return batch
+    if style == "panns" and clips % 2:
+        raise AsjaxError(
+            f"mixup style 'panns' pairs rows, so the batch must be even, got {clips}; "
+            "draw an even batch or take style='plain'"
+        )
+    partner, lam = _pairs(rng, clips, alpha, rate, style)
+    out = {key: _sides(value, partner)[0] for key, value in batch.items()}
+    if "wave" in batch:
+        out["wave"] = _mix_wave(_floating(batch, "wave"), partner, lam, remove_mean)
+    if "feats" in batch:
+        out["feats"] = _mix_feats(_floating(batch, "feats"), partner, lam, domain)
+    if "target" in batch:
+        out["target"] = _mix(_floating(batch, "target"), partner, lam)
+    if "mask" in batch:
+        first, second = _sides(_floating(batch, "mask"), partner)
+        out["mask"] = jnp.where(lam < 1, first * second, first)
+    return out
+
+
+def _pairs(rng, clips: int, alpha: float, rate: float, style: str):
+    """Partner rows (int [B], None: neighbours) and lam (float32, exactly 1 where unmixed)."""
+    lam_rng, partner_rng, rate_rng = jax.random.split(rng, 3)
+    if style == "panns":
+        partner, lam = None, _symmetric_beta(lam_rng, alpha, clips // 2)
+    else:
+        partner, lam = (
+            jax.random.permutation(partner_rng, clips),
+            _symmetric_beta(lam_rng, alpha, clips),
+        )
+        lam = jnp.where(partner == jnp.arange(clips), 1.0, lam)
+    if style == "passt":
+        lam = jnp.maximum(lam, 1 - lam)
+    return partner, jnp.where(jax.random.uniform(rate_rng, lam.shape) < rate, lam, 1.0)
+
+
+def _symmetric_beta(rng, alpha: float, count: int):
+    """Beta(alpha, alpha) [count] without rejection, which `jax.random.beta` takes 2 s to compile.
+
+    With t of Student's law with 2 alpha degrees, (1 + t / sqrt(2 alpha + t^2)) / 2 is
+    Beta(alpha, alpha); t by the polar method of Bailey, Mathematics of Computation 62 (1994).
+    """
+    radius_rng, angle_rng = jax.random.split(rng)
+    # 1 - U is in (0, 1]: its logarithm is finite.
+    radius = jnp.expm1(-jnp.log1p(-jax.random.uniform(radius_rng, (count,))) / alpha)
+    cosine = jnp.cos(2 * jnp.pi * jax.random.uniform(angle_rng, (count,)))
+    square = jnp.minimum(radius, 1e30) * jnp.square(cosine)
+    return (1 + jnp.sign(cosine) * jnp.sqrt(square / (1 + square))) / 2
+
+
+def _sides(array, partner):
+    """The clips a and b of every mixture; neighbours by reshaping, which stays on the device."""
+    if partner is not None:
+        return array, array[partner]
+    pairs = array.reshape(array.shape[0] // 2, 2, *array.shape[1:])
+    return pairs[:, 0], pairs[:, 1]
+
+
+def _column(lam, array):
+    """lam [N] -> [N, 1, ...] with as many axes as `array`."""
+    return lam.reshape(lam.shape + (1,) * (array.ndim - 1))
+
+
+def _mix(array, partner, lam):
+    a, b = _sides(array.astype(jnp.float32), partner)
+    lam = _column(lam, array)
+    return jnp.where(lam < 1, lam * a + (1 - lam) * b, a).astype(array.dtype)
+
+
+def _mix_wave(wave, partner, lam, remove_mean: bool):
+    if not remove_mean:
+        return _mix(wave, partner, lam)
+    full = wave.astype(jnp.float32)
+    mixed = _mix(full - full.mean(1, keepdims=True), partner, lam)
+    mixed = mixed - mixed.mean(1, keepdims=True)
+    unmixed = _sides(full, partner)[0]
+    return jnp.where(_column(lam, wave) < 1, mixed, unmixed).astype(wave.dtype)
+
+
+def _mix_feats(feats, partner, lam, domain: str):
+    if domain == "linear":
+        return _mix(feats, partner, lam)
+    a, b = _sides(feats.astype(jnp.float32), partner)
+    lam, scale = _column(lam, feats), _SCALE[domain]
+    # Only differences of logarithms are exponentiated, so nothing over- or underflows.
+    both = scale * jnp.logaddexp(jnp.log(lam) + a / scale, jnp.log1p(-lam) + b / scale)
+    return jnp.where(lam < 1, both, a).astype(feats.dtype)
+
+
+# --------------------------------------------------------------------------------- checks
+
+
+def _batch_size(batch) -> int | None:
+    sizes = {key: batch[key].shape[0] for key in _KEYS if key in batch}
+    if len(set(sizes.values())) > 1:
+        raise AsjaxError(f"batch keys must agree in their first axis, got {sizes}")
+    return next(iter(sizes.values()), None)
+
+
+def _floating(batch, key: str):
+    array = batch[key]
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise AsjaxError(
+            f"{key} must be float here, got {array.dtype}; convert it before the augmentation"
+        )
+    return array
+
+
+def _number(name: str, value, low=-math.inf, high=math.inf, *, whole: bool = False) -> None:
+    kinds = int if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or value != value:
+        raise AsjaxError(f"{name} must be {'an integer' if whole else 'a number'}, got {value!r}")
+    if not low <= value <= high:
+        raise AsjaxError(f"{name} must be in {low:g}..{high:g}, got {value:g}")
