@@ -87,7 +87,9 @@ def from_torch(family: str, variant: str, state_dict, **fields):
     for key, value in weights.items():
         _place(key, value, file, wanted, found, trouble)
     trouble += [
-        f"missing: {path} {want.shape}" for path, want in wanted.items() if path not in found
+        f"missing: {_torch_name(path, file.TORCH)} (for {path} {want.shape})"
+        for path, want in wanted.items()
+        if path not in found
     ]
     if trouble:
         raise AsjaxError(_report(family, variant, module, trouble))
@@ -120,9 +122,13 @@ def _place(key, value, file, wanted, found, trouble):
     path, leaf, kind = match
     try:
         array = np.asarray(value, np.float32)
+    except (TypeError, ValueError, RuntimeError):
+        trouble.append(f"misshapen: {key} {np.shape(value)} holds no numbers")
+        return
+    try:
         parts = kind(leaf, array)
-    except (TypeError, ValueError, RuntimeError) as error:
-        trouble.append(f"misshapen: {key} {np.shape(value)} is no array of numbers ({error})")
+    except ValueError as error:  # a rank that the kind cannot take
+        trouble.append(f"misshapen: {key} {array.shape}: {error}")
         return
     for (collection, name), part in parts.items():
         target = "/".join(filter(None, (collection, path, name)))
@@ -174,11 +180,14 @@ def _torch_name(target: str, rules) -> str:
     for pattern, template, kind in rules:
         ours = re.sub(r"\\\\(\d)", r"(?P<g\1>[^/]+)", re.escape(template))
         hit = re.fullmatch(ours, path if kind == "param" else owner)
-        if hit:
-            groups = iter(sorted(hit.groupdict()))
-            name = re.sub(r"\([^)]*\)", lambda _: hit[next(groups)], pattern).replace("\\.", ".")  # noqa: B023
-            return name if kind == "param" else f"{name}.{_LEAVES.get(leaf, leaf)}"
-    return "an entry no rule names"
+        if hit is None:
+            continue
+        name = pattern
+        for _, group in sorted(hit.groupdict().items()):
+            name = re.sub(r"\([^)]*\)", group, name, count=1)
+        name = name.replace("\\.", ".")
+        return name if kind == "param" else f"{name}.{_LEAVES.get(leaf, leaf)}"
+    return "an entry that no rule names"
 
 
 def _report(family, variant, module, trouble) -> str:

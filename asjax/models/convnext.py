@@ -55,6 +55,8 @@ _normal = nn.initializers.normal(0.02)
 
 def model(variant: str, **over) -> ConvNeXt:
     """The linen module of a variant; `over` replaces fields (num_classes=200, stem="56", ...)."""
+    if over.get("stem", "56") not in STEMS:
+        raise layers.unknown("ConvNeXt stem", over["stem"], STEMS)
     return layers.make(ConvNeXt, VARIANTS, variant, over)
 
 
@@ -157,8 +159,6 @@ class ConvNeXt(nn.Module):
         return (self.min_frames, self.n_mels)
 
     def _check(self, feats):
-        if self.stem not in STEMS:
-            raise layers.unknown("ConvNeXt stem", self.stem, STEMS)
         layers.check_feats(feats, self.n_mels, "ConvNeXt")
         (_, kernel), (_, stride), _ = STEMS[self.stem]
         if (self.n_mels - kernel) // stride + 1 < 8:
