@@ -9,6 +9,7 @@ and which deletes before the new step is proven.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -143,7 +144,8 @@ class Checkpoints:
             temporary.mkdir()
 
         def write_state():
-            self._orbax.save(temporary / "state", args=ocp.args.StandardSave(state))
+            with _one_voice():
+                self._orbax.save(temporary / "state", args=ocp.args.StandardSave(state))
 
         def commit():
             (temporary / "run.json").write_text(text)
@@ -238,7 +240,8 @@ class Checkpoints:
                 try:
                     path = self.directory / str(candidate) / "state"
                     args = ocp.args.StandardRestore(abstract_state)
-                    state = self._orbax.restore(path, args=args)
+                    with _one_voice():
+                        state = self._orbax.restore(path, args=args)
                 except Exception as error:
                     problems = [f"state: {files.reason(error)}"]
                 if _all_agree(not problems):
@@ -304,6 +307,7 @@ def save_model(directory, *, config, label_set, variables, record: dict) -> Path
         asjax's version and the SHA-256 of each file are added.
     """
     from flax.traverse_util import flatten_dict
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     from asjax import __version__
@@ -335,7 +339,7 @@ def save_model(directory, *, config, label_set, variables, record: dict) -> Path
         temporary.rename(final)
         files.sync(final.parent)
         shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise AsjaxError(f"model {final} could not be written: {files.reason(error)}") from None
     return final
@@ -404,6 +408,18 @@ def _model_folder(path: Path) -> Path:
 
 def _primary() -> bool:
     return jax.process_index() == 0
+
+
+@contextlib.contextmanager
+def _one_voice():
+    """Orbax prints every failure as several tracebacks; we raise or log it in one line."""
+    absl = logging.getLogger("absl")
+    level = absl.level
+    absl.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        absl.setLevel(level)
 
 
 def _all_agree(fine: bool) -> bool:
