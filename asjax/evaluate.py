@@ -6,16 +6,17 @@ Scores are written first, with clip ids (`asjax.scores`); the rest is computed f
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
-import os
 import sys
 from pathlib import Path
 
 import numpy as np
 
-from asjax import hlp, metrics
+from asjax import hlp, labels, metrics
 from asjax.config import AsjaxError, parse_call, to_plain
+from asjax.files import write_atomic
 from asjax.scores import View, load_scores, save_scores, views
 
 LEVEL = 0.95
@@ -99,7 +100,9 @@ def headline(summary: dict) -> dict:
 
 def table(summary: dict) -> str:
     """The views as a small text table."""
-    rows = [["view", "clips", "classes", f"mAP [{LEVEL:.0%} interval]", "AUC", "d'"]]
+    draws = any(view["ci"] for view in summary["views"].values())
+    title = f"mAP [{LEVEL:.0%} interval]" if draws else "mAP"
+    rows = [["view", "clips", "classes", title, "AUC", "d'"]]
     for view in summary["views"].values():
         low, high = view["ci"].get("mean_ap", (None, None))
         interval = f" [{_number(low)}, {_number(high)}]" if low is not None else ""
@@ -191,7 +194,7 @@ def write(outdir, found, results, *, about, closure=None, history=None, train_co
     keys = ("title", "mapped", "n_clips", "n_classes", *MEANS, "ci", "left_out")
     summary = {**about, "views": {v: {k: r[k] for k in keys} for v, r in results.items()}}
     text = json.dumps(_finite(to_plain(summary)), indent=2, allow_nan=False, ensure_ascii=False)
-    _write_text(outdir / "metrics.json", text + "\n")
+    write_atomic(outdir / "metrics.json", text + "\n")
     own = {k: r for k, r in results.items() if not r["mapped"]}
     _write_per_class(outdir / "per_class.csv", found["labels"], own, train_counts)
     for key in results.keys() - own.keys():
@@ -204,17 +207,8 @@ def write(outdir, found, results, *, about, closure=None, history=None, train_co
         history=history,
         train_counts=train_counts,
     )
-    _write_text(outdir / "report.html", html)
+    write_atomic(outdir / "report.html", html)
     return summary
-
-
-def _write_text(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _write_per_class(path: Path, view: View, results: dict, train_counts) -> None:
@@ -228,14 +222,13 @@ def _write_per_class(path: Path, view: View, results: dict, train_counts) -> Non
             columns["n_positive_hlp"] = result["n_positive"]
         columns[f"ap_{key}"] = result["per_class_ap"]
         columns[f"auc_{key}"] = result["per_class_auc"]
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        out = csv.writer(file, lineterminator="\n")
-        out.writerow(["index", "mid", "name", *columns])
-        for i, (label, name) in enumerate(zip(view.ids, view.names, strict=True)):
-            values = [column[i] for column in columns.values()]
-            out.writerow([i, label, name, *["" if v != v else f"{v:.6g}" for v in values]])
-    partial.replace(path)
+    text = io.StringIO()
+    out = csv.writer(text, lineterminator="\n")
+    out.writerow(["index", "mid", "name", *columns])
+    for i, (label, name) in enumerate(zip(view.ids, view.names, strict=True)):
+        values = [column[i] for column in columns.values()]
+        out.writerow([i, label, name, *["" if v != v else f"{v:.6g}" for v in values]])
+    write_atomic(path, text.getvalue())
 
 
 def _finite(value):
@@ -259,7 +252,11 @@ def add_arguments(parser):
         "root='audio')\"; repeatable (default: the evaluation set of the model's config)",
     )
     parser.add_argument("--scores", help="a scores.npz to evaluate instead of running a model")
-    parser.add_argument("--out", help="folder for the results (default: eval, beside the model)")
+    parser.add_argument(
+        "--out",
+        help="folder for the results (default: beside the model, eval, or eval-NAME with --data; "
+        "with --scores: beside that file)",
+    )
     parser.add_argument("--batch-size", type=int, default=None, help="clips at once")
     parser.add_argument(
         "--mapping",
@@ -285,11 +282,12 @@ def main(args) -> int:
     cfg, label_set, variables, record = checkpoint.load_model(args.model)
     cfg = to_plain(cfg)
     specs = [dict(name=n, **k) for n, k in map(parse_call, args.data or ())]
-    beside = Path(args.model).resolve().parent
+    folder = Path(args.model).resolve()  # the model's, or the run's that it stands in
+    beside = folder if (folder / "model" / "card.json").is_file() else folder.parent
     apply_fn = _apply_fn(cfg, label_set, variables)
     for i, spec in enumerate(specs or [cfg["data"]["eval"]]):
-        folder = f"eval-{spec['name']}" if specs else "eval"
-        out = Path(args.out) if args.out else beside / folder
+        name = f"eval-{spec['name']}" if specs else "eval"
+        out = Path(args.out) if args.out else beside / name
         if len(specs) > 1:
             out = out.with_name(f"{out.name}-{i + 1}")
         about = predict_dataset(apply_fn, spec, cfg, label_set, out, args.batch_size)
@@ -300,16 +298,26 @@ def main(args) -> int:
             out,
             label_set=label_set,
             closure=_closure_of(label_set, cfg["labels"].get("strict", False)),
-            mappings=args.mapping or (cfg["eval"].get("mappings") if not specs else None),
+            mappings=args.mapping or _mappings(cfg, spec, own_data=not specs),
             history=_history(beside),
             record=seen,
         )
     return 0
 
 
+def _mappings(cfg, spec, own_data: bool):
+    """Mapped views when none is asked for: those of the config, or of the data set by its name."""
+    if own_data:
+        return cfg["eval"].get("mappings")
+    return [spec["name"]] if spec["name"] in labels.KNOWN else None
+
+
 def _finish(args, scores, out, **about) -> int:
     summary = evaluate_scores(scores, out, n_bootstrap=args.bootstrap, seed=args.seed, **about)
     print(table(summary))
+    for wanted in map(labels.get, args.mapping or ()):
+        if wanted.name not in summary["views"]:
+            print(f"mapping      {wanted.name}: the model has none of its classes")
     if summary["left_out_clips"]:
         print(f"left out     {len(summary['left_out_clips'])} clips that could not be read")
     print(f"report       {out / 'report.html'}")

@@ -250,7 +250,8 @@ def parent_child_rows(scores, targets, closure, names) -> list[dict]:
     for child, parent in direct_parents(closure):
         clips = np.flatnonzero(targets[:, child])
         if len(clips):
-            gap = scores[clips, child].astype(np.float64) - scores[clips, parent]
+            with np.errstate(invalid="ignore"):
+                gap = scores[clips, child].astype(np.float64) - scores[clips, parent]
             gap = gap[np.isfinite(gap)]  # both at minus infinity: no difference to speak of
             rows.append(
                 {

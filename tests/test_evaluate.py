@@ -1,0 +1,403 @@
+"""Scores files, views, summaries, and `asjax eval` from a model folder to a report."""
+
+import csv
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+
+from asjax import evaluate, hlp, labels, metrics
+from asjax.__main__ import main
+from asjax.config import AsjaxError
+
+
+def own_set(n=10):
+    names = [f"sound {i}" for i in range(n)]
+    return labels.LabelSet("mine", tuple(f"id{i}" for i in range(n)), tuple(names))
+
+
+def made_up(label_set, n=40, seed=0):
+    """Scores and targets: clip i carries class i mod C, and its logit is a little higher."""
+    rng = np.random.default_rng(seed)
+    c = len(label_set)
+    targets = (np.arange(n)[:, None] % c == np.arange(c)).astype(np.uint8)
+    return (rng.normal(-3, 1, (n, c)) + 2 * targets).astype(np.float32), targets
+
+
+def saved(path, label_set, n=40, **extra):
+    scores, targets = made_up(label_set, n)
+    ids = [f"clip{i}" for i in range(n)]
+    evaluate.save_scores(
+        path, ids=ids, scores=scores, targets=targets, label_set=label_set, **extra
+    )
+    return ids, scores, targets
+
+
+def batch(ids, mask, value=0.0, c=3, bad=()):
+    rows = len(mask)
+    return {
+        "wave": np.full((rows, 4), value, np.float32),
+        "target": np.eye(rows, c, dtype=np.float32),
+        "mask": np.array(mask, np.float32),
+        "id": ids,
+        "bad": list(bad),
+    }
+
+
+# -------------------------------------------------------------------------------- prediction
+
+
+def test_padding_and_undecodable_clips_are_left_out_and_said_so(capsys):
+    batches = [
+        batch(["a", "b"], [1, 1], 1.0),
+        batch(["c", ""], [0, 0], 2.0, bad=[("c", "truncated FLAC")]),
+        batch(["d", ""], [1, 0], 3.0),
+    ]
+    bad = []
+    ids, logits, targets = evaluate.scores_from_pipeline(
+        lambda wave: wave[:, :1] * np.array([1.0, 2.0, 3.0]), batches, 3, bad=bad
+    )
+    assert ids == ["a", "b", "d"]
+    np.testing.assert_array_equal(logits, [[1, 2, 3], [1, 2, 3], [3, 6, 9]])
+    np.testing.assert_array_equal(targets, [[1, 0, 0], [0, 1, 0], [1, 0, 0]])
+    assert logits.dtype == np.float32
+    assert targets.dtype == np.uint8
+    assert bad == [("c", "truncated FLAC")]
+    assert "left out 1 clips, first c: truncated FLAC" in capsys.readouterr().err
+
+
+def test_no_batch_gives_empty_arrays_and_a_wrong_model_is_refused():
+    ids, logits, targets = evaluate.scores_from_pipeline(None, [], 3, progress=False)
+    assert (ids, logits.shape, targets.shape) == ([], (0, 3), (0, 3))
+    with pytest.raises(AsjaxError, match=r"\(2, 3\).*got \(2, 4\)"):
+        evaluate.scores_from_pipeline(lambda w: w, [batch(["a", "b"], [1, 1])], 3, progress=False)
+
+
+def test_the_training_trace_is_the_plain_metric():
+    scores, targets = made_up(own_set())
+    want = metrics.tagging(scores=scores, targets=targets)
+    assert evaluate.trace(scores, targets) == {
+        key: want[key] for key in ("mean_ap", "mean_auc", "d_prime")
+    }
+
+
+# ------------------------------------------------------------------------------- scores file
+
+
+def test_a_scores_file_comes_back_as_it_was_written(tmp_path):
+    ids, scores, targets = saved(tmp_path / "sub" / "s.npz", own_set(), extra={"left_out": [["x"]]})
+    got = evaluate.load_scores(tmp_path / "sub" / "s.npz")
+    assert got["ids"] == ids
+    np.testing.assert_array_equal(got["scores"], scores)
+    np.testing.assert_array_equal(got["targets"], targets)
+    assert got["label_set"].hash == own_set().hash
+    assert got["label_set"].names == own_set().names
+    assert got["extra"] == {"left_out": [["x"]]}
+    assert [p.name for p in (tmp_path / "sub").iterdir()] == ["s.npz"]  # nothing half-written
+
+
+def test_scores_of_other_classes_are_refused_with_both_hashes(tmp_path):
+    saved(tmp_path / "s.npz", own_set())
+    other = own_set(9)
+    with pytest.raises(AsjaxError) as error:
+        evaluate.load_scores(tmp_path / "s.npz", other)
+    assert other.hash in str(error.value)
+    assert own_set().hash in str(error.value)
+
+
+def test_a_file_that_is_no_scores_file_is_one_clear_error(tmp_path):
+    with pytest.raises(AsjaxError, match="no file"):
+        evaluate.load_scores(tmp_path / "none.npz")
+    (tmp_path / "text.npz").write_text("hello")
+    np.savez(tmp_path / "other.npz", a=np.zeros(3))
+    np.savez(tmp_path / "pickle.npz", about=np.array({"a": 1}, object))
+    saved(tmp_path / "cut.npz", own_set())
+    whole = (tmp_path / "cut.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    for name in ("text", "other", "pickle", "cut"):
+        with pytest.raises(AsjaxError, match="is not a scores file"):
+            evaluate.load_scores(tmp_path / f"{name}.npz")
+
+
+def test_scores_of_another_shape_are_not_saved(tmp_path):
+    scores, targets = made_up(own_set())
+    with pytest.raises(AsjaxError, match=r"\[3 ids, 10 classes\]"):
+        evaluate.save_scores(
+            tmp_path / "s.npz",
+            ids=["a", "b", "c"],
+            scores=scores,
+            targets=targets,
+            label_set=own_set(),
+        )
+
+
+# ------------------------------------------------------------------------------------- views
+
+
+def test_hlp_views_are_propagated_labels_and_scores_and_an_identity_closure_gives_none():
+    label_set = own_set(4)
+    scores, targets = made_up(label_set, 12)
+    implies = np.eye(4, dtype=bool)
+    assert list(evaluate.views(scores, targets, label_set, implies)) == ["labels"]
+    assert list(evaluate.views(scores, targets, label_set)) == ["labels"]
+    implies[0, 1] = True
+    found = evaluate.views(scores, targets, label_set, implies)
+    assert list(found) == ["labels", "hlp_labels", "hlp_labels_scores"]
+    both = found["hlp_labels_scores"]
+    np.testing.assert_array_equal(both.targets[:, 1], targets[:, 0] | targets[:, 1])
+    np.testing.assert_array_equal(both.scores[:, 1], np.maximum(scores[:, 0], scores[:, 1]))
+    np.testing.assert_array_equal(found["hlp_labels"].scores, scores)
+
+
+def test_the_esc10_view_takes_the_best_of_a_classs_mids_and_needs_all_of_them():
+    label_set, esc10 = labels.get("audioset527"), labels.get("esc10")
+    table = labels.mapping("esc10", "audioset527")
+    fire = esc10.ids.index("crackling_fire")
+    both = np.flatnonzero(table[fire])
+    assert len(both) == 2
+    targets = np.zeros((2, 527), np.uint8)
+    targets[0, both] = 1
+    targets[1, both[0]] = 1  # one of its two mids: another sound
+    scores = np.full((2, 527), -9.0, np.float32)
+    scores[0, both[1]] = 3.0
+    view = evaluate.views(scores, targets, label_set, mappings=["esc10"])["esc10"]
+    assert view.names == esc10.names
+    assert view.targets[:, fire].tolist() == [1, 0]
+    assert view.scores[:, fire].tolist() == [3.0, -9.0]
+
+
+def test_the_fsd50k_view_has_the_192_shared_classes_and_foreign_mappings_are_left_out():
+    label_set = labels.get("audioset527")
+    scores = np.zeros((2, 527), np.float32)
+    view = evaluate.views(scores, scores.astype(int), label_set, mappings=["fsd50k200"])
+    assert view["fsd50k200"].scores.shape == (2, 192)
+    own = own_set()
+    assert list(evaluate.views(*made_up(own), own, mappings=["esc10"])) == ["labels"]
+
+
+def test_all_views_share_one_bootstrap_and_equal_the_plain_metric():
+    label_set = own_set(4)
+    scores, targets = made_up(label_set, 30)
+    results = evaluate.summarise(evaluate.views(scores, targets, label_set), n_bootstrap=20)
+    want = metrics.bootstrap(scores=scores, targets=targets, n=20)
+    assert results["labels"]["ci"] == want
+    plain = metrics.tagging(scores=scores, targets=targets)
+    assert results["labels"]["mean_ap"] == plain["mean_ap"]
+    assert evaluate.summarise({}, 20) == {}
+    none = evaluate.summarise(evaluate.views(scores, targets, label_set), n_bootstrap=0)
+    assert none["labels"]["ci"] == {}
+
+
+# ----------------------------------------------------------------------------------- writing
+
+
+def read_csv(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_evaluating_esc10_scores_writes_metrics_per_class_and_a_report(tmp_path):
+    label_set = labels.get("audioset527")
+    table = labels.mapping("esc10", "audioset527")
+    targets = table[np.arange(40) % 10].astype(np.uint8)
+    rng = np.random.default_rng(0)
+    scores = (rng.normal(-6, 1, targets.shape) + 4 * targets).astype(np.float32)
+    path = tmp_path / "scores.npz"
+    evaluate.save_scores(
+        path,
+        ids=[str(i) for i in range(40)],
+        scores=scores,
+        targets=targets,
+        label_set=label_set,
+        extra={"left_out": [["bad.wav", "not audio"]]},
+    )
+    summary = evaluate.evaluate_scores(
+        path,
+        tmp_path / "out",
+        mappings=["esc10"],
+        n_bootstrap=30,
+        train_counts=targets.sum(axis=0, keepdims=True),  # [1, C], as scipy.sparse sums come
+        record={"hlp": True, "train_data": {"clips": 40}},
+    )
+    assert list(summary["views"]) == ["labels", "hlp_labels", "hlp_labels_scores", "esc10"]
+    stored = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert stored["views"]["labels"]["mean_ap"] == summary["views"]["labels"]["mean_ap"]
+    assert stored["views"]["labels"]["n_classes"] == 12
+    assert len(stored["views"]["labels"]["left_out"]) == 515
+    assert stored["left_out_clips"] == [["bad.wav", "not audio"]]
+    assert stored["label_set"]["hash"] == label_set.hash
+
+    rows = read_csv(tmp_path / "out" / "per_class.csv")
+    assert [row["mid"] for row in rows] == list(label_set.ids)
+    want = metrics.tagging(
+        scores=hlp.propagate_scores(scores, hlp.closure(label_set)),
+        targets=hlp.propagate_labels(targets, hlp.closure(label_set)),
+    )["per_class_ap"]
+    got = [float(row["ap_hlp_labels_scores"] or "nan") for row in rows]
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    bark = rows[label_set.index("Bark")]
+    assert (bark["n_positive"], bark["prior"], bark["n_train"]) == ("4", "0.1", "4")
+    assert rows[0]["ap_labels"] == ""
+    assert len(read_csv(tmp_path / "out" / "per_class_esc10.csv")) == 10
+    assert "Bark" in (tmp_path / "out" / "report.html").read_text()
+    text = evaluate.table(summary)
+    assert "10 classes of esc10" in text
+    assert f"{summary['views']['labels']['mean_ap']:.3f} [" in text
+    assert set(evaluate.headline(summary)["esc10"]["ci"]) == {"mean_ap", "mean_auc", "d_prime"}
+
+
+@pytest.mark.parametrize("case", ["no positives", "one class", "perfect", "no clips"])
+def test_awkward_sets_are_evaluated_and_their_json_is_strict(tmp_path, case):
+    label_set = own_set(1 if case == "one class" else 3)
+    scores, targets = made_up(label_set, 0 if case == "no clips" else 12)
+    if case == "no positives":
+        targets[:] = 0
+    if case == "one class":
+        targets[::2] = 0
+    if case == "perfect":
+        scores = scores * 0 + targets
+    evaluate.save_scores(
+        tmp_path / "s.npz",
+        ids=[str(i) for i in range(len(scores))],
+        scores=scores,
+        targets=targets,
+        label_set=label_set,
+    )
+    summary = evaluate.evaluate_scores(tmp_path / "s.npz", tmp_path, n_bootstrap=5)
+
+    def refuse(word):
+        raise AssertionError(f"metrics.json holds {word}")
+
+    stored = json.loads((tmp_path / "metrics.json").read_text(), parse_constant=refuse)
+    view = stored["views"]["labels"]
+    assert evaluate.table(summary)
+    if case in ("no positives", "no clips"):
+        assert view["mean_ap"] is None
+        assert view["left_out"] == list(label_set.names)
+        assert "No class has a positive clip" in (tmp_path / "report.html").read_text()
+    if case == "perfect":
+        assert view["d_prime"] is None
+        assert summary["views"]["labels"]["d_prime"] == np.inf
+        assert "inf" in evaluate.table(summary)
+
+
+# ---------------------------------------------------------------------------------- the verb
+
+
+def test_eval_of_a_scores_file_prints_a_table_and_where_the_report_is(tmp_path, capsys):
+    saved(tmp_path / "scores.npz", own_set())
+    code = main(
+        ["eval", f"--scores={tmp_path / 'scores.npz'}", "--bootstrap=10", "--mapping=esc10"]
+    )
+    out = capsys.readouterr().out
+    assert code == 0
+    assert "labels as they are" in out
+    assert str(tmp_path / "report.html") in out
+    assert "esc10: the model has none of its classes" in out
+    assert (tmp_path / "per_class.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "either --model=DIR or --scores=FILE"),
+        (["--scores=none.npz"], "no file none.npz"),
+        (["--scores=a.npz", "--model=m"], "either"),
+        (["--scores=a.npz", "--data=esc10"], "--data goes with --model"),
+        (["--model=nowhere"], "nowhere"),
+    ],
+)
+def test_wrong_arguments_are_one_line_and_exit_2(arguments, message, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert main(["eval", *arguments]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+
+
+@pytest.fixture
+def model_folder(tmp_path):
+    """A run's folder with an untrained little model of three classes and five recordings."""
+    import jax
+    import soundfile
+
+    from asjax import checkpoint, config
+
+    rng = np.random.default_rng(0)
+    audio = tmp_path / "audio"
+    audio.mkdir()
+    rows = ["filename,labels"]
+    for i in range(5):
+        soundfile.write(audio / f"{i}.wav", rng.normal(0, 0.1, 4000).astype(np.float32), 8000)
+        rows.append(f"{i}.wav,sound {i % 3}")
+    (tmp_path / "clips.csv").write_text("\n".join(rows) + "\n")
+    label_set = own_set(3)
+    cfg = {
+        "labels": {"name": "mine", "hlp": False, "strict": False},
+        "data": {
+            "eval": {"name": "folder", "csv": str(tmp_path / "clips.csv"), "root": str(audio)},
+            "sample_rate": 16000,
+            "clip_s": 0.5,
+            "workers": 0,
+            "threads": 1,
+            "max_bad": 0.3,
+        },
+        "frontend": {"name": "panns_logmel", "sample_rate": 16000, "n_mels": 16, "hop": 320,
+                     "n_fft": 512},
+        "model": {"name": "cnn", "variant": "mini", "n_mels": 16},
+        "eval": {"batch_size": 4},
+    }  # fmt: skip
+    frontend = config.build("frontend", cfg["frontend"])
+    model = config.build("model", cfg["model"], num_classes=3)
+    wave = np.zeros((1, 8000), np.float32)
+    variables = jax.jit(partial(model.init, train=False))(jax.random.key(0), frontend(wave))
+    folder = tmp_path / "run" / "model"
+    checkpoint.save_model(
+        folder, config=cfg, label_set=label_set, variables=variables, record={"seed": 0}
+    )
+    expected = lambda w: model.apply(variables, frontend(w), train=False)["logits"]  # noqa: E731
+    return folder, expected
+
+
+def test_eval_of_a_model_scores_its_own_data_and_leaves_broken_clips_out(model_folder, capsys):
+    folder, expected = model_folder
+    run = folder.parent
+    (run.parent / "audio" / "3.wav").write_bytes(b"RIFF no audio")
+    (run / "train.jsonl").write_text(
+        '{"step": 1, "loss": 0.5}\nnot json\n{"step": 2, "loss": 0.4}\n'
+    )
+    assert main(["eval", f"--model={folder}", "--bootstrap=10"]) == 0
+    out = capsys.readouterr().out
+    assert "left out     1 clips" in out
+    got = evaluate.load_scores(run / "eval" / "scores.npz")
+    assert len(got["ids"]) == 4
+    assert got["targets"].argmax(axis=1).tolist() == [0, 1, 2, 1]
+
+    from asjax.data import pipeline, sources
+
+    spec = {
+        "name": "folder",
+        "csv": str(run.parent / "clips.csv"),
+        "root": str(run.parent / "audio"),
+    }
+    stream = pipeline.build(
+        sources.build(spec, own_set(3)), batch_size=1, sample_rate=16000, clip_s=0.5,
+        num_classes=3, train=False, max_bad=1.0,
+    )  # fmt: skip
+    with stream.iterate() as batches:
+        want = [np.asarray(expected(b["wave"]))[0] for b in batches if b["mask"][0]]
+    np.testing.assert_allclose(got["scores"], want, atol=1e-5)
+    page = (run / "eval" / "report.html").read_text()
+    assert "training curves" in page
+    assert "3.wav" in page  # what was left out, and why
+
+
+def test_eval_of_other_data_goes_to_its_own_folder(model_folder, capsys):
+    folder, _ = model_folder
+    root = folder.parent.parent
+    spec = f"folder(csv='{root / 'clips.csv'}', root='{root / 'audio'}')"
+    assert main(["eval", f"--model={folder.parent}", f"--data={spec}", "--bootstrap=0"]) == 0
+    assert (folder.parent / "eval-folder" / "report.html").is_file()
+    assert not (folder.parent / "eval").exists()
+    assert "[" not in capsys.readouterr().out  # no interval was asked for
