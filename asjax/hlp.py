@@ -143,6 +143,15 @@ def _closure(table: dict, column: dict, strict: bool) -> np.ndarray:
     return implies
 
 
+def closure_if_known(label_set, strict: bool = False) -> np.ndarray | None:
+    """`closure`, or None when no packaged ontology orders the classes (a user's own names)."""
+    try:
+        label_sets.parents(label_set)
+    except AsjaxError:
+        return None
+    return closure(label_set, strict=strict)
+
+
 def pairs(closure) -> np.ndarray:
     """int64 [n, 2]: the (child, ancestor) index pairs off the diagonal."""
     implies = _square(closure)

@@ -51,12 +51,17 @@ def main(args) -> int:
     from asjax.data import pipeline, quarantine, sources
 
     first_process = jax.process_index() == 0
-    mesh = sharding.make_mesh(cfg.mesh)
+    mesh = sharding.make_mesh(cfg.mesh, batch_sizes=(cfg.batch_size, cfg.eval.batch_size))
     say = partial(print, flush=True) if first_process else (lambda *a, **k: None)
 
     # ------------------------------------------------------------------ data
-    label_set = sources.label_set(cfg.labels.name, cfg.data.train)
-    closure = hlp.closure(label_set, strict=cfg.labels.strict)
+    label_set = _label_set(cfg)
+    closure = hlp.closure_if_known(label_set, strict=cfg.labels.strict)
+    if cfg.labels.hlp and closure is None:
+        raise config.AsjaxError(
+            f"labels.hlp: the classes of {label_set.name} are in no ontology asjax knows; set "
+            "--config.labels.hlp=False, or use classes with AudioSet mids"
+        )
     train_source = sources.build(cfg.data.train, label_set)
     eval_source = sources.build(cfg.data.eval, label_set)
     build_pipeline = partial(
@@ -68,15 +73,17 @@ def main(args) -> int:
         cache=cfg.data.cache,
         max_bad=cfg.data.max_bad,
         num_classes=len(label_set),
+    )
+    train_data = build_pipeline(
+        train_source,
+        batch_size=cfg.batch_size,
+        draw=cfg.data.draw,
+        seed=cfg.seed,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    train_data = build_pipeline(
-        train_source, batch_size=cfg.batch_size, draw=cfg.data.draw, seed=cfg.seed, train=True
-    )
-    eval_data = build_pipeline(
-        eval_source, batch_size=cfg.eval.batch_size, draw="sequential", train=False
-    )
+    # Every process reads the whole evaluation set and computes its share of each batch.
+    eval_data = build_pipeline(eval_source, batch_size=cfg.eval.batch_size, train=False)
     data_id = config.fingerprint([train_data.fingerprint, eval_data.fingerprint, label_set.hash])
 
     # ------------------------------------------------------------------ model and objective
@@ -90,7 +97,12 @@ def main(args) -> int:
         augment={place: config.build("augment", spec) for place, spec in cfg.augment.items()},
         closure=closure if cfg.labels.hlp else None,
     )
-    tx, schedule = config.build("optim", cfg.optim, total_steps=cfg.total_steps)
+    tx, schedule = config.build(
+        "optim",
+        cfg.optim,
+        total_steps=cfg.total_steps,
+        steps_per_epoch=train_data.steps_per_epoch,
+    )
     average = step.make_average(cfg.average)
 
     with workdir.Workdir.open(
@@ -99,6 +111,7 @@ def main(args) -> int:
         data_fingerprint=data_id,
         allow_config_change=args.allow_config_change,
         allow_data_change=args.allow_data_change,
+        primary=first_process,
     ) as work:
         # -------------------------------------------------------------- state
         wave_shape = (cfg.batch_size, round(cfg.data.clip_s * cfg.data.sample_rate))
@@ -136,15 +149,20 @@ def main(args) -> int:
         place = partial(sharding.place, mesh)
 
         def predict(variables, progress=False):
-            """Ids, logits and targets of the evaluation set."""
-            batches = eval_data.iterate()
-            return evaluate.scores_from_pipeline(
-                lambda wave: sharding.gather(eval_step(variables, place({"wave": wave})["wave"])),
-                batches,
-                num_classes=len(label_set),
-                progress=progress,
-            )
+            """Ids, logits and targets of the evaluation set; clips that cannot be read left out."""
+            share = cfg.eval.batch_size // jax.process_count()
+            mine = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
 
+            def logits(wave):
+                placed = place({"wave": wave[mine]})["wave"]
+                return sharding.gather(eval_step(variables, placed))
+
+            with eval_data.iterate() as evaluation:
+                return evaluate.scores_from_pipeline(
+                    logits, evaluation, len(label_set), progress, unread, eval_data.steps_per_epoch
+                )
+
+        unread = []  # (id, reason) of evaluation clips that cannot be decoded
         # -------------------------------------------------------------- loop
         n_params = sum(x.size for x in jax.tree.leaves(state.params))
         say(
@@ -153,13 +171,15 @@ def main(args) -> int:
             f"{train_data.draws_per_epoch} draws an epoch, {mesh.size} devices, "
             f"HLP {'on' if cfg.labels.hlp else 'off'}, {cfg.data.draw}"
         )
-        writer = log.Writer(work.path, start_step=start)
+        writer = log.Writer(work.path, start_step=start, active=first_process)
         bad_clips = quarantine.Quarantine(
             work.path / "quarantine.csv", total=len(train_source), max_rate=cfg.data.max_bad
         )
         stop = _StopSignal()
         batches = sharding.prefetch(train_data.iterate(start), place)
-        progress = log.Progress(cfg.total_steps, start, batch_size=cfg.batch_size)
+        progress = log.Progress(
+            cfg.total_steps, start, batch_size=cfg.batch_size, active=first_process
+        )
         pending = None  # scalars of the step before, fetched while the next one runs
         stopped = False
         with stop, batches, progress:
@@ -172,7 +192,7 @@ def main(args) -> int:
                 pending = (i + 1, scalars)
                 done = i + 1
                 evaluating = done % cfg.eval.every_steps == 0 or done == cfg.total_steps
-                stopped = stop.requested and not evaluating
+                asked = _asked_to_stop(stop, done, cfg.log.every_steps)
                 metrics = None
                 if evaluating:
                     _report(writer, progress, *pending, cfg, schedule, batches)
@@ -180,10 +200,10 @@ def main(args) -> int:
                     metrics = evaluate.trace(*predict(step.weights(state))[1:])
                     writer.write_scalars(done, {f"eval/{k}": v for k, v in metrics.items()})
                     progress.note(**metrics)
-                if evaluating or stopped or done % cfg.log.save_steps == 0:
+                if evaluating or asked or done % cfg.log.save_steps == 0:
                     checkpoints.save(done, state, metrics=metrics, meta={"data": data_id})
-                if stop.requested:
-                    stopped = done < cfg.total_steps
+                if asked and done < cfg.total_steps:
+                    stopped = True
                     break
         checkpoints.wait()
         if stopped:
@@ -199,12 +219,18 @@ def main(args) -> int:
             )
         variables = sharding.gather(step.weights(state))
         say(f"best step {int(state.step)}; scoring it and writing the report")
-        ids, logits, targets = predict(step.weights(state), progress=True)
+        unread.clear()
+        ids, logits, targets = predict(step.weights(state), progress=first_process)
         record = _record(cfg, label_set, train_source, eval_source, state, n_params)
         out = work.path / "eval"
         if first_process:
             evaluate.save_scores(
-                out / "scores.npz", ids=ids, scores=logits, targets=targets, label_set=label_set
+                out / "scores.npz",
+                ids=ids,
+                scores=logits,
+                targets=targets,
+                label_set=label_set,
+                extra={"left_out": sorted(set(unread))},
             )
             summary = evaluate.evaluate_scores(
                 out / "scores.npz",
@@ -252,6 +278,39 @@ class _StopSignal:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt  # asked twice: stop at once, the last save stays
         self.requested = True
+
+
+def _asked_to_stop(stop, done: int, every_steps: int) -> bool:
+    """Several processes must stop at the same step, so they ask each other now and then."""
+    import jax
+    import numpy as np
+
+    if jax.process_count() == 1:
+        return stop.requested
+    if done % every_steps:
+        return False
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.process_allgather(np.array(stop.requested)).any())
+
+
+def _label_set(cfg):
+    """The classes a config names; "own" means those of its training data."""
+    from asjax import labels
+    from asjax.config import AsjaxError, split_spec
+    from asjax.data import sources
+
+    if cfg.labels.name != "own":
+        return labels.get(cfg.labels.name)
+    name, fields = split_spec(cfg.data.train)
+    place = fields.get("csv") or fields.get("path")
+    if not place:
+        raise AsjaxError(f"labels.name='own' needs data.train with a csv or a path, not {name!r}")
+    return sources.own_labels(place, **_kept(fields, "label_separator"))
+
+
+def _kept(fields: dict, *names: str) -> dict:
+    return {k: fields[k] for k in names if k in fields}
 
 
 def _report(writer, progress, number, scalars, cfg, schedule, batches):

@@ -53,7 +53,12 @@ def get_config(arg=None):
     )
     c.model = dict(name="convnext", variant="femto", stem=arg.stem, drop_path_rate=0.0)
     c.objective = dict(name="tagging", label_smoothing=arg.label_smoothing)
-    c.optim = dict(name="adam", lr=1e-3, amsgrad=True, schedule="one_cycle")
+    c.optim = dict(
+        name="adam",
+        lr=1e-3,
+        amsgrad=True,
+        schedule=f"one_cycle(pct_start={0.75 if arg.tiny else 0.3})",
+    )
     c.average = None
     c.eval = dict(
         every_steps=2 if arg.tiny else 2_000,

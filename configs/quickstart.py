@@ -54,7 +54,7 @@ def get_config(arg=None):
         name="adamw",
         lr=3e-3,
         weight_decay=1e-3,
-        schedule="cosine(warmup_steps=40)",
+        schedule=f"cosine(warmup_steps={c.total_steps // 10})",
         clip_norm=1.0,
     )
     c.average = dict(name="ema", decay=0.99)
