@@ -20,7 +20,7 @@ table{border-collapse:collapse;font:14px/1.4 system-ui,sans-serif;font-variant-n
 th,td{padding:.3rem .6rem;text-align:left;border-bottom:1px solid #e3e6e9;vertical-align:top}
 th{border-bottom:1.5px solid #22262b;font-weight:600;white-space:nowrap}
 .n{text-align:right} .n,.views td{white-space:nowrap} td small{color:#667;display:block}
-.views td,.views th{padding:.3rem .4rem}
+.views td,.views th{padding:.3rem .35rem}
 .wide{overflow-x:auto} .about td:last-child{overflow-wrap:anywhere}
 figure{margin:0 0 1.5rem} figure img{width:100%;min-width:36rem;display:block}
 figcaption,.note{font-size:.9rem;color:#4a5058} details{margin:.8rem 0}
@@ -93,7 +93,7 @@ def _cell(value, interval=None, digits=3) -> str:
 
 
 def _results_table(summary) -> str:
-    heads = ("mAP", "AUC", "d′", "mean of d′", "micro AP", "LRAP", "clips", "classes")
+    heads = ("mAP", "AUC", "d′", "mean of d′", "micro AP", "LRAP", "classes")
     rows, left = [], []
     for view in summary["views"].values():
         ci = view["ci"]
@@ -104,7 +104,7 @@ def _results_table(summary) -> str:
             _cell(view["mean_of_d_prime"], digits=2),
             _cell(view["micro_ap"]),
             _cell(view["lrap"]),
-            f'<td class="n">{view["n_clips"]:,}</td><td class="n">{view["n_classes"]}</td>',
+            f'<td class="n">{view["n_classes"]}</td>',
         ]
         rows.append(f"<tr><td>{escape(view['title'])}</td>{''.join(cells)}</tr>")
         if view["left_out"]:
