@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import weakref
 from dataclasses import dataclass
 
 import grain
@@ -185,16 +186,18 @@ class Batches:
 
     def __init__(self, dataset, max_bad: float | None, workers: int):
         self._max_bad, self._bad, self._workers = max_bad, {}, workers
-        self._iterator = iter(dataset)
+        self._held = [iter(dataset)]
+        # Also when the caller forgets, and at exit while grain's modules are still alive.
+        self._close = weakref.finalize(self, _close, self._held)
 
     def __iter__(self):
         return self
 
     def __next__(self) -> dict:
-        if self._iterator is None:
+        if not self._held:
             raise StopIteration
         try:
-            batch = next(self._iterator)
+            batch = next(self._held[0])
         except RuntimeError as error:
             self.close()
             if "terminated unexpectedly" not in str(error):
@@ -224,9 +227,7 @@ class Batches:
 
     def close(self):
         """Stop decoding; may be called again."""
-        iterator, self._iterator = self._iterator, None
-        if iterator is not None:
-            iterator.close()
+        self._close()
 
     def __enter__(self):
         return self
@@ -234,9 +235,10 @@ class Batches:
     def __exit__(self, *_):
         self.close()
 
-    def __del__(self):
-        if getattr(self, "_iterator", None) is not None:
-            self.close()
+
+def _close(held: list):
+    while held:
+        held.pop().close()
 
 
 class _Examples(grain.MapDataset):

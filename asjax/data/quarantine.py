@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 from pathlib import Path
@@ -81,5 +82,6 @@ class Quarantine:
                 out.writerows((clip, *self._found[clip]) for clip in sorted(self._found))
             os.replace(part, self.path)
         except OSError as error:
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                part.unlink()
             raise AsjaxError(f"{self.path} cannot be written: {error.strerror}") from None

@@ -1,0 +1,242 @@
+"""Draws against materialised lists and exact laws."""
+
+import itertools
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from reference import draw as naive
+from scipy import sparse, stats
+
+from asjax.config import AsjaxError
+from asjax.data import draw
+
+SPECS = [
+    "sequential",
+    "shuffle",
+    "oversample(beta=0.7)",
+    "expected(beta=0.7)",
+    "expected(beta=0.7, draws=97)",
+    "weighted(scheme='passt')",
+    "weighted(scheme='ast', draws=53)",
+    "weighted(scheme='passt', replacement=False, draws=40)",
+    "class_queue",
+]
+
+
+def long_tailed(n=200, classes=12, seed=0):
+    """Dense 0/1 [n, classes] with priors from 1/2 down, every row labelled, one class empty."""
+    rng = np.random.default_rng(seed)
+    dense = rng.random((n, classes)) < 0.5 ** np.arange(1, classes + 1)
+    dense[:, -1] = False
+    dense[~dense.any(axis=1), 0] = True
+    dense[:3, -2] = True
+    return dense.astype(np.int8)
+
+
+DENSE = long_tailed()
+LABELS = sparse.csr_matrix(DENSE)
+
+
+def epoch(d, e=0):
+    start = e * d.draws_per_epoch
+    return d(np.arange(start, start + d.draws_per_epoch))
+
+
+def p_value(found, expected):
+    """Of Pearson's chi-square test of counts against expected counts."""
+    return stats.chisquare(found, expected * (found.sum() / expected.sum())).pvalue
+
+
+# -------------------------------------------------------------------------------- permutations
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 10, 4096, 4097, 5000, 65537, 100_000])
+def test_permute_is_a_permutation_and_scalar_equals_array(size):
+    found = draw.permute(np.arange(size), size, 42)
+    assert np.array_equal(np.sort(found), np.arange(size))
+    some = np.unique(np.linspace(0, size - 1, 50).astype(int))
+    assert [draw.permute(int(i), size, 42) for i in some] == found[some].tolist()
+
+
+def test_small_permutations_are_uniform_over_all_orders():
+    orders = {p: i for i, p in enumerate(itertools.permutations(range(4)))}
+    found = np.zeros(24)
+    for key in range(6000):
+        bits = draw.random_bits(key, 9)
+        found[orders[tuple(draw.permute(i, 4, bits) for i in range(4))]] += 1
+    assert p_value(found, np.ones(24)) > 1e-4
+
+
+@pytest.mark.parametrize("size", [4500, 437_491_263])
+def test_large_permutations_put_pairs_of_neighbours_uniformly(size):
+    """Where i and i + 1 go, in 8 x 8 cells, over many keys: as independent as chance makes it."""
+    found = np.zeros((8, 8))
+    for key in range(300):
+        bits = draw.random_bits(key, 1)
+        start = key * 7
+        at = draw.permute(np.arange(start, start + 200), size, bits) * 8 // size
+        np.add.at(found, (at[:-1:2], at[1::2]), 1)
+    assert p_value(found.ravel(), np.ones(64)) > 1e-4
+
+
+def test_random_bits_are_balanced_and_uncorrelated():
+    bits = draw._hash(3, np.arange(1 << 16, dtype=np.uint64))
+    each = (bits[:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
+    assert np.abs(each.mean(axis=0) - 0.5).max() < 5 * 0.5 / 2**8
+    together = np.corrcoef(each[:, ::4].T) - np.eye(16)
+    assert np.abs(together).max() < 6 / 2**8
+
+
+# --------------------------------------------------------------------------------- every draw
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_random_access_threads_and_pickling_change_nothing(spec):
+    d = draw.build(spec, LABELS, seed=5)
+    n = np.arange(3 * d.draws_per_epoch)
+    at_once = d(n)
+    assert at_once.dtype == np.int64
+    assert 0 <= at_once.min() <= at_once.max() < 200
+    assert [d(int(i)) for i in n[::-1]] == at_once[::-1].tolist()
+    copy = pickle.loads(pickle.dumps(d))
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(copy, n.tolist())) == at_once.tolist()
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_processes_together_draw_the_single_process_order(spec):
+    one = draw.build(spec, LABELS, seed=5)
+    n = np.arange(300)
+    two = [draw.build(spec, LABELS, seed=5)(n[p::2]) for p in range(2)]
+    joined = np.empty(300, np.int64)
+    joined[0::2], joined[1::2] = two
+    assert np.array_equal(joined, one(n))
+
+
+@pytest.mark.parametrize("spec", SPECS[1:])
+def test_epochs_and_seeds_differ(spec):
+    d = draw.build(spec, LABELS, seed=5)
+    assert not np.array_equal(epoch(d, 0), epoch(d, 1))
+    assert not np.array_equal(epoch(d, 0), epoch(draw.build(spec, LABELS, seed=6), 0))
+
+
+# ------------------------------------------------------------------------------- each by its law
+
+
+def test_sequential_is_the_order_of_the_source():
+    assert epoch(draw.build("sequential", LABELS, 0), 3).tolist() == list(range(200))
+
+
+def test_shuffle_has_every_record_once_per_epoch():
+    d = draw.build("shuffle", LABELS, 1)
+    assert all(np.array_equal(np.sort(epoch(d, e)), np.arange(200)) for e in range(3))
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
+def test_oversample_repeats_each_record_exactly_m_j_times(beta):
+    d = draw.build(f"oversample(beta={beta})", LABELS, 1)
+    expected = naive.oversampled_list(DENSE, beta)
+    assert d.draws_per_epoch == len(expected)
+    for e in range(2):
+        assert sorted(epoch(d, e).tolist()) == expected
+
+
+def test_oversample_holds_only_n_numbers_at_beta_1():
+    """100,000 records, 20 of them the only ones of their class: 1e5 * 5000 virtual entries."""
+    n = 100_000
+    column = np.r_[np.zeros(n - 20, np.int64), np.ones(20, np.int64)]
+    labels = sparse.csr_matrix((np.ones(n), (np.arange(n), column)), shape=(n, 2))
+    d = draw.build("oversample(beta=1.0)", labels, 0)
+    assert d.draws_per_epoch == n - 20 + 20 * round((n - 20) / 20)
+    assert sum(v.nbytes for v in vars(d).values() if isinstance(v, np.ndarray)) == 8 * n
+    found = d(np.arange(d.draws_per_epoch))
+    assert np.array_equal(np.bincount(found)[-20:], np.full(20, round((n - 20) / 20)))
+
+
+def test_expected_counts_are_within_one_of_expectation_and_right_on_average():
+    d = draw.build("expected(beta=0.5)", LABELS, 3)
+    expected = naive.expected_share(DENSE, 0.5) * 200
+    counts = np.array([np.bincount(epoch(d, e), minlength=200) for e in range(400)])
+    assert np.abs(counts - expected).max() < 1
+    # A count is floor or ceil of its expectation: a Bernoulli of known variance.
+    part = expected % 1
+    sigma = np.sqrt(part * (1 - part) / 400) + 1e-9
+    assert (np.abs(counts.mean(axis=0) - expected) / sigma).max() < 5
+
+
+@pytest.mark.parametrize(("scheme", "offset"), [("passt", 100), ("ast", 0.01)])
+def test_weighted_with_replacement_follows_the_weights(scheme, offset):
+    d = draw.build(f"weighted(scheme='{scheme}', draws=20000)", LABELS, 3)
+    assert p_value(np.bincount(epoch(d, 0), minlength=200), naive.weights(DENSE, offset)) > 1e-4
+    first = epoch(d, 1)
+    pairs = np.zeros((2, 2))
+    np.add.at(pairs, (first[:-1:2] % 2, first[1::2] % 2), 1)
+    assert stats.chi2_contingency(pairs).pvalue > 1e-4
+
+
+def test_weighted_without_replacement_is_distinct_and_follows_the_sequential_law():
+    few = DENSE[np.r_[0, 5, 20:26]]
+    weights = naive.weights(few, 0.01)
+    spec = "weighted(scheme='ast', replacement=False, draws=4)"
+    d = draw.build(spec, sparse.csr_matrix(few), 3)
+    lists = np.array([epoch(d, e) for e in range(4000)])
+    assert (np.diff(np.sort(lists, axis=1), axis=1) > 0).all()
+    first = np.bincount(lists[:, 0], minlength=8)
+    second = np.bincount(lists[:, 1], minlength=8)
+    assert p_value(first, weights) > 1e-4
+    assert p_value(second, naive.second_draw(weights)) > 1e-4
+
+
+def test_weighted_never_draws_a_clip_without_labels():
+    dense = DENSE.copy()
+    dense[[0, 77, 199]] = 0
+    labels = sparse.csr_matrix(dense)
+    d = draw.build("weighted(scheme='ast', draws=20000)", labels, 3)
+    assert not set(epoch(d).tolist()) & {0, 77, 199}
+    d = draw.build("weighted(scheme='ast', replacement=False)", labels, 3)
+    assert sorted(epoch(d).tolist()) == sorted(set(range(200)) - {0, 77, 199})
+
+
+def test_class_queue_equals_the_loop_with_state():
+    d = draw.build("class_queue", LABELS, 3)
+
+    def permutation(kind, k, turn, size):
+        key = draw.random_bits(3, turn) if kind == "classes" else draw.random_bits(3, turn, k + 1)
+        return [draw.permute(i, size, key) for i in range(size)]
+
+    queue = naive.Queue(DENSE, permutation)
+    assert [queue.draw() for _ in range(3000)] == d(np.arange(3000)).tolist()
+    assert draw.build("class_queue", sparse.csc_matrix(DENSE), 3)(2999) == d(2999)
+
+
+# ------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ("shufle", "did you mean 'shuffle'"),
+        ("oversample(bta=1)", "'bta' does not exist"),
+        ("oversample(beta=-1)", "beta must be"),
+        ("weighted(scheme='psla')", "scheme 'psla' does not exist"),
+        ("weighted(draws=0)", "draws must be an int of at least 1"),
+        ("weighted(replacement=False, draws=201)", "at most the 200 clips"),
+        ("expected(draws=0.5)", "draws must be an int"),
+        ("shuffle(seed=3)", "'seed' does not exist"),
+    ],
+)
+def test_unusable_specs_are_named(spec, says):
+    with pytest.raises(AsjaxError, match=says):
+        draw.build(spec, LABELS, 0)
+
+
+def test_no_clips_no_labels_and_bad_seeds_are_refused():
+    with pytest.raises(AsjaxError, match="at least one clip, got none"):
+        draw.build("shuffle", LABELS[:0], 0)
+    for spec in ("class_queue", "weighted(scheme='passt')"):
+        with pytest.raises(AsjaxError, match="must have a label"):
+            draw.build(spec, sparse.csr_matrix((5, 3)), 0)
+    with pytest.raises(AsjaxError, match="seed must be"):
+        draw.build("shuffle", LABELS, -1)

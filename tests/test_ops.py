@@ -1,0 +1,134 @@
+"""Host ops on single examples."""
+
+import io
+
+import numpy as np
+import pytest
+import soundfile
+
+from asjax.config import AsjaxError
+from asjax.data import ops
+from asjax.data.audio import AudioError
+
+RATE = 1000
+
+
+def wav(wave, rate=RATE, subtype="FLOAT"):
+    file = io.BytesIO()
+    soundfile.write(file, wave, rate, format="WAV", subtype=subtype)
+    return file.getvalue()
+
+
+def ramp(n, offset=0.0):
+    return (np.arange(n) / 2**20 + offset).astype(np.float32)
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def test_decode_gives_the_file_as_soundfile_reads_it_and_drops_the_bytes():
+    audio = wav(rng().uniform(-1, 1, 700), subtype="PCM_16")
+    example = {"id": "a", "audio": audio, "labels": [1]}
+    out = ops.decode(RATE, 0.5, train=True)(example, rng())
+    assert np.array_equal(out["wave"], soundfile.read(io.BytesIO(audio), dtype="float32")[0])
+    assert out["whole"]
+    assert set(out) == {"id", "labels", "wave", "whole"}
+    assert example["audio"] is audio
+    assert not out["wave"].flags.writeable
+
+
+def test_decode_resamples_to_the_asked_rate():
+    tone = np.sin(2 * np.pi * 50 * np.arange(2000) / RATE).astype(np.float32)
+    out = ops.decode(2 * RATE, 1.0, True)({"id": "a", "audio": wav(tone)}, rng())["wave"]
+    ideal = np.sin(2 * np.pi * 50 * np.arange(4000) / (2 * RATE))
+    assert len(out) == 4000
+    assert np.abs(out - ideal)[200:-200].max() < 1e-3
+
+
+def test_decode_reads_only_a_stretch_of_long_recordings():
+    long = ramp(int(ops.LONG_S + 20) * RATE)
+    example = {"id": "a", "audio": wav(long)}
+    starts = []
+    for seed in range(20):
+        out = ops.decode(RATE, 2.0, train=True)(example, rng(seed))
+        assert not out["whole"]
+        assert len(out["wave"]) == 2 * RATE
+        starts.append(round(float(out["wave"][0]) * 2**20))
+        assert np.array_equal(out["wave"], long[starts[-1] : starts[-1] + 2 * RATE])
+    assert max(starts) - min(starts) > 30 * RATE
+    out = ops.decode(RATE, 2.0, train=False)(example, rng())
+    assert np.array_equal(out["wave"], long[: 2 * RATE])
+
+
+def test_decode_names_the_clip_it_cannot_read():
+    with pytest.raises(AudioError, match="clip-7"):
+        ops.decode(RATE, 1.0, True)({"id": "clip-7", "audio": b"no audio at all"}, rng())
+
+
+def test_crop_pads_with_zeros_on_the_right_and_keeps_the_length():
+    out = ops.crop(10, train=True)({"wave": ramp(6, 1.0)}, rng())
+    assert np.array_equal(out["wave"], np.r_[ramp(6, 1.0), np.zeros(4)].astype(np.float32))
+    assert out["length"] == 6
+    exact = ops.crop(6, train=True)({"wave": ramp(6)}, rng())
+    assert np.array_equal(exact["wave"], ramp(6))
+    assert exact["length"] == 6
+
+
+def test_crop_starts_anywhere_in_training_and_at_zero_in_evaluation():
+    wave = ramp(14)
+    counts = np.zeros(5)
+    for seed in range(500):
+        out = ops.crop(10, train=True)({"wave": wave}, rng(seed))
+        start = round(float(out["wave"][0]) * 2**20)
+        assert np.array_equal(out["wave"], wave[start : start + 10])
+        assert out["length"] == 10
+        counts[start] += 1
+    assert counts.min() > 60  # of 100 expected each
+    assert np.array_equal(ops.crop(10, train=False)({"wave": wave}, rng())["wave"], wave[:10])
+
+
+def test_multihot_marks_the_labels():
+    out = ops.multihot(5)({"id": "a", "labels": np.array([0, 3])}, rng())
+    assert out["target"].tolist() == [1, 0, 0, 1, 0]
+    assert out["target"].dtype == np.float32
+    assert not ops.multihot(5)({"id": "a", "labels": []}, rng())["target"].any()
+    for bad in ([5], [-1]):
+        with pytest.raises(AsjaxError, match="clip a: labels must be 0 to 4"):
+            ops.multihot(5)({"id": "a", "labels": bad}, rng())
+
+
+def test_gain_stays_within_its_decibels_and_is_nothing_at_zero():
+    wave = ramp(10, 0.5)
+    factors = [
+        float((ops.gain(db=6)({"wave": wave}, rng(s))["wave"] / wave)[0]) for s in range(200)
+    ]
+    decibels = 20 * np.log10(factors)
+    assert -6.001 <= decibels.min() < -5
+    assert 5 < decibels.max() <= 6.001
+    assert np.array_equal(ops.gain(db=0)({"wave": wave}, rng())["wave"], wave)
+    assert np.array_equal(wave, ramp(10, 0.5))
+
+
+def test_peak_brings_the_largest_value_to_its_level():
+    wave = np.array([0.1, -0.4, 0.2], np.float32)
+    out = ops.peak(level_db=-6.0)({"wave": wave}, rng())["wave"]
+    assert np.isclose(np.abs(out).max(), 10 ** (-6 / 20))
+    assert np.allclose(out / out[1], wave / wave[1])
+    silent = np.zeros(3, np.float32)
+    assert np.array_equal(ops.peak()({"wave": silent}, rng())["wave"], silent)
+
+
+def test_chain_builds_by_name_and_names_mistakes():
+    made = ops.chain("gain(db=0) | peak")
+    example = {"wave": np.array([0.5, -0.25], np.float32)}
+    for op in made:
+        example = op(example, rng())
+    assert example["wave"].tolist() == [1.0, -0.5]
+    assert ops.chain("") == []
+    with pytest.raises(AsjaxError, match="did you mean 'gain'"):
+        ops.chain("gian")
+    with pytest.raises(AsjaxError, match="'dB' does not exist"):
+        ops.chain("gain(dB=3)")
+    with pytest.raises(AsjaxError, match="db must be 0 or more"):
+        ops.chain("gain(db=-3)")

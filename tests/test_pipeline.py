@@ -1,0 +1,369 @@
+"""The pipeline: same numbers whatever the threads, workers, cache, processes and restarts."""
+
+import hashlib
+import io
+import itertools
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import soundfile
+from scipy import sparse
+
+from asjax.config import AsjaxError
+from asjax.data import draw, pipeline
+from asjax.data.quarantine import Quarantine
+
+RATE, CLIP_S, CLASSES = 1000, 0.2, 4
+
+
+@dataclass
+class Memory:
+    """A source in memory: clip i is a ramp that starts at i, in float WAV; `broken` are garbage."""
+
+    lengths: list
+    broken: frozenset = frozenset()
+
+    def __post_init__(self):
+        self.ids = [f"clip{i}" for i in range(len(self.lengths))]
+        rows = [[i % CLASSES] if i % 5 else [0, 3] for i in range(len(self.lengths))]
+        self.dense = np.zeros((len(rows), CLASSES), np.int8)
+        for i, row in enumerate(rows):
+            self.dense[i, row] = 1
+        self.labels = sparse.csr_matrix(self.dense)
+        self.hash = hashlib.sha256(repr(self.lengths).encode()).hexdigest()
+        self.reads = 0
+
+    def __len__(self):
+        return len(self.lengths)
+
+    def wave(self, i):
+        return (i + np.arange(self.lengths[i]) / 1024).astype(np.float32)
+
+    def __getitem__(self, i):
+        self.reads += 1
+        file = io.BytesIO()
+        soundfile.write(file, self.wave(i), RATE, format="WAV", subtype="FLOAT")
+        audio = b"RIFFgarbage" if i in self.broken else file.getvalue()
+        return {"id": self.ids[i], "audio": audio, "labels": np.flatnonzero(self.dense[i])}
+
+
+def memory(n=23, **kwargs):
+    return Memory([50 + 37 * i % 700 for i in range(n)], **kwargs)
+
+
+def build(source, **kwargs):
+    fields = {"batch_size": 8, "sample_rate": RATE, "clip_s": CLIP_S, "num_classes": CLASSES}
+    return pipeline.build(source, **{**fields, "seed": 3, **kwargs})
+
+
+def take(pipe, n, start=0):
+    with pipe.iterate(start) as batches:
+        return [next(batches) for _ in range(n)]
+
+
+def same(a, b):
+    assert len(a) == len(b)
+    for x, y in zip(a, b, strict=True):
+        assert x.keys() == y.keys()
+        for key in x:
+            if isinstance(x[key], np.ndarray):
+                assert x[key].dtype == y[key].dtype
+                assert np.array_equal(x[key], y[key]), key
+            else:
+                assert x[key] == y[key], key
+
+
+# ------------------------------------------------------------------------------------- content
+
+
+def test_a_training_batch_is_the_drawn_clips_cropped_and_padded():
+    source = memory()
+    pipe = build(source, draw="oversample(beta=1.0)")
+    order = draw.build("oversample(beta=1.0)", source.labels, 3)
+    for step, batch in enumerate(take(pipe, 4)):
+        assert batch["wave"].shape == (8, 200)
+        assert batch["wave"].dtype == batch["target"].dtype == batch["mask"].dtype == np.float32
+        assert batch["length"].dtype == np.int32
+        assert batch["mask"].tolist() == [1.0] * 8
+        assert batch["bad"] == []
+        for j in range(8):
+            i = order(8 * step + j)
+            assert batch["id"][j] == f"clip{i}"
+            assert np.array_equal(batch["target"][j], source.dense[i])
+            length, wave = batch["length"][j], batch["wave"][j]
+            assert length == min(200, source.lengths[i])
+            start = round(float(wave[0] - i) * 1024)
+            assert np.array_equal(wave[:length], source.wave(i)[start : start + length])
+            assert not wave[length:].any()
+
+
+def test_crops_of_one_clip_differ_from_epoch_to_epoch():
+    pipe = build(Memory([700]), batch_size=1, cache=True)
+    firsts = {float(b["wave"][0, 0]) for b in take(pipe, 30)}
+    assert len(firsts) > 20
+
+
+def test_an_evaluation_is_one_pass_in_order_and_pads_its_last_batch():
+    source = memory(21)
+    pipe = build(source, train=False)
+    with pipe.iterate() as batches:
+        found = list(batches)
+    assert len(found) == pipe.steps_per_epoch == 3
+    ids = [i for b in found for i in b["id"]]
+    assert ids == [*source.ids, "", "", ""]
+    assert np.concatenate([b["mask"] for b in found]).tolist() == [1] * 21 + [0] * 3
+    last = found[-1]
+    assert not last["wave"][5:].any()
+    assert not last["target"][5:].any()
+    assert last["length"][5:].tolist() == [0, 0, 0]
+    waves = np.concatenate([b["wave"] for b in found])
+    for i in range(21):
+        length = min(200, source.lengths[i])
+        assert np.array_equal(waves[i, :length], source.wave(i)[:length])
+
+
+def test_epoch_lengths_count_draws():
+    source = memory(23)
+    assert build(source).draws_per_epoch == 23
+    assert build(source).steps_per_epoch == 3
+    assert build(source, draw="expected(draws=64)").steps_per_epoch == 8
+
+
+# --------------------------------------------------------------------------------- invariance
+
+
+def test_threads_and_cache_change_nothing_and_the_cache_reads_each_clip_once():
+    source = memory()
+    plain = take(build(source, threads=0, cache=False), 12)
+    assert source.reads == 96
+    source.reads = 0
+    same(plain, take(build(source, threads=1), 12))
+    assert source.reads == 23
+    same(plain, take(build(source, threads=3), 12))
+    # A cache of 2,000 bytes holds a few clips; the others are read each time.
+    source.reads = 0
+    same(plain, take(build(source, threads=0, cache=2000), 12))
+    assert 23 < source.reads < 96
+
+
+def test_workers_change_nothing_even_from_the_middle_and_with_bad_clips():
+    source = memory(broken=frozenset({2, 11}))
+    for train in (True, False):
+        options = {"train": train, "max_bad": 0.5}
+        plain = take(build(source, **options), 3)
+        assert sum(len(b["bad"]) for b in plain)
+        for workers in (1, 2) if train else (1,):
+            same(plain[1:], take(build(source, workers=workers, **options), 2, start=1))
+
+
+def test_two_processes_share_the_rows_of_the_single_process_batch():
+    source = memory(broken=frozenset({2}))
+    for train in (True, False):
+        options = {"train": train, "max_bad": 0.5}
+        whole = take(build(source, **options), 3)
+        parts = [
+            take(build(source, process_index=p, process_count=2, **options), 3) for p in (0, 1)
+        ]
+        for step, batch in enumerate(whole):
+            for p in (0, 1):
+                part = parts[p][step]
+                for key in ("wave", "length", "target", "mask"):
+                    assert np.array_equal(part[key], batch[key][p::2])
+                assert part["id"] == batch["id"][p::2]
+            both = parts[0][step]["bad"] + parts[1][step]["bad"]
+            assert sorted(both) == sorted(batch["bad"])
+
+
+@pytest.mark.parametrize("spec", ["shuffle", "class_queue", "weighted(replacement=False)"])
+def test_resuming_at_any_step_continues_the_uninterrupted_run(spec):
+    pipe = build(memory(), draw=spec)
+    whole = take(pipe, 9)
+    for start in (1, 3, 8):
+        same(whole[start:], take(build(memory(), draw=spec), 9 - start, start))
+
+
+def test_the_fingerprint_knows_what_changes_numbers_and_only_that():
+    source = memory()
+    base = build(source).fingerprint
+    for same_numbers in ({"workers": 2}, {"threads": 0}, {"cache": False}, {"process_count": 2}):
+        assert build(source, **same_numbers).fingerprint == base
+    changes = (
+        {"seed": 4},
+        {"draw": "class_queue"},
+        {"batch_size": 4},
+        {"clip_s": 0.1},
+        {"sample_rate": 2000},
+        {"ops": "peak"},
+        {"train": False},
+        {"num_classes": 5},
+    )
+    found = {build(source, **change).fingerprint for change in changes}
+    assert len(found | {base, build(memory(22)).fingerprint}) == len(changes) + 2
+
+
+def test_host_ops_are_applied_and_seeded():
+    source = memory()
+    plain = take(build(source), 2)
+    for batch, loud in zip(plain, take(build(source, ops="peak"), 2), strict=True):
+        largest = np.abs(batch["wave"]).max(axis=1, keepdims=True)
+        assert np.allclose(loud["wave"], batch["wave"] / largest, rtol=1e-6)
+    same(take(build(source, ops="gain(db=6)"), 2), take(build(source, ops="gain(db=6)"), 2))
+
+
+# ---------------------------------------------------------------------------------- bad clips
+
+
+def test_an_undecodable_training_clip_gives_way_to_another_and_is_reported():
+    broken = frozenset({2, 5, 11})
+    source = memory(broken=broken)
+    whole, sound = take(build(source), 6), take(build(memory()), 6)
+    order = draw.build("shuffle", source.labels, 3)
+    reported = 0
+    for step, (batch, without) in enumerate(zip(whole, sound, strict=True)):
+        assert batch["mask"].all()
+        for j in range(8):
+            i = order(8 * step + j)
+            if i not in broken:
+                assert batch["id"][j] == f"clip{i}"
+                assert np.array_equal(batch["wave"][j], without["wave"][j])
+            else:
+                k = int(batch["id"][j].removeprefix("clip"))
+                assert k not in broken
+                assert np.array_equal(batch["target"][j], source.dense[k])
+                reported += 1
+        for clip, reason in batch["bad"]:
+            assert int(clip.removeprefix("clip")) in broken
+            assert clip in reason
+    assert sum(len(b["bad"]) for b in whole) >= reported > 3
+
+
+def test_an_undecodable_evaluation_clip_is_masked_and_reported():
+    pipe = build(memory(21, broken=frozenset({4})), train=False)
+    with pipe.iterate() as batches:
+        first = next(batches)
+    assert first["mask"].tolist() == [1, 1, 1, 1, 0, 1, 1, 1]
+    assert not first["wave"][4].any()
+    assert first["id"][4] == "clip4"
+    assert first["length"][4] == 0
+    assert [clip for clip, _ in first["bad"]] == ["clip4"]
+
+
+def test_too_many_bad_clips_stop_an_evaluation_and_a_hopeless_training():
+    source = memory(21, broken=frozenset(range(10)))
+    with pytest.raises(AsjaxError, match="evaluation set cannot be decoded, more than max_bad"):
+        take(build(source, train=False), 1)
+    hopeless = memory(3, broken=frozenset(range(3)))
+    with pytest.raises(AsjaxError, match="100 draws in a row could not be decoded"):
+        take(build(hopeless), 1)
+    with pytest.raises(AsjaxError, match="100 draws in a row could not be decoded"):
+        take(build(hopeless, workers=1), 1)
+
+
+def test_quarantine_counts_sorts_and_goes_on_from_its_file(tmp_path):
+    path = tmp_path / "run" / "quarantine.csv"
+    quarantine = Quarantine(path, total=100)
+    quarantine.add([])
+    assert not path.exists()
+    quarantine.add([("b", 'says "no", twice'), ("a", "empty"), ("b", "another reason")])
+    lines = ["id,reason,count", "a,empty,1", 'b,"says ""no"", twice",2']
+    assert path.read_text().splitlines() == lines
+    again = Quarantine(path, total=100)
+    again.add([("a", "empty")])
+    assert again.count == 2
+    assert path.read_text().splitlines()[1] == "a,empty,2"
+    assert os.listdir(path.parent) == ["quarantine.csv"]
+
+
+def test_quarantine_stops_above_its_rate_and_names_file_and_reasons(tmp_path):
+    path = tmp_path / "quarantine.csv"
+    quarantine = Quarantine(path, total=60, max_rate=0.05)
+    quarantine.add([("a", "a is empty"), ("b", "b is damaged"), ("c", "c is text")] * 9)
+    with pytest.raises(AsjaxError) as raised:
+        quarantine.add([("d", "d is missing")])
+    message = str(raised.value)
+    assert "4 of 60 clips" in message
+    assert str(path) in message
+    assert "a is empty; b is damaged; c is text)" in message
+    assert "max_bad" in message
+    assert "d,d is missing,1" in path.read_text().splitlines()
+
+
+def test_quarantine_refuses_files_of_others_and_full_disks(tmp_path):
+    path = tmp_path / "quarantine.csv"
+    path.write_text("filename,labels\nx,y\n")
+    with pytest.raises(AsjaxError, match="move it away"):
+        Quarantine(path, total=10)
+    with pytest.raises(AsjaxError, match="max_bad must be 0 to 1"):
+        Quarantine(tmp_path / "new.csv", total=10, max_rate=5)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AsjaxError, match="cannot be written"):
+        Quarantine(tmp_path / "file" / "q.csv", total=10).add([("a", "b")])
+
+
+# --------------------------------------------------------------------------- errors, processes
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"batch_size": 7, "process_count": 2}, "batch_size must be a multiple of the 2 processes"),
+        ({"process_index": 1}, "process_index must be below 1"),
+        ({"clip_s": 0.0}, "clip_s"),
+        ({"workers": -1}, "workers must be at least 0"),
+        ({"max_bad": 2.0}, "max_bad must be 0 to 1"),
+        ({"draw": "shuffel"}, "did you mean 'shuffle'"),
+        ({"train": False, "draw": "class_queue"}, "must be 'sequential' in evaluation"),
+        ({"ops": "reverb"}, "data op 'reverb' does not exist"),
+    ],
+)
+def test_unusable_settings_are_named(change, says):
+    with pytest.raises(AsjaxError, match=says):
+        build(memory(), **change)
+
+
+def test_an_empty_source_and_a_negative_step_are_refused():
+    with pytest.raises(AsjaxError, match="at least one clip"):
+        build(Memory([]))
+    with pytest.raises(AsjaxError, match="start_step"):
+        build(memory()).iterate(-1)
+
+
+def test_a_killed_worker_is_one_clear_error():
+    with build(memory(), workers=1).iterate() as batches:
+        next(batches)
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, signal.SIGKILL)
+        with pytest.raises(AsjaxError, match="a data worker died .*exit code -9"):
+            list(itertools.islice(batches, 50))
+
+
+def test_a_program_with_workers_ends_silently_even_if_it_forgets_to_close(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        textwrap.dedent(
+            """
+            from test_pipeline import build, memory
+
+            if __name__ == "__main__":
+                batches = build(memory(), workers=2).iterate()
+                kept = [next(batches)["wave"] for _ in range(3)]
+                forgotten = build(memory(), workers=0).iterate()
+                next(forgotten)
+                print(sum(w.shape[0] for w in kept))
+            """
+        )
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run(
+        [sys.executable, program], env=env, capture_output=True, text=True, timeout=120
+    )
+    assert run.stdout == "24\n"
+    assert run.stderr == ""
