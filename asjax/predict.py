@@ -152,6 +152,7 @@ class Tagger:
         self.label_set, self.reduce, self.record = label_set, reduce, record or {}
         self.sample_rate, self.clip_s, self.batch_size = sample_rate, clip_s, batch_size
         self.window = max(1, round(clip_s * sample_rate))  # samples
+        self._forwards = {}
 
     def __call__(self, source):
         """Tags of a path, the bytes of a file, or (wave, rate); of a list, the list of Tags.
@@ -199,26 +200,38 @@ class Tagger:
         yield from _finished(waiting)
 
     @cached_property
-    def _forward(self):
-        """(wave [B, S] -> logits and embedding, the number of devices that share the rows)."""
+    def _apply(self):
         import jax
         import jax.numpy as jnp
 
-        from asjax import sharding
-
-        def forward(variables, wave):
+        def apply(variables, wave):
             out = self.model.apply(variables, self.frontend(wave), train=False)
             return {k: out[k].astype(jnp.float32) for k in ("logits", "embedding")}
 
-        mesh = sharding.make_mesh()
-        variables = jax.device_put(self.variables, sharding.replicated(mesh))
-        placed, run = sharding.batch_sharding(mesh), jax.jit(forward)
-        return lambda wave: run(variables, jax.device_put(wave, placed)), mesh.size
+        return jax.jit(apply)
+
+    def _forward(self, size):
+        """wave [size, S] -> logits and embedding, and the rows to pad to: all devices share them,
+        or as many CPU devices as there are rows."""
+        if size not in self._forwards:
+            import jax
+
+            from asjax import sharding
+
+            few = size < jax.device_count()
+            mesh = sharding.make_mesh(batch_sizes=(size,) if few else ())
+            variables = jax.device_put(self.variables, sharding.replicated(mesh))
+            placed, apply = sharding.batch_sharding(mesh), self._apply
+            self._forwards[size] = (
+                lambda wave: apply(variables, jax.device_put(wave, placed)),
+                -(-size // mesh.size) * mesh.size,
+            )
+        return self._forwards[size]
 
     def _launch(self, rows, size, before):
         """Start a forward pass of `rows` padded to `size`, then collect the one before it."""
-        forward, devices = self._forward
-        batch = np.zeros((-(-size // devices) * devices, self.window), np.float32)
+        forward, padded = self._forward(size)
+        batch = np.zeros((padded, self.window), np.float32)
         for i, (_, wave) in enumerate(rows):
             batch[i, : len(wave)] = wave
         out = forward(batch)

@@ -88,6 +88,13 @@ def test_path_string_bytes_and_file_object_are_the_same_source(tmp_path):
         np.testing.assert_array_equal(wave, waves[0])
 
 
+@pytest.mark.skipif(os.name != "posix", reason="file names are bytes on POSIX only")
+def test_a_file_name_that_is_no_valid_text_is_read(tmp_path):
+    path = tmp_path / os.fsdecode(b"\xff\xfe.wav")
+    path.write_bytes(encode(noise(100)))
+    assert len(audio.read(path, 16000)) == 100
+
+
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
 def test_a_part_is_the_same_samples_as_a_slice_of_the_whole(kind):
     data = encode(noise(48000), 16000, kind)

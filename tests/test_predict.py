@@ -385,3 +385,24 @@ def test_help_shows_an_example_and_imports_nothing_heavy():
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "asjax tag dog.wav" in out.stdout
     assert out.stdout.endswith("[]\n")
+
+
+def test_a_saved_model_is_loaded_from_its_folder_and_from_its_workdir(tmp_path):
+    from asjax import checkpoint, config
+
+    frontend = dict(name="panns_logmel", sample_rate=RATE, n_mels=64)
+    model = dict(name="cnn", variant="mini", num_classes=CLASSES)
+    module = config.build("model", model)
+    features = config.build("frontend", frontend)
+    variables = module.init(jax.random.key(1), features(jnp.zeros((1, SIZE))), train=False)
+    saved = dict(data=dict(sample_rate=RATE, clip_s=CLIP_S), frontend=frontend, model=model)
+    checkpoint.save_model(
+        tmp_path / "model", config=saved, label_set=LABELS, variables=dict(variables), record={}
+    )
+    x = noise(0.5)[:, 0]
+    out = module.apply(variables, features(jnp.asarray(x)[None]), train=False)
+    for folder in (tmp_path, tmp_path / "model"):
+        tags = predict.load(folder, batch_size=2)((x, RATE))
+        np.testing.assert_allclose(tags.logits, out["logits"][0], atol=1e-4)
+        np.testing.assert_allclose(tags.embedding, out["embedding"][0], atol=1e-4)
+        assert tags.ids == LABELS.ids

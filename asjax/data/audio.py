@@ -265,7 +265,9 @@ def _locate(source, name):
         raise AudioError(f"{what} must be an audio file, got a folder or a device")
     if not os.access(path, os.R_OK):
         raise AudioError(f"audio file {what} cannot be read: permission denied")
-    return os.fspath(path), what, path.stat().st_size
+    # Bytes: soundfile cannot encode names that are invalid in the locale (Latin-1 in UTF-8).
+    target = os.fsencode(path) if os.name == "posix" else os.fspath(path)
+    return target, what, path.stat().st_size
 
 
 @contextlib.contextmanager
