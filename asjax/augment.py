@@ -71,7 +71,7 @@ def roll(rng, batch, *, fraction=1.0, samples=None, per_batch=False):
     """
     _number("roll fraction", fraction, 0, 1)
     if samples is not None:
-        _number("roll samples", samples, 0, whole=True)
+        _number("roll samples", samples, 0, 2**30, whole=True)
     if "wave" not in batch:
         return batch
     wave = batch["wave"]
@@ -94,10 +94,10 @@ def gain(rng, batch, *, low_db=-7, high_db=6, integer=True, per_batch=False):
         return batch
     wave = _floating(batch, "wave")
     shape = (1 if per_batch else wave.shape[0], 1)
+    span = high_db - low_db + (1 if integer else 0)
+    db = low_db + jax.random.uniform(rng, shape) * span
     if integer:
-        db = jax.random.randint(rng, shape, low_db, high_db + 1).astype(jnp.float32)
-    else:
-        db = jax.random.uniform(rng, shape, minval=low_db, maxval=high_db)
+        db = jnp.floor(db)
     louder = wave.astype(jnp.float32) * 10 ** (db / 20)
     return {**batch, "wave": louder.astype(wave.dtype)}
 
@@ -149,9 +149,9 @@ def _stripes(rng, rows: int, total: int, width: int, count: int):
     width = min(width, total)
     if not width or not count:
         return jnp.zeros((rows, total), bool)
-    width_rng, start_rng = jax.random.split(rng)
-    widths = jax.random.randint(width_rng, (rows, count, 1), 0, width)
-    starts = jax.random.randint(start_rng, (rows, count, 1), 0, total - widths)
+    draws = jax.random.uniform(rng, (2, rows, count, 1))
+    widths = jnp.floor(draws[0] * width)
+    starts = jnp.floor(draws[1] * (total - widths))
     at = jnp.arange(total)[None, None]
     return ((at >= starts) & (at < starts + widths)).any(axis=1)
 
@@ -215,31 +215,28 @@ def mixup(rng, batch, *, alpha=1.0, rate=1.0, style="panns", domain="linear", re
 
 def _pairs(rng, clips: int, alpha: float, rate: float, style: str):
     """Partner rows (int [B], None: neighbours) and lam (float32, exactly 1 where unmixed)."""
-    lam_rng, partner_rng, rate_rng = jax.random.split(rng, 3)
+    count = clips // 2 if style == "panns" else clips
+    # One draw for everything: the generator is most of what there is to compile.
+    radius, angle, chance, order = jax.random.uniform(rng, (4, count))
+    lam = jnp.where(chance < rate, _symmetric_beta(radius, angle, alpha), 1.0)
     if style == "panns":
-        partner, lam = None, _symmetric_beta(lam_rng, alpha, clips // 2)
-    else:
-        partner, lam = (
-            jax.random.permutation(partner_rng, clips),
-            _symmetric_beta(lam_rng, alpha, clips),
-        )
-        lam = jnp.where(partner == jnp.arange(clips), 1.0, lam)
+        return None, lam
     if style == "passt":
         lam = jnp.maximum(lam, 1 - lam)
-    return partner, jnp.where(jax.random.uniform(rate_rng, lam.shape) < rate, lam, 1.0)
+    partner = jnp.argsort(order)
+    return partner, jnp.where(partner == jnp.arange(clips), 1.0, lam)
 
 
-def _symmetric_beta(rng, alpha: float, count: int):
-    """Beta(alpha, alpha) [count] without rejection, which `jax.random.beta` takes 2 s to compile.
+def _symmetric_beta(radius, angle, alpha: float):
+    """Two independent uniforms in [0, 1) -> Beta(alpha, alpha), elementwise.
 
     With t of Student's law with 2 alpha degrees, (1 + t / sqrt(2 alpha + t^2)) / 2 is
     Beta(alpha, alpha); t by the polar method of Bailey, Mathematics of Computation 62 (1994).
+    (`jax.random.beta` samples by rejection and takes two seconds to compile.)
     """
-    radius_rng, angle_rng = jax.random.split(rng)
-    # 1 - U is in (0, 1]: its logarithm is finite.
-    radius = jnp.expm1(-jnp.log1p(-jax.random.uniform(radius_rng, (count,))) / alpha)
-    cosine = jnp.cos(2 * jnp.pi * jax.random.uniform(angle_rng, (count,)))
-    square = jnp.minimum(radius, 1e30) * jnp.square(cosine)
+    square = jnp.expm1(-jnp.log1p(-radius) / alpha)  # t^2 / (2 alpha cos^2)
+    cosine = jnp.cos(2 * jnp.pi * angle)
+    square = jnp.minimum(square, 1e30) * jnp.square(cosine)
     return (1 + jnp.sign(cosine) * jnp.sqrt(square / (1 + square))) / 2
 
 
