@@ -1,4 +1,4 @@
-"""Checkpoints of a run (orbax, each with a SHA-256 list) and the model directory.
+"""Checkpoints of a run: orbax, each with a list of SHA-256 hashes.
 
 A step folder `checkpoints/<step>/` holds `state/` (orbax), `run.json` (metrics, history, meta,
 shapes) and `SHA256SUMS`. It is written under a temporary name, synced and renamed, so a step that
@@ -22,7 +22,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from asjax import files
-from asjax.config import AsjaxError, fingerprint, to_json, to_plain, unknown
+from asjax.config import AsjaxError, to_plain, unknown
+from asjax.model_dir import load_model, save_model
+
+__all__ = ["Checkpoints", "load_model", "save_model"]
 
 TEMPORARY = ".orbax-checkpoint-tmp"
 _log = logging.getLogger("asjax")
@@ -117,7 +120,7 @@ class Checkpoints:
             history.append((step, float(metrics[self.metric])))
         elif step in self.steps() and not self.problems(step):
             return True  # nothing new to say about it
-        text = _json(
+        text = files.to_strict_json(
             {
                 "step": step,
                 "metrics": to_plain(metrics or {}),
@@ -295,114 +298,6 @@ class Checkpoints:
         _all_agree(True)  # nobody lists steps before they are out of the way
 
 
-# ------------------------------------------------------------------------- the model directory
-
-
-def save_model(directory, *, config, label_set, variables, record: dict) -> Path:
-    """Write config.json, labels.csv, model.safetensors and card.json; replaces an older model.
-
-    Args:
-      variables: nested dict of arrays, `{"params": ..., "batch_stats": ...}`.
-      record: what the model says of itself (HLP, beta, seed, scores, data hash); the label hash,
-        asjax's version and the SHA-256 of each file are added.
-    """
-    from flax.traverse_util import flatten_dict
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
-    from asjax import __version__
-
-    final = Path(directory).absolute()
-    temporary, old = (final.with_name(f"{final.name}.{end}") for end in ("tmp", "old"))
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
-        (temporary / "config.json").write_text(to_json(config))
-        label_set.to_csv(temporary / "labels.csv")
-        flat = flatten_dict(variables, sep="/")
-        arrays = {k: np.array(jax.device_get(v), order="C") for k, v in flat.items()}
-        save_file(arrays, temporary / "model.safetensors", metadata={"format": "asjax"})
-        card = {
-            **to_plain(record),
-            "asjax": __version__,
-            "label_set": label_set.name,
-            "label_hash": label_set.hash,
-            "sha256": {name: files.digest(temporary / name) for name in MODEL_FILES},
-        }
-        card["sha256"]["card.json"] = fingerprint(card)
-        (temporary / "card.json").write_text(_json(card))
-        for file in temporary.iterdir():
-            files.sync(file)
-        shutil.rmtree(old, ignore_errors=True)
-        if final.exists():
-            final.rename(old)
-        temporary.rename(final)
-        files.sync(final.parent)
-        shutil.rmtree(old, ignore_errors=True)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise AsjaxError(f"model {final} could not be written: {files.reason(error)}") from None
-    return final
-
-
-MODEL_FILES = ("config.json", "labels.csv", "model.safetensors")
-
-
-def load_model(directory):
-    """`(config dict, LabelSet, variables, record)` of a model directory, or of its workdir.
-
-    Every file is checked against the hashes in card.json before it is used.
-
-    Raises:
-      AsjaxError: no model there, or a missing or changed file, which is named.
-    """
-    from flax.traverse_util import unflatten_dict
-
-    from asjax.labels import LabelSet
-
-    folder = _model_folder(Path(directory))
-    try:
-        card = json.loads((folder / "card.json").read_text())
-        sums = dict(card["sha256"])
-        own = sums.pop("card.json")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise AsjaxError(f"{folder / 'card.json'} cannot be read: {files.reason(error)}") from None
-    if fingerprint({**card, "sha256": sums}) != own:
-        raise AsjaxError(f"{folder / 'card.json'} was changed or is damaged: its hash differs")
-    for name in MODEL_FILES:
-        try:
-            found = files.digest(folder / name)
-        except OSError as error:
-            raise AsjaxError(f"{folder / name} cannot be read: {files.reason(error)}") from None
-        if found != sums.get(name):
-            raise AsjaxError(
-                f"{folder / name} was changed or is damaged: its SHA-256 is {found}, card.json "
-                f"says {sums.get(name)}"
-            )
-    label_set = LabelSet.from_csv(folder / "labels.csv", name=card.get("label_set"))
-    if label_set.hash != card["label_hash"]:
-        raise AsjaxError(
-            f"{folder / 'labels.csv'} has label hash {label_set.hash}, the model was trained with "
-            f"{card['label_hash']}"
-        )
-    config = json.loads((folder / "config.json").read_text())
-    variables = unflatten_dict(files.read_safetensors(folder / "model.safetensors"), sep="/")
-    return config, label_set, variables, card
-
-
-def _model_folder(path: Path) -> Path:
-    for folder in (path, path / "model"):
-        if (folder / "card.json").is_file():
-            return folder
-        old = folder.with_name(folder.name + ".old")  # a replacement was interrupted
-        if not folder.exists() and (old / "card.json").is_file():
-            return old
-    what = "does not exist" if not path.exists() else "holds no card.json"
-    raise AsjaxError(
-        f"model {path} {what}; give a workdir that finished training, or its model folder"
-    )
-
-
 # ------------------------------------------------------------------------------------- small
 
 
@@ -429,13 +324,6 @@ def _all_agree(fine: bool) -> bool:
     from jax.experimental import multihost_utils
 
     return bool(np.all(multihost_utils.process_allgather(np.array([fine]))))
-
-
-def _json(value) -> str:
-    try:
-        return json.dumps(value, indent=1, sort_keys=True) + "\n"
-    except TypeError as error:
-        raise AsjaxError(f"meta and record must be plain JSON values: {error}") from None
 
 
 def _describe(state) -> dict[str, str]:

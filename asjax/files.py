@@ -106,6 +106,14 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
         raise AsjaxError(f"{path} is not a sound safetensors file: {reason(error)}") from None
 
 
+def to_strict_json(value) -> str:
+    """JSON text of plain values. Raises AsjaxError for anything else."""
+    try:
+        return json.dumps(value, indent=1, sort_keys=True) + "\n"
+    except TypeError as error:
+        raise AsjaxError(f"meta and record must be plain JSON values: {error}") from None
+
+
 def reason(error: BaseException) -> str:
     """One line of an exception, whatever the library wrote."""
     if isinstance(error, OSError) and error.strerror:

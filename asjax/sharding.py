@@ -121,6 +121,11 @@ def _set_compilation_cache() -> None:
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    # A custom partitioning rule (frontends.py has one) stands in the program as the address of a
+    # Python object, new in every process: with it in the key no program would be found again.
+    # Leaving it out is safe as long as the rule is the same, which the folder's name ensures.
+    if hasattr(jax.config, "jax_remove_custom_partitioning_ptr_from_cache_key"):
+        jax.config.update("jax_remove_custom_partitioning_ptr_from_cache_key", True)
 
 
 def _cache_home() -> Path:
@@ -129,12 +134,14 @@ def _cache_home() -> Path:
 
 
 def _machine() -> str:
+    """Short hash of the kind of CPU, of jax's version and of our partitioning rules."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     except OSError:
         flags = ""
-    text = f"{platform.machine()} {platform.processor()} {flags} {jax.__version__}"
+    rules = hashlib.sha256(Path(__file__).with_name("frontends.py").read_bytes()).hexdigest()
+    text = f"{platform.machine()} {platform.processor()} {flags} {jax.__version__} {rules}"
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -253,7 +260,9 @@ def place(mesh: Mesh, batch: dict) -> dict[str, jax.Array]:
             f"devices; change the batch size, or --cpu-devices on CPU"
         )
     where = batch_sharding(mesh)
-    return {k: jax.make_array_from_process_local_data(where, v) for k, v in arrays.items()}
+    # Copied, because jax takes over a buffer on CPU when it happens to be aligned: a pipeline that
+    # writes to it again would change the batch in use.
+    return {k: jax.make_array_from_process_local_data(where, v.copy()) for k, v in arrays.items()}
 
 
 def _is_rows(value) -> bool:

@@ -59,7 +59,10 @@ def test_wrong_meshes_are_one_clear_error(spec, words):
 
 
 def test_placed_rows_are_split_over_devices_and_gather_back_unchanged(mesh):
-    given = batch()
+    raw = np.zeros(4 * 3 * 4 + 64, np.uint8)  # aligned to 64 bytes, which jax would take over
+    aligned = raw[-raw.ctypes.data % 64 :][:48].view(np.float32).reshape(4, 3)
+    aligned[:] = batch()["wave"]
+    given = {**batch(), "wave": aligned}
     placed = sharding.place(mesh, given)
     assert placed.keys() == {"wave", "mask"}
     assert [s.data.shape for s in placed["wave"].addressable_shards] == [(2, 3), (2, 3)]
@@ -227,6 +230,25 @@ print(len(jax.devices()), min(sharding.usable_cores(), 8), jax.config.jax_compil
     assert made == cores
     assert folder.startswith(str(tmp_path))
     assert [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
+
+
+def test_the_second_run_finds_its_programs_though_a_partitioning_rule_is_in_them(tmp_path):
+    code = """
+from asjax import sharding
+sharding.setup(cpu_devices=2)
+import jax, jax.numpy as jnp
+from asjax import frontends
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+frontend = frontends.build("panns_logmel", sample_rate=16000, n_mels=64, n_fft=512, hop=320)
+mesh = sharding.make_mesh()
+wave = jax.device_put(jnp.ones((2, 3200)), sharding.batch_sharding(mesh))
+print(float(jax.jit(lambda w: frontend(w).sum())(wave)))
+"""
+    first = python(code, ASJAX_CACHE=tmp_path)
+    programs = sorted(p.name for p in tmp_path.rglob("*-cache"))
+    assert any("lambda" in name for name in programs)
+    assert python(code, ASJAX_CACHE=tmp_path) == first
+    assert sorted(p.name for p in tmp_path.rglob("*-cache")) == programs
 
 
 def test_setup_goes_on_without_a_writable_cache_and_takes_the_number_given(tmp_path):
