@@ -32,8 +32,8 @@ EVERY_OP = [
 
 COMBINED = [
     "roll | gain | specaug | mixup",
-    "roll(samples=9) | mixup(alpha=0.3, rate=0.5, style='passt', remove_mean=True) | specaug",
-    "specaug(per_batch=True) | gain | mixup(alpha=10, style='plain', domain='db_energy')",
+    "roll(samples=9) | gain(integer=False, per_batch=True) | specaug(per_batch=True)"
+    " | mixup(alpha=0.3, rate=0.5, style='passt', domain='db_energy', remove_mean=True)",
 ]
 
 
@@ -101,10 +101,8 @@ def test_each_key_alone_gets_what_it_gets_in_company(spec):
 @pytest.mark.parametrize(
     "spec",
     [
-        "roll(samples=0)",
-        "gain(low_db=0, high_db=0)",
-        "specaug(time_width=1, freq_width=0)",
-        "mixup(rate=0, style='passt')",
+        "roll(samples=0) | gain(low_db=0, high_db=0) | specaug(time_width=0, freq_stripes=0)",
+        "specaug(time_width=1, freq_width=0) | mixup(rate=0, style='passt')",
         "mixup(rate=0, style='plain', domain='db_energy', remove_mean=True)",
         "",
         None,
