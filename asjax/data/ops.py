@@ -22,19 +22,22 @@ def decode(sample_rate: int, clip_s: float, train: bool):
     a random place, else from the beginning. Raises audio.AudioError.
     """
     from asjax.data import audio
+    from asjax.data.audio import AudioError
 
     def run(example, rng):
         example = dict(example)
         source, name = example.pop("audio"), example["id"]
-        seconds = audio.info(source, name=name).duration_s
-        if seconds <= LONG_S:
-            wave = audio.read(source, sample_rate, name=name)
-        else:
+        try:
+            wave, whole = audio.read(source, sample_rate, name=name, max_s=LONG_S), True
+        except AudioError:  # too long, or not audio, which `info` says again
+            seconds = audio.info(source, name=name).duration_s
+            if seconds <= LONG_S:
+                raise
             start_s = rng.random() * max(0.0, seconds - clip_s) if train else 0.0
             part = {"start_s": start_s, "duration_s": clip_s, "max_s": clip_s + 1}
-            wave = audio.read(source, sample_rate, name=name, **part)
+            wave, whole = audio.read(source, sample_rate, name=name, **part), False
         wave.setflags(write=False)
-        return {**example, "wave": wave, "whole": seconds <= LONG_S}
+        return {**example, "wave": wave, "whole": whole}
 
     return run
 

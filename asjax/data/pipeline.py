@@ -99,10 +99,15 @@ def build(
         "train": train,
         **({"seed": seed} if train else {}),
     }
+    steps = _Steps(
+        examples,
+        batch_size=batch_size,
+        rows=slice(process_index, None, process_count),
+        size=size,
+        num_classes=num_classes,
+    )
     return Pipeline(
-        examples=examples,
-        rows=(process_index, process_count),
-        local_batch=batch_size // process_count,
+        steps=steps,
         workers=workers,
         threads=threads,
         draws_per_epoch=order.draws_per_epoch,
@@ -135,14 +140,13 @@ class Pipeline:
     """What `build` returns.
 
     Attributes:
+      steps: the batches by step, a grain MapDataset.
       steps_per_epoch: batches that hold an epoch's draws (the last one rounded up).
       fingerprint: SHA-256 (hex) of everything that decides a number of a batch; not of workers,
         threads, cache and processes.
     """
 
-    examples: grain.MapDataset
-    rows: tuple[int, int]
-    local_batch: int
+    steps: grain.MapDataset
     workers: int
     threads: int
     draws_per_epoch: int
@@ -157,13 +161,9 @@ class Pipeline:
         of the clips replaced or masked. Close it, or use it in a `with` statement."""
         if start_step < 0:
             raise AsjaxError(f"start_step must be 0 or more, got {start_step}")
-        first, count = self.rows
-        batches = self.examples[first::count].batch(
-            self.local_batch, drop_remainder=True, batch_fn=_collate
-        )[start_step:]
         # The buffer counts whole batches: one per thread bounds the memory.
         read = grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=self.threads)
-        dataset = batches.to_iter_dataset(read)
+        dataset = self.steps[start_step:].to_iter_dataset(read)
         if self.workers:
             _parse_flags()
             options = grain.MultiprocessingOptions(
@@ -308,16 +308,44 @@ class _Examples(grain.MapDataset):
         return np.random.Generator(np.random.Philox(key=np.array(key, np.uint64)))
 
 
-def _collate(examples) -> dict:
-    """Examples -> a batch."""
-    return {
-        "wave": np.stack([e["wave"] for e in examples], dtype=np.float32),
-        "length": np.array([e["length"] for e in examples], np.int32),
-        "target": np.stack([e["target"] for e in examples]),
-        "mask": np.array([e["mask"] for e in examples], np.float32),
-        "id": [e["id"] for e in examples],
-        "bad": [pair for e in examples for pair in e["bad"]],
-    }
+class _Steps(grain.MapDataset):
+    """Random access to this process's rows of the batch of each step.
+
+    Waves go into the batch one by one: held apart and stacked, they would need twice the memory
+    and cost a tenth of the decoding's time.
+    """
+
+    def __init__(self, examples, *, batch_size, rows, size, num_classes):
+        super().__init__()
+        self._examples, self._batch_size, self._rows = examples, batch_size, rows
+        self._size, self._num_classes = size, num_classes
+
+    def __len__(self):
+        return len(self._examples) // self._batch_size
+
+    def __repr__(self):
+        return "asjax batches"
+
+    def __getitem__(self, step):
+        if isinstance(step, slice):
+            return self.slice(step)
+        draws = range(step * self._batch_size, (step + 1) * self._batch_size)[self._rows]
+        count = len(draws)
+        batch = {
+            "wave": np.empty((count, self._size), np.float32),
+            "length": np.empty(count, np.int32),
+            "target": np.empty((count, self._num_classes), np.float32),
+            "mask": np.empty(count, np.float32),
+            "id": [],
+            "bad": [],
+        }
+        for row, n in enumerate(draws):
+            example = self._examples[n]
+            for key in ("wave", "length", "target", "mask"):
+                batch[key][row] = example[key]
+            batch["id"].append(example["id"])
+            batch["bad"] += example["bad"]
+        return batch
 
 
 class _Cache:

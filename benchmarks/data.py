@@ -1,0 +1,256 @@
+"""Samplers at AudioSet's size, and decoding against raw soundfile, as Markdown tables.
+
+python benchmarks/data.py [--lists DIR] [--rounds 10] [--only samplers|decode|scale]
+
+`--lists` is a folder with AudioSet's {balanced,unbalanced}_train_segments.csv[.gz]; without it the
+labels are synthetic: as many clips, and as many positives in each class, as the published training
+lists have, but drawn independently. Each sampler is built in a process of its own. Decoding is
+timed in CPU seconds of one thread, the pipeline and soundfile in turn on the same clips.
+"""
+
+import argparse
+import io
+import json
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+COUNTS = Path(__file__).parent.parent / "tests" / "golden" / "audioset_train_counts.json"
+SAMPLERS = [
+    "sequential",
+    "shuffle",
+    "oversample(beta=0.5)",
+    "oversample(beta=1.0)",
+    "expected(beta=0.5)",
+    "weighted(scheme='passt')",
+    "weighted(scheme='passt', replacement=False)",
+    "weighted(scheme='ast')",
+    "class_queue",
+]
+SAMPLER_COLUMNS = [
+    "draw",
+    "draws/epoch",
+    "build s",
+    "kept MiB",
+    "peak MiB",
+    "first draw ms",
+    "draws/s, single",
+    "draws/s, array",
+]
+
+
+# -------------------------------------------------------------------------------------- labels
+
+
+def official_labels(folder: Path):
+    from scipy import sparse
+
+    from asjax.segments import read_segments
+
+    parts = []
+    for split in ("balanced_train", "unbalanced_train"):
+        found = sorted(folder.glob(f"{split}_segments.csv*"))
+        if not found:
+            raise SystemExit(f"--lists {folder} must hold {split}_segments.csv[.gz]")
+        parts.append(read_segments(found[0], "audioset527", progress=False))
+    return sparse.vstack(parts, format="csr"), "AudioSet's official training lists"
+
+
+def synthetic_labels(seed: int = 0):
+    """Exact N and N_k of the published training lists; which clips have a class is random."""
+    from scipy import sparse
+
+    golden = json.loads(COUNTS.read_text())
+    n, counts = golden["clips"], golden["train"]
+    rng = np.random.default_rng(seed)
+    rows = np.concatenate([rng.choice(n, k, replace=False) for k in counts])
+    columns = np.repeat(np.arange(len(counts)), counts)
+    ones = np.ones(len(rows), np.int8)
+    return sparse.csr_matrix((ones, (rows, columns)), (n, len(counts))), (
+        "synthetic: the published training lists' N and N_k, classes independent"
+    )
+
+
+# ------------------------------------------------------------------------------------ samplers
+
+
+def memory_mib(key: str = "VmRSS") -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) / 1024
+    return float("nan")
+
+
+def measure_sampler(labels_file: str, spec: str) -> list[str]:
+    """A table row; runs in a fresh process."""
+    import grain
+    from scipy import sparse
+
+    from asjax.data import draw
+
+    labels = sparse.load_npz(labels_file)
+    draw.build("shuffle", labels[:10], 0)(0)  # imports and caches
+    before = memory_mib()
+    start = time.perf_counter()
+    drawn = draw.build(spec, labels, 0)
+    built = time.perf_counter() - start
+    after = memory_mib()
+    start = time.perf_counter()
+    drawn(0)
+    first = time.perf_counter() - start
+    dataset = grain.MapDataset.range(drawn.draws_per_epoch).map(drawn)
+    anywhere = np.random.default_rng(0).integers(drawn.draws_per_epoch, size=20_000).tolist()
+    [dataset[n] for n in anywhere[:500]]
+    start = time.perf_counter()
+    for n in anywhere:
+        dataset[n]
+    single = len(anywhere) / (time.perf_counter() - start)
+    many = np.arange(min(drawn.draws_per_epoch, 50_000 if spec == "class_queue" else 1_000_000))
+    start = time.perf_counter()
+    drawn(many)
+    vector = len(many) / (time.perf_counter() - start)
+    cells = [f"`{spec}`", f"{drawn.draws_per_epoch:,}", f"{built:.2f}", f"{after - before:.0f}"]
+    peak = memory_mib("VmHWM") - before
+    return [*cells, f"{peak:.0f}", f"{first * 1e3:.1f}", f"{single:,.0f}", f"{vector:,.0f}"]
+
+
+def samplers(lists):
+    from scipy import sparse
+
+    labels, which = official_labels(Path(lists)) if lists else synthetic_labels()
+    print(f"\n## Samplers, N = {labels.shape[0]:,} clips, {labels.nnz:,} positives ({which})\n")
+    table(SAMPLER_COLUMNS)
+    with tempfile.TemporaryDirectory() as folder:
+        file = os.path.join(folder, "labels.npz")
+        sparse.save_npz(file, labels, compressed=False)
+        for spec in SAMPLERS:
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(1, mp_context=context) as pool:
+                row(pool.submit(measure_sampler, file, spec).result())
+
+
+# -------------------------------------------------------------------------------------- decode
+
+
+def esc10():
+    from asjax import labels
+    from asjax.data import sources
+
+    return sources.build("esc10", labels.get("audioset527"))
+
+
+def build(source, sample_rate, **kwargs):
+    from asjax.data import pipeline
+
+    return pipeline.build(
+        source,
+        batch_size=32,
+        sample_rate=sample_rate,
+        clip_s=5.0,
+        num_classes=527,
+        cache=False,
+        **kwargs,
+    )
+
+
+def decode(rounds: int):
+    """Whole batches in this thread against soundfile.read of the same clips' bytes, in turn."""
+    import soundfile
+
+    from asjax.data import audio, draw
+
+    source = esc10()
+    own = audio.info(source[0]["audio"]).rate
+    clips = [source[i]["audio"] for i in range(len(source))]
+    order = draw.build("shuffle", source.labels, 0)
+    rates = [own, 16000, 44100]
+    pipes = {rate: build(source, rate, threads=0).iterate() for rate in rates}
+    ratios, raw_rates = {rate: [] for rate in rates}, []
+
+    def raw(number):
+        start = time.thread_time()
+        for j in range(32):
+            soundfile.read(io.BytesIO(clips[order(number * 32 + j)]), dtype="float32")
+        return time.thread_time() - start
+
+    def ours(rate):
+        start = time.thread_time()
+        next(pipes[rate])
+        return time.thread_time() - start
+
+    for number in range(rounds + 1):
+        for rate in rates:
+            if number % 2:  # each goes first every other time
+                theirs, own_time = raw(number), ours(rate)
+            else:
+                own_time, theirs = ours(rate), raw(number)
+            if number:  # the first round warms up
+                ratios[rate].append(theirs / own_time)
+                raw_rates.append(32 / theirs)
+    print(f"\n## Decoding, {len(source)} embedded clips of 5 s at {own} Hz, one thread, no cache\n")
+    print(f"soundfile.read alone: {statistics.median(raw_rates):.0f} clips per CPU second.\n")
+    table(["pipeline to", "clips/CPU s : soundfile's", "lowest", "highest"])
+    for rate in rates:
+        pipes[rate].close()
+        found = ratios[rate]
+        name = f"{rate} Hz" + (" (no resampling)" if rate == own else "")
+        row([name, f"{statistics.median(found):.2f}", f"{min(found):.2f}", f"{max(found):.2f}"])
+
+
+def scale(rounds: int):
+    """Wall-clock clips per second; settings take turns, so that a busy machine is shared fairly."""
+    source = esc10()
+    settings = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 1), (2, 2)]
+    open_now = {(w, t): build(source, 32000, workers=w, threads=t) for w, t in settings}
+    rates = {setting: [] for setting in settings}
+    for turn in range(2):
+        for setting in settings:
+            with open_now[setting].iterate(turn * 100) as batches:
+                for _ in range(5):  # start-up and what was ready ahead
+                    next(batches)
+                start = time.perf_counter()
+                for _ in range(rounds * 2):
+                    next(batches)
+                rates[setting].append(rounds * 64 / (time.perf_counter() - start))
+    base = max(rates[0, 0])
+    load = os.getloadavg()[0]
+    print(f"\n## Scaling, {os.cpu_count()} cores, load average {load:.1f}, 32 kHz, no cache\n")
+    table(["workers", "threads each", "clips/s", "ratio to this process alone"])
+    for (workers, threads), found in rates.items():
+        row([workers, threads, f"{max(found):.0f}", f"{max(found) / base:.2f}"])
+
+
+# --------------------------------------------------------------------------------------- output
+
+
+def table(header):
+    row(header)
+    row(["---"] * len(header))
+
+
+def row(cells):
+    print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--lists", help="folder with AudioSet's training segment lists")
+    parser.add_argument("--rounds", type=int, default=10, help="batches of 32 per measurement")
+    parser.add_argument("--only", choices=["samplers", "decode", "scale"])
+    args = parser.parse_args()
+    if args.only in (None, "samplers"):
+        samplers(args.lists)
+    if args.only in (None, "decode"):
+        decode(args.rounds)
+    if args.only in (None, "scale"):
+        scale(args.rounds)
+
+
+if __name__ == "__main__":
+    main()
