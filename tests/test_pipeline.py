@@ -5,10 +5,12 @@ import io
 import itertools
 import multiprocessing
 import os
+import pathlib
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -367,3 +369,33 @@ def test_a_program_with_workers_ends_silently_even_if_it_forgets_to_close(tmp_pa
     )
     assert run.stdout == "24\n"
     assert run.stderr == ""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks processes up in /proc")
+def test_workers_end_when_the_program_is_killed(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        textwrap.dedent(
+            """
+            import multiprocessing, os, signal
+            from test_pipeline import build, memory
+
+            if __name__ == "__main__":
+                batches = build(memory(), workers=1).iterate()
+                next(batches)
+                print(multiprocessing.active_children()[0].pid, flush=True)
+                os.kill(os.getpid(), signal.SIGKILL)
+            """
+        )
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    options = {"env": env, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    run = subprocess.run([sys.executable, program], timeout=120, **options)
+    assert run.returncode == -signal.SIGKILL
+    status = pathlib.Path(f"/proc/{int(run.stdout)}/status")
+    for _ in range(100):
+        if not status.exists() or "State:\tZ" in status.read_text():
+            return
+        time.sleep(0.1)
+    os.kill(int(run.stdout), signal.SIGKILL)
+    pytest.fail("the worker lived on")

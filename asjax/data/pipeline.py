@@ -7,6 +7,8 @@ a run resumes from its step. Process p of P yields the rows p, p + P, p + 2P, ..
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import sys
 import threading
 import weakref
@@ -64,57 +66,41 @@ def build(
     """
     size = round(clip_s * sample_rate)
     _check_counts(batch_size, size, workers, threads, process_index, process_count)
-    if not 0 <= max_bad <= 1:
-        raise AsjaxError(f"max_bad must be 0 to 1 (a share of the clips), got {max_bad!r}")
     draw = draw or ("shuffle" if train else "sequential")
-    if not train and draw != "sequential":
-        raise AsjaxError(f"draw must be 'sequential' in evaluation, got {draw!r}")
-    if not len(source):
-        raise AsjaxError("the data source must have at least one clip, got none; check its splits")
+    _check_values(source, draw, train, max_bad)
     order = draws.build(draw, source.labels, seed)
-    budget = (CACHE_BYTES if cache is True else int(cache)) // max(1, workers)
+    chained = [host_ops.crop(size, train), *host_ops.chain(ops), host_ops.multihot(num_classes)]
+    budget = CACHE_BYTES if cache is True else int(cache)
     examples = _Examples(
         source,
         order,
         seed=order.seed,
         decode=host_ops.decode(sample_rate, clip_s, train),
-        ops=[
-            host_ops.crop(size, train),
-            *host_ops.chain(ops),
-            host_ops.multihot(num_classes),
-        ],
+        ops=chained,
         blank={"wave": np.zeros(size, np.float32), "length": 0},
         pad_to=0 if train else -(-len(source) // batch_size) * batch_size,
-        cache=_Cache(budget),
+        cache=_Cache(budget // max(1, workers)),
     )
-    identity = {
-        "version": _VERSION,
-        "source": source.hash,
-        "draw": draw,
-        "ops": ops,
-        "batch_size": batch_size,
-        "sample_rate": sample_rate,
-        "size": size,
-        "num_classes": num_classes,
-        "train": train,
-        **({"seed": seed} if train else {}),
-    }
-    steps = _Steps(
-        examples,
-        batch_size=batch_size,
-        rows=slice(process_index, None, process_count),
-        size=size,
-        num_classes=num_classes,
-    )
+    rows = slice(process_index, None, process_count)
+    identity = [_VERSION, source.hash, draw, ops, batch_size, sample_rate, size, num_classes, train]
     return Pipeline(
-        steps=steps,
+        steps=_Steps(examples, batch_size, rows, size, num_classes),
         workers=workers,
         threads=threads,
         draws_per_epoch=order.draws_per_epoch,
         steps_per_epoch=-(-order.draws_per_epoch // batch_size),
-        fingerprint=config.fingerprint(identity),
+        fingerprint=config.fingerprint([*identity, seed if train else 0]),
         max_bad=None if train else max_bad * len(source) / process_count,
     )
+
+
+def _check_values(source, draw, train, max_bad):
+    if not 0 <= max_bad <= 1:
+        raise AsjaxError(f"max_bad must be 0 to 1 (a share of the clips), got {max_bad!r}")
+    if not train and draw != "sequential":
+        raise AsjaxError(f"draw must be 'sequential' in evaluation, got {draw!r}")
+    if not len(source):
+        raise AsjaxError("the data source must have at least one clip, got none; check its splits")
 
 
 def _check_counts(batch_size, size, workers, threads, process_index, process_count):
@@ -169,7 +155,7 @@ class Pipeline:
             options = grain.MultiprocessingOptions(
                 num_workers=self.workers, per_worker_buffer_size=1
             )
-            dataset = dataset.mp_prefetch(options)
+            dataset = dataset.mp_prefetch(options, _die_with_parent)
         return Batches(dataset, self.max_bad, self.workers)
 
 
@@ -179,6 +165,17 @@ def _parse_flags():
 
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
+
+
+def _die_with_parent(worker: int, workers: int):
+    """Ends this worker when the program is killed: it would wait for a taker for ever."""
+    parent = multiprocessing.parent_process()
+
+    def watch():
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="asjax-parent", daemon=True).start()
 
 
 class Batches:
@@ -315,7 +312,7 @@ class _Steps(grain.MapDataset):
     and cost a tenth of the decoding's time.
     """
 
-    def __init__(self, examples, *, batch_size, rows, size, num_classes):
+    def __init__(self, examples, batch_size, rows, size, num_classes):
         super().__init__()
         self._examples, self._batch_size, self._rows = examples, batch_size, rows
         self._size, self._num_classes = size, num_classes
