@@ -185,3 +185,33 @@ def test_drop_path_drops_whole_clips_and_keeps_the_expectation():
     assert set(np.unique(per_clip.round(5))) == {0.0, np.float32(1.33333)}
     assert abs(per_clip[:, 0].mean() - 1) < 0.05
     np.testing.assert_array_equal(layers.DropPath(0.25).apply({}, x, False), x)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_depthwise_by_shifts_equals_the_convolution_with_its_gradients(dtype):
+    rng = np.random.default_rng(4)
+    x = jnp.asarray(rng.normal(size=(2, 9, 8, 3)), dtype)
+    kernel = jnp.asarray(rng.normal(size=(7, 7, 1, 3)), dtype)
+    g = jnp.asarray(rng.normal(size=x.shape), dtype)
+    results = []
+    for function in (layers.depthwise_shifts, layers.depthwise_conv):
+        # the oracle runs in float32 on the same (rounded) numbers
+        cast = (lambda a: a) if function is layers.depthwise_shifts else (lambda a: a.astype("f4"))
+        y, pull = jax.vjp(function, cast(x), cast(kernel))
+        results.append((y, *pull(cast(g))))
+    assert {r.dtype for r in results[0]} == {jnp.dtype(dtype)}
+    for ours, theirs in zip(*results, strict=True):
+        bound = 2e-6 if dtype == "float32" else 8e-3
+        assert np.abs(ours.astype("f4") - theirs).max() <= bound * np.abs(theirs).max()
+
+
+def test_depthwise_on_a_sharded_batch_moves_no_activations():
+    """Only the kernel's gradient may cross devices: no gather of the batch in the program."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",))
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    x = jax.device_put(np.ones((4, 6, 5, 2), np.float32), rows)
+    kernel = np.ones((7, 7, 1, 2), np.float32)
+    loss = jax.jit(jax.grad(lambda k, x: (layers.depthwise_shifts(x, k) ** 2).sum(), (0, 1)))
+    text = loss.lower(kernel, x).compile().as_text()
+    assert "all-reduce" in text
+    assert not any(word in text for word in ("all-gather", "all-to-all", "collective-permute"))

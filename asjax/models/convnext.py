@@ -70,15 +70,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool):
         width = x.shape[-1]
-        y = nn.Conv(
-            width,
-            (7, 7),
-            padding=3,
-            feature_group_count=width,
-            dtype=self.dtype,
-            kernel_init=_normal,
-            name="dwconv",
-        )(x)
+        y = layers.DepthwiseConv(7, self.dtype, _normal, name="dwconv")(x)
         y = layers.layer_norm("norm", self.dtype)(y)
         y = nn.Dense(4 * width, dtype=self.dtype, kernel_init=_normal, name="pwconv1")(y)
         y = nn.gelu(y, approximate=False)

@@ -1,0 +1,260 @@
+"""Step times of CNN6 and ConvNeXt-femto, here and in PyTorch, alternating in one run on the CPU.
+
+    python benchmarks/train_step.py [--batch 8] [--rounds 5] [--threads 2] [--models cnn6,femto]
+
+Each side is a process of its own that stays alive; they take turns, one step at a time, so that a
+change in the machine's load hits both. jax runs one virtual device per thread, the batch sharded
+over the mesh axis "data". Forward is evaluation mode; a training step is forward in training mode,
+BCE, backward and Adam. Input is the published size, 1001 frames of 64 or 224 mel bins.
+Prints a Markdown table of medians (ms) and the ratio jax / torch (below 1: jax is faster).
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+FRAMES, CLASSES = 1001, 527
+MODELS = {"cnn6": ("cnn", "cnn6", 64), "femto": ("convnext", "femto", 224)}
+
+
+def inputs(name: str, batch: int):
+    """(feats [B, T, F] float32, targets [B, 527] float32), the same on both sides."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    feats = rng.normal(-30, 10, (batch, FRAMES, MODELS[name][2])).astype(np.float32)
+    return feats, (rng.random((batch, CLASSES)) < 0.005).astype(np.float32)
+
+
+# ------------------------------------------------------------------------------------- jax side
+
+
+def jax_steps(name: str, batch: int, threads: int):
+    """{"forward": f, "train": f}, each f() running one step to its end."""
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", threads)
+    import numpy as np
+    import optax
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+    from asjax import models
+
+    family, variant, _ = MODELS[name]
+    module = models.build(family, variant=variant)
+    mesh = Mesh(np.array(jax.devices()), ("data",))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    rows = NamedSharding(mesh, PartitionSpec("data"))
+    feats, targets = (jax.device_put(x, rows) for x in inputs(name, batch))
+    init = jax.jit(module.init, out_shardings=everywhere)
+    variables = init(jax.random.key(0), feats[:1])
+    tx = optax.adam(1e-3)
+
+    @jax.jit
+    def forward(variables, feats):
+        return module.apply(variables, feats, train=False)["logits"]
+
+    def step(state, feats, targets):
+        variables, opt, rng = state
+        rng, dropout = jax.random.split(rng)
+
+        def loss(params):
+            out, stats = module.apply(
+                {**variables, "params": params},
+                feats,
+                train=True,
+                rngs={"dropout": dropout},
+                mutable=["batch_stats"],
+            )
+            return optax.sigmoid_binary_cross_entropy(out["logits"], targets).mean(), stats
+
+        (value, stats), grads = jax.value_and_grad(loss, has_aux=True)(variables["params"])
+        updates, opt = tx.update(grads, opt, variables["params"])
+        params = optax.apply_updates(variables["params"], updates)
+        return ({"params": params, **stats}, opt, rng), value
+
+    step = jax.jit(step, donate_argnums=0, out_shardings=(everywhere, everywhere))
+    # the training state is donated: give it buffers of its own
+    mine = jax.tree.map(lambda x: x.copy(), variables)
+    holder = [jax.device_put((mine, tx.init(mine["params"]), jax.random.key(1)), everywhere)]
+
+    def train():
+        holder[0], value = step(holder[0], feats, targets)
+        value.block_until_ready()
+
+    return {"forward": lambda: forward(variables, feats).block_until_ready(), "train": train}
+
+
+# ----------------------------------------------------------------------------------- torch side
+
+
+def _torch_cnn6(torch):
+    nn, f = torch.nn, torch.nn.functional
+
+    class Cnn6(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bn0 = nn.BatchNorm2d(64)
+            self.convs, self.norms = nn.ModuleList(), nn.ModuleList()
+            for width_in, width in ((1, 64), (64, 128), (128, 256), (256, 512)):
+                self.convs.append(nn.Conv2d(width_in, width, 5, padding=2, bias=False))
+                self.norms.append(nn.BatchNorm2d(width))
+            self.fc1, self.head = nn.Linear(512, 512), nn.Linear(512, CLASSES)
+
+        def forward(self, feats):
+            x = self.bn0(feats[:, None].transpose(1, 3)).transpose(1, 3)
+            for conv, norm in zip(self.convs, self.norms, strict=True):
+                x = f.avg_pool2d(f.relu(norm(conv(x))), 2)
+                x = f.dropout(x, 0.2, self.training)
+            x = x.mean(3)
+            x = f.dropout(x.amax(2) + x.mean(2), 0.5, self.training)
+            return self.head(f.relu(self.fc1(x)))
+
+    return Cnn6()
+
+
+def _torch_femto(torch):
+    nn = torch.nn
+    depths, dims = (2, 2, 6, 2), (48, 96, 192, 384)
+
+    class ChannelNorm(nn.LayerNorm):
+        def forward(self, x):
+            return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    class Block(nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.dwconv = nn.Conv2d(width, width, 7, padding=3, groups=width)
+            self.norm = nn.LayerNorm(width, eps=1e-6)
+            self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+            self.gamma = nn.Parameter(1e-6 * torch.ones(width))
+
+        def forward(self, x):
+            y = self.norm(self.dwconv(x).permute(0, 2, 3, 1))
+            y = self.gamma * self.down(nn.functional.gelu(self.up(y)))
+            return x + y.permute(0, 3, 1, 2)
+
+    class Femto(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bn0 = nn.BatchNorm2d(224)
+            body = [nn.Conv2d(1, dims[0], 4, 4, (4, 0)), ChannelNorm(dims[0], eps=1e-6)]
+            for stage, (depth, width) in enumerate(zip(depths, dims, strict=True)):
+                if stage:
+                    before = dims[stage - 1]
+                    body += [ChannelNorm(before, eps=1e-6), nn.Conv2d(before, width, 2, 2)]
+                body += [Block(width) for _ in range(depth)]
+            self.body = nn.Sequential(*body)
+            self.norm = nn.LayerNorm(dims[-1], eps=1e-6)
+            self.head = nn.Linear(dims[-1], CLASSES)
+
+        def forward(self, feats):
+            x = self.bn0(feats[:, None].transpose(1, 3)).transpose(1, 3)
+            x = self.body(x).mean(3)
+            return self.head(self.norm(x.amax(2) + x.mean(2)))
+
+    return Femto()
+
+
+def torch_steps(name: str, batch: int, threads: int, channels_last: bool):
+    """As `jax_steps`, for the same architecture in PyTorch."""
+    try:
+        import torch
+    except ImportError:
+        raise SystemExit("this comparison needs PyTorch: pip install torch") from None
+
+    torch.set_num_threads(threads)
+    module = {"cnn6": _torch_cnn6, "femto": _torch_femto}[name](torch)
+    if channels_last:
+        module = module.to(memory_format=torch.channels_last)
+    feats, targets = map(torch.from_numpy, inputs(name, batch))
+    adam = torch.optim.Adam(module.parameters(), 1e-3)
+    bce = torch.nn.BCEWithLogitsLoss()
+
+    def forward():
+        module.eval()
+        with torch.inference_mode():
+            module(feats)
+
+    def train():
+        module.train()
+        adam.zero_grad(set_to_none=True)
+        bce(module(feats), targets).backward()
+        adam.step()
+
+    return {"forward": forward, "train": train}
+
+
+# ---------------------------------------------------------------------------------- the referee
+
+
+def serve(side: str, name: str, batch: int, threads: int):
+    """Child process: run the step named on each input line, answer with its milliseconds."""
+    if side == "jax":
+        steps = jax_steps(name, batch, threads)
+    else:
+        steps = torch_steps(name, batch, threads, side == "torch channels_last")
+    for line in sys.stdin:
+        start = time.perf_counter()
+        steps[line.strip()]()
+        print(f"{1e3 * (time.perf_counter() - start):.3f}", flush=True)
+
+
+def race(name: str, sides: list[str], batch: int, rounds: int, threads: int) -> dict:
+    """{(side, phase): median ms}; the sides take turns after one unmeasured step each."""
+    command = [sys.executable, str(Path(__file__).resolve()), "--serve"]
+    options = ["--batch", str(batch), "--threads", str(threads), "--models", name]
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    children = {s: subprocess.Popen([*command, s, *options], **pipes) for s in sides}
+    times: dict = {}
+    try:
+        for phase in ("forward", "train"):
+            for turn in range(-1, rounds):
+                for side, child in children.items():
+                    child.stdin.write(f"{phase}\n")
+                    child.stdin.flush()
+                    line = child.stdout.readline()
+                    if not line:
+                        raise SystemExit(f"the {side} process of {name} ended early: see above")
+                    if turn >= 0:
+                        times.setdefault((side, phase), []).append(float(line))
+    finally:
+        for child in children.values():
+            child.stdin.close()
+            child.wait()
+    return {key: statistics.median(values) for key, values in times.items()}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--models", default="cnn6,femto")
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.serve:
+        return serve(args.serve, args.models, args.batch, args.threads)
+    sides = ["jax", "torch", "torch channels_last"]
+    print(f"batch {args.batch}, {FRAMES} frames, {args.threads} threads, median of {args.rounds}\n")
+    print("| model | phase | jax ms | torch ms | torch channels_last ms | ratio | ratio to best |")
+    print("|---|---|---|---|---|---|---|")
+    for name in args.models.split(","):
+        found = race(name, sides, args.batch, args.rounds, args.threads)
+        for phase in ("forward", "train"):
+            ours, torch, last = (found[side, phase] for side in sides)
+            print(
+                f"| {name} | {phase} | {ours:.0f} | {torch:.0f} | {last:.0f} | "
+                f"{ours / torch:.2f} | {ours / min(torch, last):.2f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
