@@ -215,3 +215,12 @@ def test_depthwise_on_a_sharded_batch_moves_no_activations():
     text = loss.lower(kernel, x).compile().as_text()
     assert "all-reduce" in text
     assert not any(word in text for word in ("all-gather", "all-to-all", "collective-permute"))
+
+
+def test_depthwise_is_one_convolution_away_from_the_cpu():
+    module = layers.DepthwiseConv(7)
+    x = jax.ShapeDtypeStruct((2, 9, 8, 3), jnp.float32)
+    call = jax.jit(lambda x: module.init_with_output(jax.random.key(0), x)[0])
+    texts = {p: call.trace(x).lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "cuda")}
+    assert texts["cuda"].count("stablehlo.convolution") == 1
+    assert "stablehlo.convolution" not in texts["cpu"]
