@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from asjax import models
 from asjax.config import AsjaxError
-from asjax.models import layers
+from asjax.models import kernels, layers
 
 ALL = [(r["family"], r["variant"]) for r in models.list_models()]
 
@@ -194,9 +195,9 @@ def test_depthwise_by_shifts_equals_the_convolution_with_its_gradients(dtype):
     kernel = jnp.asarray(rng.normal(size=(7, 7, 1, 3)), dtype)
     g = jnp.asarray(rng.normal(size=x.shape), dtype)
     results = []
-    for function in (layers.depthwise_shifts, layers.depthwise_conv):
+    for function in (kernels.depthwise_shifts, kernels.depthwise_conv):
         # the oracle runs in float32 on the same (rounded) numbers
-        cast = (lambda a: a) if function is layers.depthwise_shifts else (lambda a: a.astype("f4"))
+        cast = (lambda a: a) if function is kernels.depthwise_shifts else (lambda a: a.astype("f4"))
         y, pull = jax.vjp(function, cast(x), cast(kernel))
         results.append((y, *pull(cast(g))))
     assert {r.dtype for r in results[0]} == {jnp.dtype(dtype)}
@@ -211,7 +212,7 @@ def test_depthwise_on_a_sharded_batch_moves_no_activations():
     rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     x = jax.device_put(np.ones((4, 6, 5, 2), np.float32), rows)
     kernel = np.ones((7, 7, 1, 2), np.float32)
-    loss = jax.jit(jax.grad(lambda k, x: (layers.depthwise_shifts(x, k) ** 2).sum(), (0, 1)))
+    loss = jax.jit(jax.grad(lambda k, x: (kernels.depthwise_shifts(x, k) ** 2).sum(), (0, 1)))
     text = loss.lower(kernel, x).compile().as_text()
     assert "all-reduce" in text
     assert not any(word in text for word in ("all-gather", "all-to-all", "collective-permute"))
@@ -224,3 +225,14 @@ def test_depthwise_is_one_convolution_away_from_the_cpu():
     texts = {p: call.trace(x).lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "cuda")}
     assert texts["cuda"].count("stablehlo.convolution") == 1
     assert "stablehlo.convolution" not in texts["cpu"]
+
+
+@pytest.mark.parametrize("frames", [1, 6, 7])
+def test_gelu_equals_the_normal_distribution_in_value_and_slope(frames):
+    x = np.random.default_rng(5).normal(0, 3, (2, frames, 5))
+    x[0, 0, :3] = -9, 0, 9
+    value = x * norm.cdf(x)
+    slope = norm.cdf(x) + x * norm.pdf(x)
+    y, pull = jax.vjp(layers.gelu, jnp.float32(x))
+    np.testing.assert_allclose(y, value, rtol=2e-5, atol=1e-7)
+    np.testing.assert_allclose(pull(jnp.ones_like(y))[0], slope, rtol=2e-5, atol=1e-6)

@@ -98,6 +98,7 @@ class Cnn(nn.Module):
     n_mels: int = 64
     block_dropout: float = 0.2
     head_dropout: float = 0.5
+    head_bias: float = 0.0  # initial; log(p / (1 - p)) starts every class at probability p
     dtype: str = "float32"
 
     @property
@@ -120,7 +121,8 @@ class Cnn(nn.Module):
         frames = x.mean(2).astype(jnp.float32)  # [B, T', C]
         x = self._drop(self.head_dropout, layers.max_mean(frames), train)
         x = nn.relu(nn.Dense(self.width, kernel_init=_xavier, name="fc1")(x))
-        logits = nn.Dense(self.num_classes, kernel_init=_xavier, name="head")(x)
+        start = nn.initializers.constant(self.head_bias)
+        logits = nn.Dense(self.num_classes, kernel_init=_xavier, bias_init=start, name="head")(x)
         embedding = self._drop(self.head_dropout, x, train)
         return {"logits": logits, "embedding": embedding, "frame_embedding": frames}
 

@@ -73,7 +73,7 @@ class Block(nn.Module):
         y = layers.DepthwiseConv(7, self.dtype, _normal, name="dwconv")(x)
         y = layers.layer_norm("norm", self.dtype)(y)
         y = nn.Dense(4 * width, dtype=self.dtype, kernel_init=_normal, name="pwconv1")(y)
-        y = nn.gelu(y, approximate=False)
+        y = layers.gelu(y)
         y = nn.Dense(width, dtype=self.dtype, kernel_init=_normal, name="pwconv2")(y)
         gamma = self.param("gamma", nn.initializers.constant(self.layer_scale), (width,))
         y = layers.expand(gamma.astype(self.dtype), 4) * y
@@ -137,6 +137,7 @@ class ConvNeXt(nn.Module):
     stem: str = "252x56"
     drop_path_rate: float = 0.0
     layer_scale: float = 1e-6
+    head_bias: float = 0.0  # initial; log(p / (1 - p)) starts every class at probability p
     dtype: str = "float32"
 
     @property
@@ -178,5 +179,6 @@ class ConvNeXt(nn.Module):
                 x = Block(rate, self.layer_scale, self.dtype, name=name)(x, train)
         frames = x.astype(jnp.float32).mean(2)  # [B, T', D]
         x = layers.layer_norm("norm", "float32")(layers.max_mean(frames))
-        logits = nn.Dense(self.num_classes, kernel_init=_normal, name="head")(x)
+        start = nn.initializers.constant(self.head_bias)
+        logits = nn.Dense(self.num_classes, kernel_init=_normal, bias_init=start, name="head")(x)
         return {"logits": logits, "embedding": x, "frame_embedding": frames}

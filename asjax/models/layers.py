@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from asjax.config import AsjaxError, unknown
+from asjax.models import kernels
 
 Array = jax.Array
 
@@ -161,10 +162,8 @@ class PatchConv(nn.Module):
 class DepthwiseConv(nn.Module):
     """Odd square depthwise convolution with bias, stride 1, zero padding: [B, T, F, C] -> same.
 
-    The kernel is stored as nn.Conv stores it, [k, k, 1, C]. On the CPU XLA's own depthwise
-    convolution is slow (jax 0.10.2, one core, 4 x 252 x 56 x 48: 191 ms forward and 620 ms
-    backward, against 10 and 50 here), so there it is a sum of shifted slices; elsewhere it is the
-    library's.
+    The kernel is stored as nn.Conv stores it, [k, k, 1, C]. On the CPU it is a sum of shifted
+    slices, elsewhere the library's convolution (models/kernels.py says why).
     """
 
     size: int = 7
@@ -177,68 +176,15 @@ class DepthwiseConv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, (self.size, self.size, 1, width))
         bias = self.param("bias", nn.initializers.zeros, (width,))
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        y = jax.lax.platform_dependent(x, kernel, cpu=depthwise_shifts, default=depthwise_conv)
+        y = jax.lax.platform_dependent(
+            x, kernel, cpu=kernels.depthwise_shifts, default=kernels.depthwise_conv
+        )
         return y + expand(bias.astype(self.dtype), 4)
 
 
-def depthwise_conv(x: Array, kernel: Array) -> Array:
-    """[B, T, F, C] * [k, k, 1, C] by the library, same size out."""
-    dims, pad, width = ("NHWC", "HWIO", "NHWC"), kernel.shape[0] // 2, x.shape[-1]
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        (1, 1),
-        ((pad, pad), (pad, pad)),
-        dimension_numbers=dims,
-        feature_group_count=width,
-    )
-
-
-@jax.custom_vjp
-def depthwise_shifts(x: Array, kernel: Array) -> Array:
-    """`depthwise_conv` as k * k shifted multiply-adds in float32, one fused loop on the CPU."""
-    size = kernel.shape[0]
-    t, f = x.shape[1:3]
-    padded = _pad_grid(x, size // 2)
-    y = 0.0
-    for i in range(size):
-        for j in range(size):
-            tap = expand(kernel[i, j].astype(jnp.float32), 4)
-            y = y + padded[:, i : i + t, j : j + f].astype(jnp.float32) * tap
-    return y.astype(x.dtype)
-
-
-def _depthwise_forward(x, kernel):
-    return depthwise_shifts(x, kernel), (x, kernel)
-
-
-def _depthwise_backward(saved, g):
-    """dx is the convolution with the turned kernel; dk adds up one row of frames at a time.
-
-    Row by row because XLA reduces a shifted product one number after the other; the sum over the
-    batch comes last, so that a batch sharded over devices stays where it is.
-    """
-    x, kernel = saved
-    size = kernel.shape[0]
-    b, t, f, c = x.shape
-    padded = _pad_grid(x, size // 2)
-
-    def add_row(sums, row):
-        window = jax.lax.dynamic_slice_in_dim(padded, row, size, 1).astype(jnp.float32)
-        g_row = jax.lax.dynamic_slice_in_dim(g, row, 1, 1).astype(jnp.float32)
-        return tuple(s + window[:, :, j : j + f] * g_row for j, s in enumerate(sums)), None
-
-    zeros = tuple(jnp.zeros((b, size, f, c), jnp.float32) for _ in range(size))
-    sums, _ = jax.lax.scan(add_row, zeros, jnp.arange(t))
-    dk = jnp.stack([s.sum((0, 2)) for s in sums], 1)[:, :, None]
-    return depthwise_shifts(g, kernel[::-1, ::-1]), dk.astype(kernel.dtype)
-
-
-depthwise_shifts.defvjp(_depthwise_forward, _depthwise_backward)
-
-
-def _pad_grid(x, pad):
-    return jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+def gelu(x: Array) -> Array:
+    """The exact (erf) GELU, as torch's default."""
+    return jax.lax.platform_dependent(x, cpu=kernels.gelu_apart, default=kernels.gelu)
 
 
 def avg_pool(x: Array, pool: tuple[int, int]) -> Array:
