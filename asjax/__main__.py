@@ -22,7 +22,7 @@ VERBS = {
         "asjax eval --model=runs/quickstart/model --data \"esc10(splits=['fold5'])\"",
     ),
     "tag": (
-        "asjax.predict",
+        "asjax.tag",
         "name the sounds in audio files",
         "asjax tag dog.wav recordings/ --model=runs/quickstart/model --top 5",
     ),

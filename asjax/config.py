@@ -17,12 +17,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-_MODULES = {
-    "frontend": "asjax.frontends",
-    "augment": "asjax.augment",
-    "objective": "asjax.objectives",
-    "optim": "asjax.optim",
-}
+# kind -> (module, a keyword that all its functions of that kind take, and no helper does)
+_MODULES = {"objective": ("asjax.objectives", "model"), "optim": ("asjax.optim", "total_steps")}
 
 
 class AsjaxError(ValueError):
@@ -152,20 +148,17 @@ def build(kind: str, spec, **extra):
     if kind == "frontend":
         return import_module("asjax.frontends").build(name, **fields, **extra)
     if kind not in _MODULES:
-        raise unknown("kind", kind, [*_MODULES, "model"])
-    module = import_module(_MODULES[kind])
-    made = {n: f for n, f in vars(module).items() if _is_own_function(f, module)}
+        raise unknown("kind", kind, [*_MODULES, "augment", "frontend", "model"])
+    path, mark = _MODULES[kind]
+    public = {n: f for n, f in vars(import_module(path)).items() if not n.startswith("_")}
+    made = {
+        n: f
+        for n, f in public.items()
+        if inspect.isfunction(f) and mark in inspect.signature(f).parameters
+    }
     if name not in made:
         raise unknown(kind, name, made)
     return call(made[name], f"{kind} {name}", **fields, **extra)
-
-
-def _is_own_function(thing, module) -> bool:
-    return (
-        inspect.isfunction(thing)
-        and thing.__module__ == module.__name__
-        and not thing.__name__.startswith("_")
-    )
 
 
 def call(function, label: str, /, *args, **fields):

@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 
 from asjax.config import AsjaxError, unknown
-from asjax.tag import add_arguments, main  # noqa: F401  the verb, whose text forms are its own file
 
 REDUCE = ("mean", "max")
 HOW_TO_GET_A_MODEL = (

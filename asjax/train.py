@@ -200,14 +200,20 @@ def main(args) -> int:
                     metrics = evaluate.trace(*predict(step.weights(state))[1:])
                     writer.write_scalars(done, {f"eval/{k}": v for k, v in metrics.items()})
                     progress.note(**metrics)
+                saved = True
                 if evaluating or asked or done % cfg.log.save_steps == 0:
-                    checkpoints.save(done, state, metrics=metrics, meta={"data": data_id})
+                    saved = checkpoints.save(done, state, metrics=metrics, meta={"data": data_id})
                 if asked and done < cfg.total_steps:
                     stopped = True
                     break
         checkpoints.wait()
         if stopped:
             writer.close()
+            if not saved:
+                raise config.AsjaxError(
+                    f"stopped at step {done}, which could not be saved: {checkpoints.last_error}; "
+                    f"the last sound step is {checkpoints.latest_step()}"
+                )
             say(f"stopped at step {done}, everything saved; run the same command to go on")
             return EXIT_STOPPED
 

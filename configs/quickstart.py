@@ -11,10 +11,16 @@ Result: configs/README.md.
 from asjax import config
 
 MODELS = {
-    "mini": dict(name="cnn", variant="mini"),
+    "mini": dict(name="cnn", variant="mini", block_dropout=0.0, head_dropout=0.0, head_bias=-5.0),
     "cnn6": dict(name="cnn", variant="cnn6"),
     "convnext_mini": dict(
-        name="convnext", variant="atto", dims=(16, 32, 64, 128), depths=(1, 1, 3, 1), n_mels=64
+        name="convnext",
+        variant="atto",
+        dims=(16, 32, 64, 128),
+        depths=(1, 1, 3, 1),
+        n_mels=64,
+        layer_scale=0.1,
+        head_bias=-5.0,
     ),
 }
 
@@ -46,20 +52,20 @@ def get_config(arg=None):
     c.augment = dict(
         wave="roll(fraction=1.0)",
         feats="",
-        normed="specaug(time_width=24, freq_width=6) | mixup(alpha=0.5, style='plain')",
+        normed="specaug(time_width=16, freq_width=4) | mixup(alpha=0.3, style='plain')",
     )
     c.model = MODELS[arg.model]
     c.objective = dict(name="tagging", label_smoothing=0.0)
     c.optim = dict(
         name="adamw",
-        lr=3e-3,
+        lr=5e-3,
         weight_decay=1e-3,
         schedule=f"cosine(warmup_steps={c.total_steps // 10})",
         clip_norm=1.0,
     )
     c.average = dict(name="ema", decay=0.99)
-    c.eval = dict(every_steps=50, batch_size=16, bootstrap=1000, mappings=["esc10"])
-    c.log = dict(every_steps=10, save_steps=100)
+    c.eval = dict(every_steps=20, batch_size=16, bootstrap=1000, mappings=["esc10"])
+    c.log = dict(every_steps=10, save_steps=50)
     c.mesh = dict(data=-1, fsdp=1)
     c.init_from = ""
     return c

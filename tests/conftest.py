@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("NPROC", "16")  # see asjax.sharding: fewer threads may deadlock
 
-import jax  # noqa: E402
+import jax
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -22,7 +23,7 @@ sys.path.insert(0, str(HERE))
 
 
 def golden(name):
-    """A parity case: `(manifest dict, {output name: array})`; weights and inputs come from `rule`."""
+    """A parity case: `(manifest, {output: array})`; weights and inputs come from `rule`."""
     manifest = json.loads((GOLDEN / f"{name}.json").read_text())
     npz = GOLDEN / f"{name}.npz"
     arrays = dict(np.load(npz)) if npz.exists() else {}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent / "asjax"
-FACTS = {"config", "files", "labels", "hlp", "balance", "metrics", "scores"}
+FACTS = {"config", "files", "labels", "hlp", "balance", "metrics", "model_dir", "scores"}
 ARRAYS = {"frontends", "augment", "objectives"}
 SYSTEMS = {"checkpoint", "optim", "sharding", "log", "port", "segments", "step", "workdir"}
 PROGRAMS = {

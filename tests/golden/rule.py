@@ -22,7 +22,7 @@ def _rng(name: str, salt: str) -> np.random.Generator:
 
 
 def array(name: str, shape, *, salt: str, scale: float = 1.0) -> np.ndarray:
-    """Standard-normal float32 array of `shape`, times `scale`, that depends only on (name, salt)."""
+    """Standard-normal float32 array of `shape`, times `scale`; depends only on (name, salt)."""
     return (_rng(name, salt).standard_normal(tuple(shape)) * scale).astype(np.float32)
 
 
