@@ -64,15 +64,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x, train: bool):
         for i in range(1, self.convs + 1):
-            x = nn.Conv(
-                self.width,
-                (self.kernel, self.kernel),
-                padding=self.kernel // 2,
-                use_bias=False,
-                dtype=self.dtype,
-                kernel_init=_xavier,
-                name=f"conv{i}",
-            )(x)
+            x = layers.Conv(self.width, self.kernel, self.dtype, _xavier, name=f"conv{i}")(x)
             x = nn.relu(layers.BatchNorm(dtype=self.dtype, name=f"bn{i}")(x, train))
         return layers.avg_pool(x, (self.pool, self.pool))
 

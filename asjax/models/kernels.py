@@ -1,11 +1,11 @@
-"""Forms of two operations that XLA runs well on the CPU, with their gradients.
+"""Forms of three operations that XLA runs well on the CPU, with their gradients.
 
-XLA's own depthwise convolution is slow there (jax 0.10.2, one core, 4 x 252 x 56 x 48: 191 ms
-forward, 620 ms backward; as below 16 and 80). And XLA fuses a cheap-looking producer into every
-consumer, computing it again in each pass of a norm, each matrix product and each bias gradient:
-GELU's erf and the shifted sums are not cheap. It fuses across everything but a loop, so both run
-in a loop of two halves of the frames: exact, and a batch sharded over devices stays where it is.
-A ConvNeXt block of that size takes half the time, forward and backward.
+Times: jax 0.10.2, one core. XLA's own depthwise convolution is slow there (4 x 252 x 56 x 48: 191
+ms forward, 620 backward; as below 16 and 80), and so is its gradient of a convolution's kernel (2 x
+500 x 32, 5x5, 64 to 128 channels: 278 ms, as below 131). XLA also fuses a cheap-looking producer
+into every consumer, computing it again in each pass of a norm, each matrix product and each bias
+gradient: GELU's erf and the shifted sums are not cheap. It fuses across everything but a loop, so
+both run in a loop of two halves. All are exact, and a batch sharded over devices stays where it is.
 """
 
 from __future__ import annotations
@@ -15,20 +15,80 @@ import jax.numpy as jnp
 
 Array = jax.Array
 
-# ------------------------------------------------------------------------ depthwise convolution
+# ---------------------------------------------------------------------------------- convolution
 
 
-def depthwise_conv(x: Array, kernel: Array) -> Array:
-    """[B, T, F, C] * [k, k, 1, C] by the library, same size out."""
-    dims, pad, width = ("NHWC", "HWIO", "NHWC"), kernel.shape[0] // 2, x.shape[-1]
+def conv(x: Array, kernel: Array) -> Array:
+    """[B, T, F, C] * [k, k, C, O] -> [B, T, F, O]: odd k, stride 1, zero padding."""
+    return _convolve(x, kernel, groups=1)
+
+
+@jax.custom_vjp
+def conv_matmul(x: Array, kernel: Array) -> Array:
+    """`conv`, with the gradient of its kernel as matrix products."""
+    return conv(x, kernel)
+
+
+def _conv_forward(x, kernel):
+    return conv(x, kernel), (x, kernel)
+
+
+def _conv_backward(saved, g):
+    x, kernel = saved
+    (dx,) = jax.vjp(lambda x: conv(x, kernel), x)[1](g)
+    if kernel.shape[2] == 1:  # one channel in: nothing to multiply, XLA's form is quicker
+        return dx, jax.vjp(lambda k: conv(x, k), kernel)[1](g)[0]
+    return dx, _kernel_gradient(x, g, kernel.shape[0]).astype(kernel.dtype)
+
+
+conv_matmul.defvjp(_conv_forward, _conv_backward)
+
+
+def _kernel_gradient(x, g, size):
+    """dk[i, j, c, o] = sum over b, t, f of x[b, t + i - p, f + j - p, c] g[b, t, f, o].
+
+    The rows of x, shifted along f by every j, times the rows of g, shifted along t by every i, give
+    all taps in one product [size C, rows] x [rows, size O], taken a few frames at a time.
+    """
+    b, t, f, c = x.shape
+    width, pad = g.shape[-1], size // 2
+    frames = max(1, max(1024, 16 * c) // (b * f))  # about the rows that stay in cache
+    steps = -(-(t + size - 1) // frames)
+    extra = steps * frames - (t + size - 1)
+    x = _pad_grid(x, pad, extra)
+    g = jnp.pad(g, ((0, 0), (size - 1, size - 1 + extra), (0, 0), (0, 0)))
+
+    def add(total, step):
+        rows = jax.lax.dynamic_slice_in_dim(x, step * frames, frames, 1)
+        rows = jnp.concatenate([rows[:, :, j : j + f] for j in range(size)], -1)
+        out = jax.lax.dynamic_slice_in_dim(g, step * frames, frames + size - 1, 1)
+        out = jnp.concatenate([out[:, i : i + frames] for i in reversed(range(size))], -1)
+        product = jnp.einsum("btfc,btfo->co", rows, out, preferred_element_type=jnp.float32)
+        return total + product, None
+
+    zero = jnp.zeros((size * c, size * width), jnp.float32)
+    total, _ = jax.lax.scan(add, zero, jnp.arange(steps))
+    return total.reshape(size, c, size, width).transpose(2, 0, 1, 3)
+
+
+def _convolve(x, kernel, groups):
+    pad = kernel.shape[0] // 2
     return jax.lax.conv_general_dilated(
         x,
         kernel,
         (1, 1),
         ((pad, pad), (pad, pad)),
-        dimension_numbers=dims,
-        feature_group_count=width,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
     )
+
+
+# ------------------------------------------------------------------------ depthwise convolution
+
+
+def depthwise_conv(x: Array, kernel: Array) -> Array:
+    """[B, T, F, C] * [k, k, 1, C] by the library, same size out."""
+    return _convolve(x, kernel, groups=x.shape[-1])
 
 
 @jax.custom_vjp
@@ -101,7 +161,7 @@ _NORMAL = 0.3989422804014327  # 1 / sqrt(2 pi)
 
 @jax.custom_vjp
 def gelu_apart(x: Array) -> Array:
-    """`gelu` of [B, T, ...], fused with nothing around it."""
+    """`gelu` fused with nothing around it."""
     return _by_halves(gelu, x)
 
 
@@ -110,26 +170,29 @@ def _gelu_forward(x):
 
 
 def _gelu_backward(x, g):
-    def pull(x, g):
+    def pull(g, x):
         x = x.astype(jnp.float32)
         slope = 0.5 * jax.lax.erfc(-x * _SQRT_HALF) + x * jnp.exp(-0.5 * x * x) * _NORMAL
         return (g.astype(jnp.float32) * slope).astype(g.dtype)
 
-    return (_by_halves(pull, x, g),)
+    return (_by_halves(pull, g, x),)
 
 
 gelu_apart.defvjp(_gelu_forward, _gelu_backward)
 
 
-def _by_halves(function, *arrays):
-    """An elementwise function of [B, T, ...] arrays in a loop over two halves of T."""
-    first = arrays[0]
-    half = -(-first.shape[1] // 2)
+def _by_halves(function, first, *others):
+    """An elementwise function in a loop over two halves of the last axis, in place of `first`."""
+    width = first.shape[-1]
+    if width % 2:
+        return function(first, *others)
+    half = width // 2
 
     def step(out, part):
-        # an odd T: the second half starts one frame early, and that frame is computed twice
-        start = jnp.minimum(part * half, first.shape[1] - half)
-        pieces = [jax.lax.dynamic_slice_in_dim(x, start, half, 1) for x in arrays]
-        return jax.lax.dynamic_update_slice_in_dim(out, function(*pieces), start, 1), None
+        cut = [
+            jax.lax.dynamic_slice_in_dim(x, part * half, half, x.ndim - 1) for x in (out, *others)
+        ]
+        done = function(*cut)
+        return jax.lax.dynamic_update_slice_in_dim(out, done, part * half, out.ndim - 1), None
 
-    return jax.lax.scan(step, jnp.zeros_like(first), jnp.arange(2))[0]
+    return jax.lax.scan(step, first, jnp.arange(2))[0]

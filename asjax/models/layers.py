@@ -132,6 +132,22 @@ def layer_norm(name: str, dtype: str, epsilon: float = 1e-6) -> nn.LayerNorm:
 # ------------------------------------------------------------------------------ convolutions
 
 
+class Conv(nn.Module):
+    """Odd square convolution without bias, stride 1, zero padding: [B, T, F, C] -> [..., width]."""
+
+    width: int
+    size: int
+    dtype: str = "float32"
+    kernel_init: Callable = nn.initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        shape = (self.size, self.size, x.shape[-1], self.width)
+        kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
+        x = x.astype(self.dtype)
+        return jax.lax.platform_dependent(x, kernel, cpu=kernels.conv_matmul, default=kernels.conv)
+
+
 class PatchConv(nn.Module):
     """Convolution whose stride equals its kernel: a reshape and one matrix product.
 
