@@ -29,7 +29,7 @@ def unknown(thing: str, name: Any, known) -> AsjaxError:
     """The error for a name that does not exist: lists what does and the nearest spelling."""
     known = sorted(map(str, known))
     near = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f"; did you mean {near[0]!r}?" if near else "."
     return AsjaxError(f"{thing} {name!r} does not exist{hint} Known: {', '.join(known)}")
 
 

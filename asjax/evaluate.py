@@ -67,9 +67,15 @@ def scores_from_pipeline(apply_fn, batches, num_classes, progress=True, bad=None
 
 
 def trace(logits, targets) -> dict:
-    """The means that are followed during training: mean_ap, mean_auc, d_prime."""
+    """The means that are followed during training: mean_ap, mean_auc, d_prime.
+
+    NaN for a model that has diverged: its run ends by its own rule, with its own message.
+    """
+    followed = ("mean_ap", "mean_auc", "d_prime")
+    if not np.isfinite(logits).all():
+        return dict.fromkeys(followed, math.nan)
     values = metrics.tagging(scores=logits, targets=targets)
-    return {key: values[key] for key in ("mean_ap", "mean_auc", "d_prime")}
+    return {key: values[key] for key in followed}
 
 
 # ------------------------------------------------------------------------------------- summary

@@ -69,7 +69,7 @@ def make_train_step(*, objective, tx, average=None):
         nonfinite = jnp.stack([total + bad, (in_row + 1) * bad])
         scalars = {
             **scalars,
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
             "nonfinite_steps": nonfinite[0],
             "nonfinite_in_a_row": nonfinite[1],
         }

@@ -206,6 +206,8 @@ def main(args) -> int:
                 if asked and done < cfg.total_steps:
                     stopped = True
                     break
+            if pending is not None:
+                _report(writer, progress, *pending, cfg, schedule, batches)
         checkpoints.wait()
         if stopped:
             writer.close()

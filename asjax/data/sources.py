@@ -68,8 +68,9 @@ class Source:
         Raises:
           AsjaxError: a split that does not exist, or none given.
         """
-        wanted = {splits} if isinstance(splits, str) else set(splits)
         known = set(self.split)
+        asked = [splits] if isinstance(splits, (str, int)) else splits
+        wanted = {_split(str(s))[0] if str(s) not in known else str(s) for s in asked}
         for split in sorted(wanted - known):
             raise unknown(f"{self.name}: split", split, known)
         if not wanted:
