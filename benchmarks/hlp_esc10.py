@@ -30,33 +30,27 @@ def train(model: str, hlp: bool, fold: int, args) -> Path:
     return workdir
 
 
-def pooled(workdirs, label_set):
-    from asjax import evaluate
-
-    parts = [evaluate.load_scores(w / "eval" / "scores.npz", label_set=label_set) for w in workdirs]
-    return np.concatenate([p[1] for p in parts]), np.concatenate([p[2] for p in parts])
-
-
-def row(name, trained, workdirs, n):
+def summary(workdirs, n_bootstrap):
+    """Metrics of the held-out logits of all folds, each clip scored by a model that did not see it."""
     from asjax import evaluate, hlp, labels
 
     label_set = labels.get("audioset527")
-    logits, targets = pooled(workdirs, label_set)
-    summary = evaluate.summarise(
-        logits,
-        targets,
-        label_set=label_set,
-        closure=hlp.closure(label_set),
-        mappings=["esc10"],
-        n_bootstrap=n,
-    )
+    parts = [evaluate.load_scores(w / "eval" / "scores.npz", label_set) for w in workdirs]
+    scores, targets = (np.concatenate([p[key] for p in parts]) for key in ("scores", "targets"))
+    found = evaluate.views(scores, targets, label_set, hlp.closure(label_set), ["esc10"])
+    return evaluate.summarise(found, n_bootstrap)
+
+
+def row(name, trained, workdirs, n_bootstrap):
+    views = summary(workdirs, n_bootstrap)
     cells = []
-    for view in summary["views"].values():
+    for view in views.values():
         low, high = view["ci"]["mean_ap"]
         cells.append(f"{100 * view['mean_ap']:.1f} [{100 * low:.1f}, {100 * high:.1f}]")
     card = json.loads((workdirs[0] / "model" / "card.json").read_text())
-    head = [name, trained, f"{card['parameters']:,}", str(len(workdirs)), str(len(logits))]
-    return "| " + " | ".join([*head, *cells]) + " |", list(summary["views"])
+    clips = next(iter(views.values()))["n_clips"]
+    head = [name, trained, f"{card['parameters']:,}", str(len(workdirs)), str(clips)]
+    return "| " + " | ".join([*head, *cells]) + " |", [v["title"] for v in views.values()]
 
 
 def main():

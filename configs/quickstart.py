@@ -27,7 +27,7 @@ MODELS = {
 
 def get_config(arg=None):
     arg = config.parse_arg(
-        arg, beta=0.5, hlp=True, fold=5, model="mini", seed=0, steps=400, tiny=False
+        arg, beta=0.5, hlp=True, fold=5, model="mini", seed=0, steps=480, tiny=False
     )
     folds = [f"fold{k}" for k in range(1, 6) if k != arg.fold]
     if arg.model not in MODELS:
@@ -48,7 +48,7 @@ def get_config(arg=None):
         cache=True,
         max_bad=0.05,
     )
-    c.frontend = dict(name="panns_logmel", sample_rate=16_000, n_mels=64, n_fft=512, hop=320)
+    c.frontend = dict(name="panns_logmel", sample_rate=16_000, n_mels=64, n_fft=512, hop=512)
     c.augment = dict(
         wave="roll(fraction=1.0)",
         feats="",
