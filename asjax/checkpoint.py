@@ -145,6 +145,10 @@ class Checkpoints:
                 raise OSError(f"{self.directory} has gone")
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir()
+            # Asked first: orbax's writers, cut off half way, fill the terminal with tracebacks.
+            need, free = _bytes(state), shutil.disk_usage(self.directory).free
+            if need > free:
+                raise OSError(f"No space left on device: {need:,} bytes needed, {free:,} free")
 
         def write_state():
             with _one_voice():
@@ -332,6 +336,12 @@ def _describe(state) -> dict[str, str]:
         jax.tree_util.keystr(path, simple=True, separator="/"): f"{tuple(x.shape)} {x.dtype}"
         for path, x in jax.tree_util.tree_leaves_with_path(state)
     }
+
+
+def _bytes(state) -> int:
+    """Size of a state on disk, uncompressed, with room for the small files beside it."""
+    sizes = (x.nbytes for x in jax.tree.leaves(state) if hasattr(x, "nbytes"))
+    return sum(sizes) + 2**16
 
 
 def _check_fits(saved: dict[str, str], abstract_state, what: str) -> None:

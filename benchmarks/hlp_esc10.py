@@ -21,7 +21,8 @@ MODELS = {"mini": "CNN6-like (mini)", "convnext_mini": "ConvNeXt-like (mini)"}
 
 
 def train(model: str, hlp: bool, fold: int, args) -> Path:
-    workdir = Path(args.workdir) / f"{model}-{'hlp' if hlp else 'base'}-fold{fold}"
+    name = f"{model}-{'hlp' if hlp else 'base'}-{args.steps}-fold{fold}"
+    workdir = Path(args.workdir) / name
     if not (workdir / "model" / "card.json").exists():
         config = f"configs/quickstart.py:model={model},hlp={hlp},fold={fold},steps={args.steps}"
         command = [sys.executable, "-m", "asjax", "train", f"--config={config}"]
@@ -31,7 +32,7 @@ def train(model: str, hlp: bool, fold: int, args) -> Path:
 
 
 def summary(workdirs, n_bootstrap):
-    """Metrics of the held-out logits of all folds, each clip scored by a model that did not see it."""
+    """Metrics of all folds' held-out logits: no clip is scored by a model that saw it."""
     from asjax import evaluate, hlp, labels
 
     label_set = labels.get("audioset527")
