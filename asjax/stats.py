@@ -280,6 +280,9 @@ def parse_betas(text: str) -> list[float]:
 def main(args) -> int:
     """Run the verb; 0 when all is written."""
     betas = parse_betas(args.betas)
+    for path in map(Path, args.segments):  # before a folder is made for what cannot be read
+        if not path.is_file():
+            raise AsjaxError(f"segment list {path}: no such file")
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
