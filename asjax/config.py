@@ -13,6 +13,7 @@ import hashlib
 import importlib.util
 import inspect
 import json
+import os
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -276,3 +277,28 @@ def _override(config, dotted: str, value):
 def new():
     """An empty ConfigDict: what a config file fills."""
     return _config_dict({})
+
+
+def audioset_data(*, tiny: bool, draw: str, sample_rate: int = 32_000, clip_s: float = 10.0):
+    """The `data` of an AudioSet recipe: records in $ASJAX_DATA/audioset, splits train and eval.
+
+    `tiny` takes one second of the embedded recordings instead, so that a recipe runs anywhere.
+    """
+    folder = os.path.join(os.environ.get("ASJAX_DATA", "data"), "audioset")
+
+    def source(split: str, stand_in: str) -> dict:
+        if tiny:
+            return dict(name="esc10", splits=[stand_in])
+        return dict(name="records", path=folder, splits=[split])
+
+    return dict(
+        train=source("train", "fold1"),
+        eval=source("eval", "fold5"),
+        sample_rate=sample_rate,
+        clip_s=1.0 if tiny else clip_s,
+        draw=draw,
+        workers=0 if tiny else 8,
+        threads=2,
+        cache=False,
+        max_bad=0.05,
+    )

@@ -349,20 +349,21 @@ def _initial_weights(state, init_from: str):
     from asjax import checkpoint
     from asjax.config import AsjaxError
 
-    _, _, variables, _ = checkpoint.load_model(init_from)
-    given, wanted = flatten_dict(variables["params"]), flatten_dict(state.params)
+    _, _, given, _ = checkpoint.load_model(init_from)
+    given = flatten_dict(given)
+    wanted = flatten_dict({"params": state.params, **state.stats})
     fits = {k: v for k, v in given.items() if k in wanted and v.shape == wanted[k].shape}
-    missing = ["/".join(k) for k in wanted if k not in fits]
+    missing = sorted("/".join(k[1:]) for k in wanted if k not in fits)
     print(f"init_from {init_from}: {len(fits)} arrays taken, new: {', '.join(missing) or 'none'}")
     if not fits:
         raise AsjaxError(f"init_from {init_from}: no array has the name and shape of this model's")
-    put = {
-        k: jax.device_put(jnp.asarray(fits[k]), v.sharding) if k in fits else v
-        for k, v in wanted.items()
-    }
-    params = unflatten_dict(put)
-    average = {**state.average, "params": jax.tree.map(jnp.copy, params)} if state.average else {}
-    return state.replace(params=params, average=average)
+    placed = {k: jax.device_put(jnp.asarray(v), wanted[k].sharding) for k, v in fits.items()}
+    stats = unflatten_dict({**wanted, **placed})
+    params = stats.pop("params")
+    average = state.average
+    if average:
+        average = {**average, **jax.tree.map(jnp.copy, {"params": params, "stats": stats})}
+    return state.replace(params=params, stats=stats, average=average)
 
 
 def _record(cfg, label_set, train_source, eval_source, state, n_params) -> dict:

@@ -12,8 +12,6 @@ Paper (not ours): mAP 30.4 base / 34.2 HLP labels / 34.3 HLP labels and scores, 
 Result: not yet run.
 """
 
-import os
-
 from asjax import config
 
 
@@ -21,22 +19,13 @@ def get_config(arg=None):
     arg = config.parse_arg(
         arg, hlp=True, beta=0.0, draw="shuffle", label_smoothing=0.0, seed=0, tiny=False
     )
-    records = os.path.join(os.environ.get("ASJAX_DATA", "data"), "audioset")
     c = config.new()
     c.seed = arg.seed
     c.total_steps = 2 if arg.tiny else 600_000
     c.batch_size = 4 if arg.tiny else 64
     c.labels = dict(name="audioset527", hlp=arg.hlp, strict=False)
-    c.data = dict(
-        train=_source(arg.tiny, records, "train"),
-        eval=_source(arg.tiny, records, "eval"),
-        sample_rate=32_000,
-        clip_s=1.0 if arg.tiny else 10.0,
-        draw=f"oversample(beta={arg.beta})" if arg.beta else arg.draw,
-        workers=0 if arg.tiny else 8,
-        threads=2,
-        cache=False,
-        max_bad=0.05,
+    c.data = config.audioset_data(
+        tiny=arg.tiny, draw=f"oversample(beta={arg.beta})" if arg.beta else arg.draw
     )
     c.frontend = dict(name="panns_logmel", sample_rate=32_000, n_mels=64)
     c.augment = dict(
@@ -55,12 +44,6 @@ def get_config(arg=None):
         mappings=[],
     )
     c.log = dict(every_steps=1 if arg.tiny else 100, save_steps=2 if arg.tiny else 2_000)
-    c.mesh = dict(data=-1, fsdp=1)
+    c.mesh = ""
     c.init_from = ""
     return c
-
-
-def _source(tiny: bool, records: str, split: str):
-    if tiny:  # the embedded recordings stand in, so that the recipe runs anywhere
-        return dict(name="esc10", splits=["fold1" if split == "train" else "fold5"])
-    return dict(name="records", path=records, splits=[split])

@@ -66,6 +66,6 @@ def get_config(arg=None):
     c.average = dict(name="ema", decay=0.99)
     c.eval = dict(every_steps=20, batch_size=16, bootstrap=1000, mappings=["esc10"])
     c.log = dict(every_steps=10, save_steps=50)
-    c.mesh = dict(data=-1, fsdp=1)
+    c.mesh = ""
     c.init_from = ""
     return c

@@ -192,6 +192,21 @@ def test_people_train_on_their_own_folder_with_their_own_labels(tmp_path):
     assert "low" in labels
 
 
+def test_fine_tuning_takes_the_weights_that_fit_and_a_new_head(tmp_path, capsys):
+    assert quick(tmp_path / "first", steps=2) == 0
+    config = write_own_config(own_clips(tmp_path / "mine"))
+    argv = ["train", f"--config={config}", f"--config.init_from={tmp_path / 'first'}"]
+    # A rate of almost nothing: what comes out must be what went in.
+    argv += [f"--workdir={tmp_path / 'run'}", "--config.optim.lr=1e-30"]
+    assert main(argv) == 0
+    assert "new: head/bias, head/kernel" in capsys.readouterr().out
+    before, after = weights(tmp_path / "first"), weights(tmp_path / "run")
+    for key in before:
+        if key.startswith("params/") and "head" not in key:
+            np.testing.assert_array_equal(before[key], after[key], err_msg=key)
+    assert after["params/head/bias"].shape == (2,)
+
+
 def test_broken_clips_are_quarantined_and_too_many_stop_the_run(tmp_path, capsys):
     folder = own_clips(tmp_path / "mine")
     (folder / "clips" / "0.wav").write_text("not audio")
@@ -206,6 +221,31 @@ def test_broken_clips_are_quarantined_and_too_many_stop_the_run(tmp_path, capsys
     error = capsys.readouterr().err
     assert "0.wav" in error
     assert "max_bad" in error
+
+
+def test_two_processes_train_exactly_as_one_with_as_many_devices(tmp_path):
+    """Same draws, same rows, same random numbers: the same losses and the same weights."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    command = [
+        sys.executable, "-m", "asjax", "train", "--config=configs/quickstart.py:tiny", *SMALL,
+        "--config.total_steps=4", "--config.eval.every_steps=2", f"--workdir={tmp_path / 'two'}",
+        "--cpu-devices=1", f"--coordinator=localhost:{port}", "--num-processes=2",
+    ]  # fmt: skip
+    ranks = [
+        subprocess.Popen([*command, f"--process-id={p}"], stdout=subprocess.PIPE, stderr=-2)
+        for p in (0, 1)
+    ]
+    said = [rank.communicate(timeout=180)[0].decode() for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], said
+    assert quick(tmp_path / "one", "--config.log.save_steps=50", steps=4) == 0
+    assert losses(tmp_path / "one") == losses(tmp_path / "two")
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for key in one:
+        np.testing.assert_array_equal(one[key], two[key], err_msg=key)
 
 
 @pytest.mark.parametrize("moment", ["training", "saving"])

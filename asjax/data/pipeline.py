@@ -2,7 +2,8 @@
 
 Row j of step k of the whole run is the global draw n = k * batch_size + j, and every example is a
 function of (seed, n) alone. So neither threads, workers, caches nor processes change a number, and
-a run resumes from its step. Process p of P yields the rows p, p + P, p + 2P, ... of each batch.
+a run resumes from its step. Process p of P yields the p-th of P equal stretches of each batch: the
+global array has its rows in the same order whatever the number of processes.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ def build(
         pad_to=0 if train else -(-len(source) // batch_size) * batch_size,
         cache=_Cache(budget // max(1, workers)),
     )
-    rows = slice(process_index, None, process_count)
+    share = batch_size // process_count
+    rows = slice(process_index * share, (process_index + 1) * share)
     identity = [_VERSION, source.hash, draw, ops, batch_size, sample_rate, size, num_classes, train]
     return Pipeline(
         steps=_Steps(examples, batch_size, rows, size, num_classes),
