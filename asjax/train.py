@@ -7,7 +7,6 @@ to go on); 2 an error that one line explains.
 from __future__ import annotations
 
 import signal
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -130,8 +129,6 @@ def main(args) -> int:
         replicated = sharding.replicated(mesh)
         checkpoints = checkpoint.Checkpoints(work.path / "checkpoints")
         restored = checkpoints.restore(sharding.with_sharding(shapes, state_sharding))
-        for line in checkpoints.damaged:
-            say(f"damaged checkpoint left out: {line}", file=sys.stderr)
         if restored is None:
             state = jax.jit(create, out_shardings=state_sharding)(key)
             state = _initial_weights(state, cfg.init_from)
@@ -163,6 +160,7 @@ def main(args) -> int:
                 )
 
         unread = []  # (id, reason) of evaluation clips that cannot be decoded
+
         # -------------------------------------------------------------- loop
         n_params = sum(x.size for x in jax.tree.leaves(state.params))
         say(
@@ -172,8 +170,9 @@ def main(args) -> int:
             f"HLP {'on' if cfg.labels.hlp else 'off'}, {cfg.data.draw}"
         )
         writer = log.Writer(work.path, start_step=start, active=first_process)
+        share = "" if first_process else f"-{jax.process_index()}"  # each meets clips of its own
         bad_clips = quarantine.Quarantine(
-            work.path / "quarantine.csv", total=len(train_source), max_rate=cfg.data.max_bad
+            work.path / f"quarantine{share}.csv", len(train_source), cfg.data.max_bad
         )
         stop = _StopSignal()
         batches = sharding.prefetch(train_data.iterate(start), place)
