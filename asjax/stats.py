@@ -280,14 +280,17 @@ def parse_betas(text: str) -> list[float]:
 def main(args) -> int:
     """Run the verb; 0 when all is written."""
     betas = parse_betas(args.betas)
-    for path in map(Path, args.segments):  # before a folder is made for what cannot be read
-        if not path.is_file():
-            raise AsjaxError(f"segment list {path}: no such file")
-    try:
+    made = not args.out.exists()
+    try:  # before the lists are read, which takes a while
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AsjaxError(f"--out {args.out} must be a writable folder: {error}") from None
-    found = collect(args.segments, args.labels, args.strict, betas)
+    try:
+        found = collect(args.segments, args.labels, args.strict, betas)
+    except AsjaxError:
+        if made:  # nothing to put there
+            args.out.rmdir()
+        raise
     print(report(found))
     (args.out / "stats.json").write_text(json.dumps(as_json(found), indent=1) + "\n")
     write_per_class(found, args.out / "per_class.csv")

@@ -171,6 +171,7 @@ def test_wrong_arguments_are_refused(tmp_path, monkeypatch, argv, message):
     write(tmp_path / "a.csv", TRAIN)
     with pytest.raises(AsjaxError, match=message):
         run(*argv)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.csv"]  # no empty folder is left behind
 
 
 def test_official_lists_reproduce_the_published_tables_to_the_digit(
