@@ -15,7 +15,6 @@ import logging
 import math
 import shutil
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -188,9 +187,6 @@ class Checkpoints:
         files.sync(self.directory)
         shutil.rmtree(old, ignore_errors=True)
 
-    def wait(self) -> None:
-        """Return when everything is on disk. Saves are synchronous, so it is already."""
-
     def _chosen(self) -> int | None:
         from asjax.metrics import moving_average_best
 
@@ -262,21 +258,6 @@ class Checkpoints:
             f"no sound checkpoint in {self.directory}: {listed}; choose another --workdir, or "
             "delete the checkpoints folder to start again"
         )
-
-    def restore_params(self, step: int, names=("params", "stats", "average")) -> dict[str, Any]:
-        """Some fields of the state at `step` as nested dicts of numpy, from any mesh."""
-        problems = self.problems(step)
-        if problems:
-            raise AsjaxError(
-                f"checkpoint step {step} of {self.directory} is damaged: {problems[0]}"
-            )
-        path = self.directory / str(step) / "state"
-        handler = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
-        tree = handler.metadata(path).item_metadata.tree
-        part = {name: tree[name] for name in names if tree.get(name)}
-        how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), part)
-        args = ocp.args.PyTreeRestore(part, restore_args=how, partial_restore=True)
-        return handler.restore(path, args=args)
 
     def _read(self, step: int) -> dict:
         run = json.loads((self.directory / str(step) / "run.json").read_text())

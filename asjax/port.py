@@ -15,6 +15,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
 from asjax import models
 from asjax.config import AsjaxError
@@ -93,7 +94,8 @@ def from_torch(family: str, variant: str, state_dict, **fields):
     ]
     if trouble:
         raise AsjaxError(_report(family, variant, module, trouble))
-    return module, _nest({p: jnp.array(x, wanted[p].dtype) for p, x in found.items()})
+    flat = {path: jnp.array(x, wanted[path].dtype) for path, x in found.items()}
+    return module, unflatten_dict(flat, sep="/")
 
 
 def _unwrap(state_dict) -> dict:
@@ -157,17 +159,6 @@ def _match(key, rules):
 def _flatten(tree) -> dict:
     flat = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {"/".join(k.key for k in path): leaf for path, leaf in flat}
-
-
-def _nest(flat: dict) -> dict:
-    tree: dict = {}
-    for path, leaf in flat.items():
-        *parents, name = path.split("/")
-        at = tree
-        for part in parents:
-            at = at.setdefault(part, {})
-        at[name] = leaf
-    return tree
 
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}

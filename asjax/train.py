@@ -207,7 +207,6 @@ def main(args) -> int:
                     break
             if pending is not None:
                 _report(writer, progress, *pending, cfg, schedule, batches)
-        checkpoints.wait()
         if stopped:
             writer.close()
             if not saved:

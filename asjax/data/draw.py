@@ -139,7 +139,10 @@ def _feistel(i, size, keys):
 
 
 class _Draw:
-    """Splits n into (epoch, position); draws whose order starts anew each epoch build on it."""
+    """Splits n into (epoch, position); draws whose order starts anew each epoch build on it.
+
+    They define `_epoch(epoch, position) -> record index`, of ints or of int64 arrays.
+    """
 
     draws_per_epoch: int
     size: int
@@ -161,9 +164,6 @@ class _Draw:
             at = epochs == epoch
             out[at] = self._epoch(int(epoch), positions[at])
         return out
-
-    def _epoch(self, epoch: int, position):
-        raise NotImplementedError
 
     def _order(self, epoch, position):
         """Position under this epoch's permutation of all its draws."""
