@@ -74,7 +74,8 @@ def load_scores(path, label_set=None) -> dict:
         scores, targets = arrays["scores"], arrays["targets"]
         stored, extra = about["label_hash"], about["extra"]
     except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise AsjaxError(f"scores: {path} is not a scores file of asjax: {error}") from None
+        reason = "not an npz archive" if "pickle" in str(error) else error
+        raise AsjaxError(f"scores: {path} is not a scores file of asjax: {reason}") from None
     labels.check_hash(stored, found.hash, f"the class list in {path}")
     if label_set is not None:
         labels.check_hash(label_set.hash, found.hash, f"the scores in {path}")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from asjax import optim
+from asjax import config, optim
 
 
 @struct.dataclass
@@ -97,34 +97,38 @@ def weights(state: State) -> dict:
 
 
 def make_average(spec):
-    """`None | dict(name="ema", decay=) | dict(name="swa", start_step=, every_steps=)` -> function.
+    """`(average, new {"params", "stats"}, step) -> average` from a spec; None without one.
 
-    Statistics (batch norm) are averaged with the weights, so that they belong together.
+    `dict(name="ema", decay=...)` or `dict(name="swa", start_step=..., every_steps=...)`. Statistics
+    (batch norm) are averaged with the weights, so that they belong together.
     """
-    from asjax.config import split_spec, unknown
-
     if not spec:
         return None
-    name, fields = split_spec(spec)
-    if name == "ema":
-        decay = fields.get("decay", 0.999)
+    name, fields = config.split_spec(spec)
+    if name not in AVERAGES:
+        raise config.unknown("average", name, AVERAGES)
+    return config.call(AVERAGES[name], f"average {name}", **fields)
 
-        def ema(average, new, step):
-            old = {k: average[k] for k in new}
-            return {**optim.ema_update(old, new, decay, step), "count": average["count"] + 1}
 
-        return ema
-    if name == "swa":
-        start, every = fields.get("start_step", 0), fields.get("every_steps", 1)
+def _ema(decay: float = 0.999):
+    def ema(average, new, step):
+        old = {k: average[k] for k in new}
+        return {**optim.ema_update(old, new, decay, step), "count": average["count"] + 1}
 
-        def swa(average, new, step):
-            old = {k: average[k] for k in new}
-            mean = optim.swa_update(old, new, average["count"])
-            due = (step >= start) & ((step - start) % every == 0)
-            # Before the first average the raw weights stand in, so that evaluation has something.
-            early = optim.select(step < start, new, old)
-            taken = optim.select(due, mean, early)
-            return {**taken, "count": average["count"] + due.astype(jnp.int32)}
+    return ema
 
-        return swa
-    raise unknown("average", name, ["ema", "swa"])
+
+def _swa(start_step: int = 0, every_steps: int = 1):
+    def swa(average, new, step):
+        old = {k: average[k] for k in new}
+        mean = optim.swa_update(old, new, average["count"])
+        due = (step >= start_step) & ((step - start_step) % every_steps == 0)
+        # Before the first average the raw weights stand in, so that evaluation has something.
+        early = optim.select(step < start_step, new, old)
+        taken = optim.select(due, mean, early)
+        return {**taken, "count": average["count"] + due.astype(jnp.int32)}
+
+    return swa
+
+
+AVERAGES = {"ema": _ema, "swa": _swa}

@@ -120,4 +120,6 @@ def test_swa_is_the_equal_mean_of_the_weights_from_its_start():
 def test_an_unknown_average_lists_the_known_ones():
     with pytest.raises(ValueError, match="ema, swa"):
         step.make_average("polyak")
+    with pytest.raises(ValueError, match="did you mean 'decay'"):
+        step.make_average(dict(name="ema", decai=0.9))
     assert step.make_average(None) is None
