@@ -85,7 +85,7 @@ def _set_cpu_devices(wanted: int | None, coordinator: str | None, num_processes:
     # XLA:CPU runs collectives on the threads of one pool of NPROC (default: one per core). When
     # two of a device's collectives wait on all of them, the other device never arrives: a deadlock
     # that ends the process after 40 s. Waiting threads cost nothing, so there are plenty.
-    os.environ.setdefault("NPROC", str(max(16, 8 * count)))
+    os.environ.setdefault("NPROC", str(max(16, 8 * count, usable_cores())))
     try:
         jax.config.update("jax_num_cpu_devices", count)
     except RuntimeError:  # a backend is up already: keep it unless the user asked for a number
