@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-COUNTS = Path(__file__).parent.parent / "tests" / "golden" / "audioset_train_counts.json"
+COUNTS = Path(__file__).parent.parent / "tests" / "golden" / "audioset_counts.json"
 SAMPLERS = [
     "sequential",
     "shuffle",
@@ -66,8 +66,9 @@ def synthetic_labels(seed: int = 0):
     """Exact N and N_k of the published training lists; which clips have a class is random."""
     from scipy import sparse
 
-    golden = json.loads(COUNTS.read_text())
-    n, counts = golden["clips"], golden["train"]
+    splits = json.loads(COUNTS.read_text())["splits"]
+    parts = [splits["balanced_train"], splits["unbalanced_train"]]
+    n, counts = splits["train"]["clips"], np.sum([part["counts"] for part in parts], axis=0)
     rng = np.random.default_rng(seed)
     rows = np.concatenate([rng.choice(n, k, replace=False) for k in counts])
     columns = np.repeat(np.arange(len(counts)), counts)
