@@ -3,8 +3,8 @@
 python benchmarks/metrics.py [--clips 20371] [--resamples 1000]
 
 Synthetic scores (a common bell curve, shifted for positives) over the class priors of AudioSet's
-evaluation list (tests/golden/audioset_counts.json). scikit-learn, where installed, does the same AP in the
-same run; `tagging` computes AUC, d', micro AP and LRAP as well.
+evaluation list (tests/golden/audioset_counts.json). scikit-learn, where installed, does the same AP
+in the same run; `tagging` computes AUC, d', micro AP and LRAP as well.
 """
 
 import argparse
