@@ -10,6 +10,7 @@ import io
 import json
 import math
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -163,7 +164,7 @@ def evaluate_scores(
     loaded = load_scores(scores_path, label_set)
     label_set = loaded["label_set"]
     if isinstance(closure, str):
-        closure = _closure_of(label_set)
+        closure = hlp.closure_if_known(label_set)
     found = views(loaded["scores"], loaded["targets"], label_set, closure, mappings)
     results = summarise(found, n_bootstrap, seed)
     counts = None if train_counts is None else np.asarray(train_counts).ravel()
@@ -177,14 +178,6 @@ def evaluate_scores(
     return write(
         outdir, found, results, about=about, closure=closure, history=history, train_counts=counts
     )
-
-
-def _closure_of(label_set, strict=False):
-    """HLP's closure of a label set, or None when no packaged ontology orders its classes."""
-    try:
-        return hlp.closure(label_set, strict=strict)
-    except AsjaxError:
-        return None
 
 
 def write(outdir, found, results, *, about, closure=None, history=None, train_counts=None) -> dict:
@@ -290,20 +283,21 @@ def main(args) -> int:
     specs = [dict(name=n, **k) for n, k in map(parse_call, args.data or ())]
     folder = Path(args.model).resolve()  # the model's, or the run's that it stands in
     beside = folder if (folder / "model" / "card.json").is_file() else folder.parent
-    apply_fn = _apply_fn(cfg, label_set, variables)
+    batch_size = args.batch_size or cfg["eval"]["batch_size"]
+    apply_fn = _apply_fn(cfg, label_set, variables, batch_size)
     for i, spec in enumerate(specs or [cfg["data"]["eval"]]):
         name = f"eval-{spec['name']}" if specs else "eval"
         out = Path(args.out) if args.out else beside / name
         if len(specs) > 1:
             out = out.with_name(f"{out.name}-{i + 1}")
-        about = predict_dataset(apply_fn, spec, cfg, label_set, out, args.batch_size)
+        about = predict_dataset(apply_fn, spec, cfg, label_set, out, batch_size)
         seen = {**{k: v for k, v in record.items() if k != "scores"}, "eval_data": about}
         _finish(
             args,
             out / "scores.npz",
             out,
             label_set=label_set,
-            closure=_closure_of(label_set, cfg["labels"].get("strict", False)),
+            closure=hlp.closure_if_known(label_set, cfg["labels"].get("strict", False)),
             mappings=args.mapping or _mappings(cfg, spec, own_data=not specs),
             history=_history(beside),
             record=seen,
@@ -331,19 +325,40 @@ def _finish(args, scores, out, **about) -> int:
     return 0
 
 
-def _apply_fn(cfg, label_set, variables):
-    """wave [B, S] -> logits [B, C] of a stored model, jitted."""
+def forward(model, frontend, mesh):
+    """`(variables, wave [B, S]) -> logits [B, C]` as numpy, jitted, rows split over the mesh.
+
+    With several processes all give the same wave; each computes its share and gets all rows back.
+    """
     import jax
 
-    from asjax import config, step
+    from asjax import sharding, step
 
+    run = jax.jit(step.make_eval_step(model=model, frontend=frontend))
+
+    def apply(variables, wave):
+        share = len(wave) // jax.process_count()
+        mine = wave[jax.process_index() * share :][:share]
+        return sharding.gather(run(variables, sharding.place(mesh, {"wave": mine})["wave"]))
+
+    return apply
+
+
+def _apply_fn(cfg, label_set, variables, batch_size):
+    """wave [B, S] -> logits [B, C] of a stored model on all devices."""
+    import jax
+
+    from asjax import config, sharding
+
+    sharding.setup()
+    mesh = sharding.make_mesh(batch_sizes=(batch_size,))
     frontend = config.build("frontend", cfg["frontend"])
     model = config.build("model", {**cfg["model"], "num_classes": len(label_set)})
-    run = jax.jit(step.make_eval_step(model=model, frontend=frontend))
-    return lambda wave: run(variables, wave)
+    placed = jax.device_put(variables, sharding.replicated(mesh))
+    return partial(forward(model, frontend, mesh), placed)
 
 
-def predict_dataset(apply_fn, spec, cfg, label_set, out, batch_size=None) -> dict:
+def predict_dataset(apply_fn, spec, cfg, label_set, out, batch_size) -> dict:
     """Score the data set of `spec` into `out/scores.npz`; returns its name, clips and hash."""
     from asjax.data import pipeline, sources
 
@@ -351,7 +366,7 @@ def predict_dataset(apply_fn, spec, cfg, label_set, out, batch_size=None) -> dic
     data = cfg["data"]
     stream = pipeline.build(
         source,
-        batch_size=batch_size or cfg["eval"]["batch_size"],
+        batch_size=batch_size,
         draw="sequential",
         train=False,
         num_classes=len(label_set),

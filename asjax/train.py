@@ -142,21 +142,18 @@ def main(args) -> int:
             out_shardings=(state_sharding, replicated),
             donate_argnums=0,
         )
-        eval_step = jax.jit(step.make_eval_step(model=model, frontend=frontend))
-        place = partial(sharding.place, mesh)
+        forward = evaluate.forward(model, frontend, mesh)
 
         def predict(variables, progress=False):
             """Ids, logits and targets of the evaluation set; clips that cannot be read left out."""
-            share = cfg.eval.batch_size // jax.process_count()
-            mine = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
-
-            def logits(wave):
-                placed = place({"wave": wave[mine]})["wave"]
-                return sharding.gather(eval_step(variables, placed))
-
             with eval_data.iterate() as evaluation:
                 return evaluate.scores_from_pipeline(
-                    logits, evaluation, len(label_set), progress, unread, eval_data.steps_per_epoch
+                    partial(forward, variables),
+                    evaluation,
+                    len(label_set),
+                    progress=progress,
+                    bad=unread,
+                    total=eval_data.steps_per_epoch,
                 )
 
         unread = []  # (id, reason) of evaluation clips that cannot be decoded
@@ -175,7 +172,7 @@ def main(args) -> int:
             work.path / f"quarantine{share}.csv", len(train_source), cfg.data.max_bad
         )
         stop = _StopSignal()
-        batches = sharding.prefetch(train_data.iterate(start), place)
+        batches = sharding.prefetch(train_data.iterate(start), partial(sharding.place, mesh))
         progress = log.Progress(
             cfg.total_steps, start, batch_size=cfg.batch_size, active=first_process
         )
@@ -312,11 +309,7 @@ def _label_set(cfg):
     place = fields.get("csv") or fields.get("path")
     if not place:
         raise AsjaxError(f"labels.name='own' needs data.train with a csv or a path, not {name!r}")
-    return sources.own_labels(place, **_kept(fields, "label_separator"))
-
-
-def _kept(fields: dict, *names: str) -> dict:
-    return {k: fields[k] for k in names if k in fields}
+    return sources.own_labels(place, fields.get("label_separator", ";"))
 
 
 def _report(writer, progress, number, scalars, cfg, schedule, batches):

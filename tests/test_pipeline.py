@@ -199,24 +199,11 @@ def test_the_fingerprint_knows_what_changes_numbers_and_only_that():
         {"batch_size": 4},
         {"clip_s": 0.1},
         {"sample_rate": 2000},
-        {"ops": "peak"},
         {"train": False},
         {"num_classes": 5},
     )
     found = {build(source, **change).fingerprint for change in changes}
     assert len(found | {base, build(memory(22)).fingerprint}) == len(changes) + 2
-
-
-def test_host_ops_are_applied_and_seeded():
-    source = memory()
-    plain = take(build(source), 2)
-    for batch, loud in zip(plain, take(build(source, ops="peak"), 2), strict=True):
-        largest = np.abs(batch["wave"]).max(axis=1, keepdims=True)
-        assert np.allclose(loud["wave"], batch["wave"] / largest, rtol=1e-6)
-    same(take(build(source, ops="gain(db=6)"), 2), take(build(source, ops="gain(db=6)"), 2))
-
-
-# ---------------------------------------------------------------------------------- bad clips
 
 
 def test_an_undecodable_training_clip_gives_way_to_another_and_is_reported():
@@ -320,7 +307,6 @@ def test_quarantine_refuses_files_of_others_and_full_disks(tmp_path):
         ({"max_bad": 2.0}, "max_bad must be 0 to 1"),
         ({"draw": "shuffel"}, "did you mean 'shuffle'"),
         ({"train": False, "draw": "class_queue"}, "must be 'sequential' in evaluation"),
-        ({"ops": "reverb"}, "data op 'reverb' does not exist"),
     ],
 )
 def test_unusable_settings_are_named(change, says):

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from asjax.config import AsjaxError, call, unknown
-from asjax.config import chain as parse_chain
+from asjax.config import AsjaxError
 
 LONG_S = 60.0  # recordings beyond this are read in part, and not kept in memory
 
@@ -74,42 +73,3 @@ def multihot(num_classes: int):
         return {**{k: v for k, v in example.items() if k != "labels"}, "target": target}
 
     return run
-
-
-def gain(db: float = 6.0):
-    """Scales `wave` by a random gain, uniform in -db to +db decibels."""
-    if not db >= 0:
-        raise AsjaxError(f"gain: db must be 0 or more, got {db!r}")
-
-    def run(example, rng):
-        factor = np.float32(10.0 ** (rng.uniform(-db, db) / 20.0))
-        return {**example, "wave": example["wave"] * factor}
-
-    return run
-
-
-def peak(level_db: float = 0.0):
-    """Scales `wave` so that its largest magnitude is `level_db` decibels; silence stays."""
-    level = 10.0 ** (level_db / 20.0)
-
-    def run(example, rng):
-        wave = example["wave"]
-        largest = float(np.abs(wave).max(initial=0.0))
-        return {**example, "wave": wave * np.float32(level / largest)} if largest else example
-
-    return run
-
-
-def chain(spec: str | None) -> list:
-    """`"gain(db=3) | peak"` -> ops that work on a cropped wave.
-
-    Raises:
-      AsjaxError: unknown op or argument.
-    """
-    known = {"gain": gain, "peak": peak}
-    made = []
-    for name, fields in parse_chain(spec):
-        if name not in known:
-            raise unknown("data op", name, known)
-        made.append(call(known[name], f"data op {name}", **fields))
-    return made

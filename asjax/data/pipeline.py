@@ -44,7 +44,6 @@ def build(
     threads: int = 2,
     process_index: int = 0,
     process_count: int = 1,
-    ops: str = "",
     cache: bool | int = True,
     max_bad: float = 0.05,
 ) -> Pipeline:
@@ -56,35 +55,33 @@ def build(
       draw: spec of asjax.data.draw ("shuffle" in training if not given); an evaluation is
         "sequential".
       workers: processes that decode beside this one (0: none); each runs `threads` threads.
-      ops: chain of further host ops (asjax.data.ops.chain) on the cropped wave.
       cache: keep decoded recordings in memory up to 1 GiB (or this many bytes) in all; what does
         not fit is decoded each time.
       max_bad: share of undecodable clips at which an evaluation stops. In training they are
         replaced and reported in `bad`; quarantine.Quarantine counts them.
 
     Raises:
-      AsjaxError: a value out of its range, an empty source, unknown draw or op.
+      AsjaxError: a value out of its range, an empty source, unknown draw.
     """
     size = round(clip_s * sample_rate)
     _check_counts(batch_size, size, workers, threads, process_index, process_count)
     draw = draw or ("shuffle" if train else "sequential")
     _check_values(source, draw, train, max_bad)
     order = draws.build(draw, source.labels, seed)
-    chained = [host_ops.crop(size, train), *host_ops.chain(ops), host_ops.multihot(num_classes)]
     budget = CACHE_BYTES if cache is True else int(cache)
     examples = _Examples(
         source,
         order,
         seed=order.seed,
         decode=host_ops.decode(sample_rate, clip_s, train),
-        ops=chained,
+        ops=[host_ops.crop(size, train), host_ops.multihot(num_classes)],
         blank={"wave": np.zeros(size, np.float32), "length": 0},
         pad_to=0 if train else -(-len(source) // batch_size) * batch_size,
         cache=_Cache(budget // max(1, workers)),
     )
     share = batch_size // process_count
     rows = slice(process_index * share, (process_index + 1) * share)
-    identity = [_VERSION, source.hash, draw, ops, batch_size, sample_rate, size, num_classes, train]
+    identity = [_VERSION, source.hash, draw, batch_size, sample_rate, size, num_classes, train]
     return Pipeline(
         steps=_Steps(examples, batch_size, rows, size, num_classes),
         workers=workers,
