@@ -69,7 +69,7 @@ def tagging(
             target = hlp.propagate_labels(target, closure)
         item = {"wave": batch["wave"], "target": target, "mask": batch["mask"]}
         item = chains["wave"](wave_rng, item)
-        item["feats"] = frontend(item.pop("wave"))
+        item["feats"] = _features(frontend, item.pop("wave"), rng)
         item = chains["feats"](feats_rng, item)
         # The same key makes the same choices on features (inside the model) and on targets (here).
         feats = item.pop("feats")
@@ -88,6 +88,13 @@ def tagging(
         return loss, ({"loss": loss}, new_stats)
 
     return loss_fn
+
+
+def _features(frontend, wave, rng):
+    """The frontend's features as in training: some (PaSST's) draw their filter bank per batch."""
+    if not getattr(frontend, "draws_in_training", False):
+        return frontend(wave)
+    return frontend(wave, rng=jax.random.fold_in(rng, 4))
 
 
 def _identity(rng, batch):

@@ -86,9 +86,9 @@ class _AdamState(NamedTuple):
 
 
 def _is_matrix(path, param) -> bool:
-    """False for 1-d parameters and biases, which the ConvNeXt recipe does not decay."""
+    """False for vectors and biases, which the ConvNeXt recipe does not decay, stacked or not."""
     name = getattr(path[-1], "key", getattr(path[-1], "name", "")) if path else ""
-    return param.ndim > 1 and name != "bias"
+    return param.ndim > 1 and name not in ("bias", "scale")
 
 
 def _adam(run, b2, eps, amsgrad, schedule, clip_norm, weight_decay, decoupled, mask=None):

@@ -2,15 +2,19 @@
 
 A table `TORCH` lists `(pattern, path, kind)`. The pattern must match the name of a torch module
 (the key without its last part) or, for kind "param", the whole key; `path` is our module's path and
-may use the pattern's groups. A kind turns one torch array into arrays of ours: see `KINDS`; a model
-file may give a function instead, `(leaf, array) -> {(collection, name): array}`. `TORCH_SKIP` lists
-patterns of keys that are not weights (DFT kernels, mel filters). Nothing here needs torch.
+may use the pattern's groups. `blocks[3]/attn/qkv` is slice 3 of an array stacked over the layers.
+A kind turns one torch array into arrays of ours and back: see `Kind`; a model file may give one of
+its own. `TORCH_SKIP` lists patterns of keys that are not weights (DFT kernels, mel filters). A model
+file may offer `from_other_names(weights) -> weights`, which renames what other repositories call
+these weights (and joins or splits arrays) before the rules apply; it leaves alone what it does not
+know. Nothing here needs torch.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,18 +30,29 @@ _ALWAYS_SKIP = (r".*num_batches_tracked",)
 # ------------------------------------------------------------------------------------- kinds
 
 
-def _conv(leaf, x):
-    """(O, I, *k) -> (*k, I, O): 1-d and 2-d, grouped and depthwise alike."""
-    if leaf == "weight":
-        return {("params", "kernel"): np.moveaxis(x, (1, 0), (-2, -1))}
-    return {("params", leaf): x}
+class Kind(NamedTuple):
+    """How one sort of layer is stored, there and here.
+
+    read: `(torch leaf, array) -> ((collection, our leaf), array)`, ValueError for a wrong rank.
+    write: `(our leaf, array) -> (torch leaf, array)`, its inverse.
+    whole: the pattern must match the whole key, and the path names the leaf.
+    """
+
+    read: Callable
+    write: Callable
+    whole: bool = False
 
 
-def _linear(leaf, x):
-    """(O, I) -> (I, O)."""
-    if leaf == "weight":
-        return {("params", "kernel"): np.swapaxes(x, -1, -2)}
-    return {("params", leaf): x}
+def _layer(read: Callable, write: Callable) -> Kind:
+    """A layer with `weight`, our `kernel`, turned by `read` and `write`; other leaves as they are."""
+
+    def forth(leaf, x):
+        return (("params", "kernel"), read(x)) if leaf == "weight" else (("params", leaf), x)
+
+    def back(leaf, x):
+        return ("weight", write(x)) if leaf == "kernel" else (leaf, x)
+
+    return Kind(forth, back)
 
 
 _NORM = {
@@ -46,19 +61,29 @@ _NORM = {
     "running_mean": ("batch_stats", "mean"),
     "running_var": ("batch_stats", "var"),
 }
+_NORM_BACK = {ours: leaf for leaf, (_, ours) in _NORM.items()}
 
 
-def _norm(leaf, x):
-    """Batch and layer norms: scale, bias and, where there are any, running statistics."""
-    return {_NORM.get(leaf, ("params", leaf)): x}
+def param(read: Callable | None = None, write: Callable | None = None) -> Kind:
+    """A bare parameter whose path names the leaf; `read` and `write` change its layout."""
+    read, write = read or (lambda x: x), write or (lambda x: x)
+    return Kind(lambda _, x: (("params", ""), read(x)), lambda leaf, x: (leaf, write(x)), True)
 
 
-def _param(_, x):
-    """A bare parameter, as it is; the path names the leaf."""
-    return {("params", ""): x}
-
-
-KINDS = {"conv": _conv, "linear": _linear, "norm": _norm, "param": _param}
+KINDS = {
+    # (O, I, *k) -> (*k, I, O): 1-d and 2-d, grouped and depthwise alike
+    "conv": _layer(
+        lambda x: np.moveaxis(x, (1, 0), (-2, -1)), lambda x: np.moveaxis(x, (-2, -1), (1, 0))
+    ),
+    # (O, I) -> (I, O)
+    "linear": _layer(lambda x: np.swapaxes(x, -1, -2), lambda x: np.swapaxes(x, -1, -2)),
+    # batch and layer norms: scale, bias and, where there are any, running statistics
+    "norm": Kind(
+        lambda leaf, x: (_NORM.get(leaf, ("params", leaf)), x),
+        lambda leaf, x: (_NORM_BACK.get(leaf, leaf), x),
+    ),
+    "param": param(),
+}
 
 
 # -------------------------------------------------------------------------------------- port
@@ -82,20 +107,85 @@ def from_torch(family: str, variant: str, state_dict, **fields):
     """
     module = models.build(family, variant, **fields)
     file = models.family(family)
-    wanted = _flatten(models.abstract(module))
+    shapes = _flatten(models.abstract(module))
+    wanted = _slices(shapes, file.TORCH)
     weights = _unwrap(state_dict)
+    if hasattr(file, "from_other_names"):
+        weights = file.from_other_names(weights)
     found, trouble = {}, []
     for key, value in weights.items():
         _place(key, value, file, wanted, found, trouble)
     trouble += [
-        f"missing: {_torch_name(path, file.TORCH)} (for {path} {want.shape})"
-        for path, want in wanted.items()
+        f"missing: {_torch_key(path, file.TORCH)} (for {path} {shape})"
+        for path, shape in wanted.items()
         if path not in found
     ]
     if trouble:
         raise AsjaxError(_report(family, variant, module, trouble))
-    flat = {path: jnp.array(x, wanted[path].dtype) for path, x in found.items()}
+    flat = {path: _joined(path, leaf, found) for path, leaf in shapes.items()}
     return module, unflatten_dict(flat, sep="/")
+
+
+def to_torch(family: str, variables) -> dict[str, np.ndarray]:
+    """Our variables under the names and in the layout of the family's authors: `from_torch` back.
+
+    Entries the authors' code has and ours does not need (`num_batches_tracked`, DFT kernels, unused
+    heads) are not among them.
+
+    Raises:
+      AsjaxError: an array that no rule of the family names.
+    """
+    file = models.family(family)
+    flat = _flatten(variables)
+    out = {}
+    for target in _slices(flat, file.TORCH):
+        name, kind = _torch_name(target, file.TORCH)
+        if kind is None:
+            raise AsjaxError(f"{family}: no rule says what {target} is called in torch")
+        base, index = _base(target)
+        array = np.asarray(flat[base] if index is None else flat[base][index], np.float32)
+        leaf, array = kind.write(target.rpartition("/")[2], array)
+        out[name if kind.whole else f"{name}.{leaf}"] = np.ascontiguousarray(array)
+    return out
+
+
+# Arrays stacked over layers are handled slice by slice, under names like `blocks[3]/attn/qkv`.
+
+
+def _slices(shapes, rules) -> dict[str, tuple]:
+    """Path -> shape, with arrays that a rule addresses by `[index]` taken apart."""
+    stacked = [
+        re.sub(r"\\\\(\d)", "[^/]+", re.escape(re.sub(r"\[\\\d\]", "[]", template)))
+        for _, template, _ in rules
+        if "[" in template
+    ]
+    out = {}
+    for path, leaf in shapes.items():
+        collection, _, rest = path.partition("/")
+        for pattern in stacked:
+            before, after = pattern.split(r"\[\]")
+            hit = re.fullmatch(rf"({before})({after}(?:/[^/]+)?)", rest)
+            if hit:
+                for i in range(leaf.shape[0]):
+                    out[f"{collection}/{hit[1]}[{i}]{hit[2]}"] = leaf.shape[1:]
+                break
+        else:
+            out[path] = leaf.shape
+    return out
+
+
+def _base(target: str) -> tuple[str, int | None]:
+    """`a/blocks[3]/b` -> (`a/blocks/b`, 3); a path without an index -> (itself, None)."""
+    hit = re.search(r"\[(\d+)\]", target)
+    return (target[: hit.start()] + target[hit.end() :], int(hit[1])) if hit else (target, None)
+
+
+def _joined(path: str, leaf, found: dict):
+    """The array of `path`, stacked from its slices where it came in slices."""
+    if path in found:
+        return jnp.array(found.pop(path), leaf.dtype)
+    slices = {index: name for name in found for base, index in [_base(name)] if base == path}
+    return jnp.asarray(np.stack([found.pop(slices[i]) for i in range(len(slices))]), leaf.dtype)
 
 
 def _unwrap(state_dict) -> dict:
@@ -128,31 +218,31 @@ def _place(key, value, file, wanted, found, trouble):
         trouble.append(f"misshapen: {key} {np.shape(value)} holds no numbers")
         return
     try:
-        parts = kind(leaf, array)
+        (collection, name), part = kind.read(leaf, array)
     except ValueError as error:  # a rank that the kind cannot take
         trouble.append(f"misshapen: {key} {array.shape}: {error}")
         return
-    for (collection, name), part in parts.items():
-        target = "/".join(filter(None, (collection, path, name)))
-        if target not in wanted:
-            trouble.append(f"unmatched: {key} {array.shape}: this model has no {target}")
-        elif part.shape != wanted[target].shape:
-            want = wanted[target].shape
-            trouble.append(f"misshapen: {key} {array.shape}: {target} is {want}, not {part.shape}")
-            found[target] = None
-        elif target in found:
-            trouble.append(f"unmatched: {key}: {target} was filled by another entry")
-        else:
-            found[target] = part
+    target = "/".join(filter(None, (collection, path, name)))
+    if target not in wanted:
+        trouble.append(f"unmatched: {key} {array.shape}: this model has no {target}")
+    elif part.shape != wanted[target]:
+        want = wanted[target]
+        trouble.append(f"misshapen: {key} {array.shape}: {target} is {want}, not {part.shape}")
+        found[target] = None
+    elif target in found:
+        trouble.append(f"unmatched: {key}: {target} was filled by another entry")
+    else:
+        found[target] = part
 
 
 def _match(key, rules):
-    """(path, leaf, kind function) of the first rule that fits, else None."""
+    """(path, leaf, kind) of the first rule that fits, else None."""
     owner, _, leaf = key.rpartition(".")
     for pattern, path, kind in rules:
-        hit = re.fullmatch(pattern, key if kind == "param" else owner)
+        kind = KINDS[kind] if isinstance(kind, str) else kind
+        hit = re.fullmatch(pattern, key if kind.whole else owner)
         if hit:
-            return hit.expand(path), leaf, KINDS.get(kind, kind)
+            return hit.expand(path), leaf, kind
     return None
 
 
@@ -164,21 +254,32 @@ def _flatten(tree) -> dict:
 _LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 
 
-def _torch_name(target: str, rules) -> str:
-    """The torch entry that would have filled `target`: the rules read backwards."""
+def _torch_key(target: str, rules) -> str:
+    """The torch entry that would have filled `target`, for messages."""
+    name, kind = _torch_name(target, rules)
+    leaf = target.rpartition("/")[2]
+    return name if kind is None or kind.whole else f"{name}.{_LEAVES.get(leaf, leaf)}"
+
+
+def _torch_name(target: str, rules) -> tuple[str, Kind | None]:
+    """(torch entry, kind) of our array: the rules read backwards. For that, a pattern may hold only
+    literal text and plain groups, each used in the path."""
     _, _, path = target.partition("/")
     owner, _, leaf = path.rpartition("/")
     for pattern, template, kind in rules:
+        kind = KINDS[kind] if isinstance(kind, str) else kind
         ours = re.sub(r"\\\\(\d)", r"(?P<g\1>[^/]+)", re.escape(template))
-        hit = re.fullmatch(ours, path if kind == "param" else owner)
+        hit = re.fullmatch(ours, path if kind.whole else owner)
         if hit is None:
             continue
         name = pattern
         for _, group in sorted(hit.groupdict().items()):
             name = re.sub(r"\([^)]*\)", group, name, count=1)
         name = name.replace("\\.", ".")
-        return name if kind == "param" else f"{name}.{_LEAVES.get(leaf, leaf)}"
-    return "an entry that no rule names"
+        if not re.fullmatch(pattern, name):  # another rule's layer of the same shape of path
+            continue
+        return name, kind
+    return f"an entry that no rule names, {path}", None
 
 
 def _report(family, variant, module, trouble) -> str:

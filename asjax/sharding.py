@@ -125,7 +125,7 @@ def _set_compilation_cache() -> None:
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    # A custom partitioning rule (frontends.py has one) stands in the program as the address of a
+    # A custom partitioning rule (frontends/stft.py has one) stands in the program as the address of a
     # Python object, new in every process: with it in the key no program would be found again.
     # Leaving it out is safe as long as the rule is the same, which the folder's name ensures.
     if hasattr(jax.config, "jax_remove_custom_partitioning_ptr_from_cache_key"):
@@ -144,7 +144,9 @@ def _machine() -> str:
         flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     except OSError:
         flags = ""
-    rules = hashlib.sha256(Path(__file__).with_name("frontends.py").read_bytes()).hexdigest()
+    rules = hashlib.sha256(
+        (Path(__file__).parent / "frontends" / "stft.py").read_bytes()
+    ).hexdigest()
     text = f"{platform.machine()} {platform.processor()} {flags} {jax.__version__} {rules}"
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

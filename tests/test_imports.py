@@ -51,7 +51,7 @@ def imported(tree):
             yield from ((a.name, top) for a in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             yield node.module, top
-            if node.module in ("asjax", "asjax.data", "asjax.models"):
+            if node.module in ("asjax", "asjax.data", "asjax.frontends", "asjax.models"):
                 yield from ((f"{node.module}.{a.name}", top) for a in node.names)
 
 
