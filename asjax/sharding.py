@@ -125,8 +125,8 @@ def _set_compilation_cache() -> None:
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    # A custom partitioning rule (frontends/stft.py has one) stands in the program as the address of a
-    # Python object, new in every process: with it in the key no program would be found again.
+    # A custom partitioning rule (frontends/stft.py has one) stands in the program as the address of
+    # a Python object, new in every process: with it in the key no program would be found again.
     # Leaving it out is safe as long as the rule is the same, which the folder's name ensures.
     if hasattr(jax.config, "jax_remove_custom_partitioning_ptr_from_cache_key"):
         jax.config.update("jax_remove_custom_partitioning_ptr_from_cache_key", True)

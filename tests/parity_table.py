@@ -1,8 +1,8 @@
-"""Every parity case of a model against its reference: `python -m tests.parity_table [FOLDER...]`.
+"""Every parity case against its reference: `python -m tests.parity_table [FOLDER...]`.
 
-FOLDER (default tests/golden) holds cases: a manifest NAME.json, whose weights and inputs are made by
-rule.py, and the reference's outputs NAME.npz. What a case means to a model family is told by the
-file of that family in tests/parity:
+FOLDER (default tests/golden) holds cases: a manifest NAME.json, whose weights and inputs are made
+by rule.py, and the reference's outputs NAME.npz. What a case means to a model family is told by
+the file of that family in tests/parity:
 
     FAMILY                                      name in asjax.models
     spec(case, manifest)                        (variant, fields) or None: not a case of this family

@@ -196,3 +196,52 @@ def _by_halves(function, first, *others):
         return jax.lax.dynamic_update_slice_in_dim(out, done, part * half, out.ndim - 1), None
 
     return jax.lax.scan(step, first, jnp.arange(2))[0]
+
+
+# -------------------------------------------------------------------------------- attention
+
+
+def attention(q, k, v, bias):
+    """softmax(q k^T / sqrt(d) + bias) v over [B, S, N, d], as XLA differentiates it."""
+    return jax.nn.dot_product_attention(q, k, v, bias=bias, implementation="xla")
+
+
+@jax.custom_vjp
+def attention_explicit(q, k, v, bias):
+    """The same with its gradient written out: XLA on CPUs takes three times as long for the
+    gradient of the softmax that it derives (474 tokens, 12 heads: 62 against 21 ms)."""
+    return _attention_forward(q, k, v, bias)[0]
+
+
+def _attention_forward(q, k, v, bias):
+    q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))  # [B, N, S, d]
+    scores = jnp.einsum("bnqd,bnkd->bnqk", q, k, preferred_element_type=jnp.float32)
+    scores = scores * q.shape[-1] ** -0.5
+    if bias is not None:
+        scores = scores + bias
+    p = jax.nn.softmax(scores).astype(v.dtype)
+    out = jnp.einsum("bnqk,bnkd->bnqd", p, v)
+    return out.swapaxes(1, 2), (q, k, v, p, out, bias)
+
+
+def _attention_backward(kept, grad):
+    q, k, v, p, out, bias = kept
+    grad = grad.swapaxes(1, 2)
+    dv = jnp.einsum("bnqk,bnqd->bnkd", p, grad)
+    dp = jnp.einsum("bnqd,bnkd->bnqk", grad, v, preferred_element_type=jnp.float32)
+    mean = jnp.sum(grad.astype(jnp.float32) * out.astype(jnp.float32), -1, keepdims=True)
+    ds = p.astype(jnp.float32) * (dp - mean)
+    dbias = None if bias is None else _unbroadcast(ds, bias)
+    ds = (ds * q.shape[-1] ** -0.5).astype(q.dtype)
+    dq = jnp.einsum("bnqk,bnkd->bnqd", ds, k)
+    dk = jnp.einsum("bnqk,bnqd->bnkd", ds, q)
+    return *(x.swapaxes(1, 2) for x in (dq, dk, dv)), dbias
+
+
+def _unbroadcast(x, like):
+    """Sum `x` over the axes along which `like` was broadcast to it."""
+    axes = tuple(i for i, size in enumerate(like.shape) if size == 1 and x.shape[i] > 1)
+    return x.sum(axes, keepdims=True).astype(like.dtype)
+
+
+attention_explicit.defvjp(_attention_forward, _attention_backward)

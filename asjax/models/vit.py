@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from asjax.config import AsjaxError
-from asjax.models import layers
+from asjax.models import kernels, layers
 
 Array = jax.Array
 
@@ -37,8 +37,8 @@ def attend(q: Array, k: Array, v: Array, *, bias=None, mask=None, backend: str =
     """softmax(q k^T / sqrt(d) + bias) v for q [B, S, N, d], k and v [B, K, N, d].
 
     Args:
-      bias: added to the scores, broadcastable to [B, N, S, K].
-      mask: bool, broadcastable to [B, N, S, K]; False hides a key.
+      bias: added to the scores, of rank 4 and broadcastable to [B, N, S, K].
+      mask: bool, as bias; False hides a key.
       backend: "xla", "cudnn", or "auto": cuDNN's fused kernel on NVIDIA GPUs in half precision,
         XLA elsewhere. The softmax is taken in float32 either way.
     """
@@ -46,7 +46,14 @@ def attend(q: Array, k: Array, v: Array, *, bias=None, mask=None, backend: str =
         raise AsjaxError(f"attention must be auto, xla or cudnn, got {backend!r}")
     if backend == "auto":
         backend = "cudnn" if _has_cudnn() and q.dtype != jnp.float32 else "xla"
-    return jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask, implementation=backend)
+    if backend == "cudnn":
+        return jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask, implementation=backend)
+    if mask is not None:
+        hidden = jnp.where(mask, 0.0, jnp.finfo(jnp.float32).min)
+        bias = hidden if bias is None else bias + hidden
+    return jax.lax.platform_dependent(
+        q, k, v, bias, cpu=kernels.attention_explicit, default=kernels.attention
+    )
 
 
 def _has_cudnn() -> bool:
