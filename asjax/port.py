@@ -3,8 +3,8 @@
 A table `TORCH` lists `(pattern, path, kind)`. The pattern must match the name of a torch module
 (the key without its last part) or, for kind "param", the whole key; `path` is our module's path and
 may use the pattern's groups. `blocks[3]/attn/qkv` is slice 3 of an array stacked over the layers.
-A kind turns one torch array into arrays of ours and back: see `Kind`; a model file may give one of
-its own. `TORCH_SKIP` lists patterns of keys that are not weights (DFT kernels, mel filters). A model
+A kind turns one torch array into arrays of ours and back: see `Kind`; a model file, which does not
+import this one, may give a pair `(read, write)` instead: a bare parameter whose layout they change. `TORCH_SKIP` lists patterns of keys that are not weights (DFT kernels, mel filters). A model
 file may offer `from_other_names(weights) -> weights`, which renames what other repositories call
 these weights (and joins or splits arrays) before the rules apply; it leaves alone what it does not
 know. Nothing here needs torch.
@@ -239,11 +239,18 @@ def _match(key, rules):
     """(path, leaf, kind) of the first rule that fits, else None."""
     owner, _, leaf = key.rpartition(".")
     for pattern, path, kind in rules:
-        kind = KINDS[kind] if isinstance(kind, str) else kind
+        kind = _kind(kind)
         hit = re.fullmatch(pattern, key if kind.whole else owner)
         if hit:
             return hit.expand(path), leaf, kind
     return None
+
+
+def _kind(kind) -> Kind:
+    """The kind of a rule: a name in KINDS, a Kind, or the pair (read, write) of `param`."""
+    if isinstance(kind, str):
+        return KINDS[kind]
+    return kind if isinstance(kind, Kind) else param(*kind)
 
 
 def _flatten(tree) -> dict:
@@ -267,7 +274,7 @@ def _torch_name(target: str, rules) -> tuple[str, Kind | None]:
     _, _, path = target.partition("/")
     owner, _, leaf = path.rpartition("/")
     for pattern, template, kind in rules:
-        kind = KINDS[kind] if isinstance(kind, str) else kind
+        kind = _kind(kind)
         ours = re.sub(r"\\\\(\d)", r"(?P<g\1>[^/]+)", re.escape(template))
         hit = re.fullmatch(ours, path if kind.whole else owner)
         if hit is None:
