@@ -4,7 +4,8 @@ A table `TORCH` lists `(pattern, path, kind)`. The pattern must match the name o
 (the key without its last part) or, for kind "param", the whole key; `path` is our module's path and
 may use the pattern's groups. `blocks[3]/attn/qkv` is slice 3 of an array stacked over the layers.
 A kind turns one torch array into arrays of ours and back: see `Kind`; a model file, which does not
-import this one, may give a pair `(read, write)` instead: a bare parameter whose layout they change. `TORCH_SKIP` lists patterns of keys that are not weights (DFT kernels, mel filters). A model
+import this one, may give a pair `(read, write)`: a bare parameter whose layout they change.
+`TORCH_SKIP` lists patterns of keys that are not weights (DFT kernels, mel filters). A model
 file may offer `from_other_names(weights) -> weights`, which renames what other repositories call
 these weights (and joins or splits arrays) before the rules apply; it leaves alone what it does not
 know. Nothing here needs torch.
