@@ -164,3 +164,38 @@ def slaney_filters(
     table = (triangles * (2 / (high - low))).astype(np.float32)
     table.setflags(write=False)
     return table
+
+
+def kaldi_mel(hz):
+    """Kaldi's mel scale, 1127 ln(1 + Hz / 700), of a number or an array (of any kind)."""
+    return 1127 * (jnp if isinstance(hz, jax.Array) else np).log(1 + hz / 700)
+
+
+def kaldi_triangles(sample_rate: int, n_fft: int, n_mels: int, low, high):
+    """Kaldi's filters between two mels: float32 [n_fft // 2 + 1, n_mels], peaks of height 1.
+
+    The triangles are straight over mels, not Hz; there is none at the Nyquist frequency (the last
+    row is zero). `low` and `high` are in mels: Python floats, or traced for filters that change
+    within a compiled program. float32 throughout, in the order of torchaudio's `get_mel_banks`,
+    which rounds visibly (1.3e-5 from exact filters at 128 bins of 32 kHz).
+    """
+    xp = jnp if isinstance(low, jax.Array) or isinstance(high, jax.Array) else np
+    hz = np.arange(n_fft // 2, dtype=np.float32) * np.float32(sample_rate / n_fft)
+    inner = np.float32(1) + hz / np.float32(700)
+    mel = (np.float32(1127) * np.log(inner.astype(np.float64)).astype(np.float32))[:, None]
+    step = xp.asarray((high - low) / (n_mels + 1), np.float32)
+    low = xp.asarray(low, np.float32)
+    band = np.arange(n_mels, dtype=np.float32)[None]
+    left, peak, right = (low + (band + np.float32(i)) * step for i in range(3))
+    filters = xp.minimum((mel - left) / (peak - left), (right - mel) / (right - peak))
+    return xp.pad(xp.maximum(filters, np.float32(0)), ((0, 1), (0, 0)))
+
+
+@functools.lru_cache(maxsize=64)
+def kaldi_filters(
+    sample_rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float
+) -> np.ndarray:
+    """`kaldi_triangles` from fmin to fmax in Hz, of numpy; the array is cached and read-only."""
+    table = kaldi_triangles(sample_rate, n_fft, n_mels, kaldi_mel(fmin), kaldi_mel(fmax))
+    table.setflags(write=False)
+    return table
