@@ -94,13 +94,25 @@ def bootstrap(*, scores, targets, n=1000, level=0.95, seed=0, class_mask=None) -
     estimate = dict(zip(values, map(_mean, _per_class(scores, positive, keep)), strict=True))
     out = {}
     for key, value in values.items():
-        value, ends = value[np.isfinite(value)], np.full(2, np.nan)
-        if len(value):
-            ends = np.quantile(value, [(1 - level) / 2, (1 + level) / 2])
-            ends = np.clip(ends + estimate[key] - value.mean(), 0.0, 1.0)
+        ends = np.clip(interval(value, estimate[key], level), 0.0, 1.0)
         out[key] = (float(ends[0]), float(ends[1]))
     out["d_prime"] = tuple(float(d_prime(v)) for v in out["mean_auc"])
     return out
+
+
+def interval(values, estimate, level=0.95) -> tuple[float, float]:
+    """Percentile interval of resampled `values`, shifted so that they centre on the estimate.
+
+    For the difference of two systems give the differences of paired resamples. Resamples that are
+    not finite are left out; NaN where none is finite.
+    """
+    values = np.asarray(values, np.float64)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return float("nan"), float("nan")
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    shift = estimate - values.mean()
+    return float(low + shift), float(high + shift)
 
 
 def resampled(*, scores, targets, n=1000, seed=0, class_mask=None) -> dict:
@@ -129,6 +141,26 @@ def resample_counts(clips: int, n: int, seed: int = 0):
         yield np.bincount(rng.integers(0, clips, clips), minlength=clips) if clips else []
 
 
+def moving_average(values, window: int = 7) -> np.ndarray:
+    """Centred moving average over full windows only: entry i is the mean of values[i : i + window].
+
+    Returns: float64 [N - window + 1]. NaN values are left out of a window's mean; where the centre
+    is NaN the average is NaN, since there is no checkpoint to choose.
+
+    Raises:
+      AsjaxError: an even window, or one longer than the values.
+    """
+    values = np.asarray(values, np.float64)
+    if window < 1 or window % 2 == 0:
+        raise AsjaxError(f"window must be odd and positive, got {window!r}")
+    if values.ndim != 1 or len(values) < window:
+        raise AsjaxError(f"a window of {window} needs as many values, got shape {values.shape}")
+    windows = np.lib.stride_tricks.sliding_window_view(values, window)
+    known = ~np.isnan(windows)
+    mean = np.where(known, windows, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    return np.where(known[:, window // 2], mean, np.nan)
+
+
 def moving_average_best(values, window: int = 7) -> int:
     """Index of the centre of the best window of a centred moving average (higher is better).
 
@@ -144,16 +176,38 @@ def moving_average_best(values, window: int = 7) -> int:
         raise AsjaxError(f"window must be odd and positive, got {window!r}")
     if np.isnan(values).all():
         raise AsjaxError("values must hold at least one number to choose a checkpoint by")
-    width = min(window, len(values) - 1 + len(values) % 2)
-    while True:
-        half = width // 2
-        windows = np.lib.stride_tricks.sliding_window_view(values, width)
-        known = ~np.isnan(windows)
-        total = np.where(known, windows, 0.0).sum(axis=1)
-        mean = np.where(known[:, half], total / np.maximum(known.sum(axis=1), 1), -np.inf)
-        if known[:, half].any():
-            return int(np.argmax(mean)) + half
-        width -= 2
+    for width in range(min(window, len(values) - 1 + len(values) % 2), 0, -2):
+        mean = moving_average(values, width)
+        if not np.isnan(mean).all():
+            return int(np.nanargmax(mean)) + width // 2
+    raise AssertionError("a window of one finds every number")
+
+
+def regress(*, x, y) -> dict:
+    """Least squares line of y [n] on x [n]: slope, intercept, r, p, stderr (of the slope), n.
+
+    p is two-sided, for a slope of zero (Student's t, n - 2 degrees of freedom). Pairs where either
+    is not finite are left out, such as classes without a positive.
+
+    Raises:
+      AsjaxError: fewer than three pairs, or all x equal.
+    """
+    from scipy.stats import linregress
+
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    known = np.isfinite(x) & np.isfinite(y)
+    x, y = x[known], y[known]
+    if len(x) < 3 or x.min() == x.max():
+        raise AsjaxError(f"a regression needs three points that differ in x, got {len(x)} points")
+    found = linregress(x, y)
+    return {
+        "slope": float(found.slope),
+        "intercept": float(found.intercept),
+        "r": float(found.rvalue),
+        "p": float(found.pvalue),
+        "stderr": float(found.stderr),
+        "n": len(x),
+    }
 
 
 # --------------------------------------------------------------------------------- inner parts
