@@ -1,6 +1,7 @@
 """The zoo: found by walking the files, built by name, sizes as the papers print them."""
 
 import argparse
+import functools
 import json
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from scipy.stats import norm
 
 from asjax import models
 from asjax.config import AsjaxError
-from asjax.models import kernels, layers
+from asjax.models import depthwise, kernels, layers
 
 ALL = [(r["family"], r["variant"]) for r in models.list_models()]
 
@@ -188,8 +189,18 @@ def test_drop_path_drops_whole_clips_and_keeps_the_expectation():
     np.testing.assert_array_equal(layers.DropPath(0.25).apply({}, x, False), x)
 
 
+def depthwise_form(shape, size, strides, pads):
+    form = dict(strides=strides, pads=pads)
+    pair = (functools.partial(f, **form) for f in (depthwise.shifts, depthwise.library))
+    return (*pair, shape, (size, size, 1, shape[-1]))
+
+
 FORMS = [
-    (kernels.depthwise_shifts, kernels.depthwise_conv, (2, 9, 8, 3), (7, 7, 1, 3)),
+    depthwise_form((2, 9, 8, 3), 7, (1, 1), ((3, 3), (3, 3))),
+    depthwise_form((2, 9, 8, 3), 3, (2, 1), ((1, 1), (1, 1))),
+    depthwise_form((2, 10, 7, 3), 5, (2, 2), ((1, 2), (2, 2))),  # EfficientNet-B0's padding
+    depthwise_form((2, 2, 11, 3), 3, (1, 3), ((1, 1), (0, 1))),
+    depthwise_form((2, 1, 1, 3), 5, (2, 2), ((2, 2), (2, 2))),
     (kernels.conv_matmul, kernels.conv, (2, 9, 8, 3), (5, 5, 3, 4)),
     (kernels.conv_matmul, kernels.conv, (3, 70, 8, 2), (3, 3, 2, 4)),  # more than one step
     (kernels.conv_matmul, kernels.conv, (2, 9, 8, 1), (5, 5, 1, 4)),
@@ -202,7 +213,7 @@ def test_cpu_convolutions_equal_the_library_with_their_gradients(ours, library, 
     rng = np.random.default_rng(4)
     x = jnp.asarray(rng.normal(size=shape), dtype)
     kernel = jnp.asarray(rng.normal(size=taps), dtype)
-    g = jnp.asarray(rng.normal(size=(*shape[:3], taps[3])), dtype)
+    g = jnp.asarray(rng.normal(size=jax.eval_shape(library, x, kernel).shape), dtype)
     with jax.default_matmul_precision("highest"):
         y, pull = jax.vjp(ours, x, kernel)
         found = (y, *pull(g))
@@ -215,7 +226,7 @@ def test_cpu_convolutions_equal_the_library_with_their_gradients(ours, library, 
         assert np.abs(a.astype("f4") - b).max() <= bound * np.abs(b).max()
 
 
-@pytest.mark.parametrize("form", FORMS[:2])
+@pytest.mark.parametrize("form", [FORMS[0], FORMS[2], FORMS[-1]])
 def test_cpu_convolutions_on_a_sharded_batch_move_no_activations(form):
     """Only the kernel's gradient may cross devices: no gather of the batch in the program."""
     function, _, shape, taps = form

@@ -1,11 +1,11 @@
 """Forms of three operations that XLA runs well on the CPU, with their gradients.
 
-Times: jax 0.10.2, one core. XLA's own depthwise convolution is slow there (4 x 252 x 56 x 48: 191
-ms forward, 620 backward; as below 16 and 80), and so is its gradient of a convolution's kernel (2 x
-500 x 32, 5x5, 64 to 128 channels: 278 ms, as below 131). XLA also fuses a cheap-looking producer
-into every consumer, computing it again in each pass of a norm, each matrix product and each bias
-gradient: GELU's erf and the shifted sums are not cheap. It fuses across everything but a loop, so
-both run in a loop of two halves. All are exact, and a batch sharded over devices stays where it is.
+Times: jax 0.10.2, one core. XLA's own gradient of a convolution's kernel is slow there (2 x 500 x
+32, 5x5, 64 to 128 channels: 278 ms, as below 131). XLA also fuses a cheap-looking producer into
+every consumer, computing it again in each pass of a norm, each matrix product and each bias
+gradient: GELU's erf is not cheap. It fuses across everything but a loop, so it runs in a loop of
+two halves. All are exact, and a batch sharded over devices stays where it is. The depthwise
+convolution has a file of its own, depthwise.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ Array = jax.Array
 
 def conv(x: Array, kernel: Array) -> Array:
     """[B, T, F, C] * [k, k, C, O] -> [B, T, F, O]: odd k, stride 1, zero padding."""
-    return _convolve(x, kernel, groups=1)
+    pad = kernel.shape[0] // 2
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), ((pad, pad), (pad, pad)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
 
 
 @jax.custom_vjp
@@ -69,77 +72,6 @@ def _kernel_gradient(x, g, size):
     zero = jnp.zeros((size * c, size * width), jnp.float32)
     total, _ = jax.lax.scan(add, zero, jnp.arange(steps))
     return total.reshape(size, c, size, width).transpose(2, 0, 1, 3)
-
-
-def _convolve(x, kernel, groups):
-    pad = kernel.shape[0] // 2
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        (1, 1),
-        ((pad, pad), (pad, pad)),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-    )
-
-
-# ------------------------------------------------------------------------ depthwise convolution
-
-
-def depthwise_conv(x: Array, kernel: Array) -> Array:
-    """[B, T, F, C] * [k, k, 1, C] by the library, same size out."""
-    return _convolve(x, kernel, groups=x.shape[-1])
-
-
-@jax.custom_vjp
-def depthwise_shifts(x: Array, kernel: Array) -> Array:
-    """`depthwise_conv` as k * k shifted multiply-adds in float32, by halves of the frames."""
-    size = kernel.shape[0]
-    b, t, f, c = x.shape
-    half = -(-t // 2)
-    padded = _pad_grid(x, size // 2, 2 * half - t)
-
-    def add_half(out, part):
-        window = jax.lax.dynamic_slice_in_dim(padded, part * half, half + size - 1, 1)
-        y = 0.0
-        for i in range(size):
-            for j in range(size):
-                tap = kernel[i, j].astype(jnp.float32).reshape(1, 1, 1, c)
-                y = y + window[:, i : i + half, j : j + f].astype(jnp.float32) * tap
-        y = y.astype(x.dtype)
-        return jax.lax.dynamic_update_slice_in_dim(out, y, part * half, 1), None
-
-    out, _ = jax.lax.scan(add_half, jnp.zeros((b, 2 * half, f, c), x.dtype), jnp.arange(2))
-    return out[:, :t]
-
-
-def _depthwise_forward(x, kernel):
-    return depthwise_shifts(x, kernel), (x, kernel)
-
-
-def _depthwise_backward(saved, g):
-    """dx is the convolution with the turned kernel; dk adds up one row of frames at a time.
-
-    Row by row because XLA reduces a shifted product one number after the other; the sum over the
-    batch comes last, so that a batch sharded over devices stays where it is.
-    """
-    x, kernel = saved
-    size = kernel.shape[0]
-    b, t, f, c = x.shape
-    padded = _pad_grid(x, size // 2)
-
-    def add_row(sums, row):
-        window = jax.lax.dynamic_slice_in_dim(padded, row, size, 1).astype(jnp.float32)
-        g_row = jax.lax.dynamic_slice_in_dim(g, row, 1, 1).astype(jnp.float32)
-        return tuple(s + window[:, :, j : j + f] * g_row for j, s in enumerate(sums)), None
-
-    zeros = tuple(jnp.zeros((b, size, f, c), jnp.float32) for _ in range(size))
-    sums, _ = jax.lax.scan(add_row, zeros, jnp.arange(t))
-    dk = jnp.stack([s.sum((0, 2)) for s in sums], 1)[:, :, None]
-    return depthwise_shifts(g, kernel[::-1, ::-1]), dk.astype(kernel.dtype)
-
-
-depthwise_shifts.defvjp(_depthwise_forward, _depthwise_backward)
 
 
 def _pad_grid(x, pad, more_frames=0):

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from asjax.config import AsjaxError, unknown
-from asjax.models import kernels
+from asjax.models import depthwise, kernels
 
 Array = jax.Array
 
@@ -160,41 +160,54 @@ class PatchConv(nn.Module):
     kernel: tuple[int, int]
     dtype: str = "float32"
     kernel_init: Callable = nn.initializers.lecun_normal()
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         kt, kf = self.kernel
         b, t, f, c = x.shape
         kernel = self.param("kernel", self.kernel_init, (kt, kf, c, self.width))
-        bias = self.param("bias", nn.initializers.zeros, (self.width,))
         t, f = t // kt, f // kf
         x = x[:, : t * kt, : f * kf].astype(self.dtype)
         x = x.reshape(b, t, kt, f, kf, c).transpose(0, 1, 3, 2, 4, 5)
         x = x.reshape(b, t, f, kt * kf * c)
         y = x @ kernel.reshape(-1, self.width).astype(self.dtype)
+        if not self.use_bias:
+            return y
+        bias = self.param("bias", nn.initializers.zeros, (self.width,))
         return y + expand(bias.astype(self.dtype), 4)
 
 
 class DepthwiseConv(nn.Module):
-    """Odd square depthwise convolution with bias, stride 1, zero padding: [B, T, F, C] -> same.
+    """Odd square depthwise convolution: [B, T, F, C] -> [B, T', F', C].
 
-    The kernel is stored as nn.Conv stores it, [k, k, 1, C]. On the CPU it is a sum of shifted
-    slices, elsewhere the library's convolution (models/kernels.py says why).
+    `pads` are the zeros (before, after) along T and F, size // 2 everywhere unless given. The
+    kernel is stored as nn.Conv stores it, [k, k, 1, C]. On the CPU it is a sum of shifted slices,
+    elsewhere the library's convolution (models/depthwise.py says why).
     """
 
     size: int = 7
     dtype: str = "float32"
     kernel_init: Callable = nn.initializers.lecun_normal()
+    strides: tuple[int, int] = (1, 1)
+    pads: tuple[tuple[int, int], tuple[int, int]] | None = None
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         width = x.shape[-1]
         kernel = self.param("kernel", self.kernel_init, (self.size, self.size, 1, width))
-        bias = self.param("bias", nn.initializers.zeros, (width,))
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        form = dict(strides=self.strides, pads=self.pads or ((self.size // 2,) * 2,) * 2)
         y = jax.lax.platform_dependent(
-            x, kernel, cpu=kernels.depthwise_shifts, default=kernels.depthwise_conv
+            x,
+            kernel,
+            cpu=lambda x, k: depthwise.shifts(x, k, **form),
+            default=lambda x, k: depthwise.library(x, k, **form),
         )
+        if not self.use_bias:
+            return y
+        bias = self.param("bias", nn.initializers.zeros, (width,))
         return y + expand(bias.astype(self.dtype), 4)
 
 
