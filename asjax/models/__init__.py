@@ -8,8 +8,8 @@ There is no registry: a file added here is found by its name.
 
 from __future__ import annotations
 
-import ast
 import json
+from ast import Assign, Name, parse  # `ast` here is the family of that name
 from importlib import import_module
 from math import prod
 from pathlib import Path
@@ -23,9 +23,9 @@ def families() -> list[str]:
 
 
 def _is_family(path: Path) -> bool:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    targets = [t for node in tree.body if isinstance(node, ast.Assign) for t in node.targets]
-    return any(isinstance(t, ast.Name) and t.id == "VARIANTS" for t in targets)
+    tree = parse(path.read_text(encoding="utf-8"))
+    targets = [t for node in tree.body if isinstance(node, Assign) for t in node.targets]
+    return any(isinstance(t, Name) and t.id == "VARIANTS" for t in targets)
 
 
 def family(name: str):
