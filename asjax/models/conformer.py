@@ -1,0 +1,209 @@
+"""The Conformer of AudioTagging Done Right, as far as its facts go (Gulati et al. 2020).
+
+The authors published no code for it. 88.1 M parameters, 12 blocks, 768 wide, 12 heads are given;
+torchaudio's Conformer with 1024-wide feed-forward, kernel 15, a linear input and a linear head has
+88,114,703, the only neat setting that rounds to the printed number. Subsampling and pooling are not
+known: none, and the mean over frames of the probabilities (`pooling="tal_attention"` adds 0.4 M).
+Attention has no positional information, as in torchaudio's class.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from asjax.models import layers, pooling, vit
+
+VARIANTS = {
+    "conformer": dict(depth=12, width=768, heads=12, mlp=1024, kernel=15),
+    # ours: for a few thousand clips
+    "conformer_mini": dict(depth=3, width=96, heads=4, mlp=192, kernel=15),
+    # torchaudio's class alone: feats are [B, T, 768] already, no head
+    "conformer_encoder": dict(
+        depth=12, width=768, heads=12, mlp=1024, kernel=15, n_mels=768, num_classes=0
+    ),
+}
+FRONTENDS = {
+    "conformer": dict(name="atdr_logmel64"),
+    "conformer_mini": dict(name="atdr_logmel64"),
+    "conformer_encoder": dict(name="atdr_logmel64"),
+}
+
+_swap = (lambda x: np.swapaxes(x, -1, -2),) * 2
+_L = r"conformer_layers\.(\d+)\."
+TORCH = (
+    (r"linear_in", "linear_in", "linear"),
+    (_L + r"ffn([12])\.sequential\.0", r"layers[\1]/ffn\2/norm", "norm"),
+    (_L + r"ffn([12])\.sequential\.1", r"layers[\1]/ffn\2/up", "linear"),
+    (_L + r"ffn([12])\.sequential\.4", r"layers[\1]/ffn\2/down", "linear"),
+    (_L + r"self_attn_layer_norm", r"layers[\1]/attn_norm", "norm"),
+    (_L + r"self_attn\.in_proj_weight", r"layers[\1]/attn/qkv/kernel", _swap),
+    (_L + r"self_attn\.in_proj_bias", r"layers[\1]/attn/qkv/bias", "param"),
+    (_L + r"self_attn\.out_proj", r"layers[\1]/attn/proj", "linear"),
+    (_L + r"conv_module\.layer_norm", r"layers[\1]/conv/norm", "norm"),
+    (_L + r"conv_module\.sequential\.0", r"layers[\1]/conv/gate", "conv"),
+    (_L + r"conv_module\.sequential\.2", r"layers[\1]/conv/depthwise", "conv"),
+    (_L + r"conv_module\.sequential\.3", r"layers[\1]/conv/bn", "norm"),
+    (_L + r"conv_module\.sequential\.5", r"layers[\1]/conv/out", "conv"),
+    (_L + r"final_layer_norm", r"layers[\1]/norm", "norm"),
+    (r"(fc_prob|fc_att)", r"head/\1", "linear"),
+)
+TORCH_SKIP = ()
+
+
+def model(variant: str, **over) -> Conformer:
+    """The linen module of a variant; `over` replaces fields."""
+    return layers.make(Conformer, VARIANTS, variant, over)
+
+
+def _dense(width, dtype, name):
+    return nn.Dense(width, dtype=dtype, kernel_init=vit.torch_uniform, name=name)
+
+
+class FeedForward(nn.Module):
+    """norm, up, SiLU, dropout, down, dropout."""
+
+    mlp: int
+    dropout: float
+    train: bool
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x):
+        drop = nn.Dropout(self.dropout, deterministic=not self.train)
+        y = _dense(self.mlp, self.dtype, "up")(layers.layer_norm("norm", self.dtype, 1e-5)(x))
+        return drop(_dense(x.shape[-1], self.dtype, "down")(drop(nn.silu(y))))
+
+
+class ConvModule(nn.Module):
+    """norm, pointwise to 2D, GLU, depthwise over time, batch norm, SiLU, pointwise."""
+
+    kernel: int
+    dropout: float
+    train: bool
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x, mask):
+        width = x.shape[-1]
+        conv = lambda n, size, name, **kw: nn.Conv(  # noqa: E731
+            n, (size,), dtype=self.dtype, kernel_init=vit.torch_uniform, name=name, **kw
+        )
+        y = conv(2 * width, 1, "gate")(layers.layer_norm("norm", self.dtype, 1e-5)(x))
+        value, gate = jnp.split(y, 2, -1)
+        y = value * nn.sigmoid(gate)
+        if mask is not None:
+            y = jnp.where(mask[..., None], y, 0)  # what a convolution finds beyond the end
+        same = [((self.kernel - 1) // 2,) * 2]
+        y = conv(width, self.kernel, "depthwise", padding=same, feature_group_count=width)(y)
+        y = conv(width, 1, "out")(
+            nn.silu(layers.BatchNorm(dtype=self.dtype, name="bn")(y, self.train))
+        )
+        return nn.Dropout(self.dropout, deterministic=not self.train)(y)
+
+
+class Layer(nn.Module):
+    """Half a feed-forward, attention, convolution, half a feed-forward, norm; for `nn.scan`."""
+
+    heads: int
+    mlp: int
+    kernel: int
+    dropout: float
+    backend: str
+    train: bool
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x, mask):
+        x = x + 0.5 * FeedForward(self.mlp, self.dropout, self.train, self.dtype, name="ffn1")(x)
+        hidden = None if mask is None else mask[:, None, None, :]
+        attention = vit.Attention(
+            self.heads,
+            backend=self.backend,
+            dtype=self.dtype,
+            kernel_init=vit.torch_uniform,
+            name="attn",
+        )
+        y = attention(layers.layer_norm("attn_norm", self.dtype, 1e-5)(x), mask=hidden)
+        x = x + nn.Dropout(self.dropout, deterministic=not self.train)(y)
+        x = x + ConvModule(self.kernel, self.dropout, self.train, self.dtype, name="conv")(x, mask)
+        x = x + 0.5 * FeedForward(self.mlp, self.dropout, self.train, self.dtype, name="ffn2")(x)
+        return layers.layer_norm("norm", self.dtype, 1e-5)(x), None
+
+
+class Conformer(nn.Module):
+    """feats [B, T, n_mels] -> logits [B, C], frame_logits [B, T, C], one frame per input frame.
+
+    `mask` [B, T] marks the frames of each clip (the rest is padding at the end, which then has no
+    influence: a padded batch equals single clips). With num_classes=0 there is no head and no
+    logits; with n_mels == width no input projection.
+    """
+
+    depth: int
+    width: int
+    heads: int
+    mlp: int
+    kernel: int
+    num_classes: int = 527
+    n_mels: int = 64
+    pooling: str = "mean"
+    dropout: float = 0.0
+    head_bias: float = 0.0
+    scan_layers: bool = True
+    remat: bool = False
+    attention: str = "auto"
+    dtype: str = "float32"
+
+    @property
+    def example_shape(self) -> tuple[int, int]:
+        """Shape of one input, for shape inference."""
+        return (8, self.n_mels)
+
+    @nn.compact
+    def __call__(self, feats, *, train: bool = False, augment=None, mask=None):
+        layers.check_feats(feats, self.n_mels, "Conformer")
+        x = feats if augment is None else augment(feats)
+        if self.n_mels != self.width:
+            x = _dense(self.width, self.dtype, "linear_in")(x)
+        mask = None if mask is None else mask > 0
+        layer = nn.remat(Layer, prevent_cse=not self.scan_layers) if self.remat else Layer
+        scanned = nn.scan(
+            layer,
+            variable_axes={"params": 0, "batch_stats": 0, "intermediates": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=nn.broadcast,
+            length=self.depth,
+            unroll=1 if self.scan_layers else self.depth,
+        )
+        options = (
+            self.heads,
+            self.mlp,
+            self.kernel,
+            self.dropout,
+            self.attention,
+            train,
+            self.dtype,
+        )
+        x, _ = scanned(*options, name="layers")(x.astype(self.dtype), mask)
+        x = x.astype(jnp.float32)
+        weight = jnp.ones(x.shape[:2]) if mask is None else mask.astype(jnp.float32)
+        mean = jnp.einsum("btd,bt->bd", x, weight) / jnp.maximum(weight.sum(1), 1)[:, None]
+        out = {"embedding": mean, "frame_embedding": x}
+        if not self.num_classes:
+            return out
+        pool = pooling.FramePool(
+            self.num_classes,
+            self.pooling,
+            "fc_prob",
+            "fc_att",
+            kernel_init=nn.initializers.xavier_uniform(),
+            bias_init=nn.initializers.constant(self.head_bias),
+            name="head",
+        )
+        pooled = pool(x, mask)
+        return {
+            **out,
+            "logits": pooling.logit(pooled.prob),
+            "frame_logits": pooled.frame_logits,
+        }
