@@ -9,6 +9,7 @@ the file of that family in tests/parity:
     features(manifest)                          optional: [B, T, F], default the one input array
     outputs(out, inner, feats)                  {reference name: array in the reference's layout}
     run(case, manifest, module, variables)      optional, instead of the two: the same dict
+                                                (manifest["stored"]: the arrays of the npz)
     TOLERANCE                                   optional: {output name: relative L2}
 
 `out` is the model's dict, `inner` the outputs of its submodules by path ("block1/conv2"); names of
@@ -102,7 +103,7 @@ def errors(case: str, folder: Path = GOLDEN) -> dict[str, float]:
     module, variables = ported(case, manifest, folder)
     with jax.default_matmul_precision("highest"):
         if hasattr(adapter, "run"):
-            ours = adapter.run(case, manifest, module, variables)
+            ours = adapter.run(case, {**manifest, "stored": expected}, module, variables)
         else:
             feats = features(case, manifest, folder)
             run = jax.jit(lambda v, x: module.apply(v, x, capture_intermediates=True))
