@@ -1,4 +1,4 @@
-"""Log-mel of PaSST and of what descends from it: EfficientAT, Frame-MobileNet, frame-level PaSST."""
+"""Log-mel of PaSST and its descendants: EfficientAT, Frame-MobileNet, frame-level PaSST."""
 
 from __future__ import annotations
 
@@ -131,8 +131,8 @@ def passt_mel(
     if fmin >= fmax or fmin + low_range - 1 >= nearest:
         raise AsjaxError(
             f"fmin must be below fmax, in every draw of training: fmin={fmin:g} to "
-            f"{fmin + low_range - 1:g}, fmax={fmax:g}, drawn from {nearest:g}; lower fmin_aug_range "
-            "or fmax_aug_range"
+            f"{fmin + low_range - 1:g}, fmax={fmax:g}, drawn from {nearest:g}; lower "
+            "fmin_aug_range or fmax_aug_range"
         )
     preemphasis = stft.real("preemphasis", preemphasis, 0, 1, "(a factor)")
     offset = stft.real("offset", offset, 0, 1, "(power)")

@@ -1,0 +1,287 @@
+"""PaSST (Koutini et al. 2022): a DeiT on patches of a log-mel, trained on a part of them.
+
+feats [B, T, F] -> 16x16 patches, overlapping -> + time and frequency encodings -> patchout (in
+training) -> [cls, dist, patches] -> pre-norm blocks -> norm -> (cls + dist) / 2 -> norm -> head.
+
+The authors' chain on features (of `passt_mel128`) is `specaug(time_width=192, time_stripes=1,
+freq_width=48, freq_stripes=1, per_batch=True, fill=0.9) | mixup(alpha=0.3, style='passt')`: they
+write 0 before (x + 4.5) / 5. On waves: `mixup(alpha=2, rate=0.5, style='passt', remove_mean=True)`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from asjax.config import AsjaxError, unknown
+from asjax.models import layers, vit
+from asjax.models.passt_imagenet import init_from_imagenet  # noqa: F401 (public here)
+
+# frames: what the time encodings are made for; the published recipes patch out 40 columns and 4
+# rows (s_patchout_t, s_patchout_f) of PaSST-S, or 400 patches
+VARIANTS = {
+    "passt_s": dict(frames=998),
+    "passt_l": dict(frames=998, depth=7),
+    "passt_u": dict(frames=998, u_patchout=400),
+    "passt_s_20s": dict(frames=2000),
+    "passt_s_30s": dict(frames=3000),
+    "passt_s_hop100": dict(frames=3200),
+    "passt_s_hop160": dict(frames=2000),
+}
+
+FRONTENDS = {
+    **{variant: dict(name="passt_mel128") for variant in VARIANTS},
+    "passt_s_hop100": dict(name="passt_mel128_hop100"),
+    "passt_s_hop160": dict(name="passt_mel128_hop160"),
+}
+
+PATCH = 16
+SILENCE = (math.log(1e-5) + 4.5) / 5  # what the frontend makes of zeros
+
+# (1, D, F, 1) and (1, D, 1, T) -> [1, F, 1, D] and [1, 1, T, D]
+_ENCODING = (lambda x: np.transpose(x, (0, 2, 3, 1)), lambda x: np.transpose(x, (0, 3, 1, 2)))
+
+# (pattern of the torch module or key, our path, kind): see asjax/port.py
+TORCH = (
+    (r"cls_token", "cls_token", "param"),
+    (r"dist_token", "dist_token", "param"),
+    (r"new_pos_embed", "token_encoding", "param"),
+    (r"freq_new_pos_embed", "freq_encoding", _ENCODING),
+    (r"time_new_pos_embed", "time_encoding", _ENCODING),
+    (r"patch_embed\.proj", "patches", "conv"),
+    *vit.torch_blocks(),
+    (r"norm", "norm", "norm"),
+    (r"head\.0", "head_norm", "norm"),
+    (r"head\.1", "head", "linear"),
+)
+TORCH_SKIP = (r"head_dist\..*",)  # in every published file, and in no forward pass
+
+
+def model(variant: str, **over) -> PaSST:
+    """The linen module of a variant; `over` replaces fields (num_classes=50, stride=(10, 16), ...).
+
+    Raises:
+      AsjaxError: an unknown variant or field, or a stride that leaves no grid.
+    """
+    module = layers.make(PaSST, VARIANTS, variant, over)
+    module.check()
+    return module
+
+
+def from_other_names(weights: dict) -> dict:
+    """Names of the authors' network inside their training and hear21passt wrappers ("net.")."""
+    return {k.removeprefix("net."): v for k, v in weights.items()}
+
+
+def torch_fields(weights: dict) -> dict:
+    """What the shapes of a torch state dict say of the fields: stride, frames, width, tokens.
+
+    Taken is the published stride (16, 14, 12, 10, the same in time) whose grid over 128 bins has as
+    many rows, else the longest such; and the published length whose grid has as many columns, else
+    the shortest such. Heads are 64 wide, as in every ViT of this lineage.
+    """
+    weights = from_other_names(weights)
+    rows = np.shape(weights["freq_new_pos_embed"])[2]
+    columns = np.shape(weights["time_new_pos_embed"])[3]
+    strides = [s for s in (16, 14, 12, 10) if 128 // s == rows] or [128 // rows]
+    lengths = sorted({fields["frames"] for fields in VARIANTS.values()})
+    frames = [n for n in lengths if n // strides[0] == columns] or [columns * strides[0]]
+    width = np.shape(weights["cls_token"])[-1]
+    return dict(
+        stride=strides[0],
+        frames=frames[0],
+        width=width,
+        heads=max(1, width // 64),
+        distilled="dist_token" in weights,
+    )
+
+
+class PaSST(nn.Module):
+    """PaSST on the features of `passt_mel128`, normalised log-mel.
+
+    Args of the call:
+      feats: [B, T, n_mels]. Fewer than 16 frames are padded at the end with silence. A clip shorter
+        than the encodings takes the first of them, in training a random stretch, one per batch; of
+        a longer one the columns beyond the encodings are cut off.
+      augment: a function [B, T, F] -> [B, T, F], applied first.
+      kept: a fixed choice instead of the drawn one, in training and evaluation alike: a dict with
+        any of `time_offset` (of the encodings), `time` and `freq` (columns and rows of the patch
+        grid that stay) and `tokens` (which of these stay, counted row by row). What it lacks is
+        not patched out, and the offset 0. Drawn choices come from the rng "dropout".
+
+    Returns: logits [B, num_classes] float32; embedding [B, D], the mean of the two tokens after the
+    norm (the only token without `distilled`); frame_embedding [B, T', D], the mean over frequency
+    of the patches after the norm, one for every `stride` frames; in training only of the patches
+    and columns that stay, zero for a column with none.
+
+    Attributes:
+      stride: of the patches, or the pair (frequency, time).
+      frames: the length the time encodings are made for; they are frames // stride columns.
+      s_patchout_t, s_patchout_f, u_patchout: columns, rows, and then single patches that a training
+        batch leaves out; the same for all its clips, so that the attention shrinks.
+      dropout: after the encodings, the attention's projection and inside the MLP.
+    """
+
+    frames: int = 998
+    stride: int | tuple[int, int] = 10
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    distilled: bool = True
+    s_patchout_t: int = 0
+    s_patchout_f: int = 0
+    u_patchout: int = 0
+    dropout: float = 0.0
+    drop_path_rate: float = 0.0
+    scan_layers: bool = True
+    remat: bool = False
+    attention: str = "auto"
+    num_classes: int = 527
+    n_mels: int = 128
+    head_bias: float = 0.0  # initial; log(p / (1 - p)) starts every class at probability p
+    dtype: str = "float32"
+
+    @property
+    def strides(self) -> tuple[int, int]:
+        """(frequency, time)."""
+        return (self.stride, self.stride) if isinstance(self.stride, int) else self.stride
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of the encodings: not always those that the patches of `frames` have."""
+        return self.n_mels // self.strides[0], self.frames // self.strides[1]
+
+    @property
+    def example_shape(self) -> tuple[int, int]:
+        """Shape of one input, for shape inference."""
+        return (PATCH, self.n_mels)
+
+    def check(self):
+        """AsjaxError unless stride, n_mels and frames make a grid, and patchout is not negative."""
+        pair = self.strides
+        if len(pair) != 2 or any(isinstance(s, bool) or s < 1 for s in pair):
+            raise AsjaxError(f"PaSST stride must be one or two numbers above 0, got {self.stride}")
+        if self.n_mels < PATCH or self.grid[1] < 1:
+            raise AsjaxError(f"PaSST must have {PATCH} or more mels and frames >= stride")
+        if (self.n_mels - PATCH) // pair[0] + 1 != self.grid[0]:
+            raise AsjaxError(
+                f"PaSST stride {pair[0]} in frequency makes {(self.n_mels - PATCH) // pair[0] + 1} "
+                f"rows of {self.n_mels} mels, but encodings for {self.grid[0]}; 10 to 16 fit 128"
+            )
+        if min(self.s_patchout_t, self.s_patchout_f, self.u_patchout) < 0:
+            raise AsjaxError("PaSST s_patchout_t, s_patchout_f and u_patchout must not be negative")
+
+    @nn.compact
+    def __call__(self, feats, *, train: bool = False, augment=None, kept: dict | None = None):
+        layers.check_feats(feats, self.n_mels, "PaSST")
+        self.check()
+        x = feats if augment is None else augment(feats)
+        short = max(0, PATCH - x.shape[1])
+        x = jnp.pad(x, ((0, 0), (0, short), (0, 0)), constant_values=SILENCE).swapaxes(1, 2)
+        patch = (PATCH, PATCH)
+        x = vit.Patches(self.width, patch, self.strides, dtype=self.dtype, name="patches")(x)
+        x = x[:, :, : self.grid[1]]  # [B, rows, columns, D]
+        choice = self._choice(*x.shape[1:3], train, kept)
+        x = self._encoded(x, choice.get("time_offset", 0))
+        stay = dict(unique_indices=kept is None, indices_are_sorted=kept is None)
+        if "time" in choice:
+            x = jnp.take(x, choice["time"], axis=2, **stay)
+        if "freq" in choice:
+            x = jnp.take(x, choice["freq"], axis=1, **stay)
+        _, rows, columns, _ = x.shape
+        x = x.reshape(x.shape[0], rows * columns, self.width)
+        if "tokens" in choice:
+            x = jnp.take(x, choice["tokens"], axis=1, **stay)
+        x = jnp.concatenate([self._tokens(x.shape[0]), x], 1)  # [B, S, D]
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = vit.Encoder(
+            depth=self.depth,
+            heads=self.heads,
+            mlp=4 * self.width,
+            dropout=self.dropout,
+            drop_path=self.drop_path_rate,
+            scan_layers=self.scan_layers,
+            remat=self.remat,
+            attention=self.attention,
+            dtype=self.dtype,
+            name="encoder",
+        )(x, train=train)
+        x = layers.layer_norm("norm", self.dtype)(x).astype(jnp.float32)
+        tokens = 2 if self.distilled else 1
+        embedding = x[:, :tokens].mean(1)
+        head = nn.Dense(
+            self.num_classes,
+            kernel_init=vit.normal,
+            bias_init=nn.initializers.constant(self.head_bias),
+            name="head",
+        )
+        return {
+            "logits": head(layers.layer_norm("head_norm", "float32", 1e-5)(embedding)),
+            "embedding": embedding,
+            "frame_embedding": _by_column(x[:, tokens:], rows, columns, choice.get("tokens")),
+        }
+
+    def _encoded(self, x, offset):
+        """[B, rows, columns, D] plus the encodings, those of time from column `offset` on."""
+        rows, columns = self.grid
+        time = self.param("time_encoding", vit.normal, (1, 1, columns, self.width))
+        freq = self.param("freq_encoding", vit.normal, (1, rows, 1, self.width))
+        time = jax.lax.dynamic_slice_in_dim(time, offset, x.shape[2], axis=2)
+        return x + time.astype(self.dtype) + freq.astype(self.dtype)
+
+    def _tokens(self, batch: int):
+        """cls and dist, each with its encoding: [B, 2, D] (or 1)."""
+        shape = (1, 1, self.width)
+        parts = [self.param("cls_token", vit.normal, shape)]
+        if self.distilled:
+            parts.append(self.param("dist_token", vit.normal, shape))
+        tokens = jnp.concatenate(parts, 1)
+        tokens = tokens + self.param("token_encoding", vit.normal, tokens.shape)
+        return jnp.broadcast_to(tokens.astype(self.dtype), (batch, *tokens.shape[1:]))
+
+    def _choice(self, rows: int, columns: int, train: bool, kept: dict | None) -> dict:
+        """What of the grid stays, as `kept` says it: given, drawn (training) or everything."""
+        names = ("time_offset", "time", "freq", "tokens")
+        if kept is not None:
+            for name in kept:
+                if name not in names:
+                    raise unknown("PaSST kept: entry", name, names)
+            return {name: jnp.asarray(value) for name, value in kept.items()}
+        left_t, left_f = columns - self.s_patchout_t, rows - self.s_patchout_f
+        left = left_t * left_f - self.u_patchout
+        late = self.grid[1] - columns
+        if not train or not (late or self.s_patchout_t or self.s_patchout_f or self.u_patchout):
+            return {}
+        if min(left_t, left_f, left) < 1:
+            raise AsjaxError(
+                f"PaSST patchout (s_patchout_t={self.s_patchout_t}, s_patchout_f="
+                f"{self.s_patchout_f}, u_patchout={self.u_patchout}) leaves nothing of {columns} "
+                f"columns x {rows} rows; lower it or train on longer clips"
+            )
+        rngs = jax.random.split(self.make_rng("dropout"), 4)
+        choice = {"time_offset": jax.random.randint(rngs[0], (), 0, late + 1)}
+        if self.s_patchout_t:
+            choice["time"] = _some(rngs[1], columns, left_t)
+        if self.s_patchout_f:
+            choice["freq"] = _some(rngs[2], rows, left_f)
+        if self.u_patchout:
+            choice["tokens"] = _some(rngs[3], left_t * left_f, left)
+        return choice
+
+
+def _some(rng, total: int, count: int):
+    """`count` of range(total), each set as likely, in order."""
+    return jnp.sort(jax.random.permutation(rng, total)[:count])
+
+
+def _by_column(x, rows: int, columns: int, tokens):
+    """[B, N, D] patches, row by row -> [B, columns, D]: the mean over the rows that are there."""
+    if tokens is None:
+        return x.reshape(x.shape[0], rows, columns, -1).mean(1)
+    total = jnp.zeros((x.shape[0], columns, x.shape[2])).at[:, tokens % columns].add(x)
+    count = jnp.zeros((1, columns, 1)).at[:, tokens % columns].add(1)
+    return total / jnp.maximum(count, 1)
