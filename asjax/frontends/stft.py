@@ -60,6 +60,22 @@ def real(name: str, value, low: float, high: float, unit: str = "Hz") -> float:
     return float(value)
 
 
+def boolean(name: str, value) -> bool:
+    """`value` if it is True or False, or AsjaxError naming the field."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise AsjaxError(f"frontend {name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def constants(mean, std, divide) -> dict[str, float]:
+    """The fields of a normalisation `(x - mean) / (divide * std)`, checked."""
+    return dict(
+        mean=real("mean", mean, -1e6, 1e6, "log units"),
+        std=real("std", std, 1e-6, 1e6, "log units"),
+        divide=real("divide", divide, 1e-6, 1e6, "standard deviations"),
+    )
+
+
 # ------------------------------------------------------------------------------------- spectra
 
 
@@ -78,6 +94,13 @@ def frame(wave, size: int, hop: int, count: int):
     # One slice per frame: measured faster than gathering single samples.
     cut = functools.partial(lax.dynamic_slice_in_dim, slice_size=size, axis=1)
     return jax.vmap(cut, in_axes=(None, 0), out_axes=1)(wave, starts)
+
+
+def fit_frames(feats, count: int | None):
+    """[B, T, F] cut, or padded at the end with zeros, to `count` frames; None leaves it."""
+    if count is None:
+        return feats
+    return jnp.pad(feats[:, :count], ((0, 0), (0, max(0, count - feats.shape[1])), (0, 0)))
 
 
 def power(frames):
