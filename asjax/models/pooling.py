@@ -19,6 +19,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from asjax.config import AsjaxError, unknown
 
@@ -243,7 +244,8 @@ class FramePool(nn.Module):
 class MultiHeadPool(nn.Module):
     """`multi_head_attention` of linear layers stacked over heads: [B, T, D] -> `Pooled`.
 
-    Parameters cla and att (kernel [H, D, C], bias [H, C]) and head_weight [H], which starts at 1/H.
+    Parameters cla_heads and att_heads (kernel [H, D, C], bias [H, C]; `torch_pointwise` with a path
+    "cla_heads[\\1]" fills them) and head_weight [H], which starts at 1/H.
     frame_logits are those of sum over h of head_weight[h] * c_h: what the clip would be if it were
     that frame only. With linear c (`logit_activation="linear"`) they are that sum itself.
     """
@@ -252,8 +254,8 @@ class MultiHeadPool(nn.Module):
     heads: int = 4
     activation: str = "sigmoid"
     logit_activation: str | None = None
-    logits: str = "cla"
-    attention: str = "att"
+    logits: str = "cla_heads"
+    attention: str = "att_heads"
 
     @nn.compact
     def __call__(self, x: Array, mask: Array | None = None) -> Pooled:
@@ -284,3 +286,19 @@ class _Heads(nn.Module):
         kernel = self.param("kernel", start, (self.heads, x.shape[-1], self.width))
         bias = self.param("bias", start, (self.heads, self.width))
         return jnp.einsum("btd,hdc->bthc", x, kernel) + bias[None, None]
+
+
+# --------------------------------------------------------------- torch 1x1 convolutions as linear
+
+
+def torch_pointwise(key: str, path: str) -> tuple:
+    """Port rules of a 1x1 convolution with bias, weight (O, I, 1, 1), that is a linear layer here.
+
+    `key` is a pattern, `path` ours: `torch_pointwise(r"attention\\.(att|cla)", r"attention/\\1")`.
+    """
+    read = lambda x: np.squeeze(x, (2, 3)).T  # noqa: E731 (ValueError for another rank)
+    write = lambda x: x.T[:, :, None, None]  # noqa: E731
+    return (
+        (key + r"\.weight", path + "/kernel", (read, write)),
+        (key + r"\.bias", path + "/bias", "param"),
+    )

@@ -1,0 +1,308 @@
+"""MobileNetV3-Large of EfficientAT (Schmid, Koutini & Widmer 2023; Howard et al. 2019): mn10 etc.
+
+feats [B, T, 128] -> 3x3 convolution of stride 2 -> 15 inverted bottlenecks (expand, depthwise,
+squeeze and excite, project) -> 1x1 convolution -> mean over time and frequency -> linear,
+hardswish, dropout, linear. Inside, maps are [B, F, T, C], the authors' order of the axes.
+
+EfficientAT's ImageNet files (mn10_im.pt ...) have these names and one input channel: see
+`init_from_imagenet`.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from asjax.config import AsjaxError, unknown
+from asjax.models import layers, pooling
+
+VARIANTS = {
+    "mn01": dict(width=0.1),
+    "mn02": dict(width=0.2),
+    "mn04": dict(width=0.4),
+    "mn05": dict(width=0.5),
+    "mn10": dict(width=1.0),
+    "mn20": dict(width=2.0),
+    "mn30": dict(width=3.0),
+    "mn40": dict(width=4.0),
+}
+
+FRONTENDS = {variant: dict(name="mn_mel128") for variant in VARIANTS}
+
+# kernel, expanded width, width, squeeze and excite, activation: MobileNetV3-Large, at width 1
+BLOCKS = (
+    (3, 16, 16, False, "relu"),
+    (3, 64, 24, False, "relu"),
+    (3, 72, 24, False, "relu"),
+    (5, 72, 40, True, "relu"),
+    (5, 120, 40, True, "relu"),
+    (5, 120, 40, True, "relu"),
+    (3, 240, 80, False, "hard_swish"),
+    (3, 200, 80, False, "hard_swish"),
+    (3, 184, 80, False, "hard_swish"),
+    (3, 184, 80, False, "hard_swish"),
+    (3, 480, 112, True, "hard_swish"),
+    (3, 672, 112, True, "hard_swish"),
+    (5, 672, 160, True, "hard_swish"),
+    (5, 960, 160, True, "hard_swish"),
+    (5, 960, 160, True, "hard_swish"),
+)
+STRIDED = (1, 3, 6, 12)  # the blocks C1..C4 that halve both axes in the published models
+
+HEADS = ("mlp", "convolution", "attention")
+
+# (pattern of the torch module or key, our path, kind): see asjax/port.py
+TORCH = (
+    (r"features\.0\.0", "stem/conv", "conv"),
+    (r"features\.0\.1", "stem/bn", "norm"),
+    (r"features\.16\.0", "last/conv", "conv"),
+    (r"features\.16\.1", "last/bn", "norm"),
+    (r"features\.(\d+)\.block\.(\d)\.0", r"block\1/conv\2", "conv"),
+    (r"features\.(\d+)\.block\.(\d)\.1", r"block\1/bn\2", "norm"),
+    (
+        r"features\.(\d+)\.block\.(\d)\.conc_se_layers\.0\.(fc[12])",
+        r"block\1/se\2_\3",
+        "linear",
+    ),
+    (r"classifier\.2", "fc", "linear"),
+    (r"classifier\.5", "head", "linear"),
+    (r"classifier\.0", "class_map", "conv"),
+    (r"classifier\.1", "class_map_bn", "norm"),
+    (r"classifier\.subspace_proj", "subspaces", "linear"),
+    (
+        r"classifier\.head_weight",
+        "head_weight",
+        (lambda x: x.reshape(-1), lambda x: x.reshape(1, -1, 1)),
+    ),
+)
+TORCH_SKIP = ()
+
+_kaiming = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+_small = nn.initializers.normal(0.01)
+
+
+def model(variant: str, **over) -> MobileNet:
+    """The linen module of a variant; `over` replaces fields (num_classes=200, strides=...)."""
+    if over.get("head", "mlp") not in HEADS:
+        raise unknown("MobileNet head", over["head"], HEADS)
+    if "strides" in over:
+        over["strides"] = tuple(tuple(s) if hasattr(s, "__len__") else s for s in over["strides"])
+    return layers.make(MobileNet, VARIANTS, variant, over)
+
+
+def torch_fields(weights) -> dict:
+    """Fields that the names and shapes of a checkpoint imply; the strides leave no trace."""
+    fields = {}
+    if "classifier.head_weight" in weights:
+        fields = dict(head="attention", heads=weights["classifier.head_weight"].shape[1])
+    elif "classifier.0.weight" in weights:
+        fields = dict(head="convolution")
+    return fields
+
+
+def init_from_imagenet(own: dict, weights: dict) -> dict:
+    """Torch names -> arrays of a model that starts from ImageNet, for `port.from_torch`.
+
+        own = port.to_torch("mobilenet", variables)  # a fresh model
+        start = mobilenet.init_from_imagenet(own, weights)
+        module, variables = port.from_torch("mobilenet", "mn10", start)
+
+    Layers of the classifier that do not fit (other classes, another head) stay fresh, as in the
+    authors' code; what else does not fit is an error of `from_torch`.
+    """
+    fits = lambda k, v: k in own and np.shape(own[k]) == np.shape(v)  # noqa: E731
+    kept = {k: v for k, v in weights.items() if not k.startswith("classifier.") or fits(k, v)}
+    return {**own, **kept}
+
+
+def divisible(width: float, by: int = 8) -> int:
+    """`width` rounded to a multiple of `by`, at least `by`, never more than 10 % down."""
+    rounded = max(by, int(width + by / 2) // by * by)
+    return rounded + by if rounded < 0.9 * width else rounded
+
+
+# ------------------------------------------------------------------------------------------- blocks
+
+
+def _norm(name: str, dtype: str) -> layers.BatchNorm:
+    return layers.BatchNorm(momentum=0.99, epsilon=1e-3, dtype=dtype, name=name)
+
+
+def _pointwise(width: int, dtype: str, name: str) -> layers.PatchConv:
+    """1x1 convolution without bias: one matrix product."""
+    return layers.PatchConv(width, (1, 1), dtype, _kaiming, use_bias=False, name=name)
+
+
+class Bottleneck(nn.Module):
+    """Inverted residual block: [B, F, T, C] -> [B, F', T', width]; strides are (F, T).
+
+    Submodules are numbered as in the authors' Sequential: conv0 expands (left out where nothing is
+    to be expanded), the next is depthwise, then comes the squeeze and excite, then the projection.
+    """
+
+    kernel: int
+    expanded: int
+    width: int
+    squeeze: bool
+    activation: str
+    strides: tuple[int, int] = (1, 1)
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        act = getattr(jax.nn, self.activation)
+        y, at = x, 0
+        if self.expanded != x.shape[-1]:
+            y = _pointwise(self.expanded, self.dtype, "conv0")(y)
+            y, at = act(_norm("bn0", self.dtype)(y, train)), 1
+        y = layers.DepthwiseConv(
+            self.kernel,
+            self.dtype,
+            _kaiming,
+            strides=self.strides,
+            use_bias=False,
+            name=f"conv{at}",
+        )(y)
+        y = act(_norm(f"bn{at}", self.dtype)(y, train))
+        if self.squeeze:
+            at += 1
+            y = self._excite(y, f"se{at}")
+        y = _pointwise(self.width, self.dtype, f"conv{at + 1}")(y)
+        y = _norm(f"bn{at + 1}", self.dtype)(y, train)
+        return y + x if self.strides == (1, 1) and x.shape[-1] == self.width else y
+
+    def _excite(self, y, name):
+        narrow = divisible(self.expanded // 4)
+        s = y.astype(jnp.float32).mean((1, 2), keepdims=True)
+        s = nn.relu(nn.Dense(narrow, kernel_init=_small, name=f"{name}_fc1")(s))
+        s = nn.sigmoid(nn.Dense(self.expanded, kernel_init=_small, name=f"{name}_fc2")(s))
+        return y * s.astype(y.dtype)
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, batch norm, hardswish."""
+
+    width: int
+    kernel: int = 1
+    stride: int = 1
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        if self.kernel == 1:
+            y = _pointwise(self.width, self.dtype, "conv")(x)
+        else:
+            y = nn.Conv(
+                self.width,
+                (self.kernel, self.kernel),
+                strides=self.stride,
+                padding=self.kernel // 2,
+                use_bias=False,
+                dtype=self.dtype,
+                kernel_init=_kaiming,
+                name="conv",
+            )(x)
+        return jax.nn.hard_swish(_norm("bn", self.dtype)(y, train))
+
+
+# -------------------------------------------------------------------------------------------- model
+
+
+class MobileNet(nn.Module):
+    """An EfficientAT MobileNet on normalised log-mel features.
+
+    Args of the call: feats [B, T, n_mels]; `augment`, a function [B, T, F] -> [B, T, F] applied
+    first (there is no input norm). Any length works: every convolution is padded.
+
+    Returns: logits [B, num_classes] float32, embedding [B, D] (mean over time and frequency of the
+    last map, the authors' features), frame_embedding [B, T', D] (mean over frequency; 32 frames for
+    10 s). With the heads "convolution" and "attention" also frame_logits [B, T', num_classes].
+
+    Attributes:
+      width: multiplies the channels of every layer (0.4 in mn04).
+      strides: of the four blocks that halve time and frequency (as the authors give them), or 15
+        pairs (frequency, time), one per block.
+      reduced_tail: half the channels in the last blocks.
+      head: "mlp" (published mn*_as), "convolution" (mn10_as_fc*: per-frame class maps, batch norm,
+        mean) or "attention" (PSLA's, `heads` heads, over frames, with linear class values).
+    """
+
+    width: float = 1.0
+    num_classes: int = 527
+    n_mels: int = 128
+    strides: tuple = (2, 2, 2, 2)
+    reduced_tail: bool = False
+    head: str = "mlp"
+    heads: int = 4
+    dropout: float = 0.2
+    dtype: str = "float32"
+
+    @property
+    def example_shape(self) -> tuple[int, int]:
+        """Shape of one input, for shape inference."""
+        return (32, self.n_mels)
+
+    def _channels(self, width: int) -> int:
+        return divisible(width * self.width)
+
+    def _blocks(self):
+        """Fields of every block."""
+        given = tuple(s if isinstance(s, tuple) else (s, s) for s in self.strides)
+        strides = given
+        if len(given) == len(STRIDED):
+            at = dict(zip(STRIDED, given, strict=True))
+            strides = tuple(at.get(i, (1, 1)) for i in range(len(BLOCKS)))
+        if len(strides) != len(BLOCKS) or any(len(s) != 2 or min(s) < 1 for s in strides):
+            raise AsjaxError(
+                f"MobileNet strides must be {len(STRIDED)} numbers or {len(BLOCKS)} pairs "
+                f"(frequency, time), got {self.strides}"
+            )
+        for i, (block, stride) in enumerate(zip(BLOCKS, strides, strict=True)):
+            kernel, expanded, width, squeeze, activation = block
+            tail = 2 if self.reduced_tail else 1
+            expanded //= tail if i > STRIDED[-1] else 1
+            width //= tail if i >= STRIDED[-1] else 1
+            sizes = self._channels(expanded), self._channels(width)
+            yield kernel, *sizes, squeeze, activation, stride
+
+    @nn.compact
+    def __call__(self, feats, *, train: bool = False, augment=None):
+        layers.check_feats(feats, self.n_mels, "MobileNet")
+        if augment is not None:
+            feats = augment(feats)
+        x = feats.astype(self.dtype).swapaxes(1, 2)[..., None]  # [B, F, T, 1]
+        x = ConvNorm(self._channels(16), 3, 2, self.dtype, name="stem")(x, train)
+        for i, fields in enumerate(self._blocks(), 1):
+            x = Bottleneck(*fields, dtype=self.dtype, name=f"block{i}")(x, train)
+        x = ConvNorm(6 * x.shape[-1], dtype=self.dtype, name="last")(x, train)
+        frames = x.astype(jnp.float32).mean(1)  # [B, T', D]
+        embedding = frames.mean(1)
+        out = self._head(x.astype(jnp.float32), frames, embedding, train)
+        return {**out, "embedding": embedding, "frame_embedding": frames}
+
+    def _head(self, x, frames, embedding, train):
+        if self.head == "convolution":
+            y = _pointwise(self.num_classes, "float32", "class_map")(x)
+            frame_logits = layers.BatchNorm(name="class_map_bn")(y, train).mean(1)
+            return {"logits": frame_logits.mean(1), "frame_logits": frame_logits}
+        if self.head == "attention":
+            return self._attention(frames)
+        width = self._channels(1280 // (2 if self.reduced_tail else 1))
+        y = jax.nn.hard_swish(nn.Dense(width, kernel_init=_small, name="fc")(embedding))
+        y = nn.Dropout(self.dropout, deterministic=not train)(y)
+        return {"logits": nn.Dense(self.num_classes, kernel_init=_small, name="head")(y)}
+
+    def _attention(self, frames):
+        b, t, _ = frames.shape
+        shape = (2, self.heads, self.num_classes)
+        width = 2 * self.heads * self.num_classes
+        y = nn.Dense(width, kernel_init=_small, name="subspaces")(frames).reshape(b, t, *shape)
+        start = nn.initializers.constant(1 / self.heads)
+        weight = self.param("head_weight", start, (self.heads,))
+        attention, values = y[:, :, 0], y[:, :, 1]
+        logits, _ = pooling.multi_head_attention(
+            values, attention, weight, logit_activation="linear"
+        )
+        return {"logits": logits, "frame_logits": jnp.einsum("bthc,h->btc", values, weight)}
