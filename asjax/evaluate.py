@@ -10,13 +10,12 @@ import io
 import json
 import math
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from asjax import hlp, labels, metrics
-from asjax.config import AsjaxError, parse_call, to_plain
+from asjax.config import AsjaxError, to_plain
 from asjax.files import write_atomic
 from asjax.scores import View, load_scores, save_scores, views
 
@@ -33,12 +32,12 @@ def scores_from_pipeline(apply_fn, batches, num_classes, progress=True, bad=None
     Args:
       apply_fn: wave float32 [B, S] -> logits [B, C] (jitted by the caller).
       batches: iterable of pipeline batches (dicts with wave, target, mask, id, bad).
-      num_classes: C.
+      num_classes: C of the model; the targets may have other classes (zero-shot).
       progress: show a bar, and say on stderr what was left out.
       bad: a list to which (id, reason) of every clip left out is added.
       total: number of batches, for the bar.
 
-    Returns: ids (list of N), logits float32 [N, C], targets uint8 [N, C].
+    Returns: ids (list of N), logits float32 [N, C], targets uint8 [N, C or those of the data].
 
     Raises:
       AsjaxError: the model returns another shape than [B, C].
@@ -63,7 +62,7 @@ def scores_from_pipeline(apply_fn, batches, num_classes, progress=True, bad=None
     if progress and left_out:
         name, reason = left_out[0]
         print(f"left out {len(left_out)} clips, first {name}: {reason}", file=sys.stderr)
-    targets = np.concatenate([np.zeros((0, num_classes), bool), *targets]).astype(np.uint8)
+    targets = np.concatenate(targets or [np.zeros((0, num_classes))]).astype(np.uint8)
     return ids, np.concatenate(logits), targets
 
 
@@ -162,16 +161,16 @@ def evaluate_scores(
       record: what to say of the model and data (a dict; shown in the report, kept in the JSON).
     """
     loaded = load_scores(scores_path, label_set)
-    label_set = loaded["label_set"]
+    label_set, extra = loaded["label_set"], loaded["extra"] or {}
     if isinstance(closure, str):
-        closure = hlp.closure_if_known(label_set)
+        # Zero-shot scores are compared with the data's own labels, as HLP's Table III does.
+        closure = None if "zero_shot" in extra else hlp.closure_if_known(label_set)
     found = views(loaded["scores"], loaded["targets"], label_set, closure, mappings)
     results = summarise(found, n_bootstrap, seed)
     counts = None if train_counts is None else np.asarray(train_counts).ravel()
-    bad = (loaded["extra"] or {}).get("left_out", [])
     about = {
         "label_set": {"name": label_set.name, "hash": label_set.hash, "classes": len(label_set)},
-        "left_out_clips": bad,
+        "left_out_clips": extra.get("left_out", []),
         "bootstrap": {"n": n_bootstrap, "level": LEVEL, "seed": seed},
         "record": record or {},
     }
@@ -243,20 +242,39 @@ def _finite(value):
 
 
 def add_arguments(parser):
-    parser.add_argument("--model", help="model folder, as training writes it")
+    parser.add_argument(
+        "--model", action="append", help="model folder, as training writes it; several: an ensemble"
+    )
     parser.add_argument(
         "--data",
         action="append",
-        help="what to score, e.g. \"esc10(splits=['fold5'])\" or \"folder(csv='x.csv', "
-        "root='audio')\"; repeatable (default: the evaluation set of the model's config)",
+        help="what to score, e.g. \"esc10(splits=['fold5'])\", \"folder(csv='x.csv', "
+        "root='audio')\" or a folder of records; repeatable (default: the evaluation set of the "
+        "model's config). Records with other classes are scored zero-shot on those they share",
     )
-    parser.add_argument("--scores", help="a scores.npz to evaluate instead of running a model")
+    parser.add_argument(
+        "--scores",
+        action="append",
+        help="a scores.npz to evaluate instead of running a model; several: an ensemble",
+    )
+    parser.add_argument(
+        "--average",
+        choices=("logits", "probabilities", "weights"),
+        help="what an ensemble averages (default: logits)",
+    )
+    parser.add_argument(
+        "--save-model", metavar="DIR", help="with --average=weights: keep the averaged model here"
+    )
+    parser.add_argument(
+        "--labels", help="label set of a --data folder whose classes are not the model's"
+    )
     parser.add_argument(
         "--out",
-        help="folder for the results (default: beside the model, eval, or eval-NAME with --data; "
-        "with --scores: beside that file)",
+        help="folder for the results (default: beside the model, eval, or eval-NAME with --data, "
+        "with -ensemble for several; with --scores: beside that file)",
     )
     parser.add_argument("--batch-size", type=int, default=None, help="clips at once")
+    parser.add_argument("--clip-s", type=float, help="seconds of each clip (default: the model's)")
     parser.add_argument(
         "--mapping",
         action="append",
@@ -271,36 +289,67 @@ def add_arguments(parser):
 def main(args) -> int:
     if bool(args.model) == bool(args.scores):
         raise AsjaxError("give either --model=DIR or --scores=FILE.npz")
-    if args.scores:
-        if args.data:
-            raise AsjaxError("--data goes with --model; a scores file has its data in it")
-        out = Path(args.out or Path(args.scores).parent)
-        return _finish(args, args.scores, out, mappings=args.mapping)
-    from asjax import checkpoint
+    if args.clip_s is not None and not 0 < args.clip_s < math.inf:
+        raise AsjaxError(f"--clip-s must be a number of seconds above 0, got {args.clip_s}")
+    if args.save_model and args.average != "weights":
+        raise AsjaxError("--save-model goes with --average=weights: there is one model to keep")
+    return _main_scores(args) if args.scores else _main_models(args)
 
-    cfg, label_set, variables, record = checkpoint.load_model(args.model)
-    cfg = to_plain(cfg)
-    specs = [dict(name=n, **k) for n, k in map(parse_call, args.data or ())]
-    folder = Path(args.model).resolve()  # the model's, or the run's that it stands in
+
+def _main_scores(args) -> int:
+    from asjax import scoring
+
+    if args.data or args.labels or args.clip_s:
+        raise AsjaxError("--data goes with --model; a scores file has its data in it")
+    first, several = Path(args.scores[0]), len(args.scores) > 1
+    if args.average and (not several or args.average == "weights"):
+        raise AsjaxError(f"--average={args.average} needs several --model, or another average")
+    if not several:
+        return _finish(args, first, Path(args.out or first.parent), mappings=args.mapping)
+    out = Path(args.out or first.parent / "ensemble")
+    found = scoring.average_files(args.scores, args.average or "logits")
+    save_scores(out / "scores.npz", **found)
+    return _finish(args, out / "scores.npz", out, mappings=args.mapping)
+
+
+def _main_models(args) -> int:
+    from asjax import checkpoint, log, scoring
+
+    models = scoring.Models(args.model, args.average, args.batch_size)
+    if args.save_model:
+        checkpoint.save_model(
+            args.save_model,
+            config=models.cfg,
+            label_set=models.label_set,
+            variables=models.variables(),
+            record=models.record,
+        )
+        print(f"model        {args.save_model}")
+    wanted = [scoring.data_spec(text) for text in args.data or ()]
+    folder = Path(args.model[0]).resolve()  # the model's, or the run's that it stands in
     beside = folder if (folder / "model" / "card.json").is_file() else folder.parent
-    batch_size = args.batch_size or cfg["eval"]["batch_size"]
-    apply_fn = _apply_fn(cfg, label_set, variables, batch_size)
-    for i, spec in enumerate(specs or [cfg["data"]["eval"]]):
-        name = f"eval-{spec['name']}" if specs else "eval"
-        out = Path(args.out) if args.out else beside / name
-        if len(specs) > 1:
+    single = len(args.model) == 1
+    for i, (spec, name) in enumerate(wanted or [(models.own_data(), "")]):
+        parts = ["eval", name, "" if single else "ensemble"]
+        out = Path(args.out) if args.out else beside / "-".join(filter(None, parts))
+        if len(wanted) > 1:
             out = out.with_name(f"{out.name}-{i + 1}")
-        about = predict_dataset(apply_fn, spec, cfg, label_set, out, batch_size)
-        seen = {**{k: v for k, v in record.items() if k != "scores"}, "eval_data": about}
+        about = models.score(spec, out, clip_s=args.clip_s, data_labels=args.labels)
+        zero_shot = about.get("zero_shot")
+        strict = models.cfg.get("labels", {}).get("strict", False)
+        if zero_shot:
+            print(
+                f"zero-shot    {zero_shot['shared']} of {zero_shot['of']} classes of "
+                f"{zero_shot['label_set']}; not in the model: {', '.join(zero_shot['left_out'])}"
+            )
         _finish(
             args,
             out / "scores.npz",
             out,
-            label_set=label_set,
-            closure=hlp.closure_if_known(label_set, cfg["labels"].get("strict", False)),
-            mappings=args.mapping or _mappings(cfg, spec, own_data=not specs),
-            history=_history(beside),
-            record=seen,
+            closure=None if zero_shot else hlp.closure_if_known(models.label_set, strict),
+            mappings=args.mapping or _mappings(models.cfg, spec, own_data=not wanted),
+            history=log.read_jsonl(beside / "train.jsonl") if single else None,
+            record={**models.record, "eval_data": about},
         )
     return 0
 
@@ -308,7 +357,7 @@ def main(args) -> int:
 def _mappings(cfg, spec, own_data: bool):
     """Mapped views when none is asked for: those of the config, or of the data set by its name."""
     if own_data:
-        return cfg["eval"].get("mappings")
+        return cfg.get("eval", {}).get("mappings")
     return [spec["name"]] if spec["name"] in labels.KNOWN else None
 
 
@@ -342,65 +391,3 @@ def forward(model, frontend, mesh):
         return sharding.gather(run(variables, sharding.place(mesh, {"wave": mine})["wave"]))
 
     return apply
-
-
-def _apply_fn(cfg, label_set, variables, batch_size):
-    """wave [B, S] -> logits [B, C] of a stored model on all devices."""
-    import jax
-
-    from asjax import config, sharding
-
-    sharding.setup()
-    mesh = sharding.make_mesh(batch_sizes=(batch_size,))
-    frontend = config.build("frontend", cfg["frontend"])
-    model = config.build("model", {**cfg["model"], "num_classes": len(label_set)})
-    placed = jax.device_put(variables, sharding.replicated(mesh))
-    return partial(forward(model, frontend, mesh), placed)
-
-
-def predict_dataset(apply_fn, spec, cfg, label_set, out, batch_size) -> dict:
-    """Score the data set of `spec` into `out/scores.npz`; returns its name, clips and hash."""
-    from asjax.data import pipeline, sources
-
-    source = sources.build(spec, label_set)
-    data = cfg["data"]
-    stream = pipeline.build(
-        source,
-        batch_size=batch_size,
-        draw="sequential",
-        train=False,
-        num_classes=len(label_set),
-        cache=False,
-        **{k: data[k] for k in ("sample_rate", "clip_s", "workers", "threads", "max_bad")},
-    )
-    bad = []
-    batches = stream.iterate()
-    try:
-        ids, logits, targets = scores_from_pipeline(
-            apply_fn, batches, len(label_set), bad=bad, total=stream.steps_per_epoch
-        )
-    finally:
-        batches.close()
-    save_scores(
-        Path(out) / "scores.npz",
-        ids=ids,
-        scores=logits,
-        targets=targets,
-        label_set=label_set,
-        extra={"left_out": [list(map(str, item)) for item in bad]},
-    )
-    return {"name": source.name, "clips": len(ids), "hash": source.hash}
-
-
-def _history(folder: Path):
-    """Rows of the run's train.jsonl beside the model, if there is one; bad rows skipped."""
-    path = folder / "train.jsonl"
-    if not path.is_file():
-        return None
-    rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return [row for row in rows if isinstance(row, dict)]

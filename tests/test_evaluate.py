@@ -1,8 +1,7 @@
-"""Scores files, views, summaries, and `asjax eval` from a model folder to a report."""
+"""Scores files, views, summaries, and `asjax eval` of finished scores."""
 
 import csv
 import json
-from functools import partial
 
 import numpy as np
 import pytest
@@ -305,6 +304,11 @@ def test_eval_of_a_scores_file_prints_a_table_and_where_the_report_is(tmp_path, 
         (["--scores=none.npz"], "no file none.npz"),
         (["--scores=a.npz", "--model=m"], "either"),
         (["--scores=a.npz", "--data=esc10"], "--data goes with --model"),
+        (["--scores=a.npz", "--average=logits"], "needs several"),
+        (["--scores=a.npz", "--scores=b.npz", "--average=weights"], "needs several --model"),
+        (["--model=m", "--save-model=x"], "goes with --average=weights"),
+        (["--model=m", "--average=logits"], "needs several models, got 1"),
+        (["--model=m", "--clip-s=0"], "above 0"),
         (["--model=nowhere"], "nowhere"),
     ],
 )
@@ -314,90 +318,3 @@ def test_wrong_arguments_are_one_line_and_exit_2(arguments, message, capsys, mon
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1
-
-
-@pytest.fixture
-def model_folder(tmp_path):
-    """A run's folder with an untrained little model of three classes and five recordings."""
-    import jax
-    import soundfile
-
-    from asjax import checkpoint, config
-
-    rng = np.random.default_rng(0)
-    audio = tmp_path / "audio"
-    audio.mkdir()
-    rows = ["filename,labels"]
-    for i in range(5):
-        soundfile.write(audio / f"{i}.wav", rng.normal(0, 0.1, 4000).astype(np.float32), 8000)
-        rows.append(f"{i}.wav,sound {i % 3}")
-    (tmp_path / "clips.csv").write_text("\n".join(rows) + "\n")
-    label_set = own_set(3)
-    cfg = {
-        "labels": {"name": "mine", "hlp": False, "strict": False},
-        "data": {
-            "eval": {"name": "folder", "csv": str(tmp_path / "clips.csv"), "root": str(audio)},
-            "sample_rate": 16000,
-            "clip_s": 0.5,
-            "workers": 0,
-            "threads": 1,
-            "max_bad": 0.3,
-        },
-        "frontend": {"name": "panns_logmel", "sample_rate": 16000, "n_mels": 16, "hop": 320,
-                     "n_fft": 512},
-        "model": {"name": "cnn", "variant": "mini", "n_mels": 16},
-        "eval": {"batch_size": 4},
-    }  # fmt: skip
-    frontend = config.build("frontend", cfg["frontend"])
-    model = config.build("model", cfg["model"], num_classes=3)
-    wave = np.zeros((1, 8000), np.float32)
-    variables = jax.jit(partial(model.init, train=False))(jax.random.key(0), frontend(wave))
-    folder = tmp_path / "run" / "model"
-    checkpoint.save_model(
-        folder, config=cfg, label_set=label_set, variables=variables, record={"seed": 0}
-    )
-    expected = lambda w: model.apply(variables, frontend(w), train=False)["logits"]  # noqa: E731
-    return folder, expected
-
-
-def test_eval_of_a_model_scores_its_own_data_and_leaves_broken_clips_out(model_folder, capsys):
-    folder, expected = model_folder
-    run = folder.parent
-    (run.parent / "audio" / "3.wav").write_bytes(b"RIFF no audio")
-    (run / "train.jsonl").write_text(
-        '{"step": 1, "loss": 0.5}\nnot json\n{"step": 2, "loss": 0.4}\n'
-    )
-    assert main(["eval", f"--model={folder}", "--bootstrap=10"]) == 0
-    out = capsys.readouterr().out
-    assert "left out     1 clips" in out
-    got = evaluate.load_scores(run / "eval" / "scores.npz")
-    assert len(got["ids"]) == 4
-    assert got["targets"].argmax(axis=1).tolist() == [0, 1, 2, 1]
-
-    from asjax.data import pipeline, sources
-
-    spec = {
-        "name": "folder",
-        "csv": str(run.parent / "clips.csv"),
-        "root": str(run.parent / "audio"),
-    }
-    stream = pipeline.build(
-        sources.build(spec, own_set(3)), batch_size=1, sample_rate=16000, clip_s=0.5,
-        num_classes=3, train=False, max_bad=1.0,
-    )  # fmt: skip
-    with stream.iterate() as batches:
-        want = [np.asarray(expected(b["wave"]))[0] for b in batches if b["mask"][0]]
-    np.testing.assert_allclose(got["scores"], want, atol=1e-5)
-    page = (run / "eval" / "report.html").read_text()
-    assert "training curves" in page
-    assert "3.wav" in page  # what was left out, and why
-
-
-def test_eval_of_other_data_goes_to_its_own_folder(model_folder, capsys):
-    folder, _ = model_folder
-    root = folder.parent.parent
-    spec = f"folder(csv='{root / 'clips.csv'}', root='{root / 'audio'}')"
-    assert main(["eval", f"--model={folder.parent}", f"--data={spec}", "--bootstrap=0"]) == 0
-    assert (folder.parent / "eval-folder" / "report.html").is_file()
-    assert not (folder.parent / "eval").exists()
-    assert "[" not in capsys.readouterr().out  # no interval was asked for

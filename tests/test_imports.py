@@ -12,8 +12,8 @@ FACTS = {"config", "files", "labels", "hlp", "balance", "metrics", "model_dir", 
 ARRAYS = {"frontends", "augment", "objectives"}
 SYSTEMS = {"checkpoint", "optim", "sharding", "log", "port", "segments", "step", "workdir"}
 PROGRAMS = {
-    "__main__", "evaluate", "predict", "prepare", "report", "report_plots", "stats", "stats_plots",
-    "tag", "train",
+    "__main__", "evaluate", "papers", "papers_balance", "papers_hlp", "papers_plots", "predict",
+    "prepare", "report", "report_plots", "scoring", "stats", "stats_plots", "tag", "train",
 }  # fmt: skip
 BARE = {"jax", "flax", "optax", "numpy", "orbax", "asjax", "__future__"}
 

@@ -1,0 +1,306 @@
+"""Stored models on data sets: `asjax eval` of one model, of ensembles, of other label sets."""
+
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+from test_evaluate import own_set, saved
+
+from asjax import evaluate, labels, scoring
+from asjax.__main__ import main
+from asjax.config import AsjaxError
+
+RATES = {"a": 16000, "b": 8000}  # two frontends: an ensemble need not hear the same
+
+
+def make_model(folder, clips, *, rate=16000, classes=None, key=0, cnn="mini"):
+    """An untrained little model in `folder`; returns `wave [B, S] -> logits`."""
+    import jax
+
+    from asjax import checkpoint, config
+
+    label_set = classes or own_set(3)
+    cfg = {
+        "labels": {"name": label_set.name, "hlp": False, "strict": False},
+        "data": {
+            "eval": {"name": "folder", "csv": str(clips / "clips.csv"), "root": str(clips)},
+            "sample_rate": rate,
+            "clip_s": 0.5,
+            "workers": 0,
+            "threads": 1,
+            "max_bad": 0.3,
+        },
+        "frontend": {"name": "panns_logmel", "sample_rate": rate, "n_mels": 16,
+                     "hop": rate // 50, "n_fft": 512},
+        "model": {"name": "cnn", "variant": cnn, "n_mels": 16},
+        "eval": {"batch_size": 4},
+    }  # fmt: skip
+    frontend = config.build("frontend", cfg["frontend"])
+    model = config.build("model", cfg["model"], num_classes=len(label_set))
+    wave = np.zeros((1, rate // 2), np.float32)
+    variables = jax.jit(partial(model.init, train=False))(jax.random.key(key), frontend(wave))
+    checkpoint.save_model(
+        folder, config=cfg, label_set=label_set, variables=variables, record={"hlp": bool(key)}
+    )
+    return lambda w: model.apply(variables, frontend(w), train=False)["logits"]
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Five recordings of half a second and their labels."""
+    import soundfile
+
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "audio"
+    folder.mkdir()
+    rows = ["filename,labels"]
+    for i in range(5):
+        soundfile.write(folder / f"{i}.wav", rng.normal(0, 0.1, 4000).astype(np.float32), 8000)
+        rows.append(f"{i}.wav,sound {i % 3}")
+    (folder / "clips.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def logits_by_hand(expected, clips, rate):
+    """Every clip alone through the model, without `asjax eval`."""
+    from asjax.data import pipeline, sources
+
+    spec = {"name": "folder", "csv": str(clips / "clips.csv"), "root": str(clips)}
+    stream = pipeline.build(
+        sources.build(spec, own_set(3)), batch_size=1, sample_rate=rate, clip_s=0.5,
+        num_classes=3, train=False, max_bad=1.0,
+    )  # fmt: skip
+    with stream.iterate() as batches:
+        return np.array([np.asarray(expected(b["wave"]))[0] for b in batches if b["mask"][0]])
+
+
+@pytest.fixture
+def model_folder(tmp_path, clips):
+    """A run's folder with its model, and what the model should say."""
+    folder = tmp_path / "run" / "model"
+    return folder, make_model(folder, clips)
+
+
+def test_eval_of_a_model_scores_its_own_data_and_leaves_broken_clips_out(
+    model_folder, clips, capsys
+):
+    folder, expected = model_folder
+    run = folder.parent
+    (clips / "3.wav").write_bytes(b"RIFF no audio")
+    (run / "train.jsonl").write_text(
+        '{"step": 1, "loss": 0.5}\nnot json\n{"step": 2, "loss": 0.4}\n'
+    )
+    assert main(["eval", f"--model={folder}", "--bootstrap=10"]) == 0
+    out = capsys.readouterr().out
+    assert "left out     1 clips" in out
+    got = evaluate.load_scores(run / "eval" / "scores.npz")
+    assert len(got["ids"]) == 4
+    assert got["targets"].argmax(axis=1).tolist() == [0, 1, 2, 1]
+
+    want = logits_by_hand(expected, clips, 16000)
+    np.testing.assert_allclose(got["scores"], want, atol=1e-5)
+    page = (run / "eval" / "report.html").read_text()
+    assert "training curves" in page
+    assert "3.wav" in page  # what was left out, and why
+
+
+def test_eval_of_other_data_goes_to_its_own_folder(model_folder, clips, capsys):
+    folder, _ = model_folder
+    spec = f"folder(csv='{clips / 'clips.csv'}', root='{clips}')"
+    assert main(["eval", f"--model={folder.parent}", f"--data={spec}", "--bootstrap=0"]) == 0
+    assert (folder.parent / "eval-folder" / "report.html").is_file()
+    assert not (folder.parent / "eval").exists()
+    assert "[" not in capsys.readouterr().out  # no interval was asked for
+
+
+# -------------------------------------------------------------------------------- ensembles
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-np.asarray(x, np.float64)))
+
+
+def test_averages_of_logits_and_of_probabilities_are_what_they_say():
+    rng = np.random.default_rng(0)
+    parts = rng.normal(-3, 3, (3, 20, 5)).astype(np.float32)
+    np.testing.assert_allclose(scoring.average_scores(parts), parts.mean(axis=0), rtol=1e-5)
+    mean = sigmoid(parts).mean(axis=0)
+    got = scoring.average_scores(iter(parts), "probabilities")
+    np.testing.assert_allclose(got, np.log(mean) - np.log1p(-mean), rtol=1e-5, atol=1e-6)
+    assert got.dtype == np.float32
+    same = scoring.average_scores(parts[:1])  # one model: its scores, to the bit
+    np.testing.assert_array_equal(same, parts[0])
+
+
+def test_the_mean_of_extreme_probabilities_stays_finite_and_in_order():
+    sure = np.array([[80.0, 90.0, -80.0, -np.inf]])
+    got = scoring.average_scores([sure, sure], "probabilities")
+    np.testing.assert_allclose(got, sure, rtol=1e-6)
+    half = scoring.average_scores([[[400.0]], [[-400.0]]], "probabilities")
+    np.testing.assert_allclose(half, 0.0, atol=1e-6)
+    with pytest.raises(AsjaxError, match="average of scores 'mean' does not exist"):
+        scoring.average_scores([sure], "mean")
+
+
+def test_averaged_weights_are_plain_means_and_counters_come_from_the_first():
+    one = {"params": {"w": np.float32([1, 2])}, "stats": {"mean": np.float32(4), "n": np.int32(7)}}
+    two = {"params": {"w": np.float32([3, 6])}, "stats": {"mean": np.float32(0), "n": np.int32(9)}}
+    got = scoring.average_weights([one, two])
+    np.testing.assert_array_equal(got["params"]["w"], np.float32([2, 4]))
+    assert got["params"]["w"].dtype == np.float32
+    assert (got["stats"]["mean"], got["stats"]["n"]) == (2.0, 7)
+    with pytest.raises(AsjaxError, match=r"params/w is \(2,\) in model 1 and \(3,\) in model 2"):
+        scoring.average_weights([one, {**two, "params": {"w": np.zeros(3, np.float32)}}])
+    with pytest.raises(AsjaxError, match="stats/n is .* no such array in model 2"):
+        scoring.average_weights([one, {**two, "stats": {"mean": np.float32(0)}}])
+
+
+@pytest.mark.parametrize("kind", [None, "probabilities"])
+def test_an_ensemble_of_models_that_hear_different_rates(tmp_path, clips, capsys, kind):
+    models = {n: make_model(tmp_path / n / "model", clips, rate=RATES[n], key=ord(n)) for n in "ab"}
+    out = tmp_path / "out"
+    argv = [f"--model={tmp_path / n}" for n in "ab"] + [f"--average={kind}"] * bool(kind)
+    assert main(["eval", *argv, f"--out={out}", "--bootstrap=0"]) == 0
+    parts = [logits_by_hand(models[n], clips, RATES[n]) for n in "ab"]
+    got = evaluate.load_scores(out / "scores.npz")
+    want = np.mean(parts, axis=0)
+    if kind:
+        p = sigmoid(parts).mean(axis=0)
+        want = np.log(p) - np.log1p(-p)
+    np.testing.assert_allclose(got["scores"], want, atol=2e-5)
+    assert got["extra"]["ensemble"]["average"] == (kind or "logits")
+    record = json.loads((out / "metrics.json").read_text())["record"]
+    assert record["ensemble"]["2"] == str(tmp_path / "b")
+    assert record["hlp"] is True  # what both say of themselves
+
+    # the same from the finished scores of each, in another order of clips
+    for n, part in zip("ab", parts, strict=True):
+        order = np.arange(5) if n == "a" else np.arange(5)[::-1]
+        evaluate.save_scores(
+            tmp_path / f"{n}.npz",
+            ids=[got["ids"][i] for i in order],
+            scores=part[order],
+            targets=got["targets"][order],
+            label_set=got["label_set"],
+        )
+    files = [f"--scores={tmp_path / n}.npz" for n in "ab"] + [f"--average={kind}"] * bool(kind)
+    assert main(["eval", *files, "--bootstrap=0"]) == 0
+    again = evaluate.load_scores(tmp_path / "ensemble" / "scores.npz")
+    assert again["ids"] == got["ids"]
+    np.testing.assert_allclose(again["scores"], want, atol=2e-5)
+
+
+def test_averaged_weights_score_as_one_model_that_can_be_kept(tmp_path, clips, capsys):
+    from asjax import checkpoint
+
+    for n in "ab":
+        make_model(tmp_path / n / "model", clips, key=ord(n))
+    argv = [f"--model={tmp_path / n}" for n in "ab"]
+    keep = tmp_path / "mean"
+    code = main(["eval", *argv, "--average=weights", f"--save-model={keep}", "--bootstrap=0"])
+    assert code == 0
+    one, two, mean = (checkpoint.load_model(p)[2] for p in (tmp_path / "a", tmp_path / "b", keep))
+    kernel = lambda v: v["params"]["head"]["kernel"]  # noqa: E731
+    np.testing.assert_allclose(kernel(mean), (kernel(one) + kernel(two)) / 2, rtol=1e-6)
+    assert main(["eval", f"--model={keep}", f"--out={tmp_path / 'out'}", "--bootstrap=0"]) == 0
+    kept = evaluate.load_scores(tmp_path / "out" / "scores.npz")["scores"]
+    ensemble = evaluate.load_scores(tmp_path / "a" / "eval-ensemble" / "scores.npz")["scores"]
+    np.testing.assert_array_equal(kept, ensemble)
+
+
+def test_models_that_cannot_be_joined_are_refused_in_one_line(tmp_path, clips, capsys):
+    make_model(tmp_path / "a", clips)
+    make_model(tmp_path / "rate", clips, rate=8000)
+    make_model(tmp_path / "classes", clips, classes=own_set(4))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    make_model(tmp_path / "data", elsewhere)
+    for other, more, message in (
+        ("classes", [], "label hash of the model"),
+        ("rate", ["--average=weights"], "rate: 16000 -> 8000"),
+        ("data", [], "evaluate on different data: give --data"),
+    ):
+        argv = [f"--model={tmp_path / n}" for n in ("a", other)]
+        assert main(["eval", *argv, *more]) == 2
+        err = capsys.readouterr().err
+        assert message in err
+        assert err.count("\n") == 1
+
+
+def test_scores_of_other_clips_or_labels_are_no_ensemble(tmp_path):
+    ids, scores, targets = saved(tmp_path / "a.npz", own_set())
+    write = partial(evaluate.save_scores, label_set=own_set())
+    write(tmp_path / "less.npz", ids=ids[1:], scores=scores[1:], targets=targets[1:])
+    write(tmp_path / "labels.npz", ids=ids, scores=scores, targets=targets[::-1])
+    with pytest.raises(AsjaxError, match="same clips: .* has 40, .* has 39, .* 'clip0' is in one"):
+        scoring.average_files([tmp_path / "a.npz", tmp_path / "less.npz"])
+    with pytest.raises(AsjaxError, match="other labels"):
+        scoring.average_files([tmp_path / "a.npz", tmp_path / "labels.npz"])
+    saved(tmp_path / "classes.npz", own_set(9))
+    with pytest.raises(AsjaxError, match="label hash"):
+        scoring.average_files([tmp_path / "a.npz", tmp_path / "classes.npz"])
+
+
+# -------------------------------------------------------------------------------- zero-shot
+
+
+@pytest.fixture
+def fsd50k_records(tmp_path, clips):
+    """Five clips with FSD50K's labels: Bark; Crash_cymbal (not in AudioSet) and Speech; ..."""
+    names = ["Bark", "Crash_cymbal;Speech", "Speech", "Crash_cymbal", "Bark;Speech"]
+    rows = [f"{i}.wav,{text}" for i, text in enumerate(names)]
+    (tmp_path / "fsd.csv").write_text("\n".join(["filename,labels", *rows]) + "\n")
+    out = tmp_path / "fsd50k"
+    code = main(
+        ["prepare", "folder", f"--csv={tmp_path / 'fsd.csv'}", f"--audio={clips}", f"--out={out}",
+         "--labels=fsd50k200"]
+    )  # fmt: skip
+    assert code == 0
+    return out
+
+
+def test_an_audioset_model_is_scored_zero_shot_on_fsd50k_records(
+    tmp_path, clips, fsd50k_records, capsys
+):
+    ours, theirs = labels.get("audioset527"), labels.get("fsd50k200")
+    make_model(tmp_path / "run" / "model", clips, classes=ours)
+    assert main(["eval", f"--model={tmp_path / 'run'}", f"--data={fsd50k_records}"]) == 0
+    out = capsys.readouterr().out
+    assert "zero-shot    192 of 200 classes of fsd50k200; not in the model: Crash_cymbal" in out
+    got = evaluate.load_scores(tmp_path / "run" / "eval-fsd50k" / "scores.npz")
+    assert got["scores"].shape == (5, 192)
+    assert set(got["label_set"].ids) == set(theirs.ids) & set(ours.ids)
+    bark, speech = (got["label_set"].index(n) for n in ("Bark", "Speech"))
+    assert got["targets"][:, bark].tolist() == [1, 0, 0, 0, 1]
+    assert got["targets"][:, speech].tolist() == [0, 1, 1, 0, 1]
+    assert got["targets"].sum() == 5  # nothing of the class that AudioSet lacks
+
+    # the columns are the model's own, whatever the order of the classes
+    spec = f"folder(csv='{tmp_path / 'all.csv'}', root='{clips}')"
+    rows = [f"{i}.wav,Speech" for i in range(5)]
+    (tmp_path / "all.csv").write_text("\n".join(["filename,labels", *rows]) + "\n")
+    assert main(["eval", f"--model={tmp_path / 'run'}", f"--data={spec}", "--bootstrap=0"]) == 0
+    own = evaluate.load_scores(tmp_path / "run" / "eval-folder" / "scores.npz")
+    columns = [ours.index(label) for label in got["label_set"].ids]
+    np.testing.assert_allclose(got["scores"], own["scores"][:, columns], atol=1e-5)
+    summary = json.loads((tmp_path / "run" / "eval-fsd50k" / "metrics.json").read_text())
+    assert list(summary["views"]) == ["labels"]  # without HLP, as the paper
+    assert len(summary["record"]["eval_data"]["zero_shot"]["left_out"]) == 8
+
+
+def test_a_folder_with_another_label_set_needs_its_name(tmp_path, clips, capsys):
+    make_model(tmp_path / "run" / "model", clips, classes=labels.get("audioset527"))
+    (tmp_path / "e.csv").write_text("filename,labels\n0.wav,dog\n1.wav,rooster\n")
+    argv = ["eval", f"--model={tmp_path / 'run'}", "--bootstrap=0",
+            f"--data=folder(csv='{tmp_path / 'e.csv'}', root='{clips}')"]  # fmt: skip
+    assert main([*argv, "--labels=esc50"]) == 0
+    got = evaluate.load_scores(tmp_path / "run" / "eval-folder" / "scores.npz")
+    assert got["label_set"].names[got["targets"][0].argmax()].lower() == "dog"
+    assert main([*argv, "--labels=" + str(tmp_path / "none.csv")]) == 2
+    own_set(3).to_csv(tmp_path / "mine.csv")
+    capsys.readouterr()
+    assert main([*argv, f"--labels={tmp_path / 'mine.csv'}"]) == 2
+    assert "share no AudioSet mid" in capsys.readouterr().err
+    assert main(["eval", f"--model={tmp_path / 'run'}", "--data=no-such-folder"]) == 2
+    assert "neither a folder of records nor a source" in capsys.readouterr().err
