@@ -49,11 +49,16 @@ def render(*, summary, results, found, closure=None, history=None, train_counts=
         ("Every class", _class_table(results, found)),
     ]
     body = "\n".join(f"<h2>{escape(title)}</h2>\n{html}" for title, html in sections if html)
+    return page(_title(record), f"{head}\n{body}")
+
+
+def page(title: str, body: str) -> str:
+    """A self-contained HTML page in the style of all reports; `body` is HTML, `title` text."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(_title(record))}</title><style>{CSS}</style></head>\n"
-        f"<body>\n{head}\n{body}\n</body></html>\n"
+        f"<title>{escape(title)}</title><style>{CSS}</style></head>\n"
+        f"<body>\n{body}\n</body></html>\n"
     )
 
 
@@ -161,7 +166,8 @@ def _bad(summary) -> str:
     return f"<details>{said}<ul>{items}{more}</ul></details>"
 
 
-def _figure(png: bytes, alt: str, caption: str) -> str:
+def figure(png: bytes, alt: str, caption: str) -> str:
+    """A picture with its caption (HTML), inside the page."""
     data = base64.b64encode(png).decode("ascii")
     return (
         f'<figure><div class="wide"><img alt="{escape(alt)}" src="data:image/png;base64,{data}">'
@@ -178,7 +184,7 @@ def _class_pictures(results, found, train_counts, record):
                 f"{escape(result['title'])}: a class is present where all the classes it stands "
                 "for are labelled; its score is the highest of theirs."
             )
-            yield f"Average precision: {result['title']}", _figure(png, "AP by class", caption)
+            yield f"Average precision: {result['title']}", figure(png, "AP by class", caption)
     base, other = results["labels"], results.get("hlp_labels_scores")
     if not (base["n_classes"] or (other and other["n_classes"])):
         yield "Average precision", "<p>No class has a positive clip: nothing to draw.</p>"
@@ -194,7 +200,7 @@ def _class_pictures(results, found, train_counts, record):
             "that only implied labels reach."
         )
     caption = f"Bars: average precision with {titles[0]}, highest first.{dots}"
-    yield "Average precision by class", _figure(png, "AP by class", caption)
+    yield "Average precision by class", figure(png, "AP by class", caption)
     yield from _prior_picture(base, found["labels"].names, train_counts, record)
 
 
@@ -216,7 +222,7 @@ def _prior_picture(base, names, train_counts, record):
             f"of {where} that carry it, before any balancing. A rise to the right means that rare "
             "classes are recognised less well. The lowest classes are named where there is room."
         )
-        yield "Average precision against class prior", _figure(png, "AP against prior", caption)
+        yield "Average precision against class prior", figure(png, "AP against prior", caption)
 
 
 def _training(history, record) -> str:
@@ -229,7 +235,7 @@ def _training(history, record) -> str:
         "AUC and d′ on the evaluation set with labels as they are. The dotted line is the step "
         "whose weights are evaluated here."
     )
-    return _figure(png, "training curves", caption)
+    return figure(png, "training curves", caption)
 
 
 def direct_parents(closure) -> np.ndarray:
@@ -300,7 +306,7 @@ def _parent_child(found, closure) -> str:
         if worst
         else ""
     )
-    return _figure(png, "child above parent", caption) + table
+    return figure(png, "child above parent", caption) + table
 
 
 def _class_table(results, found) -> str:

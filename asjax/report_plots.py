@@ -12,7 +12,7 @@ WIDTH = 7.2  # inches; shown at up to 46 rem, so 9 pt here is about body text th
 MANY = 60  # classes that still get a named bar each
 ENDS = 25  # named classes at either end when there are more
 
-_STYLE = {
+STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.parse_math": False,  # a class may be called "$" or "a_b"
@@ -39,7 +39,7 @@ def _png(draw, height: float) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # names in any script
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         FigureCanvasAgg(figure)
