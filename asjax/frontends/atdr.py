@@ -85,7 +85,9 @@ class AtdrLogmel:
     @property
     def mel_filters(self) -> np.ndarray:
         """float32 [n_fft // 2 + 1, n_mels]."""
-        return stft.slaney_filters(self.sample_rate, self.n_fft, self.n_mels, self.fmin, self.fmax)
+        return stft.torchaudio_slaney_filters(
+            self.sample_rate, self.n_fft, self.n_mels, self.fmin, self.fmax
+        )
 
     @property
     def padding(self) -> float:

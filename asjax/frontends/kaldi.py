@@ -1,4 +1,4 @@
-"""Kaldi's log-mel filter bank (torchaudio.compliance.kaldi.fbank) as AST, BEATs and ASiT take it."""
+"""Kaldi's log-mel filter bank (torchaudio.compliance.kaldi), as AST, BEATs and ASiT take it."""
 
 from __future__ import annotations
 

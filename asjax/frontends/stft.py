@@ -189,6 +189,35 @@ def slaney_filters(
     return table
 
 
+@functools.lru_cache(maxsize=64)
+def torchaudio_slaney_filters(
+    sample_rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float
+) -> np.ndarray:
+    """`slaney_filters` with the float32 roundings of torchaudio's `melscale_fbanks`.
+
+    They are visible: 2.3e-6 relative at 64 bins of 4096 points. Cached and read-only.
+    """
+    f32 = np.float32
+    bins = _torch_linspace(0, sample_rate // 2, n_fft // 2 + 1)[:, None]
+    mel = _torch_linspace(_slaney_mel(fmin), _slaney_mel(fmax), n_mels + 2)
+    log = f32(np.log(6.4) / 27) * (mel - f32(15))
+    high = f32(1000) * np.exp(log.astype(np.float64)).astype(f32)
+    hz = np.where(mel < 15, f32(200 / 3) * mel, high)
+    width = hz[1:] - hz[:-1]
+    rise, fall = (bins - hz[:-2]) / width[:-1], (hz[2:] - bins) / width[1:]
+    table = np.maximum(0, np.minimum(rise, fall)) * (f32(2) / (hz[2:] - hz[:-2]))
+    table.setflags(write=False)
+    return table
+
+
+def _torch_linspace(low, high, count: int) -> np.ndarray:
+    """float32 torch.linspace: from both ends towards the middle, each point rounded once."""
+    low, high = np.float32(low), np.float32(high)
+    step, i = np.float64((high - low) / np.float32(count - 1)), np.arange(count)
+    points = np.where(i < count // 2, low + step * i, high - step * (count - 1 - i))
+    return points.astype(np.float32)
+
+
 def kaldi_mel(hz):
     """Kaldi's mel scale, 1127 ln(1 + Hz / 700), of a number or an array (of any kind)."""
     return 1127 * (jnp if isinstance(hz, jax.Array) else np).log(1 + hz / 700)
