@@ -133,19 +133,25 @@ def layer_norm(name: str, dtype: str, epsilon: float = 1e-6) -> nn.LayerNorm:
 
 
 class Conv(nn.Module):
-    """Odd square convolution without bias, stride 1, zero padding: [B, T, F, C] -> [..., width]."""
+    """Odd square convolution, stride 1, zero padding: [B, T, F, C] -> [B, T, F, width]."""
 
     width: int
     size: int
     dtype: str = "float32"
     kernel_init: Callable = nn.initializers.lecun_normal()
+    use_bias: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         shape = (self.size, self.size, x.shape[-1], self.width)
         kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
         x = x.astype(self.dtype)
-        return jax.lax.platform_dependent(x, kernel, cpu=kernels.conv_matmul, default=kernels.conv)
+        y = jax.lax.platform_dependent(x, kernel, cpu=kernels.conv_matmul, default=kernels.conv)
+        if not self.use_bias:
+            return y
+        bound = (self.size * self.size * shape[2]) ** -0.5  # torch's start
+        start = lambda key, shape: jax.random.uniform(key, shape, minval=-bound, maxval=bound)  # noqa: E731
+        return y + expand(self.param("bias", start, (self.width,)).astype(self.dtype), 4)
 
 
 class PatchConv(nn.Module):

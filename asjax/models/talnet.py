@@ -1,0 +1,175 @@
+"""TALNet, a CRNN (Wang, Li & Metze 2019), and the CNN + Transformer of AudioTagging Done Right.
+
+feats [B, T, F] -> blocks of [conv, BN, relu] with max pooling -> [B, T // 4, E] -> bidirectional
+GRU, or one Transformer layer applied `passes` times with shared weights (only sharing gives the
+12.1 M parameters of the paper) -> classifier and attention per frame -> clip.
+"""
+
+from __future__ import annotations
+
+import re
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from asjax.models import layers, recurrent, transformer
+
+VARIANTS = {
+    "crnn": dict(sequence="gru"),
+    "crnn_big": dict(sequence="gru", n_mels=128, width=2048),
+    "cnn_transformer": dict(sequence="transformer"),
+    "cnn_transformer_big": dict(sequence="transformer", n_mels=128, width=2048),
+    # ours: for a few hundred clips
+    "crnn_mini": dict(sequence="gru", width=128, convs=5),
+    "cnn_transformer_mini": dict(sequence="transformer", width=128, convs=5),
+}
+FRONTENDS = {
+    name: dict(name="kaldi_fbank128" if fields.get("n_mels") == 128 else "atdr_logmel64")
+    for name, fields in VARIANTS.items()
+}
+TORCH = (
+    (r"conv\.(\d+)\.conv", r"block\1/conv", "conv"),
+    (r"conv\.(\d+)\.bn", r"block\1/bn", "norm"),
+    *recurrent.rules("gru"),
+    *transformer.encoder_rules("enc_layer", "layer", 1),
+    (r"(fc_prob|fc_att)", r"head/\1", "linear"),
+)
+TORCH_SKIP = ()
+
+
+def from_other_names(weights: dict) -> dict:
+    """The authors list every block twice, as `conv.0` and `conv1`: the first name is kept."""
+    found = {}
+    for key, value in weights.items():
+        hit = re.fullmatch(r"conv(\d+)\.(.+)", key)
+        name = f"conv.{int(hit[1]) - 1}.{hit[2]}" if hit else key
+        if not hit or name not in weights:
+            found[name] = value
+    return found
+
+
+def model(variant: str, **over) -> TalNet:
+    """The linen module of a variant; `over` replaces fields."""
+    return layers.make(TalNet, VARIANTS, variant, over)
+
+
+def positions(frames: int, bins: int) -> np.ndarray:
+    """Sinusoidal encoding float32 [T, F]: sin in even, cos in odd bins, 10000^(-2i / F)."""
+    rate = np.exp(np.arange(0, bins, 2) * (-np.log(10000.0) / bins))
+    angle = np.arange(frames)[:, None] * rate[None]
+    table = np.zeros((frames, bins), np.float32)
+    table[:, 0::2], table[:, 1::2] = np.sin(angle), np.cos(angle)[:, : bins // 2]
+    return table
+
+
+class Block(nn.Module):
+    """conv 3x3 with bias, BN, relu, max pooling `pool` (time, frequency), floor."""
+
+    width: int
+    pool: tuple[int, int]
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        start = nn.initializers.xavier_uniform()
+        x = layers.Conv(self.width, 3, self.dtype, start, use_bias=True, name="conv")(x)
+        x = nn.relu(layers.BatchNorm(dtype=self.dtype, name="bn")(x, train))
+        return x if self.pool == (1, 1) else nn.max_pool(x, self.pool, self.pool)
+
+
+class TalNet(nn.Module):
+    """feats [B, T, n_mels] -> logits [B, C], frame_logits [B, T // 4, C] and frame_embedding.
+
+    `mask` [B, T] marks the frames of each clip; padding at the end then has no influence, in the
+    convolutions as in the sequence model. Fewer than 4 frames are filled up with zeros.
+
+    Attributes:
+      width: E, features per frame after the convolutions.
+      convs, pools: convolutions, of which every (convs / pools)-th ends with a pooling that halves
+        the bins; the first two halve the frames as well.
+      sequence: "gru" (E / 2 each way) or "transformer" (a layer shared by `passes` passes).
+      positions: the input is 8 x + sinusoidal encoding (8 for any number of bins, as in the code;
+        the paper's round(sqrt(F)) is 11 at 128). None: as the sequence model wants, on for
+        "transformer".
+      dropout: before every block and around the sequence model; transformer_dropout: inside it.
+    """
+
+    sequence: str
+    width: int = 1024
+    convs: int = 10
+    pools: int = 5
+    passes: int = 2
+    heads: int = 8
+    num_classes: int = 527
+    n_mels: int = 64
+    pooling: str = "tal_attention"
+    positions: bool | None = None
+    dropout: float = 0.0
+    transformer_dropout: float = 0.25
+    head_bias: float = 0.0
+    attention: str = "auto"
+    dtype: str = "float32"
+
+    @property
+    def example_shape(self) -> tuple[int, int]:
+        """Shape of one input, for shape inference."""
+        return (8, self.n_mels)
+
+    def stack(self) -> list[tuple[int, tuple[int, int]]]:
+        """(channels, pool) of every block."""
+        if self.convs % self.pools:
+            raise layers.AsjaxError(f"convs={self.convs} must be a multiple of pools={self.pools}")
+        if self.n_mels < 2**self.pools or self.n_mels % 2**self.pools:
+            raise layers.AsjaxError(
+                f"n_mels={self.n_mels} must be a multiple of {2**self.pools} for {self.pools} pools"
+            )
+        bins, found = self.n_mels, []
+        for number in range(1, self.convs + 1):
+            if number % (self.convs // self.pools):
+                found.append((2 * self.width // bins, (1, 1)))
+            else:
+                bins //= 2
+                pooled = number // (self.convs // self.pools)
+                found.append((self.width // bins, (2 if pooled <= 2 else 1, 2)))
+        return found
+
+    @nn.compact
+    def __call__(self, feats, *, train: bool = False, augment=None, mask=None):
+        layers.check_feats(feats, self.n_mels, "TALNet")
+        if self.sequence not in ("gru", "transformer"):
+            raise layers.unknown("TALNet sequence", self.sequence, ("gru", "transformer"))
+        x = layers.pad_frames(feats if augment is None else augment(feats), 4)
+        mask = None if mask is None else layers.pad_frames(mask > 0, 4)
+        encoded = self.sequence == "transformer" if self.positions is None else self.positions
+        if encoded:
+            x = 8 * x + jnp.asarray(positions(*x.shape[1:]))[None]
+        x, drop = x[..., None], nn.Dropout(self.dropout, deterministic=not train)
+        for i, (channels, pool) in enumerate(self.stack()):
+            if mask is not None:  # what a convolution finds beyond the end of a clip
+                x = jnp.where(mask[..., None, None], x, 0)
+            x = Block(channels, pool, self.dtype, name=f"block{i}")(drop(x), train)
+            if mask is not None and pool[0] == 2:
+                mask = mask[:, 1::2]
+        b, t, f, c = x.shape
+        x = x.swapaxes(2, 3).reshape(b, t, c * f).astype(jnp.float32)
+        frames = self._gru(x, mask, drop) if self.sequence == "gru" else self._pass(x, mask, train)
+        return transformer.frame_head(self, drop(frames), mask)
+
+    def _gru(self, x, mask, drop):
+        return recurrent.Gru(self.width // 2, name="gru")(drop(x), mask)
+
+    def _pass(self, x, mask, train):
+        layer = transformer.EncoderLayer(
+            self.width,
+            self.heads,
+            self.transformer_dropout,
+            self.attention,
+            self.dtype,
+            train,
+            name="layer",
+        )
+        for _ in range(self.passes):
+            x, _ = layer(x, mask)
+        return jax.lax.convert_element_type(x, jnp.float32)
