@@ -48,13 +48,17 @@ class PasstMel:
         """float32 [n_fft // 2 + 1, n_mels], those of evaluation."""
         return stft.kaldi_filters(self.sample_rate, self.n_fft, self.n_mels, self.fmin, self.fmax)
 
-    def draw_filters(self, rng) -> jax.Array:
-        """float32 [n_fft // 2 + 1, n_mels] of one training batch."""
+    def draw_edges(self, rng) -> tuple[jax.Array, jax.Array]:
+        """The lowest and the highest frequency of one training batch, in Hz."""
         low, high = jax.random.split(rng)
         fmin = self.fmin + jax.random.randint(low, (), 0, self.fmin_aug_range)
         top = self.fmax + self.fmax_aug_range // 2
         fmax = top - jax.random.randint(high, (), 0, self.fmax_aug_range)
-        low, high = (stft.kaldi_mel(hz.astype(jnp.float32)) for hz in (fmin, fmax))
+        return fmin.astype(jnp.float32), fmax.astype(jnp.float32)
+
+    def draw_filters(self, rng) -> jax.Array:
+        """float32 [n_fft // 2 + 1, n_mels] of one training batch."""
+        low, high = (stft.kaldi_mel(hz) for hz in self.draw_edges(rng))
         return stft.kaldi_triangles(self.sample_rate, self.n_fft, self.n_mels, low, high)
 
     def __call__(self, wave, rng=None):

@@ -156,24 +156,38 @@ class PaSST(nn.Module):
         return self.n_mels // self.strides[0], self.frames // self.strides[1]
 
     @property
+    def min_columns(self) -> int:
+        """Fewest columns that training leaves a patch of."""
+        rows = max(1, self.grid[0] - self.s_patchout_f)
+        return self.s_patchout_t + self.u_patchout // rows + 1
+
+    @property
     def example_shape(self) -> tuple[int, int]:
-        """Shape of one input, for shape inference."""
-        return (PATCH, self.n_mels)
+        """Shape of one input, long enough to train on."""
+        return (PATCH + (self.min_columns - 1) * self.strides[1], self.n_mels)
 
     def check(self):
-        """AsjaxError unless stride, n_mels and frames make a grid, and patchout is not negative."""
+        """AsjaxError unless the fields make a grid and patchout leaves some of it."""
         pair = self.strides
-        if len(pair) != 2 or any(isinstance(s, bool) or s < 1 for s in pair):
-            raise AsjaxError(f"PaSST stride must be one or two numbers above 0, got {self.stride}")
+        if len(pair) != 2 or not all(type(s) is int and s > 0 for s in pair):
+            raise AsjaxError(f"PaSST stride must be one or two integers > 0, got {self.stride!r}")
+        rows = (self.n_mels - PATCH) // pair[0] + 1
         if self.n_mels < PATCH or self.grid[1] < 1:
-            raise AsjaxError(f"PaSST must have {PATCH} or more mels and frames >= stride")
-        if (self.n_mels - PATCH) // pair[0] + 1 != self.grid[0]:
             raise AsjaxError(
-                f"PaSST stride {pair[0]} in frequency makes {(self.n_mels - PATCH) // pair[0] + 1} "
-                f"rows of {self.n_mels} mels, but encodings for {self.grid[0]}; 10 to 16 fit 128"
+                f"PaSST must have n_mels >= {PATCH} and frames >= the stride in time, got "
+                f"n_mels={self.n_mels}, frames={self.frames}, stride={self.stride}"
             )
-        if min(self.s_patchout_t, self.s_patchout_f, self.u_patchout) < 0:
-            raise AsjaxError("PaSST s_patchout_t, s_patchout_f and u_patchout must not be negative")
+        if rows != self.grid[0]:
+            raise AsjaxError(
+                f"PaSST stride {pair[0]} in frequency cuts {self.n_mels} mels into {rows} rows, "
+                f"but the encodings have n_mels // stride = {self.grid[0]}; 10 to 16 fit 128 mels"
+            )
+        patchout = (self.s_patchout_t, self.s_patchout_f, self.u_patchout)
+        if min(patchout) < 0 or self.s_patchout_f >= rows or self.min_columns > self.grid[1]:
+            raise AsjaxError(
+                "PaSST s_patchout_t, s_patchout_f, u_patchout must be 0 or more and leave some of "
+                f"{self.grid[1]} columns x {rows} rows, got {patchout}"
+            )
 
     @nn.compact
     def __call__(self, feats, *, train: bool = False, augment=None, kept: dict | None = None):
@@ -251,17 +265,16 @@ class PaSST(nn.Module):
                 if name not in names:
                     raise unknown("PaSST kept: entry", name, names)
             return {name: jnp.asarray(value) for name, value in kept.items()}
-        left_t, left_f = columns - self.s_patchout_t, rows - self.s_patchout_f
-        left = left_t * left_f - self.u_patchout
         late = self.grid[1] - columns
         if not train or not (late or self.s_patchout_t or self.s_patchout_f or self.u_patchout):
             return {}
-        if min(left_t, left_f, left) < 1:
+        if columns < self.min_columns:
             raise AsjaxError(
-                f"PaSST patchout (s_patchout_t={self.s_patchout_t}, s_patchout_f="
-                f"{self.s_patchout_f}, u_patchout={self.u_patchout}) leaves nothing of {columns} "
-                f"columns x {rows} rows; lower it or train on longer clips"
+                f"PaSST patchout leaves nothing of {columns} columns: with s_patchout_t="
+                f"{self.s_patchout_t}, s_patchout_f={self.s_patchout_f}, u_patchout="
+                f"{self.u_patchout} train on {self.example_shape[0]} frames or more"
             )
+        left_t, left_f = columns - self.s_patchout_t, rows - self.s_patchout_f
         rngs = jax.random.split(self.make_rng("dropout"), 4)
         choice = {"time_offset": jax.random.randint(rngs[0], (), 0, late + 1)}
         if self.s_patchout_t:
@@ -269,7 +282,7 @@ class PaSST(nn.Module):
         if self.s_patchout_f:
             choice["freq"] = _some(rngs[2], rows, left_f)
         if self.u_patchout:
-            choice["tokens"] = _some(rngs[3], left_t * left_f, left)
+            choice["tokens"] = _some(rngs[3], left_t * left_f, left_t * left_f - self.u_patchout)
         return choice
 
 
