@@ -1,0 +1,254 @@
+"""AST's weights: Hugging Face's names, what their shapes tell, starts from other models."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from asjax.config import AsjaxError
+
+_LAYER = r"(?:encoder\.layer|layers)\.(\d+)\."
+_HUGGING_FACE = (
+    (r"embeddings\.cls_token", "v.cls_token"),
+    (r"embeddings\.distillation_token", "v.dist_token"),
+    (r"embeddings\.position_embeddings", "v.pos_embed"),
+    (r"embeddings\.patch_embeddings\.projection\.(\w+)", r"v.patch_embed.proj.\1"),
+    (_LAYER + r"layernorm_before\.(\w+)", r"v.blocks.\1.norm1.\2"),
+    (_LAYER + r"layernorm_after\.(\w+)", r"v.blocks.\1.norm2.\2"),
+    (_LAYER + r"attention\.(?:output\.dense|o_proj)\.(\w+)", r"v.blocks.\1.attn.proj.\2"),
+    (_LAYER + r"(?:intermediate\.dense|mlp\.fc1)\.(\w+)", r"v.blocks.\1.mlp.fc1.\2"),
+    (_LAYER + r"(?:output\.dense|mlp\.fc2)\.(\w+)", r"v.blocks.\1.mlp.fc2.\2"),
+    (r"layernorm\.(\w+)", r"v.norm.\1"),
+    (r"classifier\.layernorm\.(\w+)", r"mlp_head.0.\1"),
+    (r"classifier\.dense\.(\w+)", r"mlp_head.1.\1"),
+)
+_QKV = re.compile(
+    _LAYER + r"attention\.(?:attention\.(query|key|value)|(q|k|v)_proj)\.(weight|bias)"
+)
+
+
+def from_other_names(weights) -> dict:
+    """Hugging Face's names (of the Hub and of transformers 5) as the authors'; q, k, v joined."""
+    out, parts = {}, {}
+    for key, value in weights.items():
+        name = key.removeprefix("audio_spectrogram_transformer.")
+        hit = _QKV.fullmatch(name)
+        if hit:
+            part = (hit[2] or hit[3])[0]
+            parts.setdefault(f"v.blocks.{hit[1]}.attn.qkv.{hit[4]}", {})[part] = (key, value)
+        else:
+            out[_renamed(name) or key] = value
+    for name, found in parts.items():
+        whole = _joined([found[p][1] for p in "qkv"]) if len(found) == 3 else None
+        out.update(dict(found.values()) if whole is None else {name: whole})
+    return out
+
+
+def _renamed(name: str) -> str | None:
+    for pattern, ours in _HUGGING_FACE:
+        hit = re.fullmatch(pattern, name)
+        if hit:
+            return hit.expand(ours)
+    return None
+
+
+def _joined(arrays):
+    """The rows of three arrays of one shape, None if they are not."""
+    try:
+        arrays = [np.asarray(a, np.float32) for a in arrays]
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    same = arrays[0].ndim and all(a.shape == arrays[0].shape for a in arrays)
+    return np.concatenate(arrays) if same else None
+
+
+# (n_mels, frames) of the published AST and ATDR recipes
+_INPUTS = ((128, 1024), (64, 400), (128, 512), (128, 128))
+_STRIDES = (4, 6, 8, 10, 12, 14, 16)
+
+
+def torch_fields(weights) -> dict:
+    """stride, n_mels and frames of a checkpoint, as far as its number of positions tells them.
+
+    They are those of the one published input (128x1024, 64x400, 128x512, 128x128) and stride (4 to
+    16, even) with as many patches; {} where there is none, or more than one.
+    """
+    shape = np.shape(from_other_names(weights).get("v.pos_embed", ()))
+    found = [
+        dict(stride=stride, n_mels=bins, frames=frames)
+        for bins, frames in _INPUTS
+        for stride in _STRIDES
+        if len(shape) == 3 and math.prod(_grid(stride, bins, frames)) == shape[1] - 2
+    ]
+    return found[0] if len(found) == 1 else {}
+
+
+def _grid(stride: int, n_mels: int, frames: int) -> tuple[int, int]:
+    return (n_mels - 16) // stride + 1, (frames - 16) // stride + 1
+
+
+# --------------------------------------------------------------------------------- positions
+
+
+def adapt_positions(positions, old: tuple[int, int], new: tuple[int, int], prefix: int = 2):
+    """Positions for a grid of another size: [1, prefix + old, D] -> [1, prefix + new, D] float32.
+
+    Along time, then along frequency: the middle of the old grid where the new one is not longer,
+    bilinear interpolation where it is (half-pixel centres, no antialiasing). The rows of the
+    `prefix` tokens stay. This is what AST's code does from DeiT's square grid and from AudioSet's
+    12x101 alike.
+
+    Args:
+      old, new: grids as (frequency, time).
+
+    Raises:
+      AsjaxError: the positions are not those of the old grid.
+    """
+    positions = np.asarray(positions, np.float32)
+    if positions.ndim != 3 or positions.shape[:2] != (1, prefix + math.prod(old)):
+        raise AsjaxError(
+            f"positions of shape {positions.shape} are not those of a grid of {old[0]}x{old[1]} "
+            f"patches with {prefix} tokens before them, (1, {prefix + math.prod(old)}, width)"
+        )
+    head, grid = positions[:, :prefix], positions[0, prefix:].reshape(*old, -1)
+    for axis in (1, 0):
+        size, target = grid.shape[axis], new[axis]
+        if target <= size:
+            start = size // 2 - target // 2
+            grid = np.take(grid, np.arange(start, start + target), axis)
+        else:
+            shape = grid.shape[:axis] + (target,) + grid.shape[axis + 1 :]
+            grid = np.asarray(jax.image.resize(grid, shape, "bilinear", antialias=False))
+    return np.concatenate([head, grid.reshape(1, math.prod(new), -1)], 1)
+
+
+# ------------------------------------------------------------------------------------ starts
+
+
+def init_from_imagenet(module, variables, weights) -> dict:
+    """`variables` with all but the head (its norm and layer) taken from a distilled DeiT.
+
+        deit = torch.load("deit_base_distilled_patch16_384-d0272ac0.pth")["model"]
+        variables = ast.init_from_imagenet(module, module.init(rng, feats), deit)
+
+    The patch kernel is the sum over the colours; positions are adapted by `adapt_positions`.
+    base384 starts from DeiT-B distilled 384, the others from the 224 of their size.
+
+    Args:
+      module: the AST, whose variables `variables` are.
+      weights: name -> array of a distilled DeiT (timm's and the authors' names), bare or under
+        "model". Its heads are not used.
+
+    Raises:
+      AsjaxError: one error that lists every entry that is missing, left over or of another shape.
+    """
+    weights = _unwrapped(weights)
+    weights = {k: v for k, v in weights.items() if not k.startswith(("head.", "head_dist."))}
+    kernel = np.shape(weights.get("patch_embed.proj.weight"))
+    if len(kernel) == 4 and kernel[1] == 3:
+        kernel = np.asarray(weights["patch_embed.proj.weight"], np.float32)
+        weights["patch_embed.proj.weight"] = kernel.sum(1, keepdims=True)
+    places = np.shape(weights.get("pos_embed"))
+    side = math.isqrt(max(places[1] - 2, 0)) if len(places) == 3 else 0
+    return _started(module, variables, weights, (side, side), "AST from ImageNet", head=False)
+
+
+def init_from_audioset(module, variables, weights, grid: tuple[int, int] | None = None) -> dict:
+    """`variables` from a trained AST with another grid or other classes, such as AudioSet's.
+
+    The head (its norm and layer) is taken too where the classes are as many; otherwise it stays as
+    it is in `variables`. Positions are adapted by `adapt_positions`.
+
+    Args:
+      module: the AST, whose variables `variables` are.
+      weights: name -> array under the authors' or Hugging Face's names, bare or under "model" or
+        "state_dict", with or without "module." before the names.
+      grid: patches along (frequency, time) of these weights. By default the module's own where it
+        has as many, else that of `torch_fields`: (12, 101) for the published stride 10.
+
+    Raises:
+      AsjaxError: one error that lists every entry that is missing, left over or of another shape.
+    """
+    weights = from_other_names(_unwrapped(weights))
+    unused = ("v.head.", "v.head_dist.")
+    given = {k.removeprefix("v."): v for k, v in weights.items() if not k.startswith(unused)}
+    if grid is None:
+        places = np.shape(given.get("pos_embed"))
+        own = len(places) == 3 and places[1] == 2 + math.prod(module.grid)
+        fields = torch_fields(weights)
+        grid = module.grid if own or not fields else _grid(**fields)
+    head = np.shape(given.get("mlp_head.1.bias")) == (module.num_classes,)
+    if not head:
+        given = {k: v for k, v in given.items() if not k.startswith("mlp_head.")}
+    return _started(module, variables, given, tuple(grid), "AST from AudioSet", head=head)
+
+
+def _unwrapped(weights) -> dict:
+    """A copy without the wrappers "model" and "state_dict" and the prefix "module."."""
+    for name in ("model", "state_dict"):
+        if hasattr(weights.get(name), "items"):
+            weights = weights[name]
+    weights = dict(weights)
+    if weights and all(k.startswith("module.") for k in weights):
+        weights = {k.removeprefix("module."): v for k, v in weights.items()}
+    return weights
+
+
+def _started(module, variables, given: dict, grid, label: str, *, head: bool) -> dict:
+    """`variables` with `given` (the authors' names without "v.") in their places, or one error."""
+    ours = flatten_dict(variables["params"], sep="/")
+    wanted = {}  # the authors' name -> (our path, shape there)
+    for path, start in ours.items():
+        if head or not path.startswith("head"):
+            for name in _names(path, module.depth):
+                shape = start.shape[1:] if "blocks." in name else start.shape
+                kernel = path.endswith("kernel")
+                wanted[name] = path, (*shape[:-3:-1], *shape[:-2]) if kernel else shape
+    trouble, parts = [], {}
+    for name, value in given.items():
+        if name not in wanted:
+            trouble.append(f"left over: {name} {np.shape(value)}")
+            continue
+        path, shape = wanted.pop(name)
+        try:
+            array = np.asarray(value, np.float32)
+            array = adapt_positions(array, grid, module.grid) if path == "pos_embed" else array
+        except AsjaxError as error:
+            trouble.append(f"misshapen: {name}: {error}")
+            continue
+        except (TypeError, ValueError, RuntimeError):
+            trouble.append(f"misshapen: {name} holds no numbers")
+            continue
+        if array.shape == shape:
+            parts[name] = array
+        else:
+            trouble.append(f"misshapen: {name} {array.shape} should be {shape}")
+    trouble += [f"missing: {name} {shape}" for name, (_, shape) in wanted.items()]
+    if trouble:
+        listed = "; ".join(sorted(trouble))
+        raise AsjaxError(f"{label}: {len(trouble)} entries do not fit: {listed}")
+    for path in ours if head else [p for p in ours if not p.startswith("head")]:
+        arrays = [parts[name] for name in _names(path, module.depth)]
+        if path.endswith("kernel"):  # (O, I, *k) -> (*k, I, O)
+            arrays = [np.moveaxis(x, (1, 0), (-2, -1)) for x in arrays]
+        stacked = path.startswith("encoder/blocks")
+        ours[path] = jnp.asarray(np.stack(arrays) if stacked else arrays[0])
+    return {**variables, "params": unflatten_dict(ours, sep="/")}
+
+
+_PARTS = {"patches": "patch_embed/proj", "head_norm": "mlp_head/0", "head": "mlp_head/1"}
+
+
+def _names(path: str, depth: int) -> list[str]:
+    """What the authors call the array at our `path`, or its slices, without "v."."""
+    first, _, rest = path.removeprefix("encoder/").partition("/")
+    name = "/".join(filter(None, (_PARTS.get(first, first), rest)))
+    name = re.sub(r"(kernel|scale)$", "weight", name).replace("/", ".")
+    if first != "blocks":
+        return [name]
+    return [name.replace("blocks.", f"blocks.{i}.", 1) for i in range(depth)]
