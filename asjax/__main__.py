@@ -32,6 +32,11 @@ VERBS = {
         "turn audio and labels into checked records",
         "asjax prepare folder --csv labels.csv --audio clips/ --out data/mine",
     ),
+    "report": (
+        "asjax.papers",
+        "the papers' tables and figures from finished runs, their numbers beside yours",
+        "asjax report hlp runs/cnn6 runs/cnn6_hlp --out report-hlp",
+    ),
     "stats": (
         "asjax.stats",
         "the papers' tables on HLP and balancing from AudioSet segment lists",
