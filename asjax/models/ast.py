@@ -1,4 +1,4 @@
-"""AST, the audio spectrogram transformer (Gong, Chung, Glass 2021), its authors' and Hugging Face's.
+"""AST, the audio spectrogram transformer (Gong et al. 2021), the original and Hugging Face's.
 
 feats [B, T, F] -> 16x16 patches, overlapping by 16 - stride, frequency-major -> class and
 distillation token, positions -> pre-norm encoder -> norm -> mean of the two tokens -> norm, head.

@@ -78,7 +78,8 @@ def torch_fields(weights) -> dict:
     They are those of the one published input (128x1024, 64x400, 128x512, 128x128) and stride (4 to
     16, even) with as many patches; {} where there is none, or more than one.
     """
-    shape = np.shape(from_other_names(weights).get("v.pos_embed", ()))
+    names = ("v.pos_embed", "embeddings.position_embeddings")
+    shape = next((np.shape(v) for k, v in weights.items() if k.endswith(names)), ())
     found = [
         dict(stride=stride, n_mels=bins, frames=frames)
         for bins, frames in _INPUTS
