@@ -129,7 +129,7 @@ class Ast(nn.Module):
     @nn.compact
     def __call__(self, feats, *, train: bool = False, augment=None):
         layers.check_feats(feats, self.n_mels, "AST")
-        x = feats if augment is None else augment(feats)
+        x = jnp.asarray(feats) if augment is None else augment(jnp.asarray(feats))
         x = layers.pad_frames(x[:, : self.frames], self.frames)
         x = self._tokens(x.swapaxes(1, 2), train)  # [B, 2 + f t, D]
         x = vit.Encoder(
