@@ -1,0 +1,246 @@
+"""Weights from files that others wrote, without torch and without unpickling anything.
+
+    torch_file.read("Cnn6_mAP=0.343.pth")  # {"iteration": 600000, "model": {"bn0.weight": Tensor...
+
+A torch file is a zip with a pickle (`torch_pickle` runs it, restricted) and one member per storage.
+The file is mapped, not read: a tensor is a view until someone copies it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from asjax import files
+from asjax.config import AsjaxError
+from asjax.torch_names import SIZES
+from asjax.torch_pickle import load
+from asjax.torch_values import Inert, Tensor
+from asjax.torch_zip import members
+
+# A tensor may repeat or share numbers (strides of 0, tied weights). Together they may say no more
+# than this many times what the file holds, so that a small file cannot fill the memory.
+MAX_EXPANSION = 8
+
+_HOW_TO_SAVE = (
+    "python -c \"import torch; torch.save(torch.load({path!r}, map_location='cpu', "
+    "weights_only=True), 'NEW.pth')\""
+)
+
+
+def read(path):
+    """The value in a torch zip file; its tensors are read-only numpy arrays where that is cheap.
+
+    Returns:
+      What was saved: dicts, lists, tuples, texts, numbers, numpy arrays (bfloat16 as float32) and,
+      for objects that are known to be harmless, `torch_values.Inert`. Arrays in dicts, lists and
+      tuples inside of `Inert` stay `torch_values.Tensor`.
+
+    Raises:
+      AsjaxError: not a torch zip file (what it is instead, and what to do), a damaged one, or one
+        that asks for anything that weights do not need: that is named, and nothing was run.
+    """
+    path = Path(path)
+    data = _mapped(path)
+    _not_something_else(path, data)
+    found = members(data, path)
+    root = _root(path, found)
+    prefix = f"{root}data/"
+    storages = {n.removeprefix(prefix): r for n, r in found.items() if n.startswith(prefix)}
+    begin, end = found[f"{root}data.pkl"]
+    sizes = {key: stop - start for key, (start, stop) in storages.items()}
+    value = load(data[begin:end], sizes, path)
+    order = found.get(f"{root}byteorder")
+    arrays = _Arrays(data, storages, ">" if order and data[slice(*order)] == b"big" else "<", path)
+    return _filled(value, arrays)
+
+
+def _mapped(path: Path) -> memoryview:
+    try:
+        with path.open("rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except ValueError:  # mmap's word for an empty file
+        raise AsjaxError(f"{path} is empty; fetch it again") from None
+    except OSError as error:
+        raise AsjaxError(f"{path} cannot be read: {files.reason(error)}") from None
+
+
+def _not_something_else(path: Path, data: memoryview) -> None:
+    """AsjaxError saying what a file that is no zip is instead, and what to do about it."""
+    head = bytes(data[:512])
+    if head.startswith(b"PK\x03\x04"):
+        return
+    again = _HOW_TO_SAVE.format(path=str(path))
+    if re.match(rb"\x80[\x02-\x05]\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", head):
+        what = f"was written by torch before 1.6 (no zip); where torch is installed, run {again}"
+    elif head[257:262] == b"ustar":
+        what = f"was written by torch before 0.1.10 (a tar); where torch is installed, run {again}"
+    elif re.match(rb"\x80[\x00-\x05]", head):
+        what = "is a plain pickle, which may run anything; save it again with torch.save"
+    elif head.lstrip()[:1] == b"<":
+        what = "is a web page, not a checkpoint; the link may want a browser: fetch the file again"
+    elif head.startswith(b"version https://git-lfs"):
+        what = "is a Git LFS pointer, not the file; run git lfs pull"
+    else:
+        what = "is neither a torch file nor (by its name) a .safetensors file"
+    raise AsjaxError(f"{path} {what}")
+
+
+def _root(path: Path, found: dict) -> str:
+    """The folder inside the archive that holds data.pkl, with its slash."""
+    roots = [n.removesuffix("data.pkl") for n in found if re.fullmatch(r"([^/]+/)?data\.pkl", n)]
+    if len(roots) != 1:
+        what = "several data.pkl" if roots else "no data.pkl: a zip, but not one of torch.save"
+        raise AsjaxError(f"{path} has {what}; if it is an archive of files, unpack it first")
+    if f"{roots[0]}constants.pkl" in found:
+        raise AsjaxError(
+            f"{path} is a TorchScript program; where torch is installed, "
+            "torch.save(torch.jit.load(path).state_dict(), 'NEW.pth') makes a checkpoint of it"
+        )
+    return roots[0]
+
+
+class _Arrays:
+    """Tensors -> arrays that look into the mapped file."""
+
+    def __init__(self, data, storages, order, path):
+        self.data, self.storages, self.order, self.path = data, storages, order, path
+        self.left = MAX_EXPANSION * len(data)
+
+    def spend(self, size: int) -> None:
+        self.left -= size
+        if self.left < 0:
+            raise AsjaxError(
+                f"{self.path} is not a sound torch file: its arrays say more than "
+                f"{MAX_EXPANSION} times what it holds"
+            )
+
+    def __call__(self, tensor: Tensor) -> np.ndarray:
+        count = int(np.prod(tensor.shape, dtype=object))
+        self.spend(max(SIZES[tensor.code], 4) * count)  # 4: what float32 will take
+        code = {"bf16": "u2", "b1": "u1"}.get(tensor.code, tensor.code)
+        begin, end = self.storages[tensor.key]
+        dtype = np.dtype(code).newbyteorder(self.order)
+        whole = np.frombuffer(self.data[begin : end - (end - begin) % dtype.itemsize], dtype)
+        array = np.lib.stride_tricks.as_strided(
+            whole[tensor.offset :],
+            tensor.shape,
+            [s * dtype.itemsize for s in tensor.stride] if count else None,
+            writeable=False,
+        )
+        if tensor.code == "bf16":
+            array = (array.astype(np.uint32) << 16).view(np.float32)
+        elif tensor.code == "b1":
+            array = array != 0
+        return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _filled(value, arrays: _Arrays):
+    """`value` with its tensors as arrays, in nested dicts and lists; changes it in place."""
+    top = [value]
+    waiting, seen = [top], set()
+    while waiting:
+        at = waiting.pop()
+        if id(at) in seen:
+            continue
+        seen.add(id(at))
+        for key, item in list(at.items() if isinstance(at, dict) else enumerate(at)):
+            if type(item) is Tensor:
+                at[key] = arrays(item)
+            elif type(item) is tuple and any(type(x) is Tensor for x in item):
+                at[key] = tuple(arrays(x) if type(x) is Tensor else x for x in item)
+            elif type(item) is Inert:
+                made = _numpy(item, arrays.spend)
+                at[key] = item if made is None else made
+            elif type(item) in (dict, list):
+                waiting.append(item)
+    return top[0]
+
+
+# ------------------------------------------------------------- numpy values among the others
+
+
+def _numpy(item: Inert, spend):
+    """The array or scalar that an inert numpy object describes, None for any other object."""
+    try:
+        if item.name.endswith(".multiarray.scalar"):
+            kind, raw = item.args
+            return np.frombuffer(_bytes(raw, spend), _dtype(kind))[0]
+        if item.name.endswith(".multiarray._reconstruct"):
+            _, shape, kind, fortran, raw = item.state
+            array = np.frombuffer(_bytes(raw, spend), _dtype(kind))
+            return array.reshape(shape, order="F" if fortran else "C")
+    except AsjaxError:
+        raise
+    except (ValueError, TypeError, IndexError, AttributeError):
+        pass  # of objects, texts, dates: nobody's weights
+    return None
+
+
+def _dtype(kind: Inert) -> np.dtype:
+    code, order = kind.args[0], kind.state[1]
+    if kind.name != "numpy.dtype" or not re.fullmatch("[biufc](1|2|4|8|16)", code):
+        raise ValueError
+    return np.dtype(code).newbyteorder({"<": "<", ">": ">"}.get(order, "="))
+
+
+def _bytes(raw, spend) -> bytes:
+    """Bytes, also as protocol 2 writes them: a text to be encoded as latin-1."""
+    if type(raw) is Inert and raw.name == "_codecs.encode":
+        text, coding = raw.args
+        if coding == "latin1" and type(text) is str:
+            spend(len(text))
+            return text.encode("latin1")
+    if type(raw) is not bytes:
+        raise ValueError
+    return raw
+
+
+# ------------------------------------------------------------------------------------ weights
+
+
+def weights(value) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Arrays by name of a checkpoint, and why its other entries are none.
+
+    Understood are a map under "state_dict" or "model" (training checkpoints, Lightning's too) and
+    names that all begin with "module." (DataParallel).
+
+    Raises:
+      AsjaxError: no map of names to arrays.
+    """
+    for _ in range(4):
+        inner = [
+            value[name]
+            for name in ("model", "state_dict")
+            if isinstance(value, Mapping) and isinstance(value.get(name), Mapping)
+        ]
+        if not inner:
+            break
+        value = inner[0]
+    found, others = {}, {}
+    for key, item in value.items() if isinstance(value, Mapping) else ():
+        if isinstance(item, (np.ndarray, np.number)) and isinstance(key, str):
+            found[key] = item
+        else:
+            others[str(key)[:100]] = f"no array but {type(item).__name__}"
+    if not found:
+        raise AsjaxError(
+            "the file must hold a map from names to arrays, or wrap one under 'model' or "
+            f"'state_dict'; it holds {_summary(value)}"
+        )
+    while all(key.startswith("module.") for key in found):
+        found = {key.removeprefix("module."): item for key, item in found.items()}
+    return found, others
+
+
+def _summary(value) -> str:
+    if isinstance(value, Mapping):
+        names = [str(key)[:40] for key in list(value)[:5]]
+        return f"a map of {len(value)} entries ({', '.join(names) or 'empty'})"
+    if isinstance(value, Inert):
+        return f"an object of {value.name}"
+    return f"a {type(value).__name__}"
