@@ -148,7 +148,7 @@ class PaSST(nn.Module):
     @property
     def strides(self) -> tuple[int, int]:
         """(frequency, time)."""
-        return (self.stride, self.stride) if isinstance(self.stride, int) else self.stride
+        return self.stride if isinstance(self.stride, tuple) else (self.stride, self.stride)
 
     @property
     def grid(self) -> tuple[int, int]:
