@@ -1,38 +1,55 @@
 """CNN6, CNN10 and CNN14 of PANNs (Kong et al. 2020, table II) and a small one for small data.
 
 feats [B, T, F] -> bn0 over mel bins -> blocks of [conv, BN, relu] x convs and average pooling
--> mean over frequency -> max + mean over time -> fc1, relu -> head.
+-> mean over frequency -> one of
+
+    pooling="clip"                        max + mean over time -> fc1, relu -> head
+    pooling="max", "mean", "attention"    max + mean of three frames -> fc1, relu -> head of every
+                                          frame -> clip (PANNs' "decision level")
 """
 
 from __future__ import annotations
 
-from math import prod
+import math
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from asjax.models import layers
 
+_CNN14 = dict(
+    channels=(64, 128, 256, 512, 1024, 2048),
+    convs=2,
+    kernel=3,
+    pools=(2, 2, 2, 2, 2, 1),
+    width=2048,
+)
+
 VARIANTS = {
     "cnn6": dict(channels=(64, 128, 256, 512), convs=1, kernel=5, pools=(2, 2, 2, 2), width=512),
     "cnn10": dict(channels=(64, 128, 256, 512), convs=2, kernel=3, pools=(2, 2, 2, 2), width=512),
-    "cnn14": dict(
-        channels=(64, 128, 256, 512, 1024, 2048),
-        convs=2,
-        kernel=3,
-        pools=(2, 2, 2, 2, 2, 1),
-        width=2048,
-    ),
+    "cnn14": _CNN14,
+    "cnn14_16k": _CNN14,
+    "cnn14_8k": _CNN14,
+    "cnn14_mel32": dict(**_CNN14, n_mels=32),
+    "cnn14_mel128": dict(**_CNN14, n_mels=128),
+    "cnn14_decision_max": dict(**_CNN14, pooling="max"),
+    "cnn14_decision_avg": dict(**_CNN14, pooling="mean"),
+    "cnn14_decision_att": dict(**_CNN14, pooling="attention"),
     # ours: a tenth of a million parameters, for a few hundred clips and a laptop
     "mini": dict(channels=(16, 32, 64, 128), convs=1, kernel=3, pools=(2, 2, 2, 2), width=128),
 }
 
-FRONTENDS = {
-    "cnn6": dict(name="panns_logmel64"),
-    "cnn10": dict(name="panns_logmel64"),
-    "cnn14": dict(name="panns_logmel64"),
+FRONTENDS = {variant: dict(name="panns_logmel64") for variant in VARIANTS} | {
+    "cnn14_16k": dict(name="panns_logmel64_16k"),
+    "cnn14_8k": dict(name="panns_logmel64_8k"),
+    "cnn14_mel32": dict(name="panns_logmel", n_mels=32),
+    "cnn14_mel128": dict(name="panns_logmel", n_mels=128),
     "mini": dict(name="panns_logmel64_16k", hop=320),
 }
+
+POOLINGS = ("clip", "max", "mean", "attention")
 
 # (pattern of the torch module or key, our path, kind): see asjax/port.py
 TORCH = (
@@ -41,32 +58,124 @@ TORCH = (
     (r"conv_block(\d)\.bn(\d)", r"block\1/bn\2", "norm"),
     (r"fc1", "fc1", "linear"),
     (r"fc_audioset", "head", "linear"),
+    (r"att_block\.(att|cla)", r"head/\1", "conv"),
 )
-TORCH_SKIP = (r"spectrogram_extractor\..*", r"logmel_extractor\..*")
+# the extractors are tables; the attention block has a norm that its authors never call
+TORCH_SKIP = (r"spectrogram_extractor\..*", r"logmel_extractor\..*", r"att_block\.bn_att\..*")
 
-_xavier = nn.initializers.xavier_uniform()
+xavier = nn.initializers.xavier_uniform()
 
 
 def model(variant: str, **over) -> Cnn:
     """The linen module of a variant; `over` replaces fields (num_classes=200, dtype=...)."""
+    if over.get("pooling", "clip") not in POOLINGS:
+        raise layers.unknown("CNN pooling", over["pooling"], POOLINGS)
     return layers.make(Cnn, VARIANTS, variant, over)
 
 
+def torch_fields(weights) -> dict:
+    """Fields that the shapes and names of a checkpoint imply; "max" and "mean" leave no trace."""
+    fields = dict(n_mels=weights["bn0.weight"].shape[0], width=weights["fc1.weight"].shape[0])
+    return {**fields, "pooling": "attention"} if "att_block.cla.weight" in weights else fields
+
+
+# -------------------------------------------------------------------- parts of all PANNs networks
+
+
 class Block(nn.Module):
-    """[conv -> BN -> relu] x convs -> average pool: [B, T, F, C] -> [B, T // p, F // p, width]."""
+    """[conv -> BN -> relu] x convs -> average pool: [B, T, F, C] -> [B, T // pt, F // pf, width].
+
+    `keep`, a function on maps, is applied to the input of every convolution (wavegram.py).
+    """
 
     width: int
-    convs: int
-    kernel: int
-    pool: int
+    convs: int = 2
+    kernel: int = 3
+    pool: tuple[int, int] = (2, 2)
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x, train: bool):
+    def __call__(self, x, train: bool, keep=lambda x: x):
         for i in range(1, self.convs + 1):
-            x = layers.Conv(self.width, self.kernel, self.dtype, _xavier, name=f"conv{i}")(x)
+            x = layers.Conv(self.width, self.kernel, self.dtype, xavier, name=f"conv{i}")(keep(x))
             x = nn.relu(layers.BatchNorm(dtype=self.dtype, name=f"bn{i}")(x, train))
-        return layers.avg_pool(x, (self.pool, self.pool))
+        return layers.avg_pool(x, self.pool)
+
+
+def normed(feats, train: bool, augment, frames: int):
+    """[B, T, F] -> bn0, `augment`, zeros at the end up to `frames` frames -> [B, T, F, 1].
+
+    Called within the module whose `bn0` it makes.
+    """
+    x = layers.BatchNorm(name="bn0")(feats, train)
+    x = x if augment is None else augment(x)
+    return layers.pad_frames(x, frames)[..., None]
+
+
+def drop(rate: float, x, train: bool):
+    """Dropout; called within the module whose stream of random numbers it takes."""
+    return nn.Dropout(rate, deterministic=not train)(x)
+
+
+def check_bins(n_mels: int, least: int):
+    """AsjaxError unless the pools leave one of `n_mels` bins."""
+    if n_mels < least:
+        raise layers.AsjaxError(f"n_mels must be at least {least} for these pools, got {n_mels}")
+
+
+def tag(x, train: bool, width: int, num_classes: int, head_dropout: float, head_bias: float):
+    """Maps [B, T', F', C] -> the outputs of PANNs' clip-level networks (see `Cnn`).
+
+    Called within the module whose `fc1` and `head` it makes.
+    """
+    frames = x.mean(2).astype(jnp.float32)  # [B, T', C]
+    x = drop(head_dropout, layers.max_mean(frames), train)
+    x = nn.relu(nn.Dense(width, kernel_init=xavier, name="fc1")(x))
+    start = nn.initializers.constant(head_bias)
+    logits = nn.Dense(num_classes, kernel_init=xavier, bias_init=start, name="head")(x)
+    embedding = drop(head_dropout, x, train)
+    return {"logits": logits, "embedding": embedding, "frame_embedding": frames}
+
+
+# ----------------------------------------------------------------------------- the decision level
+
+
+class Attention(nn.Module):
+    """PANNs' attention block: frames [B, T', D] -> clip logits [B, C], frame logits [B, T', C].
+
+    The clip's probability is the sum over frames of softmax(clamp(att, -10, 10)) * sigmoid(cla).
+    """
+
+    num_classes: int
+    head_bias: float = 0.0
+
+    @nn.compact
+    def __call__(self, x):
+        start = nn.initializers.constant(self.head_bias)
+        att = nn.Conv(self.num_classes, (1,), kernel_init=xavier, name="att")(x)
+        cla = nn.Conv(self.num_classes, (1,), kernel_init=xavier, bias_init=start, name="cla")(x)
+        return weighted(jnp.clip(att, -10, 10), cla), cla
+
+
+def weighted(attention, logits):
+    """The logit of sum_t softmax(attention)_t * sigmoid(logits)_t, [B, T', C] -> [B, C].
+
+    In logarithms: exact where the probability itself would round to 0 or 1.
+    """
+    weights = jax.nn.log_softmax(attention, 1)
+    yes = jax.nn.logsumexp(weights + jax.nn.log_sigmoid(logits), 1)
+    return yes - jax.nn.logsumexp(weights + jax.nn.log_sigmoid(-logits), 1)
+
+
+def three_frames(x):
+    """Maximum plus mean over each frame and its neighbours: [B, T', C] -> [B, T', C].
+
+    Beyond the ends there is nothing for the maximum and zeros for the mean, as torch pools.
+    """
+    return nn.max_pool(x, (3,), padding="SAME") + nn.avg_pool(x, (3,), padding="SAME")
+
+
+# ------------------------------------------------------------------------------------ the network
 
 
 class Cnn(nn.Module):
@@ -78,7 +187,14 @@ class Cnn(nn.Module):
 
     Returns: logits [B, num_classes] float32, embedding [B, width] (relu of fc1, dropped out in
     training; the head reads it whole, as in the authors' code), frame_embedding [B, T', channels]
-    (mean over frequency, before pooling over time).
+    (mean over frequency, before pooling over time). T' is T // 32 for CNN14 and T // 16 for the
+    others: a frame every 320 ms (or 160 ms) with a hop of 10 ms.
+
+    With `pooling` "max", "mean" or "attention" also frame_logits [B, T', num_classes], of which the
+    clip's probability is the maximum, the mean, or a mean weighted by attention; the embedding is
+    then the mean over time of relu of fc1, and the head reads dropped frames, as the authors have
+    it. Their `framewise_output` is sigmoid(frame_logits), each frame repeated 32 times and the last
+    one once more up to T frames.
     """
 
     channels: tuple[int, ...]
@@ -88,6 +204,7 @@ class Cnn(nn.Module):
     width: int
     num_classes: int = 527
     n_mels: int = 64
+    pooling: str = "clip"
     block_dropout: float = 0.2
     head_dropout: float = 0.5
     head_bias: float = 0.0  # initial; log(p / (1 - p)) starts every class at probability p
@@ -96,27 +213,32 @@ class Cnn(nn.Module):
     @property
     def example_shape(self) -> tuple[int, int]:
         """Shape of one input, for shape inference."""
-        return (prod(self.pools), self.n_mels)
+        return (math.prod(self.pools), self.n_mels)
 
     @nn.compact
     def __call__(self, feats, *, train: bool = False, augment=None):
         layers.check_feats(feats, self.n_mels, "CNN")
-        if self.n_mels < prod(self.pools):
-            raise layers.AsjaxError(f"n_mels must be at least {prod(self.pools)} for these pools")
-        x = layers.BatchNorm(name="bn0")(feats, train)
-        if augment is not None:
-            x = augment(x)
-        x = layers.pad_frames(x, prod(self.pools)).astype(self.dtype)[..., None]
+        least = math.prod(self.pools)
+        check_bins(self.n_mels, least)
+        x = normed(feats, train, augment, least).astype(self.dtype)
         for i, (width, pool) in enumerate(zip(self.channels, self.pools, strict=True), 1):
-            x = Block(width, self.convs, self.kernel, pool, self.dtype, name=f"block{i}")(x, train)
-            x = self._drop(self.block_dropout, x, train)
-        frames = x.mean(2).astype(jnp.float32)  # [B, T', C]
-        x = self._drop(self.head_dropout, layers.max_mean(frames), train)
-        x = nn.relu(nn.Dense(self.width, kernel_init=_xavier, name="fc1")(x))
-        start = nn.initializers.constant(self.head_bias)
-        logits = nn.Dense(self.num_classes, kernel_init=_xavier, bias_init=start, name="head")(x)
-        embedding = self._drop(self.head_dropout, x, train)
-        return {"logits": logits, "embedding": embedding, "frame_embedding": frames}
+            pools = (pool, pool)
+            x = Block(width, self.convs, self.kernel, pools, self.dtype, name=f"block{i}")(x, train)
+            x = drop(self.block_dropout, x, train)
+        if self.pooling != "clip":
+            return self._decide(x.mean(2).astype(jnp.float32), train)
+        return tag(x, train, self.width, self.num_classes, self.head_dropout, self.head_bias)
 
-    def _drop(self, rate, x, train):
-        return nn.Dropout(rate, deterministic=not train)(x)
+    def _decide(self, frames, train):
+        x = drop(self.head_dropout, three_frames(frames), train)
+        x = nn.relu(nn.Dense(self.width, kernel_init=xavier, name="fc1")(x))
+        embedding = x.mean(1)
+        x = drop(self.head_dropout, x, train)
+        if self.pooling == "attention":
+            logits, each = Attention(self.num_classes, self.head_bias, name="head")(x)
+        else:
+            start = nn.initializers.constant(self.head_bias)
+            each = nn.Dense(self.num_classes, kernel_init=xavier, bias_init=start, name="head")(x)
+            logits = each.max(1) if self.pooling == "max" else weighted(jnp.zeros_like(each), each)
+        out = {"logits": logits, "embedding": embedding, "frame_embedding": frames}
+        return {**out, "frame_logits": each}

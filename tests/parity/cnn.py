@@ -2,11 +2,26 @@
 
 FAMILY = "cnn"
 
+# the authors' classes -> variants; the rest are called as here
+_CLASSES = {
+    "Cnn14_DecisionLevelMax": "cnn14_decision_max",
+    "Cnn14_DecisionLevelAvg": "cnn14_decision_avg",
+    "Cnn14_DecisionLevelAtt": "cnn14_decision_att",
+}
+
 
 def spec(case, manifest):
-    """(variant, fields) of a case by its name, `cnn6_mel`; None when it is not ours."""
-    word = case.split("_")[0]
-    return (word, {}) if word in ("cnn6", "cnn10", "cnn14") else None
+    """(variant, fields) of a case by the authors' class; None when it is not ours."""
+    name = str(manifest["reference"].get("class", ""))
+    if not name.startswith("Cnn"):
+        return None
+    return _CLASSES.get(name, name.lower()), classes(manifest)
+
+
+def classes(manifest):
+    """The field of the class count, where it is not AudioSet's."""
+    count = manifest["reference"].get("args", {}).get("classes_num", 527)
+    return {} if count == 527 else {"num_classes": count}
 
 
 def outputs(out, inner, feats):

@@ -1,0 +1,182 @@
+"""Wavegram-Logmel-CNN14 of PANNs (Kong et al. 2020, section III-C).
+
+wave -> conv1d of stride 5 -> three blocks of two conv1d, each pooled by 4 -> groups of channels
+become rows of frequency -> block, pooled over time: maps that are joined to those of the log-mel's
+first block; then CNN14.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from asjax.models import cnn, layers
+from asjax.models.layers import AsjaxError
+
+VARIANTS = {
+    "wavegram_logmel_cnn14": {},
+    "wavegram_logmel128_cnn14": dict(n_mels=128),
+}
+
+FRONTENDS = {
+    "wavegram_logmel_cnn14": dict(name="wavegram_logmel64"),
+    "wavegram_logmel128_cnn14": dict(name="wavegram_logmel128"),
+}
+
+TORCH = (
+    (r"pre_conv0", "pre_conv0", "conv"),
+    (r"pre_bn0", "pre_bn0", "norm"),
+    (r"pre_block(\d)\.conv(\d)", r"pre_block\1/conv\2", "conv"),
+    (r"pre_block(\d)\.bn(\d)", r"pre_block\1/bn\2", "norm"),
+    *cnn.TORCH[:5],
+)
+TORCH_SKIP = cnn.TORCH_SKIP
+
+HOP = 320  # samples per frame of log-mel, = the strides of the wave's layers, 5 * 4 * 4 * 4
+_POOLED = 2**5  # frames and bins that become one
+
+
+def model(variant: str, **over) -> Wavegram:
+    """The linen module of a variant; `over` replaces fields (num_classes=200, dtype=...)."""
+    return layers.make(Wavegram, VARIANTS, variant, over)
+
+
+def torch_fields(weights) -> dict:
+    """Fields that the shapes of a checkpoint imply."""
+    return dict(n_mels=weights["bn0.weight"].shape[0], width=weights["fc1.weight"].shape[0])
+
+
+class WaveBlock(nn.Module):
+    """[conv1d -> BN -> relu] x 2 (the second dilated), maximum of 4: [B, N, C] -> [B, N // 4, C'].
+
+    `keep` is applied to the input of every convolution.
+    """
+
+    width: int
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x, train: bool, keep):
+        for i in (1, 2):
+            x = nn.Conv(
+                self.width,
+                (3,),
+                padding=((i, i),),
+                kernel_dilation=(i,),
+                use_bias=False,
+                dtype=self.dtype,
+                kernel_init=cnn.xavier,
+                name=f"conv{i}",
+            )(keep(x))
+            x = nn.relu(layers.BatchNorm(dtype=self.dtype, name=f"bn{i}")(x, train))
+        b, n, c = x.shape
+        return x[:, : n // 4 * 4].reshape(b, n // 4, 4, c).max(2)
+
+
+class Wavegram(nn.Module):
+    """PANNs' Wavegram-Logmel-CNN14 on the features of the frontend `wavegram_logmel64`.
+
+    Args of the call: feats [B, T, n_mels + 320 + 1], per frame the log-mel in dB, the samples, and
+    how many of these are real; `augment`, a function [B, T, F] -> [B, T, F] applied to the log-mel
+    right after bn0. What it does to whole clips (mixup) is done to the wavegram too; stripes of
+    SpecAugment are not, as in the authors' code.
+
+    Lengths. The wavegram of S samples has as many frames as the log-mel's first block if S % 640 is
+    under 320 or over 635; elsewhere the authors' code fails, and here zeros are appended to the
+    wave up to the next multiple of 640. Input of fewer than 32 frames is padded to 32: the log-mel
+    with zeros after bn0, the wave with zeros. In training the S % 640 < 320 samples at the end are
+    dropped, so that the statistics of the norms see no padding.
+
+    Returns: as `cnn.Cnn`; T' is T // 32.
+    """
+
+    channels: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048)
+    wave_channels: tuple[int, ...] = (64, 64, 128)  # the last wave block has 2 n_mels
+    width: int = 2048
+    num_classes: int = 527
+    n_mels: int = 64
+    block_dropout: float = 0.2
+    head_dropout: float = 0.5
+    head_bias: float = 0.0  # initial; log(p / (1 - p)) starts every class at probability p
+    dtype: str = "float32"
+
+    @property
+    def example_shape(self) -> tuple[int, int]:
+        """Shape of one input, for shape inference."""
+        return (_POOLED, self.n_mels + HOP + 1)
+
+    def _check(self, feats):
+        bins = self.n_mels + HOP + 1
+        if feats.ndim != 3 or feats.shape[1] == 0 or feats.shape[2] != bins:
+            raise AsjaxError(
+                f"Wavegram features must be [batch, frames, {bins}] ({self.n_mels} mel bins, {HOP} "
+                f"samples, their number) with at least one frame, got shape {tuple(feats.shape)}; "
+                f"take the frontend wavegram_logmel64 with n_mels={self.n_mels}"
+            )
+        cnn.check_bins(self.n_mels, _POOLED)
+
+    @nn.compact
+    def __call__(self, feats, *, train: bool = False, augment=None):
+        self._check(feats)
+        x = cnn.normed(feats[..., : self.n_mels], train, augment, _POOLED).astype(self.dtype)
+        wave = self._wavegram(*self._wave(feats, train), train)  # [B, T // 2, F / 2, C]
+        if augment is not None:
+            wave = _mix(augment, wave)
+        for i, width in enumerate(self.channels, 1):
+            pool = (1, 1) if i == len(self.channels) else (2, 2)
+            x = cnn.Block(width, pool=pool, dtype=self.dtype, name=f"block{i}")(x, train)
+            if i == 1:
+                x = jnp.concatenate([x, wave], -1)
+            x = cnn.drop(self.block_dropout, x, train)
+        return cnn.tag(x, train, self.width, self.num_classes, self.head_dropout, self.head_bias)
+
+    def _wave(self, feats, train):
+        """The wave [B, N] and, where padding follows its end, its length [B], else None."""
+        frames = max(feats.shape[1], _POOLED)
+        samples = feats[..., self.n_mels : -1].reshape(feats.shape[0], -1)
+        samples = layers.pad_frames(samples, frames * HOP)
+        if train:
+            samples = samples[:, : frames // 2 * 2 * HOP]
+        if train or frames % 2 == 0:  # every sample counts: zeros at the end belong to the wave
+            return samples, None
+        return samples, (frames - 1) * HOP + feats[:, -1, -1].astype(jnp.int32)
+
+    def _wavegram(self, wave, length, train):
+        def keep(x):
+            """Zeros where the authors' shorter maps end, for their convolutions pad with zeros."""
+            if length is None:
+                return x
+            real = jnp.arange(x.shape[1])[None] < -(-length // 5)[:, None] // (full // x.shape[1])
+            return jnp.where(real.reshape(real.shape + (1,) * (x.ndim - 2)), x, 0)
+
+        first, *widths = self.wave_channels
+        x = nn.Conv(
+            first,
+            (11,),
+            strides=(5,),
+            padding=((5, 5),),
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=cnn.xavier,
+            name="pre_conv0",
+        )(wave[..., None])
+        full = x.shape[1]  # a multiple of 64, by which the pools divide
+        x = nn.relu(layers.BatchNorm(dtype=self.dtype, name="pre_bn0")(x, train))
+        for i, width in enumerate((*widths, 2 * self.n_mels), 1):
+            x = WaveBlock(width, self.dtype, name=f"pre_block{i}")(x, train, keep)
+        b, n, _ = x.shape  # channels are 4 groups of F / 2 rows of frequency
+        x = x.reshape(b, n, 4, self.n_mels // 2).swapaxes(2, 3)
+        block = cnn.Block(self.channels[0], pool=(2, 1), dtype=self.dtype, name="pre_block4")
+        return block(x, train, keep)
+
+
+def _mix(augment, maps):
+    """`augment` on every number of the maps alone, as one frame of one bin.
+
+    What mixes clips does so; a stripe always leaves one frame and one bin (`augment.specaug`), so
+    that there are none.
+    """
+    flat = maps.reshape(maps.shape[0], -1)
+    each = jax.vmap(lambda x: augment(x[:, None, None])[:, 0, 0], in_axes=1, out_axes=1)
+    return each(flat).reshape(-1, *maps.shape[1:])
