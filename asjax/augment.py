@@ -64,23 +64,57 @@ def _ops() -> dict:
 # ------------------------------------------------------------------------------- waveform
 
 
-def roll(rng, batch, *, fraction=1.0, samples=None, per_batch=False):
+def roll(rng, batch, *, fraction=1.0, samples=None, half_open=False, per_batch=False):
     """Circular shift of each wave by U{-m..m} samples, m = `samples` or `fraction` of the clip.
 
-    PaSST: `roll(samples=50)`. `per_batch`: one shift for all clips (CNX).
+    PaSST: `roll(samples=50)`. The audio ConvNeXt leaves +m out and shifts all clips alike:
+    `roll(samples=50, half_open=True, per_batch=True)`.
     """
     _number("roll fraction", fraction, 0, 1)
     if samples is not None:
         _number("roll samples", samples, 0, 2**30, whole=True)
     if "wave" not in batch:
         return batch
+    most = round(fraction * batch["wave"].shape[1]) if samples is None else samples
+    return {**batch, "wave": _rolled(rng, batch["wave"], most, half_open, per_batch)}
+
+
+def _rolled(rng, array, most: int, half_open: bool, per_batch: bool):
+    """Circular shift along axis 1 by U{-most..most}, without +most if `half_open`."""
+    clips, length = array.shape[:2]
+    end = max(most, 1 - most) if half_open else most + 1  # most = 0 leaves 0 alone
+    shift = jax.random.randint(rng, (1 if per_batch else clips, 1), -most, end)
+    source = (jnp.arange(length)[None] - shift) % max(1, length)
+    source = jnp.broadcast_to(source, (clips, length))
+    return jnp.take_along_axis(array, source.reshape(source.shape + (1,) * (array.ndim - 2)), 1)
+
+
+def speed(rng, batch, *, low=0.5, high=1.5, rate=0.5, per_batch=False):
+    """A share `rate` of the waves drawn out to U[low, high) times their length, pitch included.
+
+    Sample i of the result is sample round(i / factor) (no filter, as in the audio ConvNeXt's code);
+    of a longer one a random stretch is kept, a shorter one lies at a random place among zeros.
+    The audio ConvNeXt, where the option is on: `speed(per_batch=True)`.
+    """
+    _number("speed low", low, 0.01, 100)
+    _number("speed high", high, low, 100)
+    _number("speed rate", rate, 0, 1)
+    if "wave" not in batch:
+        return batch
     wave = batch["wave"]
     clips, length = wave.shape
-    most = round(fraction * length) if samples is None else samples
-    shift = jax.random.randint(rng, (1 if per_batch else clips, 1), -most, most + 1)
-    source = (jnp.arange(length)[None] - shift) % max(1, length)
+    factor, place, chance = jax.random.uniform(rng, (3, 1 if per_batch else clips, 1))
+    factor = low + factor * (high - low)
+    drawn = jnp.ceil(length * factor)
+    # U{0..extra-1} cuts a longer one, U{0..missing} zeros go before a shorter one.
+    longer = drawn > length
+    start = jnp.floor(place * jnp.where(longer, drawn - length, length - drawn + 1))
+    at = jnp.arange(length)[None] + jnp.where(longer, start, -start)
+    source = jnp.clip(jnp.round(at / factor), 0, length - 1).astype(jnp.int32)
     source = jnp.broadcast_to(source, wave.shape)
-    return {**batch, "wave": jnp.take_along_axis(wave, source, axis=1)}
+    inside = (at >= 0) & (at < drawn)
+    other = jnp.where(inside, jnp.take_along_axis(wave, source, axis=1), jnp.zeros_like(wave))
+    return {**batch, "wave": jnp.where(chance < rate, other, wave)}
 
 
 def gain(rng, batch, *, low_db=-7, high_db=6, integer=True, per_batch=False):
@@ -114,15 +148,20 @@ def specaug(
     freq_width=8,
     freq_stripes=2,
     fill=0.0,
+    law="panns",
     per_batch=False,
 ):
-    """Stripes of `fill` over frames and over bins (SpecAugment, by PANNs' law).
+    """Stripes of `fill` over frames and over bins (SpecAugment).
 
-    Each stripe of each clip: width U{0..W-1}, start U{0..total-width-1}; W is cut to the total for
-    features shorter than it, so that one frame and one bin are always left by a single stripe.
+    Law "panns": each stripe of each clip has width U{0..W-1} and start U{0..total-width-1}. Law
+    "torchaudio" (AST, PaSST): with v = W U[0, 1), width floor(v) and start floor(U[0, 1) (total -
+    v)), so that the last place is rarer. W is cut to the total for features shorter than it: one
+    frame and one bin are always left by a single stripe.
+
     PANNs fill with 0 after the input normalisation: the mean, not the floor in dB. ConvNeXt:
-    `freq_width=28`. PaSST: `time_width=192, time_stripes=1, freq_width=48, freq_stripes=1`
-    and one draw for the whole batch, `per_batch=True`.
+    `freq_width=28`. AST: `time_width=192, time_stripes=1, freq_width=48, freq_stripes=1,
+    law='torchaudio'`, filled with what 0 becomes in the frontend's normalisation, (0 - mean) /
+    (2 std) = 0.467; PaSST the same with 0.9 and one draw for the whole batch, `per_batch=True`.
     """
     for name, value in dict(
         time_width=time_width,
@@ -132,34 +171,71 @@ def specaug(
     ).items():
         _number(f"specaug {name}", value, 0, whole=True)
     _number("specaug fill", fill)
+    if law not in ("panns", "torchaudio"):
+        raise config.unknown("specaug law", law, ("panns", "torchaudio"))
     if "feats" not in batch:
         return batch
     feats = batch["feats"]
     rows = 1 if per_batch else feats.shape[0]
     time_rng, freq_rng = jax.random.split(rng)
     hidden = (
-        _stripes(time_rng, rows, feats.shape[1], time_width, time_stripes)[:, :, None]
-        | _stripes(freq_rng, rows, feats.shape[2], freq_width, freq_stripes)[:, None, :]
+        _stripes(time_rng, rows, feats.shape[1], time_width, time_stripes, law)[:, :, None]
+        | _stripes(freq_rng, rows, feats.shape[2], freq_width, freq_stripes, law)[:, None, :]
     )
     return {**batch, "feats": jnp.where(hidden, jnp.asarray(fill, feats.dtype), feats)}
 
 
-def _stripes(rng, rows: int, total: int, width: int, count: int):
+def _stripes(rng, rows: int, total: int, width: int, count: int, law: str):
     """Boolean [rows, total], True inside `count` random stripes narrower than `width`."""
     width = min(width, total)
     if not width or not count:
         return jnp.zeros((rows, total), bool)
     draws = jax.random.uniform(rng, (2, rows, count, 1))
-    widths = jnp.floor(draws[0] * width)
-    starts = jnp.floor(draws[1] * (total - widths))
+    real = draws[0] * width
+    widths = jnp.floor(real)
+    starts = jnp.floor(draws[1] * (total - (widths if law == "panns" else real)))
     at = jnp.arange(total)[None, None]
     return ((at >= starts) & (at < starts + widths)).any(axis=1)
+
+
+def noise(rng, batch, *, amount=0.1):
+    """Features plus U[0, 1) for each frame and bin, times `amount` U[0, 1) for each clip.
+
+    AST's option for normalised features, followed by `roll_frames(frames=10, half_open=True)`.
+    """
+    _number("noise amount", amount, 0)
+    if "feats" not in batch:
+        return batch
+    feats = _floating(batch, "feats")
+    clips, frames, bins = feats.shape
+    draws = jax.random.uniform(rng, (clips, frames * bins + 1, 1))
+    level, grain = amount * draws[:, :1], draws[:, 1:].reshape(feats.shape)
+    noisy = feats.astype(jnp.float32) + level * grain
+    return {**batch, "feats": noisy.astype(feats.dtype)}
+
+
+def roll_frames(rng, batch, *, frames=10, half_open=False, per_batch=False):
+    """Circular shift of the features in time by U{-frames..frames}, +frames left out: half_open."""
+    _number("roll_frames frames", frames, 0, 2**30, whole=True)
+    if "feats" not in batch:
+        return batch
+    return {**batch, "feats": _rolled(rng, batch["feats"], frames, half_open, per_batch)}
 
 
 # ---------------------------------------------------------------------------------- mixup
 
 
-def mixup(rng, batch, *, alpha=1.0, rate=1.0, style="panns", domain="linear", remove_mean=False):
+def mixup(
+    rng,
+    batch,
+    *,
+    alpha=1.0,
+    rate=1.0,
+    style="panns",
+    domain="linear",
+    scale=1.0,
+    remove_mean=False,
+):
     """Convex mixtures of two clips of the batch: `x = lam a + (1 - lam) b`, targets likewise.
 
     Args:
@@ -171,8 +247,11 @@ def mixup(rng, batch, *, alpha=1.0, rate=1.0, style="panns", domain="linear", re
         A row that is its own partner stays as it is.
       domain: how feats are mixed. "linear": as they are. "db_energy": feats are decibels, their
         energies are mixed, `10 log10(lam 10^(a/10) + (1 - lam) 10^(b/10))`; "ln_energy" the same
-        for natural logarithms. These two want the frontend's own output, not a normalised one.
-        Balancing paper: `mixup(alpha=10, style='plain', domain='db_energy')`.
+        for natural logarithms.
+      scale: in these two domains, what the frontend multiplied the logarithms by: for features
+        (x - mean) / (2 std), `scale=1 / (2 std)`. What it subtracted does not matter: a shift of
+        both parts is a shift of the mixture. Balancing paper on AST's features, std 4.569:
+        `mixup(alpha=10, style='plain', domain='ln_energy', scale=0.10943)`.
       remove_mean: a mixed wave and both its parts are freed of their mean (AST, PaSST).
 
     A mixture into which a padding row enters becomes padding itself: its mask is the product of
@@ -185,6 +264,7 @@ def mixup(rng, batch, *, alpha=1.0, rate=1.0, style="panns", domain="linear", re
     """
     _number("mixup alpha", alpha, 1e-3)
     _number("mixup rate", rate, 0, 1)
+    _number("mixup scale", scale, 1e-6)
     for name, value, known in (
         ("style", style, ("panns", "passt", "plain")),
         ("domain", domain, ("linear", *_SCALE)),
@@ -204,7 +284,7 @@ def mixup(rng, batch, *, alpha=1.0, rate=1.0, style="panns", domain="linear", re
     if "wave" in batch:
         out["wave"] = _mix_wave(_floating(batch, "wave"), partner, lam, remove_mean)
     if "feats" in batch:
-        out["feats"] = _mix_feats(_floating(batch, "feats"), partner, lam, domain)
+        out["feats"] = _mix_feats(_floating(batch, "feats"), partner, lam, domain, scale)
     if "target" in batch:
         out["target"] = _mix(_floating(batch, "target"), partner, lam)
     if "mask" in batch:
@@ -269,11 +349,11 @@ def _mix_wave(wave, partner, lam, remove_mean: bool):
     return jnp.where(_column(lam, wave) < 1, mixed, unmixed).astype(wave.dtype)
 
 
-def _mix_feats(feats, partner, lam, domain: str):
+def _mix_feats(feats, partner, lam, domain: str, scale: float):
     if domain == "linear":
         return _mix(feats, partner, lam)
     a, b = _sides(feats.astype(jnp.float32), partner)
-    lam, scale = _column(lam, feats), _SCALE[domain]
+    lam, scale = _column(lam, feats), scale * _SCALE[domain]  # features per neper
     # Only differences of logarithms are exponentiated, so nothing over- or underflows.
     both = scale * jnp.logaddexp(jnp.log(lam) + a / scale, jnp.log1p(-lam) + b / scale)
     return jnp.where(lam < 1, both, a).astype(feats.dtype)

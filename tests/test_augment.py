@@ -19,14 +19,21 @@ KEY = jax.random.key(7)
 EVERY_OP = [
     "roll(fraction=0.5)",
     "roll(samples=50, per_batch=True)",
+    "roll(samples=50, half_open=True)",
+    "speed(rate=1.0)",
+    "speed(per_batch=True, rate=1.0, low=0.9, high=1.1)",
     "gain",
     "gain(low_db=-3.5, high_db=2.5, integer=False)",
     "specaug(time_width=9, freq_width=4)",
     "specaug(per_batch=True, fill=-1.0)",
+    "specaug(law='torchaudio', time_stripes=1, freq_stripes=1, fill=0.467)",
+    "noise(amount=0.5)",
+    "roll_frames(frames=10, half_open=True)",
     "mixup",
     "mixup(alpha=0.3, rate=0.5, style='passt')",
     "mixup(alpha=10, style='plain', domain='db_energy')",
     "mixup(alpha=2, rate=0.5, style='plain', domain='ln_energy', remove_mean=True)",
+    "mixup(alpha=2, style='plain', domain='ln_energy', scale=0.1)",
 ]
 
 
@@ -104,6 +111,9 @@ def test_each_key_alone_gets_what_it_gets_in_company(spec):
         "roll(samples=0) | gain(low_db=0, high_db=0) | specaug(time_width=0, freq_stripes=0)",
         "specaug(time_width=1, freq_width=0) | mixup(rate=0, style='passt')",
         "mixup(rate=0, style='plain', domain='db_energy', remove_mean=True)",
+        "speed(rate=0) | noise(amount=0) | roll_frames(frames=0)",
+        "speed(rate=1, low=1, high=1) | roll(samples=0, half_open=True)",
+        "specaug(law='torchaudio', time_width=1, freq_width=1)",
         "",
         None,
     ],
@@ -152,6 +162,55 @@ def test_roll_is_a_circular_shift_within_its_bound():
     assert shift.min() >= -50
     assert shift.max() <= 50
     assert stats.kstest((shift + 50.5) / 101, "uniform").pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("spec", "key"),
+    [
+        ("roll(samples=3, half_open=True)", "wave"),
+        ("roll_frames(frames=3, half_open=True)", "feats"),
+    ],
+)
+def test_a_half_open_roll_draws_each_shift_but_the_last_alike(spec, key):
+    row = jnp.arange(31.0)
+    batch = {"wave": jnp.tile(row, (3000, 1)), "feats": jnp.tile(row[None, :, None], (3000, 1, 2))}
+    out = np.asarray(_jitted(spec)(KEY, batch)[key]).reshape(3000, 31, -1)
+    shift = (-out[:, 0, 0].astype(int) + 15) % 31 - 15
+    for frames, k in zip(out[:50], shift[:50], strict=True):
+        for column in frames.T:
+            np.testing.assert_array_equal(column, np.roll(row, k))
+    values, counts = np.unique(shift, return_counts=True)
+    assert values.tolist() == [-3, -2, -1, 0, 1, 2]
+    assert stats.chisquare(counts).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.5, 1.0), (1.0, 1.5), (0.375, 0.375), (2.0, 2.0)])
+def test_speed_takes_the_nearest_samples_of_a_stretched_wave(low, high):
+    """Samples count up from 1, so a result shows its factor, its place and its zeros."""
+    length = 200
+    wave = jnp.tile(jnp.arange(1, length + 1, dtype=jnp.int16), (150, 1))
+    out = np.asarray(_jitted(f"speed(rate=1, low={low}, high={high})")(KEY, {"wave": wave})["wave"])
+    assert out.dtype == np.int16
+    starts, factors = [], []
+    for row in out:
+        found = naive.stretch_of(row, length, low, high)
+        assert found is not None, row
+        factors.append(found[0])
+        starts.append(found[1])
+    assert min(factors) >= low - 0.02
+    assert max(factors) <= high + 0.02
+    assert len(set(starts)) > 20
+    if low != high:  # a factor is found within about 1 / length
+        assert stats.kstest((np.array(factors) - low) / (high - low), "uniform").statistic < 0.15
+
+
+def test_speed_changes_its_share_of_the_waves():
+    wave = jnp.tile(jnp.arange(1.0, 100), (2000, 1))
+    out = _jitted("speed(rate=0.3, low=0.5, high=0.9)")(KEY, {"wave": wave})["wave"]
+    changed = int((np.asarray(out) != np.asarray(wave)).any(1).sum())
+    assert stats.binomtest(changed, 2000, 0.3).pvalue > 1e-3
+    alike = np.asarray(_jitted("speed(rate=1, per_batch=True)")(KEY, {"wave": wave})["wave"])
+    assert (alike == alike[:1]).all()
 
 
 def test_roll_of_a_whole_clip_starts_anywhere():
@@ -217,6 +276,41 @@ def test_two_stripes_hide_as_much_as_plain_numpy(axis, total, width):
     assert stats.ks_2samp(got, want).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("axis", ["time", "freq"])
+def test_the_law_of_torchaudio_is_told_from_that_of_panns(axis):
+    """Width and start of 40,000 stripes against the exact probabilities of both laws."""
+    total, width = 6, 4
+    feats = jnp.ones((40_000, total, 1)).swapaxes(1, 1 if axis == "time" else 2)
+    other = "freq" if axis == "time" else "time"
+    for law, rival in (("torchaudio", "panns"), ("panns", "torchaudio")):
+        spec = f"specaug({axis}_width={width}, {axis}_stripes=1, {other}_stripes=0, law='{law}')"
+        hidden = np.asarray(_jitted(spec)(KEY, {"feats": feats})["feats"]).reshape(-1, total) == 0
+        counts = np.zeros((width, total))
+        wide = hidden.sum(1)
+        np.add.at(counts, (wide, np.where(wide > 0, hidden.argmax(1), 0)), 1)
+        p = {}
+        for name in (law, rival):
+            chance = naive.stripe_chances(total, width, name)
+            seen = chance > 0
+            assert name == rival or counts[~seen].sum() == 0
+            expected = chance[seen] * counts.sum()
+            p[name] = stats.chisquare(counts[seen], expected * counts[seen].sum() / counts.sum())
+        assert p[law].pvalue > 1e-3
+        assert p[rival].pvalue < 1e-9
+
+
+def test_noise_has_a_level_per_clip_below_its_amount():
+    batch = {"feats": jnp.zeros((3000, 7, 5))}
+    out = np.asarray(_jitted("noise(amount=0.1)")(KEY, batch)["feats"], np.float64)
+    assert out.min() >= 0
+    level = out.max((1, 2)) / (35 / 36)  # the largest of 35 uniforms is 35 / 36 on average
+    assert stats.kstest(level / 0.1, "uniform").statistic < 0.05
+    grain = out[out.max((1, 2)) > 0.05]
+    flat = (grain / grain.max((1, 2), keepdims=True)).ravel()
+    flat = flat[flat < 1]  # given the largest, the others are uniform below it
+    assert stats.kstest(flat[::7], "uniform").pvalue > 1e-3
+
+
 def test_time_and_frequency_stripes_cross_and_leave_the_rest_alone():
     feats = _batch(clips=64)["feats"]
     op = _jitted("specaug(time_width=10, time_stripes=1, freq_width=5, freq_stripes=2, fill=3.5)")
@@ -267,6 +361,24 @@ def test_mixing_equals_plain_numpy(style, rate, domain, remove_mean):
     }
     for key, value in want.items():
         np.testing.assert_allclose(out[key], value, rtol=2e-5, atol=2e-6, err_msg=key)
+
+
+@pytest.mark.parametrize(("domain", "unit"), [("ln_energy", 1.0), ("db_energy", 10 / np.log(10))])
+def test_energies_are_mixed_through_the_frontends_normalisation(domain, unit):
+    """On (x - mean) / (2 std), with scale = 1 / (2 std), as on x itself in float64."""
+    mean, std = -4.2677393, 4.5689974
+    raw = np.random.default_rng(0).uniform(-15.9, 8, (6, 20, 8)) * unit
+    raw[:, 17:] = 0  # the zeros of padding
+    feats = ((raw - mean) / (2 * std)).astype(np.float32)
+    batch = {"feats": jnp.asarray(feats), "target": jnp.eye(6)}
+    spec = f"mixup(alpha=10, style='plain', domain='{domain}', scale={1 / (2 * std)})"
+    out = _jitted(spec)(KEY, batch)
+    found = naive.mixtures(out["target"], "plain")
+    assert sum(lam < 1 for *_, lam in found) > 2
+    want = (naive.mix(raw, found, domain=domain) - mean) / (2 * std)
+    np.testing.assert_allclose(out["feats"], want, rtol=1e-5, atol=2e-6)
+    wrong = _jitted(f"mixup(alpha=10, style='plain', domain='{domain}')")(KEY, batch)
+    assert np.abs(wrong["feats"] - want).max() > 0.05
 
 
 @pytest.mark.parametrize(
@@ -357,7 +469,10 @@ def test_panns_pairs_stay_on_their_device():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("mixpu", "did you mean 'mixup'.*gain, mixup, roll, specaug"),
+        (
+            "mixpu",
+            "did you mean 'mixup'.*gain, mixup, noise, roll, roll_frames, specaug, speed",
+        ),
         ("chain", "augmentation 'chain' does not exist"),
         ("mixup(alfa=1)", "field 'alfa' does not exist; did you mean 'alpha'.*rate.*style"),
         ("mixup(rng=1)", "field 'rng' does not exist"),
@@ -372,6 +487,12 @@ def test_panns_pairs_stay_on_their_device():
         ("gain(low_db=-2.5)", "gain low_db must be an integer"),
         ("specaug(time_width=-1)", "specaug time_width must be in 0"),
         ("specaug(fill=None)", "specaug fill must be a number"),
+        ("specaug(law='kaldi')", "specaug law 'kaldi' does not exist.*panns, torchaudio"),
+        ("speed(low=0)", "speed low must be in 0.01"),
+        ("speed(low=1.2, high=1.1)", "speed high must be in 1.2"),
+        ("noise(amount=-1)", "noise amount must be in 0"),
+        ("roll_frames(frames=1.5)", "roll_frames frames must be an integer"),
+        ("mixup(scale=0)", "mixup scale must be in 1e-06"),
         ("mixup(1)", "every argument by keyword"),
     ],
 )

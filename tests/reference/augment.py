@@ -45,3 +45,42 @@ def stripes(generator, total, width, count):
         for t in range(start, start + wide):
             hidden[t] = True
     return hidden
+
+
+def stripe_chances(total, width, law):
+    """Probabilities [width, total] of a stripe's (width, start), by a grid; start 0 at width 0.
+
+    "panns": start U{0..total-w-1}. "torchaudio": with v = width U[0, 1), w = floor(v) and start =
+    floor(U[0, 1) (total - v)), the length of [start, start + 1) inside [0, total - v).
+    """
+    chances = np.zeros((width, total))
+    steps = 500
+    for v in (np.arange(width * steps) + 0.5) / steps:
+        wide = int(v)
+        room = total - wide if law == "panns" else total - v
+        for start in range(total):
+            share = min(max(room - start, 0.0), 1.0) / room
+            chances[wide, start if wide else 0] += share / (width * steps)
+    return chances
+
+
+def stretch_of(row, length, low, high):
+    """(factor, start) of which `row` is the nearest-neighbour stretch of 1..length, or None.
+
+    Tried are factors on a fine grid; start < 0 counts the zeros before, else the samples cut off.
+    """
+    row = np.asarray(row, np.int64)
+    there = np.flatnonzero(row)
+    first, last = there[0], there[-1]
+    assert (row[first : last + 1] > 0).all()
+    for factor in np.linspace(low, high, 1 if low == high else 1001):
+        drawn = int(np.ceil(length * factor))
+        if drawn <= length and last - first + 1 != drawn:
+            continue
+        whole = np.minimum(np.rint(np.arange(drawn) / factor), length - 1) + 1
+        begins = [0] if drawn <= length else np.flatnonzero(np.abs(whole - row[0]) <= 1)
+        for start in begins:
+            part = whole[start : start + last - first + 1]
+            if len(part) == last - first + 1 and np.abs(part - row[first : last + 1]).max() <= 1:
+                return factor, -first if drawn <= length else start
+    return None
