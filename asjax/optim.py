@@ -177,13 +177,15 @@ def _warmup_step(
     stair_steps: int = 50,
     milestones: tuple[int, ...] = (2, 3, 4, 5),
     factor: float = 0.5,
+    epoch_steps: int | None = None,
 ):
     """AST's and ATDR's schedule: warm-up in stairs, then `factor` at the end of given epochs.
 
     The stair written last overwrites any epoch decay before it (the training code's behaviour:
-    a milestone reached during the warm-up is lost with the next stair).
+    a milestone reached during the warm-up is lost with the next stair). `epoch_steps` is the
+    length of an epoch here; None takes that of the data.
     """
-    per_epoch = run.need("steps_per_epoch", "warmup_step")
+    per_epoch = epoch_steps or run.need("steps_per_epoch", "warmup_step")
     ends = [epoch * per_epoch for epoch in milestones]
     last = warmup_steps // stair_steps * stair_steps
 
@@ -248,9 +250,13 @@ def _passt(
     start_epoch: int = 50,
     ramp_epochs: int = 50,
     end: float = 0.01,
+    epoch_steps: int | None = None,
 ):
-    """PaSST, per epoch: exp(-5 (1 - e/5)^2), flat to epoch 50, linear to 0.01 over 50, flat."""
-    per_epoch = run.need("steps_per_epoch", "passt")
+    """PaSST, per epoch: exp(-5 (1 - e/5)^2), flat to epoch 50, linear to 0.01 over 50, flat.
+
+    `epoch_steps` is the length of an epoch here; None takes that of the data.
+    """
+    per_epoch = epoch_steps or run.need("steps_per_epoch", "passt")
 
     def factor(step):
         epoch = jnp.floor(step / per_epoch)
@@ -286,7 +292,7 @@ def _make_schedule(spec: str, run: _Run):
         if parameter.default is parameter.empty and key not in fields:
             raise AsjaxError(f"schedule {name} needs {key}, as {name}({key}=...)")
     for key, value in fields.items():
-        if key.endswith("_steps") and key != "warmup_steps" and not value >= 1:
+        if key.endswith("_steps") and key != "warmup_steps" and not (value and value >= 1):
             raise AsjaxError(f"schedule {name}: {key} must be >= 1, got {value!r}")
     return SCHEDULES[name](run, **fields)
 

@@ -9,6 +9,7 @@ import pytest
 from reference import draw as naive
 from scipy import sparse, stats
 
+from asjax import balance
 from asjax.config import AsjaxError
 from asjax.data import draw
 
@@ -174,6 +175,39 @@ def test_weighted_with_replacement_follows_the_weights(scheme, offset):
     pairs = np.zeros((2, 2))
     np.add.at(pairs, (first[:-1:2] % 2, first[1::2] % 2), 1)
     assert stats.chi2_contingency(pairs).pvalue > 1e-4
+
+
+def test_ast_draws_follow_the_weights_of_its_authors_script(golden):
+    """gen_weight_file.py's weights, and torch's sampler as the law: N draws with replacement."""
+    arrays = golden("sampler_cases")[1]
+    labels, weights = sparse.csr_matrix(arrays["labels"]), arrays["ast_sample_weight"]
+    np.testing.assert_allclose(balance.ast_weights(labels), weights, rtol=1e-13)
+    assert draw.build("weighted(scheme='ast')", labels, 3).draws_per_epoch == len(weights) == 400
+    d = draw.build("weighted(scheme='ast', draws=50000)", labels, 3)
+    assert p_value(np.bincount(epoch(d), minlength=400), weights) > 1e-4
+
+
+@pytest.mark.parametrize("beta", ["0", "0.1", "0.2", "0.3", "0.5", "0.7", "1"])
+def test_oversample_equals_the_balancing_papers_equations(golden, beta):
+    arrays = golden("sampler_cases")[1]
+    d = draw.build(f"oversample(beta={beta})", sparse.csr_matrix(arrays["labels"]), 3)
+    copies, tie = arrays[f"M_half_even_beta{beta}"], arrays[f"near_tie_beta{beta}"]
+    assert d.draws_per_epoch == copies.sum() or tie.any()
+    found = np.bincount(epoch(d), minlength=400)
+    np.testing.assert_array_equal(found[~tie], copies[~tie])
+    if beta == "1":  # 22 true ties: half to even, as numpy and TensorFlow round
+        assert tie.sum() == 22
+        np.testing.assert_array_equal(found, copies)
+        assert (found != arrays["M_half_up_beta1"]).any()
+
+
+def test_passt_draws_100_000_distinct_clips_by_default():
+    """So that an epoch of PaSST is as long as in its code wherever there are as many clips."""
+    labels = sparse.csr_matrix((np.ones(120_000), (np.arange(120_000), np.arange(120_000) % 3)))
+    d = draw.build("weighted(scheme='passt', replacement=False)", labels, 0)
+    assert d.draws_per_epoch == 100_000
+    assert len(np.unique(epoch(d, 1))) == 100_000
+    np.testing.assert_allclose(d._weights, 1000 / (40_000 + 100), rtol=1e-13)
 
 
 def test_weighted_without_replacement_is_distinct_and_follows_the_sequential_law():

@@ -1,8 +1,8 @@
 """Optimisers against torch 2.13, schedules against torch and the references' formulas.
 
 `tests/golden/optim_updates.npz` and `optim_schedules.npz` hold torch's numbers; they are written
-again by `python tests/test_optim.py` (needs torch). `warmup_step_*` in the second are the
-float64 rates of YuanGongND/ast's training loop replayed with torch's MultiStepLR.
+again by `python tests/test_optim.py` (needs torch). `lr_schedule_*` are the float64 rates of
+YuanGongND/ast's training loop replayed with torch's MultiStepLR.
 """
 
 import math
@@ -99,14 +99,18 @@ def test_one_cycle_rate_equals_torch():
     assert wanted["one_cycle_b1_1000"][-1] == pytest.approx(0.95)
 
 
-@pytest.mark.parametrize(
-    ("name", "per_epoch", "milestones", "base"),
-    [("full", 1500, (2, 3, 4, 5), 1e-5), ("short", 300, (2, 3, 4, 5, 6, 7, 8, 9, 10), 4e-4)],
-)
-def test_warmup_step_equals_the_loop_of_ast(name, per_epoch, milestones, base):
-    wanted = np.load(GOLDEN / "optim_schedules.npz")[f"warmup_step_{name}"]
-    spec = dict(name="adam", lr=base, schedule=f"warmup_step(milestones={milestones})")
-    _, lr = build(spec, steps_per_epoch=per_epoch)
+@pytest.mark.parametrize("name", ["lr_schedule_full", "lr_schedule_short_epochs"])
+@pytest.mark.parametrize("own_epoch", [False, True])
+def test_warmup_step_equals_the_loop_of_ast(golden, name, own_epoch):
+    """The length of an epoch comes from the data, or from the schedule whatever the data's is."""
+    manifest, arrays = golden(name)
+    given, wanted = manifest["input"], arrays["lr"]
+    assert len(wanted) == given["steps_per_epoch"] * given["epochs"]
+    fields = f"milestones={given['milestones']}, factor={given['gamma']}"
+    if own_epoch:
+        fields += f", epoch_steps={given['steps_per_epoch']}"
+    spec = dict(name="adam", lr=given["base_lr"], schedule=f"warmup_step({fields})")
+    _, lr = build(spec, steps_per_epoch=77 if own_epoch else given["steps_per_epoch"])
     np.testing.assert_allclose(jax.vmap(lr)(jnp.arange(len(wanted))), wanted, rtol=1e-6)
 
 
@@ -130,6 +134,7 @@ def naive_cosine(step):
         ("step(every_steps=7, factor=0.3)", lambda s: 0.3 ** (s // 7), 30),
         ("cosine(warmup_steps=5, end=0.1)", naive_cosine, 21),
         ("passt", lambda s: naive_passt(s // 5), 5 * 110),
+        ("passt(epoch_steps=3)", lambda s: naive_passt(s // 3), 3 * 110),
     ],
 )
 def test_schedules_equal_the_naive_formula_in_float64(schedule, naive, steps):
@@ -162,6 +167,7 @@ def test_bad_specs_are_one_clear_error_naming_what_exists():
         (dict(name="adam", lr=1e-3, schedule="cosine(warmup_steps=20)"), "total_steps=20"),
         (dict(name="adam", lr=1e-3, schedule="step"), "every_steps"),
         (dict(name="adam", lr=1e-3, schedule="step(every_steps=0)"), "every_steps must be >= 1"),
+        (dict(name="adam", lr=1e-3, schedule="passt(epoch_steps=0)"), "epoch_steps must be >= 1"),
     ]:
         with pytest.raises(AsjaxError, match=words):
             build(spec)
@@ -241,21 +247,6 @@ def write_golden():
             if t < total - 1:
                 cycle.step()
         schedules |= {f"one_cycle_lr_{total}": np.array(lr), f"one_cycle_b1_{total}": np.array(b1)}
-    for name, per_epoch, epochs, milestones, base in (
-        ("full", 1500, 5, (2, 3, 4, 5), 1e-5),
-        ("short", 300, 8, range(2, 11), 4e-4),
-    ):
-        tx = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=base)
-        epoch_end = torch.optim.lr_scheduler.MultiStepLR(tx, list(milestones), gamma=0.5)
-        rates = []
-        for step in range(per_epoch * epochs):
-            if step <= 1000 and step % 50 == 0:
-                tx.param_groups[0]["lr"] = step / 1000 * base
-            rates.append(tx.param_groups[0]["lr"])
-            tx.step()
-            if (step + 1) % per_epoch == 0:
-                epoch_end.step()
-        schedules[f"warmup_step_{name}"] = np.array(rates)
     np.savez_compressed(GOLDEN / "optim_updates.npz", **updates)
     np.savez_compressed(GOLDEN / "optim_schedules.npz", **schedules)
     print(json.dumps({"torch": torch.__version__, "arrays": len(updates) + len(schedules)}))
