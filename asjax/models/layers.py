@@ -85,19 +85,23 @@ class BatchNorm(nn.Module):
 
     new = momentum * old + (1 - momentum) * batch, where the running variance takes the unbiased
     batch variance n / (n - 1) while the batch itself is normalised by the biased one. Under jit
-    over a mesh the batch is the global batch. `scale_init` serves zero-initialised residuals.
+    over a mesh the batch is the global batch. `scale_init` serves zero-initialised residuals;
+    `affine=False` has neither scale nor bias.
     """
 
     momentum: float = 0.9
     epsilon: float = 1e-5
     dtype: str = "float32"
     scale_init: Callable = nn.initializers.ones
+    affine: bool = True
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         width = x.shape[-1:]
-        scale = self.param("scale", self.scale_init, width)
-        bias = self.param("bias", nn.initializers.zeros, width)
+        scale, bias = jnp.ones(width), jnp.zeros(width)
+        if self.affine:
+            scale = self.param("scale", self.scale_init, width)
+            bias = self.param("bias", nn.initializers.zeros, width)
         mean = self.variable("batch_stats", "mean", jnp.zeros, width)
         var = self.variable("batch_stats", "var", jnp.ones, width)
         if not train or self.is_initializing():
