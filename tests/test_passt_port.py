@@ -93,17 +93,21 @@ def test_fields_are_read_from_the_shapes_of_the_published_grids(variant, stride)
         "time_new_pos_embed": np.zeros((1, 8, 1, columns)),
         "cls_token": np.zeros((1, 1, 768)),
         "dist_token": np.zeros((1, 1, 768)),
+        **{f"blocks.{i}.norm1.weight": np.zeros(768) for i in range(module.depth)},
     }
-    fields = passt.torch_fields(shapes)
-    assert fields["stride"] == stride
-    assert fields == dict(stride=stride, frames=module.frames, width=768, heads=12, distilled=True)
+    assert passt.torch_fields(shapes) == dict(stride=stride, frames=module.frames)
+
+
+def test_weights_of_another_network_tell_nothing():
+    assert passt.torch_fields({"cls_token": np.zeros((1, 1, 8)), "bn0.weight": np.ones(64)}) == {}
 
 
 def test_fields_of_another_size_build_a_module_that_takes_the_weights(nodist):
     manifest, weights = nodist
     fields = passt.torch_fields(weights)
-    assert fields == dict(stride=16, frames=400, width=384, heads=6, distilled=False)
-    port.from_torch("passt", "passt_s", weights, **fields, depth=4, num_classes=200)
+    want = dict(stride=16, frames=400, width=384, heads=6, distilled=False, depth=4)
+    assert fields == want
+    port.from_torch("passt", "passt_s", weights, **fields, num_classes=200)
 
 
 # ----------------------------------------------------------------------------- ImageNet start

@@ -4,13 +4,15 @@ feats [B, T, F] -> 16x16 patches, overlapping -> + time and frequency encodings 
 training) -> [cls, dist, patches] -> pre-norm blocks -> norm -> (cls + dist) / 2 -> norm -> head.
 
 The authors' chain on features (of `passt_mel128`) is `specaug(time_width=192, time_stripes=1,
-freq_width=48, freq_stripes=1, per_batch=True, fill=0.9) | mixup(alpha=0.3, style='passt')`: they
-write 0 before (x + 4.5) / 5. On waves: `mixup(alpha=2, rate=0.5, style='passt', remove_mean=True)`.
+freq_width=48, freq_stripes=1, law='torchaudio', per_batch=True, fill=0.9) | mixup(alpha=0.3,
+style='passt')`: they write 0 before (x + 4.5) / 5. On waves it is `mixup(alpha=2, rate=0.5,
+style='passt', remove_mean=True)`, after gain and roll.
 """
 
 from __future__ import annotations
 
 import math
+import re
 
 import flax.linen as nn
 import jax
@@ -78,26 +80,26 @@ def from_other_names(weights: dict) -> dict:
 
 
 def torch_fields(weights: dict) -> dict:
-    """What the shapes of a torch state dict say of the fields: stride, frames, width, tokens.
+    """stride and frames of a checkpoint, and width, heads, depth, distilled where not as published.
 
-    Taken is the published stride (16, 14, 12, 10, the same in time) whose grid over 128 bins has as
-    many rows, else the longest such; and the published length whose grid has as many columns, else
-    the shortest such. Heads are 64 wide, as in every ViT of this lineage.
+    Taken is the published stride (10, 12, 14 or 16, the same in time) whose grid over 128 bins has
+    as many rows, else the longest such; and the shortest published length whose grid has as many
+    columns, else the shortest of all. Heads are 64 wide, as in every DeiT. {} for other weights.
     """
     weights = from_other_names(weights)
-    rows = np.shape(weights["freq_new_pos_embed"])[2]
-    columns = np.shape(weights["time_new_pos_embed"])[3]
-    strides = [s for s in (16, 14, 12, 10) if 128 // s == rows] or [128 // rows]
-    lengths = sorted({fields["frames"] for fields in VARIANTS.values()})
-    frames = [n for n in lengths if n // strides[0] == columns] or [columns * strides[0]]
-    width = np.shape(weights["cls_token"])[-1]
-    return dict(
-        stride=strides[0],
-        frames=frames[0],
-        width=width,
-        heads=max(1, width // 64),
-        distilled="dist_token" in weights,
-    )
+    names = ("freq_new_pos_embed", "time_new_pos_embed", "cls_token")
+    freq, time, token = (np.shape(weights.get(name)) for name in names)
+    if not (len(freq) == len(time) == 4 and len(token) == 3 and 0 < freq[2] <= 128):
+        return {}
+    stride = next((s for s in (10, 12, 14, 16) if 128 // s == freq[2]), 128 // freq[2])
+    lengths = sorted(fields["frames"] for fields in VARIANTS.values())
+    frames = next((n for n in lengths if n // stride == time[3]), time[3] * stride)
+    depth = sum(bool(re.fullmatch(r"blocks\.\d+\.norm1\.weight", name)) for name in weights)
+    found = dict(width=token[2], heads=max(1, token[2] // 64), distilled="dist_token" in weights)
+    found = {name: value for name, value in found.items() if value != getattr(PaSST, name)}
+    if depth not in {fields.get("depth", PaSST.depth) for fields in VARIANTS.values()}:
+        found["depth"] = depth
+    return dict(stride=stride, frames=frames, **found)
 
 
 class PaSST(nn.Module):
