@@ -14,7 +14,7 @@ know. Nothing here needs torch.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -22,10 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
-from asjax import models
+from asjax import models, torch_file
 from asjax.config import AsjaxError
 
-_ALWAYS_SKIP = (r".*num_batches_tracked",)
+_COUNTER = r".*num_batches_tracked"
 
 
 # ------------------------------------------------------------------------------------- kinds
@@ -45,7 +45,7 @@ class Kind(NamedTuple):
 
 
 def _layer(read: Callable, write: Callable) -> Kind:
-    """A layer with `weight`, our `kernel`, turned by `read` and `write`; other leaves as they are."""
+    """A layer whose `weight`, our `kernel`, is turned by `read` and `write`; other leaves stay."""
 
     def forth(leaf, x):
         return (("params", "kernel"), read(x)) if leaf == "weight" else (("params", leaf), x)
@@ -90,6 +90,37 @@ KINDS = {
 # -------------------------------------------------------------------------------------- port
 
 
+class Leaf:
+    """One array of ours that is put together when it is asked for (`np.asarray`): float32."""
+
+    def __init__(self, shape: tuple, parts: list):
+        self.shape, self.dtype, self._parts = shape, np.dtype(np.float32), parts
+
+    def __array__(self, dtype=None, copy=None):
+        first = self._parts[0]
+        return np.asarray(first if first.shape == self.shape else np.stack(self._parts), dtype)
+
+
+class Match(NamedTuple):
+    """A torch state dict laid against a model.
+
+    module: the linen module.
+    arrays: our path -> Leaf; every array of the model.
+    matched: torch entry -> array, those that went in.
+    skipped: torch entry -> (array, why it has no place in the model).
+    """
+
+    module: object
+    arrays: dict[str, Leaf]
+    matched: dict[str, np.ndarray]
+    skipped: dict[str, tuple[object, str]]
+
+    @property
+    def variables(self) -> dict:
+        """Nested dict of `Leaf`."""
+        return unflatten_dict(self.arrays, sep="/")
+
+
 def from_torch(family: str, variant: str, state_dict, **fields):
     """A torch state dict as a linen module and its variables (float32).
 
@@ -106,25 +137,26 @@ def from_torch(family: str, variant: str, state_dict, **fields):
       AsjaxError: one error that lists every unmatched, missing and misshapen entry. Nothing is
         returned unless every weight of the model was filled exactly once.
     """
+    found = match(family, variant, state_dict, **fields)
+    flat = {path: jnp.array(np.asarray(leaf), leaf.dtype) for path, leaf in found.arrays.items()}
+    return found.module, unflatten_dict(flat, sep="/")
+
+
+def match(family: str, variant: str, state_dict, **fields) -> Match:
+    """As `from_torch`, but float32 arrays stay views of the given ones until they are asked for."""
     module = models.build(family, variant, **fields)
     file = models.family(family)
-    shapes = _flatten(models.abstract(module))
-    wanted = _slices(shapes, file.TORCH)
-    weights = _unwrap(state_dict)
-    if hasattr(file, "from_other_names"):
-        weights = file.from_other_names(weights)
-    found, trouble = {}, []
-    for key, value in weights.items():
-        _place(key, value, file, wanted, found, trouble)
-    trouble += [
-        f"missing: {_torch_key(path, file.TORCH)} (for {path} {shape})"
-        for path, shape in wanted.items()
-        if path not in found
-    ]
-    if trouble:
-        raise AsjaxError(_report(family, variant, module, trouble))
-    flat = {path: _joined(path, leaf, found) for path, leaf in shapes.items()}
-    return module, unflatten_dict(flat, sep="/")
+    shapes = shapes_of(module)
+    placed = _placed(file, state_dict, _slices(shapes, file.TORCH))
+    if placed.trouble:
+        raise AsjaxError(_report(family, variant, module, placed.trouble))
+    arrays = {path: Leaf(leaf.shape, _parts(path, placed.found)) for path, leaf in shapes.items()}
+    return Match(module, arrays, placed.matched, placed.skipped)
+
+
+def shapes_of(module) -> dict:
+    """Our path -> shape and dtype of every array of a module."""
+    return _flatten(models.abstract(module))
 
 
 def to_torch(family: str, variables) -> dict[str, np.ndarray]:
@@ -181,32 +213,51 @@ def _base(target: str) -> tuple[str, int | None]:
     return (target[: hit.start()] + target[hit.end() :], int(hit[1])) if hit else (target, None)
 
 
-def _joined(path: str, leaf, found: dict):
-    """The array of `path`, stacked from its slices where it came in slices."""
+def _parts(path: str, found: dict) -> list[np.ndarray]:
+    """The array of `path`, or its slices in order."""
     if path in found:
-        return jnp.array(found.pop(path), leaf.dtype)
+        return [found[path]]
     slices = {index: name for name in found for base, index in [_base(name)] if base == path}
-    return jnp.asarray(np.stack([found.pop(slices[i]) for i in range(len(slices))]), leaf.dtype)
+    return [found[slices[i]] for i in range(len(slices))]
 
 
-def _unwrap(state_dict) -> dict:
-    for name in ("model", "state_dict"):
-        if isinstance(state_dict, Mapping) and isinstance(state_dict.get(name), Mapping):
-            state_dict = state_dict[name]
-    if not isinstance(state_dict, Mapping) or not state_dict:
-        raise AsjaxError(
-            "state_dict must map names to arrays (or wrap such a map under 'model' or "
-            f"'state_dict'), got {type(state_dict).__name__}"
-        )
-    weights = {str(k): v for k, v in state_dict.items()}
-    while all(k.startswith("module.") for k in weights):
-        weights = {k.removeprefix("module."): v for k, v in weights.items()}
-    return weights
+class _Placed(NamedTuple):
+    """Torch entries at their places: `found` our path -> array, `trouble` a line per misfit."""
+
+    found: dict[str, np.ndarray]
+    matched: dict[str, np.ndarray]
+    skipped: dict[str, tuple[object, str]]
+    trouble: list[str]
 
 
-def _place(key, value, file, wanted, found, trouble):
+def _placed(file, state_dict, wanted: dict[str, tuple]) -> _Placed:
+    """Every torch entry where the rules of a model file say; `wanted` is our path -> shape."""
+    weights = torch_file.unwrap(state_dict)
+    if hasattr(file, "from_other_names"):
+        weights = file.from_other_names(weights)
+    placed = _Placed({}, {}, {}, [])
+    for key, value in weights.items():
+        _place(key, value, file, wanted, placed)
+    placed.trouble.extend(
+        f"missing: {_torch_key(path, file.TORCH)} (for {path} {shape})"
+        for path, shape in wanted.items()
+        if path not in placed.found
+    )
+    return placed
+
+
+def skip(file, key: str) -> str | None:
+    """Why a torch entry has no place in the models of a file; None if it should have one."""
+    if re.fullmatch(_COUNTER, key):
+        return "counts batches"
+    return "not part of the model" if any(re.fullmatch(p, key) for p in file.TORCH_SKIP) else None
+
+
+def _place(key, value, file, wanted, placed):
     """Put one torch entry where its rule says, or note what is wrong with it."""
-    if any(re.fullmatch(p, key) for p in (*_ALWAYS_SKIP, *file.TORCH_SKIP)):
+    trouble, why = placed.trouble, skip(file, key)
+    if why:
+        placed.skipped[key] = (value, why)
         return
     match = _match(key, file.TORCH)
     if match is None:
@@ -214,7 +265,7 @@ def _place(key, value, file, wanted, found, trouble):
         return
     path, leaf, kind = match
     try:
-        array = np.asarray(value, np.float32)
+        array = _numbers(value)
     except (TypeError, ValueError, RuntimeError):
         trouble.append(f"misshapen: {key} {np.shape(value)} holds no numbers")
         return
@@ -226,14 +277,21 @@ def _place(key, value, file, wanted, found, trouble):
     target = "/".join(filter(None, (collection, path, name)))
     if target not in wanted:
         trouble.append(f"unmatched: {key} {array.shape}: this model has no {target}")
-    elif part.shape != wanted[target]:
-        want = wanted[target]
-        trouble.append(f"misshapen: {key} {array.shape}: {target} is {want}, not {part.shape}")
-        found[target] = None
-    elif target in found:
+    elif target in placed.found:
         trouble.append(f"unmatched: {key}: {target} was filled by another entry")
     else:
-        found[target] = part
+        placed.found[target], placed.matched[key] = part, value
+        if part.shape != wanted[target]:
+            want = wanted[target]
+            trouble.append(f"misshapen: {key} {array.shape}: {target} is {want}, not {part.shape}")
+
+
+def _numbers(value) -> np.ndarray:
+    """`value` in float32, itself where it is that already."""
+    array = np.asarray(value)
+    if array.dtype.kind == "c":
+        raise TypeError
+    return array if array.dtype == np.float32 else array.astype(np.float32)
 
 
 def _match(key, rules):

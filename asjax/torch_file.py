@@ -203,38 +203,40 @@ def _bytes(raw, spend) -> bytes:
 # ------------------------------------------------------------------------------------ weights
 
 
-def weights(value) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Arrays by name of a checkpoint, and why its other entries are none.
-
-    Understood are a map under "state_dict" or "model" (training checkpoints, Lightning's too) and
-    names that all begin with "module." (DataParallel).
+def unwrap(value) -> dict:
+    """The state dict inside a checkpoint: from under "model" or "state_dict" (training checkpoints,
+    Lightning's too), without the "module." that DataParallel puts before all names.
 
     Raises:
-      AsjaxError: no map of names to arrays.
+      AsjaxError: no map.
     """
-    for _ in range(4):
-        inner = [
-            value[name]
-            for name in ("model", "state_dict")
-            if isinstance(value, Mapping) and isinstance(value.get(name), Mapping)
-        ]
-        if not inner:
-            break
-        value = inner[0]
-    found, others = {}, {}
-    for key, item in value.items() if isinstance(value, Mapping) else ():
-        if isinstance(item, (np.ndarray, np.number)) and isinstance(key, str):
-            found[key] = item
-        else:
-            others[str(key)[:100]] = f"no array but {type(item).__name__}"
+    for name in ("model", "state_dict", "model", "state_dict"):
+        if isinstance(value, Mapping) and isinstance(value.get(name), Mapping):
+            value = value[name]
+    if not isinstance(value, Mapping) or not value:
+        raise AsjaxError(
+            "state_dict must map names to arrays (or wrap such a map under 'model' or "
+            f"'state_dict'), got {_summary(value)}"
+        )
+    weights = {str(k): v for k, v in value.items()}
+    while all(k.startswith("module.") for k in weights):
+        weights = {k.removeprefix("module."): v for k, v in weights.items()}
+    return weights
+
+
+def weights(value) -> dict[str, np.ndarray]:
+    """The arrays of a checkpoint by name, `unwrap`ped; entries that are no arrays are left out.
+
+    Raises:
+      AsjaxError: there is no array.
+    """
+    found = {k: v for k, v in unwrap(value).items() if isinstance(v, (np.ndarray, np.number))}
     if not found:
         raise AsjaxError(
             "the file must hold a map from names to arrays, or wrap one under 'model' or "
             f"'state_dict'; it holds {_summary(value)}"
         )
-    while all(key.startswith("module.") for key in found):
-        found = {key.removeprefix("module."): item for key, item in found.items()}
-    return found, others
+    return found
 
 
 def _summary(value) -> str:
