@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 
@@ -104,6 +105,43 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
         return load_file(path)
     except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise AsjaxError(f"{path} is not a sound safetensors file: {reason(error)}") from None
+
+
+def write_safetensors(path: Path, arrays: dict, metadata: dict[str, str]) -> None:
+    """Write arrays one after the other, so that no more than one is copied at a time.
+
+    Args:
+      arrays: name -> anything with shape and dtype that `np.asarray` takes.
+
+    Raises:
+      AsjaxError: an array of a type that the format does not know.
+    """
+    for name, array in arrays.items():
+        if np.dtype(array.dtype).name not in _SAFETENSORS:
+            raise AsjaxError(f"array {name} of {array.dtype} cannot be written as safetensors")
+    names = sorted(arrays, key=lambda n: (-np.dtype(arrays[n].dtype).itemsize, n))  # aligned
+    header, at = {"__metadata__": metadata}, 0
+    for name in names:
+        dtype, shape = np.dtype(arrays[name].dtype), arrays[name].shape
+        size = dtype.itemsize * math.prod(shape)
+        entry = {"dtype": _SAFETENSORS[dtype.name], "shape": shape, "data_offsets": [at, at + size]}
+        header[name], at = entry, at + size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            file.write(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data)
+
+
+_SAFETENSORS = {
+    **{
+        f"{kind}{bits}": f"{kind[0].upper()}{bits}"
+        for kind in ("int", "uint")
+        for bits in (8, 16, 32, 64)
+    },
+    **{"float16": "F16", "float32": "F32", "float64": "F64", "bfloat16": "BF16", "bool": "BOOL"},
+}
 
 
 def to_strict_json(value) -> str:

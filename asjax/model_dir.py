@@ -1,6 +1,7 @@
 """The model directory: config, class names, weights and a card with the hashes of all of them.
 
     config.json  labels.csv  model.safetensors ("params/conv/kernel", ...)  card.json
+    torch_extra.safetensors (of ported checkpoints: entries of the torch file without use here)
 
 It explains itself: loading needs no table of architectures and never runs code from the files.
 """
@@ -19,19 +20,18 @@ from asjax.config import AsjaxError, fingerprint, to_json, to_plain
 from asjax.labels import LabelSet
 
 FILES = ("config.json", "labels.csv", "model.safetensors")  # card.json holds their hashes
+EXTRA = "torch_extra.safetensors"
 
 
-def save_model(directory, *, config, label_set, variables, record: dict) -> Path:
+def save_model(directory, *, config, label_set, variables, record: dict, extra=None) -> Path:
     """Write config.json, labels.csv, model.safetensors and card.json; replaces an older model.
 
     Args:
       variables: nested dict of arrays, `{"params": ..., "batch_stats": ...}`.
+      extra: name -> array of what else the torch checkpoint held that this model was made from.
       record: what the model says of itself (HLP, beta, seed, scores, data hash); the label hash,
         asjax's version and the SHA-256 of each file are added.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
     from asjax import __version__
 
     final = Path(directory).absolute()
@@ -41,14 +41,15 @@ def save_model(directory, *, config, label_set, variables, record: dict) -> Path
         temporary.mkdir(parents=True)
         (temporary / "config.json").write_text(to_json(config))
         label_set.to_csv(temporary / "labels.csv")
-        arrays = {k: np.array(v, order="C") for k, v in _flat(variables)}
-        save_file(arrays, temporary / "model.safetensors", metadata={"format": "asjax"})
+        arrays = {"model.safetensors": dict(_flat(variables)), **({EXTRA: extra} if extra else {})}
+        for name, content in arrays.items():
+            files.write_safetensors(temporary / name, content, {"format": "asjax"})
         card = {
             **to_plain(record),
             "asjax": __version__,
             "label_set": label_set.name,
             "label_hash": label_set.hash,
-            "sha256": {name: files.digest(temporary / name) for name in FILES},
+            "sha256": {n: files.digest(temporary / n) for n in dict.fromkeys((*FILES, *arrays))},
         }
         card["sha256"]["card.json"] = fingerprint(card)
         (temporary / "card.json").write_text(files.to_strict_json(card))
@@ -60,7 +61,7 @@ def save_model(directory, *, config, label_set, variables, record: dict) -> Path
         temporary.rename(final)
         files.sync(final.parent)
         shutil.rmtree(old, ignore_errors=True)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise AsjaxError(f"model {final} could not be written: {files.reason(error)}") from None
     return final
@@ -84,15 +85,7 @@ def load_model(directory):
     if fingerprint({**card, "sha256": sums}) != own:
         raise AsjaxError(f"{folder / 'card.json'} was changed or is damaged: its hash differs")
     for name in FILES:
-        try:
-            found = files.digest(folder / name)
-        except OSError as error:
-            raise AsjaxError(f"{folder / name} cannot be read: {files.reason(error)}") from None
-        if found != sums.get(name):
-            raise AsjaxError(
-                f"{folder / name} was changed or is damaged: its SHA-256 is {found}, card.json "
-                f"says {sums.get(name)}"
-            )
+        _check(folder / name, sums.get(name))
     label_set = LabelSet.from_csv(folder / "labels.csv", name=card.get("label_set"))
     if label_set.hash != card["label_hash"]:
         raise AsjaxError(
@@ -102,6 +95,32 @@ def load_model(directory):
     config = json.loads((folder / "config.json").read_text())
     variables = _nested(files.read_safetensors(folder / "model.safetensors"))
     return config, label_set, variables, card
+
+
+def load_extra(directory) -> dict[str, np.ndarray]:
+    """What else the torch checkpoint of a ported model held: torch name -> array; {} for others.
+
+    Raises:
+      AsjaxError: as `load_model`.
+    """
+    folder = _model_folder(Path(directory))
+    wanted = json.loads((folder / "card.json").read_text())["sha256"].get(EXTRA)
+    if wanted is None:
+        return {}
+    _check(folder / EXTRA, wanted)
+    return files.read_safetensors(folder / EXTRA)
+
+
+def _check(path: Path, wanted: str | None) -> None:
+    """AsjaxError unless the file has the SHA-256 that the card says."""
+    try:
+        found = files.digest(path)
+    except OSError as error:
+        raise AsjaxError(f"{path} cannot be read: {files.reason(error)}") from None
+    if found != wanted:
+        raise AsjaxError(
+            f"{path} was changed or is damaged: its SHA-256 is {found}, card.json says {wanted}"
+        )
 
 
 def _model_folder(path: Path) -> Path:
