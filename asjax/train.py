@@ -46,7 +46,7 @@ def main(args) -> int:
 
     import jax
 
-    from asjax import checkpoint, evaluate, hlp, log, step, workdir
+    from asjax import checkpoint, evaluate, hlp, init_from, log, step, workdir
     from asjax.data import pipeline, quarantine, sources
 
     first_process = jax.process_index() == 0
@@ -131,7 +131,8 @@ def main(args) -> int:
         restored = checkpoints.restore(sharding.with_sharding(shapes, state_sharding))
         if restored is None:
             state = jax.jit(create, out_shardings=state_sharding)(key)
-            state = _initial_weights(state, cfg.init_from)
+            spec = {**cfg.model, "num_classes": len(label_set)}
+            state = init_from.start(state, cfg.init_from, model=model, spec=spec)
             start = 0
         else:
             start, state, _ = restored
@@ -327,34 +328,6 @@ def _report(writer, progress, number, scalars, cfg, schedule, batches):
     if number % cfg.log.every_steps == 0 or in_a_row:
         rate = float(schedule(number - 1))
         writer.write_scalars(number, {**values, "lr": rate, **progress.rates()})
-
-
-def _initial_weights(state, init_from: str):
-    """Weights of another model where names and shapes agree; the head may differ in classes."""
-    if not init_from:
-        return state
-    import jax
-    import jax.numpy as jnp
-    from flax.traverse_util import flatten_dict, unflatten_dict
-
-    from asjax import checkpoint
-    from asjax.config import AsjaxError
-
-    _, _, given, _ = checkpoint.load_model(init_from)
-    given = flatten_dict(given)
-    wanted = flatten_dict({"params": state.params, **state.stats})
-    fits = {k: v for k, v in given.items() if k in wanted and v.shape == wanted[k].shape}
-    missing = sorted("/".join(k[1:]) for k in wanted if k not in fits)
-    print(f"init_from {init_from}: {len(fits)} arrays taken, new: {', '.join(missing) or 'none'}")
-    if not fits:
-        raise AsjaxError(f"init_from {init_from}: no array has the name and shape of this model's")
-    placed = {k: jax.device_put(jnp.asarray(v), wanted[k].sharding) for k, v in fits.items()}
-    stats = unflatten_dict({**wanted, **placed})
-    params = stats.pop("params")
-    average = state.average
-    if average:
-        average = {**average, **jax.tree.map(jnp.copy, {"params": params, "stats": stats})}
-    return state.replace(params=params, stats=stats, average=average)
 
 
 def _record(cfg, label_set, train_source, eval_source, state, n_params) -> dict:

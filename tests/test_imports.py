@@ -15,7 +15,7 @@ FACTS = {
 ARRAYS = {"frontends", "augment", "objectives"}
 SYSTEMS = {"checkpoint", "optim", "sharding", "log", "port", "segments", "step", "workdir"}
 PROGRAMS = {
-    "__main__", "convert", "evaluate", "export", "papers", "papers_balance", "papers_balance_page", "papers_hlp",
+    "__main__", "convert", "evaluate", "export", "init_from", "papers", "papers_balance", "papers_balance_page", "papers_hlp",
     "papers_plots", "predict", "prepare", "report", "report_plots", "scoring", "stats", "stats_plots", "tag", "train",
 }  # fmt: skip
 BARE = {"jax", "flax", "optax", "numpy", "orbax", "asjax", "__future__"}

@@ -1,0 +1,166 @@
+"""Where a fresh run starts: another run, an image model's file, a published tagger's file."""
+
+import functools
+import inspect
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from asjax import config, init_from, models, port, step
+from asjax.config import AsjaxError
+
+AST = dict(
+    name="ast", variant="tiny224", width=32, heads=2, depth=1, n_mels=32, frames=48, stride=16
+)
+CNN = dict(name="cnn", variant="mini", channels=(2, 2, 2, 2), width=4, n_mels=32)
+
+
+def fresh(spec, frames=48, n_mels=32, average=True):
+    """(state, module, spec with its classes) of a model that takes [B, frames, n_mels]."""
+    spec = {**spec, "num_classes": 5}
+    name, fields = config.split_spec(spec)
+    module = models.build(name, **fields)
+    tx, _ = config.build("optim", dict(name="adam", lr=1e-3), total_steps=2)
+    create = functools.partial(
+        step.init_state,
+        model=module,
+        frontend=lambda wave: wave.reshape(wave.shape[0], frames, n_mels),
+        tx=tx,
+        wave_shape=(1, frames * n_mels),
+        average=average,
+    )
+    return jax.jit(create)(jax.random.key(0)), module, spec
+
+
+@pytest.fixture
+def files(monkeypatch):
+    """Name -> weights of files that `asjax.convert.read_weights` shall find."""
+    known = {}
+
+    def read_weights(path):
+        if path not in known:
+            raise AsjaxError(f"weights {path} do not exist")
+        return known[path]
+
+    monkeypatch.setitem(
+        sys.modules, "asjax.convert", types.SimpleNamespace(read_weights=read_weights)
+    )
+    return known
+
+
+def deit(width=32, side=3, seed=0):
+    rng = np.random.default_rng(seed)
+    shapes = {
+        "cls_token": (1, 1, width),
+        "dist_token": (1, 1, width),
+        "pos_embed": (1, 2 + side**2, width),
+        "patch_embed.proj.weight": (width, 3, 16, 16),
+        "patch_embed.proj.bias": (width,),
+        "norm.weight": (width,),
+        "norm.bias": (width,),
+        "head.weight": (1000, width),
+        "head.bias": (1000,),
+        "blocks.0.attn.qkv.weight": (3 * width, width),
+        "blocks.0.attn.qkv.bias": (3 * width,),
+        "blocks.0.attn.proj.weight": (width, width),
+        "blocks.0.attn.proj.bias": (width,),
+        "blocks.0.mlp.fc1.weight": (4 * width, width),
+        "blocks.0.mlp.fc1.bias": (4 * width,),
+        "blocks.0.mlp.fc2.weight": (width, 4 * width),
+        "blocks.0.mlp.fc2.bias": (width,),
+    }
+    for norm in ("norm1", "norm2"):
+        shapes |= {f"blocks.0.{norm}.{leaf}": (width,) for leaf in ("weight", "bias")}
+    return {k: rng.normal(size=v).astype(np.float32) for k, v in shapes.items()}
+
+
+def flat(tree):
+    return {"/".join(k): np.asarray(v) for k, v in flatten_dict(tree).items()}
+
+
+def test_ast_starts_from_a_file_of_deit_and_keeps_its_fresh_head(files, capsys):
+    files["deit.pth"] = weights = deit()
+    state, module, spec = fresh(AST)
+    before = flat(state.params)
+    state = init_from.start(state, "imagenet:deit.pth", model=module, spec=spec)
+    after = flat(state.params)
+    np.testing.assert_array_equal(
+        after["patches/kernel"][..., 0, :],
+        weights["patch_embed.proj.weight"].sum(1).transpose(1, 2, 0),
+    )
+    for name in before:
+        assert np.array_equal(before[name], after[name]) == name.startswith("head"), name
+    out = capsys.readouterr().out
+    assert "init_from imagenet:deit.pth: " in out
+    assert "new: head/bias, head/kernel, head_norm/bias, head_norm/scale" in out
+    average = flat(state.average["params"])  # the average begins at the start too
+    np.testing.assert_array_equal(average["patches/kernel"], after["patches/kernel"])
+    assert state.params["head"]["kernel"] is not state.average["params"]["head"]["kernel"]
+
+
+def test_ast_starts_from_a_tagger_with_the_same_classes_head_and_all(files):
+    state, module, spec = fresh(AST)
+    other = jax.tree.map(lambda x: x + 1, state.params)
+    files["ast.pth"] = port.to_torch("ast", {"params": other})
+    state = init_from.start(state, "audioset:ast.pth", model=module, spec=spec)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.params), other)
+
+
+def test_a_family_may_map_torch_names_and_starts_with_its_statistics(files, monkeypatch):
+    """As MobileNets and EfficientNets do: `own`, names of a fresh model, in their signature."""
+    start = lambda own, weights: {**own, **weights}  # noqa: E731
+    monkeypatch.setattr(models.family("cnn"), "init_from_imagenet", start, raising=False)
+    state, module, spec = fresh(CNN)
+    own = port.to_torch("cnn", {"params": state.params, **state.stats})
+    files["cnn.pth"] = {k: v + 1 for k, v in own.items() if not k.startswith("fc_audioset")}
+    state = init_from.start(state, "imagenet:cnn.pth", model=module, spec=spec)
+    after = port.to_torch("cnn", {"params": state.params, **state.stats})
+    for name, value in own.items():
+        moved = 1.0 if name in files["cnn.pth"] else 0.0
+        np.testing.assert_allclose(after[name], value + moved, rtol=1e-6, err_msg=name)
+    assert any("running_mean" in name for name in files["cnn.pth"])
+
+
+@pytest.mark.parametrize("source", init_from.SOURCES)
+def test_every_familys_start_takes_what_it_is_given_here(source):
+    starts = {f: getattr(models.family(f), f"init_from_{source}", None) for f in models.families()}
+    starts = {f: [*inspect.signature(s).parameters] for f, s in starts.items() if s}
+    assert "ast" in starts
+    for family, takes in starts.items():
+        assert takes[:3] == ["module", "variables", "weights"] or takes == ["own", "weights"], (
+            family
+        )
+
+
+def test_every_wrong_start_is_one_line(files, tmp_path):
+    state, module, spec = fresh(AST, average=False)
+    files["half.pth"] = {k: v for k, v in deit().items() if "mlp" not in k}
+    for given, says in [
+        ("imagenet:gone.pth", "weights gone.pth do not exist"),
+        ("imagenet:", "needs a file, as imagenet:FILE"),
+        ("imagenet:half.pth", "missing.*mlp"),
+        (str(tmp_path / "none"), "or give a file as imagenet:FILE, audioset:FILE"),
+    ]:
+        with pytest.raises(AsjaxError, match=says):
+            init_from.start(state, given, model=module, spec=spec)
+    with pytest.raises(AsjaxError, match="cnn has no start from imagenet; these have one: .*ast"):
+        init_from.start(state, "imagenet:x.pth", model=None, spec=CNN)
+    assert init_from.start(state, "", model=module, spec=spec) is state
+
+
+def test_placement_is_kept(files):
+    from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+    files["deit.pth"] = deit()
+    state, module, spec = fresh(AST)
+    mesh = Mesh(np.array(jax.devices()[:2]), ("data",), axis_types=(AxisType.Auto,))
+    wide = NamedSharding(mesh, PartitionSpec(None, "data"))
+    qkv = state.params["encoder"]["blocks"]["mlp"]["fc1"]
+    qkv["bias"] = jax.device_put(jnp.asarray(qkv["bias"]), wide)
+    state = init_from.start(state, "imagenet:deit.pth", model=module, spec=spec)
+    assert state.params["encoder"]["blocks"]["mlp"]["fc1"]["bias"].sharding == wide
