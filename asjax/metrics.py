@@ -171,6 +171,11 @@ def moving_average_best(values, window: int = 7) -> int:
     Raises:
       AsjaxError: no number among the values, or an even window.
     """
+    return smoothed_best(values, window)[0]
+
+
+def smoothed_best(values, window: int = 7) -> tuple[int, float]:
+    """`moving_average_best` and the average there, by which the balancing paper compares rates."""
     values = np.asarray(values, np.float64)
     if window < 1 or window % 2 == 0:
         raise AsjaxError(f"window must be odd and positive, got {window!r}")
@@ -179,7 +184,8 @@ def moving_average_best(values, window: int = 7) -> int:
     for width in range(min(window, len(values) - 1 + len(values) % 2), 0, -2):
         mean = moving_average(values, width)
         if not np.isnan(mean).all():
-            return int(np.nanargmax(mean)) + width // 2
+            best = int(np.nanargmax(mean))
+            return best + width // 2, float(mean[best])
     raise AssertionError("a window of one finds every number")
 
 
