@@ -1,13 +1,37 @@
-"""CNN6, CNN10, CNN14 and mini: sizes as published, training behaviour as the authors wrote it."""
+"""PANNs' CNNs and mini: sizes as published, training behaviour as the authors wrote it."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference import panns
+from test_resnet import random
 
-from asjax import models
+from asjax import frontends, models, port
+from asjax.config import AsjaxError
+from asjax.models import cnn
 
-PARAMETERS = {"cnn6": 4_837_455, "cnn10": 5_219_279, "cnn14": 80_753_615}
+CNN14 = 80_753_615
+PARAMETERS = {
+    "cnn6": 4_837_455,
+    "cnn10": 5_219_279,
+    "cnn14": CNN14,
+    "cnn14_16k": CNN14,
+    "cnn14_8k": CNN14,
+    "cnn14_mel32": CNN14 - 2 * 32,  # only bn0 knows of the bins
+    "cnn14_mel128": CNN14 + 2 * 64,
+    "cnn14_decision_max": CNN14,
+    "cnn14_decision_avg": CNN14,
+    "cnn14_decision_att": CNN14 + 527 * 2049,
+}
+FRONTENDS = {  # variant -> rate, FFT, hop, bins, highest frequency of the authors
+    "cnn14": (32000, 1024, 320, 64, 14000),
+    "cnn14_16k": (16000, 512, 160, 64, 8000),
+    "cnn14_8k": (8000, 256, 80, 64, 4000),
+    "cnn14_mel32": (32000, 1024, 320, 32, 14000),
+    "cnn14_mel128": (32000, 1024, 320, 128, 14000),
+    "cnn14_decision_att": (32000, 1024, 320, 64, 14000),
+}
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +139,81 @@ def test_bfloat16_stays_near_float32_and_keeps_float32_at_the_edges(mini):
     assert {v.dtype for v in b.values()} == {jnp.dtype("float32")}
     scale = np.abs(a["logits"]).max()
     assert 0 < np.abs(a["logits"] - b["logits"]).max() < 0.05 * scale
+
+
+@pytest.mark.parametrize(("variant", "expected"), FRONTENDS.items())
+def test_frontends_of_the_variants_are_the_authors(variant, expected):
+    made = frontends.build(**cnn.FRONTENDS[variant])
+    assert (made.sample_rate, made.n_fft, made.hop, made.n_mels, made.fmax) == expected
+    assert made.n_mels == models.build("cnn", variant=variant).n_mels
+
+
+# ------------------------------------------------------------------------------ the decision level
+
+DECISIONS = {"cnn14_decision_max": "max", "cnn14_decision_avg": "mean"} | {
+    "cnn14_decision_att": "attention"
+}
+TINY = dict(channels=(4, 4, 4, 4, 4, 8), width=8, num_classes=5)
+
+
+@pytest.mark.parametrize(("variant", "how"), DECISIONS.items())
+@pytest.mark.parametrize("frames", [5, 200])
+def test_decision_level_outputs_are_those_of_a_naive_network(variant, how, frames):
+    """From the maps on, which the cases of CNN14 hold; 5 frames are padded to one of the maps."""
+    module = models.build("cnn", variant=variant, **TINY)
+    variables = random(module)
+    feats = np.float32(np.random.default_rng(1).normal(0, 2, (3, frames, 64)))
+    with jax.default_matmul_precision("highest"):
+        size = np.abs(run(module, variables, feats)["frame_embedding"]).max()
+        variables["params"]["fc1"]["kernel"] /= size  # logits of a few units
+        if how == "attention":
+            variables["params"]["head"]["att"]["kernel"] *= 20  # some beyond the clamp
+        out = run(module, variables, feats)
+    assert 0.3 < np.abs(out["frame_logits"]).mean() < 5
+    state = port.to_torch("cnn", variables)
+    prob, logits = panns.decide(state, np.float64(out["frame_embedding"]), how)
+    assert out["frame_logits"].shape == (3, max(1, frames // 32), 5)
+    np.testing.assert_allclose(out["frame_logits"], logits, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(1 / (1 + np.exp(-out["logits"])), prob, rtol=1e-5)
+    assert out["embedding"].shape == (3, 8)
+
+
+def test_the_attention_block_goes_to_torch_and_back_without_the_norm_nobody_calls():
+    module = models.build("cnn", variant="cnn14_decision_att", **TINY)
+    variables = random(module)
+    state = port.to_torch("cnn", variables)
+    assert state["att_block.att.weight"].shape == (5, 8, 1)
+    assert cnn.torch_fields(state) == dict(n_mels=64, width=8, pooling="attention")
+    unused = {f"att_block.bn_att.{k}": np.ones(5) for k in ("weight", "bias", "running_mean")}
+    _, back = port.from_torch("cnn", "cnn14_decision_att", {**state, **unused}, **TINY)
+    jax.tree.map(np.testing.assert_array_equal, variables, back)
+
+
+def test_a_weighted_probability_keeps_its_logit_where_it_rounds_to_zero_or_one():
+    logits = jnp.float32([[[-300.0], [-300.0]], [[200.0], [200.0]], [[-100.0], [30.0]]])
+    got = np.asarray(cnn.weighted(jnp.zeros_like(logits), logits))[:, 0]
+    np.testing.assert_allclose(got, [-300, 200, 0], atol=1e-4)  # the last: half of 0 and 1
+
+
+def test_the_head_of_the_decision_level_reads_dropped_frames():
+    """Unlike the clip-level head."""
+    module = models.build("cnn", variant="cnn14_decision_max", **TINY, block_dropout=0.0)
+    variables = random(module)
+    feats = np.float32(np.random.default_rng(1).normal(0, 2, (2, 64, 64)))
+    kernel = jnp.concatenate([jnp.eye(8), -jnp.eye(8)], 1)
+    head = {"kernel": kernel, "bias": jnp.zeros(16)}
+    params = {**variables["params"], "head": head}
+    shown = run(
+        module.clone(num_classes=16), {**variables, "params": params}, feats, jax.random.key(0)
+    )
+    seen = shown["frame_logits"][..., :8]
+    whole = shown["embedding"]  # mean of the two frames before they are dropped
+    assert (seen == 0).mean() > 0.3
+    kept = (seen != 0).all(1)
+    assert kept.any()
+    np.testing.assert_allclose(seen.mean(1)[kept], 2 * whole[kept], rtol=1e-5)
+
+
+def test_an_unknown_pooling_lists_the_known():
+    with pytest.raises(AsjaxError, match="did you mean 'attention'.*clip, max, mean"):
+        models.build("cnn", variant="cnn14", pooling="attentoin")

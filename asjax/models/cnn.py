@@ -15,6 +15,7 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from asjax.models import layers
 
@@ -75,7 +76,8 @@ def model(variant: str, **over) -> Cnn:
 
 def torch_fields(weights) -> dict:
     """Fields that the shapes and names of a checkpoint imply; "max" and "mean" leave no trace."""
-    fields = dict(n_mels=weights["bn0.weight"].shape[0], width=weights["fc1.weight"].shape[0])
+    rows = dict(n_mels="bn0.weight", width="fc1.weight")
+    fields = {k: len(weights[name]) for k, name in rows.items() if np.ndim(weights.get(name)) > 0}
     return {**fields, "pooling": "attention"} if "att_block.cla.weight" in weights else fields
 
 

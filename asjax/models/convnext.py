@@ -6,9 +6,14 @@ time and frequency between them -> mean over frequency -> max + mean over time -
 
 from __future__ import annotations
 
+import re
+
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
+from asjax.config import AsjaxError
 from asjax.models import layers
 
 VARIANTS = {
@@ -49,6 +54,16 @@ TORCH = (
 )
 TORCH_SKIP = (r"spectrogram_extractor\..*", r"logmel_extractor\..*")
 
+# timm's names of the ImageNet models -> the authors', who keep facebook's
+_TIMM = (
+    (r"stem\.([01])\.", r"downsample_layers.0.\1."),
+    (r"stages\.([123])\.downsample\.([01])\.", r"downsample_layers.\1.\2."),
+    (r"(stages\.\d)\.blocks(\.\d+)\.conv_dw\.", r"\1\2.dwconv."),
+    (r"(stages\.\d)\.blocks(\.\d+)\.mlp\.fc([12])\.", r"\1\2.pwconv\3."),
+    (r"(stages\.\d)\.blocks(\.\d+)\.", r"\1\2."),
+    (r"head\.norm\.", r"norm."),
+)
+
 # the authors truncate at +-2 absolute, which is 100 deviations: a plain normal
 _normal = nn.initializers.normal(0.02)
 
@@ -58,6 +73,15 @@ def model(variant: str, **over) -> ConvNeXt:
     if over.get("stem", "56") not in STEMS:
         raise layers.unknown("ConvNeXt stem", over["stem"], STEMS)
     return layers.make(ConvNeXt, VARIANTS, variant, over)
+
+
+def torch_fields(weights) -> dict:
+    """Fields that the shapes of a checkpoint imply; "504x56" has the kernel of "252x56"."""
+    kernel = np.shape(weights.get("downsample_layers.0.0.weight"))[2:]
+    stems = [stem for stem in ("252x56", *STEMS) if STEMS[stem][0] == kernel]
+    fields = {"stem": stems[0]} if stems else {}
+    bins = np.shape(weights.get("bn0.weight"))
+    return {**fields, "n_mels": bins[0]} if bins else fields
 
 
 class Block(nn.Module):
@@ -182,3 +206,85 @@ class ConvNeXt(nn.Module):
         start = nn.initializers.constant(self.head_bias)
         logits = nn.Dense(self.num_classes, kernel_init=_normal, bias_init=start, name="head")(x)
         return {"logits": logits, "embedding": x, "frame_embedding": frames}
+
+
+# ------------------------------------------------------------------------- the start from ImageNet
+
+
+def init_from_imagenet(module: ConvNeXt, variables, weights) -> dict:
+    """`variables` with everything but bn0 and the head taken from an ImageNet ConvNeXt.
+
+        tiny = torch.load("convnext_tiny_1k_224_ema.pth")["model"]
+        variables = convnext.init_from_imagenet(module, module.init(rng, feats), tiny)
+
+    The three colours of the stem's kernel are summed to one channel. Its 4x4 kernel fits the stems
+    "252x56" and "504x56"; those with another kernel keep their fresh convolution (kernel and bias)
+    and take the norm after it. (The authors' code has a fresh convolution in every audio stem; and
+    for atto to nano it loads nothing, as the names of the file are not its own.)
+
+    Args:
+      module: the ConvNeXt, whose variables `variables` are; the variants are ImageNet's.
+      weights: name -> array as facebook (`downsample_layers.0.0.weight`) or timm (`stem.0.weight`;
+        1x1 convolutions for linear layers too) call them. Their classifier is not used.
+
+    Raises:
+      AsjaxError: one error that lists every entry that is missing, left over or of another shape.
+    """
+    fresh = flatten_dict(variables["params"], sep="/")
+    drawn = ("bn0/", "head/") + (() if STEMS[module.stem][0] == (4, 4) else ("stem/conv/",))
+    wanted = {path: leaf for path, leaf in fresh.items() if not path.startswith(drawn)}
+    found, trouble = {}, []
+    for key, value in weights.items():
+        path = _imagenet_path(key)
+        if path is None or path.startswith(drawn):
+            continue
+        array = _imagenet_array(path, value)
+        if path not in wanted or path in found:
+            trouble.append(f"left over: {key} {np.shape(value)}")
+        elif array is None or array.shape != wanted[path].shape:
+            want = wanted[path].shape
+            trouble.append(f"misshapen: {key} {np.shape(value)} does not give {path} {want}")
+        found[path] = array
+    trouble += [
+        f"missing: the entry for {path} {wanted[path].shape}"
+        for path in wanted.keys() - found.keys()
+    ]
+    if trouble:
+        listed = "; ".join(sorted(trouble))
+        raise AsjaxError(f"ConvNeXt from ImageNet: {len(trouble)} entries do not fit: {listed}")
+    started = {path: jnp.asarray(found[path], wanted[path].dtype) for path in wanted}
+    return {**variables, "params": unflatten_dict({**fresh, **started}, sep="/")}
+
+
+def _imagenet_path(key: str) -> str | None:
+    """Where an entry goes: our path, its own name if we have no such layer, None for the head."""
+    name = key
+    for pattern, ours in _TIMM:
+        name = re.sub(f"^{pattern}", ours, name)
+    if name.startswith("head."):
+        return None
+    owner, _, leaf = name.rpartition(".")
+    for pattern, path, kind in TORCH:
+        hit = re.fullmatch(pattern, name if kind == "param" else owner)
+        if hit and kind == "param":
+            return hit.expand(path)
+        if hit:
+            leaf = {"norm": "scale"}.get(kind, "kernel") if leaf == "weight" else leaf
+            return f"{hit.expand(path)}/{leaf}"
+    return key
+
+
+def _imagenet_array(path: str, value) -> np.ndarray | None:
+    """A torch array in our layout; None if it is no array of numbers or of a rank unknown here."""
+    try:
+        x = np.asarray(value, np.float32)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    if not path.endswith("/kernel"):
+        return x
+    if "/pwconv" in path:  # a linear layer, or the same as a 1x1 convolution
+        return x.reshape(x.shape[:2]).T if x.shape[2:] in ((), (1, 1)) else None
+    if x.ndim != 4:
+        return None
+    x = x.transpose(2, 3, 1, 0)
+    return x.sum(2, keepdims=True) if path == "stem/conv/kernel" and x.shape[2] == 3 else x

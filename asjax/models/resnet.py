@@ -35,6 +35,7 @@ TORCH = (
     (r"fc_audioset", "head", "linear"),
 )
 TORCH_SKIP = cnn.TORCH_SKIP
+torch_fields = cnn.torch_fields
 
 _POOLED = 2**5  # frames and bins that become one
 
@@ -42,11 +43,6 @@ _POOLED = 2**5  # frames and bins that become one
 def model(variant: str, **over) -> ResNet:
     """The linen module of a variant; `over` replaces fields (num_classes=200, dtype=...)."""
     return layers.make(ResNet, VARIANTS, variant, over)
-
-
-def torch_fields(weights) -> dict:
-    """Fields that the shapes of a checkpoint imply."""
-    return dict(n_mels=weights["bn0.weight"].shape[0], width=weights["fc1.weight"].shape[0])
 
 
 class Residual(nn.Module):

@@ -32,6 +32,7 @@ TORCH = (
     *cnn.TORCH[:5],
 )
 TORCH_SKIP = cnn.TORCH_SKIP
+torch_fields = cnn.torch_fields
 
 HOP = 320  # samples per frame of log-mel, = the strides of the wave's layers, 5 * 4 * 4 * 4
 _POOLED = 2**5  # frames and bins that become one
@@ -40,11 +41,6 @@ _POOLED = 2**5  # frames and bins that become one
 def model(variant: str, **over) -> Wavegram:
     """The linen module of a variant; `over` replaces fields (num_classes=200, dtype=...)."""
     return layers.make(Wavegram, VARIANTS, variant, over)
-
-
-def torch_fields(weights) -> dict:
-    """Fields that the shapes of a checkpoint imply."""
-    return dict(n_mels=weights["bn0.weight"].shape[0], width=weights["fc1.weight"].shape[0])
 
 
 class WaveBlock(nn.Module):
