@@ -8,7 +8,7 @@ import this one, may give a pair `(read, write)`: a bare parameter whose layout 
 `TORCH_SKIP` lists patterns of keys that are not weights (DFT kernels, mel filters). A model
 file may offer `from_other_names(weights) -> weights`, which renames what other repositories call
 these weights (and joins or splits arrays) before the rules apply; it leaves alone what it does not
-know. Nothing here needs torch.
+know. Its `HEADLESS` says what to do about weights without a head. Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -353,5 +353,8 @@ def _report(family, variant, module, trouble) -> str:
     hint = ""
     if len(heads) == len(trouble):
         hint = f". Only the classes differ: give num_classes (it is {module.num_classes})"
+    headless = getattr(models.family(family), "HEADLESS", None)
+    if headless and all(t.startswith("missing") and "/head" in t for t in trouble):
+        hint = f". These weights have no head: {headless}"
     listed = "; ".join(sorted(trouble))
     return f"{family} {variant}: {len(trouble)} entries do not fit: {listed}{hint}"
