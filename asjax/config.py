@@ -292,7 +292,7 @@ def audioset_data(*, tiny: bool, draw: str, sample_rate: int = 32_000, clip_s: f
         return dict(name="records", path=folder, splits=[split])
 
     return dict(
-        train=source("train", "fold1"),
+        train=dict(source("train", "fold1"), labels_csv=""),  # see asjax prepare enhance
         eval=source("eval", "fold5"),
         sample_rate=sample_rate,
         clip_s=1.0 if tiny else clip_s,

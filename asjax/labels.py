@@ -205,10 +205,22 @@ def parents(name="audioset527") -> dict[str, list[str]]:
     return table
 
 
+def restrictions() -> dict[str, tuple[str, ...]]:
+    """What AudioSet's ontology says of using a node as a label: `{mid: ("abstract", ...)}`.
+
+    "abstract" nodes only group others, "blacklist" ones were found too obscure to label.
+    """
+    return {row["node"]: tuple(row["restrictions"].split()) for row in _ontology_rows()}
+
+
 @lru_cache
 def _ontology() -> dict[str, tuple[str, ...]]:
-    rows = read_rows(ONTOLOGY, ("node", "name", "parents"), "ontology")
-    return {row["node"]: tuple(row["parents"].split()) for row in rows}
+    return {row["node"]: tuple(row["parents"].split()) for row in _ontology_rows()}
+
+
+@lru_cache
+def _ontology_rows() -> list[dict[str, str]]:
+    return read_rows(ONTOLOGY, ("node", "name", "parents", "restrictions"), "ontology")
 
 
 def mapping(source="esc10", target="audioset527") -> np.ndarray:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
+import io
 from pathlib import Path
 
+from asjax import enhance
 from asjax import labels as label_sets
 from asjax.config import AsjaxError
 
 _LISTED = 10
+_ENHANCE_EXAMPLE = """example:
+  asjax train --config=configs/atdr.py:model=effnet_b2 --workdir=runs/first
+  asjax eval --model=runs/first/model --data "records(path='data/audioset', splits=['train'])" \\
+      --out runs/first/train
+  asjax prepare enhance --scores=runs/first/train/scores.npz --threshold=mean --out enhanced.csv
+  asjax train --config=configs/atdr.py:model=effnet_b2 --workdir=runs/second \\
+      --config.data.train.labels_csv=enhanced.csv
+"""
 
 
 def add_arguments(parser):
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="folder|esc50")
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="folder|esc50|enhance")
     folder = kinds.add_parser("folder", help="any folder of audio with a CSV (filename,labels)")
     folder.add_argument("--csv", required=True, help="filename,labels[,fold], labels split by ';'")
     folder.add_argument("--audio", required=True, metavar="DIR", help="what filenames start from")
@@ -32,6 +43,33 @@ def add_arguments(parser):
     for kind in (folder, esc50):
         kind.add_argument("--out", required=True, metavar="DIR", help="record dataset to make")
         add_writer_arguments(kind)
+    grown = kinds.add_parser(
+        "enhance",
+        help="labels that a first model's scores add (PSLA)",
+        description="PSLA's label enhancement: classes that stand under or above a label in the\n"
+        "ontology are added to a clip where a first model is sure enough of them.",
+        epilog=_ENHANCE_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    grown.add_argument(
+        "--scores",
+        required=True,
+        metavar="NPZ",
+        help="scores of a first model on its training clips, by asjax eval --data",
+    )
+    grown.add_argument(
+        "--threshold",
+        choices=enhance.THRESHOLDS,
+        default="mean",
+        help="of a class's probabilities over the clips that have it; numbers are percentiles "
+        "(default: %(default)s)",
+    )
+    grown.add_argument(
+        "--types",
+        default="1,2",
+        help="1: children of a label, 2: ancestors of a label (default: %(default)s)",
+    )
+    grown.add_argument("--out", required=True, metavar="CSV", help="labels to write")
 
 
 def add_writer_arguments(parser):
@@ -48,7 +86,7 @@ def add_writer_arguments(parser):
 
 
 def main(args) -> int:
-    return {"folder": _folder, "esc50": _esc50}[args.kind](args)
+    return {"folder": _folder, "esc50": _esc50, "enhance": _enhance}[args.kind](args)
 
 
 def run(args, clips, label_set, **fields):
@@ -164,3 +202,59 @@ def esc50_clips(source: Path, label_set) -> list:
             )
         )
     return clips
+
+
+def _enhance(args) -> int:
+    import numpy as np
+
+    from asjax.files import write_atomic
+    from asjax.scores import load_scores
+
+    kinds = _types(args.types)
+    found = load_scores(args.scores)
+    label_set, scores, before = found["label_set"], found["scores"], found["targets"]
+    if not np.isfinite(scores).all():
+        raise AsjaxError(f"{args.scores}: all scores must be finite; the model has diverged")
+    related = enhance.relations(label_set)
+    out = Path(args.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    probabilities = _sigmoid(scores)
+    limits = enhance.thresholds(probabilities, before, args.threshold)
+    print(f"{len(before):,} clips, labels {label_set.name}, threshold {args.threshold}")
+    for kind in kinds:
+        grown = enhance.enhance(probabilities, before, related[kind], limits)
+        print(f"type {kind}: {grown.sum() - before.sum():,} {enhance.TYPES[kind]} added")
+    either = np.any([related[kind] for kind in kinds], axis=0)
+    after = enhance.enhance(probabilities, before, either, limits)
+    total, grew = int(before.sum()), (after != before).any(axis=1).sum()
+    print(f"labels {total:,} -> {int(after.sum()):,}, in {grew:,} clips")
+    gains = after.sum(axis=0, dtype=np.int64) - before.sum(axis=0, dtype=np.int64)
+    for k in np.argsort(-gains, kind="stable")[:_LISTED]:
+        if gains[k]:
+            print(f"  {label_set.names[k]}: +{gains[k]:,} to {before[:, k].sum(dtype=int):,}")
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["filename", "labels"])
+    for clip, classes in zip(found["ids"], after, strict=True):
+        if classes.any():  # a clip without labels cannot gain one
+            rows.writerow([clip, ";".join(label_set.ids[k] for k in classes.nonzero()[0])])
+    write_atomic(out, text.getvalue())
+    print(f"wrote {out}; add labels_csv='{out}' to the data source of the training clips")
+    return 0
+
+
+def _sigmoid(logits):
+    """In place of the logits: float32 [N, C], a table that need not be held twice."""
+    import numpy as np
+
+    with np.errstate(over="ignore"):  # exp(-x) = inf is a probability of 0
+        np.exp(np.negative(logits, out=logits), out=logits)
+    return np.reciprocal(np.add(logits, 1, out=logits), out=logits)
+
+
+def _types(text: str) -> list[int]:
+    """`"1,2"` -> `[1, 2]`."""
+    words = sorted(set(text.split(",")))
+    if not words or not set(words) <= set(map(str, enhance.TYPES)):
+        raise AsjaxError(f"--types must be 1, 2 or 1,2, got {text!r}")
+    return list(map(int, words))

@@ -56,13 +56,16 @@ def esc(folder: Path) -> tuple[LabelSet, LabelSet]:
 
 
 def ontology(folder: Path, path: Path) -> int:
-    """Write the parent table `node,name,parents` (parents separated by blanks); node count."""
+    """Write `node,name,parents,restrictions` (the last two separated by blanks); node count."""
     nodes = read_json(find(folder, "ontology.json"))
     parents = parents_of(nodes)
     with path.open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file, lineterminator="\n")
-        out.writerow(["node", "name", "parents"])
-        out.writerows([n["id"], n["name"], " ".join(parents[n["id"]])] for n in nodes)
+        out.writerow(["node", "name", "parents", "restrictions"])
+        out.writerows(
+            [n["id"], n["name"], " ".join(parents[n["id"]]), " ".join(n["restrictions"])]
+            for n in nodes
+        )
     return len(nodes)
 
 

@@ -12,7 +12,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +87,9 @@ def build(spec, label_set: LabelSet) -> Source:
     """The source a spec describes, with labels as columns of `label_set`.
 
     Specs: `esc10(splits=[...])`, `records(path=..., splits=..., verify=False, convert=False)`,
-    `folder(csv=..., root=..., splits=None, label_separator=";")`, as dict or string.
+    `folder(csv=..., root=..., splits=None, label_separator=";")`, as dict or string. Each also
+    takes `labels_csv=FILE`, rows `filename,labels` as `asjax prepare enhance` writes them: the
+    clips whose ids stand under `filename` get these labels, the others keep theirs.
 
     Raises:
       AsjaxError: unknown name or field, files that are missing, damaged or inconsistent, labels
@@ -97,8 +99,10 @@ def build(spec, label_set: LabelSet) -> Source:
     known = {"esc10": _esc10, "records": _records, "folder": _folder}
     if name not in known:
         raise unknown("data source", name, known)
-    splits = fields.pop("splits", None)
+    splits, labels_csv = fields.pop("splits", None), fields.pop("labels_csv", "")
     source = call(known[name], f"data source {name}", label_set, **fields)
+    if labels_csv:
+        source = _relabelled(source, Path(labels_csv), label_set)
     return source if splits is None else source.select(splits)
 
 
@@ -114,6 +118,25 @@ def own_labels(path, label_separator: str = ";") -> LabelSet:
     _refuse(path, problems)
     found = tuple(sorted({label for row in rows for label in row.labels}))
     return LabelSet("own", found, found)
+
+
+def _relabelled(source: Source, path: Path, label_set) -> Source:
+    """`source` with the labels of a CSV (`filename,labels`) for the ids that stand in it."""
+    rows, problems = _rows(path, ";")
+    classes, hint = _classes(rows, label_set, problems)
+    place = {clip: i for i, clip in enumerate(source.ids)}
+    strangers = [f"line {r.line} {r.filename!r}" for r in rows if r.filename not in place]
+    if strangers:
+        problems[f"ids that are not in {source.name}"] = strangers
+    _refuse(path, problems, hint)
+    new = {place[row.filename]: found for row, found in zip(rows, classes, strict=True)}
+    old, lines = source.labels, [f"{i}\t{','.join(map(str, new[i]))}" for i in sorted(new)]
+    encoded = [
+        new[i] if i in new else old.indices[old.indptr[i] : old.indptr[i + 1]]
+        for i in range(len(source))
+    ]
+    digest = _sha256(source.hash, *lines)
+    return replace(source, labels=_matrix(encoded, len(label_set)), hash=digest)
 
 
 def _sha256(*parts: str) -> str:
@@ -195,7 +218,24 @@ def read_folder(
     if not root.is_dir():
         raise AsjaxError(f"audio folder {root} does not exist")
     rows, problems = _rows(csv_path, label_separator, split_column)
-    found, cache = [], {}
+    encoded, hint = _classes(rows, label_set, problems)
+    found = []
+    for row, classes in zip(rows, encoded, strict=True):
+        path = os.path.join(root, row.filename)
+        size = _size(path)
+        if size < 0 and not missing_ok:
+            problems.setdefault("missing files", []).append(f"line {row.line} {row.filename!r}")
+        found.append(Found(row, classes, path, size))
+    _refuse(csv_path, problems, hint)
+    return found
+
+
+def _classes(rows, label_set, problems) -> tuple[list[np.ndarray], str]:
+    """Class indices of every row (sorted int64), and why the first unknown label is none.
+
+    Unknown labels are added to `problems`.
+    """
+    encoded, cache = [], {}
     # With ids such as "7", a digit that is no id would quietly become an index.
     no_index = any(label.isdigit() for label in label_set.ids)
     for row in rows:
@@ -205,14 +245,9 @@ def read_folder(
             if isinstance(cache[label], str):
                 problems.setdefault("unknown labels", []).append(f"line {row.line} {label!r}")
         classes = {cache[label] for label in row.labels if not isinstance(cache[label], str)}
-        path = os.path.join(root, row.filename)
-        size = _size(path)
-        if size < 0 and not missing_ok:
-            problems.setdefault("missing files", []).append(f"line {row.line} {row.filename!r}")
-        found.append(Found(row, np.array(sorted(classes), np.int64), path, size))
+        encoded.append(np.array(sorted(classes), np.int64))
     hints = [text for text in cache.values() if isinstance(text, str)]
-    _refuse(csv_path, problems, hints[0] if hints else "")
-    return found
+    return encoded, hints[0] if hints else ""
 
 
 def _size(path: str) -> int:
