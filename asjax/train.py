@@ -54,7 +54,7 @@ def main(args) -> int:
     say = partial(print, flush=True) if first_process else (lambda *a, **k: None)
 
     # ------------------------------------------------------------------ data
-    label_set = _label_set(cfg)
+    label_set = label_set_of(cfg)
     closure = hlp.closure_if_known(label_set, strict=cfg.labels.strict)
     if cfg.labels.hlp and closure is None:
         raise config.AsjaxError(
@@ -298,7 +298,7 @@ def _asked_to_stop(stop, done: int, every_steps: int) -> bool:
     return bool(multihost_utils.process_allgather(np.array(stop.requested)).any())
 
 
-def _label_set(cfg):
+def label_set_of(cfg):
     """The classes a config names; "own" means those of its training data."""
     from asjax import labels
     from asjax.config import AsjaxError, split_spec
