@@ -222,10 +222,10 @@ def _compare(found, low, high, chosen, args) -> dict:
         prior, where = low["prior"], "the evaluated clips"
     with np.errstate(divide="ignore"):
         x = np.where(prior > 0, np.log10(prior), np.nan)
-    try:
+    shown = x[np.isfinite(x) & np.isfinite(change)]
+    line = None  # a slope needs classes of different priors
+    if len(shown) > 2 and np.ptp(shown) > np.log10(2.0):
         line = metrics.regress(x=x, y=change)
-    except AsjaxError:
-        line = None  # two classes, or all of the same prior: no line
     out = {"change": change, "prior": prior, "where": where, "line": line, "intervals": {}}
     for key in ("mean_ap", "d_prime"):
         out[key] = float(high[key] - low[key])

@@ -40,9 +40,9 @@ def _value(point, key, digits=3, signed=False) -> str:
     return f"{said} [{ends[0]:{sign}.{digits}f}, {ends[1]:{sign}.{digits}f}]"
 
 
-def _theirs(name, beta) -> list[str]:
+def _theirs(name, beta) -> str:
     found = PAPER_RESULTS[name].get(beta)
-    return [f"{found[0]:.4f}", f"{found[1]:.3f}"] if found else ["-", "-"]
+    return f"{found[0]:.4f} / {found[1]:.3f}" if found else "-"
 
 
 def tables(found) -> list[tuple]:
@@ -52,10 +52,10 @@ def tables(found) -> list[tuple]:
         header, theirs = ["beta", "runs", "mAP", "d'"], ()
         if entry["zero_shot"] is None:
             theirs = tuple(PAPER_RESULTS)
-        header += [f"paper, {name} {key}" for name in theirs for key in ("mAP", "d'")]
+        header += [f"paper, {name}: mAP / d'" for name in theirs]
         rows = [
             [f"{beta:g}", str(p["runs"]), _value(p, "mean_ap", 4), _value(p, "d_prime"),
-             *(cell for name in theirs for cell in _theirs(name, beta))]
+             *(_theirs(name, beta) for name in theirs)]
             for beta, p in sorted(entry["rows"].items())
         ]  # fmt: skip
         title = f"{entry['title']}: {entry['clips']:,} clips, {entry['classes']} classes"
