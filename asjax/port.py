@@ -146,17 +146,62 @@ def match(family: str, variant: str, state_dict, **fields) -> Match:
     """As `from_torch`, but float32 arrays stay views of the given ones until they are asked for."""
     module = models.build(family, variant, **fields)
     file = models.family(family)
-    shapes = shapes_of(module)
-    placed = _placed(file, state_dict, _slices(shapes, file.TORCH))
+    shapes = models.abstract(module)
+    placed = place(file, state_dict, shapes)
     if placed.trouble:
         raise AsjaxError(_report(family, variant, module, placed.trouble))
-    arrays = {path: Leaf(leaf.shape, _parts(path, placed.found)) for path, leaf in shapes.items()}
+    arrays = {
+        path: Leaf(leaf.shape, _parts(path, placed.found))
+        for path, leaf in _flatten(shapes).items()
+    }
     return Match(module, arrays, placed.matched, placed.skipped)
 
 
-def shapes_of(module) -> dict:
-    """Our path -> shape and dtype of every array of a module."""
-    return _flatten(models.abstract(module))
+class Placed(NamedTuple):
+    """Torch entries at their places: `found` our path -> array, `trouble` a line per misfit.
+
+    Misshapen arrays are in `found` too; `wanted` says which shapes the model has.
+    """
+
+    wanted: dict[str, tuple]
+    found: dict[str, np.ndarray]
+    matched: dict[str, np.ndarray]
+    skipped: dict[str, tuple[object, str]]
+    trouble: list[str]
+
+
+def place(file, state_dict, shapes) -> Placed:
+    """Every torch entry where the rules of a model file say it belongs.
+
+    Args:
+      file: a module of `asjax.models`.
+      shapes: variables of its model, or their shapes (`models.abstract`).
+    """
+    shapes = _flatten(shapes)
+    weights = torch_file.unwrap(state_dict)
+    if hasattr(file, "from_other_names"):
+        weights = file.from_other_names(weights)
+    placed = Placed(_slices(shapes, file.TORCH), {}, {}, {}, [])
+    for key, value in weights.items():
+        _place(key, value, file, placed)
+    placed.trouble.extend(
+        f"missing: {_torch_key(path, file.TORCH)} (for {path} {shape})"
+        for path, shape in placed.wanted.items()
+        if path not in placed.found
+    )
+    return placed
+
+
+def strangers(file, weights) -> list[str]:
+    """The torch entries that no rule of a model file knows."""
+    return [k for k in weights if not skip(file, k) and _match(k, file.TORCH) is None]
+
+
+def skip(file, key: str) -> str | None:
+    """Why a torch entry has no place in the models of a file; None if it should have one."""
+    if re.fullmatch(_COUNTER, key):
+        return "counts batches"
+    return "not part of the model" if any(re.fullmatch(p, key) for p in file.TORCH_SKIP) else None
 
 
 def to_torch(family: str, variables) -> dict[str, np.ndarray]:
@@ -221,41 +266,9 @@ def _parts(path: str, found: dict) -> list[np.ndarray]:
     return [found[slices[i]] for i in range(len(slices))]
 
 
-class _Placed(NamedTuple):
-    """Torch entries at their places: `found` our path -> array, `trouble` a line per misfit."""
-
-    found: dict[str, np.ndarray]
-    matched: dict[str, np.ndarray]
-    skipped: dict[str, tuple[object, str]]
-    trouble: list[str]
-
-
-def _placed(file, state_dict, wanted: dict[str, tuple]) -> _Placed:
-    """Every torch entry where the rules of a model file say; `wanted` is our path -> shape."""
-    weights = torch_file.unwrap(state_dict)
-    if hasattr(file, "from_other_names"):
-        weights = file.from_other_names(weights)
-    placed = _Placed({}, {}, {}, [])
-    for key, value in weights.items():
-        _place(key, value, file, wanted, placed)
-    placed.trouble.extend(
-        f"missing: {_torch_key(path, file.TORCH)} (for {path} {shape})"
-        for path, shape in wanted.items()
-        if path not in placed.found
-    )
-    return placed
-
-
-def skip(file, key: str) -> str | None:
-    """Why a torch entry has no place in the models of a file; None if it should have one."""
-    if re.fullmatch(_COUNTER, key):
-        return "counts batches"
-    return "not part of the model" if any(re.fullmatch(p, key) for p in file.TORCH_SKIP) else None
-
-
-def _place(key, value, file, wanted, placed):
+def _place(key, value, file, placed):
     """Put one torch entry where its rule says, or note what is wrong with it."""
-    trouble, why = placed.trouble, skip(file, key)
+    wanted, trouble, why = placed.wanted, placed.trouble, skip(file, key)
     if why:
         placed.skipped[key] = (value, why)
         return

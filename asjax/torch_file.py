@@ -2,8 +2,9 @@
 
     torch_file.read("Cnn6_mAP=0.343.pth")  # {"iteration": 600000, "model": {"bn0.weight": Tensor...
 
-A torch file is a zip with a pickle (`torch_pickle` runs it, restricted) and one member per storage.
-The file is mapped, not read: a tensor is a view until someone copies it.
+A torch file is a zip with a pickle (`torch_pickle` runs it, restricted) and one member per storage;
+before torch 1.6 it was the same things one after the other. The file is mapped, not read: a tensor
+is a view until someone copies it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from asjax import files
 from asjax.config import AsjaxError
 from asjax.torch_names import SIZES
-from asjax.torch_pickle import load
+from asjax.torch_pickle import MAX_STEPS, load
 from asjax.torch_values import Inert, Tensor
 from asjax.torch_zip import members
 
@@ -26,6 +27,10 @@ from asjax.torch_zip import members
 # than this many times what the file holds, so that a small file cannot fill the memory.
 MAX_EXPANSION = 8
 
+# the pickle of a magic number, with which files from before torch 1.6 begin
+_LEGACY = re.compile(
+    rb"\x80[\x02-\x05](\x95.{8})?\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", re.DOTALL
+)
 _HOW_TO_SAVE = (
     "python -c \"import torch; torch.save(torch.load({path!r}, map_location='cpu', "
     "weights_only=True), 'NEW.pth')\""
@@ -33,7 +38,7 @@ _HOW_TO_SAVE = (
 
 
 def read(path):
-    """The value in a torch zip file; its tensors are read-only numpy arrays where that is cheap.
+    """The value in a torch file; its tensors are read-only numpy arrays where that is cheap.
 
     Returns:
       What was saved: dicts, lists, tuples, texts, numbers, numpy arrays (bfloat16 as float32) and,
@@ -41,22 +46,56 @@ def read(path):
       tuples inside of `Inert` stay `torch_values.Tensor`.
 
     Raises:
-      AsjaxError: not a torch zip file (what it is instead, and what to do), a damaged one, or one
+      AsjaxError: not a torch file (what it is instead, and what to do), a damaged one, or one
         that asks for anything that weights do not need: that is named, and nothing was run.
     """
     path = Path(path)
     data = _mapped(path)
-    _not_something_else(path, data)
+    if data[:4] == b"PK\x03\x04":
+        value, storages, order = _zipped(path, data)
+    elif _LEGACY.match(bytes(data[:32])):
+        value, storages, order = _legacy(path, data)
+    else:
+        raise AsjaxError(f"{path} {_something_else(path, bytes(data[:512]))}")
+    return _filled(value, _Arrays(data, storages, order, path))
+
+
+def _zipped(path: Path, data: memoryview):
+    """(value, key -> byte range of the storages, byte order) of a zip as torch writes it."""
     found = members(data, path)
     root = _root(path, found)
     prefix = f"{root}data/"
     storages = {n.removeprefix(prefix): r for n, r in found.items() if n.startswith(prefix)}
     begin, end = found[f"{root}data.pkl"]
     sizes = {key: stop - start for key, (start, stop) in storages.items()}
-    value = load(data[begin:end], sizes, path)
+    value, _, _ = load(data[begin:end], sizes, path)
     order = found.get(f"{root}byteorder")
-    arrays = _Arrays(data, storages, ">" if order and data[slice(*order)] == b"big" else "<", path)
-    return _filled(value, arrays)
+    return value, storages, ">" if order and data[slice(*order)] == b"big" else "<"
+
+
+def _legacy(path: Path, data: memoryview):
+    """As `_zipped`, of a file from before torch 1.6: pickles of a magic number, a version, the
+    machine, the value and the order of the storages, then these, each after its count."""
+    at, values, claims = 0, [], {}
+    for steps in (1000, 1000, 1000, MAX_STEPS, MAX_STEPS // 5):
+        value, claimed, end = load(data[at:], None, path, steps)
+        values.append(value)
+        claims.update(claimed)
+        at += end
+    machine, value, keys = values[2:]
+    if type(keys) is not list or not all(type(k) is str and k in claims for k in keys):
+        raise AsjaxError(f"{path} is not a sound torch file: its list of storages is damaged")
+    storages = {}
+    for key in keys:
+        size = claims[key].nbytes
+        if at + 8 + size > len(data):
+            raise AsjaxError(f"{path} is not a sound torch file: it is cut off, fetch it again")
+        storages[key] = (at + 8, at + 8 + size)
+        at += 8 + size
+    if not claims.keys() <= storages.keys():
+        raise AsjaxError(f"{path} is not a sound torch file: it lacks storages that it claims")
+    little = type(machine) is not dict or machine.get("little_endian", True)
+    return value, storages, "<" if little else ">"
 
 
 def _mapped(path: Path) -> memoryview:
@@ -69,25 +108,20 @@ def _mapped(path: Path) -> memoryview:
         raise AsjaxError(f"{path} cannot be read: {files.reason(error)}") from None
 
 
-def _not_something_else(path: Path, data: memoryview) -> None:
-    """AsjaxError saying what a file that is no zip is instead, and what to do about it."""
-    head = bytes(data[:512])
-    if head.startswith(b"PK\x03\x04"):
-        return
-    again = _HOW_TO_SAVE.format(path=str(path))
-    if re.match(rb"\x80[\x02-\x05]\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", head):
-        what = f"was written by torch before 1.6 (no zip); where torch is installed, run {again}"
-    elif head[257:262] == b"ustar":
-        what = f"was written by torch before 0.1.10 (a tar); where torch is installed, run {again}"
-    elif re.match(rb"\x80[\x00-\x05]", head):
-        what = "is a plain pickle, which may run anything; save it again with torch.save"
-    elif head.lstrip()[:1] == b"<":
-        what = "is a web page, not a checkpoint; the link may want a browser: fetch the file again"
-    elif head.startswith(b"version https://git-lfs"):
-        what = "is a Git LFS pointer, not the file; run git lfs pull"
-    else:
-        what = "is neither a torch file nor (by its name) a .safetensors file"
-    raise AsjaxError(f"{path} {what}")
+def _something_else(path: Path, head: bytes) -> str:
+    """What a file that is no torch file is instead, and what to do about it."""
+    if head[257:262] == b"ustar":
+        return (
+            "was written by torch before 0.1.10 (a tar); where torch is installed, run "
+            + _HOW_TO_SAVE.format(path=str(path))
+        )
+    if re.match(rb"\x80[\x00-\x05]", head):
+        return "is a plain pickle, which may run anything; save it again with torch.save"
+    if head.lstrip()[:1] == b"<":
+        return "is a web page, not a checkpoint; the link may want a browser: fetch the file again"
+    if head.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the file; run git lfs pull"
+    return "is neither a torch file nor a safetensors file"
 
 
 def _root(path: Path, found: dict) -> str:

@@ -37,19 +37,26 @@ _U1, _U2, _U4, _U8 = (struct.Struct(f) for f in ("<B", "<H", "<I", "<Q"))
 _I4, _F8 = struct.Struct("<i"), struct.Struct(">d")
 
 
-def load(data: memoryview, sizes: dict[str, int], path):
-    """The value of the pickle `data`: dicts, lists, tuples, strings, numbers, `Tensor`, `Inert`.
+def load(data: memoryview, sizes: dict[str, int] | None, path, steps: int = MAX_STEPS):
+    """The first pickle in `data`, run.
 
     Args:
-      sizes: key -> bytes of the storages that are really there.
+      sizes: key -> bytes of the storages that are really there; None if that shows only later (the
+        caller compares with `claims` then).
       path: of the file, for messages.
+      steps: opcodes that it may take.
+
+    Returns:
+      (value, claims, end): dicts, lists, tuples, strings, numbers, `Tensor`, `Inert`; the storages
+      that the tensors lie in, key -> `Storage`; where the pickle ends.
 
     Raises:
       AsjaxError: the file asks for a name that is not known to be harmless (which is named), claims
-        numbers that its storages do not hold, is damaged, or takes more than MAX_STEPS opcodes.
+        numbers that its storages do not hold, is damaged, or takes too many opcodes.
     """
+    machine = _Machine(data, sizes, steps)
     try:
-        return _Machine(data, sizes).run()
+        return machine.run(), machine.claims, machine.at
     except Refused as error:
         raise AsjaxError(
             f"{path} asks for {error}; refused, nothing was run. Weights need no such thing: if "
@@ -65,8 +72,9 @@ def load(data: memoryview, sizes: dict[str, int], path):
 class _Machine:
     """The stack machine: `run` reads opcodes, the methods in `_OPCODES` carry them out."""
 
-    def __init__(self, data: memoryview, sizes: dict[str, int]):
-        self.data, self.sizes, self.at, self.left = data, sizes, 0, MAX_STEPS
+    def __init__(self, data: memoryview, sizes: dict[str, int] | None, steps: int):
+        self.data, self.sizes, self.at, self.left = data, sizes, 0, steps
+        self.claims: dict[str, Storage] = {}
         self.stack, self.marks, self.memo, self.names = [], [], {}, {}
 
     def run(self):
@@ -86,7 +94,7 @@ class _Machine:
     def spend(self, steps: int) -> None:
         self.left -= steps
         if self.left < 0:
-            raise Damaged(f"its pickle takes more than {MAX_STEPS:,} steps")
+            raise Damaged("its pickle takes more steps than that of any checkpoint")
 
     # ------------------------------------------------------------------------- reading
 
@@ -194,23 +202,23 @@ class _Machine:
 
     def storage(self) -> None:
         given = self.stack.pop()
-        if type(given) is not tuple or len(given) != 5 or given[0] != "storage":
+        # a sixth entry, in files before torch 1.6, is for views of storages, which have died out
+        sound = type(given) is tuple and (len(given) == 5 or (len(given) == 6 and given[5] is None))
+        if not sound or given[0] != "storage":
             raise Damaged("a storage is described in another way than torch's")
-        _, kind, key, _, count = given
+        kind, key, count = given[1], given[2], given[4]
         code = STORAGES.get(kind.name.rpartition(".")[2]) if type(kind) is Global else None
         if code is None or not kind.name.startswith("torch."):
             raise Refused(f"a storage of {kind_of(kind)}")
-        if type(key) is not str or key not in self.sizes:
-            what = shown(key) if type(key) is str else kind_of(key)
-            raise Damaged(f"storage {what} is not in the file")
-        if not is_count(count):
-            raise Damaged(f"storage {key!r} must hold a number of numbers, not {kind_of(count)}")
-        if count * SIZES[code] > self.sizes[key]:
-            raise Damaged(
-                f"storage {key!r} must hold {count} numbers of {SIZES[code]} bytes, but has "
-                f"{self.sizes[key]} bytes"
-            )
-        self.push(Storage(key, code, count * SIZES[code]))
+        if type(key) is not str or not is_count(count):
+            raise Damaged(f"storage {kind_of(key)} of {kind_of(count)} numbers")
+        claim = self.claims.setdefault(key, Storage(key, code, count * SIZES[code]))
+        if (claim.code, claim.nbytes) != (code, count * SIZES[code]):
+            raise Damaged(f"storage {shown(key)!r} is claimed to be two different things")
+        if self.sizes is not None and claim.nbytes > self.sizes.get(key, -1):
+            held = f"has {self.sizes[key]}" if key in self.sizes else "is not in the file"
+            raise Damaged(f"storage {shown(key)!r} must hold {claim.nbytes} bytes, but {held}")
+        self.push(claim)
 
 
 # ------------------------------------------------------------------------------------- opcodes
