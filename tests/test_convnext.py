@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asjax import models
+from asjax import models, port
 from asjax.config import AsjaxError
 from asjax.models import convnext
 
@@ -147,3 +147,112 @@ def test_clips_of_a_batch_do_not_touch_each_other(small):
     whole = apply(variables, feats)["logits"]
     alone = apply(variables, feats[2:3])["logits"]
     np.testing.assert_allclose(whole[2:3], alone, rtol=1e-5)
+
+
+# ------------------------------------------------------------------------- the start from ImageNet
+
+
+def imagenet(module, names="facebook", convolutions=False):
+    """An ImageNet ConvNeXt of the module's sizes, as facebook or timm name it; seed by place.
+
+    `convolutions`: the linear layers of the blocks as 1x1 convolutions (timm's small variants).
+    """
+    timm = names == "timm"
+    rng, out = np.random.default_rng(5), {}
+
+    def layer(facebook, other, *shape):
+        out[f"{other if timm else facebook}.weight"] = np.float32(rng.normal(size=shape))
+        out[f"{other if timm else facebook}.bias"] = np.float32(rng.normal(size=shape[0]))
+
+    one = (1, 1) if convolutions else ()
+    for s, (depth, width) in enumerate(zip(module.depths, module.dims, strict=True)):
+        before = module.dims[s - 1]
+        if s == 0:
+            layer("downsample_layers.0.0", "stem.0", width, 3, 4, 4)
+            layer("downsample_layers.0.1", "stem.1", width)
+        else:
+            layer(f"downsample_layers.{s}.0", f"stages.{s}.downsample.0", before)
+            layer(f"downsample_layers.{s}.1", f"stages.{s}.downsample.1", width, before, 2, 2)
+        for b in range(depth):
+            here, there = f"stages.{s}.{b}", f"stages.{s}.blocks.{b}"
+            gamma = np.float32(rng.normal(size=width))
+            out[f"{there if timm else here}.gamma"] = gamma
+            layer(f"{here}.dwconv", f"{there}.conv_dw", width, 1, 7, 7)
+            layer(f"{here}.norm", f"{there}.norm", width)
+            layer(f"{here}.pwconv1", f"{there}.mlp.fc1", 4 * width, width, *one)
+            layer(f"{here}.pwconv2", f"{there}.mlp.fc2", width, 4 * width, *one)
+    layer("norm", "head.norm", module.dims[-1])
+    layer("head", "head.fc", 1000, module.dims[-1])
+    return out
+
+
+@pytest.mark.parametrize(
+    ("names", "convolutions"), [("facebook", False), ("timm", False), ("timm", True)]
+)
+@pytest.mark.parametrize("stem", ["252x56", "56", "504x56"])
+def test_imagenet_fills_all_but_bn0_and_the_head(small, names, convolutions, stem):
+    """As the port of the same weights under the audio network's names does."""
+    module = small[0].clone(stem=stem)
+    variables = _random(models.abstract(module))
+    weights = imagenet(module, names, convolutions)
+    started = convnext.init_from_imagenet(module, variables, weights)
+
+    audio = port.to_torch("convnext", variables)
+    mono = {k: v for k, v in imagenet(module).items() if not k.startswith("head.")}
+    mono["downsample_layers.0.0.weight"] = mono["downsample_layers.0.0.weight"].sum(1)[:, None]
+    if stem == "56":  # a kernel of 18 x 4: the convolution stays, its norm does not
+        mono = {k: v for k, v in mono.items() if not k.startswith("downsample_layers.0.0")}
+    fields = {k: getattr(module, k) for k in ("depths", "dims", "num_classes", "n_mels", "stem")}
+    _, expected = port.from_torch("convnext", "femto", {**audio, **mono}, **fields)
+    jax.tree.map(np.testing.assert_array_equal, started, expected)
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), started, variables)["params"]
+    bn0, head, conv = moved.pop("bn0"), moved.pop("head"), moved["stem"].pop("conv")
+    assert not any(jax.tree.leaves([bn0, head]))
+    assert all(jax.tree.leaves(moved))
+    assert set(jax.tree.leaves(conv)) == {stem != "56"}
+
+
+def test_imagenet_weights_of_timm_fit_the_published_sizes():
+    """Names and shapes of `convnext_nano` (1x1 convolutions), nothing computed."""
+    module = models.build("convnext", variant="nano")
+    variables = jax.tree.map(
+        lambda s: np.broadcast_to(np.float32(0), s.shape), models.abstract(module)
+    )
+    weights = imagenet(module, "timm", convolutions=True)
+    colours, bn0 = 2 * 80 * 16, 2 * 224
+    assert sum(v.size for v in weights.values()) - colours + bn0 == 15_591_448
+    convnext.init_from_imagenet(module, variables, weights)
+
+
+def test_half_a_start_is_refused_and_everything_listed(small):
+    module, variables, _ = small
+    weights = imagenet(module, "timm")
+    del weights["stages.2.blocks.1.gamma"], weights["head.norm.bias"]
+    weights["stages.1.blocks.0.mlp.fc1.weight"] = np.zeros((32, 9))
+    weights["stages.3.blocks.0.conv_dw.bias"] = "words"
+    weights["stages.3.blocks.7.gamma"] = np.zeros(8)
+    weights["stem.0.weight"] = np.zeros((8, 5, 4, 4))
+    weights["stages.0.blocks.0.grn.weight"] = np.zeros(8)
+    with pytest.raises(AsjaxError) as caught:
+        convnext.init_from_imagenet(module, variables, weights)
+    text = str(caught.value)
+    for piece in (
+        "ConvNeXt from ImageNet: 7 entries do not fit",
+        "missing: the entry for stage2_block1/gamma (8,)",
+        "missing: the entry for norm/bias (8,)",
+        "misshapen: stages.1.blocks.0.mlp.fc1.weight (32, 9)",
+        "misshapen: stages.3.blocks.0.conv_dw.bias ()",
+        "misshapen: stem.0.weight (8, 5, 4, 4)",
+        "left over: stages.3.blocks.7.gamma (8,)",
+        "left over: stages.0.blocks.0.grn.weight (8,)",
+    ):
+        assert piece in text, piece
+    assert "\n" not in text
+
+
+def test_fields_are_read_off_a_checkpoint(small):
+    for stem in ("56", "112", "504x28", "252x56"):
+        module = models.build("convnext", variant="femto", stem=stem, n_mels=64)
+        shapes = port.to_torch("convnext", _random(models.abstract(module)))
+        assert convnext.torch_fields(shapes) == dict(stem=stem, n_mels=64)
+    assert convnext.torch_fields({}) == {}
