@@ -102,8 +102,8 @@ def main(argv: list[str] | None = None) -> int:
         if verb not in VERBS:
             raise unknown("verb", verb, VERBS)
         args = _parse(verb, rest)
-        if args.overrides and verb != "train":
-            raise AsjaxError("--config.field=value is for asjax train")
+        if args.overrides and not getattr(args, "config", None):
+            raise AsjaxError("--config.field=value goes with --config=FILE, as asjax train has it")
         return import_module(VERBS[verb][0]).main(args)
     except (AsjaxError, OSError) as error:
         print(f"asjax {verb}: error: {_one_line(error)}", file=sys.stderr)

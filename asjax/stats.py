@@ -19,10 +19,13 @@ from asjax.config import AsjaxError
 from asjax.segments import read_segments, split_name
 
 BETAS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
-EXAMPLE = (
-    "example: asjax stats balanced_train_segments.csv.gz unbalanced_train_segments.csv.gz "
-    "eval_segments.csv.gz --out stats/"
-)
+EXAMPLE = """example:
+  asjax stats balanced_train_segments.csv.gz unbalanced_train_segments.csv.gz \\
+      eval_segments.csv.gz --out stats/
+example:
+  asjax stats --features --config=configs/atdr.py:model=crnn,procedure=A4 \\
+      --config.batch_size=100 --out features.json
+"""
 
 # ---------------------------------------------------------------------------------- computing
 
@@ -249,7 +252,7 @@ def write_per_class(found: dict, path) -> None:
 def add_arguments(parser) -> None:
     """Arguments of the verb."""
     parser.epilog = EXAMPLE
-    parser.add_argument("segments", nargs="+", help="AudioSet segment lists, .csv or .csv.gz")
+    parser.add_argument("segments", nargs="*", help="AudioSet segment lists, .csv or .csv.gz")
     parser.add_argument(
         "--labels", default="audioset527", help="label set or its CSV (default: %(default)s)"
     )
@@ -263,7 +266,17 @@ def add_arguments(parser) -> None:
         default=",".join(f"{b:g}" for b in BETAS),
         help="oversampling exponents, comma-separated (default: %(default)s)",
     )
-    parser.add_argument("--out", type=Path, default=Path("stats"), help="folder (default: stats)")
+    parser.add_argument(
+        "--out", type=Path, help="folder (default: stats); with --features: a JSON file"
+    )
+    features = parser.add_argument_group(
+        "mean and deviation of features",
+        "as a training run would see them, its augmentation on; --config.batch_size=100 and\n  "
+        "the like override any field of the config",
+    )
+    features.add_argument("--features", action="store_true", help="measure the config's features")
+    features.add_argument("--config", help="train config, FILE.py or FILE.py:key=value")
+    features.add_argument("--batches", type=int, metavar="N", help="how many (default: an epoch)")
 
 
 def parse_betas(text: str) -> list[float]:
@@ -279,6 +292,15 @@ def parse_betas(text: str) -> list[float]:
 
 def main(args) -> int:
     """Run the verb; 0 when all is written."""
+    if args.features:
+        from asjax import stats_features
+
+        return stats_features.main(args)
+    if not args.segments or args.config or args.batches:
+        raise AsjaxError(
+            "give segment lists, or --features with --config=FILE (--batches goes with these)"
+        )
+    args.out = args.out or Path("stats")
     betas = parse_betas(args.betas)
     made = not args.out.exists()
     try:  # before the lists are read, which takes a while
