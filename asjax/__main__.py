@@ -37,6 +37,16 @@ VERBS = {
         "the papers' tables and figures from finished runs, their numbers beside yours",
         "asjax report hlp runs/cnn6 runs/cnn6_hlp --out report-hlp",
     ),
+    "port": (
+        "asjax.convert",
+        "turn a published checkpoint (torch, safetensors, Hub) into a model folder",
+        "asjax port Cnn6_mAP=0.343.pth --to=models/cnn6",
+    ),
+    "export": (
+        "asjax.export",
+        "write a model's weights for its authors' torch code",
+        "asjax export runs/quickstart/model --safetensors cnn6.safetensors",
+    ),
     "stats": (
         "asjax.stats",
         "the papers' tables on HLP and balancing from AudioSet segment lists",

@@ -9,13 +9,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "asjax"
 FACTS = {
-    "balance", "config", "enhance", "files", "hlp", "labels", "metrics", "model_dir", "published",
-    "scores", "torch_file", "torch_names", "torch_pickle", "torch_values", "torch_zip",
+    "balance", "config", "download", "enhance", "files", "hlp", "labels", "metrics", "model_dir",
+    "published", "scores", "torch_file", "torch_names", "torch_pickle", "torch_values", "torch_zip",
 }  # fmt: skip
 ARRAYS = {"frontends", "augment", "objectives"}
 SYSTEMS = {"checkpoint", "optim", "sharding", "log", "port", "segments", "step", "workdir"}
 PROGRAMS = {
-    "__main__", "convert", "evaluate", "export", "init_from", "papers", "papers_balance",
+    "__main__", "convert", "detect", "evaluate", "export", "init_from", "papers", "papers_balance",
     "papers_balance_page", "papers_hlp", "papers_plots", "predict", "prepare", "report",
     "report_plots", "scoring", "stats", "stats_features", "stats_plots", "tag", "train",
 }  # fmt: skip

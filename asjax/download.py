@@ -1,0 +1,220 @@
+"""Fetch a published checkpoint: go on where it stopped, prove it, say what to do when it fails.
+
+Files lie in $ASJAX_CACHE (else $XDG_CACHE_HOME/asjax, else ~/.cache/asjax), folder `checkpoints`.
+A file under way is NAME.part, with what the server calls this version of it in NAME.part.json.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import http.client
+import json
+import os
+import shutil
+import socket
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from asjax.config import AsjaxError
+
+TRIES = 4
+TIMEOUT_S = 30.0
+_CHUNK = 1 << 20
+_UNREACHED = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ECONNREFUSED)
+
+
+class _Cut(Exception):
+    """The transfer broke off; the part that came is kept."""
+
+
+class _Failed(Exception):
+    """This address does not work; the text says why. `offline`: no server was reached."""
+
+    def __init__(self, why: str, offline: bool = False):
+        super().__init__(why)
+        self.offline = offline
+
+
+def folder() -> Path:
+    """Where fetched checkpoints lie."""
+    cache = os.environ.get("ASJAX_CACHE")
+    if not cache:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        cache = Path(home) / "asjax"
+    return Path(cache) / "checkpoints"
+
+
+def fetch(row, *, progress: bool = False) -> Path:
+    """The file of a row of `published.ROWS`: from the folder, or fetched into it.
+
+    A file that is there is taken after its hash was compared, where one is known. A transfer that
+    breaks off is tried again, from where it stopped if the server can; so does the next call.
+
+    Raises:
+      AsjaxError: no network, no such file, cut off, another hash; says how to go on by hand.
+    """
+    final = folder() / row.file
+    if final.is_file():
+        _prove(final, row, "delete it to fetch it again")
+        return final
+    final.parent.mkdir(parents=True, exist_ok=True)
+    part = final.with_name(f"{final.name}.part")
+    with part.open("ab") as file:
+        _alone(file, row)
+        reasons = []
+        for url in row.urls:
+            try:
+                _whole(url, file, part, row, progress)
+                break
+            except _Failed as error:
+                reasons.append(error)
+        else:
+            if not file.tell():
+                _forget(part)
+            raise AsjaxError(_by_hand(row, reasons))
+        file.flush()
+        os.fsync(file.fileno())
+        try:
+            _prove(part, row, "it was deleted; the file there may have changed")
+        except AsjaxError:
+            _forget(part)
+            raise
+        part.replace(final)
+        _forget(part)
+    return final
+
+
+def _alone(file, row) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise AsjaxError(f"another process is fetching {row.file} at this moment") from None
+
+
+def _forget(part: Path) -> None:
+    for path in (part, part.with_name(f"{part.name}.json")):
+        path.unlink(missing_ok=True)
+
+
+def _prove(path: Path, row, then: str) -> None:
+    """AsjaxError unless the file has the row's hashes."""
+    for kind, wanted in (("sha256", row.sha256), ("md5", None if row.sha256 else row.md5)):
+        if wanted:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, kind).hexdigest()
+            if not found.startswith(wanted):
+                raise AsjaxError(
+                    f"{path} is not the published {row.name}: its {kind} is {found}, not {wanted}; "
+                    f"{then}"
+                )
+
+
+# ------------------------------------------------------------------------------- the transfer
+
+
+def _whole(url: str, file, part: Path, row, progress: bool) -> None:
+    """Append to `file` until all of `url` is there; _Failed if that cannot be."""
+    for left in reversed(range(TRIES)):
+        try:
+            return _once(url, file, part, row, progress)
+        except _Cut as error:
+            if not left:
+                raise AsjaxError(
+                    f"{row.file} was cut off after {file.tell():,} bytes ({error}); run the same "
+                    "command again to go on from there"
+                ) from None
+
+
+def _once(url: str, file, part: Path, row, progress: bool) -> None:
+    note = part.with_name(f"{part.name}.json")
+    known = _read_note(note)
+    have = file.seek(0, os.SEEK_END)
+    if have and (known.get("url") != url or not known.get("tag")):
+        have = _restart(file)  # another version could follow on this one
+    headers = {"User-Agent": "asjax", "Accept-Encoding": "identity"}
+    if have:
+        headers |= {"Range": f"bytes={have}-", "If-Range": known["tag"]}
+    request = urllib.request.Request(url, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+            if have and answer.status != 206:
+                have = _restart(file)  # the server cannot go on, or has another version
+            total = _total(answer, have)
+            note.write_text(json.dumps({"url": url, "tag": _version(answer)}))
+            _room(part, (total or 0) - have)
+            _copy(answer, file, have, total, row, progress)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and have:  # all of it was there, or the version changed
+            _restart(file)
+            raise _Cut("the server has another version") from None
+        raise _Failed(f"the server says {error.code} {error.reason}") from None
+    except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as e:
+        why = e.reason if isinstance(e, urllib.error.URLError) else e
+        if file.tell():
+            raise _Cut(str(why) or type(why).__name__) from None
+        offline = isinstance(why, (socket.gaierror, TimeoutError))
+        offline = offline or getattr(why, "errno", None) in _UNREACHED
+        raise _Failed(str(why) or type(why).__name__, offline) from None
+
+
+def _copy(answer, file, have: int, total: int | None, row, progress: bool) -> None:
+    from tqdm import tqdm
+
+    bar = tqdm(
+        total=total, initial=have, unit="B", unit_scale=True, desc=row.file, disable=not progress
+    )
+    with bar:
+        while chunk := answer.read(_CHUNK):
+            file.write(chunk)
+            bar.update(len(chunk))
+    if total is not None and file.tell() != total:
+        raise _Cut(f"the connection closed at {file.tell():,} of {total:,} bytes")
+
+
+def _restart(file) -> int:
+    file.seek(0)
+    file.truncate()
+    return 0
+
+
+def _version(answer) -> str:
+    """What the server calls this version, if it promises that all its bytes are the same."""
+    tag = answer.headers.get("ETag", "W/")
+    return answer.headers.get("Last-Modified", "") if tag.startswith("W/") else tag
+
+
+def _total(answer, have: int) -> int | None:
+    """Bytes of the whole file, if the server says."""
+    of = answer.headers.get("Content-Range", "").rpartition("/")[2]
+    if of.isdigit():
+        return int(of)
+    length = answer.headers.get("Content-Length", "")
+    return have + int(length) if length.isdigit() else None
+
+
+def _read_note(note: Path) -> dict:
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(note.read_text())
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _room(part: Path, size: int) -> None:
+    free = shutil.disk_usage(part.parent).free
+    if size > free:
+        raise AsjaxError(
+            f"{part.parent} has {free / 1e6:,.0f} MB free, {part.name.removesuffix('.part')} needs "
+            f"{size / 1e6:,.0f} MB; free some space or set ASJAX_CACHE to another folder"
+        )
+
+
+def _by_hand(row, reasons: list[_Failed]) -> str:
+    what = "there is no network" if all(r.offline for r in reasons) else "could not be fetched"
+    return (
+        f"{row.name}: {what} ({'; '.join(dict.fromkeys(map(str, reasons)))}); fetch "
+        f"{' or '.join(row.urls)} by other means, then: asjax port {row.file} --to=FOLDER"
+    )
