@@ -107,14 +107,15 @@ def _kernel_gradient(padded, kernel, g, strides):
     """Adds up one row of g at a time, because XLA reduces a shifted product one number after the
     other; the sum over the batch comes last, so that a sharded batch stays where it is."""
     (kh, kw), (sh, sw) = kernel.shape[:2], strides
-    b, rows, columns, c = g.shape
+    span = (g.shape[2] - 1) * sw + 1
 
-    def add_row(sums, row):
+    def products(row):
         window = jax.lax.dynamic_slice_in_dim(padded, row * sh, kh, 1).astype(jnp.float32)
         g_row = jax.lax.dynamic_slice_in_dim(g, row, 1, 1).astype(jnp.float32)
-        span = (columns - 1) * sw + 1
-        return tuple(s + window[:, :, j : j + span : sw] * g_row for j, s in enumerate(sums)), None
+        return tuple(window[:, :, j : j + span : sw] * g_row for j in range(kw))  # [B, kh, W', C]
 
-    zeros = tuple(jnp.zeros((b, kh, columns, c), jnp.float32) for _ in range(kw))
-    sums, _ = jax.lax.scan(add_row, zeros, jnp.arange(rows))
+    def add_row(sums, row):
+        return tuple(s + p for s, p in zip(sums, products(row), strict=True)), None
+
+    sums, _ = jax.lax.scan(add_row, products(0), jnp.arange(1, g.shape[1]))
     return jnp.stack([s.sum((0, 2)) for s in sums], 1)[:, :, None]

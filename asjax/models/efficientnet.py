@@ -100,9 +100,9 @@ def _norm(name: str, dtype: str) -> layers.BatchNorm:
     return layers.BatchNorm(momentum=0.99, epsilon=1e-3, dtype=dtype, name=name)
 
 
-def _pointwise(width: int, dtype: str, name: str) -> layers.PatchConv:
-    """1x1 convolution without bias: one matrix product."""
-    return layers.PatchConv(width, (1, 1), dtype, torch_uniform, use_bias=False, name=name)
+def _pointwise(width: int, dtype: str, name: str) -> layers.Conv:
+    """1x1 convolution without bias."""
+    return layers.Conv(width, 1, dtype, torch_uniform, name=name)
 
 
 class MBConv(nn.Module):

@@ -56,6 +56,7 @@ def _kernel_gradient(x, g, size):
     b, t, f, c = x.shape
     width, pad = g.shape[-1], size // 2
     frames = max(1, max(1024, 16 * c) // (b * f))  # about the rows that stay in cache
+    frames = min(frames, t + size - 1)
     steps = -(-(t + size - 1) // frames)
     extra = steps * frames - (t + size - 1)
     x = _pad_grid(x, pad, extra)
