@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import sys
 from importlib import import_module
 
@@ -53,9 +54,9 @@ VERBS = {
         "asjax stats balanced_train_segments.csv eval_segments.csv --out stats/",
     ),
     "models": (
-        "asjax.models",
-        "list the models: family, variant, parameters",
-        "asjax models --json",
+        "asjax.zoo",
+        "list the models: family, variant, parameters; their published checkpoints",
+        "asjax models passt ast --json",
     ),
 }
 
@@ -115,6 +116,9 @@ def main(argv: list[str] | None = None) -> int:
         if args.overrides and not getattr(args, "config", None):
             raise AsjaxError("--config.field=value goes with --config=FILE, as asjax train has it")
         return import_module(VERBS[verb][0]).main(args)
+    except BrokenPipeError:  # the reader of a table, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (AsjaxError, OSError) as error:
         print(f"asjax {verb}: error: {_one_line(error)}", file=sys.stderr)
         return 2

@@ -127,7 +127,7 @@ def get_config(arg=None):
     steps_per_epoch = max(1, arg.clips // v["batch"])
     fields = dict(frames=40) if arg.tiny else {}
     if arg.normalise:
-        mean, std = constants(large or arg.tiny, v)
+        mean, std = constants(large, v)
         fields |= dict(mean=mean, std=std)
     else:
         mean, std = 0.0, 0.5  # divided by 2 std: as they are

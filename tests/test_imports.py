@@ -17,7 +17,7 @@ SYSTEMS = {"checkpoint", "optim", "sharding", "log", "port", "segments", "step",
 PROGRAMS = {
     "__main__", "convert", "detect", "evaluate", "export", "init_from", "papers", "papers_balance",
     "papers_balance_page", "papers_hlp", "papers_plots", "predict", "prepare", "report",
-    "report_plots", "scoring", "stats", "stats_features", "stats_plots", "tag", "train",
+    "report_plots", "scoring", "stats", "stats_features", "stats_plots", "tag", "train", "zoo",
 }  # fmt: skip
 BARE = {"jax", "flax", "optax", "numpy", "orbax", "asjax", "__future__"}
 

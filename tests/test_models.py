@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from asjax import models
+from asjax import models, zoo
 from asjax.config import AsjaxError
 from asjax.models import depthwise, kernels, layers
 
-ALL = [(r["family"], r["variant"]) for r in models.list_models()]
+ALL = [(name, v) for name in models.families() for v in models.family(name).VARIANTS]
+FIRST = [(name, next(iter(models.family(name).VARIANTS))) for name in models.families()]
 
 
 def test_the_families_are_the_files_that_offer_variants():
@@ -33,19 +34,30 @@ def test_importing_asjax_does_not_import_jax_or_the_models():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize(("family", "variant"), ALL)
-def test_every_variant_keeps_the_contract_of_shapes(family, variant):
+def _outputs(family, variant, shape):
+    """Shapes of the outputs and the variables for features of `shape`, None: the input's own."""
     module = models.build(family, variant=variant, num_classes=7, dtype="bfloat16")
     frames, bins = module.example_shape
-    for feats in ((2, 1, bins), (2, frames, bins), (3, 1001, bins)):
-        x = jax.ShapeDtypeStruct(feats, jnp.float32)
-        variables = jax.eval_shape(lambda x: module.init(jax.random.key(0), x), x)
-        out = jax.eval_shape(lambda v, x: module.apply(v, x, train=False), variables, x)
-        assert out["logits"].shape == (feats[0], 7)
-        assert out["logits"].dtype == jnp.float32
-        assert out["embedding"].ndim == 2
-        assert out["frame_embedding"].ndim == 3
-        assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
+    x = jax.ShapeDtypeStruct((2, shape or frames, bins), jnp.float32)
+    return jax.eval_shape(lambda x: module.init_with_output(jax.random.key(0), x), x)
+
+
+@pytest.mark.parametrize(("family", "variant"), ALL)
+def test_every_variant_keeps_the_contract_of_shapes(family, variant):
+    out, variables = _outputs(family, variant, 1001)
+    assert out["logits"].shape == (2, 7)
+    assert out["logits"].dtype == jnp.float32
+    assert out["embedding"].ndim == 2
+    assert out["frame_embedding"].ndim == 3
+    if "frame_logits" in out:
+        assert out["frame_logits"].shape[::2] == (2, 7)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
+
+
+@pytest.mark.parametrize(("family", "variant"), FIRST)
+def test_the_length_of_the_input_changes_no_variable(family, variant):
+    shapes = [_outputs(family, variant, frames)[1] for frames in (1, None, 257)]
+    assert shapes[0] == shapes[1] == shapes[2]
 
 
 def test_unknown_names_are_errors_that_list_the_known():
@@ -82,17 +94,33 @@ def test_features_of_other_bins_say_what_to_do():
         jax.eval_shape(lambda x: module.init(jax.random.key(0), x), jnp.zeros((1, 99, 128)))
 
 
-@pytest.mark.parametrize("as_json", [True, False])
-def test_the_models_verb_prints_every_variant(as_json, capsys):
+def _models_verb(*words):
     parser = argparse.ArgumentParser()
-    models.add_arguments(parser)
-    assert models.main(parser.parse_args(["--json"] if as_json else [])) == 0
+    zoo.add_arguments(parser)
+    return zoo.main(parser.parse_args(list(words)))
+
+
+def test_the_models_verb_prints_the_variants_of_families(capsys):
+    assert _models_verb("cnn", "convnext", "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(r["family"], r["variant"]) for r in rows] == [
+        a for a in ALL if a[0] in ("cnn", "convnext")
+    ]
+    assert _models_verb("cnn") == 0
+    assert "4,837,455" in capsys.readouterr().out
+    with pytest.raises(AsjaxError, match="did you mean 'passt'"):
+        _models_verb("past")
+
+
+def test_the_models_verb_prints_the_published_checkpoints(capsys):
+    assert _models_verb("--published", "passt") == 0
     text = capsys.readouterr().out
-    if as_json:
-        assert [(r["family"], r["variant"]) for r in json.loads(text)] == ALL
-    else:
-        assert "4,837,455" in text
-        assert "5,034,591" in text
+    assert "passt" in text
+    assert "cnn14" not in text
+    assert _models_verb("--published", "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    for row in rows:  # every published checkpoint is of a model that is here
+        assert row["variant"] in models.family(row["family"]).VARIANTS, row["name"]
 
 
 # -------------------------------------------------------------------------------------- layers

@@ -8,7 +8,6 @@ There is no registry: a file added here is found by its name.
 
 from __future__ import annotations
 
-import json
 from ast import Assign, Name, parse  # `ast` here is the family of that name
 from importlib import import_module
 from math import prod
@@ -60,56 +59,18 @@ def parameters(module) -> int:
     return sum(prod(leaf.shape) for leaf in jax.tree.leaves(abstract(module)["params"]))
 
 
-def list_models() -> list[dict]:
-    """One row per variant: family, variant, parameters (at 527 classes), frontend, fields."""
-    rows = []
-    for name in families():
+def list_models(names: list[str] | None = None):
+    """Rows of the zoo, one per variant, as they are computed: family, variant, parameters (at 527
+    classes), frontend, n_mels, fields. `names`: these families only."""
+    for name in names or families():
         file = family(name)
         for variant in file.VARIANTS:
             module = file.model(variant)
-            rows.append(
-                dict(
-                    family=name,
-                    variant=variant,
-                    parameters=parameters(module),
-                    frontend=dict(file.FRONTENDS[variant]),
-                    n_mels=module.n_mels,
-                    fields=dict(file.VARIANTS[variant]),
-                )
+            yield dict(
+                family=name,
+                variant=variant,
+                parameters=parameters(module),
+                frontend=dict(file.FRONTENDS[variant]),
+                n_mels=module.n_mels,
+                fields=dict(file.VARIANTS[variant]),
             )
-    return rows
-
-
-# ---------------------------------------------------------------------- the verb `asjax models`
-
-
-def add_arguments(parser):
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-
-
-def main(args) -> int:
-    """Print every family and variant, with sizes computed (not quoted)."""
-    rows = [_with_input(row) for row in list_models()]
-    if args.json:
-        print(json.dumps(rows, indent=2))
-        return 0
-    print(f"{'family':<10}{'variant':<9}{'parameters':>12}  {'rate':>6}  {'mels':>4}  frontend")
-    for row in rows:
-        print(
-            f"{row['family']:<10}{row['variant']:<9}{row['parameters']:>12,}  "
-            f"{row['sample_rate']:>6}  {row['n_mels']:>4}  {_call(row['frontend'])}"
-        )
-    print("\nparameters: trainable, at 527 classes. Use one: --config.model.variant=femto, or")
-    print("asjax.models.build('convnext', variant='femto', num_classes=200)")
-    return 0
-
-
-def _with_input(row: dict) -> dict:
-    from asjax import frontends
-
-    return {**row, "sample_rate": frontends.build(**row["frontend"]).sample_rate}
-
-
-def _call(spec: dict) -> str:
-    fields = ", ".join(f"{k}={v!r}" for k, v in spec.items() if k != "name")
-    return f"{spec['name']}({fields})" if fields else spec["name"]
