@@ -52,7 +52,8 @@ def test_every_config_runs_two_steps_and_leaves_a_model_and_a_report(name, tmp_p
         assert (tmp_path / "run" / file).stat().st_size > 100
     card = json.loads((tmp_path / "run" / "model" / "card.json").read_text())
     assert card["step"] in (1, 2)
-    assert card["hlp"] is True
+    resolved = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert card["hlp"] is resolved["labels"]["hlp"]  # off in PANNs' own recipe, on in HLP's
 
 
 def weights(workdir):

@@ -1,0 +1,196 @@
+"""Recipes: what every config resolves to, held as text, so that a changed recipe shows as a diff.
+
+`tests/golden/configs/NAME[.ARGUMENTS].txt` holds `key = value` lines, sorted. After a change that
+is meant, write them again with `python tests/test_configs.py` and review the diff.
+"""
+
+import ast
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asjax import config
+
+ROOT = Path(__file__).parent.parent
+GOLDEN = ROOT / "tests" / "golden" / "configs"
+NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))
+BETAS = ("0", "0.1", "0.2", "0.3", "0.5", "0.7", "1")
+# the arguments that make another recipe; each config's defaults are held besides
+MAIN = {
+    "ast": ("balanced", "tiny"),
+    "balancing_ast": ("beta=0", "beta=1", "tiny"),
+    "cnn14": ("hlp,beta=0.5", "tiny"),
+    "convnext_tiny": ("speed,gain,roll", "weight_decay=0.05,drop_path=0.1", "tiny"),
+    "hlp_cnn6": ("hlp=False", "tiny"),
+    "hlp_convnext_femto": ("hlp=False", "stem=56", "tiny"),
+    "hlp_convnext_nano": ("hlp=False", "tiny"),
+    "hlp_passt": (
+        "hlp=False",
+        "stride=16,imagenet=False",
+        "u_patchout=400,s_patchout_t=0,s_patchout_f=0",
+        "tiny",
+    ),
+}
+CASES = [(name, arg) for name in NAMES for arg in ("", *MAIN.get(name, ()))]
+OURS = sorted(MAIN)  # AudioSet recipes that share the dials hlp, beta and seed
+
+
+def load(name, arg=""):
+    return config.load(f"{ROOT / 'configs' / name}.py:{arg}")
+
+
+def golden_file(name, arg):
+    return GOLDEN / f"{name}{'.' if arg else ''}{arg}.txt"
+
+
+def resolved(name, arg):
+    flat = config.flatten(load(name, arg))
+    return "".join(f"{key} = {flat[key]!r}\n" for key in sorted(flat))
+
+
+@pytest.fixture(autouse=True)
+def default_places(monkeypatch):
+    monkeypatch.delenv("ASJAX_DATA", raising=False)
+
+
+@pytest.mark.parametrize(("name", "arg"), CASES)
+def test_a_recipe_resolves_to_its_golden_text(name, arg):
+    file = golden_file(name, arg)
+    again = "if this is meant, write it again with `python tests/test_configs.py` and review it"
+    assert file.exists(), f"{file} is missing; {again}"
+    assert resolved(name, arg) == file.read_text(), f"configs/{name}.py:{arg} changed; {again}"
+
+
+def test_no_golden_text_is_left_over():
+    assert {p.name for p in GOLDEN.iterdir()} == {golden_file(*case).name for case in CASES}
+
+
+# -------------------------------------------------------------------------------------- dials
+
+
+def changed(name, arg, base=""):
+    """Fields of a config that an argument changes."""
+    return {line.split(":")[0] for line in config.differences(load(name, base), load(name, arg))}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_each_dial_changes_its_field_alone(name):
+    assert changed(name, "hlp=False", "hlp=True") == {"labels.hlp"}
+    assert changed(name, "seed=3") == {"seed"}
+    assert changed(name, "beta=0.3", "beta=0.7") == {"data.draw"}
+    assert load(name, "beta=0.3").data.draw == "oversample(beta=0.3)"
+    assert changed(name, "beta=0.3") <= {"data.draw"}
+
+
+def test_the_grid_of_the_balancing_paper_is_seven_draws():
+    draws = [load("balancing_ast", f"beta={beta}").data.draw for beta in BETAS]
+    assert draws == [f"oversample(beta={float(beta)})" for beta in BETAS]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_tiny_needs_no_file(name):
+    c = load(name, "tiny")
+    assert c.init_from == ""
+    assert c.data.train.name == c.data.eval.name == "esc10"
+    assert (c.total_steps, c.batch_size) == (2, 4)
+
+
+def test_lengths_and_averages_are_those_of_the_authors():
+    passt, ast_full, ast_20k = load("hlp_passt"), load("ast"), load("ast", "balanced")
+    # PaSST: 8,334 batches an epoch; averaged at the starts of epochs 49, 54, ..., 129
+    ends = np.arange(passt.average.start_step, passt.total_steps, passt.average.every_steps) + 1
+    assert (ends / 8334).tolist() == list(range(49, 130, 5))
+    assert passt.total_steps == 130 * 8334
+    # AST: the mean over the ends of epochs 1-5 of 168,393 batches, and 6-25 of 1,810
+    for c, epoch, epochs in ((ast_full, 168_393, range(1, 6)), (ast_20k, 1_810, range(6, 26))):
+        ends = np.arange(c.average.start_step, c.total_steps, c.average.every_steps) + 1
+        assert (ends / epoch).tolist() == list(epochs)
+    assert load("ast", "clips=120000").total_steps == 5 * 10_000
+
+
+def test_ast_rates_are_those_of_its_log():
+    """1e-5, 1e-5, 5e-6, 2.5e-6, 1.25e-6: the epochs' rates in the released training log."""
+    c = load("ast")
+    _, lr = config.build("optim", c.optim, total_steps=c.total_steps, steps_per_epoch=7)
+    middles = [float(lr((e + 0.5) * 168_393)) for e in range(5)]
+    np.testing.assert_allclose(middles, [1e-5, 1e-5, 5e-6, 2.5e-6, 1.25e-6], rtol=1e-6)
+
+
+# ---------------------------------------------------------------------------------- documents
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_says_what_it_is_and_how_it_fared(name):
+    text = ast.get_docstring(ast.parse((ROOT / "configs" / f"{name}.py").read_text()))
+    assert "asjax train --config=configs/" in text
+    assert "Result: " in text
+    if name in OURS:
+        for word in ("Data: ", "Recipe: ", "Arguments: ", "Paper (not ours)"):
+            assert word in text, word
+    table = (ROOT / "configs" / "README.md").read_text()
+    assert f"| `{name}.py` |" in table
+
+
+# ---------------------------------------------------------------------------------- full size
+
+
+@pytest.mark.parametrize(
+    ("name", "arg"),
+    [*((name, "") for name in OURS), ("convnext_tiny", "speed,gain,roll"), ("ast", "balanced")]
+    + [("hlp_passt", "u_patchout=400,s_patchout_t=0,s_patchout_f=0")],
+)
+def test_a_recipe_builds_at_full_size_and_its_step_has_shapes(name, arg):
+    """Every spec in it is built, and one training step traced on 10 s clips, computing nothing."""
+    import jax
+    import jax.numpy as jnp
+    from scipy import sparse
+
+    from asjax import step
+    from asjax.data import draw
+
+    c = load(name, arg)
+    frontend = config.build("frontend", c.frontend)
+    model = config.build("model", c.model, num_classes=527)
+    objective = config.build(
+        "objective",
+        c.objective,
+        model=model,
+        frontend=frontend,
+        augment={place: config.build("augment", spec) for place, spec in c.augment.items()},
+    )
+    labels = sparse.eye_array(527, format="csr")
+    drawn = draw.build(c.data.draw, labels, c.seed)
+    tx, _ = config.build(
+        "optim", c.optim, total_steps=c.total_steps, steps_per_epoch=drawn.draws_per_epoch
+    )
+    average = step.make_average(c.average)
+    wave = (4, round(c.data.clip_s * c.data.sample_rate))
+
+    def create(key):
+        return step.init_state(
+            key, model=model, frontend=frontend, tx=tx, wave_shape=wave, average=bool(average)
+        )
+
+    state = jax.eval_shape(create, jax.random.key(0))
+    batch = {"wave": wave, "target": (4, 527), "mask": (4,)}
+    batch = {k: jax.ShapeDtypeStruct(v, jnp.float32) for k, v in batch.items()}
+    train_step = step.make_train_step(objective=objective, tx=tx, average=average)
+    after, scalars = jax.eval_shape(train_step, state, batch)
+    assert jax.tree.map(lambda x: x.shape, after) == jax.tree.map(lambda x: x.shape, state)
+    assert scalars["loss"].shape == ()
+
+
+def write_golden():
+    os.environ.pop("ASJAX_DATA", None)
+    GOLDEN.mkdir(exist_ok=True)
+    for old in GOLDEN.iterdir():
+        old.unlink()
+    for name, arg in CASES:
+        golden_file(name, arg).write_text(resolved(name, arg))
+    print(f"{len(CASES)} texts in {GOLDEN}")
+
+
+if __name__ == "__main__":
+    write_golden()
