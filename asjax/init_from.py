@@ -88,7 +88,11 @@ def _converted(source: str, file: str, model, spec, variables: dict) -> dict:
         raise AsjaxError(f"init_from {source}: needs a file, as {source}:FILE")
     from asjax.convert import read_weights
 
-    weights = read_weights(file)
+    try:
+        weights = read_weights(file)
+    except AsjaxError as error:
+        scratch = "--config.init_from= (empty) starts from scratch"
+        raise AsjaxError(f"init_from {source}:{file}: {error}; {scratch}") from None
     if "own" not in inspect.signature(function).parameters:
         return function(model, variables, weights)
     # These map the torch names of a fresh model to those of the start.

@@ -153,6 +153,19 @@ def test_every_wrong_start_is_one_line(files, tmp_path):
     assert init_from.start(state, "", model=module, spec=spec) is state
 
 
+def test_a_real_file_is_read_and_a_missing_one_named(tmp_path):
+    from safetensors.numpy import save_file
+
+    weights, (state, module, spec) = deit(), fresh(AST)
+    save_file(weights, tmp_path / "deit.safetensors")
+    file = f"imagenet:{tmp_path / 'deit.safetensors'}"
+    state = init_from.start(state, file, model=module, spec=spec)
+    np.testing.assert_array_equal(state.params["norm"]["scale"], weights["norm.weight"])
+    with pytest.raises(AsjaxError, match="init_from imagenet:.*does not exist") as error:
+        init_from.start(state, f"imagenet:{tmp_path / 'gone.pth'}", model=module, spec=spec)
+    assert "\n" not in str(error.value)
+
+
 def test_placement_is_kept(files):
     from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
