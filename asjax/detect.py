@@ -58,7 +58,13 @@ def detect(weights, family: str | None = None, variant: str | None = None, **fie
         if len(strange) < len(renamed):
             near.append((len(strange), name, strange))
         if not strange or family:
-            found += _variants(name, file, renamed, variant, fields)
+            names = (
+                [variant] if variant else _hook(file, "torch_variants", stand_ins, file.VARIANTS)
+            )
+            implied = _hook(file, "torch_fields", renamed, {})
+            if variant in file.VARIANTS:  # what it says is not to be talked out of it
+                implied = {k: v for k, v in implied.items() if k not in file.VARIANTS[variant]}
+            found += _variants(name, file, renamed, names, implied, fields)
     if not found:
         raise AsjaxError(_nothing(weights, family, variant, fields, near))
     fewest = min(len(f.fields) for f in found)
@@ -77,10 +83,10 @@ def _renamed(file, weights: dict) -> dict:
         return weights
 
 
-def _variants(family: str, file, weights: dict, variant, fields: dict) -> list[Found]:
-    """The variants of a family that take all of `weights`."""
-    implied = {**_hook(file, "torch_fields", weights, {}), **fields}
-    names = [variant] if variant else _hook(file, "torch_variants", weights, list(file.VARIANTS))
+def _variants(family: str, file, weights: dict, names, implied, fields) -> list[Found]:
+    """Those variants of a family that take all of `weights`, with `fields` (which are given) and,
+    where these say nothing, those that the shapes imply."""
+    implied = {**implied, **fields}
     found, tried = [], {}
     for name in names:
         plain, _ = file.model(name), file.model(name, **fields)  # what is given must be possible

@@ -23,6 +23,7 @@ from asjax.models.ast_weights import (  # noqa: F401 (public here)
     init_from_audioset,
     init_from_imagenet,
     torch_fields,
+    torch_variants,
 )
 
 _TINY, _SMALL, _BASE = (dict(width=width, heads=width // 64) for width in (192, 384, 768))

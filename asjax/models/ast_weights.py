@@ -89,6 +89,12 @@ def torch_fields(weights) -> dict:
     return found[0] if len(found) == 1 else {}
 
 
+def torch_variants(weights) -> list[str]:
+    """The variants that the names allow: Hugging Face's conversions have another epsilon."""
+    hugging_face = any(_QKV.search(key) for key in weights)
+    return ["base384_hf"] if hugging_face else ["base384", "base224", "small224", "tiny224"]
+
+
 def _grid(stride: int, n_mels: int, frames: int) -> tuple[int, int]:
     return (n_mels - 16) // stride + 1, (frames - 16) // stride + 1
 

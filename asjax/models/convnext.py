@@ -7,6 +7,7 @@ time and frequency between them -> mean over frequency -> max + mean over time -
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -81,6 +82,12 @@ def torch_fields(weights) -> dict:
     stems = [stem for stem in ("252x56", *STEMS) if STEMS[stem][0] == kernel]
     fields = {"stem": stems[0]} if stems else {}
     bins = np.shape(weights.get("bn0.weight"))
+    blocks = [re.fullmatch(r"stages\.(\d)\.\d+\.gamma", key) for key in weights]
+    widths = {int(hit[1]): np.shape(weights[hit[0]]) for hit in blocks if hit}
+    if widths.keys() == set(range(4)):
+        counts = Counter(int(hit[1]) for hit in blocks if hit)
+        fields["depths"] = tuple(counts[stage] for stage in range(4))
+        fields["dims"] = tuple(widths[stage][0] for stage in range(4))
     return {**fields, "n_mels": bins[0]} if bins else fields
 
 
