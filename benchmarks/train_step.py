@@ -31,6 +31,11 @@ MODELS = {
     "passt_s": ("passt", "passt_s", dict(s_patchout_t=0, s_patchout_f=0), 998, 128),
     "passt_s_patchout": ("passt", "passt_s", PATCHOUT, 998, 128),
     "ast": ("ast", "base384", {}, 1024, 128),
+    "transformer": ("transformer", "transformer", {}, 1024, 128),
+    "cnn_transformer": ("talnet", "cnn_transformer", {}, 400, 64),
+    "conformer": ("conformer", "conformer", {}, 400, 64),
+    "resnet50": ("resnet_att", "resnet50", {}, 1024, 128),
+    "crnn": ("talnet", "crnn", {}, 400, 64),
 }
 
 
