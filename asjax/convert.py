@@ -52,9 +52,12 @@ def read(path_or_name, *, progress: bool = False) -> Checkpoint:
     path, row = locate(path_or_name, progress=progress)
     with path.open("rb") as file:
         head = file.read(9)
-    if head[8:] == b"{":  # eight bytes of length, then the JSON of a safetensors file
-        return Checkpoint(path, row, torch_file.weights(files.read_safetensors(path)))
-    return Checkpoint(path, row, torch_file.weights(torch_file.read(path)))
+    # a safetensors file begins with eight bytes of length, then its JSON
+    value = files.read_safetensors(path) if head[8:] == b"{" else torch_file.read(path)
+    try:
+        return Checkpoint(path, row, torch_file.weights(value))
+    except AsjaxError as error:
+        raise AsjaxError(f"{path}: {error}") from None
 
 
 def locate(path_or_name, *, progress: bool = False) -> tuple[Path, published.Row | None]:

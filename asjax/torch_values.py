@@ -30,6 +30,9 @@ class Global:
     def __init__(self, name: str):
         self.name = name
 
+    def __repr__(self):
+        return f"<{shown(self.name)}>"
+
 
 class Inert:
     """What stands for an object that the file asked for: its class's name and what it was given."""
@@ -38,6 +41,9 @@ class Inert:
 
     def __init__(self, name: str, args=()):
         self.name, self.args, self.state, self.items = name, args, None, None
+
+    def __repr__(self):  # what it was given may be endless
+        return f"<{shown(self.name)}>"
 
     def add(self, items) -> None:
         self.items = self.items or []
