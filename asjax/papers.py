@@ -1,4 +1,4 @@
-"""`asjax report hlp|balance RUN...`: the papers' tables and figures, from finished runs' scores.
+"""`asjax report hlp|balance|atdr RUN...`: the papers' tables and figures, from finished scores.
 
 A RUN is the workdir of a finished run (its `eval` and all `eval-*` folders are read) or one folder
 with a scores.npz. What a run was trained with is read from its own record; it can be said or
@@ -38,6 +38,12 @@ PAPERS = {
         "figures 1-3 of Dataset balancing can hurt model performance: curves over beta, regression",
         "asjax report balance runs/ast_beta0 runs/ast_beta0.5 runs/ast_beta1 --out report-balance",
     ),
+    "atdr": (
+        "asjax.papers_atdr",
+        "asjax.papers_atdr_page",
+        "tables 2-4 and figure 2 of AudioTagging Done Right: architectures, procedures, ablations",
+        "asjax report atdr runs/ast_A1 runs/crnn_A2 old/scores:model=crnn,procedure=A4",
+    ),
 }
 LEVEL = 0.95
 
@@ -70,6 +76,7 @@ class Run:
       model: e.g. "cnn6"; hlp, beta, lr: how it was trained; None where nothing says so.
       draw: spec of the draw, or None. strict: which rule HLP follows.
       cfg: its config, or {}.
+      said: what only the report on AudioTagging Done Right asks, as the user gave it.
     """
 
     name: str
@@ -82,6 +89,7 @@ class Run:
     lr: float | None
     strict: bool
     cfg: dict = field(repr=False)
+    said: dict = field(default_factory=dict, repr=False)
 
     def load(self, folder: Path) -> Evaluation:
         """The scores in one of the run's folders."""
@@ -124,11 +132,12 @@ def read_runs(texts) -> list[Run]:
 
 
 def read_run(text: str) -> Run:
-    """`DIR` or `DIR:field=value,...` (fields: model, hlp, beta, lr) -> Run."""
+    """`DIR` or `DIR:field=value,...` (model, hlp, beta, lr, procedure, stride, ablation) -> Run."""
     name, colon, rest = text.rpartition(":")
     if not colon or Path(text).exists():
         name, rest = text, ""
-    said = config.parse_arg(rest, model=None, hlp=None, beta=None, lr=None)
+    own = dict(procedure=None, stride=None, ablation=None)  # of one report
+    said = config.parse_arg(rest, model=None, hlp=None, beta=None, lr=None, **own)
     path = Path(name)
     folders = _score_folders(path)
     record = read_record(folders[0])
@@ -146,6 +155,7 @@ def read_run(text: str) -> Run:
         lr=_number(text, "lr", said["lr"] or (cfg.get("optim") or {}).get("lr")),
         strict=bool((cfg.get("labels") or {}).get("strict", False)),
         cfg=cfg,
+        said={key: said[key] for key in own if said[key] is not None},
     )
 
 

@@ -15,7 +15,8 @@ FACTS = {
 ARRAYS = {"frontends", "augment", "objectives"}
 SYSTEMS = {"checkpoint", "optim", "sharding", "log", "port", "segments", "step", "workdir"}
 PROGRAMS = {
-    "__main__", "convert", "detect", "evaluate", "export", "init_from", "papers", "papers_balance",
+    "__main__", "convert", "detect", "evaluate", "export", "init_from", "papers", "papers_atdr",
+    "papers_atdr_page", "papers_atdr_plots", "papers_atdr_runs", "papers_balance",
     "papers_balance_page", "papers_hlp", "papers_plots", "predict", "prepare", "report",
     "report_plots", "scoring", "stats", "stats_features", "stats_plots", "tag", "train", "zoo",
 }  # fmt: skip
