@@ -62,6 +62,11 @@ TORCH_SKIP = (r"effnet\._fc\..*",)  # the ImageNet classifier that some checkpoi
 
 def model(variant: str, **over) -> EfficientNet:
     """The linen module of a variant; `over` replaces fields (num_classes=200, heads=1, ...)."""
+    heads = over.get("heads", 4)
+    if not isinstance(heads, int) or heads < 0:
+        raise AsjaxError(
+            f"EfficientNet heads must be 0 (mean), 1 (attention) or more, got {heads!r}"
+        )
     return layers.make(EfficientNet, VARIANTS, variant, over)
 
 
