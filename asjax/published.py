@@ -51,7 +51,7 @@ def find(name: str) -> Row | None:
 
 def by_file(name: str) -> Row | None:
     """The row of a file's name, whoever fetched it."""
-    return next((row for row in ROWS if row.file == name), None)
+    return next((row for row in (*ROWS, *STARTS) if row.file == name), None)
 
 
 def by_hub(repo: str) -> Row | None:

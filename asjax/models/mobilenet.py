@@ -102,6 +102,13 @@ def torch_fields(weights) -> dict:
     return fields
 
 
+def torch_variants(weights) -> list[str]:
+    """The variants that have a checkpoint's number of channels in their last map."""
+    width = (*np.shape(weights.get("features.16.0.weight")), 0)[0]
+    fit = [v for v, fields in VARIANTS.items() if 6 * divisible(160 * fields["width"]) == width]
+    return fit or list(VARIANTS)
+
+
 def init_from_imagenet(own: dict, weights: dict) -> dict:
     """Torch names -> arrays of a model that starts from ImageNet, for `port.from_torch`.
 

@@ -1,0 +1,471 @@
+"""asjax port and asjax export: from a checkpoint to tags, and back bit for bit."""
+
+import json
+import sys
+import types
+
+import jax
+import numpy as np
+import parity_table
+import pytest
+import rule
+import safetensors.numpy
+import soundfile
+import torch_writer
+
+from asjax import (
+    convert,
+    detect,
+    export,
+    files,
+    frontends,
+    labels,
+    model_dir,
+    models,
+    port,
+    predict,
+    published,
+)
+from asjax.__main__ import main
+from asjax.config import AsjaxError
+
+RNG = np.random.default_rng(11)
+
+
+def weights(family, variant, **fields):
+    """Random torch weights of a model, variances positive."""
+    shapes = models.abstract(models.build(family, variant, **fields))
+    drawn = jax.tree.map(lambda s: RNG.standard_normal(s.shape, np.float32) * 0.05, shapes)
+    found = port.to_torch(family, drawn)
+    return {k: np.abs(v) + 0.5 if k.endswith("running_var") else v for k, v in found.items()}
+
+
+def shaped(family, variant, **fields):
+    """As `weights`, but zeros that take no memory."""
+    shapes = models.abstract(models.build(family, variant, **fields))
+    zeros = jax.tree.map(lambda s: np.broadcast_to(np.float32(0), s.shape), shapes)
+    return port.to_torch(family, zeros)
+
+
+def with_tables(found, classes=True):
+    """A PANNs state dict as torch has it: with counters, DFT and mel tables."""
+    norms = [k.removesuffix("running_mean") for k in found if k.endswith("running_mean")]
+    return {
+        **found,
+        **{f"{n}num_batches_tracked": np.array(600_000 + i) for i, n in enumerate(norms)},
+        "spectrogram_extractor.stft.conv_real.weight": RNG.standard_normal((513, 1, 1024), "f4"),
+        "logmel_extractor.melW": RNG.standard_normal((513, 64), "f4"),
+    }
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """(path, state dict) of a small PANNs-like checkpoint of 527 classes."""
+    found = with_tables(weights("cnn", "mini", num_classes=527))
+    path = tmp_path_factory.mktemp("checkpoints") / "mini.pth"
+    torch_writer.save(found, path)
+    return path, found
+
+
+@pytest.fixture(scope="module")
+def ported(checkpoint, tmp_path_factory):
+    to = tmp_path_factory.mktemp("ported") / "mini"
+    return convert.convert(checkpoint[0], to)
+
+
+# ------------------------------------------------------------------------------------- port
+
+
+def test_the_tags_are_those_of_the_weights(checkpoint, ported, tmp_path):
+    rate = 16_000
+    wave = RNG.standard_normal(10 * rate).astype(np.float32) * 0.1
+    soundfile.write(tmp_path / "x.wav", wave, rate, subtype="FLOAT")
+    tags = predict.load(ported["path"])(str(tmp_path / "x.wav"))
+    module, variables = port.from_torch("cnn", "mini", checkpoint[1])
+    frontend = frontends.build(**models.family("cnn").FRONTENDS["mini"])
+    want = module.apply(variables, frontend(wave[None]), train=False)["logits"][0]
+    np.testing.assert_allclose(tags.logits, want, rtol=1e-5, atol=1e-5)
+    assert tags.label_set.name == "audioset527"
+    assert main(["tag", str(tmp_path / "x.wav"), f"--model={ported['path']}", "--top=1"]) == 0
+
+
+def test_the_directory_says_where_it_came_from(checkpoint, ported):
+    cfg, label_set, variables, card = model_dir.load_model(ported["path"])
+    assert cfg["model"] == {"name": "cnn", "variant": "mini", "num_classes": 527}
+    assert cfg["data"] == {"sample_rate": 16_000, "clip_s": 10.0}
+    assert card["ported_from"]["file"] == "mini.pth"
+    assert card["ported_from"]["sha256"] == files.digest(checkpoint[0])
+    assert card["ported_from"]["skipped"]["logmel_extractor.melW"] == "not part of the model"
+    assert card["parameters"] == sum(x.size for x in jax.tree.leaves(variables["params"]))
+    assert card["sha256"]["model.safetensors"] == ported["fingerprint"]
+    assert label_set.hash == labels.get("audioset527").hash
+
+
+def test_the_report_counts_every_entry(checkpoint, tmp_path, capsys):
+    assert main(["port", str(checkpoint[0]), f"--to={tmp_path / 'm'}"]) == 0
+    text = capsys.readouterr().out
+    found = checkpoint[1]
+    skipped = [k for k in found if "num_batches" in k or "extractor" in k]
+    numbers = sum(v.size for k, v in found.items() if k not in skipped)
+    assert f"matched      {len(found) - len(skipped)} arrays, {numbers:,} numbers" in text
+    assert "skipped      5 (counts batches): " in text
+    assert "skipped      2 (not part of the model)" in text
+    assert "model        cnn mini, " in text
+    digest = files.digest(tmp_path / "m" / "model.safetensors")
+    assert f"fingerprint  {digest}" in text
+
+
+def test_one_checkpoint_has_one_fingerprint(checkpoint, ported, tmp_path):
+    """Whatever wraps it, whatever format it has."""
+    wrapped = tmp_path / "wrapped.safetensors"
+    safetensors.numpy.save_file({f"module.{k}": v for k, v in checkpoint[1].items()}, wrapped)
+    again = convert.convert(wrapped, tmp_path / "again")
+    assert again["fingerprint"] == ported["fingerprint"]
+
+
+def test_all_misfits_come_in_one_error_and_nothing_is_written(checkpoint, tmp_path):
+    broken = dict(checkpoint[1])
+    del broken["fc1.bias"]
+    broken |= {"fc1.weight": np.zeros((3, 3), np.float32), "extra": np.zeros(2, np.float32)}
+    torch_writer.save(broken, tmp_path / "broken.pth")
+    with pytest.raises(AsjaxError) as caught:
+        convert.convert(tmp_path / "broken.pth", tmp_path / "m", family="cnn", variant="mini")
+    for piece in (
+        "3 entries do not fit",
+        "missing: fc1.bias",
+        "misshapen: fc1.w",
+        "unmatched: ext",
+    ):
+        assert piece in str(caught.value), piece
+    assert [p.name for p in tmp_path.iterdir()] == ["broken.pth"]
+
+
+def test_a_write_that_fails_leaves_nothing(checkpoint, tmp_path, monkeypatch):
+    def full(path, arrays, metadata):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "write_safetensors", full)
+    with pytest.raises(AsjaxError, match="could not be written: No space left"):
+        convert.convert(checkpoint[0], tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_there_stays_unless_told(checkpoint, tmp_path):
+    to = tmp_path / "m"
+    to.mkdir()
+    (to / "thesis.tex").write_text("years of work")
+    with pytest.raises(AsjaxError, match="holds other things than a model"):
+        convert.convert(checkpoint[0], to, overwrite=True)
+    assert (to / "thesis.tex").read_text() == "years of work"
+    model = tmp_path / "model"
+    convert.convert(checkpoint[0], model)
+    with pytest.raises(AsjaxError, match="add --overwrite"):
+        convert.convert(checkpoint[0], model)
+    convert.convert(checkpoint[0], model, overwrite=True)
+    assert predict.load(model).label_set.name == "audioset527"
+
+
+def test_classes_other_than_audioset_s(tmp_path):
+    torch_writer.save(weights("cnn", "mini", num_classes=12), tmp_path / "x.pth")
+    done = convert.convert(tmp_path / "x.pth", tmp_path / "numbered")
+    assert done["label_set"].name == "numbered12"
+    assert predict.load(tmp_path / "numbered").label_set.names[11] == "class 11"
+    csv = tmp_path / "own.csv"
+    rows = [f"{i},c{i},Sound {i}" for i in range(12)]
+    csv.write_text("\n".join(["index,mid,display_name", *rows]))
+    convert.convert(tmp_path / "x.pth", tmp_path / "own", label_set=csv)
+    assert predict.load(tmp_path / "own").label_set.names[11] == "Sound 11"
+    with pytest.raises(AsjaxError, match="esc10 has 10 classes, the model 12"):
+        convert.convert(tmp_path / "x.pth", tmp_path / "wrong", label_set="esc10")
+    assert not (tmp_path / "wrong").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--field=classes=3"], "classes"),
+        (["--field=kernel"], "--field kernel must be NAME=VALUE"),
+        (["--clip-s=0"], "between 0 and 3600"),
+        (["--family=cnm"], "did you mean 'cnn'"),
+        (["--family=cnn", "--variant=cnn7"], "cnn6"),
+        (["--family=cnn", "--variant=cnn6"], "misshapen: fc1.weight"),
+        (["--labels=nothing"], "label set 'nothing' does not exist"),
+    ],
+)
+def test_wrong_arguments_are_one_line(checkpoint, tmp_path, capsys, more, message):
+    assert main(["port", str(checkpoint[0]), f"--to={tmp_path / 'm'}", *more]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize(
+    ("family", "variant", "fields", "seconds"),
+    [
+        ("cnn", "cnn14", {}, 10),
+        ("passt", "passt_s", {}, 10),
+        ("passt", "passt_s_20s", {}, 20),
+        ("passt", "passt_s_30s", {}, 30),
+        ("passt", "passt_s_hop100", {}, 10),
+        ("ast", "base384", {}, 10),
+        ("ast", "base384", {"frames": 128}, 1),
+    ],
+)
+def test_clips_are_as_long_as_the_model_is_made_for(family, variant, fields, seconds):
+    file = models.family(family)
+    module = file.model(variant, **fields)
+    frontend = frontends.build(**convert._frontend(file.FRONTENDS[variant], module, None))
+    assert convert.clip_seconds(module, frontend) == seconds
+
+
+def test_the_frontend_follows_the_model_s_size():
+    file = models.family("ast")
+    module = file.model("tiny224", n_mels=64, frames=400)
+    spec = convert._frontend(file.FRONTENDS["tiny224"], module, None)
+    assert spec == {"name": "kaldi_fbank128", "n_mels": 64, "frames": 400}
+    given = convert._frontend({}, module, "atdr_logmel64(frames=400)")
+    assert given == {"name": "atdr_logmel64", "frames": 400}
+
+
+def test_the_file_s_published_name_tells_what_its_shapes_cannot(tmp_path):
+    """CNN14 at 16 kHz has the shapes of CNN14."""
+    row = published.find("cnn14_16k")
+    path = tmp_path / row.file
+    path.touch()
+    assert convert.locate(path) == (path, row)
+
+
+# ----------------------------------------------------------------------------------- detect
+
+
+@pytest.mark.parametrize(
+    ("family", "variant", "fields"),
+    [
+        ("cnn", "cnn6", {}),
+        ("cnn", "cnn14_mel32", {}),
+        ("cnn", "cnn14_decision_att", {"num_classes": 50}),
+        ("resnet", "resnet22", {}),
+        ("wavegram", "wavegram_logmel_cnn14", {}),
+        ("convnext", "femto", {"num_classes": 200}),
+        ("convnext", "tiny", {"stem": "56"}),
+        ("passt", "passt_s", {"stride": 16, "num_classes": 20}),
+        ("passt", "passt_l", {}),
+        ("passt", "passt_s_hop100", {}),
+        ("ast", "tiny224", {"stride": 16}),
+        ("ced", "ced_mini", {}),
+        ("mobilenet", "mn04", {"num_classes": 3}),
+        ("efficientnet", "effnet_b2", {}),
+    ],
+)
+def test_family_variant_and_fields_are_found(family, variant, fields):
+    found = detect.detect(shaped(family, variant, **fields))
+    assert (found.family, found.variant, found.fields) == (family, variant, fields)
+
+
+def test_hugging_face_s_names_tell_the_other_epsilon():
+    manifest, _ = parity_table.load("hf_ast_base_128x256")
+    state = {
+        name: np.broadcast_to(np.float32(0), shape) for name, shape, *_ in manifest["state_dict"]
+    }
+    found = detect.detect(state, frames=256)
+    assert found.variant == "base384_hf"
+
+
+@pytest.mark.parametrize(
+    ("family", "variant", "message"),
+    [
+        ("cnn", "cnn14", "fit several models: cnn cnn14; cnn cnn14_16k; .* choose by --variant"),
+        ("passt", "passt_s_20s", "passt passt_s_20s; passt passt_s_hop160; choose"),
+    ],
+)
+def test_what_shapes_cannot_tell_must_be_given(family, variant, message):
+    state = shaped(family, variant)
+    with pytest.raises(AsjaxError, match=message):
+        detect.detect(state)
+    assert detect.detect(state, family, variant).variant == variant
+
+
+def test_variants_that_differ_in_training_only_are_one():
+    assert detect.detect(shaped("passt", "passt_u")).variant == "passt_s"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: {"a.b": np.zeros(3)}, r"no model family knows these names \(a.b, ...\)"),
+        (
+            lambda s: {**s, "fc2.weight": np.zeros(3)},
+            "nearest is the family cnn, .* 1 of them: fc2",
+        ),
+        (
+            lambda s: {**s, "fc1.bias": np.zeros(3)},
+            "the names are those of cnn, but no variant has",
+        ),
+    ],
+)
+def test_what_fits_nothing_says_what_is_nearest(change, message):
+    with pytest.raises(AsjaxError, match=message):
+        detect.detect(change(shaped("cnn", "cnn6")))
+
+
+# --------------------------------------------------------------------------------------- hub
+
+
+def hub(monkeypatch, download):
+    module = types.ModuleType("huggingface_hub")
+    module.hf_hub_download = download
+    monkeypatch.setitem(sys.modules, "huggingface_hub", module)
+
+
+def test_a_hub_id_is_read_from_what_the_library_gives(tmp_path, monkeypatch):
+    asked = []
+
+    def download(repo, name, revision=None):
+        asked.append((repo, name, revision))
+        if name != "pytorch_model.bin":
+            raise FileNotFoundError(name)
+        path = tmp_path / name
+        torch_writer.save({"w": np.ones(3, np.float32)}, path)
+        return str(path)
+
+    hub(monkeypatch, download)
+    assert convert.read_weights("owner/name@v2")["w"].tolist() == [1, 1, 1]
+    assert asked == [("owner/name", n, "v2") for n in ("model.safetensors", "pytorch_model.bin")]
+    _, row = convert.locate("MIT/ast-finetuned-audioset-16-16-0.442")
+    assert (row.variant, row.fields["stride"]) == ("base384_hf", 16)
+
+
+def test_a_hub_that_gives_nothing_is_one_line(monkeypatch):
+    def download(repo, name, revision=None):
+        raise OSError("Cannot find the requested files in the disk cache\nand more")
+
+    hub(monkeypatch, download)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(AsjaxError, match="only its cache was searched.*disk cache") as caught:
+        convert.read_weights("owner/name")
+    assert "\n" not in str(caught.value)
+
+
+def test_without_the_library_the_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(AsjaxError, match=r"pip install 'asjax\[hub\]'"):
+        convert.read_weights("owner/name")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no/such/file.pth", "does not exist"),
+        ("nothing.pt", "does not exist"),
+        ("cnn66", "mean 'cnn6"),
+    ],
+)
+def test_what_is_nowhere_is_one_line(name, message):
+    with pytest.raises(AsjaxError, match=message):
+        convert.read_weights(name)
+
+
+def test_folders_hold_a_checkpoint_or_are_refused(tmp_path, ported):
+    with pytest.raises(AsjaxError, match="holds no model.safetensors"):
+        convert.read_weights(tmp_path)
+    files.write_safetensors(tmp_path / "model.safetensors", {"w": np.ones(2)}, {})
+    assert convert.read_weights(tmp_path)["w"].tolist() == [1, 1]
+    with pytest.raises(AsjaxError, match="is an asjax model already"):
+        convert.read_weights(ported["path"])
+
+
+def test_an_image_model_is_no_tagger(tmp_path):
+    row = published.find("deit_tiny_distilled_patch16_224")
+    path = tmp_path / row.file
+    torch_writer.save({"cls_token": np.zeros((1, 1, 192), np.float32)}, path)
+    with pytest.raises(AsjaxError, match="init_from='imagenet:deit_tiny"):
+        convert.convert(path, tmp_path / "m")
+
+
+# ------------------------------------------------------------------------------------ export
+
+
+def test_port_and_export_give_every_bit_back(checkpoint, ported, tmp_path):
+    out = tmp_path / "back.safetensors"
+    assert main(["export", str(ported["path"]), "--safetensors", str(out)]) == 0
+    found = safetensors.numpy.load_file(out)
+    assert found.keys() == checkpoint[1].keys()
+    for name, array in checkpoint[1].items():
+        assert found[name].dtype == array.dtype, name
+        assert found[name].tobytes() == np.ascontiguousarray(array).tobytes(), name
+    with safetensors.safe_open(out, "np") as file:
+        about = file.metadata()
+    assert about["format"] == "pt"
+    assert (about["family"], about["variant"]) == ("cnn", "mini")
+    assert json.loads(about["fields"]) == {"num_classes": 527}
+    assert about["label_hash"] == labels.get("audioset527").hash
+
+
+@pytest.mark.parametrize("case", ["cnn6_mel", "convnext_femto_mel", "passt_small_nodist_mel"])
+def test_reference_weights_come_back_bit_for_bit(case, tmp_path):
+    manifest, _ = parity_table.load(case)
+    state = rule.state_dict(manifest)
+    torch_writer.save({k: np.asarray(v) for k, v in state.items()}, tmp_path / "x.pth")
+    adapter, variant, fields = parity_table.spec(case)
+    convert.convert(
+        tmp_path / "x.pth", tmp_path / "m", family=adapter.FAMILY, variant=variant, fields=fields
+    )
+    found = export.export(tmp_path / "m", tmp_path / "x.safetensors")["arrays"]
+    assert found.keys() == state.keys()
+    assert all(found[k].tobytes() == np.ascontiguousarray(v).tobytes() for k, v in state.items())
+
+
+def test_a_model_trained_here_gets_what_its_authors_code_wants(tmp_path):
+    found = weights("cnn", "mini", num_classes=10)
+    module, variables = port.from_torch("cnn", "mini", found, num_classes=10)
+    frontend = dict(models.family("cnn").FRONTENDS["mini"])
+    model_dir.save_model(
+        tmp_path / "m",
+        config={
+            "model": {"name": "cnn", "variant": "mini", "num_classes": 10},
+            "frontend": frontend,
+            "data": {"sample_rate": 16_000, "clip_s": 5.0},
+        },
+        label_set=labels.get("esc10"),
+        variables=variables,
+        record={"seed": 1},
+    )
+    out = export.export(tmp_path / "m", tmp_path / "x.safetensors")["arrays"]
+    assert all(out[k].tobytes() == v.tobytes() for k, v in found.items())
+    counters = {k: v for k, v in out.items() if k.endswith("num_batches_tracked")}
+    assert len(counters) == 5
+    assert all(v.dtype == np.int64 and v.shape == () and v == 0 for v in counters.values())
+    # the tables, as torchlibrosa uses them: convolution with the windowed DFT, mel matrix
+    built = frontends.build(**frontend)
+    wave = RNG.standard_normal((1, 4 * built.n_fft)).astype(np.float32)
+    padded = np.pad(wave[0], built.n_fft // 2, mode="reflect").astype(np.float64)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, built.n_fft)[:: built.hop]
+    real, imag = (
+        frames @ out[f"spectrogram_extractor.stft.conv_{part}.weight"][:, 0].T.astype(np.float64)
+        for part in ("real", "imag")
+    )
+    mel = (real**2 + imag**2) @ out["logmel_extractor.melW"]
+    want = np.asarray(built(wave))[0]
+    np.testing.assert_allclose(10 * np.log10(mel), want[: len(mel)], atol=2e-4)
+
+
+def test_export_does_not_write_over_a_file(ported, tmp_path):
+    out = tmp_path / "x.safetensors"
+    out.write_text("mine")
+    with pytest.raises(AsjaxError, match="add --overwrite"):
+        export.export(ported["path"], out)
+    assert out.read_text() == "mine"
+    export.export(ported["path"], out, overwrite=True)
+    assert out.stat().st_size > 100_000
+
+
+def test_a_changed_extra_file_is_noticed(checkpoint, tmp_path):
+    convert.convert(checkpoint[0], tmp_path / "m")
+    path = tmp_path / "m" / model_dir.EXTRA
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(AsjaxError, match=r"torch_extra.safetensors was changed"):
+        export.export(tmp_path / "m", tmp_path / "x.safetensors")
