@@ -70,8 +70,9 @@ def procedures(found, stem) -> bytes:
             _rows(axes, models)
         for axes in grid.flat[len(shown) :]:
             axes.set_visible(False)
-        for axes in grid[-1]:
+        for axes in grid.flat[max(0, len(shown) - across) : len(shown)]:  # lowest of its column
             axes.set_xlabel("mAP in %")
+            axes.tick_params(labelbottom=True)
         _legend(figure, handles)
 
     down = -(-len(shown) // 2)
