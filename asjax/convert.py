@@ -101,15 +101,17 @@ def _from_hub(repo: str) -> Path:
             f"{repo} is no file here; to fetch it from the Hugging Face Hub install "
             "huggingface_hub (pip install 'asjax[hub]')"
         ) from None
-    reasons = []
+    reasons: dict[str, list] = {}
     for name in HUB_FILES:
         try:
             return Path(hf_hub_download(repo, name, revision=revision or None))
         except Exception as error:  # its own classes, requests', OSError: all mean "not there"
-            reasons.append(f"{name}: {type(error).__name__}: {files.reason(error)}")
+            why = f"{type(error).__name__}: {files.reason(error)}"
+            reasons.setdefault(why, []).append(name)
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
     state = " (HF_HUB_OFFLINE is set: only its cache was searched)" if offline else ""
-    raise AsjaxError(f"{repo} could not be fetched from the Hub{state}: {'; '.join(reasons)}")
+    listed = "; ".join(f"{' and '.join(names)}: {why}" for why, names in reasons.items())
+    raise AsjaxError(f"{repo} could not be fetched from the Hub{state}: {listed}")
 
 
 # --------------------------------------------------------------------------------- converting
@@ -162,11 +164,12 @@ def convert(
     if clip_s is None:
         clip_s = row.clip_s if row is not None and row.clip_s else clip_seconds(module, built)
     label_set = _label_set(label_set, module.num_classes)
+    digest = files.digest(path)
     parameters = sum(int(np.prod(x.shape)) for p, x in match.arrays.items() if p[:7] == "params/")
     record = {
         "ported_from": {
             "file": path.name,
-            "sha256": files.digest(path),
+            "sha256": digest,
             "checkpoint": row.name if row else None,
             "licence": row.licence if row else None,
             "skipped": {k: why for k, (_, why) in match.skipped.items()},
@@ -190,6 +193,7 @@ def convert(
     return {
         "checkpoint": path.name,
         "row": row,
+        "sha256": digest,
         "model": found,
         "matched": match.matched,
         "skipped": match.skipped,
@@ -345,10 +349,11 @@ def _report(done: dict) -> str:
         f"frontend     {done['frontend']['name']}({fields}), {done['clip_s']:g} s at a time",
         f"labels       {done['label_set'].name}, {len(done['label_set'])} classes",
     ]
-    if done["row"] is not None:
-        lines.append(
-            f"published    {done['row'].claim}; licence of the weights: {done['row'].licence}"
-        )
+    row = done["row"]
+    if row is not None:
+        lines.append(f"published    {row.claim}; licence of the weights: {row.licence}")
+        if row.sha256 and not done["sha256"].startswith(row.sha256):
+            lines.append(f"             BUT this is another file: its SHA-256 is {done['sha256']}")
     return "\n".join(
         [
             *lines,

@@ -10,6 +10,7 @@ is of its code. Hashes are of the files as published, where someone has stated t
 from __future__ import annotations
 
 from typing import NamedTuple
+from urllib.parse import unquote
 
 
 class Row(NamedTuple):
@@ -50,7 +51,8 @@ def find(name: str) -> Row | None:
 
 
 def by_file(name: str) -> Row | None:
-    """The row of a file's name, whoever fetched it."""
+    """The row of a file's name, whoever fetched it (wget keeps "%3D" and "?download=1")."""
+    name = unquote(name).partition("?")[0]
     return next((row for row in (*ROWS, *STARTS) if row.file == name), None)
 
 

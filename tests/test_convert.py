@@ -229,6 +229,17 @@ def test_the_frontend_follows_the_model_s_size():
     assert given == {"name": "atdr_logmel64", "frames": 400}
 
 
+def test_a_file_that_only_has_a_published_name_is_called_so(
+    checkpoint, tmp_path, monkeypatch, capsys
+):
+    row = published.ROWS[0]._replace(variant="mini", file="mini.pth", sha256="0" * 64)
+    monkeypatch.setattr(published, "ROWS", (row,))
+    assert main(["port", str(checkpoint[0]), f"--to={tmp_path / 'm'}"]) == 0
+    text = capsys.readouterr().out
+    assert "published    mAP .343 on AudioSet eval (PANNs copy)" in text
+    assert "BUT this is another file" in text
+
+
 def test_the_file_s_published_name_tells_what_its_shapes_cannot(tmp_path):
     """CNN14 at 16 kHz has the shapes of CNN14."""
     row = published.find("cnn14_16k")
@@ -382,6 +393,25 @@ def test_an_image_model_is_no_tagger(tmp_path):
     torch_writer.save({"cls_token": np.zeros((1, 1, 192), np.float32)}, path)
     with pytest.raises(AsjaxError, match="init_from='imagenet:deit_tiny"):
         convert.convert(path, tmp_path / "m")
+
+
+def test_damaged_safetensors_files_are_errors_of_ours(tmp_path):
+    path, rng = tmp_path / "x.safetensors", np.random.default_rng(0)
+    files.write_safetensors(path, {"w": np.ones((3, 4), np.float32), "n": np.arange(5)}, {})
+    good, failed = path.read_bytes(), 0
+    for _ in range(300):
+        raw = bytearray(good)
+        for at in rng.integers(min(80, len(raw)), size=3):
+            if rng.random() < 0.5:
+                raw[at] = int(rng.integers(256))
+            else:
+                del raw[at : at + int(rng.integers(1, 20))]
+        path.write_bytes(raw)
+        try:
+            convert.read_weights(path)
+        except AsjaxError:
+            failed += 1
+    assert failed > 250
 
 
 # ------------------------------------------------------------------------------------ export

@@ -55,6 +55,27 @@ def test_the_variables_do_not_share_memory_with_the_state_dict(weights):
     assert float(variables["params"]["fc1"]["bias"].max()) < 1
 
 
+def test_a_match_copies_nothing_and_accounts_for_every_entry(weights):
+    state = {**weights, "bn0.num_batches_tracked": np.array(3), "logmel_extractor.melW": np.ones(2)}
+    match = port.match("cnn", "cnn6", state)
+    assert match.matched.keys() | match.skipped.keys() == state.keys()
+    assert {why for _, why in match.skipped.values()} == {"counts batches", "not part of the model"}
+    kernel = match.arrays["params/block1/conv1/kernel"]
+    assert np.shares_memory(np.asarray(kernel), state["conv_block1.conv1.weight"])
+    assert kernel.shape == np.asarray(kernel).shape
+    _, variables = port.from_torch("cnn", "cnn6", weights)
+    for path, leaf in match.arrays.items():
+        at = variables
+        for part in path.split("/"):
+            at = at[part]
+        np.testing.assert_array_equal(np.asarray(leaf), at)
+
+
+def test_complex_numbers_are_no_weights(weights):
+    with pytest.raises(AsjaxError, match="misshapen: fc1.bias .* holds no numbers"):
+        port.from_torch("cnn", "cnn6", {**weights, "fc1.bias": np.zeros(512, np.complex64)})
+
+
 def test_all_misfits_come_in_one_error(weights):
     broken = {
         **weights,

@@ -60,6 +60,11 @@ def test_the_spec_s_files_are_all_there():
     )
 
 
+@pytest.mark.parametrize("saved", ["Cnn6_mAP=0.343.pth", "Cnn6_mAP%3D0.343.pth?download=1"])
+def test_a_file_is_known_by_the_name_a_browser_or_wget_gives_it(saved):
+    assert published.by_file(saved) is published.find("cnn6")
+
+
 def test_the_table_shows_name_score_and_licence():
     text = published.table()
     line = next(x for x in text.splitlines() if x.startswith("mn10_as "))
