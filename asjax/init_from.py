@@ -1,15 +1,15 @@
 """`init_from` of a config: which weights a fresh run starts from.
 
     runs/other                      a run or model directory of ours: every array that fits is taken
-    imagenet:deit.pth               an image model's file, through the family's `init_from_imagenet`
-    audioset:audioset_10_10.pth     a published tagger's file, through its `init_from_audioset`
+    imagenet:deit.pth               an image model's file, through the family's start from ImageNet
+    audioset:audioset_10_10.pth     a published tagger's file, through its start from AudioSet
 
 A file is whatever `asjax.convert.read_weights` reads. What a start does not give stays as drawn.
 """
 
 from __future__ import annotations
 
-import inspect
+from importlib import import_module
 
 import numpy as np
 
@@ -76,10 +76,9 @@ def _converted(source: str, file: str, model, spec, variables: dict) -> dict:
     from asjax import models
 
     family, fields = split_spec(spec)
-    name = f"init_from_{source}"
-    function = getattr(models.family(family), name, None)
-    if function is None:
-        able = [f for f in models.families() if hasattr(models.family(f), name)]
+    starts = _starts(family, source)
+    if not any(starts):
+        able = [f for f in models.families() if any(_starts(f, source))]
         raise AsjaxError(
             f"init_from {source}:{file}: {family} has no start from {source}; these have one: "
             f"{', '.join(able) or 'none'}. Set --config.init_from= (empty) to start from scratch"
@@ -93,10 +92,17 @@ def _converted(source: str, file: str, model, spec, variables: dict) -> dict:
     except AsjaxError as error:
         scratch = "--config.init_from= (empty) starts from scratch"
         raise AsjaxError(f"init_from {source}:{file}: {error}; {scratch}") from None
-    if "own" not in inspect.signature(function).parameters:
-        return function(model, variables, weights)
-    # These map the torch names of a fresh model to those of the start.
+    init, rename = starts
+    if init:
+        return init(model, variables, weights)
     from asjax import port
 
-    weights = function(port.to_torch(family, variables), weights)
+    weights = rename(port.to_torch(family, variables), weights)
     return port.from_torch(family, fields.pop("variant"), weights, **fields)[1]
+
+
+def _starts(family: str, source: str) -> tuple:
+    """What a family's file offers, else None: `init_from_*(module, variables, weights) ->
+    variables`, or `rename_from_*(own, weights)` from torch names to those of a fresh model."""
+    file = import_module(f"asjax.models.{family}")
+    return tuple(getattr(file, f"{word}_from_{source}", None) for word in ("init", "rename"))

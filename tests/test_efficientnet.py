@@ -187,7 +187,7 @@ def test_imagenet_fills_all_but_the_stem_and_the_pooling():
     }
     imagenet["_conv_stem.weight"] = np.ones((8, 3, 3, 3), "f4")
     imagenet |= {"_fc.weight": np.ones((1000, 320), "f4"), "_fc.bias": np.ones(1000, "f4")}
-    start = efficientnet.init_from_imagenet(own, imagenet)
+    start = efficientnet.rename_from_imagenet(own, imagenet)
     fields = {**SMALL, "image": 260, "heads": 1}
     _, found = port.from_torch("efficientnet", "effnet_b0", start, **fields)
     kept = {k: fresh["params"][k] for k in ("stem", "attention")}

@@ -142,7 +142,7 @@ def test_an_imagenet_file_fills_all_but_the_layers_that_do_not_fit():
     imagenet = port.to_torch("mobilenet", other)
     imagenet["classifier.5.weight"] = np.ones((1000, 128), "f4")
     imagenet["classifier.5.bias"] = np.ones(1000, "f4")
-    start = mobilenet.init_from_imagenet(own, imagenet)
+    start = mobilenet.rename_from_imagenet(own, imagenet)
     _, found = port.from_torch("mobilenet", "mn10", start, width=0.1, num_classes=11)
     want = {**other, "params": {**other["params"], "head": fresh["params"]["head"]}}
     jax.tree.map(np.testing.assert_array_equal, found, want)
@@ -151,7 +151,7 @@ def test_an_imagenet_file_fills_all_but_the_layers_that_do_not_fit():
         port.from_torch(
             "mobilenet",
             "mn10",
-            mobilenet.init_from_imagenet(own, imagenet),
+            mobilenet.rename_from_imagenet(own, imagenet),
             width=0.1,
             num_classes=11,
         )

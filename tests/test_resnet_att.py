@@ -78,7 +78,7 @@ def test_weights_go_out_as_they_came_in_and_imagenet_fills_all_but_stem_and_head
 
     given = {k.removeprefix("model."): v + 1 for k, v in own.items() if k.startswith("model.")}
     given |= {"fc.weight": np.zeros((1000, 128)), "conv1.weight": np.zeros((16, 3, 7, 7))}
-    start = models.family("resnet_att").init_from_imagenet(own, given)
+    start = models.family("resnet_att").rename_from_imagenet(own, given)
     _, found = port.from_torch("resnet_att", "resnet_mini", start, num_classes=3)
     for name in variables["params"]:
         move = 0 if name in ("head", "stem") else 1

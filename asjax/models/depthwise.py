@@ -1,6 +1,6 @@
 """Depthwise convolution with strides, in the library's form and in one that XLA runs well on CPUs.
 
-XLA's own is slow there, above all its gradients. Batch 4, two cores, forward and gradients in ms,
+XLA's own is slow there, above all its gradients. Batch 4, two cores, gradients in ms,
 XLA's against `shifts`: 64 x 500 x 64, 3x3, stride 2: 450, 54; 16 x 125 x 120, 5x5: 75, 10;
 4 x 32 x 960, 5x5: 372, 9; 252 x 56 x 48, 7x7, one core: 811, 96 (jax 0.10.2).
 

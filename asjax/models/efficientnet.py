@@ -76,11 +76,11 @@ def torch_fields(weights) -> dict:
     return dict(heads=heads)
 
 
-def init_from_imagenet(own: dict, weights: dict) -> dict:
+def rename_from_imagenet(own: dict, weights: dict) -> dict:
     """Torch names -> arrays of a model that starts from ImageNet, for `port.from_torch`.
 
         own = port.to_torch("efficientnet", variables)  # a fresh model
-        start = efficientnet.init_from_imagenet(own, weights)
+        start = efficientnet.rename_from_imagenet(own, weights)
         module, variables = port.from_torch("efficientnet", "effnet_b2", start)
 
     `weights` are efficientnet_pytorch's (`_conv_stem.weight`, ...). As in the authors' code the

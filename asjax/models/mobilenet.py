@@ -5,7 +5,7 @@ squeeze and excite, project) -> 1x1 convolution -> mean over time and frequency 
 hardswish, dropout, linear. Inside, maps are [B, F, T, C], the authors' order of the axes.
 
 EfficientAT's ImageNet files (mn10_im.pt ...) have these names and one input channel: see
-`init_from_imagenet`.
+`rename_from_imagenet`.
 """
 
 from __future__ import annotations
@@ -109,11 +109,11 @@ def torch_variants(weights) -> list[str]:
     return fit or list(VARIANTS)
 
 
-def init_from_imagenet(own: dict, weights: dict) -> dict:
+def rename_from_imagenet(own: dict, weights: dict) -> dict:
     """Torch names -> arrays of a model that starts from ImageNet, for `port.from_torch`.
 
         own = port.to_torch("mobilenet", variables)  # a fresh model
-        start = mobilenet.init_from_imagenet(own, weights)
+        start = mobilenet.rename_from_imagenet(own, weights)
         module, variables = port.from_torch("mobilenet", "mn10", start)
 
     Layers of the classifier that do not fit (other classes, another head) stay fresh, as in the

@@ -64,7 +64,7 @@ def from_other_names(weights: dict) -> dict:
     return found
 
 
-def init_from_imagenet(own: dict, weights: dict) -> dict:
+def rename_from_imagenet(own: dict, weights: dict) -> dict:
     """Torch names -> arrays of a model that starts as torchvision's, for `port.from_torch`.
 
     `own` is `port.to_torch` of a fresh model. As in the authors' code the stem convolution stays
