@@ -1,61 +1,19 @@
-"""asjax port and asjax export: from a checkpoint to tags, and back bit for bit."""
+"""asjax port: from a checkpoint to a model directory, and to tags."""
 
-import json
 import sys
 import types
 
 import jax
 import numpy as np
-import parity_table
 import pytest
-import rule
 import safetensors.numpy
 import soundfile
 import torch_writer
+from checkpoints import RNG, weights, with_tables
 
-from asjax import (
-    convert,
-    detect,
-    export,
-    files,
-    frontends,
-    labels,
-    model_dir,
-    models,
-    port,
-    predict,
-    published,
-)
+from asjax import convert, files, frontends, labels, model_dir, models, port, predict, published
 from asjax.__main__ import main
 from asjax.config import AsjaxError
-
-RNG = np.random.default_rng(11)
-
-
-def weights(family, variant, **fields):
-    """Random torch weights of a model, variances positive."""
-    shapes = models.abstract(models.build(family, variant, **fields))
-    drawn = jax.tree.map(lambda s: RNG.standard_normal(s.shape, np.float32) * 0.05, shapes)
-    found = port.to_torch(family, drawn)
-    return {k: np.abs(v) + 0.5 if k.endswith("running_var") else v for k, v in found.items()}
-
-
-def shaped(family, variant, **fields):
-    """As `weights`, but zeros that take no memory."""
-    shapes = models.abstract(models.build(family, variant, **fields))
-    zeros = jax.tree.map(lambda s: np.broadcast_to(np.float32(0), s.shape), shapes)
-    return port.to_torch(family, zeros)
-
-
-def with_tables(found, classes=True):
-    """A PANNs state dict as torch has it: with counters, DFT and mel tables."""
-    norms = [k.removesuffix("running_mean") for k in found if k.endswith("running_mean")]
-    return {
-        **found,
-        **{f"{n}num_batches_tracked": np.array(600_000 + i) for i, n in enumerate(norms)},
-        "spectrogram_extractor.stft.conv_real.weight": RNG.standard_normal((513, 1, 1024), "f4"),
-        "logmel_extractor.melW": RNG.standard_normal((513, 64), "f4"),
-    }
 
 
 @pytest.fixture(scope="module")
@@ -248,79 +206,6 @@ def test_the_file_s_published_name_tells_what_its_shapes_cannot(tmp_path):
     assert convert.locate(path) == (path, row)
 
 
-# ----------------------------------------------------------------------------------- detect
-
-
-@pytest.mark.parametrize(
-    ("family", "variant", "fields"),
-    [
-        ("cnn", "cnn6", {}),
-        ("cnn", "cnn14_mel32", {}),
-        ("cnn", "cnn14_decision_att", {"num_classes": 50}),
-        ("resnet", "resnet22", {}),
-        ("wavegram", "wavegram_logmel_cnn14", {}),
-        ("convnext", "femto", {"num_classes": 200}),
-        ("convnext", "tiny", {"stem": "56"}),
-        ("passt", "passt_s", {"stride": 16, "num_classes": 20}),
-        ("passt", "passt_l", {}),
-        ("passt", "passt_s_hop100", {}),
-        ("ast", "tiny224", {"stride": 16}),
-        ("ced", "ced_mini", {}),
-        ("mobilenet", "mn04", {"num_classes": 3}),
-        ("efficientnet", "effnet_b2", {}),
-    ],
-)
-def test_family_variant_and_fields_are_found(family, variant, fields):
-    found = detect.detect(shaped(family, variant, **fields))
-    assert (found.family, found.variant, found.fields) == (family, variant, fields)
-
-
-def test_hugging_face_s_names_tell_the_other_epsilon():
-    manifest, _ = parity_table.load("hf_ast_base_128x256")
-    state = {
-        name: np.broadcast_to(np.float32(0), shape) for name, shape, *_ in manifest["state_dict"]
-    }
-    found = detect.detect(state, frames=256)
-    assert found.variant == "base384_hf"
-
-
-@pytest.mark.parametrize(
-    ("family", "variant", "message"),
-    [
-        ("cnn", "cnn14", "fit several models: cnn cnn14; cnn cnn14_16k; .* choose by --variant"),
-        ("passt", "passt_s_20s", "passt passt_s_20s; passt passt_s_hop160; choose"),
-    ],
-)
-def test_what_shapes_cannot_tell_must_be_given(family, variant, message):
-    state = shaped(family, variant)
-    with pytest.raises(AsjaxError, match=message):
-        detect.detect(state)
-    assert detect.detect(state, family, variant).variant == variant
-
-
-def test_variants_that_differ_in_training_only_are_one():
-    assert detect.detect(shaped("passt", "passt_u")).variant == "passt_s"
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda s: {"a.b": np.zeros(3)}, r"no model family knows these names \(a.b, ...\)"),
-        (
-            lambda s: {**s, "fc2.weight": np.zeros(3)},
-            "nearest is the family cnn, .* 1 of them: fc2",
-        ),
-        (
-            lambda s: {**s, "fc1.bias": np.zeros(3)},
-            "the names are those of cnn, but no variant has",
-        ),
-    ],
-)
-def test_what_fits_nothing_says_what_is_nearest(change, message):
-    with pytest.raises(AsjaxError, match=message):
-        detect.detect(change(shaped("cnn", "cnn6")))
-
-
 # --------------------------------------------------------------------------------------- hub
 
 
@@ -412,90 +297,3 @@ def test_damaged_safetensors_files_are_errors_of_ours(tmp_path):
         except AsjaxError:
             failed += 1
     assert failed > 250
-
-
-# ------------------------------------------------------------------------------------ export
-
-
-def test_port_and_export_give_every_bit_back(checkpoint, ported, tmp_path):
-    out = tmp_path / "back.safetensors"
-    assert main(["export", str(ported["path"]), "--safetensors", str(out)]) == 0
-    found = safetensors.numpy.load_file(out)
-    assert found.keys() == checkpoint[1].keys()
-    for name, array in checkpoint[1].items():
-        assert found[name].dtype == array.dtype, name
-        assert found[name].tobytes() == np.ascontiguousarray(array).tobytes(), name
-    with safetensors.safe_open(out, "np") as file:
-        about = file.metadata()
-    assert about["format"] == "pt"
-    assert (about["family"], about["variant"]) == ("cnn", "mini")
-    assert json.loads(about["fields"]) == {"num_classes": 527}
-    assert about["label_hash"] == labels.get("audioset527").hash
-
-
-@pytest.mark.parametrize("case", ["cnn6_mel", "convnext_femto_mel", "passt_small_nodist_mel"])
-def test_reference_weights_come_back_bit_for_bit(case, tmp_path):
-    manifest, _ = parity_table.load(case)
-    state = rule.state_dict(manifest)
-    torch_writer.save({k: np.asarray(v) for k, v in state.items()}, tmp_path / "x.pth")
-    adapter, variant, fields = parity_table.spec(case)
-    convert.convert(
-        tmp_path / "x.pth", tmp_path / "m", family=adapter.FAMILY, variant=variant, fields=fields
-    )
-    found = export.export(tmp_path / "m", tmp_path / "x.safetensors")["arrays"]
-    assert found.keys() == state.keys()
-    assert all(found[k].tobytes() == np.ascontiguousarray(v).tobytes() for k, v in state.items())
-
-
-def test_a_model_trained_here_gets_what_its_authors_code_wants(tmp_path):
-    found = weights("cnn", "mini", num_classes=10)
-    module, variables = port.from_torch("cnn", "mini", found, num_classes=10)
-    frontend = dict(models.family("cnn").FRONTENDS["mini"])
-    model_dir.save_model(
-        tmp_path / "m",
-        config={
-            "model": {"name": "cnn", "variant": "mini", "num_classes": 10},
-            "frontend": frontend,
-            "data": {"sample_rate": 16_000, "clip_s": 5.0},
-        },
-        label_set=labels.get("esc10"),
-        variables=variables,
-        record={"seed": 1},
-    )
-    out = export.export(tmp_path / "m", tmp_path / "x.safetensors")["arrays"]
-    assert all(out[k].tobytes() == v.tobytes() for k, v in found.items())
-    counters = {k: v for k, v in out.items() if k.endswith("num_batches_tracked")}
-    assert len(counters) == 5
-    assert all(v.dtype == np.int64 and v.shape == () and v == 0 for v in counters.values())
-    # the tables, as torchlibrosa uses them: convolution with the windowed DFT, mel matrix
-    built = frontends.build(**frontend)
-    wave = RNG.standard_normal((1, 4 * built.n_fft)).astype(np.float32)
-    padded = np.pad(wave[0], built.n_fft // 2, mode="reflect").astype(np.float64)
-    frames = np.lib.stride_tricks.sliding_window_view(padded, built.n_fft)[:: built.hop]
-    real, imag = (
-        frames @ out[f"spectrogram_extractor.stft.conv_{part}.weight"][:, 0].T.astype(np.float64)
-        for part in ("real", "imag")
-    )
-    mel = (real**2 + imag**2) @ out["logmel_extractor.melW"]
-    want = np.asarray(built(wave))[0]
-    np.testing.assert_allclose(10 * np.log10(mel), want[: len(mel)], atol=2e-4)
-
-
-def test_export_does_not_write_over_a_file(ported, tmp_path):
-    out = tmp_path / "x.safetensors"
-    out.write_text("mine")
-    with pytest.raises(AsjaxError, match="add --overwrite"):
-        export.export(ported["path"], out)
-    assert out.read_text() == "mine"
-    export.export(ported["path"], out, overwrite=True)
-    assert out.stat().st_size > 100_000
-
-
-def test_a_changed_extra_file_is_noticed(checkpoint, tmp_path):
-    convert.convert(checkpoint[0], tmp_path / "m")
-    path = tmp_path / "m" / model_dir.EXTRA
-    raw = bytearray(path.read_bytes())
-    raw[-1] ^= 1
-    path.write_bytes(raw)
-    with pytest.raises(AsjaxError, match=r"torch_extra.safetensors was changed"):
-        export.export(tmp_path / "m", tmp_path / "x.safetensors")
