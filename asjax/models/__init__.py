@@ -9,6 +9,7 @@ There is no registry: a file added here is found by its name.
 from __future__ import annotations
 
 from ast import Assign, Name, parse  # `ast` here is the family of that name
+from functools import cache
 from importlib import import_module
 from math import prod
 from pathlib import Path
@@ -16,9 +17,10 @@ from pathlib import Path
 from asjax.config import AsjaxError, unknown
 
 
-def families() -> list[str]:
+@cache
+def families() -> tuple[str, ...]:
     """Names of the families: the files here that assign `VARIANTS` (read, not imported)."""
-    return sorted(p.stem for p in Path(__file__).parent.glob("*.py") if _is_family(p))
+    return tuple(sorted(p.stem for p in Path(__file__).parent.glob("*.py") if _is_family(p)))
 
 
 def _is_family(path: Path) -> bool:

@@ -1,0 +1,142 @@
+"""Training speed and memory on an accelerator: bf16 clips/s, TFLOP/s, share of the chip's peak.
+
+    python benchmarks/accelerator.py [--models passt_s_patchout,ast] [--peak TFLOPS] [--dtype D]
+
+For every model, XLA and cuDNN attention, with and without remat, the batch doubles until the memory
+is full. A step is forward, BCE, backward and Adam on features that lie on the device. FLOPs are
+counted from the shapes (matrix products and convolutions of the jaxpr, three times the forward
+pass), so that kernels XLA cannot see into and what remat computes again count alike. The peak is
+known for a few chips, else give it. Prints Markdown; a setting that fails says why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from math import prod
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from train_step import CLASSES, MODELS
+
+from asjax import models
+
+# dense bf16 TFLOP/s as the makers state them
+PEAKS = {"H200": 989, "H100": 989, "A100": 312, "V100": 125, "TPU v4": 275, "TPU v5": 459}
+
+
+def count(jaxpr) -> int:
+    """FLOPs of the products and convolutions in a jaxpr, loops included."""
+    total = 0
+    for eqn in jaxpr.eqns:
+        out = eqn.outvars[0].aval.shape if eqn.outvars else ()
+        if eqn.primitive.name == "dot_general":
+            (contract, _), _ = eqn.params["dimension_numbers"]
+            total += 2 * prod(out) * prod(eqn.invars[0].aval.shape[i] for i in contract)
+        elif eqn.primitive.name == "conv_general_dilated":
+            kernel = eqn.invars[1].aval.shape
+            features = eqn.params["dimension_numbers"].rhs_spec[0]
+            total += 2 * prod(out) * prod(kernel) // kernel[features]
+        inner = [
+            getattr(v, "jaxpr", v) for v in jax.tree.leaves(list(eqn.params.values()), is_leaf=_sub)
+        ]
+        inner = [j for j in inner if hasattr(j, "eqns")]
+        if eqn.primitive.name == "cond":  # one branch runs: platform_dependent's are equal
+            inner = inner[:1]
+        times = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1
+        total += times * sum(map(count, inner))
+    return total
+
+
+def _sub(value) -> bool:
+    return hasattr(value, "jaxpr") or hasattr(value, "eqns")
+
+
+def measure(name, batch, dtype, rounds, **fields) -> dict:
+    """clips/s, FLOPs of a step and peak bytes of one setting."""
+    family, variant, given, *shape = MODELS[name]
+    build = lambda **more: models.build(family, variant=variant, dtype=dtype, **given, **more)  # noqa: E731
+    module, plain = build(**fields), build(attention="xla", **_loop(fields))
+    rng = np.random.default_rng(0)
+    feats = jnp.asarray(rng.normal(size=(batch, *shape)), jnp.float32)
+    target = jnp.asarray(rng.random((batch, CLASSES)) < 0.005, jnp.float32)
+    variables = jax.jit(module.init)(jax.random.key(0), feats[:1])
+    tx = optax.adam(1e-4)
+    rngs = {"dropout": jax.random.key(1)}
+    forward = lambda m: jax.make_jaxpr(  # noqa: E731
+        lambda v: m.apply(v, feats, train=True, rngs=rngs, mutable=[])[0]["logits"]
+    )
+    flops = 3 * count(forward(plain)(variables).jaxpr)
+
+    def step(state, key):
+        params, opt = state
+
+        def loss(params):
+            out = module.apply({"params": params}, feats, train=True, rngs={"dropout": key})
+            return optax.sigmoid_binary_cross_entropy(out["logits"], target).mean()
+
+        value, grads = jax.value_and_grad(loss)(params)
+        updates, opt = tx.update(grads, opt, params)
+        return (optax.apply_updates(params, updates), opt), value
+
+    run = jax.jit(step, donate_argnums=0)
+    state = (variables["params"], tx.init(variables["params"]))
+    seconds = []
+    for i in range(rounds + 2):
+        begin = time.perf_counter()
+        state, value = run(state, jax.random.key(i))
+        value.block_until_ready()
+        seconds.append(time.perf_counter() - begin)
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return dict(
+        clips=batch / statistics.median(seconds[2:]),
+        flops=flops / statistics.median(seconds[2:]),
+        memory=stats.get("peak_bytes_in_use", 0),
+    )
+
+
+def _loop(fields) -> dict:
+    return {k: v for k, v in fields.items() if k not in ("attention", "remat")}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", default="passt_s_patchout,passt_s,ast")
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--attention", default="xla,cudnn")
+    parser.add_argument("--batch", type=int, default=16, help="first batch")
+    parser.add_argument("--most", type=int, default=1024, help="last batch")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--peak", type=float, default=0.0, help="TFLOP/s of the chip")
+    args = parser.parse_args()
+    chip = jax.devices()[0].device_kind
+    peak = args.peak or next((v for k, v in PEAKS.items() if k in chip), 0.0)
+    print(f"{chip}, {args.dtype}, peak {peak or 'not known'} TFLOP/s, one device\n")
+    print("| model | attention | remat | batch | clips/s | TFLOP/s | of peak | MiB so far |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name in args.models.split(","):
+        for attention in args.attention.split(","):
+            for remat in (False, True):
+                batch = args.batch
+                while batch <= args.most:
+                    head = f"| {name} | {attention} | {remat} | {batch} | "
+                    fields = dict(attention=attention, remat=remat)
+                    try:
+                        r = measure(name, batch, args.dtype, args.rounds, **fields)
+                    except Exception as error:  # out of memory, no such kernel
+                        print(f"{head}{str(error).splitlines()[0][:80]} | | | |", flush=True)
+                        break
+                    share = f"{r['flops'] / peak / 1e12:.1%}" if peak else "-"
+                    print(
+                        f"{head}{r['clips']:.1f} | {r['flops'] / 1e12:.2f} | {share} | "
+                        f"{r['memory'] / 2**20:,.0f} |",
+                        flush=True,
+                    )
+                    batch *= 2
+
+
+if __name__ == "__main__":
+    main()
