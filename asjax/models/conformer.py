@@ -10,10 +10,11 @@ Attention has no positional information, as in torchaudio's class.
 from __future__ import annotations
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asjax.models import layers, pooling, vit
+from asjax.models import depthwise, layers, pooling, vit
 
 VARIANTS = {
     "conformer": dict(depth=12, width=768, heads=12, mlp=1024, kernel=15),
@@ -31,6 +32,17 @@ FRONTENDS = {
 }
 
 _swap = (lambda x: np.swapaxes(x, -1, -2),) * 2
+
+
+def _pointwise(key, path) -> tuple:
+    """Port rules of a convolution over single frames, (O, I, 1), that is a linear layer here."""
+    kernel = (lambda x: np.squeeze(x, 2).T, lambda x: x.T[:, :, None])
+    return (
+        (key + r"\.weight", path + "/kernel", kernel),
+        (key + r"\.bias", path + "/bias", "param"),
+    )
+
+
 _L = r"conformer_layers\.(\d+)\."
 TORCH = (
     (r"linear_in", "linear_in", "linear"),
@@ -42,10 +54,10 @@ TORCH = (
     (_L + r"self_attn\.in_proj_bias", r"layers[\1]/attn/qkv/bias", "param"),
     (_L + r"self_attn\.out_proj", r"layers[\1]/attn/proj", "linear"),
     (_L + r"conv_module\.layer_norm", r"layers[\1]/conv/norm", "norm"),
-    (_L + r"conv_module\.sequential\.0", r"layers[\1]/conv/gate", "conv"),
+    *_pointwise(_L + r"conv_module\.sequential\.0", r"layers[\1]/conv/gate"),
     (_L + r"conv_module\.sequential\.2", r"layers[\1]/conv/depthwise", "conv"),
     (_L + r"conv_module\.sequential\.3", r"layers[\1]/conv/bn", "norm"),
-    (_L + r"conv_module\.sequential\.5", r"layers[\1]/conv/out", "conv"),
+    *_pointwise(_L + r"conv_module\.sequential\.5", r"layers[\1]/conv/out"),
     (_L + r"final_layer_norm", r"layers[\1]/norm", "norm"),
     (r"(fc_prob|fc_att)", r"head/\1", "linear"),
 )
@@ -76,6 +88,26 @@ class FeedForward(nn.Module):
         return drop(_dense(x.shape[-1], self.dtype, "down")(drop(nn.silu(y))))
 
 
+class DepthwiseOverTime(nn.Module):
+    """Odd depthwise convolution with zeros beyond both ends: [B, T, D] -> [B, T, D]."""
+
+    size: int
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x):
+        kernel = self.param("kernel", vit.torch_uniform, (self.size, 1, x.shape[-1]))
+        form = dict(strides=(1, 1), pads=((self.size // 2,) * 2, (0, 0)))
+        y = jax.lax.platform_dependent(
+            x.astype(self.dtype)[:, :, None],
+            kernel.astype(self.dtype)[:, None],
+            cpu=lambda x, k: depthwise.shifts(x, k, **form),
+            default=lambda x, k: depthwise.library(x, k, **form),
+        )
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        return y[:, :, 0] + layers.expand(bias.astype(self.dtype), 3)
+
+
 class ConvModule(nn.Module):
     """norm, pointwise to 2D, GLU, depthwise over time, batch norm, SiLU, pointwise."""
 
@@ -87,19 +119,14 @@ class ConvModule(nn.Module):
     @nn.compact
     def __call__(self, x, mask):
         width = x.shape[-1]
-        conv = lambda n, size, name, **kw: nn.Conv(  # noqa: E731
-            n, (size,), dtype=self.dtype, kernel_init=vit.torch_uniform, name=name, **kw
-        )
-        y = conv(2 * width, 1, "gate")(layers.layer_norm("norm", self.dtype, 1e-5)(x))
-        value, gate = jnp.split(y, 2, -1)
+        y = layers.layer_norm("norm", self.dtype, 1e-5)(x)
+        value, gate = jnp.split(_dense(2 * width, self.dtype, "gate")(y), 2, -1)
         y = value * nn.sigmoid(gate)
         if mask is not None:
             y = jnp.where(mask[..., None], y, 0)  # what a convolution finds beyond the end
-        same = [((self.kernel - 1) // 2,) * 2]
-        y = conv(width, self.kernel, "depthwise", padding=same, feature_group_count=width)(y)
-        y = conv(width, 1, "out")(
-            nn.silu(layers.BatchNorm(dtype=self.dtype, name="bn")(y, self.train))
-        )
+        y = DepthwiseOverTime(self.kernel, self.dtype, name="depthwise")(y)
+        y = nn.silu(layers.BatchNorm(dtype=self.dtype, name="bn")(y, self.train))
+        y = _dense(width, self.dtype, "out")(y)
         return nn.Dropout(self.dropout, deterministic=not self.train)(y)
 
 
