@@ -24,8 +24,7 @@ MAIN = {
     "cnn14": ("hlp,beta=0.5", "tiny"),
     "convnext_tiny": ("speed,gain,roll", "weight_decay=0.05,drop_path=0.1", "tiny"),
     "hlp_cnn6": ("hlp=False", "tiny"),
-    "hlp_convnext_femto": ("hlp=False", "stem=56", "tiny"),
-    "hlp_convnext_nano": ("hlp=False", "tiny"),
+    "hlp_convnext": ("hlp=False", "stem=56", "variant=nano", "tiny"),
     "hlp_passt": (
         "hlp=False",
         "stride=16,imagenet=False",

@@ -194,15 +194,6 @@ class Conformer(nn.Module):
         if self.n_mels != self.width:
             x = _dense(self.width, self.dtype, "linear_in")(x)
         mask = None if mask is None else mask > 0
-        layer = nn.remat(Layer, prevent_cse=not self.scan_layers) if self.remat else Layer
-        scanned = nn.scan(
-            layer,
-            variable_axes={"params": 0, "batch_stats": 0, "intermediates": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=nn.broadcast,
-            length=self.depth,
-            unroll=1 if self.scan_layers else self.depth,
-        )
         options = (
             self.heads,
             self.mlp,
@@ -212,7 +203,9 @@ class Conformer(nn.Module):
             train,
             self.dtype,
         )
-        x, _ = scanned(*options, name="layers")(x.astype(self.dtype), mask)
+        x, _ = vit.stacked(Layer, self, in_axes=nn.broadcast)(*options, name="layers")(
+            x.astype(self.dtype), mask
+        )
         x = x.astype(jnp.float32)
         weight = jnp.ones(x.shape[:2]) if mask is None else mask.astype(jnp.float32)
         mean = jnp.einsum("btd,bt->bd", x, weight) / jnp.maximum(weight.sum(1), 1)[:, None]

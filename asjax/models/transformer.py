@@ -128,19 +128,10 @@ class Transformer(nn.Module):
         drop = nn.Dropout(self.dropout, deterministic=not train)
         x = nn.Dense(self.width, dtype=self.dtype, kernel_init=xavier, name="linear_in")(x)
         x = drop(layers.layer_norm("norm_in", self.dtype, 1e-5)(x))
-        block = EncoderLayer
-        if self.remat:
-            block = nn.remat(EncoderLayer, prevent_cse=not self.scan_layers)
-        scanned = nn.scan(
-            block,
-            variable_axes={"params": 0, "intermediates": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=nn.broadcast,
-            length=self.depth,
-            unroll=1 if self.scan_layers else self.depth,
-        )
         options = (self.mlp, self.heads, self.dropout, self.attention, self.dtype, train)
-        x, _ = scanned(*options, name="layers")(x, mask)
+        x, _ = vit.stacked(EncoderLayer, self, in_axes=nn.broadcast)(*options, name="layers")(
+            x, mask
+        )
         frames = nn.max_pool(drop(x), (4,), (4,)).astype(jnp.float32)
         return frame_head(self, frames, None if mask is None else mask[:, 3::4])
 

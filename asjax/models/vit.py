@@ -145,6 +145,24 @@ class Block(nn.Module):
         return jnp.where(keep, y / (1 - rate).astype(y.dtype), jnp.zeros_like(y))
 
 
+def stacked(block, module, in_axes):
+    """`block`, which returns (x, more), repeated `module.depth` times with stacked weights.
+
+    `module.scan_layers` and `module.remat` say how it runs; `in_axes` as `nn.scan` takes them, for
+    the arguments after x. Statistics (batch norm) are stacked like the weights.
+    """
+    if module.remat:
+        block = nn.remat(block, prevent_cse=not module.scan_layers)
+    return nn.scan(
+        block,
+        variable_axes={"params": 0, "batch_stats": 0, "intermediates": 0},
+        split_rngs={"params": True, "dropout": True},
+        in_axes=in_axes,
+        length=module.depth,
+        unroll=1 if module.scan_layers else module.depth,
+    )
+
+
 class Encoder(nn.Module):
     """`depth` pre-norm blocks: tokens [B, S, D] -> [B, S, D] (no final norm).
 
@@ -176,15 +194,7 @@ class Encoder(nn.Module):
     def __call__(
         self, x: Array, *, train: bool = False, collect: bool = False, bias=None, mask=None
     ):
-        block = nn.remat(Block, prevent_cse=not self.scan_layers) if self.remat else Block
-        scanned = nn.scan(
-            block,
-            variable_axes={"params": 0, "intermediates": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=(0, nn.broadcast, nn.broadcast),
-            length=self.depth,
-            unroll=1 if self.scan_layers else self.depth,
-        )(
+        blocks = stacked(Block, self, in_axes=(0, nn.broadcast, nn.broadcast))(
             heads=self.heads,
             mlp=self.mlp,
             qkv_bias=self.qkv_bias,
@@ -199,7 +209,7 @@ class Encoder(nn.Module):
             name="blocks",
         )
         rates = jnp.linspace(0.0, self.drop_path, self.depth)
-        x, every = scanned(x.astype(self.dtype), rates, bias, mask)
+        x, every = blocks(x.astype(self.dtype), rates, bias, mask)
         return (x, every) if collect else x
 
 
