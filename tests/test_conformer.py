@@ -41,6 +41,19 @@ def test_a_padded_batch_equals_single_clips(pooling):
     np.testing.assert_allclose(got["frame_logits"][1, :13], alone["frame_logits"][0], atol=1e-5)
 
 
+def test_torchaudios_convolutions_see_the_padding_its_attention_does_not():
+    one = models.build(
+        "conformer", "conformer_mini", n_mels=8, num_classes=5, depth=1, mask_convolution=False
+    )
+    x = jax.random.normal(KEYS[0], (2, 20, 8))
+    mask = jnp.arange(20)[None] < jnp.array([[20], [13]])
+    single = one.init(KEYS[1], x)
+    frames = lambda x: one.apply(single, x, mask=mask)["frame_embedding"][1]  # noqa: E731
+    moved = np.abs(frames(x) - frames(x.at[1, 19].set(9.0))).max(-1)
+    assert moved[12] > 1e-5  # kernel 15 reaches 7 frames back from frame 19
+    np.testing.assert_array_equal(moved[:12], 0)
+
+
 def test_scan_and_remat_change_no_number():
     results = []
     for fields in ({}, dict(scan_layers=False), dict(remat=True)):

@@ -22,7 +22,14 @@ VARIANTS = {
     "conformer_mini": dict(depth=3, width=96, heads=4, mlp=192, kernel=15),
     # torchaudio's class alone: feats are [B, T, 768] already, no head
     "conformer_encoder": dict(
-        depth=12, width=768, heads=12, mlp=1024, kernel=15, n_mels=768, num_classes=0
+        depth=12,
+        width=768,
+        heads=12,
+        mlp=1024,
+        kernel=15,
+        n_mels=768,
+        num_classes=0,
+        mask_convolution=False,
     ),
 }
 FRONTENDS = {
@@ -137,6 +144,7 @@ class Layer(nn.Module):
     mlp: int
     kernel: int
     dropout: float
+    mask_convolution: bool
     backend: str
     train: bool
     dtype: str
@@ -154,7 +162,9 @@ class Layer(nn.Module):
         )
         y = attention(layers.layer_norm("attn_norm", self.dtype, 1e-5)(x), mask=hidden)
         x = x + nn.Dropout(self.dropout, deterministic=not self.train)(y)
-        x = x + ConvModule(self.kernel, self.dropout, self.train, self.dtype, name="conv")(x, mask)
+        x = x + ConvModule(self.kernel, self.dropout, self.train, self.dtype, name="conv")(
+            x, mask if self.mask_convolution else None
+        )
         x = x + 0.5 * FeedForward(self.mlp, self.dropout, self.train, self.dtype, name="ffn2")(x)
         return layers.layer_norm("norm", self.dtype, 1e-5)(x), None
 
@@ -163,8 +173,9 @@ class Conformer(nn.Module):
     """feats [B, T, n_mels] -> logits [B, C], frame_logits [B, T, C], one frame per input frame.
 
     `mask` [B, T] marks the frames of each clip (the rest is padding at the end, which then has no
-    influence: a padded batch equals single clips). With num_classes=0 there is no head and no
-    logits; with n_mels == width no input projection.
+    influence: a padded batch equals single clips; with `mask_convolution=False`, as in torchaudio,
+    convolutions do see the padding). With num_classes=0 there is no head and no logits; with n_mels
+    == width no input projection.
     """
 
     depth: int
@@ -175,6 +186,7 @@ class Conformer(nn.Module):
     num_classes: int = 527
     n_mels: int = 64
     pooling: str = "mean"
+    mask_convolution: bool = True
     dropout: float = 0.0
     head_bias: float = 0.0
     scan_layers: bool = True
@@ -199,6 +211,7 @@ class Conformer(nn.Module):
             self.mlp,
             self.kernel,
             self.dropout,
+            self.mask_convolution,
             self.attention,
             train,
             self.dtype,
