@@ -15,6 +15,7 @@ Prints a Markdown table of medians (ms) and the ratio jax / torch (below 1: jax 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -53,6 +54,7 @@ def inputs(name: str, batch: int):
 
 def jax_steps(name: str, batch: int, threads: int):
     """{"forward": f, "train": f}, each f() running one step to its end."""
+    os.environ.setdefault("NPROC", "128")  # see asjax.sharding: fewer threads may deadlock
     import jax
 
     jax.config.update("jax_platforms", "cpu")
