@@ -47,6 +47,17 @@ def _conv_backward(saved, g):
 conv_matmul.defvjp(_conv_forward, _conv_backward)
 
 
+def device_groups(batch: int) -> int:
+    """Parts of a batch that are summed apart in a loop: one per device, where that divides it.
+
+    A sum over the whole batch would be an all-reduce in every turn of the loop. That is slow, and
+    XLA orders collectives of a loop against those outside as each device gets to them, so that two
+    devices may wait for each other for ever (seen with ResNets and CRNNs on two CPU devices).
+    """
+    devices = jax.device_count()
+    return devices if batch % devices == 0 else 1
+
+
 def _kernel_gradient(x, g, size):
     """dk[i, j, c, o] = sum over b, t, f of x[b, t + i - p, f + j - p, c] g[b, t, f, o].
 
@@ -55,6 +66,7 @@ def _kernel_gradient(x, g, size):
     """
     b, t, f, c = x.shape
     width, pad = g.shape[-1], size // 2
+    groups = device_groups(b)
     frames = max(1, max(1024, 16 * c) // (b * f))  # about the rows that stay in cache
     frames = min(frames, t + size - 1)
     steps = -(-(t + size - 1) // frames)
@@ -67,11 +79,13 @@ def _kernel_gradient(x, g, size):
         rows = jnp.concatenate([rows[:, :, j : j + f] for j in range(size)], -1)
         out = jax.lax.dynamic_slice_in_dim(g, step * frames, frames + size - 1, 1)
         out = jnp.concatenate([out[:, i : i + frames] for i in reversed(range(size))], -1)
-        product = jnp.einsum("btfc,btfo->co", rows, out, preferred_element_type=jnp.float32)
+        rows, out = (a.reshape(groups, b // groups, *a.shape[1:]) for a in (rows, out))
+        product = jnp.einsum("nbtfc,nbtfo->nco", rows, out, preferred_element_type=jnp.float32)
         return total + product, None
 
-    zero = jnp.zeros((size * c, size * width), jnp.float32)
+    zero = jnp.zeros((groups, size * c, size * width), jnp.float32)
     total, _ = jax.lax.scan(add, zero, jnp.arange(steps))
+    total = total.sum(0)
     return total.reshape(size, c, size, width).transpose(2, 0, 1, 3)
 
 
