@@ -24,6 +24,14 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = "configs/esc10_architectures.py"
 BATCH = 32
+NAMES = {
+    "ast": "AST",
+    "transformer": "Transformer",
+    "cnn_transformer": "CNN + Transformer",
+    "conformer": "Conformer",
+    "resnet": "ResNet",
+    "crnn": "CRNN",
+}
 
 
 def recipe(model: str):
@@ -119,27 +127,26 @@ def picture(rows: dict, path: Path):
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.4), sharey=True, layout="constrained")
-    for axis, key, label in (
-        (axes[0], "gflops", "GFLOP per 5 s clip, forward"),
-        (axes[1], "train", "training, clips/s on 2 cores"),
+    for axis, key, scale, side, label in (
+        (axes[0], "gflops", 1e3, 1, "MFLOP per 5 s clip, forward"),
+        (axes[1], "train", 1, -1, "training, clips/s on 2 cores"),
     ):
         for i, (name, row) in enumerate(rows.items()):
             low, high = row["ci"]["mean_ap"]
-            y = 100 * row["mean_ap"]
+            x, y = scale * row[key], 100 * row["mean_ap"]
             bars = [[y - 100 * low], [100 * high - y]]
-            color = f"C{i}"
-            axis.errorbar([row[key]], [y], yerr=bars, fmt="o", color=color, capsize=3, ms=7)
+            axis.errorbar([x], [y], yerr=bars, fmt="o", color=f"C{i}", capsize=3, ms=7)
             axis.annotate(
-                name.replace("_", " + ").replace("cnn + transformer", "CNN + Transformer"),
-                (row[key], y),
-                xytext=(8, 5),
+                NAMES[name],
+                (x, y),
+                xytext=(8 * side, 5),
                 textcoords="offset points",
+                ha="left" if side > 0 else "right",
                 fontsize=9,
-                color=color,
+                color=f"C{i}",
             )
-        axis.set_xscale("log")
+        axis.set_xlim(0, 1.25 * scale * max(row[key] for row in rows.values()))
         axis.set_xlabel(label)
-        axis.margins(x=0.25)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("mean AP, ten classes (%), 95 % interval")
