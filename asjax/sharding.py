@@ -83,10 +83,10 @@ def _set_cpu_devices(wanted: int | None, coordinator: str | None, num_processes:
     if wanted is None and local and num_processes:  # the processes share this machine
         count = max(1, count // num_processes)
     # XLA:CPU runs collectives on the threads of one pool of NPROC (default: one per core). When
-    # a device's collectives wait on all of them (a network has one for every array of gradients,
-    # and 16 were too few for a ResNet on a busy machine), the other device never arrives: a
-    # deadlock that ends the process after 40 s. Waiting threads cost nothing measurable.
-    os.environ.setdefault("NPROC", str(max(128, 64 * count, usable_cores())))
+    # two of a device's collectives wait on all of them, the other device never arrives: a deadlock
+    # that ends the process after 40 s. Waiting threads cost nothing, so there are plenty. (More of
+    # them do not help where a loop holds a collective: see models/kernels.device_groups.)
+    os.environ.setdefault("NPROC", str(max(16, 8 * count, usable_cores())))
     try:
         jax.config.update("jax_num_cpu_devices", count)
     except RuntimeError:  # a backend is up already: keep it unless the user asked for a number

@@ -54,7 +54,7 @@ def inputs(name: str, batch: int):
 
 def jax_steps(name: str, batch: int, threads: int):
     """{"forward": f, "train": f}, each f() running one step to its end."""
-    os.environ.setdefault("NPROC", "128")  # see asjax.sharding: fewer threads may deadlock
+    os.environ.setdefault("NPROC", "16")  # see asjax.sharding: fewer threads may deadlock
     import jax
 
     jax.config.update("jax_platforms", "cpu")

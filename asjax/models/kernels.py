@@ -1,4 +1,4 @@
-"""Forms of three operations that XLA runs well on the CPU, with their gradients.
+"""Forms of a convolution, GELU and attention that XLA runs well on the CPU, with gradients.
 
 Times: jax 0.10.2, one core. XLA's own gradient of a convolution's kernel is slow there (2 x 500 x
 32, 5x5, 64 to 128 channels: 278 ms, as below 131). XLA also fuses a cheap-looking producer into
