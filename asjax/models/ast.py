@@ -105,7 +105,7 @@ class Ast(nn.Module):
     head_epsilon: float = 1e-5
     dropout: float = 0.0
     drop_path: float = 0.0
-    scan_layers: bool = True
+    scan_layers: bool | None = None
     remat: bool = False
     attention: str = "auto"
     head_bias: float = 0.0

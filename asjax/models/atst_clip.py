@@ -123,7 +123,7 @@ class AtstClip(nn.Module):
     qkv_bias: bool = False
     dropout: float = 0.0
     drop_path: float = 0.1
-    scan_layers: bool = True
+    scan_layers: bool | None = None
     remat: bool = False
     attention: str = "auto"
     dtype: str = "float32"

@@ -134,7 +134,7 @@ class Ced(nn.Module):
     qkv_bias: bool = True
     dropout: float = 0.0
     drop_path: float = 0.0
-    scan_layers: bool = True
+    scan_layers: bool | None = None
     remat: bool = False
     attention: str = "auto"
     dtype: str = "float32"

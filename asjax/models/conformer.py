@@ -9,6 +9,8 @@ Attention has no positional information, as in torchaudio's class.
 
 from __future__ import annotations
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -81,7 +83,7 @@ def _dense(width, dtype, name):
 
 
 class FeedForward(nn.Module):
-    """norm, up, SiLU, dropout, down, dropout."""
+    """x + half of: norm, up, SiLU, dropout, down, dropout."""
 
     mlp: int
     dropout: float
@@ -91,8 +93,9 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x):
         drop = nn.Dropout(self.dropout, deterministic=not self.train)
-        y = _dense(self.mlp, self.dtype, "up")(layers.layer_norm("norm", self.dtype, 1e-5)(x))
-        return drop(_dense(x.shape[-1], self.dtype, "down")(drop(nn.silu(y))))
+        x, y = layers.layer_norm("norm", self.dtype, 1e-5, fork=True)(x)
+        y = drop(nn.silu(_dense(self.mlp, self.dtype, "up")(y)))
+        return x + 0.5 * drop(_dense(x.shape[-1], self.dtype, "down")(y))
 
 
 class DepthwiseOverTime(nn.Module):
@@ -116,7 +119,7 @@ class DepthwiseOverTime(nn.Module):
 
 
 class ConvModule(nn.Module):
-    """norm, pointwise to 2D, GLU, depthwise over time, batch norm, SiLU, pointwise."""
+    """x + : norm, pointwise to 2D, GLU, depthwise over time, batch norm, SiLU, pointwise."""
 
     kernel: int
     dropout: float
@@ -126,7 +129,7 @@ class ConvModule(nn.Module):
     @nn.compact
     def __call__(self, x, mask):
         width = x.shape[-1]
-        y = layers.layer_norm("norm", self.dtype, 1e-5)(x)
+        x, y = layers.layer_norm("norm", self.dtype, 1e-5, fork=True)(x)
         value, gate = jnp.split(_dense(2 * width, self.dtype, "gate")(y), 2, -1)
         y = value * nn.sigmoid(gate)
         if mask is not None:
@@ -134,7 +137,7 @@ class ConvModule(nn.Module):
         y = DepthwiseOverTime(self.kernel, self.dtype, name="depthwise")(y)
         y = nn.silu(layers.BatchNorm(dtype=self.dtype, name="bn")(y, self.train))
         y = _dense(width, self.dtype, "out")(y)
-        return nn.Dropout(self.dropout, deterministic=not self.train)(y)
+        return x + nn.Dropout(self.dropout, deterministic=not self.train)(y)
 
 
 class Layer(nn.Module):
@@ -151,7 +154,7 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(self, x, mask):
-        x = x + 0.5 * FeedForward(self.mlp, self.dropout, self.train, self.dtype, name="ffn1")(x)
+        feed = functools.partial(FeedForward, self.mlp, self.dropout, self.train, self.dtype)
         hidden = None if mask is None else mask[:, None, None, :]
         attention = vit.Attention(
             self.heads,
@@ -160,12 +163,13 @@ class Layer(nn.Module):
             kernel_init=vit.torch_uniform,
             name="attn",
         )
-        y = attention(layers.layer_norm("attn_norm", self.dtype, 1e-5)(x), mask=hidden)
+        convolution = ConvModule(self.kernel, self.dropout, self.train, self.dtype, name="conv")
+        x = feed(name="ffn1")(x)
+        x, y = layers.layer_norm("attn_norm", self.dtype, 1e-5, fork=True)(x)
+        y = attention(y, mask=hidden)
         x = x + nn.Dropout(self.dropout, deterministic=not self.train)(y)
-        x = x + ConvModule(self.kernel, self.dropout, self.train, self.dtype, name="conv")(
-            x, mask if self.mask_convolution else None
-        )
-        x = x + 0.5 * FeedForward(self.mlp, self.dropout, self.train, self.dtype, name="ffn2")(x)
+        x = convolution(x, mask if self.mask_convolution else None)
+        x = feed(name="ffn2")(x)
         return layers.layer_norm("norm", self.dtype, 1e-5)(x), None
 
 
@@ -189,7 +193,7 @@ class Conformer(nn.Module):
     mask_convolution: bool = True
     dropout: float = 0.0
     head_bias: float = 0.0
-    scan_layers: bool = True
+    scan_layers: bool | None = None
     remat: bool = False
     attention: str = "auto"
     dtype: str = "float32"
@@ -216,9 +220,8 @@ class Conformer(nn.Module):
             train,
             self.dtype,
         )
-        x, _ = vit.stacked(Layer, self, in_axes=nn.broadcast)(*options, name="layers")(
-            x.astype(self.dtype), mask
-        )
+        x = x.astype(self.dtype)
+        x, _ = vit.stacked(Layer, self, nn.broadcast, train)(*options, name="layers")(x, mask)
         x = x.astype(jnp.float32)
         weight = jnp.ones(x.shape[:2]) if mask is None else mask.astype(jnp.float32)
         mean = jnp.einsum("btd,bt->bd", x, weight) / jnp.maximum(weight.sum(1), 1)[:, None]

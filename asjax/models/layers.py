@@ -7,6 +7,7 @@ variance: E[x^2] - E[x]^2 loses every digit on log-mel input, whose mean dwarfs 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from asjax.config import AsjaxError, unknown
-from asjax.models import depthwise, kernels
+from asjax.models import depthwise, kernels, norms
 
 Array = jax.Array
 
@@ -128,9 +129,36 @@ def expand(vector: Array, ndim: int) -> Array:
     return vector.reshape((1,) * (ndim - 1) + (-1,))
 
 
-def layer_norm(name: str, dtype: str, epsilon: float = 1e-6) -> nn.LayerNorm:
-    """LayerNorm over the last axis, float32 statistics by the two-pass variance."""
-    return nn.LayerNorm(epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name)
+class LayerNorm(nn.Module):
+    """LayerNorm over the last axis, computed in float32.
+
+    With `fork` the call returns (x, normed): the residual stream to add the branch to, and what the
+    branch takes (norms.py says why they come together).
+    """
+
+    dtype: str = "float32"
+    epsilon: float = 1e-6
+    fork: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array):
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        scale, bias = expand(scale, x.ndim), expand(bias, x.ndim)
+        args = x, scale.astype(jnp.float32), bias.astype(jnp.float32)
+        plain = functools.partial(norms.fork, epsilon=self.epsilon)
+        apart = lambda *args: norms.fork_apart(*args, self.epsilon)  # noqa: E731
+        if x.ndim < 3:
+            x, y = plain(*args)
+        else:
+            x, y = jax.lax.platform_dependent(*args, cpu=apart, default=plain)
+        y = y.astype(self.dtype)
+        return (x, y) if self.fork else y
+
+
+def layer_norm(name: str, dtype: str, epsilon: float = 1e-6, fork: bool = False) -> LayerNorm:
+    """A LayerNorm of that name."""
+    return LayerNorm(dtype, epsilon, fork, name=name)
 
 
 # ------------------------------------------------------------------------------ convolutions
@@ -234,6 +262,19 @@ def avg_pool(x: Array, pool: tuple[int, int]) -> Array:
     b, t, f, c = x.shape
     t, f = t // pt, f // pf
     return x[:, : t * pt, : f * pf].reshape(b, t, pt, f, pf, c).mean((2, 4))
+
+
+def max_pool(x: Array, window: tuple[int, int], strides=None, pads=((0, 0), (0, 0))) -> Array:
+    """[B, T, F, C] -> [B, T', F', C]; strides are the window unless given, padding never wins.
+
+    What does not fill a window is dropped. Of equal maxima the first takes the gradient.
+    """
+    form = (window, strides or window, pads)
+    return jax.lax.platform_dependent(
+        x,
+        cpu=lambda x: kernels.max_pool_indexed(x, *form),
+        default=lambda x: kernels.max_pool(x, *form),
+    )
 
 
 def max_mean(x: Array) -> Array:

@@ -139,7 +139,7 @@ class PaSST(nn.Module):
     u_patchout: int = 0
     dropout: float = 0.0
     drop_path_rate: float = 0.0
-    scan_layers: bool = True
+    scan_layers: bool | None = None
     remat: bool = False
     attention: str = "auto"
     num_classes: int = 527

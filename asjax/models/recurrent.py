@@ -95,6 +95,7 @@ def _recur_forward(gates, w_hh, b_hh, valid):
 
 def _recur_backward(saved, grad):
     w_hh, valid, *kept = saved
+    turned = w_hh.swapaxes(1, 2)  # once: products of few rows are quicker with rows in order
 
     def step(carried, now):
         g, on, h, r, z, n, hn = now
@@ -105,7 +106,7 @@ def _recur_backward(saved, grad):
         dr = dn * hn * r * (1 - r)
         dx = jnp.concatenate([dr, dz, dn], -1)
         dh = jnp.concatenate([dr, dz, dn * r], -1)
-        return old + new * z + jnp.einsum("dbk,dhk->dbh", dh, w_hh), (dx, dh)
+        return old + new * z + jnp.einsum("dbk,dkh->dbh", dh, turned), (dx, dh)
 
     zero = jnp.zeros(grad.shape[1:], grad.dtype)
     _, (dx, dh) = jax.lax.scan(step, zero, (grad, valid, *kept), reverse=True)

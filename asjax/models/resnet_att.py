@@ -157,7 +157,7 @@ class ResNet(nn.Module):
         else:
             x = _conv(self.width, 7, self.stem_stride, self.dtype, "stem")(x)
         x = nn.relu(layers.BatchNorm(dtype=self.dtype, name="stem_bn")(x, train))
-        x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        x = layers.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         for stage, depth in enumerate(self.depths):
             for i in range(depth):
                 stride = 2 if stage and not i else 1

@@ -76,7 +76,7 @@ class Block(nn.Module):
         start = nn.initializers.xavier_uniform()
         x = layers.Conv(self.width, 3, self.dtype, start, use_bias=True, name="conv")(x)
         x = nn.relu(layers.BatchNorm(dtype=self.dtype, name="bn")(x, train))
-        return x if self.pool == (1, 1) else nn.max_pool(x, self.pool, self.pool)
+        return x if self.pool == (1, 1) else layers.max_pool(x, self.pool)
 
 
 class TalNet(nn.Module):

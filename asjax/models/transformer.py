@@ -109,7 +109,7 @@ class Transformer(nn.Module):
     pooling: str = "tal_attention"
     dropout: float = 0.0
     head_bias: float = 0.0
-    scan_layers: bool = True
+    scan_layers: bool | None = None
     remat: bool = False
     attention: str = "auto"
     dtype: str = "float32"
@@ -129,10 +129,10 @@ class Transformer(nn.Module):
         x = nn.Dense(self.width, dtype=self.dtype, kernel_init=xavier, name="linear_in")(x)
         x = drop(layers.layer_norm("norm_in", self.dtype, 1e-5)(x))
         options = (self.mlp, self.heads, self.dropout, self.attention, self.dtype, train)
-        x, _ = vit.stacked(EncoderLayer, self, in_axes=nn.broadcast)(*options, name="layers")(
+        x, _ = vit.stacked(EncoderLayer, self, nn.broadcast, train)(*options, name="layers")(
             x, mask
         )
-        frames = nn.max_pool(drop(x), (4,), (4,)).astype(jnp.float32)
+        frames = layers.max_pool(drop(x)[:, :, None], (4, 1))[:, :, 0].astype(jnp.float32)
         return frame_head(self, frames, None if mask is None else mask[:, 3::4])
 
 

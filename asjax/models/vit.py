@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from asjax.config import AsjaxError
-from asjax.models import kernels, layers
+from asjax.models import attention as forms
+from asjax.models import layers
 
 Array = jax.Array
 
@@ -48,11 +49,8 @@ def attend(q: Array, k: Array, v: Array, *, bias=None, mask=None, backend: str =
         backend = "cudnn" if _has_cudnn() and q.dtype != jnp.float32 else "xla"
     if backend == "cudnn":
         return jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask, implementation=backend)
-    if mask is not None:
-        hidden = jnp.where(mask, 0.0, jnp.finfo(jnp.float32).min)
-        bias = hidden if bias is None else bias + hidden
     return jax.lax.platform_dependent(
-        q, k, v, bias, cpu=kernels.attention_explicit, default=kernels.attention
+        q, k, v, bias, mask, cpu=forms.by_heads, default=forms.library
     )
 
 
@@ -130,12 +128,12 @@ class Block(nn.Module):
     def __call__(self, x: Array, drop_path: Array, bias=None, mask=None):
         common = dict(dtype=self.dtype, kernel_init=self.kernel_init)
         attention = Attention(self.heads, self.qkv_bias, self.backend, name="attn", **common)
-        drop = nn.Dropout(self.dropout, deterministic=not self.train)
-        y = attention(layers.layer_norm("norm1", self.dtype, self.epsilon)(x), bias, mask)
-        x = x + self._drop_path(drop(y), drop_path)
         mlp = Mlp(self.mlp, dropout=self.dropout, train=self.train, name="mlp", **common)
-        y = mlp(layers.layer_norm("norm2", self.dtype, self.epsilon)(x))
-        x = x + self._drop_path(y, drop_path)
+        drop = nn.Dropout(self.dropout, deterministic=not self.train)
+        x, y = layers.layer_norm("norm1", self.dtype, self.epsilon, fork=True)(x)
+        x = x + self._drop_path(drop(attention(y, bias, mask)), drop_path)
+        x, y = layers.layer_norm("norm2", self.dtype, self.epsilon, fork=True)(x)
+        x = x + self._drop_path(mlp(y), drop_path)
         return x, (x if self.collect else None)
 
     def _drop_path(self, y: Array, rate: Array) -> Array:
@@ -145,21 +143,26 @@ class Block(nn.Module):
         return jnp.where(keep, y / (1 - rate).astype(y.dtype), jnp.zeros_like(y))
 
 
-def stacked(block, module, in_axes):
+def stacked(block, module, in_axes, train: bool):
     """`block`, which returns (x, more), repeated `module.depth` times with stacked weights.
 
     `module.scan_layers` and `module.remat` say how it runs; `in_axes` as `nn.scan` takes them, for
-    the arguments after x. Statistics (batch norm) are stacked like the weights.
+    the arguments after x. Statistics (batch norm) are stacked like the weights. Without a choice
+    (None) the layers are looped over, but for training on CPUs: there a loop first writes zeros
+    where it will stack gradients and activations, which costs a tenth of a step.
     """
+    scan = module.scan_layers
+    if scan is None:
+        scan = not train or jax.default_backend() != "cpu"
     if module.remat:
-        block = nn.remat(block, prevent_cse=not module.scan_layers)
+        block = nn.remat(block, prevent_cse=not scan)
     return nn.scan(
         block,
         variable_axes={"params": 0, "batch_stats": 0, "intermediates": 0},
         split_rngs={"params": True, "dropout": True},
         in_axes=in_axes,
         length=module.depth,
-        unroll=1 if module.scan_layers else module.depth,
+        unroll=1 if scan else module.depth,
     )
 
 
@@ -172,7 +175,8 @@ class Encoder(nn.Module):
       mlp: width inside the MLP.
       drop_path: stochastic depth, growing linearly from 0 at the first block to this at the last.
       dropout: after the attention projection and inside the MLP.
-      scan_layers: one compiled block looped over (short compilation) instead of `depth` copies.
+      scan_layers: one compiled block looped over (short compilation) instead of `depth` copies;
+        None takes what is quicker: see `stacked`.
       remat: recompute a block's activations in the backward pass (memory for time).
       attention: backend of `attend`.
     """
@@ -184,7 +188,7 @@ class Encoder(nn.Module):
     epsilon: float = 1e-6
     dropout: float = 0.0
     drop_path: float = 0.0
-    scan_layers: bool = True
+    scan_layers: bool | None = None
     remat: bool = False
     attention: str = "auto"
     dtype: str = "float32"
@@ -194,7 +198,7 @@ class Encoder(nn.Module):
     def __call__(
         self, x: Array, *, train: bool = False, collect: bool = False, bias=None, mask=None
     ):
-        blocks = stacked(Block, self, in_axes=(0, nn.broadcast, nn.broadcast))(
+        blocks = stacked(Block, self, (0, nn.broadcast, nn.broadcast), train)(
             heads=self.heads,
             mlp=self.mlp,
             qkv_bias=self.qkv_bias,
