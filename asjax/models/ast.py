@@ -151,7 +151,7 @@ class Ast(nn.Module):
         embedding = x[:, :2].mean(1)
         frames = x[:, 2:].reshape(x.shape[0], *self.grid, self.width).mean(1)
         y = layers.layer_norm("head_norm", "float32", self.head_epsilon)(embedding)
-        logits = nn.Dense(
+        logits = layers.Dense(
             self.num_classes, kernel_init=vit.torch_uniform, bias_init=self._bias, name="head"
         )(y)
         return {"logits": logits, "embedding": embedding, "frame_embedding": frames}

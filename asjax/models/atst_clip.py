@@ -186,7 +186,7 @@ class AtstClip(nn.Module):
         if self.num_classes:
             y = layers.BatchNorm(affine=False, name="head_norm")(embedding, train)
             start = nn.initializers.normal(0.01)
-            out["logits"] = nn.Dense(self.num_classes, kernel_init=start, name="head")(y)
+            out["logits"] = layers.Dense(self.num_classes, kernel_init=start, name="head")(y)
         return out
 
     def _chunked(self, x, chunks: int):
@@ -203,7 +203,7 @@ class AtstClip(nn.Module):
         b, t, f = x.shape[0], x.shape[1] // cols, x.shape[2] // rows
         x = x[:, : t * cols, : f * rows].reshape(b, t, cols, f, rows).transpose(0, 1, 3, 4, 2)
         x = x.reshape(b, t * f, rows * cols).astype(self.dtype)  # a patch frequency by frequency
-        x = nn.Dense(self.width, kernel_init=vit.normal, dtype=self.dtype, name="patches")(x)
+        x = layers.Dense(self.width, kernel_init=vit.normal, dtype=self.dtype, name="patches")(x)
         cls = self.param("cls_token", vit.normal, (1, 1, self.width))
         count = 1 + (self.n_mels // rows) * (self.frames // cols)
         places = self.param("pos_embed", vit.normal, (1, count, self.width))

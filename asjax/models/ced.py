@@ -180,7 +180,7 @@ class Ced(nn.Module):
         embedding = x[:, 0] if self.pooling == "token" else x.mean(1)
         y = over_time if self.pooling == "dm" else embedding
         y = layers.layer_norm("head_norm", "float32", 1e-5)(y)
-        y = nn.Dense(self.num_classes, kernel_init=vit.normal, name="head")(y)
+        y = layers.Dense(self.num_classes, kernel_init=vit.normal, name="head")(y)
 
         by_clip = lambda x: x.reshape(chunks, clips, *x.shape[1:]).swapaxes(0, 1)  # noqa: E731
         rest = frames - (chunks - 1) * self.frames  # true frames of the last chunk

@@ -132,9 +132,9 @@ def tag(x, train: bool, width: int, num_classes: int, head_dropout: float, head_
     """
     frames = x.mean(2).astype(jnp.float32)  # [B, T', C]
     x = drop(head_dropout, layers.max_mean(frames), train)
-    x = nn.relu(nn.Dense(width, kernel_init=xavier, name="fc1")(x))
+    x = nn.relu(layers.Dense(width, kernel_init=xavier, name="fc1")(x))
     start = nn.initializers.constant(head_bias)
-    logits = nn.Dense(num_classes, kernel_init=xavier, bias_init=start, name="head")(x)
+    logits = layers.Dense(num_classes, kernel_init=xavier, bias_init=start, name="head")(x)
     embedding = drop(head_dropout, x, train)
     return {"logits": logits, "embedding": embedding, "frame_embedding": frames}
 
@@ -233,14 +233,16 @@ class Cnn(nn.Module):
 
     def _decide(self, frames, train):
         x = drop(self.head_dropout, three_frames(frames), train)
-        x = nn.relu(nn.Dense(self.width, kernel_init=xavier, name="fc1")(x))
+        x = nn.relu(layers.Dense(self.width, kernel_init=xavier, name="fc1")(x))
         embedding = x.mean(1)
         x = drop(self.head_dropout, x, train)
         if self.pooling == "attention":
             logits, each = Attention(self.num_classes, self.head_bias, name="head")(x)
         else:
             start = nn.initializers.constant(self.head_bias)
-            each = nn.Dense(self.num_classes, kernel_init=xavier, bias_init=start, name="head")(x)
+            each = layers.Dense(self.num_classes, kernel_init=xavier, bias_init=start, name="head")(
+                x
+            )
             logits = each.max(1) if self.pooling == "max" else weighted(jnp.zeros_like(each), each)
         out = {"logits": logits, "embedding": embedding, "frame_embedding": frames}
         return {**out, "frame_logits": each}

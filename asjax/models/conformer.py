@@ -79,7 +79,7 @@ def model(variant: str, **over) -> Conformer:
 
 
 def _dense(width, dtype, name):
-    return nn.Dense(width, dtype=dtype, kernel_init=vit.torch_uniform, name=name)
+    return layers.Dense(width, dtype=dtype, kernel_init=vit.torch_uniform, name=name)
 
 
 class FeedForward(nn.Module):

@@ -103,9 +103,9 @@ class Block(nn.Module):
         width = x.shape[-1]
         y = layers.DepthwiseConv(7, self.dtype, _normal, name="dwconv")(x)
         y = layers.layer_norm("norm", self.dtype)(y)
-        y = nn.Dense(4 * width, dtype=self.dtype, kernel_init=_normal, name="pwconv1")(y)
+        y = layers.Dense(4 * width, dtype=self.dtype, kernel_init=_normal, name="pwconv1")(y)
         y = layers.gelu(y)
-        y = nn.Dense(width, dtype=self.dtype, kernel_init=_normal, name="pwconv2")(y)
+        y = layers.Dense(width, dtype=self.dtype, kernel_init=_normal, name="pwconv2")(y)
         gamma = self.param("gamma", nn.initializers.constant(self.layer_scale), (width,))
         y = layers.expand(gamma.astype(self.dtype), 4) * y
         return x + layers.DropPath(self.drop_path)(y, train)
@@ -211,7 +211,9 @@ class ConvNeXt(nn.Module):
         frames = x.astype(jnp.float32).mean(2)  # [B, T', D]
         x = layers.layer_norm("norm", "float32")(layers.max_mean(frames))
         start = nn.initializers.constant(self.head_bias)
-        logits = nn.Dense(self.num_classes, kernel_init=_normal, bias_init=start, name="head")(x)
+        logits = layers.Dense(self.num_classes, kernel_init=_normal, bias_init=start, name="head")(
+            x
+        )
         return {"logits": logits, "embedding": x, "frame_embedding": frames}
 
 

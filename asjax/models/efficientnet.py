@@ -154,7 +154,7 @@ def _linear(width: int, fan_in: int, name: str) -> nn.Dense:
     """A linear layer that starts as torch's."""
     bound = fan_in**-0.5
     start = lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)  # noqa: E731
-    return nn.Dense(width, kernel_init=torch_uniform, bias_init=start, name=name)
+    return layers.Dense(width, kernel_init=torch_uniform, bias_init=start, name=name)
 
 
 # -------------------------------------------------------------------------------------------- model

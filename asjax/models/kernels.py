@@ -20,6 +20,34 @@ import numpy as np
 Array = jax.Array
 Pair = tuple[int, int]
 
+# ------------------------------------------------------------------------------ matrix product
+
+
+def product(x: Array, kernel: Array) -> Array:
+    """[..., I] @ [I, O] -> [..., O]."""
+    return jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
+
+
+@jax.custom_vjp
+def product_upright(x: Array, kernel: Array) -> Array:
+    """`product`, with the gradient of its kernel made as [I, O]: jax makes [O, I] and turns it, and
+    XLA on CPUs then reads it across rows in each pass of the optimiser (1024 x 1024: 90 ms)."""
+    return product(x, kernel)
+
+
+def _product_forward(x, kernel):
+    return product(x, kernel), (x, kernel)
+
+
+def _product_backward(saved, g):
+    x, kernel = saved
+    rows = tuple(range(x.ndim - 1))
+    dx = jax.lax.dot_general(g, kernel, (((g.ndim - 1,), (1,)), ((), ())))
+    return dx, jax.lax.dot_general(x, g, ((rows, rows), ((), ())))
+
+
+product_upright.defvjp(_product_forward, _product_backward)
+
 # ---------------------------------------------------------------------------------- convolution
 
 

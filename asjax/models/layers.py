@@ -161,7 +161,22 @@ def layer_norm(name: str, dtype: str, epsilon: float = 1e-6, fork: bool = False)
     return LayerNorm(dtype, epsilon, fork, name=name)
 
 
-# ------------------------------------------------------------------------------ convolutions
+# ------------------------------------------------------------------- products and convolutions
+
+
+def product(x: Array, kernel: Array) -> Array:
+    """[..., I] @ [I, O] -> [..., O]."""
+    return jax.lax.platform_dependent(
+        x, kernel, cpu=kernels.product_upright, default=kernels.product
+    )
+
+
+def _dot_general(x, kernel, dimension_numbers, precision=None):
+    return product(x, kernel)
+
+
+# nn.Dense with `product`; all its fields
+Dense = functools.partial(nn.Dense, dot_general=_dot_general)
 
 
 class Conv(nn.Module):
@@ -178,7 +193,10 @@ class Conv(nn.Module):
         shape = (self.size, self.size, x.shape[-1], self.width)
         kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
         x = x.astype(self.dtype)
-        y = jax.lax.platform_dependent(x, kernel, cpu=kernels.conv_matmul, default=kernels.conv)
+        if self.size == 1:
+            y = product(x, kernel[0, 0])
+        else:
+            y = jax.lax.platform_dependent(x, kernel, cpu=kernels.conv_matmul, default=kernels.conv)
         if not self.use_bias:
             return y
         bound = (self.size * self.size * shape[2]) ** -0.5  # torch's start
@@ -209,7 +227,7 @@ class PatchConv(nn.Module):
         x = x[:, : t * kt, : f * kf].astype(self.dtype)
         x = x.reshape(b, t, kt, f, kf, c).transpose(0, 1, 3, 2, 4, 5)
         x = x.reshape(b, t, f, kt * kf * c)
-        y = x @ kernel.reshape(-1, self.width).astype(self.dtype)
+        y = product(x, kernel.reshape(-1, self.width).astype(self.dtype))
         if not self.use_bias:
             return y
         bias = self.param("bias", nn.initializers.zeros, (self.width,))

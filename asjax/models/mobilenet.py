@@ -183,8 +183,8 @@ class Bottleneck(nn.Module):
     def _excite(self, y, name):
         narrow = divisible(self.expanded // 4)
         s = y.astype(jnp.float32).mean((1, 2), keepdims=True)
-        s = nn.relu(nn.Dense(narrow, kernel_init=_small, name=f"{name}_fc1")(s))
-        s = nn.sigmoid(nn.Dense(self.expanded, kernel_init=_small, name=f"{name}_fc2")(s))
+        s = nn.relu(layers.Dense(narrow, kernel_init=_small, name=f"{name}_fc1")(s))
+        s = nn.sigmoid(layers.Dense(self.expanded, kernel_init=_small, name=f"{name}_fc2")(s))
         return y * s.astype(y.dtype)
 
 
@@ -297,15 +297,15 @@ class MobileNet(nn.Module):
         if self.head == "attention":
             return self._attention(frames)
         width = self._channels(1280 // (2 if self.reduced_tail else 1))
-        y = jax.nn.hard_swish(nn.Dense(width, kernel_init=_small, name="fc")(embedding))
+        y = jax.nn.hard_swish(layers.Dense(width, kernel_init=_small, name="fc")(embedding))
         y = nn.Dropout(self.dropout, deterministic=not train)(y)
-        return {"logits": nn.Dense(self.num_classes, kernel_init=_small, name="head")(y)}
+        return {"logits": layers.Dense(self.num_classes, kernel_init=_small, name="head")(y)}
 
     def _attention(self, frames):
         b, t, _ = frames.shape
         shape = (2, self.heads, self.num_classes)
         width = 2 * self.heads * self.num_classes
-        y = nn.Dense(width, kernel_init=_small, name="subspaces")(frames).reshape(b, t, *shape)
+        y = layers.Dense(width, kernel_init=_small, name="subspaces")(frames).reshape(b, t, *shape)
         start = nn.initializers.constant(1 / self.heads)
         weight = self.param("head_weight", start, (self.heads,))
         attention, values = y[:, :, 0], y[:, :, 1]

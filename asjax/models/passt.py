@@ -229,7 +229,7 @@ class PaSST(nn.Module):
         x = layers.layer_norm("norm", self.dtype)(x).astype(jnp.float32)
         tokens = 2 if self.distilled else 1
         embedding = x[:, :tokens].mean(1)
-        head = nn.Dense(
+        head = layers.Dense(
             self.num_classes,
             kernel_init=vit.normal,
             bias_init=nn.initializers.constant(self.head_bias),

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asjax.config import AsjaxError, unknown
+from asjax.models import layers
 
 Array = jax.Array
 
@@ -200,7 +201,7 @@ class Pooled(NamedTuple):
 
 
 def _dense(module, name):
-    return nn.Dense(
+    return layers.Dense(
         module.num_classes, kernel_init=module.kernel_init, bias_init=module.bias_init, name=name
     )
 

@@ -73,7 +73,7 @@ class EncoderLayer(nn.Module):
         if width % self.heads:
             raise layers.AsjaxError(f"width {width} must be a multiple of heads={self.heads}")
         drop = nn.Dropout(self.dropout, deterministic=not self.train)
-        dense = lambda n, name: nn.Dense(n, dtype=self.dtype, kernel_init=xavier, name=name)  # noqa: E731
+        dense = lambda n, name: layers.Dense(n, dtype=self.dtype, kernel_init=xavier, name=name)  # noqa: E731
         norm = lambda name, y: layers.layer_norm(name, self.dtype, 1e-5)(y)  # noqa: E731
         heads = lambda y: y.reshape(b, t, self.heads, width // self.heads)  # noqa: E731
         q, k, v = (heads(dense(width, f"w_{name}")(x)) for name in "qkv")
@@ -126,7 +126,7 @@ class Transformer(nn.Module):
         if mask is not None:
             mask = layers.pad_frames(mask > 0, 4)
         drop = nn.Dropout(self.dropout, deterministic=not train)
-        x = nn.Dense(self.width, dtype=self.dtype, kernel_init=xavier, name="linear_in")(x)
+        x = layers.Dense(self.width, dtype=self.dtype, kernel_init=xavier, name="linear_in")(x)
         x = drop(layers.layer_norm("norm_in", self.dtype, 1e-5)(x))
         options = (self.mlp, self.heads, self.dropout, self.attention, self.dtype, train)
         x, _ = vit.stacked(EncoderLayer, self, nn.broadcast, train)(*options, name="layers")(

@@ -100,8 +100,8 @@ class Mlp(nn.Module):
 
 
 def dense(width: int, module, *, name: str, use_bias: bool = True) -> nn.Dense:
-    """nn.Dense with the dtype and initialiser of `module`."""
-    return nn.Dense(
+    """layers.Dense with the dtype and initialiser of `module`."""
+    return layers.Dense(
         width, use_bias=use_bias, dtype=module.dtype, kernel_init=module.kernel_init, name=name
     )
 
@@ -235,7 +235,7 @@ class Patches(nn.Module):
         shape = (*self.patch, 1, self.width)
         kernel = self.param("kernel", torch_uniform, shape, jnp.float32)
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        y = self._cut(x) @ kernel.reshape(-1, self.width)
+        y = layers.product(self._cut(x), kernel.reshape(-1, self.width))
         if self.use_bias:
             bound = (self.patch[0] * self.patch[1]) ** -0.5
             start = lambda key, shape: jax.random.uniform(key, shape, minval=-bound, maxval=bound)  # noqa: E731
