@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -107,12 +106,11 @@ class DepthwiseOverTime(nn.Module):
     @nn.compact
     def __call__(self, x):
         kernel = self.param("kernel", vit.torch_uniform, (self.size, 1, x.shape[-1]))
-        form = dict(strides=(1, 1), pads=((self.size // 2,) * 2, (0, 0)))
-        y = jax.lax.platform_dependent(
+        y = depthwise.correlate(
             x.astype(self.dtype)[:, :, None],
             kernel.astype(self.dtype)[:, None],
-            cpu=lambda x, k: depthwise.shifts(x, k, **form),
-            default=lambda x, k: depthwise.library(x, k, **form),
+            (1, 1),
+            ((self.size // 2,) * 2, (0, 0)),
         )
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
         return y[:, :, 0] + layers.expand(bias.astype(self.dtype), 3)

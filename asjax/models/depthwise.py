@@ -17,12 +17,19 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from asjax.models import kernels
+
 Array = jax.Array
 Pair = tuple[int, int]
 
 
+def correlate(x: Array, kernel: Array, strides: Pair, pads: tuple[Pair, Pair]) -> Array:
+    """[B, H, W, C] * [kh, kw, 1, C] -> [B, H', W', C]; pads: zeros on each side."""
+    return (shifts if kernels.on_cpu() else library)(x, kernel, strides, pads)
+
+
 def library(x: Array, kernel: Array, strides: Pair, pads: tuple[Pair, Pair]) -> Array:
-    """[B, H, W, C] * [kh, kw, 1, C] -> [B, H', W', C] by the library; pads: zeros on each side."""
+    """`correlate` by the library."""
     return jax.lax.conv_general_dilated(
         x,
         kernel,
@@ -35,7 +42,7 @@ def library(x: Array, kernel: Array, strides: Pair, pads: tuple[Pair, Pair]) -> 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def shifts(x: Array, kernel: Array, strides: Pair, pads: tuple[Pair, Pair]) -> Array:
-    """`library` as kh * kw shifted multiply-adds in float32, by halves of the rows."""
+    """The same as kh * kw shifted multiply-adds in float32, by halves of the rows."""
     sizes = zip(x.shape[1:3], kernel.shape[:2], strides, pads, strict=True)
     rows, columns = ((n + sum(pad) - k) // s + 1 for n, k, s, pad in sizes)
     return _correlate(_pad(x, *pads), kernel, strides, rows, columns)

@@ -20,6 +20,16 @@ import numpy as np
 Array = jax.Array
 Pair = tuple[int, int]
 
+
+def on_cpu() -> bool:
+    """Whether what is traced now will run on CPUs.
+
+    Asked while tracing: jax.lax.platform_dependent leaves a conditional of one branch around every
+    form in the backward pass, through which XLA neither fuses nor joins collectives.
+    """
+    return jax.default_backend() == "cpu"
+
+
 # ------------------------------------------------------------------------------ matrix product
 
 

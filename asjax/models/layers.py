@@ -145,13 +145,8 @@ class LayerNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
         scale, bias = expand(scale, x.ndim), expand(bias, x.ndim)
-        args = x, scale.astype(jnp.float32), bias.astype(jnp.float32)
-        plain = functools.partial(norms.fork, epsilon=self.epsilon)
-        apart = lambda *args: norms.fork_apart(*args, self.epsilon)  # noqa: E731
-        if x.ndim < 3:
-            x, y = plain(*args)
-        else:
-            x, y = jax.lax.platform_dependent(*args, cpu=apart, default=plain)
+        fork = norms.fork_apart if kernels.on_cpu() and x.ndim > 2 else norms.fork
+        x, y = fork(x, scale.astype(jnp.float32), bias.astype(jnp.float32), self.epsilon)
         y = y.astype(self.dtype)
         return (x, y) if self.fork else y
 
@@ -166,9 +161,7 @@ def layer_norm(name: str, dtype: str, epsilon: float = 1e-6, fork: bool = False)
 
 def product(x: Array, kernel: Array) -> Array:
     """[..., I] @ [I, O] -> [..., O]."""
-    return jax.lax.platform_dependent(
-        x, kernel, cpu=kernels.product_upright, default=kernels.product
-    )
+    return (kernels.product_upright if kernels.on_cpu() else kernels.product)(x, kernel)
 
 
 def _dot_general(x, kernel, dimension_numbers, precision=None):
@@ -196,7 +189,7 @@ class Conv(nn.Module):
         if self.size == 1:
             y = product(x, kernel[0, 0])
         else:
-            y = jax.lax.platform_dependent(x, kernel, cpu=kernels.conv_matmul, default=kernels.conv)
+            y = (kernels.conv_matmul if kernels.on_cpu() else kernels.conv)(x, kernel)
         if not self.use_bias:
             return y
         bound = (self.size * self.size * shape[2]) ** -0.5  # torch's start
@@ -254,13 +247,8 @@ class DepthwiseConv(nn.Module):
         width = x.shape[-1]
         kernel = self.param("kernel", self.kernel_init, (self.size, self.size, 1, width))
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        form = dict(strides=self.strides, pads=self.pads or ((self.size // 2,) * 2,) * 2)
-        y = jax.lax.platform_dependent(
-            x,
-            kernel,
-            cpu=lambda x, k: depthwise.shifts(x, k, **form),
-            default=lambda x, k: depthwise.library(x, k, **form),
-        )
+        pads = self.pads or ((self.size // 2,) * 2,) * 2
+        y = depthwise.correlate(x, kernel, self.strides, pads)
         if not self.use_bias:
             return y
         bias = self.param("bias", nn.initializers.zeros, (width,))
@@ -269,7 +257,7 @@ class DepthwiseConv(nn.Module):
 
 def gelu(x: Array) -> Array:
     """The exact (erf) GELU, as torch's default."""
-    return jax.lax.platform_dependent(x, cpu=kernels.gelu_apart, default=kernels.gelu)
+    return (kernels.gelu_apart if kernels.on_cpu() else kernels.gelu)(x)
 
 
 def avg_pool(x: Array, pool: tuple[int, int]) -> Array:
@@ -287,12 +275,8 @@ def max_pool(x: Array, window: tuple[int, int], strides=None, pads=((0, 0), (0, 
 
     What does not fill a window is dropped. Of equal maxima the first takes the gradient.
     """
-    form = (window, strides or window, pads)
-    return jax.lax.platform_dependent(
-        x,
-        cpu=lambda x: kernels.max_pool_indexed(x, *form),
-        default=lambda x: kernels.max_pool(x, *form),
-    )
+    pool = kernels.max_pool_indexed if kernels.on_cpu() else kernels.max_pool
+    return pool(x, window, strides or window, pads)
 
 
 def max_mean(x: Array) -> Array:

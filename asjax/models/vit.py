@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from asjax.config import AsjaxError
 from asjax.models import attention as forms
-from asjax.models import layers
+from asjax.models import kernels, layers
 
 Array = jax.Array
 
@@ -49,9 +49,7 @@ def attend(q: Array, k: Array, v: Array, *, bias=None, mask=None, backend: str =
         backend = "cudnn" if _has_cudnn() and q.dtype != jnp.float32 else "xla"
     if backend == "cudnn":
         return jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask, implementation=backend)
-    return jax.lax.platform_dependent(
-        q, k, v, bias, mask, cpu=forms.by_heads, default=forms.library
-    )
+    return (forms.by_heads if kernels.on_cpu() else forms.library)(q, k, v, bias, mask)
 
 
 def _has_cudnn() -> bool:
@@ -153,7 +151,7 @@ def stacked(block, module, in_axes, train: bool):
     """
     scan = module.scan_layers
     if scan is None:
-        scan = not train or jax.default_backend() != "cpu"
+        scan = not train or not kernels.on_cpu()
     if module.remat:
         block = nn.remat(block, prevent_cse=not scan)
     return nn.scan(
