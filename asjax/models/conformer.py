@@ -82,7 +82,7 @@ def _dense(width, dtype, name):
 
 
 class FeedForward(nn.Module):
-    """x + half of: norm, up, SiLU, dropout, down, dropout."""
+    """Norm, up, SiLU, dropout, down, dropout: (the branch, the stream as the norm hands it on)."""
 
     mlp: int
     dropout: float
@@ -94,7 +94,7 @@ class FeedForward(nn.Module):
         drop = nn.Dropout(self.dropout, deterministic=not self.train)
         x, y = layers.layer_norm("norm", self.dtype, 1e-5, fork=True)(x)
         y = drop(nn.silu(_dense(self.mlp, self.dtype, "up")(y)))
-        return x + 0.5 * drop(_dense(x.shape[-1], self.dtype, "down")(y))
+        return drop(_dense(x.shape[-1], self.dtype, "down")(y)), x
 
 
 class DepthwiseOverTime(nn.Module):
@@ -117,7 +117,10 @@ class DepthwiseOverTime(nn.Module):
 
 
 class ConvModule(nn.Module):
-    """x + : norm, pointwise to 2D, GLU, depthwise over time, batch norm, SiLU, pointwise."""
+    """Norm, pointwise to 2D, GLU, depthwise over time, batch norm, SiLU, pointwise, dropout.
+
+    Returns (the branch, the stream as the norm hands it on).
+    """
 
     kernel: int
     dropout: float
@@ -135,7 +138,7 @@ class ConvModule(nn.Module):
         y = DepthwiseOverTime(self.kernel, self.dtype, name="depthwise")(y)
         y = nn.silu(layers.BatchNorm(dtype=self.dtype, name="bn")(y, self.train))
         y = _dense(width, self.dtype, "out")(y)
-        return x + nn.Dropout(self.dropout, deterministic=not self.train)(y)
+        return nn.Dropout(self.dropout, deterministic=not self.train)(y), x
 
 
 class Layer(nn.Module):
@@ -162,12 +165,15 @@ class Layer(nn.Module):
             name="attn",
         )
         convolution = ConvModule(self.kernel, self.dropout, self.train, self.dtype, name="conv")
-        x = feed(name="ffn1")(x)
+        y, x = feed(name="ffn1")(x)
+        x = x + 0.5 * y
         x, y = layers.layer_norm("attn_norm", self.dtype, 1e-5, fork=True)(x)
         y = attention(y, mask=hidden)
         x = x + nn.Dropout(self.dropout, deterministic=not self.train)(y)
-        x = convolution(x, mask if self.mask_convolution else None)
-        x = feed(name="ffn2")(x)
+        y, x = convolution(x, mask if self.mask_convolution else None)
+        x = x + y
+        y, x = feed(name="ffn2")(x)
+        x = x + 0.5 * y
         return layers.layer_norm("norm", self.dtype, 1e-5)(x), None
 
 
