@@ -82,11 +82,13 @@ def _set_cpu_devices(wanted: int | None, coordinator: str | None, num_processes:
     local = (coordinator or "").rpartition(":")[0] in ("localhost", "127.0.0.1", "[::1]")
     if wanted is None and local and num_processes:  # the processes share this machine
         count = max(1, count // num_processes)
-    # XLA:CPU runs collectives on the threads of one pool of NPROC (default: one per core). When
-    # two of a device's collectives wait on all of them, the other device never arrives: a deadlock
-    # that ends the process after 40 s. Waiting threads cost nothing, so there are plenty. (More of
-    # them do not help where a loop holds a collective: see models/kernels.device_groups.)
-    os.environ.setdefault("NPROC", str(max(16, 8 * count, usable_cores())))
+    # XLA:CPU runs everything, collectives too, on the threads of one pool of NPROC (default: one per
+    # core), and a collective keeps its thread until all devices have come to it. A device has at
+    # most three under way (two of a batch norm's backward pass, one of kernel gradients): when
+    # those of the others fill the pool, the last device never arrives, a deadlock that ends the
+    # process after 40 s. More threads than that slow the cores down. (None are enough where a loop
+    # holds a collective: see models/kernels.device_groups.)
+    os.environ.setdefault("NPROC", str(max(usable_cores(), 3 * (count - 1) + 1)))
     try:
         jax.config.update("jax_num_cpu_devices", count)
     except RuntimeError:  # a backend is up already: keep it unless the user asked for a number

@@ -1,7 +1,6 @@
 """The zoo: found by walking the files, built by name, sizes as the papers print them."""
 
 import argparse
-import functools
 import json
 import subprocess
 import sys
@@ -10,11 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.stats import norm
 
 from asjax import models, zoo
 from asjax.config import AsjaxError
-from asjax.models import depthwise, kernels, layers
+from asjax.models import layers
 
 ALL = [(name, v) for name in models.families() for v in models.family(name).VARIANTS]
 FIRST = [(name, next(iter(models.family(name).VARIANTS))) for name in models.families()]
@@ -215,74 +213,3 @@ def test_drop_path_drops_whole_clips_and_keeps_the_expectation():
     assert set(np.unique(per_clip.round(5))) == {0.0, np.float32(1.33333)}
     assert abs(per_clip[:, 0].mean() - 1) < 0.05
     np.testing.assert_array_equal(layers.DropPath(0.25).apply({}, x, False), x)
-
-
-def depthwise_form(shape, size, strides, pads):
-    form = dict(strides=strides, pads=pads)
-    pair = (functools.partial(f, **form) for f in (depthwise.shifts, depthwise.library))
-    return (*pair, shape, (size, size, 1, shape[-1]))
-
-
-FORMS = [
-    depthwise_form((2, 9, 8, 3), 7, (1, 1), ((3, 3), (3, 3))),
-    depthwise_form((2, 9, 8, 3), 3, (2, 1), ((1, 1), (1, 1))),
-    depthwise_form((2, 10, 7, 3), 5, (2, 2), ((1, 2), (2, 2))),  # EfficientNet-B0's padding
-    depthwise_form((2, 2, 11, 3), 3, (1, 3), ((1, 1), (0, 1))),
-    depthwise_form((2, 1, 1, 3), 5, (2, 2), ((2, 2), (2, 2))),
-    (kernels.conv_matmul, kernels.conv, (2, 9, 8, 3), (5, 5, 3, 4)),
-    (kernels.conv_matmul, kernels.conv, (3, 70, 8, 2), (3, 3, 2, 4)),  # more than one step
-    (kernels.conv_matmul, kernels.conv, (2, 9, 8, 1), (5, 5, 1, 4)),
-]
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize(("ours", "library", "shape", "taps"), FORMS)
-def test_cpu_convolutions_equal_the_library_with_their_gradients(ours, library, shape, taps, dtype):
-    rng = np.random.default_rng(4)
-    x = jnp.asarray(rng.normal(size=shape), dtype)
-    kernel = jnp.asarray(rng.normal(size=taps), dtype)
-    g = jnp.asarray(rng.normal(size=jax.eval_shape(library, x, kernel).shape), dtype)
-    with jax.default_matmul_precision("highest"):
-        y, pull = jax.vjp(ours, x, kernel)
-        found = (y, *pull(g))
-        # the oracle runs in float32 on the same (rounded) numbers
-        y, pull = jax.vjp(library, x.astype("f4"), kernel.astype("f4"))
-        expected = (y, *pull(g.astype("f4")))
-    assert {r.dtype for r in found} == {jnp.dtype(dtype)}
-    bound = 4e-6 if dtype == "float32" else 8e-3
-    for a, b in zip(found, expected, strict=True):
-        assert np.abs(a.astype("f4") - b).max() <= bound * np.abs(b).max()
-
-
-@pytest.mark.parametrize("form", [FORMS[0], FORMS[2], FORMS[-1]])
-def test_cpu_convolutions_on_a_sharded_batch_move_no_activations(form):
-    """Only the kernel's gradient may cross devices: no gather of the batch in the program."""
-    function, _, shape, taps = form
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",))
-    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-    x = jax.device_put(np.ones(shape, np.float32), rows)
-    kernel = np.ones(taps, np.float32)
-    loss = jax.jit(jax.grad(lambda k, x: (function(x, k) ** 2).sum(), (0, 1)))
-    text = loss.lower(kernel, x).compile().as_text()
-    assert "all-reduce" in text
-    assert not any(word in text for word in ("all-gather", "all-to-all", "collective-permute"))
-
-
-def test_depthwise_is_one_convolution_away_from_the_cpu():
-    module = layers.DepthwiseConv(7)
-    x = jax.ShapeDtypeStruct((2, 9, 8, 3), jnp.float32)
-    call = jax.jit(lambda x: module.init_with_output(jax.random.key(0), x)[0])
-    texts = {p: call.trace(x).lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "cuda")}
-    assert texts["cuda"].count("stablehlo.convolution") == 1
-    assert "stablehlo.convolution" not in texts["cpu"]
-
-
-@pytest.mark.parametrize("width", [5, 6])
-def test_gelu_equals_the_normal_distribution_in_value_and_slope(width):
-    x = np.random.default_rng(5).normal(0, 3, (2, 3, width))
-    x[0, 0, :3] = -9, 0, 9
-    value = x * norm.cdf(x)
-    slope = norm.cdf(x) + x * norm.pdf(x)
-    y, pull = jax.vjp(layers.gelu, jnp.float32(x))
-    np.testing.assert_allclose(y, value, rtol=2e-5, atol=1e-7)
-    np.testing.assert_allclose(pull(jnp.ones_like(y))[0], slope, rtol=2e-5, atol=1e-6)

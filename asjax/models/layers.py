@@ -107,16 +107,12 @@ class BatchNorm(nn.Module):
         var = self.variable("batch_stats", "var", jnp.ones, width)
         if not train or self.is_initializing():
             return self._apply(x, mean.value, var.value, scale, bias)
-        x32 = x.astype(jnp.float32)
-        axes = tuple(range(x.ndim - 1))
-        count = x.size // x.shape[-1]
-        batch_mean = x32.mean(axes)
-        batch_var = jnp.square(x32 - expand(batch_mean, x.ndim)).mean(axes)
-        unbiased = jax.lax.stop_gradient(batch_var) * (count / max(count - 1, 1))
-        keep = self.momentum
-        mean.value = keep * mean.value + (1 - keep) * jax.lax.stop_gradient(batch_mean)
-        var.value = keep * var.value + (1 - keep) * unbiased
-        return self._apply(x, batch_mean, batch_var, scale, bias)
+        y, *found = norms.batch_norm(x, scale, bias, self.epsilon)
+        batch_mean, batch_var = jax.lax.stop_gradient(found)
+        count, keep = x.size // x.shape[-1], self.momentum
+        mean.value = keep * mean.value + (1 - keep) * batch_mean
+        var.value = keep * var.value + (1 - keep) * batch_var * (count / max(count - 1, 1))
+        return y.astype(self.dtype)
 
     def _apply(self, x, mean, var, scale, bias):
         factor = expand(scale * jax.lax.rsqrt(var + self.epsilon), x.ndim)
