@@ -82,12 +82,12 @@ def _set_cpu_devices(wanted: int | None, coordinator: str | None, num_processes:
     local = (coordinator or "").rpartition(":")[0] in ("localhost", "127.0.0.1", "[::1]")
     if wanted is None and local and num_processes:  # the processes share this machine
         count = max(1, count // num_processes)
-    # XLA:CPU runs everything, collectives too, on the threads of one pool of NPROC (default: one per
-    # core), and a collective keeps its thread until all devices have come to it. A device has at
-    # most three under way (two of a batch norm's backward pass, one of kernel gradients): when
-    # those of the others fill the pool, the last device never arrives, a deadlock that ends the
-    # process after 40 s. More threads than that slow the cores down. (None are enough where a loop
-    # holds a collective: see models/kernels.device_groups.)
+    # XLA:CPU runs everything, collectives too, on the threads of one pool, NPROC of them (default:
+    # one per core), and a collective keeps its thread until all devices have come to it. A device
+    # has at most three under way (sums of a batch norm, kernel gradients): when those of the others
+    # fill the pool, the last device never arrives, a deadlock that ends the process after 40 s.
+    # More threads than that slow the cores down: at 16 on 2 cores CNN6's step takes a tenth longer.
+    # (None are enough where a loop holds a collective: see models/kernels.device_groups.)
     os.environ.setdefault("NPROC", str(max(usable_cores(), 3 * (count - 1) + 1)))
     try:
         jax.config.update("jax_num_cpu_devices", count)

@@ -104,8 +104,7 @@ class Block(nn.Module):
         y = layers.DepthwiseConv(7, self.dtype, _normal, name="dwconv")(x)
         y = layers.layer_norm("norm", self.dtype)(y)
         y = layers.Dense(4 * width, dtype=self.dtype, kernel_init=_normal, name="pwconv1")(y)
-        y = layers.gelu(y)
-        y = layers.Dense(width, dtype=self.dtype, kernel_init=_normal, name="pwconv2")(y)
+        y = layers.GeluDense(width, dtype=self.dtype, kernel_init=_normal, name="pwconv2")(y)
         gamma = self.param("gamma", nn.initializers.constant(self.layer_scale), (width,))
         y = layers.expand(gamma.astype(self.dtype), 4) * y
         return x + layers.DropPath(self.drop_path)(y, train)

@@ -1,11 +1,12 @@
-"""Forms of a convolution, GELU and attention that XLA runs well on the CPU, with gradients.
+"""Products, convolutions, GELU and max pooling in forms that XLA runs well on CPUs, with gradients.
 
 Times: jax 0.10.2, one core. XLA's own gradient of a convolution's kernel is slow there (2 x 500 x
 32, 5x5, 64 to 128 channels: 278 ms, as below 131). XLA also fuses a cheap-looking producer into
 every consumer, computing it again in each pass of a norm, each matrix product and each bias
 gradient: GELU's erf is not cheap. It fuses across everything but a loop, so it runs in a loop of
-two halves. All are exact, and a batch sharded over devices stays where it is. The depthwise
-convolution has a file of its own, depthwise.py.
+two halves. A training step's temporaries are fresh pages each time, so what is cheap to compute
+again is not kept. All are exact, and a batch sharded over devices stays where it is. depthwise.py,
+attention.py and norms.py hold more of the kind.
 """
 
 from __future__ import annotations
@@ -140,35 +141,48 @@ def _pad_grid(x, pad, more_frames=0):
 
 
 def gelu(x: Array) -> Array:
-    """x * Phi(x), by erfc: exact in the negative tail too. Computed in float32."""
+    """x * Phi(x), by erf as torch has it. Computed in float32."""
     x32 = x.astype(jnp.float32)
-    return (0.5 * x32 * jax.lax.erfc(-x32 * _SQRT_HALF)).astype(x.dtype)
+    return (x32 * _normal_cdf(x32)).astype(x.dtype)
 
 
-_SQRT_HALF = 0.5**0.5
-_NORMAL = 0.3989422804014327  # 1 / sqrt(2 pi)
+def _normal_cdf(x):
+    return 0.5 + 0.5 * jax.lax.erf(x * 0.5**0.5)
+
+
+def gelu_product(x: Array, kernel: Array) -> Array:
+    """[..., I], [I, O] -> [..., O]: GELU(x) @ kernel."""
+    return product(gelu(x), kernel)
 
 
 @jax.custom_vjp
-def gelu_apart(x: Array) -> Array:
-    """`gelu` fused with nothing around it."""
-    return _by_halves(gelu, x)
+def gelu_product_apart(x: Array, kernel: Array) -> Array:
+    """The same, where GELU is fused with nothing around it and computed again in the backward pass:
+    that is quicker than the page faults of keeping it."""
+    return product(_by_halves(gelu, x), kernel)
 
 
-def _gelu_forward(x):
-    return gelu_apart(x), x
+def _gelu_product_forward(x, kernel):
+    return gelu_product_apart(x, kernel), (x, kernel)
 
 
-def _gelu_backward(x, g):
-    def pull(g, x):
+def _gelu_product_backward(saved, g):
+    x, kernel = saved
+    rows = tuple(range(x.ndim - 1))
+    dy = jax.lax.dot_general(g, kernel, (((g.ndim - 1,), (1,)), ((), ())))
+
+    def pull(dy, x):
         x = x.astype(jnp.float32)
-        slope = 0.5 * jax.lax.erfc(-x * _SQRT_HALF) + x * jnp.exp(-0.5 * x * x) * _NORMAL
-        return (g.astype(jnp.float32) * slope).astype(g.dtype)
+        slope = _normal_cdf(x) + x * jnp.exp(-0.5 * x * x) * (0.5 / jnp.pi) ** 0.5
+        return (dy.astype(jnp.float32) * slope).astype(dy.dtype)
 
-    return (_by_halves(pull, g, x),)
+    dx = _by_halves(pull, dy, x)
+    # Reading dx too, or XLA makes it in the forward pass already and keeps it.
+    y = _by_halves(lambda x, dx: jnp.where(jnp.isnan(dx), dx, gelu(x)), x, dx)
+    return dx, jax.lax.dot_general(y, g, ((rows, rows), ((), ())))
 
 
-gelu_apart.defvjp(_gelu_forward, _gelu_backward)
+gelu_product_apart.defvjp(_gelu_product_forward, _gelu_product_backward)
 
 
 def _by_halves(function, first, *others):

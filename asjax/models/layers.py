@@ -164,8 +164,13 @@ def _dot_general(x, kernel, dimension_numbers, precision=None):
     return product(x, kernel)
 
 
-# nn.Dense with `product`; all its fields
+def _gelu_dot_general(x, kernel, dimension_numbers, precision=None):
+    return (kernels.gelu_product_apart if kernels.on_cpu() else kernels.gelu_product)(x, kernel)
+
+
+# nn.Dense with `product`, all its fields; and the same of GELU(x), the exact one
 Dense = functools.partial(nn.Dense, dot_general=_dot_general)
+GeluDense = functools.partial(nn.Dense, dot_general=_gelu_dot_general)
 
 
 class Conv(nn.Module):
@@ -249,11 +254,6 @@ class DepthwiseConv(nn.Module):
             return y
         bias = self.param("bias", nn.initializers.zeros, (width,))
         return y + expand(bias.astype(self.dtype), 4)
-
-
-def gelu(x: Array) -> Array:
-    """The exact (erf) GELU, as torch's default."""
-    return (kernels.gelu_apart if kernels.on_cpu() else kernels.gelu)(x)
 
 
 def avg_pool(x: Array, pool: tuple[int, int]) -> Array:

@@ -1,5 +1,5 @@
-"""Batch norm with its gradient written out; LayerNorm that also hands on its input, plainly and in a
-form that XLA runs well on CPUs.
+"""Batch norm with its gradient written out, and LayerNorm that also hands on its input, plainly and
+in a form that XLA runs well on CPUs.
 
 A residual stream forks at a norm: `x, y = fork(x, ...)`, y goes through a branch, and x + branch
 goes on. On CPUs XLA computes what flows along the stream again for every product, norm and bias

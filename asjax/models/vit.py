@@ -92,9 +92,14 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        make = dict(dtype=self.dtype, kernel_init=self.kernel_init)
         drop = nn.Dropout(self.dropout, deterministic=not self.train)
-        y = drop(layers.gelu(dense(self.width, self, name="fc1")(x)))
-        return drop(dense(x.shape[-1], self, name="fc2")(y))
+        y = layers.Dense(self.width, **make, name="fc1")(x)
+        if self.train and self.dropout:
+            y = layers.Dense(x.shape[-1], **make, name="fc2")(drop(kernels.gelu(y)))
+        else:
+            y = layers.GeluDense(x.shape[-1], **make, name="fc2")(y)
+        return drop(y)
 
 
 def dense(width: int, module, *, name: str, use_bias: bool = True) -> nn.Dense:
