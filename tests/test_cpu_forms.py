@@ -199,4 +199,4 @@ def test_gelu_is_computed_again_in_the_backward_pass():
         compiled = jax.jit(jax.grad(loss, (0, 1))).lower(jnp.ones((2, 256, 16)), down).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
-    assert peak(kernels.gelu_product_apart) < 0.75 * peak(kernels.gelu_product)
+    assert peak(kernels.gelu_product_apart) < 0.55 * peak(kernels.gelu_product)
