@@ -15,11 +15,14 @@ def _close(a, b, tolerance=2e-6):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=tolerance, rtol=1e-4), a, b)
 
 
-@pytest.mark.parametrize("biased", [False, True])
+BIASES = [None, (1, 3, 9, 9), (2, 3, 9, 9), (1, 1, 9, 9), (2, 1, 1, 9), (1, 3, 1, 1)]
+
+
+@pytest.mark.parametrize("biased", BIASES)
 @pytest.mark.parametrize("masked", [False, True])
 def test_attention_and_its_gradient_equal_those_of_jax(biased, masked):
     q, k, v, weight = (jax.random.normal(key, (2, 9, 3, 8)) for key in KEYS[:4])
-    bias = jax.random.normal(KEYS[4], (1, 3, 9, 9)) if biased else None
+    bias = jax.random.normal(KEYS[4], biased) if biased else None
     mask = jax.random.bernoulli(KEYS[5], 0.7, (2, 1, 1, 9)).at[..., 0].set(True) if masked else None
 
     def through(function):
@@ -29,6 +32,19 @@ def test_attention_and_its_gradient_equal_those_of_jax(biased, masked):
         return jax.value_and_grad(loss, (0, 1, 2, 3) if biased else (0, 1, 2))(q, k, v, bias)
 
     _close(through(vit.attend), through(jax.nn.dot_product_attention))
+
+
+def test_no_sum_over_devices_is_inside_the_loop_over_heads():
+    """Two devices may then wait for each other for ever."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",))
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    q = jax.device_put(np.ones((2, 9, 3, 8), np.float32), rows)
+    loss = jax.jit(jax.grad(lambda bias, q: vit.attend(q, q, q, bias=bias).sum()))
+    for shape in ((1, 3, 9, 9), (1, 1, 9, 9)):
+        text = loss.lower(np.ones(shape, np.float32), q).compile().as_text()
+        before, entry = text.split("\nENTRY ")
+        assert "all-reduce" in entry
+        assert " all-reduce(" not in before
 
 
 def test_a_fully_hidden_key_changes_nothing():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from asjax.models import kernels
+
 
 def library(q, k, v, bias, mask):
     """softmax(q k^T / sqrt(d) + bias) v over [B, S, N, d], as XLA differentiates it."""
@@ -53,7 +55,7 @@ def _backward(kept, grad):
         ds = p * (dp - now["mean"])
         own = None
         if bias is not None:
-            own = _unbroadcast(ds.swapaxes(1, 2)[:, None], bias[:, :1])
+            own = _bias_gradient(ds.swapaxes(1, 2)[:, None], bias)
             dbias, own = (dbias, own) if bias.shape[1] > 1 else (dbias + own, None)
         ds = ds.astype(q.dtype)
         dk = jnp.einsum("bkq,bqd->bkd", ds, q)
@@ -62,9 +64,14 @@ def _backward(kept, grad):
 
     rows = {"lse": lse.swapaxes(2, 3), "mean": mean[:, :, None], "grad": grad}
     extras = {name: x.swapaxes(2, 3) for name, x in _per_head(bias, mask, len(out)).items()}
-    start = None if bias is None or bias.shape[1] > 1 else jnp.zeros_like(bias)
+    start = None
+    if bias is not None and bias.shape[1] == 1:
+        start = jnp.zeros((_clips(bias, len(mean[0])), *bias.shape[1:]), jnp.float32)
     dbias, (dq, dk, dv, own) = jax.lax.scan(head, start, {**heads, **rows, **extras})
-    dbias = dbias if own is None else own[:, :, 0].swapaxes(0, 1)
+    if bias is not None:
+        dbias = dbias if own is None else own[:, :, 0].swapaxes(0, 1)
+        dbias = dbias if len(bias) > 1 else dbias.sum(0, keepdims=True)
+        dbias = dbias.astype(bias.dtype)
     dq = (_join_heads(dq).astype(jnp.float32) * dq.shape[-1] ** -0.5).astype(dq.dtype)
     return dq, _join_heads(dk), _join_heads(dv), dbias, None
 
@@ -91,10 +98,16 @@ def _per_head(bias, mask, heads: int) -> dict:
     return {k: x.swapaxes(0, 1) for k, x in whole.items()}
 
 
-def _unbroadcast(x, like):
-    """Sum `x` over the axes along which `like` was broadcast to it."""
-    axes = tuple(i for i, size in enumerate(like.shape) if size == 1 and x.shape[i] > 1)
-    return x.sum(axes, keepdims=True).astype(like.dtype)
+def _clips(bias, batch: int) -> int:
+    """Rows of the bias's gradient inside the loop, which holds no sum over devices."""
+    return batch if len(bias) > 1 else kernels.device_groups(batch)
+
+
+def _bias_gradient(ds, bias):
+    """ds [B, 1, S, K] summed over what the bias was broadcast along, over clips within a device."""
+    ds = ds.reshape(_clips(bias, len(ds)), -1, *ds.shape[1:]).sum(1)
+    axes = tuple(i for i in (2, 3) if bias.shape[i] == 1)
+    return ds.sum(axes, keepdims=True)
 
 
 by_heads.defvjp(_forward, _backward)

@@ -52,9 +52,16 @@ def _product_forward(x, kernel):
 
 def _product_backward(saved, g):
     x, kernel = saved
+    return _input_gradient(kernel, g), _upright_gradient(x, g)
+
+
+def _input_gradient(kernel, g):
+    return jax.lax.dot_general(g, kernel, (((g.ndim - 1,), (1,)), ((), ())))
+
+
+def _upright_gradient(x, g):
     rows = tuple(range(x.ndim - 1))
-    dx = jax.lax.dot_general(g, kernel, (((g.ndim - 1,), (1,)), ((), ())))
-    return dx, jax.lax.dot_general(x, g, ((rows, rows), ((), ())))
+    return jax.lax.dot_general(x, g, ((rows, rows), ((), ())))
 
 
 product_upright.defvjp(_product_forward, _product_backward)
@@ -168,18 +175,16 @@ def _gelu_product_forward(x, kernel):
 
 def _gelu_product_backward(saved, g):
     x, kernel = saved
-    rows = tuple(range(x.ndim - 1))
-    dy = jax.lax.dot_general(g, kernel, (((g.ndim - 1,), (1,)), ((), ())))
 
     def pull(dy, x):
         x = x.astype(jnp.float32)
         slope = _normal_cdf(x) + x * jnp.exp(-0.5 * x * x) * (0.5 / jnp.pi) ** 0.5
         return (dy.astype(jnp.float32) * slope).astype(dy.dtype)
 
-    dx = _by_halves(pull, dy, x)
+    dx = _by_halves(pull, _input_gradient(kernel, g), x)
     # Reading dx too, or XLA makes it in the forward pass already and keeps it.
     y = _by_halves(lambda x, dx: jnp.where(jnp.isnan(dx), dx, gelu(x)), x, dx)
-    return dx, jax.lax.dot_general(y, g, ((rows, rows), ((), ())))
+    return dx, _upright_gradient(y, g)
 
 
 gelu_product_apart.defvjp(_gelu_product_forward, _gelu_product_backward)
