@@ -14,45 +14,18 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from math import prod
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flops import count
 from train_step import CLASSES, MODELS
 
 from asjax import models
 
 # dense bf16 TFLOP/s as the makers state them
 PEAKS = {"H200": 989, "H100": 989, "A100": 312, "V100": 125, "TPU v4": 275, "TPU v5": 459}
-
-
-def count(jaxpr) -> int:
-    """FLOPs of the products and convolutions in a jaxpr, loops included."""
-    total = 0
-    for eqn in jaxpr.eqns:
-        out = eqn.outvars[0].aval.shape if eqn.outvars else ()
-        if eqn.primitive.name == "dot_general":
-            (contract, _), _ = eqn.params["dimension_numbers"]
-            total += 2 * prod(out) * prod(eqn.invars[0].aval.shape[i] for i in contract)
-        elif eqn.primitive.name == "conv_general_dilated":
-            kernel = eqn.invars[1].aval.shape
-            features = eqn.params["dimension_numbers"].rhs_spec[0]
-            total += 2 * prod(out) * prod(kernel) // kernel[features]
-        inner = [
-            getattr(v, "jaxpr", v) for v in jax.tree.leaves(list(eqn.params.values()), is_leaf=_sub)
-        ]
-        inner = [j for j in inner if hasattr(j, "eqns")]
-        if eqn.primitive.name == "cond":  # one branch runs: platform_dependent's are equal
-            inner = inner[:1]
-        times = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1
-        total += times * sum(map(count, inner))
-    return total
-
-
-def _sub(value) -> bool:
-    return hasattr(value, "jaxpr") or hasattr(value, "eqns")
 
 
 def measure(name, batch, dtype, rounds, **fields) -> dict:
@@ -66,10 +39,8 @@ def measure(name, batch, dtype, rounds, **fields) -> dict:
     variables = jax.jit(module.init)(jax.random.key(0), feats[:1])
     tx = optax.adam(1e-4)
     rngs = {"dropout": jax.random.key(1)}
-    forward = lambda m: jax.make_jaxpr(  # noqa: E731
-        lambda v: m.apply(v, feats, train=True, rngs=rngs, mutable=[])[0]["logits"]
-    )
-    flops = 3 * count(forward(plain)(variables).jaxpr)
+    forward = lambda v: plain.apply(v, feats, train=True, rngs=rngs, mutable=[])[0]  # noqa: E731
+    flops = 3 * count(forward, variables)
 
     def step(state, key):
         params, opt = state

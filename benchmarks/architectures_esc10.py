@@ -5,7 +5,7 @@ python benchmarks/architectures_esc10.py [--folds 5] [--minutes 30] [--steps 480
 Trains the models of configs/esc10_architectures.py on four folds, scores the fifth, pools the
 held-out logits of the finished folds (bootstrap over clips). Folds that do not start within the
 minutes are left out and the table says so; finished runs are reused. Then it counts parameters and
-FLOPs of one 5 s clip (XLA's own count of the compiled forward pass), times training and inference
+FLOPs of one 5 s clip (products and convolutions of the forward pass), times training and inference
 steps of all models in turn, and draws mean AP against cost: OUT/architectures.png.
 """
 
@@ -69,6 +69,7 @@ def pooled(workdirs, n_bootstrap: int) -> dict:
 
 def costs(models, rounds: int) -> dict:
     """model -> parameters, FLOPs of a clip, clips/s; the models take turns, step by step."""
+    import flops
     import jax
 
     from asjax import config, sharding, step
@@ -98,10 +99,9 @@ def costs(models, rounds: int) -> dict:
         state = jax.jit(make, out_shardings=sharding.replicated(mesh))(jax.random.key(0))
         run = jax.jit(step.make_train_step(objective=objective, tx=tx), donate_argnums=0)
         score = jax.jit(step.make_eval_step(model=model, frontend=frontend))
-        one = jax.jit(lambda v, x, m=model: m.apply(v, x, train=False)["logits"])
-        feats = frontend(batch["wave"][:1])
-        flops = one.lower(step.weights(state), feats).compile().cost_analysis()["flops"]
-        found[name] = dict(parameters=zoo.parameters(model), gflops=flops / 1e9)
+        one = lambda v, x, m=model: m.apply(v, x, train=False)["logits"]  # noqa: E731
+        work = flops.count(one, step.weights(state), frontend(batch["wave"][:1]))
+        found[name] = dict(parameters=zoo.parameters(model), gflops=work / 1e9)
         steps[name] = dict(state=state, train=run, eval=score)
     times = {(name, phase): [] for name in models for phase in ("train", "eval")}
     for turn in range(-1, rounds):
