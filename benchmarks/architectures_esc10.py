@@ -144,6 +144,7 @@ def picture(rows: dict, path: Path):
                 ha="left" if side > 0 else "right",
                 fontsize=9,
                 color=f"C{i}",
+                bbox=dict(fc="white", ec="none", alpha=0.8, pad=0.5),
             )
         axis.set_xlim(0, 1.25 * scale * max(row[key] for row in rows.values()))
         axis.set_xlabel(label)
