@@ -86,7 +86,7 @@ def _set_cpu_devices(wanted: int | None, coordinator: str | None, num_processes:
     # one per core), and a collective keeps its thread until all devices have come to it. A device
     # has at most three under way (sums of a batch norm, kernel gradients): when those of the others
     # fill the pool, the last device never arrives, a deadlock that ends the process after 40 s.
-    # More threads than that slow the cores down: at 16 on 2 cores CNN6's step takes a tenth longer.
+    # More threads than that slow the cores down: at 16 on 2 cores CNN6's step takes 8 % longer.
     # (None are enough where a loop holds a collective: see models/kernels.device_groups.)
     os.environ.setdefault("NPROC", str(max(usable_cores(), 3 * (count - 1) + 1)))
     try:

@@ -92,19 +92,18 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        make = dict(dtype=self.dtype, kernel_init=self.kernel_init)
         drop = nn.Dropout(self.dropout, deterministic=not self.train)
-        y = layers.Dense(self.width, **make, name="fc1")(x)
+        y = dense(self.width, self, name="fc1")(x)
         if self.train and self.dropout:
-            y = layers.Dense(x.shape[-1], **make, name="fc2")(drop(kernels.gelu(y)))
+            y = dense(x.shape[-1], self, name="fc2")(drop(kernels.gelu(y)))
         else:
-            y = layers.GeluDense(x.shape[-1], **make, name="fc2")(y)
+            y = dense(x.shape[-1], self, name="fc2", layer=layers.GeluDense)(y)
         return drop(y)
 
 
-def dense(width: int, module, *, name: str, use_bias: bool = True) -> nn.Dense:
-    """layers.Dense with the dtype and initialiser of `module`."""
-    return layers.Dense(
+def dense(width: int, module, *, name: str, use_bias: bool = True, layer=layers.Dense) -> nn.Dense:
+    """A dense layer with the dtype and initialiser of `module`."""
+    return layer(
         width, use_bias=use_bias, dtype=module.dtype, kernel_init=module.kernel_init, name=name
     )
 
