@@ -13,6 +13,7 @@ _PUBLIC = {
     "list_models": "asjax.models",
     "AsjaxError": "asjax.config",
 }
+_ROOMS = {"port": "asjax.weights.port"}  # modules that are known by a shorter name
 
 __all__ = [*_PUBLIC, "__version__"]
 
@@ -20,10 +21,11 @@ __all__ = [*_PUBLIC, "__version__"]
 def __getattr__(name):
     if name in _PUBLIC:
         return getattr(import_module(_PUBLIC[name]), name)
+    module = _ROOMS.get(name, f"asjax.{name}")
     try:  # `asjax.hlp`, `asjax.metrics`, ... without an explicit import of the submodule
-        return import_module(f"asjax.{name}")
+        return import_module(module)
     except ModuleNotFoundError as error:
-        if error.name != f"asjax.{name}":
+        if error.name != module:
             raise
         raise AttributeError(f"module 'asjax' has no attribute {name!r}") from None
 

@@ -19,7 +19,7 @@ VERBS = {
         "asjax train --config=configs/quickstart.py:beta=0.5 --workdir=runs/quickstart",
     ),
     "eval": (
-        "asjax.evaluate",
+        "asjax.evaluation.evaluate",
         "score a model on a data set: mAP, AUC, d' with confidence intervals, report.html",
         "asjax eval --model=runs/quickstart/model --data \"esc10(splits=['fold5'])\"",
     ),
@@ -29,32 +29,32 @@ VERBS = {
         "asjax tag dog.wav recordings/ --model=runs/quickstart/model --top 5",
     ),
     "prepare": (
-        "asjax.prepare",
+        "asjax.data.prepare",
         "turn audio and labels into checked records",
         "asjax prepare folder --csv labels.csv --audio clips/ --out data/mine",
     ),
     "report": (
-        "asjax.papers",
+        "asjax.papers.runs",
         "the papers' tables and figures from finished runs, their numbers beside yours",
         "asjax report hlp runs/cnn6 runs/cnn6_hlp --out report-hlp",
     ),
     "port": (
-        "asjax.convert",
+        "asjax.weights.convert",
         "turn a published checkpoint (torch, safetensors, Hub) into a model folder",
         "asjax port Cnn6_mAP=0.343.pth --to=models/cnn6",
     ),
     "export": (
-        "asjax.export",
+        "asjax.weights.export",
         "write a model's weights for its authors' torch code",
         "asjax export runs/quickstart/model --safetensors cnn6.safetensors",
     ),
     "stats": (
-        "asjax.stats",
+        "asjax.papers.lists",
         "the papers' tables on HLP and balancing from AudioSet segment lists",
         "asjax stats balanced_train_segments.csv eval_segments.csv --out stats/",
     ),
     "models": (
-        "asjax.zoo",
+        "asjax.weights.zoo",
         "list the models: family, variant, parameters; their published checkpoints",
         "asjax models passt ast --json",
     ),

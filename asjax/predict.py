@@ -48,7 +48,8 @@ def load(path, *, reduce: str = "mean", batch_size: int = 16) -> Tagger:
         )
     elif not any(folder.iterdir()):
         raise AsjaxError(f"model folder {folder} is empty; {HOW_TO_GET_A_MODEL}")
-    from asjax import checkpoint, config
+    from asjax import config
+    from asjax.store import checkpoint
 
     cfg, label_set, variables, record = checkpoint.load_model(folder)
     return Tagger(

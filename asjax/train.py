@@ -46,8 +46,11 @@ def main(args) -> int:
 
     import jax
 
-    from asjax import checkpoint, evaluate, hlp, init_from, log, step, workdir
+    from asjax import hlp, step
     from asjax.data import pipeline, quarantine, sources
+    from asjax.evaluation import evaluate
+    from asjax.store import checkpoint, log, workdir
+    from asjax.weights import start as init_from
 
     first_process = jax.process_index() == 0
     mesh = sharding.make_mesh(cfg.mesh, batch_sizes=(cfg.batch_size, cfg.eval.batch_size))

@@ -53,7 +53,8 @@ def train(model: str, fold: int, args) -> Path:
 
 def pooled(workdirs, n_bootstrap: int) -> dict:
     """Metrics of all folds' held-out logits: no clip is scored by a model that saw it."""
-    from asjax import evaluate, labels
+    from asjax import labels
+    from asjax.evaluation import evaluate
 
     label_set = labels.get("audioset527")
     parts = [evaluate.load_scores(w / "eval" / "scores.npz", label_set) for w in workdirs]

@@ -51,7 +51,7 @@ SAMPLER_COLUMNS = [
 def official_labels(folder: Path):
     from scipy import sparse
 
-    from asjax.segments import read_segments
+    from asjax.data.segments import read_segments
 
     parts = []
     for split in ("balanced_train", "unbalanced_train"):

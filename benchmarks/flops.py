@@ -7,7 +7,7 @@ from unittest import mock
 
 import jax
 
-from asjax.models import kernels
+from asjax.nn.cpu import kernels
 
 
 def count(function, *args) -> int:

@@ -33,7 +33,8 @@ def train(model: str, hlp: bool, fold: int, args) -> Path:
 
 def summary(workdirs, n_bootstrap):
     """Metrics of all folds' held-out logits: no clip is scored by a model that saw it."""
-    from asjax import evaluate, hlp, labels
+    from asjax import hlp, labels
+    from asjax.evaluation import evaluate
 
     label_set = labels.get("audioset527")
     parts = [evaluate.load_scores(w / "eval" / "scores.npz", label_set) for w in workdirs]

@@ -42,7 +42,8 @@ def checkpoint(family: str, path: Path) -> int:
     import jax
     import torch_writer
 
-    from asjax import models, port
+    from asjax import models
+    from asjax.weights import port
 
     rng = np.random.default_rng(0)
     shapes = models.abstract(models.build(family, VARIANTS[family]))

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from asjax import labels, prepare
+from asjax import labels
 from asjax.config import AsjaxError
-from asjax.data import audio, sources
+from asjax.data import audio, prepare, sources
 from asjax.data.clips import Clip
 
 RATE_HZ = 32_000

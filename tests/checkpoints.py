@@ -3,7 +3,8 @@
 import jax
 import numpy as np
 
-from asjax import models, port
+from asjax import models
+from asjax.weights import port
 
 RNG = np.random.default_rng(11)
 

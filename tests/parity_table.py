@@ -34,7 +34,13 @@ sys.path[:0] = [str(HERE / "golden"), str(HERE)]
 
 import rule  # noqa: E402
 
-from asjax import frontends, models, port  # noqa: E402
+from asjax import (  # noqa: E402
+    frontends,
+    models,
+)
+from asjax.weights import (  # noqa: E402
+    port,
+)
 
 TOLERANCE = 1e-5
 GOLDEN = HERE / "golden"

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from reference import ast_states as states
 
-from asjax import models, port
+from asjax import models
 from asjax.config import AsjaxError
 from asjax.models import ast
+from asjax.weights import port
 
 SMALL = dict(width=64, heads=2, depth=2, n_mels=48, frames=90, stride=(12, 20), num_classes=5)
 GRID = (3, 4)

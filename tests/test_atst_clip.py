@@ -9,9 +9,10 @@ import pytest
 import rule
 from reference import vit as naive
 
-from asjax import models, port
+from asjax import models
 from asjax.config import AsjaxError
 from asjax.models import atst_clip
+from asjax.weights import port
 
 SMALL = dict(width=64, heads=2, depth=3, blocks_used=2, chunk_frames=61, frames=101, num_classes=5)
 

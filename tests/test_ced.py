@@ -10,9 +10,10 @@ import rule
 from reference import vit as naive
 from scipy.special import expit, logit
 
-from asjax import models, port
+from asjax import models
 from asjax.config import AsjaxError
 from asjax.models import ced
+from asjax.weights import port
 
 SMALL = dict(width=64, heads=2, depth=2, n_mels=32, frames=100, num_classes=5)
 

@@ -16,10 +16,11 @@ import numpy as np
 import optax
 import pytest
 
-from asjax import checkpoint, files, sharding
-from asjax.checkpoint import Checkpoints
+from asjax import sharding
 from asjax.config import AsjaxError
 from asjax.labels import LabelSet
+from asjax.store import checkpoint, files
+from asjax.store.checkpoint import Checkpoints
 
 
 def make_state(value=0.0):
@@ -110,7 +111,7 @@ def test_latest_best_centre_and_pending_centres_are_kept(tmp_path):
 
 
 def test_the_published_rule_of_seven_points_never_loses_its_centre(tmp_path):
-    from asjax.metrics import moving_average_best
+    from asjax.metrics.ranking import moving_average_best
 
     values = np.random.default_rng(3).normal(size=14).tolist()
     kept = Checkpoints(tmp_path, keep=1)

@@ -7,9 +7,10 @@ import pytest
 from reference import panns
 from test_resnet import random
 
-from asjax import frontends, models, port
+from asjax import frontends, models
 from asjax.config import AsjaxError
 from asjax.models import cnn
+from asjax.weights import port
 
 CNN14 = 80_753_615
 PARAMETERS = {

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asjax import models, port
+from asjax import models
 from asjax.config import AsjaxError
+from asjax.weights import port
 
 KEYS = jax.random.split(jax.random.key(0), 4)
 

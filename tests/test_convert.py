@@ -11,9 +11,11 @@ import soundfile
 import torch_writer
 from checkpoints import RNG, weights, with_tables
 
-from asjax import convert, files, frontends, labels, model_dir, models, port, predict, published
+from asjax import frontends, labels, models, predict
 from asjax.__main__ import main
 from asjax.config import AsjaxError
+from asjax.store import files, model_dir
+from asjax.weights import convert, port, published
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asjax import models, port
+from asjax import models
 from asjax.config import AsjaxError
 from asjax.models import convnext
+from asjax.weights import port
 
 # at 527 classes, with the 4x4 and the 18x4 stem
 PARAMETERS = {

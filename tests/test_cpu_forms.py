@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from asjax.models import depthwise, kernels, layers, norms
+from asjax.nn import layers
+from asjax.nn.cpu import depthwise, kernels, norms
 
 
 def moved(text):

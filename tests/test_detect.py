@@ -5,8 +5,8 @@ import parity_table
 import pytest
 from checkpoints import shaped
 
-from asjax import detect
 from asjax.config import AsjaxError
+from asjax.weights import detect
 
 
 @pytest.mark.parametrize(

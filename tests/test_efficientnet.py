@@ -7,9 +7,10 @@ import parity_table
 import pytest
 from test_mobilenet import variables_of
 
-from asjax import frontends, models, port
+from asjax import frontends, models
 from asjax.config import AsjaxError
 from asjax.models import efficientnet
+from asjax.weights import port
 
 SMALL = dict(width=0.25, depth=0.3, num_classes=7)  # one block per stage
 FORMS = {  # fields, frames

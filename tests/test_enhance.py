@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import rule
 
-from asjax import enhance, hlp, labels
+from asjax import hlp, labels
 from asjax.__main__ import main as asjax_main
 from asjax.config import AsjaxError
-from asjax.data import sources
-from asjax.scores import save_scores
+from asjax.data import enhance, sources
+from asjax.store.scores import save_scores
 
 AUDIOSET = labels.get("audioset527")
 ESC10 = {"name": "esc10"}

@@ -12,7 +12,7 @@ from asjax import labels
 from asjax.__main__ import main as asjax_main
 from asjax.config import AsjaxError
 from asjax.data import records, sources
-from asjax.prepare import esc50_clips
+from asjax.data.prepare import esc50_clips
 
 REPO = Path(__file__).parent.parent
 ROWS = [  # three rows of esc50.csv, one for each kind of class

@@ -6,9 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from asjax import evaluate, hlp, labels, metrics
+from asjax import hlp, labels, metrics
 from asjax.__main__ import main
 from asjax.config import AsjaxError
+from asjax.evaluation import evaluate
 
 
 def own_set(n=10):

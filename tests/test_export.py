@@ -10,9 +10,11 @@ import safetensors.numpy
 import torch_writer
 from checkpoints import RNG, weights, with_tables
 
-from asjax import convert, export, frontends, labels, model_dir, models, port
+from asjax import frontends, labels, models
 from asjax.__main__ import main
 from asjax.config import AsjaxError
+from asjax.store import model_dir
+from asjax.weights import convert, export, port
 
 
 @pytest.fixture(scope="module")

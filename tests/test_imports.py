@@ -110,8 +110,9 @@ import sys
 for name in {blocked!r}:
     sys.modules[name] = None
 import jax, jax.numpy as jnp
-from asjax import (augment, checkpoint, config, frontends, hlp, models, objectives, optim, port,
+from asjax import (augment, config, frontends, hlp, models, objectives, optim, port,
                    sharding, step)
+from asjax.store import checkpoint
 frontend = frontends.build("panns_logmel", sample_rate=16000, n_mels=64, n_fft=512, hop=320)
 model = models.build("cnn", variant="mini", num_classes=5)
 tx, _ = config.build("optim", dict(name="adamw", lr=1e-3), total_steps=10)

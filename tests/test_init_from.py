@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from asjax import config, init_from, models, port, step
+from asjax import config, models, step
 from asjax.config import AsjaxError
+from asjax.weights import port
+from asjax.weights import start as init_from
 
 AST = dict(
     name="ast", variant="tiny224", width=32, heads=2, depth=1, n_mels=32, frames=48, stride=16
@@ -39,7 +41,7 @@ def fresh(spec, frames=48, n_mels=32, average=True):
 
 @pytest.fixture
 def files(monkeypatch):
-    """Name -> weights of files that `asjax.convert.read_weights` shall find."""
+    """Name -> weights of files that `asjax.weights.convert.read_weights` shall find."""
     known = {}
 
     def read_weights(path):
@@ -48,7 +50,7 @@ def files(monkeypatch):
         return known[path]
 
     monkeypatch.setitem(
-        sys.modules, "asjax.convert", types.SimpleNamespace(read_weights=read_weights)
+        sys.modules, "asjax.weights.convert", types.SimpleNamespace(read_weights=read_weights)
     )
     return known
 

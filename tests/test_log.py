@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from asjax import log
+from asjax.store import log
 
 
 def steps(path):

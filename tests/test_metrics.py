@@ -148,7 +148,7 @@ def test_weights_of_one_are_the_plain_metric_and_counts_sum_to_the_clips():
         assert draw.sum() == 17
     scores, targets = small()
     once = [np.ones((60, 2), np.int16)]
-    ap, auc = metrics._ap_auc(scores[:, 4], targets[:, 4], once)
+    ap, auc = metrics.ranking._ap_auc(scores[:, 4], targets[:, 4], once)
     want = metrics.tagging(scores=scores, targets=targets)
     np.testing.assert_allclose(ap, want["per_class_ap"][4], rtol=1e-14)
     np.testing.assert_allclose(auc, want["per_class_auc"][4], rtol=1e-14)

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asjax import models, port
+from asjax import models
 from asjax.config import AsjaxError
 from asjax.models import mobilenet
+from asjax.weights import port
 
 # EfficientAT's table prints 0.983, 1.43, 4.88, 17.91, 39.09 and 68.43 million
 PARAMETERS = {

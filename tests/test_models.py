@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asjax import models, zoo
+from asjax import models
 from asjax.config import AsjaxError
-from asjax.models import layers
+from asjax.nn import layers
+from asjax.weights import zoo
 
 ALL = [(name, v) for name in models.families() for v in models.family(name).VARIANTS]
 FIRST = [(name, next(iter(models.family(name).VARIANTS))) for name in models.families()]

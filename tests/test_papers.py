@@ -11,9 +11,13 @@ import pytest
 import rule
 from scipy.stats import linregress, norm
 
-from asjax import balance, evaluate, hlp, labels, metrics, papers, papers_balance, papers_hlp
+from asjax import balance, hlp, labels, metrics
 from asjax.__main__ import main
 from asjax.config import AsjaxError, fingerprint
+from asjax.evaluation import evaluate
+from asjax.papers import balance as papers_balance
+from asjax.papers import hlp as papers_hlp
+from asjax.papers import runs as papers
 
 AUDIOSET, FSD50K = labels.get("audioset527"), labels.get("fsd50k200")
 SHARED = labels.LabelSet(

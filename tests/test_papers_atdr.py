@@ -9,10 +9,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from asjax import config, evaluate, labels, metrics, papers_atdr, papers_atdr_runs
+from asjax import config, labels, metrics
 from asjax.__main__ import main
 from asjax.config import AsjaxError, fingerprint
-from asjax.papers import read_run
+from asjax.evaluation import evaluate
+from asjax.papers import atdr as papers_atdr
+from asjax.papers import atdr_runs as papers_atdr_runs
+from asjax.papers.runs import read_run
 
 AUDIOSET = labels.get("audioset527")
 CLIPS = 60

@@ -7,10 +7,11 @@ import parity_table
 import pytest
 import rule
 
-from asjax import models, port
+from asjax import models
 from asjax.config import AsjaxError
 from asjax.models import passt
-from asjax.models.passt_imagenet import bicubic
+from asjax.models._passt_imagenet import bicubic
+from asjax.weights import port
 
 SMALL = dict(stride=16, width=32, depth=2, heads=2, num_classes=5, frames=80)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from asjax.config import AsjaxError
-from asjax.models import pooling
+from asjax.nn import pooling
 
 B, T, C, H = 3, 7, 5, 2
 RNG = np.random.default_rng(0)

@@ -5,8 +5,8 @@ import parity_table
 import pytest
 import rule
 
-from asjax import port
 from asjax.config import AsjaxError
+from asjax.weights import port
 
 
 @pytest.fixture(scope="module")

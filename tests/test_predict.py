@@ -388,7 +388,8 @@ def test_help_shows_an_example_and_imports_nothing_heavy():
 
 
 def test_a_saved_model_is_loaded_from_its_folder_and_from_its_workdir(tmp_path):
-    from asjax import checkpoint, config
+    from asjax import config
+    from asjax.store import checkpoint
 
     frontend = dict(name="panns_logmel", sample_rate=RATE, n_mels=64)
     model = dict(name="cnn", variant="mini", num_classes=CLASSES)

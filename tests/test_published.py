@@ -7,8 +7,9 @@ import threading
 
 import pytest
 
-from asjax import convert, download, frontends, models, published
+from asjax import frontends, models
 from asjax.config import AsjaxError
+from asjax.weights import convert, download, published
 
 ROWS = published.ROWS
 CONTENT = bytes(range(256)) * 12_000  # 3 MB: several reads

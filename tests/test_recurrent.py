@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asjax.models import recurrent
+from asjax.nn import recurrent
 
 KEYS = jax.random.split(jax.random.key(0), 6)
 

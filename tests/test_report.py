@@ -8,7 +8,10 @@ from html.parser import HTMLParser
 
 import numpy as np
 
-from asjax import evaluate, hlp, labels, report, report_plots
+from asjax import hlp, labels
+from asjax.evaluation import evaluate
+from asjax.evaluation import page as report
+from asjax.evaluation import plots as report_plots
 
 HISTORY = [
     {"step": 10, "loss": 0.5, "lr": 1e-3},

@@ -8,9 +8,10 @@ import pytest
 from conftest import GOLDEN
 from reference import panns
 
-from asjax import models, port
+from asjax import models
 from asjax.config import AsjaxError
 from asjax.models import resnet
+from asjax.weights import port
 
 PARAMETERS = {"resnet22": 63_675_087, "resnet38": 73_783_247, "resnet54": 104_318_159}
 SMALL = dict(dims=(4, 6, 6, 8), last=8, width=8, num_classes=5)

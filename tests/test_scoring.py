@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from test_evaluate import own_set, saved
 
-from asjax import evaluate, labels, scoring
+from asjax import labels
 from asjax.__main__ import main
 from asjax.config import AsjaxError
+from asjax.evaluation import evaluate, scoring
 
 RATES = {"a": 16000, "b": 8000}  # two frontends: an ensemble need not hear the same
 
@@ -18,7 +19,8 @@ def make_model(folder, clips, *, rate=16000, classes=None, key=0, cnn="mini"):
     """An untrained little model in `folder`; returns `wave [B, S] -> logits`."""
     import jax
 
-    from asjax import checkpoint, config
+    from asjax import config
+    from asjax.store import checkpoint
 
     label_set = classes or own_set(3)
     cfg = {
@@ -192,7 +194,7 @@ def test_an_ensemble_of_models_that_hear_different_rates(tmp_path, clips, capsys
 
 
 def test_averaged_weights_score_as_one_model_that_can_be_kept(tmp_path, clips, capsys):
-    from asjax import checkpoint
+    from asjax.store import checkpoint
 
     for n in "ab":
         make_model(tmp_path / n / "model", clips, key=ord(n))

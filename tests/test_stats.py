@@ -9,8 +9,10 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from asjax import labels, segments, stats
+from asjax import labels
 from asjax.config import AsjaxError
+from asjax.data import segments
+from asjax.papers import lists as stats
 
 BARK, SPEECH, CHURCH_BELL, FIRECRACKER = "/m/05tny_", "/m/09x0r", "/m/03w41f", "/g/122z_qxw"
 TRAIN = [[BARK], [SPEECH], [SPEECH, BARK], [SPEECH], [CHURCH_BELL, FIRECRACKER]]

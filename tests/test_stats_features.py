@@ -7,11 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from asjax import augment, config, labels, stats_features
+from asjax import augment, config, labels
 from asjax.__main__ import main as asjax_main
 from asjax.config import AsjaxError
 from asjax.data import pipeline, sources
 from asjax.frontends import stft
+from asjax.papers import features as stats_features
 
 BASE = """
 from asjax import config

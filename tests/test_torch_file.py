@@ -14,8 +14,8 @@ import torch_writer
 from hostile import corpus
 from torch_writer import P
 
-from asjax import torch_file
 from asjax.config import AsjaxError
+from asjax.weights import torch_file
 
 HERE = Path(__file__).parent
 RNG = np.random.default_rng(5)

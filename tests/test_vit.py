@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from asjax.config import AsjaxError
-from asjax.models import vit
+from asjax.nn import vit
 
 KEYS = jax.random.split(jax.random.key(0), 8)
 

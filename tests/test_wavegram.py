@@ -7,9 +7,10 @@ import pytest
 from reference import panns
 from test_resnet import random
 
-from asjax import augment, frontends, models, port
+from asjax import augment, frontends, models
 from asjax.config import AsjaxError
 from asjax.models import wavegram
+from asjax.weights import port
 
 PARAMETERS = {"wavegram_logmel_cnn14": 81_065_487, "wavegram_logmel128_cnn14": 81_262_735}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from asjax.config import AsjaxError
-from asjax.workdir import Workdir
+from asjax.store.workdir import Workdir
 
 CONFIG = {"optim": {"name": "adam", "lr": 1e-3}, "seed": 1, "splits": ("a", "b")}
 

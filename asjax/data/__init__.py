@@ -1,1 +1,1 @@
-"""Sources, draws and the grain pipeline."""
+"""From audio files and lists to batches."""

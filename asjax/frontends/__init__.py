@@ -17,7 +17,9 @@ from importlib import import_module
 from pathlib import Path
 
 from asjax import config
-from asjax.frontends.stft import to_float  # noqa: F401 (part of the public face)
+from asjax.frontends.stft import (  # noqa: F401 (part of the public face)
+    to_float,
+)
 
 
 def _found() -> dict:

@@ -16,8 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from asjax.models import layers, vit
-from asjax.models.ast_weights import (  # noqa: F401 (public here)
+from asjax.models._ast_weights import (  # noqa: F401 (public here)
     adapt_positions,
     from_other_names,
     init_from_audioset,
@@ -25,6 +24,7 @@ from asjax.models.ast_weights import (  # noqa: F401 (public here)
     torch_fields,
     torch_variants,
 )
+from asjax.nn import layers, vit
 
 _TINY, _SMALL, _BASE = (dict(width=width, heads=width // 64) for width in (192, 384, 768))
 

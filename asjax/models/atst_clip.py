@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from asjax.models import layers, vit
+from asjax.nn import layers, vit
 
 VARIANTS = {
     "atst_clip_small": dict(width=384, heads=6),

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asjax.models import layers, vit
+from asjax.nn import layers, vit
 
 # width and heads of the published models
 VARIANTS = {

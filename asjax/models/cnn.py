@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asjax.models import layers
+from asjax.nn import layers
 
 _CNN14 = dict(
     channels=(64, 128, 256, 512, 1024, 2048),

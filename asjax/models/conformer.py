@@ -15,7 +15,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from asjax.models import depthwise, layers, pooling, vit
+from asjax.nn import layers, pooling, vit
+from asjax.nn.cpu import depthwise
 
 VARIANTS = {
     "conformer": dict(depth=12, width=768, heads=12, mlp=1024, kernel=15),

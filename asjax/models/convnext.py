@@ -15,7 +15,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from asjax.config import AsjaxError
-from asjax.models import layers
+from asjax.nn import layers
 
 VARIANTS = {
     "atto": dict(depths=(2, 2, 6, 2), dims=(40, 80, 160, 320)),

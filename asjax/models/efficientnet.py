@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from asjax.config import AsjaxError
-from asjax.models import layers, pooling
 from asjax.models.mobilenet import divisible
-from asjax.models.vit import torch_uniform
+from asjax.nn import layers, pooling
+from asjax.nn.vit import torch_uniform
 
 # width and depth multipliers, nominal image size
 VARIANTS = {

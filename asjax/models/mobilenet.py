@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asjax.config import AsjaxError, unknown
-from asjax.models import layers, pooling
+from asjax.nn import layers, pooling
 
 VARIANTS = {
     "mn01": dict(width=0.1),

@@ -20,8 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from asjax.config import AsjaxError, unknown
-from asjax.models import layers, vit
-from asjax.models.passt_imagenet import init_from_imagenet  # noqa: F401 (public here)
+from asjax.models._passt_imagenet import (  # noqa: F401 (public here)
+    init_from_imagenet,
+)
+from asjax.nn import layers, vit
 
 # frames: what the time encodings are made for; the published recipes patch out 40 columns and 4
 # rows (s_patchout_t, s_patchout_f) of PaSST-S, or 400 patches

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import flax.linen as nn
 
-from asjax.models import cnn, layers
+from asjax.models import cnn
+from asjax.nn import layers
 
 VARIANTS = {
     "resnet22": dict(depths=(2, 2, 2, 2)),

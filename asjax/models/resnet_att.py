@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asjax.models import layers, pooling, vit
+from asjax.nn import layers, pooling, vit
 
 _34, _50 = dict(depths=(3, 4, 6, 3), bottleneck=False), dict(depths=(3, 4, 6, 3), bottleneck=True)
 _ASDR = dict(n_mels=64, stem_stride=1, time_first=True, pooling="asdr_attention")

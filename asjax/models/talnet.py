@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asjax.models import layers, recurrent, transformer
+from asjax.models import transformer
+from asjax.nn import layers, recurrent
 
 VARIANTS = {
     "crnn": dict(sequence="gru"),

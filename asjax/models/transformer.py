@@ -11,7 +11,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax.numpy as jnp
 
-from asjax.models import layers, pooling, vit
+from asjax.nn import layers, pooling, vit
 
 VARIANTS = {
     "transformer": dict(depth=8, width=768, mlp=768),

@@ -11,8 +11,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from asjax.models import cnn, layers
-from asjax.models.layers import AsjaxError
+from asjax.models import cnn
+from asjax.nn import layers
+from asjax.nn.layers import AsjaxError
 
 VARIANTS = {
     "wavegram_logmel_cnn14": {},

@@ -17,8 +17,12 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[i]) for i in (0, 1, 2)]
 import numpy as np  # noqa: E402
 from hostile import corpus  # noqa: E402
 
-from asjax import torch_file  # noqa: E402
-from asjax.config import AsjaxError  # noqa: E402
+from asjax.config import (  # noqa: E402
+    AsjaxError,
+)
+from asjax.weights import (  # noqa: E402
+    torch_file,
+)
 
 QUIET = ("open", "mmap.__new__", "builtins.id")
 seen = []

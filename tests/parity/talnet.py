@@ -1,6 +1,6 @@
 """Parity cases of TALNet and CNN + Transformer."""
 
-from asjax.models import pooling
+from asjax.nn import pooling
 
 FAMILY = "talnet"
 SEQUENCES = {"TALNet": "crnn", "TransformerEncoder": "cnn_transformer"}

@@ -1,0 +1,394 @@
+"""From a model and data to scores with clip ids, then to metrics and a report: `asjax eval`.
+
+Scores are written first, with clip ids (`asjax.store.scores`); the rest is computed from that file.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from asjax import hlp, labels, metrics
+from asjax.config import AsjaxError, to_plain
+from asjax.store.files import write_atomic
+from asjax.store.scores import View, load_scores, save_scores, views
+
+LEVEL = 0.95
+MEANS = ("mean_ap", "mean_auc", "d_prime", "mean_of_d_prime", "micro_ap", "lrap")
+
+
+# ---------------------------------------------------------------------------------- prediction
+
+
+def scores_from_pipeline(apply_fn, batches, num_classes, progress=True, bad=None, total=None):
+    """Run a model over batches; padding rows and clips that could not be decoded are left out.
+
+    Args:
+      apply_fn: wave float32 [B, S] -> logits [B, C] (jitted by the caller).
+      batches: iterable of pipeline batches (dicts with wave, target, mask, id, bad).
+      num_classes: C of the model; the targets may have other classes (zero-shot).
+      progress: show a bar, and say on stderr what was left out.
+      bad: a list to which (id, reason) of every clip left out is added.
+      total: number of batches, for the bar.
+
+    Returns: ids (list of N), logits float32 [N, C], targets uint8 [N, C or those of the data].
+
+    Raises:
+      AsjaxError: the model returns another shape than [B, C].
+    """
+    from tqdm import tqdm
+
+    bad = [] if bad is None else bad
+    before = len(bad)
+    ids, logits, targets = [], [np.zeros((0, num_classes), np.float32)], []
+    bar = tqdm(batches, desc="scoring", unit="batch", total=total, disable=not progress)
+    for batch in bar:
+        rows = np.flatnonzero(np.asarray(batch["mask"]) > 0)
+        out = np.asarray(apply_fn(batch["wave"]), np.float32)
+        want = (len(batch["mask"]), num_classes)
+        if out.shape != want:
+            raise AsjaxError(f"the model must return logits {want} for this batch, got {out.shape}")
+        ids += [str(batch["id"][i]) for i in rows]
+        logits.append(out[rows])
+        targets.append(np.asarray(batch["target"])[rows] > 0.5)
+        bad += list(batch.get("bad", ()))
+    left_out = bad[before:]
+    if progress and left_out:
+        name, reason = left_out[0]
+        print(f"left out {len(left_out)} clips, first {name}: {reason}", file=sys.stderr)
+    targets = np.concatenate(targets or [np.zeros((0, num_classes))]).astype(np.uint8)
+    return ids, np.concatenate(logits), targets
+
+
+def trace(logits, targets) -> dict:
+    """The means that are followed during training: mean_ap, mean_auc, d_prime.
+
+    NaN for a model that has diverged: its run ends by its own rule, with its own message.
+    """
+    followed = ("mean_ap", "mean_auc", "d_prime")
+    if not np.isfinite(logits).all():
+        return dict.fromkeys(followed, math.nan)
+    values = metrics.tagging(scores=logits, targets=targets)
+    return {key: values[key] for key in followed}
+
+
+# ------------------------------------------------------------------------------------- summary
+
+
+def summarise(found: dict[str, View], n_bootstrap=1000, seed=0) -> dict:
+    """Metrics of every view, arrays per class included, with intervals under `ci`.
+
+    All views draw the same clips in the bootstrap, so their resamples are paired.
+    """
+    out = {}
+    for key, view in found.items():
+        values = metrics.tagging(scores=view.scores, targets=view.targets, names=view.names)
+        ci = {}
+        if n_bootstrap:
+            ci = metrics.bootstrap(
+                scores=view.scores, targets=view.targets, n=n_bootstrap, level=LEVEL, seed=seed
+            )
+        out[key] = {"title": view.title, "mapped": view.mapped, **values, "ci": ci}
+    return out
+
+
+def headline(summary: dict) -> dict:
+    """The few numbers of a summary that a model directory keeps."""
+    kept = ("n_clips", "n_classes", "mean_ap", "mean_auc", "d_prime", "ci")
+    return {key: {k: view[k] for k in kept} for key, view in summary["views"].items()}
+
+
+def table(summary: dict) -> str:
+    """The views as a small text table."""
+    draws = any(view["ci"] for view in summary["views"].values())
+    title = f"mAP [{LEVEL:.0%} interval]" if draws else "mAP"
+    rows = [["view", "clips", "classes", title, "AUC", "d'"]]
+    for view in summary["views"].values():
+        low, high = view["ci"].get("mean_ap", (None, None))
+        interval = f" [{_number(low)}, {_number(high)}]" if low is not None else ""
+        rows.append(
+            [
+                view["title"],
+                f"{view['n_clips']:,}",
+                str(view["n_classes"]),
+                _number(view["mean_ap"]) + interval,
+                _number(view["mean_auc"]),
+                _number(view["d_prime"], 2),
+            ]
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for name, *cells in rows:
+        cells = [cell.rjust(w) for cell, w in zip(cells, widths[1:], strict=True)]
+        lines.append("  ".join([name.ljust(widths[0]), *cells]))
+    return "\n".join(lines)
+
+
+def _number(value, digits=3) -> str:
+    if value is None or math.isnan(value):
+        return "-"
+    return "inf" if math.isinf(value) else f"{value:.{digits}f}"
+
+
+# ------------------------------------------------------------------------------------- writing
+
+
+def evaluate_scores(
+    scores_path,
+    outdir,
+    *,
+    label_set=None,
+    closure="auto",
+    mappings=None,
+    history=None,
+    train_counts=None,
+    record=None,
+    n_bootstrap=1000,
+    seed=0,
+) -> dict:
+    """Scores file -> metrics.json, per_class.csv, report.html in `outdir`; returns the summary.
+
+    Args:
+      closure: as `views`; "auto" takes the label set's ontology, where it has one.
+      history: rows of train.jsonl, for the training curves.
+      train_counts: positives per class in the training set [C], for AP against prior.
+      record: what to say of the model and data (a dict; shown in the report, kept in the JSON).
+    """
+    loaded = load_scores(scores_path, label_set)
+    label_set, extra = loaded["label_set"], loaded["extra"] or {}
+    if isinstance(closure, str):
+        # Zero-shot scores are compared with the data's own labels, as HLP's Table III does.
+        closure = None if "zero_shot" in extra else hlp.closure_if_known(label_set)
+    found = views(loaded["scores"], loaded["targets"], label_set, closure, mappings)
+    results = summarise(found, n_bootstrap, seed)
+    counts = None if train_counts is None else np.asarray(train_counts).ravel()
+    about = {
+        "label_set": {"name": label_set.name, "hash": label_set.hash, "classes": len(label_set)},
+        "left_out_clips": extra.get("left_out", []),
+        "bootstrap": {"n": n_bootstrap, "level": LEVEL, "seed": seed},
+        "record": record or {},
+    }
+    return write(
+        outdir, found, results, about=about, closure=closure, history=history, train_counts=counts
+    )
+
+
+def write(outdir, found, results, *, about, closure=None, history=None, train_counts=None) -> dict:
+    """Write metrics.json, per_class*.csv and report.html; returns what metrics.json holds.
+
+    In the JSON, null stands for a value that is undefined (nothing to average) or infinite (d' of
+    a perfect AUC).
+    """
+    from asjax.evaluation import page as report
+
+    outdir = Path(outdir)
+    outdir.mkdir(parents=True, exist_ok=True)
+    keys = ("title", "mapped", "n_clips", "n_classes", *MEANS, "ci", "left_out")
+    summary = {**about, "views": {v: {k: r[k] for k in keys} for v, r in results.items()}}
+    text = json.dumps(_finite(to_plain(summary)), indent=2, allow_nan=False, ensure_ascii=False)
+    write_atomic(outdir / "metrics.json", text + "\n")
+    own = {k: r for k, r in results.items() if not r["mapped"]}
+    _write_per_class(outdir / "per_class.csv", found["labels"], own, train_counts)
+    for key in results.keys() - own.keys():
+        _write_per_class(outdir / f"per_class_{key}.csv", found[key], {key: results[key]}, None)
+    html = report.render(
+        summary=summary,
+        results=results,
+        found=found,
+        closure=closure,
+        history=history,
+        train_counts=train_counts,
+    )
+    write_atomic(outdir / "report.html", html)
+    return summary
+
+
+def _write_per_class(path: Path, view: View, results: dict, train_counts) -> None:
+    """One row per class: positives, prior, AP and AUC by view; empty where undefined."""
+    first = next(iter(results.values()))
+    columns = {"n_positive": first["n_positive"], "prior": first["prior"]}
+    if train_counts is not None:
+        columns["n_train"] = train_counts
+    for key, result in results.items():
+        if key == "hlp_labels":
+            columns["n_positive_hlp"] = result["n_positive"]
+        columns[f"ap_{key}"] = result["per_class_ap"]
+        columns[f"auc_{key}"] = result["per_class_auc"]
+    text = io.StringIO()
+    out = csv.writer(text, lineterminator="\n")
+    out.writerow(["index", "mid", "name", *columns])
+    for i, (label, name) in enumerate(zip(view.ids, view.names, strict=True)):
+        values = [column[i] for column in columns.values()]
+        out.writerow([i, label, name, *["" if v != v else f"{v:.6g}" for v in values]])
+    write_atomic(path, text.getvalue())
+
+
+def _finite(value):
+    """JSON has no NaN and no infinity: null."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# ------------------------------------------------------------------------------------ the verb
+
+
+def add_arguments(parser):
+    parser.add_argument(
+        "--model", action="append", help="model folder, as training writes it; several: an ensemble"
+    )
+    parser.add_argument(
+        "--data",
+        action="append",
+        help="what to score, e.g. \"esc10(splits=['fold5'])\", \"folder(csv='x.csv', "
+        "root='audio')\" or a folder of records; repeatable (default: the evaluation set of the "
+        "model's config). Records with other classes are scored zero-shot on those they share",
+    )
+    parser.add_argument(
+        "--scores",
+        action="append",
+        help="a scores.npz to evaluate instead of running a model; several: an ensemble",
+    )
+    parser.add_argument(
+        "--average",
+        choices=("logits", "probabilities", "weights"),
+        help="what an ensemble averages (default: logits)",
+    )
+    parser.add_argument(
+        "--save-model", metavar="DIR", help="with --average=weights: keep the averaged model here"
+    )
+    parser.add_argument(
+        "--labels", help="label set of a --data folder whose classes are not the model's"
+    )
+    parser.add_argument(
+        "--out",
+        help="folder for the results (default: beside the model, eval, or eval-NAME with --data, "
+        "with -ensemble for several; with --scores: beside that file)",
+    )
+    parser.add_argument("--batch-size", type=int, default=None, help="clips at once")
+    parser.add_argument("--clip-s", type=float, help="seconds of each clip (default: the model's)")
+    parser.add_argument(
+        "--mapping",
+        action="append",
+        help="also report the classes of this label set, e.g. esc10 or fsd50k200; repeatable",
+    )
+    parser.add_argument(
+        "--bootstrap", type=int, default=1000, help="resamples for the intervals; 0: none"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the resamples")
+
+
+def main(args) -> int:
+    if bool(args.model) == bool(args.scores):
+        raise AsjaxError("give either --model=DIR or --scores=FILE.npz")
+    if args.clip_s is not None and not 0 < args.clip_s < math.inf:
+        raise AsjaxError(f"--clip-s must be a number of seconds above 0, got {args.clip_s}")
+    if args.save_model and args.average != "weights":
+        raise AsjaxError("--save-model goes with --average=weights: there is one model to keep")
+    return _main_scores(args) if args.scores else _main_models(args)
+
+
+def _main_scores(args) -> int:
+    from asjax.evaluation import scoring
+
+    if args.data or args.labels or args.clip_s:
+        raise AsjaxError("--data goes with --model; a scores file has its data in it")
+    first, several = Path(args.scores[0]), len(args.scores) > 1
+    if args.average and (not several or args.average == "weights"):
+        raise AsjaxError(f"--average={args.average} needs several --model, or another average")
+    if not several:
+        return _finish(args, first, Path(args.out or first.parent), mappings=args.mapping)
+    out = Path(args.out or first.parent / "ensemble")
+    found = scoring.average_files(args.scores, args.average or "logits")
+    save_scores(out / "scores.npz", **found)
+    return _finish(args, out / "scores.npz", out, mappings=args.mapping)
+
+
+def _main_models(args) -> int:
+    from asjax.evaluation import scoring
+    from asjax.store import checkpoint, log
+
+    models = scoring.Models(args.model, args.average, args.batch_size)
+    if args.save_model:
+        checkpoint.save_model(
+            args.save_model,
+            config=models.cfg,
+            label_set=models.label_set,
+            variables=models.variables(),
+            record=models.record,
+        )
+        print(f"model        {args.save_model}")
+    wanted = [scoring.data_spec(text) for text in args.data or ()]
+    folder = Path(args.model[0]).resolve()  # the model's, or the run's that it stands in
+    beside = folder if (folder / "model" / "card.json").is_file() else folder.parent
+    single = len(args.model) == 1
+    for i, (spec, name) in enumerate(wanted or [(models.own_data(), "")]):
+        parts = ["eval", name, "" if single else "ensemble"]
+        out = Path(args.out) if args.out else beside / "-".join(filter(None, parts))
+        if len(wanted) > 1:
+            out = out.with_name(f"{out.name}-{i + 1}")
+        about = models.score(spec, out, clip_s=args.clip_s, data_labels=args.labels)
+        zero_shot = about.get("zero_shot")
+        strict = models.cfg.get("labels", {}).get("strict", False)
+        if zero_shot:
+            print(
+                f"zero-shot    {zero_shot['shared']} of {zero_shot['of']} classes of "
+                f"{zero_shot['label_set']}; not in the model: {', '.join(zero_shot['left_out'])}"
+            )
+        _finish(
+            args,
+            out / "scores.npz",
+            out,
+            closure=None if zero_shot else hlp.closure_if_known(models.label_set, strict),
+            mappings=args.mapping or _mappings(models.cfg, spec, own_data=not wanted),
+            history=log.read_jsonl(beside / "train.jsonl") if single else None,
+            record={**models.record, "eval_data": about},
+        )
+    return 0
+
+
+def _mappings(cfg, spec, own_data: bool):
+    """Mapped views when none is asked for: those of the config, or of the data set by its name."""
+    if own_data:
+        return cfg.get("eval", {}).get("mappings")
+    return [spec["name"]] if spec["name"] in labels.KNOWN else None
+
+
+def _finish(args, scores, out, **about) -> int:
+    summary = evaluate_scores(scores, out, n_bootstrap=args.bootstrap, seed=args.seed, **about)
+    print(table(summary))
+    for wanted in map(labels.get, args.mapping or ()):
+        if wanted.name not in summary["views"]:
+            print(f"mapping      {wanted.name}: the model has none of its classes")
+    if summary["left_out_clips"]:
+        print(f"left out     {len(summary['left_out_clips'])} clips that could not be read")
+    print(f"report       {out / 'report.html'}")
+    print(f"metrics      {out / 'metrics.json'}, per_class.csv; scores {scores}")
+    return 0
+
+
+def forward(model, frontend, mesh):
+    """`(variables, wave [B, S]) -> logits [B, C]` as numpy, jitted, rows split over the mesh.
+
+    With several processes all give the same wave; each computes its share and gets all rows back.
+    """
+    import jax
+
+    from asjax import sharding, step
+
+    run = jax.jit(step.make_eval_step(model=model, frontend=frontend))
+
+    def apply(variables, wave):
+        share = len(wave) // jax.process_count()
+        mine = wave[jax.process_index() * share :][:share]
+        return sharding.gather(run(variables, sharding.place(mesh, {"wave": mine})["wave"]))
+
+    return apply

@@ -1,0 +1,354 @@
+"""Scores of stored models on data sets: one model or an ensemble, the model's classes or others'.
+
+An ensemble is the mean of the members' logits (PaSST and its distilled models), of their
+probabilities (AST, PSLA) or of their weights (AST's weight averaging, one architecture). Members
+may hear different rates and frontends: each reads the same clips in its own way.
+
+Data with another label set than the model's are scored *zero-shot*: a class of theirs takes the
+highest score of the model's classes that share a mid with it, and classes that the model does not
+have are left out. FSD50K has 192 of its 200 among AudioSet's 527, as in the HLP paper's Table III.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+
+from asjax import config, labels
+from asjax.config import AsjaxError, parse_call
+from asjax.evaluation import evaluate
+from asjax.store.scores import load_scores, save_scores
+
+AVERAGES = ("logits", "probabilities", "weights")
+_DATA = ("sample_rate", "clip_s", "workers", "threads", "max_bad")
+
+# ------------------------------------------------------------------------------- the averages
+
+
+def average_scores(parts, kind: str = "logits") -> np.ndarray:
+    """Mean of several models' logits, as logits.
+
+    Args:
+      parts: iterable of float [N, C] logits, one per model.
+      kind: "logits", or "probabilities": the log-odds of the mean sigmoid, computed in the log
+        domain, so that no confident score is rounded to 0 or 1.
+
+    Returns: float32 [N, C].
+    """
+    if kind not in AVERAGES[:2]:
+        raise config.unknown("average of scores", kind, AVERAGES[:2])
+    total, n = None, 0
+    for part in parts:
+        part = np.asarray(part, np.float64)
+        if kind == "logits":
+            new = (part,)
+            total = new if total is None else (total[0] + part,)
+        else:  # log of the sums of p and of 1 - p; their ratio needs no division by n
+            new = (-np.logaddexp(0.0, -part), -np.logaddexp(0.0, part))
+            joined = new if total is None else map(np.logaddexp, total, new)
+            total = tuple(joined)
+        n += 1
+    if not n:
+        raise AsjaxError("an ensemble needs at least one model's scores, got none")
+    if kind == "logits":
+        return (total[0] / n).astype(np.float32)
+    return (total[0] - total[1]).astype(np.float32)
+
+
+def average_weights(parts) -> dict:
+    """Plain mean of several models' variables (nested dicts of arrays of the same shapes).
+
+    Parameters and float statistics are averaged in float64 and keep their type; integer buffers,
+    such as counters, are those of the first.
+
+    Raises:
+      AsjaxError: a name or shape that differs, with the model's number and the array's name.
+    """
+    from flax.traverse_util import flatten_dict, unflatten_dict
+
+    first, total, n = None, {}, 0
+    for part in parts:
+        n += 1
+        flat = {k: np.asarray(v) for k, v in flatten_dict(part, sep="/").items()}
+        if first is None:
+            first = flat
+        for name in sorted({*first, *flat}):
+            shapes = [f[name].shape if name in f else "no such array" for f in (first, flat)]
+            if shapes[0] != shapes[1]:
+                raise AsjaxError(
+                    f"average of weights: {name} is {shapes[0]} in model 1 and {shapes[1]} in "
+                    f"model {n}; only models of one architecture can be averaged"
+                )
+            if np.issubdtype(flat[name].dtype, np.floating):
+                total[name] = total.get(name, 0.0) + flat[name].astype(np.float64)
+    if first is None:
+        raise AsjaxError("an average of weights needs at least one model, got none")
+    mean = {k: (total[k] / n).astype(v.dtype) if k in total else v for k, v in first.items()}
+    return unflatten_dict(mean, sep="/")
+
+
+def average_files(paths, kind: str = "logits") -> dict:
+    """Finished scores files of the same clips and classes as one: as `load_scores` returns them.
+
+    The clips take the order of the first file.
+
+    Raises:
+      AsjaxError: other classes (both hashes), other clips or other targets than the first file's.
+    """
+    first, parts, left_out = load_scores(paths[0]), [], []
+    for path in paths:
+        found = load_scores(path, first["label_set"])
+        rows = _same_clips(first["ids"], found["ids"], paths[0], path)
+        if not np.array_equal(found["targets"][rows], first["targets"]):
+            raise AsjaxError(f"the targets in {path} differ from those in {paths[0]}: other labels")
+        parts.append(found["scores"][rows])
+        left_out += (found["extra"] or {}).get("left_out", [])
+    extra = {
+        **(first["extra"] or {}),
+        "left_out": sorted({tuple(item) for item in left_out}),
+        "ensemble": {"average": kind, "members": [str(p) for p in paths]},
+    }
+    return {**first, "scores": average_scores(parts, kind), "extra": extra}
+
+
+def _same_clips(wanted: list, found: list, first, other) -> np.ndarray:
+    """Rows of `found` in the order of `wanted`; AsjaxError unless they are the same clips."""
+    if wanted == found:
+        return np.arange(len(wanted))
+    odd = sorted({*wanted} ^ {*found})
+    if odd or len(wanted) != len(found) or len({*wanted}) != len(wanted):
+        example = f", for example {odd[0]!r} is in one only" if odd else ""
+        raise AsjaxError(
+            f"the scores of an ensemble must be of the same clips: {first} has {len(wanted)}, "
+            f"{other} has {len(found)}{example}"
+        )
+    row = {clip: i for i, clip in enumerate(found)}
+    return np.array([row[clip] for clip in wanted])
+
+
+# --------------------------------------------------------------------------------- the models
+
+
+class Models:
+    """Stored models that score as one: `Models([dir, ...], average)`.
+
+    Attributes:
+      cfg, label_set: of the first model; `label_set` is that of all.
+      record: what the model or the ensemble says of itself.
+      batch_size: clips at once.
+    """
+
+    def __init__(self, paths, average: str | None = None, batch_size: int | None = None):
+        from asjax.store import checkpoint
+
+        if average and len(paths) < 2:
+            raise AsjaxError(f"--average={average} needs several models, got {len(paths)}")
+        self.paths, self.average = [str(p) for p in paths], average or "logits"
+        heads = [checkpoint.load_model(path) for path in paths]
+        heads = [(config.to_plain(cfg), label_set, card) for cfg, label_set, _, card in heads]
+        self.cfg, self.label_set, _ = heads[0]
+        for path, (cfg, label_set, _) in zip(paths, heads, strict=True):
+            labels.check_hash(self.label_set.hash, label_set.hash, f"the model {path}")
+            if self.average == "weights":
+                self._check_architecture(path, cfg)
+        self._configs = [cfg for cfg, *_ in heads]
+        self.batch_size = batch_size or self.cfg.get("eval", {}).get("batch_size", 16)
+        self.record = _record(self.paths, self.average, heads)
+        members = [None] if self.average == "weights" else self.paths
+        self._members = members  # None: the averaged weights
+        # With one member the model stays loaded; of several, one at a time is in memory.
+        self._apply = lru_cache(maxsize=1)(self._load)
+
+    def _check_architecture(self, path, cfg):
+        same = [
+            {"model": c["model"], "frontend": c["frontend"], "rate": c["data"]["sample_rate"]}
+            for c in (self.cfg, cfg)
+        ]
+        changed = config.differences(*same)
+        if changed:
+            raise AsjaxError(
+                f"--average=weights: the model {path} has another config than {self.paths[0]}: "
+                f"{'; '.join(changed[:5])}; average logits or probabilities instead"
+            )
+
+    def variables(self, path=None):
+        """The weights of one member, or their average."""
+        from asjax.store import checkpoint
+
+        if path is not None:
+            return checkpoint.load_model(path)[2]
+        return average_weights(checkpoint.load_model(p)[2] for p in self.paths)
+
+    def _load(self, path):
+        """wave [B, S] -> logits [B, C] of a member, on all devices."""
+        import jax
+
+        from asjax import sharding
+
+        cfg = self.cfg if path is None else self._configs[self.paths.index(path)]
+        sharding.setup()
+        mesh = sharding.make_mesh(batch_sizes=(self.batch_size,))
+        frontend = config.build("frontend", cfg["frontend"])
+        model = config.build("model", {**cfg["model"], "num_classes": len(self.label_set)})
+        placed = jax.device_put(self.variables(path), sharding.replicated(mesh))
+        return cfg, partial(evaluate.forward(model, frontend, mesh), placed)
+
+    def own_data(self) -> dict:
+        """Spec of the data that the models' configs evaluate on; they must agree."""
+        specs = [(cfg.get("data") or {}).get("eval") for cfg in self._configs]
+        if not specs[0]:
+            raise AsjaxError(f"the config of {self.paths[0]} names no evaluation data: give --data")
+        for path, spec in zip(self.paths, specs, strict=True):
+            if spec != specs[0]:
+                raise AsjaxError(
+                    f"the configs of {self.paths[0]} and {path} evaluate on different data: give "
+                    "--data, made of clips that none of the models was trained on"
+                )
+        return specs[0]
+
+    def score(self, spec, out, *, clip_s=None, data_labels=None) -> dict:
+        """Score a data set into `out/scores.npz`; returns what a record says of the data.
+
+        Args:
+          spec: of asjax.data.sources. clip_s: seconds of each clip (default: the model's).
+          data_labels: label set of the data; default: what their records say, else the model's.
+        """
+        from asjax.data import sources
+
+        theirs = labels_of(spec, data_labels, self.label_set)
+        shared, zero_shot = _shared(theirs, self.label_set)
+        source = sources.build(spec, theirs)
+        ids, targets, bad = None, None, []
+
+        def members():
+            nonlocal ids, targets
+            for path in self._members:
+                found = self._run(path, source, len(theirs), clip_s, bad)
+                if ids is None:
+                    ids, targets = found[0], found[2]
+                rows = _same_clips(ids, found[0], self.paths[0], path)
+                yield found[1][rows]
+
+        scores = average_scores(members(), "logits" if len(self._members) == 1 else self.average)
+        extra = {"left_out": sorted({tuple(map(str, item)) for item in bad})}
+        if len(self.paths) > 1:
+            extra["ensemble"] = {"average": self.average, "members": self.paths}
+        kept = self.label_set
+        if zero_shot:
+            kept, extra["zero_shot"] = zero_shot["classes"], zero_shot["about"]
+            scores = np.stack([scores[:, c].max(axis=1) for _, c in shared], axis=1)
+            targets = targets[:, [i for i, _ in shared]]
+        save_scores(
+            Path(out) / "scores.npz",
+            ids=ids,
+            scores=scores,
+            targets=targets,
+            label_set=kept,
+            extra=extra,
+        )
+        about = {"name": source.name, "clips": len(ids), "hash": source.hash}
+        return {**about, **({"zero_shot": extra["zero_shot"]} if zero_shot else {})}
+
+    def _run(self, path, source, n_targets, clip_s, bad):
+        """Ids, logits [N, C] and targets [N, n_targets] of one member."""
+        from asjax.data import pipeline
+
+        cfg, apply_fn = self._apply(path)
+        data = {k: cfg["data"][k] for k in _DATA if k in cfg["data"]}
+        stream = pipeline.build(
+            source,
+            batch_size=self.batch_size,
+            draw="sequential",
+            train=False,
+            num_classes=n_targets,
+            cache=False,
+            **{**data, **({"clip_s": clip_s} if clip_s else {})},
+        )
+        with stream.iterate() as batches:
+            return evaluate.scores_from_pipeline(
+                apply_fn, batches, len(self.label_set), bad=bad, total=stream.steps_per_epoch
+            )
+
+
+def _record(paths, average, heads) -> dict:
+    """The card of a single model; of an ensemble, what its members agree on and who they are."""
+    cards = [{k: v for k, v in card.items() if k != "scores"} for *_, card in heads]
+    models = [{k: cfg["model"].get(k) for k in ("name", "variant")} for cfg, *_ in heads]
+    if len(paths) == 1:
+        return {**cards[0], "model": models[0]}
+    same = {k: cards[0][k] for k in ("hlp", "draw", "train_data") if k in cards[0]}
+    same = {k: v for k, v in same.items() if all(card.get(k) == v for card in cards)}
+    members = {f"{i + 1}": path for i, path in enumerate(paths)}
+    name = models[0] if all(m == models[0] for m in models) else {"name": "ensemble"}
+    return {**same, "model": name, "ensemble": {"average": average, **members}}
+
+
+# ----------------------------------------------------------------------------------- the data
+
+
+def data_spec(text: str) -> tuple[dict, str]:
+    """`--data` -> (spec, a short name for folders): a source, or the folder of a record dataset."""
+    path = Path(text)
+    if path.is_dir():
+        from asjax.data import records
+
+        folder = path.resolve()
+        name = folder.parent.name if records.is_version(folder.name) else folder.name
+        return dict(name="records", path=text), name
+    try:
+        name, fields = parse_call(text)
+    except AsjaxError as error:
+        what = f"--data {text!r} is neither a folder of records nor a source"
+        raise AsjaxError(f"{what}: {error}") from None
+    return dict(name=name, **fields), name
+
+
+def labels_of(spec: dict, given, label_set):
+    """The label set of the data: `given`, or what a record dataset says, or the model's own."""
+    if given:
+        return labels.get(given)
+    if spec["name"] != "records" or spec.get("convert") or "path" not in spec:
+        return label_set
+    from asjax.data import records
+
+    manifest = records.Dataset(spec["path"]).manifest["label_set"]
+    if manifest["hash"] == label_set.hash:
+        return label_set
+    path = records.find(spec["path"]) / "labels.csv"
+    found = labels.LabelSet.from_csv(path, manifest["name"])
+    labels.check_hash(manifest["hash"], found.hash, f"{path}")
+    return found
+
+
+def _shared(theirs, ours):
+    """How the data's classes are scored by a model with others.
+
+    Returns: `(pairs, None)` for the same classes; else `[(their index, our indices), ...]` of the
+    shared classes and `{"classes": LabelSet, "about": dict for the scores file}`.
+    """
+    if theirs.hash == ours.hash:
+        return [], None
+    table = labels.mapping(theirs, ours)
+    rows = np.flatnonzero(table.any(axis=1))
+    if not len(rows):
+        raise AsjaxError(
+            f"the data's classes ({theirs.name}, label hash {theirs.hash}) and the model's "
+            f"({ours.name}, label hash {ours.hash}) share no AudioSet mid: nothing to score"
+        )
+    classes = labels.LabelSet(
+        f"{theirs.name}_shared{len(rows)}",
+        tuple(theirs.ids[i] for i in rows),
+        tuple(theirs.names[i] for i in rows),
+        tuple(theirs.mids[i] for i in rows) if theirs.mids else (),
+    )
+    about = {
+        "label_set": theirs.name,
+        "label_hash": theirs.hash,
+        "shared": len(rows),
+        "of": len(theirs),
+        "left_out": [theirs.names[i] for i in np.flatnonzero(~table.any(axis=1))],
+    }
+    pairs = [(int(i), np.flatnonzero(table[i])) for i in rows]
+    return pairs, {"classes": classes, "about": about}

@@ -1,0 +1,1 @@
+"""The forms of operations that XLA runs well on CPUs."""

@@ -1,0 +1,113 @@
+"""Attention as the library does it, and in a form that XLA runs well on CPUs, with its gradient."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from asjax.nn.cpu import kernels
+
+
+def library(q, k, v, bias, mask):
+    """softmax(q k^T / sqrt(d) + bias) v over [B, S, N, d], as XLA differentiates it."""
+    return jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask, implementation="xla")
+
+
+@jax.custom_vjp
+def by_heads(q, k, v, bias, mask):
+    """The same in a loop over the heads, with its gradient written out.
+
+    The scores of one head stay in cache and are computed again in the backward pass, transposed, so
+    that products read rows (Dao et al. 2022, algorithm 4, without its blocks). Kept for all heads
+    and layers they are most of what a transformer's training step writes. 1214 tokens of 12 heads
+    with the gradient, one core: 191 ms; 348 with kept scores, XLA's own three times as much.
+    """
+    return _forward(q, k, v, bias, mask)[0]
+
+
+def _forward(q, k, v, bias, mask):
+    def head(_, now):
+        scores = jnp.einsum("bqd,bkd->bqk", now["q"], now["k"], preferred_element_type=jnp.float32)
+        scores = _biased(scores, now)
+        top = scores.max(-1, keepdims=True)
+        p = jnp.exp(scores - top)
+        total = p.sum(-1, keepdims=True)
+        out = jnp.einsum("bqk,bkd->bqd", p.astype(v.dtype), now["v"]) / total.astype(v.dtype)
+        return None, (out, top + jnp.log(total))
+
+    scaled = (q.astype(jnp.float32) * q.shape[-1] ** -0.5).astype(q.dtype)
+    heads = {"q": _split_heads(scaled), "k": _split_heads(k), "v": _split_heads(v)}
+    _, (out, lse) = jax.lax.scan(head, None, {**heads, **_per_head(bias, mask, q.shape[2])})
+    return _join_heads(out), (heads, out, lse, bias, mask)
+
+
+def _backward(kept, grad):
+    heads, out, lse, bias, mask = kept
+    grad = _split_heads(grad)
+    mean = jnp.sum(grad.astype(jnp.float32) * out.astype(jnp.float32), -1)
+
+    def head(dbias, now):  # everything [B, K, S]
+        q, k, v, grad = now["q"], now["k"], now["v"], now["grad"]
+        scores = jnp.einsum("bkd,bqd->bkq", k, q, preferred_element_type=jnp.float32)
+        p = jnp.exp(_biased(scores, now) - now["lse"])
+        dv = jnp.einsum("bkq,bqd->bkd", p.astype(grad.dtype), grad)
+        dp = jnp.einsum("bkd,bqd->bkq", v, grad, preferred_element_type=jnp.float32)
+        ds = p * (dp - now["mean"])
+        own = None
+        if bias is not None:
+            own = _bias_gradient(ds.swapaxes(1, 2)[:, None], bias)
+            dbias, own = (dbias, own) if bias.shape[1] > 1 else (dbias + own, None)
+        ds = ds.astype(q.dtype)
+        dk = jnp.einsum("bkq,bqd->bkd", ds, q)
+        dq = jnp.einsum("bkq,bkd->bqd", ds, k)
+        return dbias, (dq, dk, dv, own)
+
+    rows = {"lse": lse.swapaxes(2, 3), "mean": mean[:, :, None], "grad": grad}
+    extras = {name: x.swapaxes(2, 3) for name, x in _per_head(bias, mask, len(out)).items()}
+    start = None
+    if bias is not None and bias.shape[1] == 1:
+        start = jnp.zeros((_clips(bias, len(mean[0])), *bias.shape[1:]), jnp.float32)
+    dbias, (dq, dk, dv, own) = jax.lax.scan(head, start, {**heads, **rows, **extras})
+    if bias is not None:
+        dbias = dbias if own is None else own[:, :, 0].swapaxes(0, 1)
+        dbias = dbias if len(bias) > 1 else dbias.sum(0, keepdims=True)
+        dbias = dbias.astype(bias.dtype)
+    dq = (_join_heads(dq).astype(jnp.float32) * dq.shape[-1] ** -0.5).astype(dq.dtype)
+    return dq, _join_heads(dk), _join_heads(dv), dbias, None
+
+
+def _biased(scores, now):
+    """Scores with the bias and mask of this head, where there are any."""
+    scores = scores + now["bias"] if "bias" in now else scores
+    return jnp.where(now["mask"], scores, jnp.finfo(scores.dtype).min) if "mask" in now else scores
+
+
+def _split_heads(x):
+    """[B, S, N, d] -> [N, B, S, d]."""
+    return x.transpose(2, 0, 1, 3)
+
+
+def _join_heads(x):
+    return x.transpose(1, 2, 0, 3)
+
+
+def _per_head(bias, mask, heads: int) -> dict:
+    """Bias and mask, [B, N or 1, S, K], of those that are given, as [N, B, S, K]."""
+    given = {name: x for name, x in (("bias", bias), ("mask", mask)) if x is not None}
+    whole = {k: jnp.broadcast_to(x, (x.shape[0], heads, *x.shape[2:])) for k, x in given.items()}
+    return {k: x.swapaxes(0, 1) for k, x in whole.items()}
+
+
+def _clips(bias, batch: int) -> int:
+    """Rows of the bias's gradient inside the loop, which holds no sum over devices."""
+    return batch if len(bias) > 1 else kernels.device_groups(batch)
+
+
+def _bias_gradient(ds, bias):
+    """ds [B, 1, S, K] summed over what the bias was broadcast along, over clips within a device."""
+    ds = ds.reshape(_clips(bias, len(ds)), -1, *ds.shape[1:]).sum(1)
+    axes = tuple(i for i in (2, 3) if bias.shape[i] == 1)
+    return ds.sum(axes, keepdims=True)
+
+
+by_heads.defvjp(_forward, _backward)

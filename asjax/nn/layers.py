@@ -1,0 +1,294 @@
+"""Building blocks shared by the model families, in the layout [B clip, T frame, F bin, C channel].
+
+Statistics, norms and heads stay in float32 whatever the compute dtype. Norms take the two-pass
+variance: E[x^2] - E[x]^2 loses every digit on log-mel input, whose mean dwarfs its deviation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from asjax.config import AsjaxError, unknown
+from asjax.nn.cpu import depthwise, kernels, norms
+
+Array = jax.Array
+
+
+# ------------------------------------------------------------------------------ construction
+
+
+def make(cls, variants: dict[str, dict], variant: str, over: dict):
+    """`cls` with the fields of `variants[variant]`, then `over`; unknown names are errors.
+
+    Lists (from JSON) become tuples and dtypes become their names, so that a module is hashable
+    and equal to the one its saved config builds.
+    """
+    family = cls.__name__
+    if variant not in variants:
+        raise unknown(f"{family} variant", variant, variants)
+    known = {f.name for f in dataclasses.fields(cls)} - {"parent", "name"}
+    for key in over:
+        if key not in known:
+            raise unknown(f"{family} {variant}: field", key, known)
+    fields = {**variants[variant], **over}
+    if "dtype" in fields:
+        fields["dtype"] = dtype_name(fields["dtype"])
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+
+
+def dtype_name(dtype) -> str:
+    """The name of a compute dtype; AsjaxError unless it is float32, bfloat16 or float16."""
+    try:
+        name = jnp.dtype(dtype).name
+    except TypeError:
+        name = str(dtype)
+    if name not in ("float32", "bfloat16", "float16"):
+        raise AsjaxError(f"dtype must be float32, bfloat16 or float16, got {name!r}")
+    return name
+
+
+def check_feats(feats, n_mels: int, family: str):
+    """AsjaxError (at trace time) unless `feats` is [B, T >= 1, n_mels]."""
+    if feats.ndim != 3 or feats.shape[1] == 0:
+        raise AsjaxError(
+            f"{family} features must be [batch, frames, mel bins] with at least one frame, "
+            f"got shape {tuple(feats.shape)}"
+        )
+    if feats.shape[2] != n_mels:
+        raise AsjaxError(
+            f"{family} features must have {n_mels} mel bins, got {feats.shape[2]}; choose a "
+            f"frontend with {n_mels} bins or build the model with n_mels={feats.shape[2]}"
+        )
+
+
+def pad_frames(x: Array, minimum: int) -> Array:
+    """[B, T, ...] zero-padded at the end to `minimum` frames; longer input is returned as it is.
+
+    Used after the input norm, where zero is the mean frame and the value SpecAugment writes.
+    """
+    missing = minimum - x.shape[1]
+    if missing <= 0:
+        return x
+    return jnp.pad(x, [(0, 0), (0, missing)] + [(0, 0)] * (x.ndim - 2))
+
+
+# ------------------------------------------------------------------------------------- norms
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over the last axis with PyTorch's running statistics.
+
+    new = momentum * old + (1 - momentum) * batch, where the running variance takes the unbiased
+    batch variance n / (n - 1) while the batch itself is normalised by the biased one. Under jit
+    over a mesh the batch is the global batch. `scale_init` serves zero-initialised residuals;
+    `affine=False` has neither scale nor bias.
+    """
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    dtype: str = "float32"
+    scale_init: Callable = nn.initializers.ones
+    affine: bool = True
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        width = x.shape[-1:]
+        scale, bias = jnp.ones(width), jnp.zeros(width)
+        if self.affine:
+            scale = self.param("scale", self.scale_init, width)
+            bias = self.param("bias", nn.initializers.zeros, width)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, width)
+        var = self.variable("batch_stats", "var", jnp.ones, width)
+        if not train or self.is_initializing():
+            return self._apply(x, mean.value, var.value, scale, bias)
+        y, *found = norms.batch_norm(x, scale, bias, self.epsilon)
+        batch_mean, batch_var = jax.lax.stop_gradient(found)
+        count, keep = x.size // x.shape[-1], self.momentum
+        mean.value = keep * mean.value + (1 - keep) * batch_mean
+        var.value = keep * var.value + (1 - keep) * batch_var * (count / max(count - 1, 1))
+        return y.astype(self.dtype)
+
+    def _apply(self, x, mean, var, scale, bias):
+        factor = expand(scale * jax.lax.rsqrt(var + self.epsilon), x.ndim)
+        y = (x.astype(jnp.float32) - expand(mean, x.ndim)) * factor + expand(bias, x.ndim)
+        return y.astype(self.dtype)
+
+
+def expand(vector: Array, ndim: int) -> Array:
+    """[C] -> [1, ..., 1, C] of rank `ndim` (rank promotion is an error in the tests)."""
+    return vector.reshape((1,) * (ndim - 1) + (-1,))
+
+
+class LayerNorm(nn.Module):
+    """LayerNorm over the last axis, computed in float32.
+
+    With `fork` the call returns (x, normed): the residual stream to add the branch to, and what the
+    branch takes (norms.py says why they come together).
+    """
+
+    dtype: str = "float32"
+    epsilon: float = 1e-6
+    fork: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array):
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        scale, bias = expand(scale, x.ndim), expand(bias, x.ndim)
+        fork = norms.fork_apart if kernels.on_cpu() and x.ndim > 2 else norms.fork
+        x, y = fork(x, scale.astype(jnp.float32), bias.astype(jnp.float32), self.epsilon)
+        y = y.astype(self.dtype)
+        return (x, y) if self.fork else y
+
+
+def layer_norm(name: str, dtype: str, epsilon: float = 1e-6, fork: bool = False) -> LayerNorm:
+    """A LayerNorm of that name."""
+    return LayerNorm(dtype, epsilon, fork, name=name)
+
+
+# ------------------------------------------------------------------- products and convolutions
+
+
+def product(x: Array, kernel: Array) -> Array:
+    """[..., I] @ [I, O] -> [..., O]."""
+    return (kernels.product_upright if kernels.on_cpu() else kernels.product)(x, kernel)
+
+
+def _dot_general(x, kernel, dimension_numbers, precision=None):
+    return product(x, kernel)
+
+
+def _gelu_dot_general(x, kernel, dimension_numbers, precision=None):
+    return (kernels.gelu_product_apart if kernels.on_cpu() else kernels.gelu_product)(x, kernel)
+
+
+# nn.Dense with `product`, all its fields; and the same of GELU(x), the exact one
+Dense = functools.partial(nn.Dense, dot_general=_dot_general)
+GeluDense = functools.partial(nn.Dense, dot_general=_gelu_dot_general)
+
+
+class Conv(nn.Module):
+    """Odd square convolution, stride 1, zero padding: [B, T, F, C] -> [B, T, F, width]."""
+
+    width: int
+    size: int
+    dtype: str = "float32"
+    kernel_init: Callable = nn.initializers.lecun_normal()
+    use_bias: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        shape = (self.size, self.size, x.shape[-1], self.width)
+        kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
+        x = x.astype(self.dtype)
+        if self.size == 1:
+            y = product(x, kernel[0, 0])
+        else:
+            y = (kernels.conv_matmul if kernels.on_cpu() else kernels.conv)(x, kernel)
+        if not self.use_bias:
+            return y
+        bound = (self.size * self.size * shape[2]) ** -0.5  # torch's start
+        start = lambda key, shape: jax.random.uniform(key, shape, minval=-bound, maxval=bound)  # noqa: E731
+        return y + expand(self.param("bias", start, (self.width,)).astype(self.dtype), 4)
+
+
+class PatchConv(nn.Module):
+    """Convolution whose stride equals its kernel: a reshape and one matrix product.
+
+    Rows and columns that do not fill a patch are dropped, as a convolution drops them. The kernel
+    is stored as nn.Conv stores it, [kt, kf, C_in, C_out]. Exact, and its gradient needs no dilated
+    convolution (the slow case of XLA on CPU).
+    """
+
+    width: int
+    kernel: tuple[int, int]
+    dtype: str = "float32"
+    kernel_init: Callable = nn.initializers.lecun_normal()
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        kt, kf = self.kernel
+        b, t, f, c = x.shape
+        kernel = self.param("kernel", self.kernel_init, (kt, kf, c, self.width))
+        t, f = t // kt, f // kf
+        x = x[:, : t * kt, : f * kf].astype(self.dtype)
+        x = x.reshape(b, t, kt, f, kf, c).transpose(0, 1, 3, 2, 4, 5)
+        x = x.reshape(b, t, f, kt * kf * c)
+        y = product(x, kernel.reshape(-1, self.width).astype(self.dtype))
+        if not self.use_bias:
+            return y
+        bias = self.param("bias", nn.initializers.zeros, (self.width,))
+        return y + expand(bias.astype(self.dtype), 4)
+
+
+class DepthwiseConv(nn.Module):
+    """Odd square depthwise convolution: [B, T, F, C] -> [B, T', F', C].
+
+    `pads` are the zeros (before, after) along T and F, size // 2 everywhere unless given. The
+    kernel is stored as nn.Conv stores it, [k, k, 1, C]. On the CPU it is a sum of shifted slices,
+    elsewhere the library's convolution (models/depthwise.py says why).
+    """
+
+    size: int = 7
+    dtype: str = "float32"
+    kernel_init: Callable = nn.initializers.lecun_normal()
+    strides: tuple[int, int] = (1, 1)
+    pads: tuple[tuple[int, int], tuple[int, int]] | None = None
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        width = x.shape[-1]
+        kernel = self.param("kernel", self.kernel_init, (self.size, self.size, 1, width))
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        pads = self.pads or ((self.size // 2,) * 2,) * 2
+        y = depthwise.correlate(x, kernel, self.strides, pads)
+        if not self.use_bias:
+            return y
+        bias = self.param("bias", nn.initializers.zeros, (width,))
+        return y + expand(bias.astype(self.dtype), 4)
+
+
+def avg_pool(x: Array, pool: tuple[int, int]) -> Array:
+    """[B, T, F, C] -> [B, T // pt, F // pf, C]; what does not fill a window is dropped."""
+    pt, pf = pool
+    if (pt, pf) == (1, 1):
+        return x
+    b, t, f, c = x.shape
+    t, f = t // pt, f // pf
+    return x[:, : t * pt, : f * pf].reshape(b, t, pt, f, pf, c).mean((2, 4))
+
+
+def max_pool(x: Array, window: tuple[int, int], strides=None, pads=((0, 0), (0, 0))) -> Array:
+    """[B, T, F, C] -> [B, T', F', C]; strides are the window unless given, padding never wins.
+
+    What does not fill a window is dropped. Of equal maxima the first takes the gradient.
+    """
+    pool = kernels.max_pool_indexed if kernels.on_cpu() else kernels.max_pool
+    return pool(x, window, strides or window, pads)
+
+
+def max_mean(x: Array) -> Array:
+    """Clip pooling of PANNs: [B, T, D] -> [B, D], maximum plus mean over time."""
+    return x.max(1) + x.mean(1)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training, the whole branch of a clip is dropped with `rate`."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        if not train or self.rate == 0:
+            return x
+        shape = (x.shape[0],) + (1,) * (x.ndim - 1)
+        keep = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, shape)
+        return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))

@@ -1,0 +1,350 @@
+"""Runs as "AudioTagging Done Right" sees them: architecture, procedure, ablation, mean AP by
+quality of labels; and what the paper printed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from asjax import config, labels, metrics
+from asjax.config import AsjaxError
+from asjax.papers import runs as papers
+
+LARGE, SMALL = "128 x 1024", "64 x 400"
+SHAPES = {LARGE: (128, 1024), SMALL: (64, 400)}  # bins, frames
+PROCEDURES = {"A1": (LARGE, True), "A2": (LARGE, False), "A3": (SMALL, True), "A4": (SMALL, False)}
+# Table 2: million parameters; mAP in %, by procedure.
+PAPER = {
+    "AST": (87.9, dict(A1=43.0, A2=27.4, A3=41.0, A4=26.8)),
+    "Transformer": (28.5, dict(A2=23.0, A4=20.9)),
+    "CNN+Transformer": (12.1, dict(A2=43.7, A4=41.1)),
+    "Conformer": (88.1, dict(A2=33.5, A4=30.8)),
+    "ResNet50": (25.6, dict(A1=41.0, A2=39.9, A3=38.2, A4=37.0)),
+    "CRNN": (10.5, dict(A2=42.9, A4=40.6)),
+}
+PAPER_CLIPS = 20_123
+# Table 3: stride -> number of patches as printed, and mAP in %.
+PAPER_PATCHES = {
+    LARGE: {4: 8192, 6: 3570, 8: 2048, 10: 1212, 12: 756, 16: 512},
+    SMALL: {4: 1485, 6: 390, 8: 343, 10: 195, 12: 128, 16: 72},
+}
+PAPER_STRIDES = {
+    "A1": {10: 43.0, 12: 42.9, 16: 42.1},
+    "A3": {4: 41.4, 6: 40.8, 8: 41.0, 10: 37.0, 12: 32.0, 16: 24.0},
+}
+STRIDES = (4, 6, 8, 10, 12, 14, 16)
+TABLE_2_STRIDE = {"A1": 10, "A2": 10, "A3": 8, "A4": 10}
+# Table 4, procedure A4: mAP points lost without it, and their deviation over the models.
+ABLATIONS = {
+    "balancing": ("balanced sampler", (3.9, 2.0)),
+    "mixup": ("mixup", (1.5, 0.8)),
+    "specaug": ("SpecAugment", (1.5, 0.3)),
+    "normalise": ("normalisation", (16.5, 9.0)),
+}
+PAPER_LARGE_WINS = (2.0, 0.1)  # points, in the subset of best quality
+SUBSETS = {"67": "> 67 %", "50": "> 50 %", "all": "≥ 0 %"}
+NAMES = (  # as our configs and records call them
+    (r"(ast )?base(224|384)(_hf)?|ast", "AST"),
+    (r"transformer(_64x400)?", "Transformer"),
+    (r"(talnet )?cnn_transformer(_big)?|cnn\+t(ransformer)?", "CNN+Transformer"),
+    (r"conformer", "Conformer"),
+    (r"(resnet_att )?resnet50(_64x400|_scrambled|_asdr)?", "ResNet50"),
+    (r"(resnet_att )?resnet34(_asdr)?", "ResNet34"),
+    (r"(talnet )?crnn(_big)?", "CRNN"),
+    (r"(efficientnet )?effnet_b2", "EfficientNet-B2"),
+)
+# fields of a config that make no difference to what is compared
+IGNORED = r"seed|(eval|log)\..*|mesh|data\.(eval\..*|train\.path|workers|threads|cache|max_bad)"
+COMPONENTS = (  # fields that the ablations are about
+    r"data\.draw|augment\.(wave|feats|normed)|frontend\.(mean|std|divide)"
+)
+
+
+# ---------------------------------------------------------------------------- what was trained
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A run as this paper sees it.
+
+    Attributes:
+      model: the paper's name of the architecture, else its own.
+      procedure: A1-A4. stride: of AST (frequency, time); None for others and where unknown.
+      off: the keys of ABLATIONS it was trained without.
+      facts: all that its config says of training, the four components on their own; None without.
+    """
+
+    run: papers.Run
+    model: str
+    procedure: str
+    stride: tuple[int, int] | None
+    off: frozenset[str]
+    facts: dict | None = field(repr=False)
+
+    @cached_property
+    def parameters(self) -> int | None:
+        return papers.read_record(self.run.folders[0]).get("parameters")
+
+
+def paper_name(model: str) -> str:
+    """The paper's name of an architecture, else its own."""
+    known = {name.casefold(): name for name in PAPER}
+    for pattern, name in NAMES:
+        if re.fullmatch(pattern, model.casefold()):
+            return name
+    return known.get(model.casefold(), model)
+
+
+def trained(run) -> Trained:
+    """What a run was trained with.
+
+    Raises:
+      AsjaxError: a field after the colon that is none of this paper's, or a procedure that neither
+        the run nor the user says.
+    """
+    said = run.said
+    for key, known in (("procedure", PROCEDURES), ("ablation", ("full", *ABLATIONS))):
+        if key in said and said[key] not in known:
+            raise AsjaxError(
+                f"run {run.name}: {key} must be one of {', '.join(known)}, got {said[key]!r}"
+            )
+    model, facts = paper_name(run.model), _facts(run)
+    if "ablation" in said:
+        off = {said["ablation"]} - {"full"}
+    else:
+        off = _off(run, facts) if facts is not None else set()
+    return Trained(
+        run=run,
+        model=model,
+        procedure=said.get("procedure") or _procedure(run),
+        stride=_stride(run) if model == "AST" else None,
+        off=frozenset(off),
+        facts=facts,
+    )
+
+
+def _procedure(run) -> str:
+    """A1-A4 by features and start."""
+    example = f"write {run.name}:procedure=A2"
+    if not run.cfg:
+        raise AsjaxError(f"run {run.name} has no config that says its procedure; {example}")
+    name, fields = config.split_spec(run.cfg.get("frontend") or "none")
+    frames = fields.get("frames")
+    features = None
+    if name.startswith("kaldi_fbank") and fields.get("n_mels", 128) == 128:
+        features = LARGE if frames in (None, 1024, 1056) else None
+    elif name.startswith("atdr_logmel") and fields.get("n_mels", 64) == 64:
+        features = SMALL if frames in (None, 400) else None
+    start = run.cfg.get("init_from") or ""
+    if features is None:
+        at = f" with {frames} frames" if frames else ""
+        raise AsjaxError(
+            f"run {run.name} has the features {name}{at}, which are those of no procedure "
+            f"(128 x 1024 of kaldi_fbank128, 64 x 400 of atdr_logmel64); {example}"
+        )
+    if start and not start.startswith("imagenet:"):
+        raise AsjaxError(
+            f"run {run.name} starts from {start}, which is no procedure's start (imagenet:FILE or "
+            f"none); {example}"
+        )
+    known = {value: key for key, value in PROCEDURES.items()}
+    return known[features, bool(start)]
+
+
+def _stride(run) -> tuple[int, int] | None:
+    found = run.said.get("stride")
+    if found is None and run.cfg:
+        found = (run.cfg.get("model") or {}).get("stride", 10)
+    pair = tuple(found) if isinstance(found, (list, tuple)) else (found, found)
+    if found is None:
+        return None
+    if len(pair) != 2 or not all(type(s) is int and s > 0 for s in pair):
+        raise AsjaxError(f"run {run.name}: stride must be a positive integer, got {found!r}")
+    return pair
+
+
+def _facts(run) -> dict | None:
+    """The config, flat, without what makes no difference; the four components under their keys."""
+    if not run.cfg:
+        return None
+    flat = config.flatten(run.cfg)
+    out = {k: v for k, v in flat.items() if not re.fullmatch(f"{IGNORED}|{COMPONENTS}", k)}
+    out |= {"balancing": run.draw, "mixup": [], "specaug": []}
+    for place in ("wave", "feats", "normed"):
+        for name, fields in config.chain(flat.get(f"augment.{place}")):
+            fields = {k: v for k, v in fields.items() if k != "fill"}  # follows from the constants
+            key = name if name in ("mixup", "specaug") else f"augment.{place}"
+            out.setdefault(key, []).append((name, fields))
+    out["normalise"] = tuple(flat.get(f"frontend.{k}") for k in ("mean", "std", "divide"))
+    return out
+
+
+def _off(run, facts) -> set[str]:
+    off = set()
+    if run.beta == 0:
+        off.add("balancing")
+    if not any(fields.get("rate", 1) for _, fields in facts["mixup"]):
+        off.add("mixup")
+    widths = ("time_width", "freq_width"), ("time_stripes", "freq_stripes")
+    if not any(
+        fields.get(width, 1) and fields.get(stripes, 1)
+        for _, fields in facts["specaug"]
+        for width, stripes in zip(*widths, strict=True)
+    ):
+        off.add("specaug")
+    mean, std, divide = facts["normalise"]
+    if mean == 0 and std is not None and std * (2 if divide is None else divide) == 1:
+        off.add("normalise")
+    return off
+
+
+def differing(a: Trained, b: Trained) -> list[str]:
+    """The fields of training in which two runs differ; none where either says nothing."""
+    if a.facts is None or b.facts is None:
+        return []
+    keys = a.facts.keys() | b.facts.keys()
+    return sorted(k for k in keys if a.facts.get(k) != b.facts.get(k))
+
+
+# ------------------------------------------------------------------------------------ patches
+
+
+def patches(stride, features) -> tuple[int, int]:
+    """Patches of 16 x 16 down and across: floor((size - 16) / stride) + 1 each."""
+    return tuple((size - 16) // s + 1 for size, s in zip(SHAPES[features], stride, strict=True))
+
+
+# ------------------------------------------------------------------------------------- quality
+
+
+def label_quality() -> tuple[np.ndarray, np.ndarray]:
+    """Share of right labels and number of rated ones of AudioSet's 527 classes, [C] each; the share
+    is NaN for classes without a rated example."""
+    columns = ("label_id", "num_rated", "num_true")
+    path = labels.ASSETS.parent / "audioset" / "qa_true_counts.csv"
+    rows = labels.read_rows(path, columns, "AudioSet's label quality")
+    found = {row["label_id"]: row for row in rows}
+    rows = [found[label] for label in labels.get("audioset527").ids]
+    rated, right = (np.array([int(row[key]) for row in rows]) for key in columns[1:])
+    return np.where(rated > 0, right / np.maximum(rated, 1), np.nan), rated
+
+
+def subsets() -> dict[str, np.ndarray]:
+    """Figure 2's classes, bool [C] by key of SUBSETS. A class without a rated example has no
+    quality and is in the last one only."""
+    quality, _ = label_quality()
+    return {"67": quality > 0.67, "50": quality > 0.5, "all": np.ones(len(quality), bool)}
+
+
+# -------------------------------------------------------------------------------------- results
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """Mean AP by subset of classes, of one run or several averaged, or a difference; fractions."""
+
+    values: dict[str, float]
+    drawn: dict[str, np.ndarray] | None  # of each bootstrap resample
+    key: str  # of the clips and targets; "" for a difference of unlike ones
+    clips: int
+    classes: dict[str, int]  # counted: those with a positive
+    runs: tuple[str, ...] = ()
+    parameters: tuple[int, ...] = ()
+
+    @property
+    def value(self) -> float:
+        return self.values["all"]
+
+    def interval(self, subset="all") -> tuple[float, float] | None:
+        if self.drawn is None:
+            return None
+        ends = metrics.interval(self.drawn[subset], self.values[subset], papers.LEVEL)
+        return ends if np.isfinite(ends).all() else None
+
+
+def measure(run, args) -> Result:
+    """Mean AP of a run on its own test set."""
+    found = [e for e in map(run.load, run.folders) if e.zero_shot is None]
+    own = [e for e in found if e.folder in (run.path, run.path / "eval")] or found
+    if not own:
+        raise AsjaxError(f"run {run.name} has zero-shot scores only: nothing for these tables")
+    if len(own) > 1:
+        raise AsjaxError(
+            f"run {run.name} was evaluated more than once: {', '.join(str(e.folder) for e in own)}"
+            "; give one of the folders as the RUN"
+        )
+    (e,) = own
+    audioset = e.label_set.hash == labels.get("audioset527").hash
+    masks = subsets() if audioset else {"all": np.ones(len(e.label_set), bool)}
+    made = metrics.tagging(scores=e.scores, targets=e.targets, names=e.label_set.names)
+    ap = made["per_class_ap"]
+    counted = {key: mask & np.isfinite(ap) for key, mask in masks.items()}
+    return Result(
+        values={k: float(ap[m].mean()) if m.any() else float("nan") for k, m in counted.items()},
+        drawn=_resampled(e, masks, args) if args.bootstrap else None,
+        key=e.key,
+        clips=len(e.scores),
+        classes={key: int(mask.sum()) for key, mask in counted.items()},
+        runs=(run.name,),
+    )
+
+
+def _resampled(e, masks, args) -> dict[str, np.ndarray]:
+    """Mean AP of every resample by subset. The subsets are nested, so every class is ranked once,
+    in the ring between two; a ring weighs as many classes as the resample left a positive."""
+    from scipy.sparse import csr_array
+
+    targets = csr_array(e.targets.astype(np.int32)).T
+    draws = metrics.resample_counts(len(e.scores), args.bootstrap, args.seed)
+    left = np.array([targets @ draw > 0 for draw in draws])  # [R, C]
+    total, count, out = 0.0, 0, {}
+    inner = np.zeros(len(e.label_set), bool)
+    for key, mask in masks.items():
+        ring, inner = mask & ~inner, mask
+        mean = metrics.resampled(
+            scores=e.scores, targets=e.targets, n=args.bootstrap, seed=args.seed, class_mask=ring
+        )["mean_ap"]
+        n = left[:, ring].sum(axis=1)
+        total, count = total + np.where(n, np.nan_to_num(mean) * n, 0.0), count + n
+        out[key] = np.where(count, total / np.maximum(count, 1), np.nan)
+    return out
+
+
+def mean(results, what: str) -> Result:
+    """The mean over runs; its intervals are over clips, all runs resampled together."""
+    first = results[0]
+    for other in results[1:]:
+        if other.key != first.key:
+            raise AsjaxError(
+                f"runs {first.runs[0]} and {other.runs[0]} are of one {what} but were evaluated on "
+                f"different clips ({first.clips:,} and {other.clips:,}): report them separately"
+            )
+    drawn = None
+    if first.drawn is not None:
+        drawn = {key: np.mean([r.drawn[key] for r in results], axis=0) for key in first.drawn}
+    return Result(
+        values={key: float(np.mean([r.values[key] for r in results])) for key in first.values},
+        drawn=drawn,
+        key=first.key,
+        clips=first.clips,
+        classes=first.classes,
+        runs=tuple(dict.fromkeys(name for r in results for name in r.runs)),
+        parameters=tuple(sorted({p for r in results for p in r.parameters})),
+    )
+
+
+def minus(a: Result, b: Result) -> Result:
+    """a - b; paired by clip where the clips are the same."""
+    paired = a.key == b.key and a.drawn is not None
+    keys = a.values.keys() & b.values.keys()
+    return Result(
+        values={key: a.values[key] - b.values[key] for key in keys},
+        drawn={key: a.drawn[key] - b.drawn[key] for key in keys} if paired else None,
+        key=a.key if a.key == b.key else "",
+        clips=a.clips,
+        classes=a.classes,
+        runs=(*a.runs, *b.runs),
+    )

@@ -1,0 +1,315 @@
+"""The figures of "Dataset balancing can hurt model performance", from finished runs.
+
+Figures 1 and 2: mean AP and d' over beta on one or more evaluation sets. Figure 3: the change of
+every class's AP between two betas, regressed on log10 of the class's prior in training. Where runs
+of one beta have several learning rates, the rate with the best smoothed validation d' is taken, as
+the paper does (7-point centred moving average over the evaluations during training); runs of one
+beta and rate, such as seeds, are averaged.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+
+from asjax import balance, metrics
+from asjax.config import AsjaxError, split_spec
+from asjax.papers import runs as papers
+from asjax.store import log
+
+WINDOW = 7
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument(
+        "--compare",
+        default=None,
+        metavar="BETA,BETA",
+        help="the two betas of figure 3, second minus first (default: lowest and highest)",
+    )
+    parser.add_argument(
+        "--stats",
+        type=Path,
+        help="stats.json of asjax stats: imbalance ratio and Gini of the training list by beta "
+        "(default: computed from the run's own training data, where they are at hand)",
+    )
+
+
+# ----------------------------------------------------------------------------------- computing
+
+
+def collect(runs, args) -> dict:
+    """Everything the report shows.
+
+    Returns: dict with
+      betas: ascending; chosen: {beta: {lr, runs, smoothed, step}} (the runs that were taken);
+      sets: list of {title, clips, classes, rows: {beta: point}, compared: ... or None}, where a
+        point has mean_ap, d_prime, their intervals and per_class_ap;
+      sampler: {beta: (rho, gini) or None}; compare: the two betas; notes: list of str.
+
+    Raises:
+      AsjaxError: a run without a beta, one beta only, no common evaluation set, several learning
+        rates and nothing to choose by, betas to compare that no run has.
+    """
+    for run in runs:
+        if run.beta is None:
+            said = f"its draw is {run.draw!r}" if run.draw else "it does not say its draw"
+            raise AsjaxError(f"run {run.name} has no beta, {said}; write {run.name}:beta=0.5")
+    betas = sorted({run.beta for run in runs})
+    if len(betas) < 2:
+        raise AsjaxError(
+            f"a curve over beta needs runs at two betas or more; all {len(runs)} given have "
+            f"beta={betas[0]:g}"
+        )
+    low, high = _compared(args.compare, betas)
+    chosen = {beta: _choose([r for r in runs if r.beta == beta], beta) for beta in betas}
+    sets, notes = _sets(chosen, betas, args)
+    for found in sets:
+        rows = found["rows"]
+        both = low in rows and high in rows
+        found["compared"] = _compare(found, rows[low], rows[high], chosen, args) if both else None
+    return {
+        "betas": betas,
+        "chosen": chosen,
+        "sets": sets,
+        "sampler": _sampler(args.stats, chosen),
+        "compare": (low, high),
+        "notes": [*notes, *_notes(sets, chosen, args)],
+    }
+
+
+def _compared(text, betas):
+    if text is None:
+        return betas[0], betas[-1]
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise AsjaxError(f"--compare must be two betas such as 0,1, got {text!r}") from None
+    known = ", ".join(f"{b:g}" for b in betas)
+    if low == high or low not in betas or high not in betas:
+        raise AsjaxError(f"--compare must be two of the runs' betas ({known}), got {text!r}")
+    return low, high
+
+
+def smoothed(run) -> tuple[float, int] | None:
+    """Best smoothed validation d' of a run's evaluations and its step; None without a log."""
+    place = run.path if (run.path / "train.jsonl").is_file() else run.path.parent
+    rows = {
+        row["step"]: row["eval/d_prime"]
+        for row in log.read_jsonl(place / "train.jsonl")
+        if isinstance(row.get("eval/d_prime"), (int, float))
+    }
+    steps, values = sorted(rows), [rows[step] for step in sorted(rows)]
+    if not np.isfinite(values).any():
+        return None
+    best, value = metrics.smoothed_best(values, WINDOW)
+    return value, steps[best]
+
+
+def _choose(runs, beta) -> dict:
+    """The runs of one beta that are taken: all, or those of the best learning rate."""
+    found = {run.name: smoothed(run) for run in runs}
+    rates = sorted({run.lr for run in runs if run.lr is not None})
+    taken = runs
+    if len(rates) > 1:
+        missing = [run.name for run in runs if found[run.name] is None or run.lr is None]
+        if missing:
+            raise AsjaxError(
+                f"the runs at beta={beta:g} have {len(rates)} learning rates, but {missing[0]} has "
+                "no train.jsonl with evaluations to choose by; leave the worse runs out"
+            )
+        mean = {
+            rate: np.mean([found[run.name][0] for run in runs if run.lr == rate]) for rate in rates
+        }
+        best = max(mean, key=mean.get)
+        taken = [run for run in runs if run.lr == best]
+    traces = [found[run.name] for run in taken if found[run.name]]
+    return {
+        "runs": taken,
+        "left_out": [run.name for run in runs if run not in taken],
+        "lr": taken[0].lr,
+        "smoothed": float(np.mean([value for value, _ in traces])) if traces else None,
+        "steps": [step for _, step in traces],
+    }
+
+
+def _sets(chosen, betas, args):
+    """The evaluation sets that at least two betas share, and notes on those that are left out."""
+    found: dict[str, dict] = {}
+    for beta in betas:
+        for run in chosen[beta]["runs"]:
+            for folder in run.folders:
+                evaluation = run.load(folder)
+                entry = found.setdefault(
+                    evaluation.key,
+                    {
+                        "title": evaluation.title,
+                        "folder": folder.name,
+                        "clips": len(evaluation.scores),
+                        "label_set": evaluation.label_set,
+                        "zero_shot": evaluation.zero_shot,
+                        "points": {},
+                        "example": str(evaluation),
+                    },
+                )
+                point = _point(evaluation, args)
+                entry["points"].setdefault(beta, []).append((run.name, point))
+    sets, notes = [], []
+    for entry in found.values():
+        if len(entry["points"]) < 2:
+            (only,) = entry["points"]
+            notes.append(f"Left out, evaluated at beta={only:g} only: {entry['example']}.")
+            continue
+        entry["rows"] = {beta: _mean(points) for beta, points in entry.pop("points").items()}
+        entry["classes"] = max(p["n_classes"] for p in entry["rows"].values())
+        sets.append(entry)
+    if not sets:
+        examples = "; ".join(entry["example"] for entry in list(found.values())[:2])
+        raise AsjaxError(
+            f"runs of different beta were evaluated on no common set (same clips, labels and "
+            f"classes): {examples}; score them with asjax eval --data on the same one"
+        )
+    titles = [entry["title"] for entry in sets]
+    for entry in sets:
+        if titles.count(entry["title"]) > 1:
+            entry["title"] = f"{entry['title']} ({entry['folder']})"
+    return sets, notes
+
+
+def _point(evaluation, args) -> dict:
+    values = metrics.tagging(scores=evaluation.scores, targets=evaluation.targets)
+    drawn = None
+    if args.bootstrap:
+        means = metrics.resampled(
+            scores=evaluation.scores, targets=evaluation.targets, n=args.bootstrap, seed=args.seed
+        )
+        drawn = {
+            "mean_ap": means["mean_ap"],
+            "d_prime": metrics.d_prime(means["mean_auc"]),
+        }
+    kept = ("mean_ap", "d_prime", "per_class_ap", "prior", "n_classes")
+    return {**{key: values[key] for key in kept}, "drawn": drawn}
+
+
+def _mean(points) -> dict:
+    """Mean over runs of one beta; its intervals are over clips, all runs resampled together."""
+    names = [name for name, _ in points]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise AsjaxError(
+            f"run {min(twice)} has two folders with scores of the same clips; give one as the RUN"
+        )
+    points = [point for _, point in points]
+    out = {**points[0], "runs": len(points), "drawn": None, "intervals": {}}
+    with np.errstate(invalid="ignore"):
+        for key in ("mean_ap", "d_prime", "per_class_ap"):
+            out[key] = np.mean([p[key] for p in points], axis=0)
+        if points[0]["drawn"]:
+            out["drawn"] = {
+                k: np.mean([p["drawn"][k] for p in points], axis=0) for k in points[0]["drawn"]
+            }
+            for key, values in out["drawn"].items():
+                out["intervals"][key] = metrics.interval(values, float(out[key]), papers.LEVEL)
+    return out
+
+
+def _compare(found, low, high, chosen, args) -> dict:
+    """Change of AP by class and its regression on log10 prior (figure 3)."""
+    change = high["per_class_ap"] - low["per_class_ap"]
+    prior, where = _train_prior(chosen, found["label_set"])
+    if prior is None:
+        prior, where = low["prior"], "the evaluated clips"
+    with np.errstate(divide="ignore"):
+        x = np.where(prior > 0, np.log10(prior), np.nan)
+    shown = x[np.isfinite(x) & np.isfinite(change)]
+    line = None  # a slope needs classes of different priors
+    if len(shown) > 2 and np.ptp(shown) > np.log10(2.0):
+        line = metrics.regress(x=x, y=change)
+    out = {"change": change, "prior": prior, "where": where, "line": line, "intervals": {}}
+    for key in ("mean_ap", "d_prime"):
+        out[key] = float(high[key] - low[key])
+        if low["drawn"] and high["drawn"]:
+            with np.errstate(invalid="ignore"):
+                drawn = high["drawn"][key] - low["drawn"][key]
+            out["intervals"][key] = metrics.interval(drawn, out[key], papers.LEVEL)
+    return out
+
+
+def _train_prior(chosen, label_set):
+    """Share of training clips with each class, and what they are; (None, "") where unknown."""
+    for run in (run for choice in chosen.values() for run in choice["runs"]):
+        for folder in dict.fromkeys([*run.folders, run.path / "eval", run.path.parent / "eval"]):
+            data = papers.read_record(folder).get("train_data")
+            clips = data.get("clips") if isinstance(data, dict) else None
+            table = folder / "per_class.csv"
+            if not clips or not table.is_file():
+                continue
+            with table.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+            counts = {r["mid"]: r.get("n_train") for r in rows}
+            if all(counts.get(label) for label in label_set.ids):
+                n = np.array([float(counts[label]) for label in label_set.ids])
+                return n / clips, f"the {clips:,} training clips of {data.get('name', 'this run')}"
+    return None, ""
+
+
+def _sampler(stats, chosen) -> dict:
+    """(imbalance ratio, Gini) of the oversampled training set by beta, None where unknown."""
+    if stats is None:
+        return {beta: _sampler_of(choice["runs"][0], beta) for beta, choice in chosen.items()}
+    try:
+        sweep = json.loads(stats.read_text(encoding="utf-8"))["oversampling"]
+        known = {float(b): (r["imbalance_ratio"], r["gini_equation_3"]) for b, r in sweep.items()}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AsjaxError(f"--stats {stats} is no stats.json of asjax stats: {error!r}") from None
+    return {beta: known.get(beta) for beta in chosen}
+
+
+def _sampler_of(run, beta):
+    """From the run's own training data, if they are on this machine; labels as they are."""
+    from asjax.data import sources
+    from asjax.labels import get
+
+    try:
+        spec = run.cfg["data"]["train"]
+        split_spec(spec)
+        table = sources.build(spec, get(run.cfg["labels"]["name"])).labels
+    except (KeyError, TypeError, AsjaxError, OSError):
+        return None
+    if (run.draw or "").startswith("expected"):
+        copies = balance.clip_factor(table, beta)
+    else:
+        copies = balance.oversampling(table, beta)
+    counts = balance.effective_counts(table, copies)
+    return balance.imbalance_ratio(counts), balance.gini(counts)
+
+
+def _notes(sets, chosen, args) -> list[str]:
+    notes = []
+    if args.bootstrap:
+        notes.append(
+            f"In brackets and as bars: {papers.LEVEL:.0%} intervals from {args.bootstrap:,} "
+            f"bootstrap resamples of the clips (seed {args.seed}); differences are paired by clip."
+        )
+    left = [name for choice in chosen.values() for name in choice["left_out"]]
+    if left:
+        notes.append(
+            "Of several learning rates the one with the best smoothed validation d′ is shown; "
+            f"left out: {', '.join(left)}."
+        )
+    many = [f"beta={b:g}: {len(c['runs'])}" for b, c in chosen.items() if len(c["runs"]) > 1]
+    if many:
+        notes.append(f"Means over runs, {', '.join(many)}.")
+    notes.append(
+        "The paper: AST trained on 1,728,000 clips of AudioSet; its public evaluation set is what "
+        "was left of AudioSet's (16,591 clips), its internal one (39,164 clips) was not published."
+    )
+    if any(entry["classes"] < 500 for entry in sets):
+        notes.append(
+            "Evaluation sets with few of AudioSet's classes cannot be compared with the paper's; "
+            "its numbers are left out of their pictures."
+        )
+    return notes

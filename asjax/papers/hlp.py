@@ -1,0 +1,338 @@
+"""Table III of "Hierarchical Label Propagation", from finished runs.
+
+Columns: AudioSet with labels as they are; HLP on the test labels; HLP on test labels and scores;
+FSD50K zero-shot on the classes it shares with AudioSet (192), without HLP. Rows: each model,
+trained on labels as they are and on HLP labels. Several runs of a row, such as seeds, are averaged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from asjax import hlp, labels, metrics
+from asjax.config import AsjaxError
+from asjax.evaluation import page as report
+from asjax.papers import plots as papers_plots
+from asjax.papers import runs as papers
+from asjax.papers.lists import table_text
+from asjax.store.files import write_atomic
+from asjax.store.scores import views
+
+COLUMNS = {  # key -> (heading, short)
+    "labels": ("AudioSet, labels as they are", "AS"),
+    "hlp_labels": ("AudioSet, HLP labels", "AS-HLP"),
+    "hlp_labels_scores": ("AudioSet, HLP labels and scores", "AS-HLP + scores"),
+    "fsd50k": ("FSD50K zero-shot, 192 classes", "FSD50K"),
+}
+# The paper's Table III, mAP in %: test columns as above, trained without and with HLP. It evaluates
+# on 19,393 clips of AudioSet.
+PAPER = {
+    "CNN6": {False: (30.6, 31.1, 32.8, 31.3), True: (30.4, 34.2, 34.3, 34.3)},
+    "ConvNeXt femto": {False: (37.4, 37.7, 37.6, 33.4), True: (36.4, 38.6, 38.5, 34.6)},
+    "ConvNeXt nano": {False: (40.1, 41.4, 41.4, 42.3), True: (39.9, 41.2, 41.0, 42.4)},
+    "PaSST-B": {False: (45.0, 47.5, 47.6, 51.0), True: (44.9, 47.8, 47.8, 51.6)},
+}
+PAPER_CLIPS = 19_393
+NAMES = {  # how the paper calls our models
+    "cnn6": "CNN6",
+    "convnext femto": "ConvNeXt femto",
+    "femto": "ConvNeXt femto",
+    "convnext nano": "ConvNeXt nano",
+    "nano": "ConvNeXt nano",
+    "passt_s": "PaSST-B",
+    "passt": "PaSST-B",
+}
+TRAINED = {False: "labels as they are", True: "HLP labels", None: "HLP minus not"}
+
+
+@dataclass(frozen=True)
+class Result:
+    """Mean AP of one run, or of several averaged, in one column; fractions, not percent."""
+
+    value: float
+    resampled: np.ndarray | None  # mean AP of each bootstrap resample
+    key: str  # of the clips and targets
+    clips: int
+    classes: int
+    runs: int = 1
+    interval: tuple[float, float] | None = None
+
+
+def add_arguments(parser) -> None:
+    """Nothing beyond the arguments of all reports."""
+
+
+def collect(runs, args) -> dict:
+    """Everything the report shows: `rows` {(model, hlp): {column: Result}}, `differences` {model:
+    {column: Result}}, `notes`, `runs`.
+
+    Raises:
+      AsjaxError: a run that does not say whether it was trained with HLP, several evaluations for
+        one column, or runs of one row that were evaluated on different clips.
+    """
+    found: dict[tuple, dict[str, list]] = {}
+    for run in runs:
+        if run.hlp is None:
+            raise AsjaxError(
+                f"run {run.name} does not say whether it was trained with HLP; write "
+                f"{run.name}:hlp=True or {run.name}:hlp=False"
+            )
+        row = found.setdefault((paper_name(run.model), run.hlp), {})
+        for column, result in _columns(run, args).items():
+            row.setdefault(column, []).append((run, result))
+    rows = {k: {c: _mean(r) for c, r in columns.items()} for k, columns in found.items()}
+    rows = dict(sorted(rows.items(), key=lambda item: _order(item[0])))
+    differences = {
+        model: _differences(rows[model, False], rows[model, True])
+        for model, trained in rows
+        if trained and (model, False) in rows
+    }
+    return {
+        "rows": rows,
+        "differences": differences,
+        "notes": _notes(rows, differences, args),
+        "runs": [(paper_name(run.model), run.hlp, str(run.path)) for run in runs],
+    }
+
+
+def paper_name(model: str) -> str:
+    """The paper's name of a model, else its own."""
+    known = {**NAMES, **{name.casefold(): name for name in PAPER}}
+    return known.get(model.casefold(), "PaSST-B" if model.startswith("passt_s") else model)
+
+
+def _order(key):
+    model, trained = key
+    known = list(PAPER)
+    return (known.index(model) if model in known else len(known), model, trained)
+
+
+def _columns(run, args) -> dict[str, Result]:
+    audioset, fsd50k = [], []
+    theirs = labels.get("fsd50k200").hash
+    for folder in run.folders:
+        evaluation = run.load(folder)
+        if evaluation.zero_shot is None:
+            audioset.append(evaluation)
+        elif evaluation.zero_shot.get("label_hash") == theirs:
+            fsd50k.append(evaluation)
+    own = [e for e in audioset if e.folder in (run.path, run.path / "eval")]
+    out = {}
+    if audioset:
+        evaluation = _only(run, own or audioset, "its own test set")
+        closure = hlp.closure_if_known(evaluation.label_set, run.strict)
+        found = views(evaluation.scores, evaluation.targets, evaluation.label_set, closure)
+        out = {key: _result(view, evaluation.key, args) for key, view in found.items()}
+    if fsd50k:
+        evaluation = _only(run, fsd50k, "FSD50K")
+        view = views(evaluation.scores, evaluation.targets, evaluation.label_set)["labels"]
+        out["fsd50k"] = _result(view, evaluation.key, args)
+    if not out:
+        raise AsjaxError(f"run {run.name} has scores of other data only: nothing for this table")
+    return out
+
+
+def _only(run, evaluations, what):
+    if len(evaluations) > 1:
+        raise AsjaxError(
+            f"run {run.name} was evaluated on {what} more than once: "
+            f"{', '.join(str(e.folder) for e in evaluations)}; give one of the folders as the RUN"
+        )
+    return evaluations[0]
+
+
+def _result(view, key, args) -> Result:
+    values = metrics.tagging(scores=view.scores, targets=view.targets, names=view.names)
+    drawn = None
+    if args.bootstrap:
+        drawn = metrics.resampled(
+            scores=view.scores, targets=view.targets, n=args.bootstrap, seed=args.seed
+        )["mean_ap"]
+    return _with_interval(
+        Result(values["mean_ap"], drawn, key, values["n_clips"], values["n_classes"])
+    )
+
+
+def _with_interval(result: Result) -> Result:
+    if result.resampled is None:
+        return result
+    ends = metrics.interval(result.resampled, result.value, papers.LEVEL)
+    return Result(**{**vars(result), "interval": ends})
+
+
+def _mean(found) -> Result:
+    """The mean over runs; its interval is over clips, all runs resampled together."""
+    run, first = found[0]
+    for other, result in found[1:]:
+        if result.key != first.key:
+            raise AsjaxError(
+                f"runs {run.name} and {other.name} are of one row but were evaluated on different "
+                f"clips ({first.clips:,} and {result.clips:,}): report them separately"
+            )
+    drawn = None
+    if first.resampled is not None:
+        drawn = np.mean([r.resampled for _, r in found], axis=0)
+    value = float(np.mean([r.value for _, r in found]))
+    return _with_interval(
+        Result(value, drawn, first.key, first.clips, first.classes, runs=len(found))
+    )
+
+
+def _differences(base, with_hlp) -> dict[str, Result]:
+    """Trained with HLP minus trained without, by column; paired where the clips are the same."""
+    out = {}
+    for column in base.keys() & with_hlp.keys():
+        a, b = base[column], with_hlp[column]
+        paired = a.key == b.key and a.resampled is not None
+        drawn = b.resampled - a.resampled if paired else None
+        key = a.key if a.key == b.key else ""
+        out[column] = _with_interval(Result(b.value - a.value, drawn, key, a.clips, a.classes))
+    return out
+
+
+def _notes(rows, differences, args) -> list[str]:
+    notes = []
+    if args.bootstrap:
+        notes.append(
+            f"Intervals: {papers.LEVEL:.0%} from {args.bootstrap:,} bootstrap "
+            f"resamples of the clips (seed {args.seed}). Differences are paired: both models on "
+            "the same resamples."
+        )
+    notes.append(
+        "AS: AudioSet, labels as they are. AS-HLP: HLP on the test labels; + scores: on the scores "
+        "too. FSD50K: zero-shot on the classes it shares with AudioSet (192), no HLP."
+    )
+    sizes = {(r.clips, r.classes, c == "fsd50k") for row in rows.values() for c, r in row.items()}
+    sizes = sorted({(fsd, clips, classes) for clips, classes, fsd in sizes})
+    said = [f"{'FSD50K' if f else 'AS'} {n:,} clips, {k} classes" for f, n, k in sizes]
+    notes.append(
+        f"Ours: {'; '.join(said)} (a class without a positive is left out). The paper's AudioSet "
+        f"test has {PAPER_CLIPS:,} clips; its numbers are printed without intervals."
+    )
+    apart = [m for m, d in differences.items() if any(not r.key for r in d.values())]
+    if apart:
+        notes.append(
+            f"{', '.join(apart)}: the runs with and without HLP were evaluated on different clips; "
+            "their difference has no paired interval."
+        )
+    many = [f"{m} ({TRAINED[t]}): {n}" for (m, t), row in rows.items() if (n := _runs(row)) > 1]
+    if many:
+        notes.append(f"Means over runs, {', '.join(many)}.")
+    small = [not comparable(r, c) for row in rows.values() for c, r in row.items()]
+    if any(small):
+        notes.append(
+            "Some test sets here have too few of the classes to be compared with the paper's; its "
+            "numbers are left out of the picture there."
+        )
+    return notes
+
+
+def _runs(row) -> int:
+    return max(result.runs for result in row.values())
+
+
+def comparable(result: Result, column: str) -> bool:
+    """Whether a test set has about the paper's classes."""
+    return result.classes >= (180 if column == "fsd50k" else 500)
+
+
+def paper_value(model, trained, column) -> float | None:
+    """The paper's mAP in %; for `trained=None` its difference, HLP minus not."""
+    if model not in PAPER:
+        return None
+    i = list(COLUMNS).index(column)
+    if trained is None:
+        return PAPER[model][True][i] - PAPER[model][False][i]
+    return PAPER[model][trained][i]
+
+
+# ------------------------------------------------------------------------------------- showing
+
+
+def _cell(result: Result | None, signed=False) -> str:
+    if result is None:
+        return "-"
+    sign = "+" if signed else ""
+    if result.interval is None or not np.isfinite(result.interval).all():
+        return f"{100 * result.value:{sign}.1f}"
+    low, high = result.interval
+    return f"{100 * result.value:{sign}.1f} [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
+
+
+def table_rows(found) -> list[tuple]:
+    """(model, trained, whose, cells) in the order of the table."""
+    out = []
+    for model in dict.fromkeys(m for m, _ in found["rows"]):
+        for trained in (False, True, None):
+            if trained is None:
+                results = found["differences"].get(model)
+            else:
+                results = found["rows"].get((model, trained))
+            if results is None:
+                continue
+            ours = [_cell(results.get(c), signed=trained is None) for c in COLUMNS]
+            out.append((model, trained, "ours", ours))
+            theirs = [paper_value(model, trained, c) for c in COLUMNS]
+            sign = "+" if trained is None else ""
+            if theirs[0] is not None:
+                out.append((model, trained, "paper", [f"{v:{sign}.1f}" for v in theirs]))
+    return out
+
+
+def text(found) -> str:
+    """The printed table."""
+    rows = [
+        [f"{model}, {TRAINED[trained]}" if whose == "ours" else "", whose, *cells]
+        for model, trained, whose, cells in table_rows(found)
+    ]
+    header = ["model, trained on", "", *(short for _, short in COLUMNS.values())]
+    return "\n".join([table_text("mAP in %", header, rows), "", *found["notes"]])
+
+
+def write(found, out) -> list[str]:
+    """Write the page, the tables and the picture; returns their names."""
+    header = "model,trained_with_hlp,column,runs,clips,classes,map,low,high,paper_map"
+    rows = []
+    tables = [(m, t, row) for (m, t), row in found["rows"].items()]
+    tables += [(m, None, row) for m, row in found["differences"].items()]
+    for model, trained, row in tables:
+        for column in COLUMNS:
+            if (r := row.get(column)) is not None:
+                paper = paper_value(model, trained, column)
+                rows.append(
+                    [model, "difference" if trained is None else trained, column, r.runs, r.clips,
+                     r.classes, r.value, *(r.interval or (None, None)),
+                     None if paper is None else paper / 100]
+                )  # fmt: skip
+    papers.write_csv(out / "table.csv", header.split(","), rows)
+    png = papers_plots.hlp_table(found, out / "table")
+    write_atomic(out / "report.html", _page(found, png))
+    return ["report.html", "table.csv", "table.png", "table.svg"]
+
+
+def _page(found, png) -> str:
+    header = ["model", "trained on", *(short for _, short in COLUMNS.values())]
+    rows, last = [], None
+    for model, trained, whose, cells in table_rows(found):
+        if whose == "paper":  # below ours, in the same cell
+            rows[-1][2:] = [f"{a}\npaper {b}" for a, b in zip(rows[-1][2:], cells, strict=True)]
+        else:
+            first = model if model != last else ""
+            rows.append([first, TRAINED[trained], *map(papers.below, cells)])
+        last = model
+    caption = (
+        "Mean average precision on four tests, trained on labels as they are and on HLP labels. "
+        "Filled: ours, with 95 % intervals where they were drawn. Hollow: the paper's numbers."
+    )
+    about = [[m, TRAINED[t], path] for m, t, path in found["runs"]]
+    body = (
+        "<h1>Hierarchical label propagation: Table III</h1>"
+        "<p>mAP in %. Below every number its interval and, marked so, the paper’s number; "
+        "everything else was computed here from the runs’ scores.</p>"
+        f"{papers.html_table(header, rows, numbers_from=2)}{papers.html_notes(found['notes'])}"
+        f"<h2>The same as a picture</h2>{report.figure(png, 'mean AP by model and test', caption)}"
+        f"<h2>Runs</h2>{papers.html_table(['model', 'trained on', 'run'], about, numbers_from=9)}"
+    )
+    return report.page("Hierarchical label propagation: Table III", body)

@@ -1,0 +1,324 @@
+"""`asjax stats`: the tables and pictures of the HLP and balancing papers, from AudioSet's lists.
+
+Reads segment CSVs (plain or gzip), checks them against their own headers, and writes `stats.json`,
+`per_class.csv`, `class_counts.png` and `beta_prior.png`. Every printed number is computed here.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from asjax import balance, hlp
+from asjax import labels as label_sets
+from asjax.config import AsjaxError
+from asjax.data.segments import read_segments, split_name
+
+BETAS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+EXAMPLE = """example:
+  asjax stats balanced_train_segments.csv.gz unbalanced_train_segments.csv.gz \\
+      eval_segments.csv.gz --out stats/
+example:
+  asjax stats --features --config=configs/atdr.py:model=crnn,procedure=A4 \\
+      --config.batch_size=100 --out features.json
+"""
+
+# ---------------------------------------------------------------------------------- computing
+
+
+class Split(NamedTuple):
+    """Counts of one list, or of several together: clips, per-class positives, clips that change."""
+
+    clips: int
+    before: np.ndarray
+    after: np.ndarray
+    clips_changed: int
+
+    def __add__(self, other: Split) -> Split:
+        return Split(*(a + b for a, b in zip(self, other, strict=True)))
+
+    def summary(self) -> dict:
+        """The rows of HLP's Table II and of the balancing paper's Table 1."""
+        labels, after = int(self.before.sum()), int(self.after.sum())
+        return {
+            "clips": self.clips,
+            "labels": labels,
+            "labels_per_clip": labels / self.clips,
+            "labels_after": after,
+            "labels_per_clip_after": after / self.clips,
+            "growth": after / labels - 1.0 if labels else 0.0,
+            "classes_changed": int((self.after != self.before).sum()),
+            "clips_changed": self.clips_changed,
+            "classes_absent": int((self.before == 0).sum()),
+            "imbalance_ratio": balance.imbalance_ratio(self.before),
+            "gini_equation_3": balance.gini(self.before),
+            "gini_textbook": balance.gini(self.before, textbook=True),
+            "imbalance_ratio_after": balance.imbalance_ratio(self.after),
+            "gini_after": balance.gini(self.after),
+        }
+
+
+def count_split(table, closure) -> Split:
+    """Statistics of one list, its labels as CSR [clips, C]."""
+    grown = hlp.propagate_labels(table, closure)
+    changed = int((np.diff(grown.indptr) != np.diff(table.indptr)).sum())
+    return Split(table.shape[0], balance.counts(table), balance.counts(grown), changed)
+
+
+def sweep(table, betas) -> dict[float, dict]:
+    """The balancing paper's Table 2: beta -> statistics of the oversampled list.
+
+    `counts` are the effective N_k' (int64 [C]); `rarest_one_in` says among how many examples
+    the rarest class that occurs is met once.
+    """
+    rows = {}
+    for beta in betas:
+        copies = balance.oversampling(table, beta)
+        counts = balance.effective_counts(table, copies)
+        total = int(copies.sum())
+        rarest = counts[counts > 0].min() if counts.any() else 0
+        rows[beta] = {
+            "max_M": int(copies.max()),
+            "sum_M": total,
+            "mean_M": total / table.shape[0],
+            "imbalance_ratio": balance.imbalance_ratio(counts),
+            "gini_equation_3": balance.gini(counts),
+            "rarest_one_in": float(total / rarest) if rarest else float("nan"),
+            "counts": counts,
+        }
+    return rows
+
+
+def collect(paths, label_set="audioset527", strict=False, betas=BETAS, progress=True) -> dict:
+    """Everything `asjax stats` shows.
+
+    Returns:
+      `label_set`, `strict`, `splits` (name -> Split: the lists, then `train` = those with "train"
+      in their names, if several, and `all`), `swept` (which split the sweep is about: the training
+      lists, else all), `sweep` (see `sweep`).
+    """
+    label_set = label_sets.get(label_set)
+    closure = hlp.closure(label_set, strict=strict)
+    names = [split_name(path) for path in paths]
+    if len(set(names)) != len(names):
+        raise AsjaxError(f"segment lists must have different names, got {', '.join(names)}")
+    train = [name for name in names if "train" in name]
+    groups = {"train": train} if len(train) > 1 else {}
+    if len(names) > max(1, len(train)):
+        groups["all"] = names
+    swept = train[0] if len(train) == 1 else next(iter(groups), names[0])
+    if set(groups) & set(names):
+        raise AsjaxError(f"a list must not be called {' or '.join(groups)} beside others: {names}")
+    splits, pool = {}, []
+    for name, path in zip(names, paths, strict=True):
+        table = read_segments(path, label_set, progress)
+        splits[name] = count_split(table, closure)
+        if name in groups.get(swept, [swept]):
+            pool.append(table)
+    for title, (first, *rest) in groups.items():
+        splits[title] = sum((splits[name] for name in rest), splits[first])
+    return {
+        "label_set": label_set,
+        "strict": strict,
+        "splits": splits,
+        "swept": swept,
+        "sweep": sweep(_stacked(pool), betas),
+    }
+
+
+def _stacked(tables):
+    from scipy import sparse
+
+    return tables[0] if len(tables) == 1 else sparse.vstack(tables, format="csr")
+
+
+# ------------------------------------------------------------------------------------ writing
+
+
+def table_text(title: str, header: list[str], rows: list[list[str]]) -> str:
+    """A plain text table: first column left, the others right."""
+    width = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = [title]
+    for row in [header, ["-" * w for w in width], *rows]:
+        cells = [row[0].ljust(width[0])] + [
+            c.rjust(w) for c, w in zip(row[1:], width[1:], strict=True)
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def report(found: dict, top: int = 10) -> str:
+    """The printed tables."""
+    splits, names = found["splits"], found["label_set"].names
+    rows = {name: split.summary() for name, split in splits.items()}
+    rule = "strict" if found["strict"] else "contracted"
+    growth = [
+        [
+            name,
+            f"{r['clips']:,}",
+            f"{r['labels']:,}",
+            f"{r['labels_per_clip']:.4f}",
+            f"{r['labels_after']:,}",
+            f"{r['labels_per_clip_after']:.4f}",
+            f"{r['growth']:+.2%}",
+            f"{r['classes_changed']}",
+            f"{r['clips_changed']:,} ({r['clips_changed'] / r['clips']:.1%})",
+        ]
+        for name, r in rows.items()
+    ]
+    head = "split,clips,labels,/clip,after HLP,/clip,growth,classes changed,clips changed"
+    parts = [table_text(f"Labels before and after HLP ({rule} rule)", head.split(","), growth)]
+    pool = splits[found["swept"]]
+    gains = [
+        [names[i], f"{pool.before[i]:,}", f"{pool.after[i]:,}", _factor(pool, i)]
+        for i in top_factors(pool, top)
+    ]
+    title = f"Classes that grow most ({found['swept']})"
+    parts.append(table_text(title, ["class", "before", "after", "factor"], gains))
+    spread = [
+        [
+            name,
+            f"{r['imbalance_ratio']:,.1f}",
+            f"{r['gini_equation_3']:.4f}",
+            f"{r['gini_textbook']:.4f}",
+            f"{r['imbalance_ratio_after']:,.1f}",
+            f"{r['gini_after']:.4f}",
+            f"{r['classes_absent']}",
+        ]
+        for name, r in rows.items()
+    ]
+    head = "split,rho,Gini (eq. 3),Gini (textbook),rho after HLP,Gini (eq. 3) after HLP,absent"
+    parts.append(table_text("Imbalance (rho over the classes present)", head.split(","), spread))
+    steps = [
+        [
+            f"{beta:g}",
+            f"{r['max_M']:,}",
+            f"{r['sum_M']:,}",
+            f"{r['mean_M']:.3f}",
+            f"{r['imbalance_ratio']:,.1f}",
+            f"{r['gini_equation_3']:.4f}",
+            f"1 in {r['rarest_one_in']:,.1f}",
+        ]
+        for beta, r in found["sweep"].items()
+    ]
+    head = ["beta", "max M", "sum M", "mean M", "rho", "Gini (eq. 3)", "rarest class"]
+    parts.append(table_text(f"Oversampling of {found['swept']}, labels as they are", head, steps))
+    return "\n\n".join(parts)
+
+
+def top_factors(split: Split, top: int) -> np.ndarray:
+    """Indices of the classes that grow by the largest factor, largest first (present ones)."""
+    factor = np.where(split.before > 0, split.after / np.maximum(split.before, 1), 0.0)
+    order = np.argsort(-factor, kind="stable")
+    return order[factor[order] > 1.0][:top]
+
+
+def _factor(split: Split, i: int) -> str:
+    return f"x{split.after[i] / split.before[i]:.3g}" if split.before[i] else "new"
+
+
+def as_json(found: dict) -> dict:
+    """`stats.json`: plain numbers; what is undefined is null."""
+    swept = {f"{b:g}": {**r, "counts": r["counts"].tolist()} for b, r in found["sweep"].items()}
+    body = {
+        "label_set": found["label_set"].name,
+        "label_hash": found["label_set"].hash,
+        "strict": found["strict"],
+        "splits": {name: split.summary() for name, split in found["splits"].items()},
+        "oversampled_split": found["swept"],
+        "oversampling": swept,
+    }
+    return json.loads(json.dumps(body), parse_constant=lambda _: None)
+
+
+def write_per_class(found: dict, path) -> None:
+    """`per_class.csv`: counts of every class before and after HLP, and its prior per beta."""
+    labels, splits, betas = found["label_set"], found["splits"], found["sweep"]
+    with Path(path).open("w", newline="", encoding="utf-8") as file:
+        out = csv.writer(file, lineterminator="\n")
+        counts = [f"{name}_{when}" for name in splits for when in ("before", "after_hlp")]
+        oversampled = [f"prior_beta_{beta:g}" for beta in betas]
+        out.writerow(["index", "mid", "display_name", *counts, *oversampled])
+        for i, (mid, name) in enumerate(zip(labels.ids, labels.names, strict=True)):
+            found_here = [int(n[i]) for s in splits.values() for n in (s.before, s.after)]
+            prior = [f"{r['counts'][i] / r['sum_M']:.6g}" for r in betas.values()]
+            out.writerow([i, mid, name, *found_here, *prior])
+
+
+def add_arguments(parser) -> None:
+    """Arguments of the verb."""
+    parser.epilog = EXAMPLE
+    parser.add_argument("segments", nargs="*", help="AudioSet segment lists, .csv or .csv.gz")
+    parser.add_argument(
+        "--labels", default="audioset527", help="label set or its CSV (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="HLP only along nodes with one parent in the ontology as it is",
+    )
+    parser.add_argument(
+        "--betas",
+        default=",".join(f"{b:g}" for b in BETAS),
+        help="oversampling exponents, comma-separated (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--out", type=Path, help="folder (default: stats); with --features: a JSON file"
+    )
+    features = parser.add_argument_group(
+        "mean and deviation of features",
+        "as a training run would see them, its augmentation on; --config.batch_size=100 and\n  "
+        "the like override any field of the config",
+    )
+    features.add_argument("--features", action="store_true", help="measure the config's features")
+    features.add_argument("--config", help="train config, FILE.py or FILE.py:key=value")
+    features.add_argument("--batches", type=int, metavar="N", help="how many (default: an epoch)")
+
+
+def parse_betas(text: str) -> list[float]:
+    """`"0,.5,1"` -> `[0.0, 0.5, 1.0]`, ascending and unique."""
+    try:
+        betas = sorted({float(part) for part in text.split(",")})
+    except ValueError:
+        raise AsjaxError(f"--betas must be numbers such as 0,.5,1, got {text!r}") from None
+    if not all(0 <= beta < np.inf for beta in betas):
+        raise AsjaxError(f"--betas must be finite and >= 0, got {text!r}")
+    return betas
+
+
+def main(args) -> int:
+    """Run the verb; 0 when all is written."""
+    if args.features:
+        from asjax.papers import features as stats_features
+
+        return stats_features.main(args)
+    if not args.segments or args.config or args.batches:
+        raise AsjaxError(
+            "give segment lists, or --features with --config=FILE (--batches goes with these)"
+        )
+    args.out = args.out or Path("stats")
+    betas = parse_betas(args.betas)
+    made = not args.out.exists()
+    try:  # before the lists are read, which takes a while
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AsjaxError(f"--out {args.out} must be a writable folder: {error}") from None
+    try:
+        found = collect(args.segments, args.labels, args.strict, betas)
+    except AsjaxError:
+        if made:  # nothing to put there
+            args.out.rmdir()
+        raise
+    print(report(found))
+    (args.out / "stats.json").write_text(json.dumps(as_json(found), indent=1) + "\n")
+    write_per_class(found, args.out / "per_class.csv")
+    from asjax.papers import lists_plots as stats_plots
+
+    stats_plots.class_counts(found, args.out / "class_counts.png")
+    stats_plots.beta_prior(found, args.out / "beta_prior.png")
+    print(f"\nwritten to {args.out}: stats.json per_class.csv class_counts.png beta_prior.png")
+    return 0

@@ -1,0 +1,340 @@
+"""Checkpoints of a run: orbax, each with a list of SHA-256 hashes.
+
+A step folder `checkpoints/<step>/` holds `state/` (orbax), `run.json` (metrics, history, meta,
+shapes) and `SHA256SUMS`. It is written under a temporary name, synced and renamed, so a step that
+has its name is whole; orbax itself loads flipped bits silently, hence the hashes. What to keep is
+decided here and not by orbax's manager, whose `best_fn` deletes the latest step (specs, section 5)
+and which deletes before the new step is proven.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from asjax.config import AsjaxError, to_plain, unknown
+from asjax.store import files
+from asjax.store.model_dir import load_model, save_model
+
+__all__ = ["Checkpoints", "load_model", "save_model"]
+
+TEMPORARY = ".orbax-checkpoint-tmp"
+_log = logging.getLogger("asjax")
+
+
+class Checkpoints:
+    """The checkpoints of one run; the process that owns the workdir writes, all processes call.
+
+    Kept: the newest `keep` steps, the best one (centre of the best `window`-point moving average
+    of `metric` over the evaluated steps) and the last `window // 2` evaluated steps, each of which
+    may still become that centre.
+
+    Attributes:
+      damaged: one line per step that was found unsound, naming the file.
+      last_error: why the last save failed, or None.
+    """
+
+    def __init__(self, directory, *, metric: str = "d_prime", window: int = 7, keep: int = 2):
+        if window < 1 or window % 2 == 0 or keep < 1:
+            raise AsjaxError(f"window must be odd and keep >= 1, got {window} and {keep}")
+        self.directory = Path(directory).absolute()
+        self.metric, self.window, self.keep = metric, window, keep
+        self.damaged: list[str] = []
+        self.last_error: str | None = None
+        self._history: list[tuple[int, float]] | None = None
+        if _primary():
+            files.prove_writable(self.directory, "checkpoint folder")
+            self._clean()
+        self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+
+    # ------------------------------------------------------------------------------ looking
+
+    def steps(self) -> list[int]:
+        """Steps on disk, ascending, sound or not."""
+        if not self.directory.is_dir():
+            return []
+        return sorted(int(p.name) for p in self.directory.iterdir() if p.name.isdecimal())
+
+    def latest_step(self) -> int | None:
+        return max(self.steps(), default=None)
+
+    @property
+    def history(self) -> list[tuple[int, float]]:
+        """(step, metric) of every evaluated step so far, also of those no longer kept."""
+        if self._history is None:
+            self._history = []
+            for step in reversed(self.steps()):
+                if not self.problems(step, only="run.json"):
+                    self._history = self._read(step)["history"]
+                    break
+        return self._history
+
+    def best_step(self) -> int | None:
+        """The evaluated step to use; None before the first evaluation.
+
+        Should its files be damaged, the sound evaluated step nearest to it stands in, loudly.
+        """
+        chosen = self._chosen()
+        if chosen is None:
+            return None
+        evaluated = {s for s, value in self.history if math.isfinite(value)} & set(self.steps())
+        for step in sorted(evaluated, key=lambda s: abs(s - chosen)):
+            problems = self.problems(step)
+            if not problems:
+                if step != chosen:
+                    _log.warning("best step %d is not usable, taking step %d", chosen, step)
+                return step
+            self._note_damage(step, problems)
+        return None
+
+    def problems(self, step: int, only: str | None = None) -> list[str]:
+        """What is wrong with a step, one line per file; an empty list means proven sound."""
+        return files.check_sums(self.directory / str(step), only)
+
+    # ------------------------------------------------------------------------------- saving
+
+    def save(self, step: int, state, *, metrics: dict | None = None, meta: dict | None = None):
+        """Write a step and drop those no longer needed; all processes must call it.
+
+        Returns:
+          True, or False when it could not be written (disk full, folder gone): the reason is
+          logged, older steps are untouched and the run may go on.
+
+        Raises:
+          AsjaxError: `metrics` has no `metric`, or `meta` is not JSON.
+        """
+        step, history = int(step), list(self.history)
+        if metrics is not None:
+            if self.metric not in metrics:
+                raise unknown("checkpoint metric", self.metric, metrics)
+            history = [(s, v) for s, v in history if s != step]
+            history.append((step, float(metrics[self.metric])))
+        elif step in self.steps() and not self.problems(step):
+            return True  # nothing new to say about it
+        text = files.to_strict_json(
+            {
+                "step": step,
+                "metrics": to_plain(metrics or {}),
+                "history": sorted(history),
+                "meta": to_plain(meta or {}),
+                "tree": _describe(state),
+            }
+        )
+        self.last_error = self._write(step, state, text)
+        if self.last_error is None:
+            self._history = sorted(history)
+            if _primary():
+                self._prune()
+        return self.last_error is None
+
+    def _write(self, step: int, state, text: str) -> str | None:
+        """None, or why it failed (the same on all processes)."""
+        temporary = self.directory / f"{step}{TEMPORARY}"
+
+        def begin():
+            if not self.directory.is_dir():
+                raise OSError(f"{self.directory} has gone")
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+            # Asked first: orbax's writers, cut off half way, fill the terminal with tracebacks.
+            need, free = _bytes(state), shutil.disk_usage(self.directory).free
+            if need > free:
+                raise OSError(f"No space left on device: {need:,} bytes needed, {free:,} free")
+
+        def write_state():
+            with _one_voice():
+                self._orbax.save(temporary / "state", args=ocp.args.StandardSave(state))
+
+        def commit():
+            (temporary / "run.json").write_text(text)
+            files.write_sums(temporary)
+            self._swap_in(temporary, step)
+
+        for work, everywhere in ((begin, False), (write_state, True), (commit, False)):
+            error = None
+            if everywhere or _primary():
+                try:
+                    work()
+                except Exception as caught:  # orbax raises plain ValueErrors for a full disk
+                    error = files.reason(caught)
+            if not _all_agree(error is None):
+                error = error or "another process failed"
+                _log.error(
+                    "checkpoint of step %d NOT saved: %s. Older checkpoints are intact; free space "
+                    "or fix the folder, the next save is tried as usual",
+                    step,
+                    error,
+                )
+                if _primary():
+                    shutil.rmtree(temporary, ignore_errors=True)
+                self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+                return error
+        return None
+
+    def _swap_in(self, temporary: Path, step: int) -> None:
+        final, old = self.directory / str(step), self.directory / f"{step}.old{TEMPORARY}"
+        if final.exists():  # the same step again, now with metrics
+            final.rename(old)
+        temporary.rename(final)
+        files.sync(self.directory)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _chosen(self) -> int | None:
+        from asjax.metrics.ranking import moving_average_best
+
+        steps = [s for s, _ in self.history]
+        values = [v for _, v in self.history]
+        if not any(map(math.isfinite, values)):
+            return None
+        return steps[moving_average_best(values, window=self.window)]
+
+    def _prune(self) -> None:
+        steps = self.steps()
+        evaluated = [s for s, _ in self.history]
+        pending = evaluated[-(self.window // 2) :] if self.window > 1 else []
+        kept = {*steps[-self.keep :], *pending, self._chosen()}
+        for step in set(steps) - kept:
+            # Renamed first: a kill in the middle leaves a leftover, not a step with holes.
+            gone = self.directory / f"{step}.deleted{TEMPORARY}"
+            try:
+                (self.directory / str(step)).rename(gone)
+                shutil.rmtree(gone)
+            except OSError as error:
+                _log.warning("old checkpoint %d could not be deleted: %s", step, error)
+
+    def _clean(self) -> None:
+        """Remove what a killed process left; an interrupted replacement gets its old step back."""
+        for leftover in sorted(self.directory.glob(f"*{TEMPORARY}")):
+            step, _, rest = leftover.name.partition(".")
+            if rest.startswith("old.") and not (self.directory / step).exists():
+                leftover.rename(self.directory / step)
+            else:
+                _log.info("removing unfinished checkpoint %s", leftover.name)
+                shutil.rmtree(leftover, ignore_errors=True)
+
+    # ---------------------------------------------------------------------------- restoring
+
+    def restore(self, abstract_state, step: int | None = None):
+        """The newest sound step (or just `step`): `(step, state, meta)`; None without any step.
+
+        Unsound steps are named in `damaged`, set aside as `<step>.damaged` and passed over.
+
+        Args:
+          abstract_state: tree of `jax.ShapeDtypeStruct`, with the shardings to restore to.
+
+        Raises:
+          AsjaxError: steps exist but none is sound, or the step holds another model's shapes.
+        """
+        if step is None and not self.steps():
+            return None
+        for candidate in [step] if step is not None else reversed(self.steps()):
+            problems = self.problems(candidate) if _primary() else []
+            if _all_agree(not problems):
+                run = self._read(candidate)
+                _check_fits(run["tree"], abstract_state, f"checkpoint step {candidate}")
+                try:
+                    path = self.directory / str(candidate) / "state"
+                    args = ocp.args.StandardRestore(abstract_state)
+                    with _one_voice():
+                        state = self._orbax.restore(path, args=args)
+                except Exception as error:
+                    problems = [f"state: {files.reason(error)}"]
+                if _all_agree(not problems):
+                    if step is None:
+                        self._set_aside_newer(candidate)
+                        self._history = run["history"]
+                    return candidate, state, run["meta"]
+            self._note_damage(candidate, problems or ["state: another process could not read it"])
+        listed = "; ".join(self.damaged[-3:])
+        raise AsjaxError(
+            f"no sound checkpoint in {self.directory}: {listed}; choose another --workdir, or "
+            "delete the checkpoints folder to start again"
+        )
+
+    def _read(self, step: int) -> dict:
+        run = json.loads((self.directory / str(step) / "run.json").read_text())
+        run["history"] = [(int(s), float(v)) for s, v in run["history"]]
+        return run
+
+    def _note_damage(self, step: int, problems: list[str]) -> None:
+        more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+        line = f"step {step}: {problems[0]}{more}"
+        if line not in self.damaged:
+            self.damaged.append(line)
+            _log.warning("damaged checkpoint passed over: %s", line)
+
+    def _set_aside_newer(self, step: int) -> None:
+        """Steps newer than the one restored are damaged: out of the way, kept for a look."""
+        for newer in [s for s in self.steps() if s > step] if _primary() else []:
+            aside = self.directory / f"{newer}.damaged"
+            shutil.rmtree(aside, ignore_errors=True)
+            try:
+                (self.directory / str(newer)).rename(aside)
+            except OSError as error:
+                _log.warning("damaged checkpoint %d could not be set aside: %s", newer, error)
+        _all_agree(True)  # nobody lists steps before they are out of the way
+
+
+# ------------------------------------------------------------------------------------- small
+
+
+def _primary() -> bool:
+    return jax.process_index() == 0
+
+
+@contextlib.contextmanager
+def _one_voice():
+    """Orbax prints every failure as several tracebacks; we raise or log it in one line."""
+    absl = logging.getLogger("absl")
+    level = absl.level
+    absl.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        absl.setLevel(level)
+
+
+def _all_agree(fine: bool) -> bool:
+    """True if `fine` on every process; a barrier as well."""
+    if jax.process_count() == 1:
+        return fine
+    from jax.experimental import multihost_utils
+
+    return bool(np.all(multihost_utils.process_allgather(np.array([fine]))))
+
+
+def _describe(state) -> dict[str, str]:
+    """`{"params/w": "(3, 4) float32"}` for every leaf."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{tuple(x.shape)} {x.dtype}"
+        for path, x in jax.tree_util.tree_leaves_with_path(state)
+    }
+
+
+def _bytes(state) -> int:
+    """Size of a state on disk, uncompressed, with room for the small files beside it."""
+    sizes = (x.nbytes for x in jax.tree.leaves(state) if hasattr(x, "nbytes"))
+    return sum(sizes) + 2**16
+
+
+def _check_fits(saved: dict[str, str], abstract_state, what: str) -> None:
+    wanted = _describe(abstract_state)
+    wrong = [
+        f"{key} is {saved.get(key, 'absent')} there, {wanted.get(key, 'absent')} here"
+        for key in sorted({*saved, *wanted})
+        if saved.get(key) != wanted.get(key)
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise AsjaxError(
+            f"{what} is of another model or optimiser: {'; '.join(wrong[:5])}{more}; use the "
+            "config it was trained with, or another --workdir"
+        )

@@ -1,0 +1,292 @@
+"""What a run says while it goes: metric files, a progress line, the step clock."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Protocol
+
+from asjax.store import files
+
+_log = logging.getLogger("asjax")
+
+
+class MetricWriter(Protocol):
+    """What every writer offers."""
+
+    def write_scalars(self, step: int, scalars: dict) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Writer:
+    """`train.jsonl` always, TensorBoard files too when tensorboardX is installed.
+
+    Rows after `start_step` are dropped first, so that a resumed run shows no step twice.
+
+    Args:
+      folder: the workdir.
+      start_step: the step the run goes on from (0: a fresh run).
+      tensorboard: True says once when tensorboardX is missing, False never writes its files; None
+        writes them if it can.
+      active: False (all processes but the first) makes every call do nothing.
+    """
+
+    def __init__(
+        self,
+        folder,
+        *,
+        start_step: int = 0,
+        tensorboard: bool | None = None,
+        active: bool = True,
+    ):
+        self._writers: list[MetricWriter] = []
+        if active:
+            self._writers.append(JsonlWriter(Path(folder) / "train.jsonl", start_step))
+            if tensorboard is not False:
+                self._add_tensorboard(Path(folder), start_step, asked=bool(tensorboard))
+
+    def _add_tensorboard(self, folder: Path, start_step: int, asked: bool) -> None:
+        try:
+            self._writers.append(TensorBoardWriter(folder / "tensorboard", start_step))
+        except ImportError:
+            if asked:
+                _log.info("no TensorBoard files: pip install 'asjax[tensorboard]'")
+        except OSError as error:
+            _log.warning("no TensorBoard files: %s", files.reason(error))
+
+    def write_scalars(self, step: int, scalars: dict) -> None:
+        for writer in self._writers:
+            writer.write_scalars(step, scalars)
+
+    def flush(self) -> None:
+        for writer in self._writers:
+            writer.flush()
+
+    def close(self) -> None:
+        for writer in self._writers:
+            writer.close()
+        self._writers = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+class JsonlWriter:
+    """One JSON object a line: `{"step": 10, "loss": 0.5}`; numbers that are not finite are null.
+
+    A log that cannot be written (disk full) does not end the run: it is said once.
+    """
+
+    def __init__(self, path, start_step: int = 0):
+        self.path = Path(path)
+        self._failed = False
+        if self.path.exists():
+            rows = [row for row in _rows(self.path) if row["step"] <= start_step]
+            files.write_atomic(self.path, "".join(_line(row) for row in rows))
+        self._file = self.path.open("a", encoding="utf-8")
+
+    def write_scalars(self, step: int, scalars: dict) -> None:
+        row = {"step": int(step), **{k: float(v) for k, v in scalars.items()}}
+        self._guarded(lambda: self._file.write(_line(row)))
+        self.flush()
+
+    def _guarded(self, work) -> None:
+        try:
+            work()
+        except OSError as error:
+            if not self._failed:
+                _log.error("%s cannot be written: %s", self.path, files.reason(error))
+            self._failed = True
+
+    def flush(self) -> None:
+        if not self._file.closed:
+            self._guarded(self._file.flush)
+
+    def close(self) -> None:
+        self._guarded(self._file.close)
+
+
+class TensorBoardWriter:
+    """The same scalars for TensorBoard. Raises ImportError without tensorboardX."""
+
+    def __init__(self, folder, start_step: int = 0):
+        from tensorboardX import SummaryWriter
+
+        purge = start_step + 1 if start_step else None
+        self._writer = SummaryWriter(str(folder), purge_step=purge)
+
+    def write_scalars(self, step: int, scalars: dict) -> None:
+        for name, value in scalars.items():
+            self._writer.add_scalar(name, float(value), int(step))
+
+    def flush(self) -> None:
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def read_jsonl(path) -> list[dict]:
+    """Rows of a log, oldest first; null reads as nan, a last line cut short is left out."""
+    path = Path(path)
+    rows = _rows(path) if path.exists() else []
+    return [{k: math.nan if v is None else v for k, v in row.items()} for row in rows]
+
+
+def _rows(path: Path) -> list[dict]:
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:  # the line being written when the process was killed
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
+    return rows
+
+
+def _line(row: dict) -> str:
+    plain = {
+        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()
+    }
+    return json.dumps(plain) + "\n"
+
+
+# ---------------------------------------------------------------------------------- progress
+
+
+class StepClock:
+    """Mean step time, clips per second and share of time waiting for data since `reset`."""
+
+    def __init__(self, batch_size: int = 0, now=time.perf_counter):
+        self._now, self._batch_size = now, batch_size
+        self._waited = 0.0
+        self.reset()
+
+    def reset(self) -> None:
+        self._start, self._steps, self._waited_before = self._now(), 0, self._waited
+
+    def tick(self, steps: int = 1, waited_s: float | None = None) -> None:
+        """`steps` more are done; `waited_s` is the prefetcher's running total."""
+        self._steps += steps
+        if waited_s is not None:
+            self._waited = waited_s
+
+    def rates(self) -> dict[str, float]:
+        """`{"step_s", "clips_per_s", "data_wait"}` (a share, 0 to 1); empty before a step."""
+        spent = self._now() - self._start
+        if not self._steps or spent <= 0:
+            return {}
+        return {
+            "step_s": spent / self._steps,
+            "clips_per_s": self._steps * self._batch_size / spent,
+            "data_wait": min(1.0, max(0.0, self._waited - self._waited_before) / spent),
+        }
+
+
+class Progress:
+    """A bar on a terminal, else a line every `every_s` seconds: loss, clips/s, time left, wait.
+
+    Args:
+      total_steps, start_step: of the whole run, and where this one begins.
+      batch_size: clips per step.
+    """
+
+    def __init__(
+        self,
+        total_steps: int,
+        start_step: int = 0,
+        *,
+        batch_size: int = 0,
+        every_s: float = 15.0,
+        stream=None,
+        active: bool = True,
+        now=time.perf_counter,
+    ):
+        self._total, self._step, self._now = total_steps, start_step, now
+        self._stream, self._every_s, self._active = stream or sys.stderr, every_s, active
+        self._clock, self._shown = StepClock(batch_size, now), StepClock(batch_size, now)
+        self._notes: dict[str, float] = {}
+        self._last_line = now()
+        self._bar = None
+        if active and self._stream.isatty():
+            self._bar = _bar(total_steps, start_step, self._stream)
+
+    def update(self, step: int, *, loss: float, waited_s: float | None = None) -> None:
+        """`step` steps of the run are done."""
+        done, self._step = step - self._step, step
+        if done <= 0:
+            return
+        self._clock.tick(done, waited_s)
+        self._shown.tick(done, waited_s)
+        self._notes["loss"] = loss
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._text(), refresh=False)
+            self._bar.update(done)
+        elif self._active and self._now() - self._last_line >= self._every_s:
+            self._print_line()
+
+    def note(self, **values: float) -> None:
+        """Show further numbers (evaluation) from now on."""
+        self._notes.update(values)
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._text())
+        elif self._active:
+            self._print_line()
+
+    def rates(self) -> dict[str, float]:
+        """Step time, clips per second and data wait since the last call, for the log."""
+        rates = self._clock.rates()
+        self._clock.reset()
+        return rates
+
+    def _text(self) -> str:
+        rates = self._shown.rates()
+        parts = [f"{k} {v:.4g}" for k, v in self._notes.items()]
+        if rates:
+            parts += [f"{rates['clips_per_s']:.0f} clips/s", f"data {rates['data_wait']:.0%}"]
+        return ", ".join(parts)
+
+    def _print_line(self) -> None:
+        self._last_line = self._now()
+        rates = self._shown.rates()
+        left = f", {_clock(rates['step_s'] * (self._total - self._step))} left" if rates else ""
+        print(f"step {self._step}/{self._total}: {self._text()}{left}", file=self._stream)
+        self._stream.flush()
+        self._shown.reset()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def _bar(total: int, start: int, stream):
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return None
+    shape = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+    return tqdm(total=total, initial=start, file=stream, bar_format=shape, dynamic_ncols=True)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,183 @@
+"""The folder of a run: one process at a time, one config, one set of data."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+import time
+from pathlib import Path
+
+from asjax.config import AsjaxError, differences, fingerprint, to_json, to_plain
+from asjax.store import files
+
+try:
+    import fcntl
+except ImportError:  # Windows: no flock, so two runs in one folder are not noticed
+    fcntl = None
+
+MARKER = "run.json"
+LOCK = ".lock"
+OWN = (LOCK, ".probe-", f".{MARKER}.")  # what a start that was killed may leave behind
+
+
+class Workdir:
+    """A locked workdir; use `Workdir.open` in a with statement.
+
+    Attributes:
+      path: the folder.
+      resumed: True if it held this run already.
+    """
+
+    def __init__(self, path: Path, resumed: bool, lock):
+        self.path, self.resumed, self._lock = path, resumed, lock
+
+    @classmethod
+    def open(
+        cls,
+        path,
+        *,
+        config,
+        data_fingerprint: str,
+        allow_config_change: bool = False,
+        allow_data_change: bool = False,
+        primary: bool = True,
+    ) -> Workdir:
+        """Create the folder, or take it up again after proving that it is the same run.
+
+        Args:
+          config, data_fingerprint: must equal those of the run in the folder, unless allowed to
+            change (the change is then noted in run.json).
+          primary: False in all processes but the first: nothing is locked, checked or written.
+
+        Raises:
+          AsjaxError: not writable, in use by another process, not a workdir, or another config or
+            data; the message says what differs and how to go on.
+        """
+        path = Path(path).absolute()
+        if not primary:
+            return cls(path, (path / MARKER).exists(), None)
+        if path.exists() and not path.is_dir():
+            raise AsjaxError(f"workdir {path} must be a folder, it is a file")
+        # Looked at before anything is written: a foreign folder stays as it was.
+        names = {p.name for p in path.iterdir()} if path.is_dir() else set()
+        if MARKER not in names and any(not name.startswith(OWN) for name in names):
+            raise AsjaxError(
+                f"workdir {path} is not empty and no run of asjax (it has no {MARKER}); choose "
+                "another --workdir"
+            )
+        files.prove_writable(path, "workdir")
+        lock = _take_lock(path)
+        try:
+            resumed = (path / MARKER).exists()
+            run = _read_run(path) if resumed else {"created": _now(), "changes": []}
+            changes = []
+            if resumed:
+                changes += _config_changes(path, run, config, allow_config_change)
+                changes += _data_changes(path, run, data_fingerprint, allow_data_change)
+            _write_run(path, run, config, data_fingerprint, changes)
+        except BaseException:
+            _release(lock)
+            raise
+        return cls(path, resumed, lock)
+
+    def close(self) -> None:
+        """Let others have the folder; may be called again."""
+        _release(self._lock)
+        self._lock = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def _take_lock(path: Path):
+    """An open file that holds the lock; the system drops it with the process, however it dies."""
+    handle = (path / LOCK).open("a+", encoding="utf-8")
+    if fcntl is not None:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.seek(0)
+            holder = handle.read().strip() or "another process"
+            handle.close()
+            raise AsjaxError(
+                f"workdir {path} is in use by {holder}; wait for it, stop it, or choose another "
+                "--workdir"
+            ) from None
+        except OSError:  # a file system without locks: better to train than to refuse
+            pass
+    handle.seek(0)
+    handle.truncate()
+    handle.write(f"process {os.getpid()} on {socket.gethostname()} since {_now()}\n")
+    handle.flush()
+    return handle
+
+
+def _release(lock) -> None:
+    if lock is not None and not lock.closed:
+        lock.close()  # closing drops the lock; the file stays, deleting it would race
+
+
+def _read_run(path: Path) -> dict:
+    try:
+        run = json.loads((path / MARKER).read_text(encoding="utf-8"))
+        if not {"config", "data_fingerprint"} <= set(run):
+            raise ValueError("it has no config and data_fingerprint")
+        return run
+    except (OSError, ValueError, TypeError) as error:
+        raise AsjaxError(
+            f"{path / MARKER} cannot be read: {files.reason(error)}; choose another --workdir"
+        ) from None
+
+
+def _config_changes(path: Path, run: dict, config, allowed: bool) -> list[str]:
+    changed = differences(run["config"], json.loads(to_json(config)))
+    if changed and not allowed:
+        more = f" and {len(changed) - 10} more" if len(changed) > 10 else ""
+        raise AsjaxError(
+            f"workdir {path} holds a run with another config: {'; '.join(changed[:10])}{more}; "
+            "choose another --workdir, or pass --allow-config-change to go on with the new one"
+        )
+    return changed
+
+
+def _data_changes(path: Path, run: dict, data_fingerprint: str, allowed: bool) -> list[str]:
+    old = run["data_fingerprint"]
+    if old == data_fingerprint:
+        return []
+    if not allowed:
+        raise AsjaxError(
+            f"workdir {path} holds a run on other data: {old} then, {data_fingerprint} now; "
+            "choose another --workdir, or pass --allow-data-change to go on with these"
+        )
+    return [f"data: {old} -> {data_fingerprint}"]
+
+
+def _write_run(path: Path, run: dict, config, data_fingerprint: str, changes: list[str]) -> None:
+    from asjax import __version__
+
+    now = _now()
+    run = {
+        **run,
+        "asjax": __version__,
+        "python": platform.python_version(),
+        "started": now,
+        "config": to_plain(config),
+        "config_fingerprint": fingerprint(config),
+        "data_fingerprint": data_fingerprint,
+        "changes": [*run.get("changes", []), *({"at": now, "what": line} for line in changes)],
+    }
+    try:
+        # The marker holds all that a resume compares; config.json is a copy for people.
+        files.write_atomic(path / MARKER, to_json(run))
+        files.write_atomic(path / "config.json", to_json(config))
+    except OSError as error:
+        raise AsjaxError(f"workdir {path} cannot be written: {files.reason(error)}") from None
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,0 +1,1 @@
+"""Other people's weight files, in and out."""

@@ -1,0 +1,141 @@
+"""`asjax export`: a model of ours under the names and in the layout of its family's authors.
+
+    asjax export runs/passt/model --safetensors passt.safetensors
+
+A ported checkpoint comes back bit for bit, with the entries that had no use here. For a model that
+was trained here, what the authors' code keeps beside the weights is made up where it is known:
+batch counters, and the DFT and mel tables of PANNs and ConvNeXt.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+
+from asjax.config import AsjaxError, split_spec, to_plain
+from asjax.store import files, model_dir
+
+
+def export(directory, to, *, overwrite: bool = False) -> dict:
+    """Write `to`, a safetensors file that the authors' code loads, from a model directory.
+
+    Returns:
+      What was written: arrays (name -> array), made (names that were made up), missing (patterns of
+      names that the authors' code may have besides), family, variant.
+
+    Raises:
+      AsjaxError: no model there, `to` exists, or an array that has no name in torch.
+    """
+    from asjax import models
+    from asjax.weights import port
+
+    to = Path(to)
+    if to.exists() and not overwrite:
+        raise AsjaxError(f"{to} exists; add --overwrite to replace it")
+    cfg, label_set, variables, card = model_dir.load_model(directory)
+    extra = model_dir.load_extra(directory)
+    family, fields = split_spec(cfg["model"])
+    file = models.family(family)
+    arrays = port.to_torch(family, variables)
+    made = {}
+    if "ported_from" not in card:
+        made = {**_counters(arrays), **_tables(file, cfg["frontend"])}
+    clash = sorted(arrays.keys() & (extra | made).keys())
+    if clash:
+        raise AsjaxError(f"{directory}: {', '.join(clash)} would be written twice")
+    arrays = {**arrays, **extra, **made}
+    metadata = {
+        "format": "pt",
+        "family": family,
+        "variant": str(fields.pop("variant", "")),
+        "fields": json.dumps(to_plain(fields), sort_keys=True),
+        "frontend": json.dumps(to_plain(cfg["frontend"]), sort_keys=True),
+        "label_set": label_set.name,
+        "label_hash": label_set.hash,
+    }
+    _write(to, arrays, metadata)
+    absent = [p for p in file.TORCH_SKIP if not any(re.fullmatch(p, n) for n in arrays)]
+    missing = [] if "ported_from" in card else absent
+    return {
+        "arrays": arrays,
+        "made": sorted(made),
+        "missing": missing,
+        "family": family,
+        "variant": metadata["variant"],
+    }
+
+
+def _write(to: Path, arrays: dict, metadata: dict[str, str]) -> None:
+    temporary = to.with_name(f".{to.name}.tmp")
+    try:
+        files.write_safetensors(temporary, arrays, metadata)
+        files.sync(temporary)
+        temporary.replace(to)
+    except OSError as error:
+        raise AsjaxError(f"{to} could not be written: {files.reason(error)}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _counters(arrays: dict) -> dict:
+    """The batch counter that each of torch's batch norms keeps; no inference reads it."""
+    end = ".running_mean"
+    norms = (name.removesuffix(end) for name in arrays if name.endswith(end))
+    return {f"{name}.num_batches_tracked": np.zeros((), np.int64) for name in norms}
+
+
+def _tables(file, spec) -> dict:
+    """The frontend that PANNs and ConvNeXt carry as frozen weights (torchlibrosa's): DFT times
+    window [n_fft // 2 + 1, 1, n_fft], real and imaginary, and mel filters [n_fft // 2 + 1, n_mels].
+    """
+    from asjax import config
+    from asjax.frontends import panns, stft
+
+    names = [f"spectrogram_extractor.stft.conv_{part}.weight" for part in ("real", "imag")]
+    frontend = config.build("frontend", spec)
+    frontend = getattr(frontend, "logmel", frontend)  # Wavegram's is one of two
+    if not all(any(re.fullmatch(p, name) for p in file.TORCH_SKIP) for name in names):
+        return {}
+    if not isinstance(frontend, panns.PannsLogmel):
+        return {}
+    size = frontend.n_fft
+    window = np.asarray(stft.hann(frontend.window, size), np.float64)
+    # the product of the two indices is reduced first: the angle keeps all its digits
+    turns = np.outer(np.arange(size // 2 + 1), np.arange(size)) % size
+    dft = np.exp(-2j * np.pi / size * turns) * window
+    return {
+        names[0]: dft.real[:, None].astype(np.float32),
+        names[1]: dft.imag[:, None].astype(np.float32),
+        "logmel_extractor.melW": np.asarray(frontend.mel_filters, np.float32),
+    }
+
+
+# ------------------------------------------------------------------------------------ the verb
+
+
+def add_arguments(parser):
+    parser.add_argument("model", metavar="DIR", help="model folder, or workdir of a finished run")
+    parser.add_argument("--safetensors", required=True, metavar="FILE", help="file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+
+
+def main(args) -> int:
+    done = export(args.model, args.safetensors, overwrite=args.overwrite)
+    arrays = done["arrays"].values()
+    numbers = sum(int(a.size) for a in arrays)
+    print(f"model     {done['family']} {done['variant']}")
+    print(f"written   {args.safetensors}: {len(done['arrays'])} arrays, {numbers:,} numbers")
+    if done["made"]:
+        print(
+            f"made up   {len(done['made'])} entries that hold no training: {done['made'][0]}, ..."
+        )
+    if done["missing"]:
+        print(
+            f"not there {', '.join(done['missing'])}: the authors' code may have such entries, "
+            "which it does not use: load with strict=False"
+        )
+    print(f"load it   model.load_state_dict(safetensors.torch.load_file({args.safetensors!r}))")
+    return 0

@@ -1,0 +1,282 @@
+"""Weights from files that others wrote, without torch and without unpickling anything.
+
+    torch_file.read("Cnn6_mAP=0.343.pth")  # {"iteration": 600000, "model": {"bn0.weight": Tensor...
+
+A torch file is a zip with a pickle (`torch_pickle` runs it, restricted) and one member per storage;
+before torch 1.6 it was the same things one after the other. The file is mapped, not read: a tensor
+is a view until someone copies it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from asjax.config import AsjaxError
+from asjax.store import files
+from asjax.weights.torch_names import SIZES
+from asjax.weights.torch_pickle import MAX_STEPS, load
+from asjax.weights.torch_values import Inert, Tensor
+from asjax.weights.torch_zip import members
+
+# A tensor may repeat or share numbers (strides of 0, tied weights). Together they may say no more
+# than this many times what the file holds, so that a small file cannot fill the memory.
+MAX_EXPANSION = 8
+
+# the pickle of a magic number, with which files from before torch 1.6 begin
+_LEGACY = re.compile(
+    rb"\x80[\x02-\x05](\x95.{8})?\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", re.DOTALL
+)
+_HOW_TO_SAVE = (
+    "python -c \"import torch; torch.save(torch.load({path!r}, map_location='cpu', "
+    "weights_only=True), 'NEW.pth')\""
+)
+
+
+def read(path):
+    """The value in a torch file; its tensors are read-only numpy arrays where that is cheap.
+
+    Returns:
+      What was saved: dicts, lists, tuples, texts, numbers, numpy arrays (bfloat16 as float32) and,
+      for objects that are known to be harmless, `torch_values.Inert`. Arrays in dicts, lists and
+      tuples inside of `Inert` stay `torch_values.Tensor`.
+
+    Raises:
+      AsjaxError: not a torch file (what it is instead, and what to do), a damaged one, or one
+        that asks for anything that weights do not need: that is named, and nothing was run.
+    """
+    path = Path(path)
+    data = _mapped(path)
+    if data[:4] == b"PK\x03\x04":
+        value, storages, order = _zipped(path, data)
+    elif _LEGACY.match(bytes(data[:32])):
+        value, storages, order = _legacy(path, data)
+    else:
+        raise AsjaxError(f"{path} {_something_else(path, bytes(data[:512]))}")
+    return _filled(value, _Arrays(data, storages, order, path))
+
+
+def _zipped(path: Path, data: memoryview):
+    """(value, key -> byte range of the storages, byte order) of a zip as torch writes it."""
+    found = members(data, path)
+    root = _root(path, found)
+    prefix = f"{root}data/"
+    storages = {n.removeprefix(prefix): r for n, r in found.items() if n.startswith(prefix)}
+    begin, end = found[f"{root}data.pkl"]
+    sizes = {key: stop - start for key, (start, stop) in storages.items()}
+    value, _, _ = load(data[begin:end], sizes, path)
+    order = found.get(f"{root}byteorder")
+    return value, storages, ">" if order and data[slice(*order)] == b"big" else "<"
+
+
+def _legacy(path: Path, data: memoryview):
+    """As `_zipped`, of a file from before torch 1.6: pickles of a magic number, a version, the
+    machine, the value and the order of the storages, then these, each after its count."""
+    at, values, claims = 0, [], {}
+    for steps in (1000, 1000, 1000, MAX_STEPS, MAX_STEPS // 5):
+        value, claimed, end = load(data[at:], None, path, steps)
+        values.append(value)
+        claims.update(claimed)
+        at += end
+    machine, value, keys = values[2:]
+    if type(keys) is not list or not all(type(k) is str and k in claims for k in keys):
+        raise AsjaxError(f"{path} is not a sound torch file: its list of storages is damaged")
+    storages = {}
+    for key in keys:
+        size = claims[key].nbytes
+        if at + 8 + size > len(data):
+            raise AsjaxError(f"{path} is not a sound torch file: it is cut off, fetch it again")
+        storages[key] = (at + 8, at + 8 + size)
+        at += 8 + size
+    if not claims.keys() <= storages.keys():
+        raise AsjaxError(f"{path} is not a sound torch file: it lacks storages that it claims")
+    little = type(machine) is not dict or machine.get("little_endian", True)
+    return value, storages, "<" if little else ">"
+
+
+def _mapped(path: Path) -> memoryview:
+    try:
+        with path.open("rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except ValueError:  # mmap's word for an empty file
+        raise AsjaxError(f"{path} is empty; fetch it again") from None
+    except OSError as error:
+        raise AsjaxError(f"{path} cannot be read: {files.reason(error)}") from None
+
+
+def _something_else(path: Path, head: bytes) -> str:
+    """What a file that is no torch file is instead, and what to do about it."""
+    if head[257:262] == b"ustar":
+        return (
+            "was written by torch before 0.1.10 (a tar); where torch is installed, run "
+            + _HOW_TO_SAVE.format(path=str(path))
+        )
+    if re.match(rb"\x80[\x00-\x05]", head):
+        return "is a plain pickle, which may run anything; save it again with torch.save"
+    if head.lstrip()[:1] == b"<":
+        return "is a web page, not a checkpoint; the link may want a browser: fetch the file again"
+    if head.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the file; run git lfs pull"
+    return "is neither a torch file nor a safetensors file"
+
+
+def _root(path: Path, found: dict) -> str:
+    """The folder inside the archive that holds data.pkl, with its slash."""
+    roots = [n.removesuffix("data.pkl") for n in found if re.fullmatch(r"([^/]+/)?data\.pkl", n)]
+    if len(roots) != 1:
+        what = "several data.pkl" if roots else "no data.pkl: a zip, but not one of torch.save"
+        raise AsjaxError(f"{path} has {what}; if it is an archive of files, unpack it first")
+    if f"{roots[0]}constants.pkl" in found:
+        raise AsjaxError(
+            f"{path} is a TorchScript program; where torch is installed, "
+            "torch.save(torch.jit.load(path).state_dict(), 'NEW.pth') makes a checkpoint of it"
+        )
+    return roots[0]
+
+
+class _Arrays:
+    """Tensors -> arrays that look into the mapped file."""
+
+    def __init__(self, data, storages, order, path):
+        self.data, self.storages, self.order, self.path = data, storages, order, path
+        self.left = MAX_EXPANSION * len(data)
+
+    def spend(self, size: int) -> None:
+        self.left -= size
+        if self.left < 0:
+            raise AsjaxError(
+                f"{self.path} is not a sound torch file: its arrays say more than "
+                f"{MAX_EXPANSION} times what it holds"
+            )
+
+    def __call__(self, tensor: Tensor) -> np.ndarray:
+        count = int(np.prod(tensor.shape, dtype=object))
+        self.spend(max(SIZES[tensor.code], 4) * count)  # 4: what float32 will take
+        code = {"bf16": "u2", "b1": "u1"}.get(tensor.code, tensor.code)
+        begin, end = self.storages[tensor.key]
+        dtype = np.dtype(code).newbyteorder(self.order)
+        whole = np.frombuffer(self.data[begin : end - (end - begin) % dtype.itemsize], dtype)
+        array = np.lib.stride_tricks.as_strided(
+            whole[tensor.offset :],
+            tensor.shape,
+            [s * dtype.itemsize for s in tensor.stride] if count else None,
+            writeable=False,
+        )
+        if tensor.code == "bf16":
+            array = (array.astype(np.uint32) << 16).view(np.float32)
+        elif tensor.code == "b1":
+            array = array != 0
+        return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _filled(value, arrays: _Arrays):
+    """`value` with its tensors as arrays, in nested dicts and lists; changes it in place."""
+    top = [value]
+    waiting, seen = [top], set()
+    while waiting:
+        at = waiting.pop()
+        if id(at) in seen:
+            continue
+        seen.add(id(at))
+        for key, item in list(at.items() if isinstance(at, dict) else enumerate(at)):
+            if type(item) is Tensor:
+                at[key] = arrays(item)
+            elif type(item) is tuple and any(type(x) is Tensor for x in item):
+                at[key] = tuple(arrays(x) if type(x) is Tensor else x for x in item)
+            elif type(item) is Inert:
+                made = _numpy(item, arrays.spend)
+                at[key] = item if made is None else made
+            elif type(item) in (dict, list):
+                waiting.append(item)
+    return top[0]
+
+
+# ------------------------------------------------------------- numpy values among the others
+
+
+def _numpy(item: Inert, spend):
+    """The array or scalar that an inert numpy object describes, None for any other object."""
+    try:
+        if item.name.endswith(".multiarray.scalar"):
+            kind, raw = item.args
+            return np.frombuffer(_bytes(raw, spend), _dtype(kind))[0]
+        if item.name.endswith(".multiarray._reconstruct"):
+            _, shape, kind, fortran, raw = item.state
+            array = np.frombuffer(_bytes(raw, spend), _dtype(kind))
+            return array.reshape(shape, order="F" if fortran else "C")
+    except AsjaxError:
+        raise
+    except (ValueError, TypeError, IndexError, AttributeError):
+        pass  # of objects, texts, dates: nobody's weights
+    return None
+
+
+def _dtype(kind: Inert) -> np.dtype:
+    code, order = kind.args[0], kind.state[1]
+    if kind.name != "numpy.dtype" or not re.fullmatch("[biufc](1|2|4|8|16)", code):
+        raise ValueError
+    return np.dtype(code).newbyteorder({"<": "<", ">": ">"}.get(order, "="))
+
+
+def _bytes(raw, spend) -> bytes:
+    """Bytes, also as protocol 2 writes them: a text to be encoded as latin-1."""
+    if type(raw) is Inert and raw.name == "_codecs.encode":
+        text, coding = raw.args
+        if coding == "latin1" and type(text) is str:
+            spend(len(text))
+            return text.encode("latin1")
+    if type(raw) is not bytes:
+        raise ValueError
+    return raw
+
+
+# ------------------------------------------------------------------------------------ weights
+
+
+def unwrap(value) -> dict:
+    """The state dict inside a checkpoint: from under "model" or "state_dict" (training checkpoints,
+    Lightning's too), without the "module." that DataParallel puts before all names.
+
+    Raises:
+      AsjaxError: no map.
+    """
+    for name in ("model", "state_dict", "model", "state_dict"):
+        if isinstance(value, Mapping) and isinstance(value.get(name), Mapping):
+            value = value[name]
+    if not isinstance(value, Mapping) or not value:
+        raise AsjaxError(
+            "state_dict must map names to arrays (or wrap such a map under 'model' or "
+            f"'state_dict'), got {_summary(value)}"
+        )
+    weights = {str(k): v for k, v in value.items()}
+    while all(k.startswith("module.") for k in weights):
+        weights = {k.removeprefix("module."): v for k, v in weights.items()}
+    return weights
+
+
+def weights(value) -> dict[str, np.ndarray]:
+    """The arrays of a checkpoint by name, `unwrap`ped; entries that are no arrays are left out.
+
+    Raises:
+      AsjaxError: there is no array.
+    """
+    found = {k: v for k, v in unwrap(value).items() if isinstance(v, (np.ndarray, np.number))}
+    if not found:
+        raise AsjaxError(
+            "the file must hold a map from names to arrays, or wrap one under 'model' or "
+            f"'state_dict'; it holds {_summary(value)}"
+        )
+    return found
+
+
+def _summary(value) -> str:
+    if isinstance(value, Mapping):
+        names = [str(key)[:40] for key in list(value)[:5]]
+        return f"a map of {len(value)} entries ({', '.join(names) or 'empty'})"
+    if isinstance(value, Inert):
+        return f"an object of {value.name}"
+    return f"a {type(value).__name__}"

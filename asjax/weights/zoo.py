@@ -1,0 +1,54 @@
+"""`asjax models`: the architectures that are here, and the published checkpoints of them."""
+
+from __future__ import annotations
+
+import json
+
+from asjax import frontends, models
+from asjax.weights import published
+
+
+def add_arguments(parser):
+    parser.add_argument("family", nargs="*", help="only these families (default: all)")
+    parser.add_argument(
+        "--published", action="store_true", help="the checkpoints that `asjax port NAME` knows"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def main(args) -> int:
+    """Print families and variants, with sizes computed (not quoted), or the published ones."""
+    for name in args.family:
+        models.family(name)
+    if args.published:
+        return _published(args)
+    rows = map(_with_input, models.list_models(args.family))
+    if args.json:
+        print(json.dumps(list(rows), indent=2))
+        return 0
+    print(f"{'family':<14}{'variant':<25}{'parameters':>12}  {'rate':>6}  {'mels':>4}  frontend")
+    for row in rows:
+        print(
+            f"{row['family']:<14}{row['variant']:<25}{row['parameters']:>12,}  "
+            f"{row['sample_rate']:>6}  {row['n_mels']:>4}  {_call(row['frontend'])}",
+            flush=True,
+        )
+    print("\nparameters: trainable, at 527 classes. Use one: --config.model.variant=femto, or")
+    print("asjax.models.build('convnext', variant='femto', num_classes=200)")
+    print("checkpoints of their authors: asjax models --published")
+    return 0
+
+
+def _published(args) -> int:
+    rows = [r for r in published.rows() if not args.family or r["family"] in args.family]
+    print(json.dumps(rows, indent=2) if args.json else published.table(rows))
+    return 0
+
+
+def _with_input(row: dict) -> dict:
+    return {**row, "sample_rate": frontends.build(**row["frontend"]).sample_rate}
+
+
+def _call(spec: dict) -> str:
+    fields = ", ".join(f"{k}={v!r}" for k, v in spec.items() if k != "name")
+    return f"{spec['name']}({fields})" if fields else spec["name"]
