@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from asjax.config import AsjaxError, unknown
+from asjax.store import model_dir
 
 REDUCE = ("mean", "max")
 HOW_TO_GET_A_MODEL = (
@@ -49,9 +50,8 @@ def load(path, *, reduce: str = "mean", batch_size: int = 16) -> Tagger:
     elif not any(folder.iterdir()):
         raise AsjaxError(f"model folder {folder} is empty; {HOW_TO_GET_A_MODEL}")
     from asjax import config
-    from asjax.store import checkpoint
 
-    cfg, label_set, variables, record = checkpoint.load_model(folder)
+    cfg, label_set, variables, record = model_dir.load_model(folder)
     return Tagger(
         config.build("model", cfg["model"]),
         variables,

@@ -96,39 +96,9 @@ def weights(state: State) -> dict:
     return {"params": kept["params"], **kept["stats"]}
 
 
-def make_average(spec):
-    """`(average, new {"params", "stats"}, step) -> average` from a spec; None without one.
-
-    `dict(name="ema", decay=...)` or `dict(name="swa", start_step=..., every_steps=...)`. Statistics
-    (batch norm) are averaged with the weights, so that they belong together.
-    """
-    if not spec:
-        return None
-    name, fields = config.split_spec(spec)
-    if name not in AVERAGES:
-        raise config.unknown("average", name, AVERAGES)
-    return config.call(AVERAGES[name], f"average {name}", **fields)
 
 
-def _ema(decay: float = 0.999):
-    def ema(average, new, step):
-        old = {k: average[k] for k in new}
-        return {**optim.ema_update(old, new, decay, step), "count": average["count"] + 1}
-
-    return ema
 
 
-def _swa(start_step: int = 0, every_steps: int = 1):
-    def swa(average, new, step):
-        old = {k: average[k] for k in new}
-        mean = optim.swa_update(old, new, average["count"])
-        due = (step >= start_step) & ((step - start_step) % every_steps == 0)
-        # Before the first average the raw weights stand in, so that evaluation has something.
-        early = optim.select(step < start_step, new, old)
-        taken = optim.select(due, mean, early)
-        return {**taken, "count": average["count"] + due.astype(jnp.int32)}
-
-    return swa
 
 
-AVERAGES = {"ema": _ema, "swa": _swa}

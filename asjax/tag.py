@@ -46,9 +46,9 @@ def main(args) -> int:
     files = recordings.find(args.paths)
     if args.out and any(Path(args.out).resolve() == f.resolve() for f in files):
         raise AsjaxError(f"--out {args.out} is one of the files to tag; choose another name")
-    from asjax import predict, sharding
+    from asjax import devices, predict
 
-    sharding.setup()
+    devices.setup()
     tagger = predict.load(args.model, reduce=args.reduce, batch_size=args.batch_size)
     form = _Json if args.json else _Tsv if args.tsv else _Table
     failed = 0

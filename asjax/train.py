@@ -10,6 +10,10 @@ import signal
 from functools import partial
 from pathlib import Path
 
+from asjax.data import prefetch
+from asjax.evaluation import infer
+from asjax.store import model_dir
+
 EXIT_STOPPED = 75
 MAX_NONFINITE_IN_A_ROW = 10
 
@@ -33,10 +37,10 @@ def add_arguments(parser):
 
 
 def main(args) -> int:
-    from asjax import config, sharding
-
     # ------------------------------------------------------------------ start-up
-    sharding.setup(
+    from asjax import config, devices, sharding
+
+    devices.setup(
         cpu_devices=args.cpu_devices,
         coordinator=args.coordinator,
         num_processes=args.num_processes,
@@ -146,12 +150,12 @@ def main(args) -> int:
             out_shardings=(state_sharding, replicated),
             donate_argnums=0,
         )
-        forward = evaluate.forward(model, frontend, mesh)
+        forward = infer.forward(model, frontend, mesh)
 
         def predict(variables, progress=False):
             """Ids, logits and targets of the evaluation set; clips that cannot be read left out."""
             with eval_data.iterate() as evaluation:
-                return evaluate.scores_from_pipeline(
+                return infer.scores_from_pipeline(
                     partial(forward, variables),
                     evaluation,
                     len(label_set),
@@ -176,7 +180,7 @@ def main(args) -> int:
             work.path / f"quarantine{share}.csv", len(train_source), cfg.data.max_bad
         )
         stop = _StopSignal()
-        batches = sharding.prefetch(train_data.iterate(start), partial(sharding.place, mesh))
+        batches = prefetch.prefetch(train_data.iterate(start), partial(sharding.place, mesh))
         progress = log.Progress(
             cfg.total_steps, start, batch_size=cfg.batch_size, active=first_process
         )
@@ -252,7 +256,7 @@ def main(args) -> int:
             )
             saved = config.to_plain(cfg)
             saved["model"]["num_classes"] = len(label_set)
-            checkpoint.save_model(
+            model_dir.save_model(
                 work.path / "model",
                 config=saved,
                 label_set=label_set,

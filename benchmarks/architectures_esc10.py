@@ -21,6 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
+from asjax import devices
+
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = "configs/esc10_architectures.py"
 BATCH = 32
@@ -175,9 +177,8 @@ def main():
         for name in models:
             print(f"{name} fold {fold}, {time.time() - begin:.0f} s", file=sys.stderr)
             finished[name].append(train(name, fold, args))
-    from asjax import sharding
 
-    sharding.setup()
+    devices.setup()
     cost = costs(models, args.rounds)
     rows = {name: {**pooled(done, args.bootstrap), **cost[name]} for name, done in finished.items()}
     print(

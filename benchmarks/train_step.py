@@ -21,6 +21,8 @@ import sys
 import time
 from pathlib import Path
 
+from asjax import devices
+
 CLASSES = 527
 PATCHOUT = dict(s_patchout_t=40, s_patchout_f=4)
 # name -> family, variant, fields, frames, bins
@@ -61,9 +63,9 @@ def jax_steps(name: str, batch: int, threads: int):
     import optax
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-    from asjax import models, sharding
+    from asjax import models
 
-    sharding.setup(cpu_devices=threads)  # as `asjax train` does
+    devices.setup(cpu_devices=threads)  # as `asjax train` does
     family, variant, fields, *_ = MODELS[name]
     module = models.build(family, variant=variant, **fields)
     mesh = Mesh(np.array(jax.devices()), ("data",))

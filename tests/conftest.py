@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("NPROC", "4")  # as asjax.sharding.setup gives two devices
+os.environ.setdefault("NPROC", "4")  # as asjax.devices.setup gives two devices
 
 import jax
 

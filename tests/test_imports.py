@@ -1,6 +1,7 @@
 """Who may import whom, what stays importable on a bare machine, what importing costs."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,92 +9,156 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent / "asjax"
-FACTS = {
-    "balance", "config", "download", "enhance", "files", "hlp", "labels", "metrics", "model_dir",
-    "published", "scores", "torch_file", "torch_names", "torch_pickle", "torch_values", "torch_zip",
-}  # fmt: skip
-ARRAYS = {"frontends", "augment", "objectives"}
-SYSTEMS = {"checkpoint", "optim", "sharding", "log", "port", "segments", "step", "workdir"}
-PROGRAMS = {
-    "__main__", "convert", "detect", "evaluate", "export", "init_from", "papers", "papers_atdr",
-    "papers_atdr_page", "papers_atdr_plots", "papers_atdr_runs", "papers_balance",
-    "papers_balance_page", "papers_hlp", "papers_plots", "predict", "prepare", "report",
-    "report_plots", "scoring", "stats", "stats_features", "stats_plots", "tag", "train", "zoo",
-}  # fmt: skip
+# From the bottom up; every arrow goes down this list. A folder is one layer, whatever is in it.
+LAYERS = (
+    ("config",),
+    ("labels", "hlp", "balance"),
+    ("metrics",),
+    ("frontends", "nn"),
+    ("models",),
+    ("sharding", "devices", "optim"),
+    ("augment", "objectives", "step"),
+    ("store",),
+    ("pages",),
+    ("data",),
+    ("build",),
+    ("weights",),
+    ("evaluation",),
+    ("papers", "predict"),
+    ("tag",),
+    ("train",),
+    ("__main__", "__init__"),
+)
+DEPTH = {name: depth for depth, names in enumerate(LAYERS) for name in names}
 BARE = {"jax", "flax", "optax", "numpy", "orbax", "asjax", "__future__"}
+BARE_ROOMS = {
+    "config", "labels", "hlp", "balance", "metrics", "frontends", "nn", "models", "sharding",
+    "devices", "optim", "augment", "objectives", "step", "build",
+}  # fmt: skip
+BARE_FILES = {"store.checkpoint", "store.files", "store.model_dir", "store.choice", "weights.port"}
 
 
-def layer(module: str) -> int:
-    """0 facts, 1 arrays, 2 systems, 3 programs."""
-    top, _, rest = module.partition(".")
-    for depth, names in enumerate((FACTS, ARRAYS | {"models"}, SYSTEMS | {"data"}, PROGRAMS)):
-        if top in names:
-            return depth
-    raise AssertionError(f"asjax/{module} belongs to no layer: add it to tests/test_imports.py")
-
-
-def files():
+def modules() -> dict[str, Path]:
+    """Dotted name below asjax -> file; a folder bears the name of the folder."""
+    found = {}
     for path in sorted(ROOT.rglob("*.py")):
-        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        if module != "__init__" and module.removesuffix(".__init__") != "data":
-            yield module.removesuffix(".__init__"), path
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        found[name.removesuffix(".__init__")] = path
+    return found
 
 
-FILES = list(files())
+MODULES = modules()
+
+
+def room(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def imported(tree):
-    """(module, at import time?) for every import in the file."""
+    """(dotted name, at import time?) of every import, and of every string that names a module.
+
+    A string counts when the whole of it is a dotted name, as in `import_module("asjax.hlp")` or a
+    table of modules, or the beginning of an f-string, as in `f"asjax.models.{name}"`.
+    """
     inner = {
         id(n)
         for f in ast.walk(tree)
-        if isinstance(f, (ast.FunctionDef, ast.AsyncFunctionDef))
+        if isinstance(f, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
         for n in ast.walk(f)
     }
     for node in ast.walk(tree):
         top = id(node) not in inner
         if isinstance(node, ast.Import):
             yield from ((a.name, top) for a in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "write imports in full: from asjax.x import y"
             yield node.module, top
-            if node.module in ("asjax", "asjax.data", "asjax.frontends", "asjax.models"):
-                yield from ((f"{node.module}.{a.name}", top) for a in node.names)
+            yield from ((f"{node.module}.{a.name}", top) for a in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            named = re.fullmatch(r"(asjax(?:\.\w+)+)\.?(?::\w+)?", node.value)
+            yield named[1] if named else "", False
 
 
 def ours(name: str) -> str | None:
-    """`asjax.data.ops` -> `data.ops`, for names that are modules of ours."""
-    if not name.startswith("asjax."):
-        return None
-    name = name.removeprefix("asjax.")
-    path = ROOT / Path(*name.split("."))
-    return name if path.with_suffix(".py").exists() or path.is_dir() else None
+    """`asjax.data.ops.crop` -> `data.ops`: the module of ours that a dotted name lies in."""
+    parts = name.split(".")[1:] if name.startswith("asjax.") else []
+    while parts and ".".join(parts) not in MODULES:
+        parts.pop()
+    return ".".join(parts) or None
 
 
-@pytest.mark.parametrize(("module", "path"), FILES, ids=[m for m, _ in FILES])
-def test_imports_only_go_down(module, path):
-    """A layer imports layers below; systems import each other only inside data/."""
-    depth = layer(module)
-    for name, _ in imported(ast.parse(path.read_text())):
-        target = ours(name)
-        if target is None or target in ("config", "data", "models") or target == module:
-            continue
-        allowed = layer(target) < depth or (
-            layer(target) == depth
-            and (depth != 2 or (module.startswith("data.") and target.startswith("data.")))
+def arrows() -> dict[str, set[str]]:
+    """module -> modules of ours that it imports, anywhere in the file."""
+    graph = {}
+    for module, path in MODULES.items():
+        names = {ours(name) for name, _ in imported(ast.parse(path.read_text()))}
+        graph[module] = names - {None, module}
+    return graph
+
+
+ARROWS = arrows()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_only_go_down(module):
+    assert room(module) in DEPTH, f"asjax/{room(module)} has no layer in tests/test_imports.py"
+    for target in ARROWS[module] - {"__init__"}:
+        below = DEPTH[room(target)] < DEPTH[room(module)]
+        beside = DEPTH[room(target)] == DEPTH[room(module)] and (
+            room(target) == room(module) or "." not in module + target
         )
-        if module == "step":  # the state and its update join arrays and optimiser
-            allowed = allowed or target == "optim"
-        assert allowed, f"asjax/{module} must not import asjax/{target}"
+        assert below or beside, f"asjax/{module} must not import asjax/{target}"
 
 
-@pytest.mark.parametrize(("module", "path"), FILES, ids=[m for m, _ in FILES])
-def test_facts_arrays_and_the_step_need_only_jax_flax_optax_orbax_numpy(module, path):
-    if layer(module) >= 2 and module not in {"checkpoint", "optim", "sharding", "port", "step"}:
+def test_there_is_no_circle():
+    """Files that import each other, directly or by others; a folder's __init__ counts as a file."""
+    left = {m: {t for t in targets if t != "__init__"} for m, targets in ARROWS.items()}
+    while free := [m for m, targets in left.items() if not targets & left.keys()]:
+        for module in free:
+            del left[module]
+    assert not left, f"circle among {sorted(left)}"
+
+
+def test_no_model_family_imports_another():
+    for module, targets in ARROWS.items():
+        if module.startswith("models.") and not module.startswith("models._"):
+            others = {
+                t for t in targets if t.startswith("models.") and not t.startswith("models._")
+            }
+            assert not others, (
+                f"asjax/{module} must not import {others}: move what they share to nn/"
+            )
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_what_trains_needs_only_jax_flax_optax_orbax_numpy(module):
+    if room(module) not in BARE_ROOMS and module not in BARE_FILES:
         return
-    for name, at_import in imported(ast.parse(path.read_text())):
+    for name, at_import in imported(ast.parse(MODULES[module].read_text())):
         root = name.split(".")[0]
         if at_import and root not in sys.stdlib_module_names:
             assert root in BARE, f"asjax/{module} imports {root} at import time"
+
+
+def test_every_module_is_tested():
+    """Each has a test file of its name in the folder of its folder, or is named in one there."""
+    tests = Path(__file__).parent
+    missing = []
+    for module, path in MODULES.items():
+        if path.name in ("__init__.py", "__main__.py"):
+            continue
+        folder = tests / path.parent.relative_to(ROOT)
+        named = "\n".join(p.read_text() for p in sorted(folder.glob("test_*.py")))
+        name = module.rpartition(".")[2]
+        if not re.search(rf"\b{re.escape(name.lstrip('_'))}\b", named):
+            missing.append(module)
+    assert not missing, f"no test in tests/ of the same folder names {missing}"
+
+
+def test_every_folder_says_in_one_sentence_what_it_is():
+    for path in sorted(ROOT.rglob("__init__.py")):
+        first = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n")[0]
+        assert first.endswith("."), f"{path.relative_to(ROOT)} must begin with its one sentence"
 
 
 def run(code: str):

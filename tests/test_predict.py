@@ -21,6 +21,7 @@ from asjax.__main__ import main
 from asjax.config import AsjaxError
 from asjax.data.audio import AudioError
 from asjax.labels import LabelSet
+from asjax.store import model_dir
 
 RATE, CLIP_S, CLASSES = 8000, 0.5, 7
 SIZE = int(RATE * CLIP_S)
@@ -389,7 +390,6 @@ def test_help_shows_an_example_and_imports_nothing_heavy():
 
 def test_a_saved_model_is_loaded_from_its_folder_and_from_its_workdir(tmp_path):
     from asjax import config
-    from asjax.store import checkpoint
 
     frontend = dict(name="panns_logmel", sample_rate=RATE, n_mels=64)
     model = dict(name="cnn", variant="mini", num_classes=CLASSES)
@@ -397,7 +397,7 @@ def test_a_saved_model_is_loaded_from_its_folder_and_from_its_workdir(tmp_path):
     features = config.build("frontend", frontend)
     variables = module.init(jax.random.key(1), features(jnp.zeros((1, SIZE))), train=False)
     saved = dict(data=dict(sample_rate=RATE, clip_s=CLIP_S), frontend=frontend, model=model)
-    checkpoint.save_model(
+    model_dir.save_model(
         tmp_path / "model", config=saved, label_set=LABELS, variables=dict(variables), record={}
     )
     x = noise(0.5)[:, 0]

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from asjax import sharding
+from asjax import devices, sharding
 from asjax.config import AsjaxError
+from asjax.data import prefetch
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +147,7 @@ class Source:
 
 def test_prefetched_batches_are_the_same_in_the_same_order(mesh):
     source = Source(5)
-    with sharding.prefetch(source, lambda b: sharding.place(mesh, b)) as batches:
+    with prefetch.prefetch(source, lambda b: sharding.place(mesh, b)) as batches:
         got = list(batches)
         assert next(batches, "ended") == "ended"
     assert [float(b["wave"][0, 0]) for b, _ in got] == [1, 2, 3, 4, 5]
@@ -157,7 +158,7 @@ def test_prefetched_batches_are_the_same_in_the_same_order(mesh):
 
 def test_an_early_exit_leaves_no_thread_and_at_most_depth_batches_ahead(mesh):
     source = Source()
-    with sharding.prefetch(source, lambda b: sharding.place(mesh, b), depth=2) as batches:
+    with prefetch.prefetch(source, lambda b: sharding.place(mesh, b), depth=2) as batches:
         next(batches)
         time.sleep(0.3)
         assert source.asked <= 1 + 2 + 1
@@ -167,7 +168,7 @@ def test_an_early_exit_leaves_no_thread_and_at_most_depth_batches_ahead(mesh):
 
 
 def test_an_abandoned_prefetch_stops_by_itself(mesh):
-    batches = sharding.prefetch(Source(), lambda b: sharding.place(mesh, b))
+    batches = prefetch.prefetch(Source(), lambda b: sharding.place(mesh, b))
     next(batches)
     del batches
     gc.collect()
@@ -178,14 +179,14 @@ def test_an_abandoned_prefetch_stops_by_itself(mesh):
 
 
 def test_errors_of_the_source_and_of_placing_reach_the_consumer(mesh):
-    batches = sharding.prefetch(Source(fail_at=2), lambda b: sharding.place(mesh, b))
+    batches = prefetch.prefetch(Source(fail_at=2), lambda b: sharding.place(mesh, b))
     next(batches), next(batches)
     with pytest.raises(OSError, match="clip 7 has gone"):
         next(batches)
     with pytest.raises(StopIteration):
         next(batches)
     with pytest.raises(AsjaxError, match="batch size 3"):
-        next(sharding.prefetch([batch(3)], lambda b: sharding.place(mesh, b)))
+        next(prefetch.prefetch([batch(3)], lambda b: sharding.place(mesh, b)))
     assert not live()
 
 
@@ -195,10 +196,10 @@ def test_waiting_for_data_is_measured(mesh):
             time.sleep(0.1)
             yield batch(start=i)
 
-    with sharding.prefetch(slow(), lambda b: sharding.place(mesh, b)) as batches:
+    with prefetch.prefetch(slow(), lambda b: sharding.place(mesh, b)) as batches:
         assert len(list(batches)) == 4
         assert 0.3 < batches.waited_s < 2
-    with sharding.prefetch(Source(4), lambda b: sharding.place(mesh, b), depth=8) as batches:
+    with prefetch.prefetch(Source(4), lambda b: sharding.place(mesh, b), depth=8) as batches:
         time.sleep(0.3)
         assert len(list(batches)) == 4
         assert batches.waited_s < 0.1
@@ -220,11 +221,11 @@ def python(code, **env):
 def test_setup_makes_one_device_per_core_and_a_compile_cache(tmp_path):
     code = """
 from asjax import sharding
-sharding.setup()
+devices.setup()
 import jax, jax.numpy as jnp
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.jit(lambda x: jnp.tanh(x) @ x)(jnp.ones((64, 64))).block_until_ready()
-print(len(jax.devices()), min(sharding.usable_cores(), 8), jax.config.jax_compilation_cache_dir)
+print(len(jax.devices()), min(devices.usable_cores(), 8), jax.config.jax_compilation_cache_dir)
 """
     made, cores, folder = python(code, ASJAX_CACHE=tmp_path / "cache")
     assert made == cores
@@ -235,7 +236,7 @@ print(len(jax.devices()), min(sharding.usable_cores(), 8), jax.config.jax_compil
 def test_the_second_run_finds_its_programs_though_a_partitioning_rule_is_in_them(tmp_path):
     code = """
 from asjax import sharding
-sharding.setup(cpu_devices=2)
+devices.setup(cpu_devices=2)
 import jax, jax.numpy as jnp
 from asjax import frontends
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
@@ -255,7 +256,7 @@ def test_setup_goes_on_without_a_writable_cache_and_takes_the_number_given(tmp_p
     (tmp_path / "file").touch()
     code = """
 from asjax import sharding
-sharding.setup(cpu_devices=3)
+devices.setup(cpu_devices=3)
 import jax
 print(len(jax.devices()), jax.config.jax_compilation_cache_dir)
 """
@@ -267,10 +268,10 @@ def test_setup_after_jax_is_in_use_is_harmless_unless_a_number_was_asked_for():
     before = jax.config.jax_compilation_cache_dir
     try:
         os.environ["ASJAX_CACHE"] = "off"
-        sharding.setup()
-        sharding.setup(cpu_devices=2)
+        devices.setup()
+        devices.setup(cpu_devices=2)
         with pytest.raises(AsjaxError, match="before jax is used"):
-            sharding.setup(cpu_devices=5)
+            devices.setup(cpu_devices=5)
     finally:
         del os.environ["ASJAX_CACHE"]
     assert jax.config.jax_compilation_cache_dir == before
@@ -278,22 +279,22 @@ def test_setup_after_jax_is_in_use_is_harmless_unless_a_number_was_asked_for():
 
 def test_incomplete_process_settings_are_refused():
     with pytest.raises(AsjaxError, match="need coordinator"):
-        sharding.setup(num_processes=2)
+        devices.setup(num_processes=2)
     with pytest.raises(AsjaxError, match="process_id must be in 0..1"):
-        sharding.setup(coordinator="localhost:1", num_processes=2, process_id=2)
+        devices.setup(coordinator="localhost:1", num_processes=2, process_id=2)
 
 
 RANK = """
 import sys
 import numpy as np
 from asjax import sharding
-sharding.setup(cpu_devices=1, coordinator="localhost:" + sys.argv[1], num_processes=2,
+devices.setup(cpu_devices=1, coordinator="localhost:" + sys.argv[1], num_processes=2,
                process_id=int(sys.argv[2]))
 import jax
 mesh = sharding.make_mesh()
 rank = jax.process_index()
 local = {"x": np.arange(4, dtype=np.float32).reshape(2, 2) + 10 * rank, "id": ["a", "b"]}
-with sharding.prefetch([local], lambda b: sharding.place(mesh, b)) as batches:
+with prefetch.prefetch([local], lambda b: sharding.place(mesh, b)) as batches:
     placed, host = next(batches)
 total = jax.jit(lambda x: x.sum(), out_shardings=sharding.replicated(mesh))(placed["x"])
 assert sharding.gather(placed["x"]).tolist() == [[0, 1], [2, 3], [10, 11], [12, 13]]

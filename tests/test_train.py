@@ -14,6 +14,7 @@ import pytest
 
 from asjax import sharding, train
 from asjax.__main__ import main
+from asjax.data import prefetch
 
 CONFIGS = sorted(p.name for p in (Path(__file__).parent.parent / "configs").glob("*.py"))
 SMALL = [
@@ -69,7 +70,7 @@ def losses(workdir):
 
 def stop_after(monkeypatch, n):
     """Send this process SIGTERM when the loop asks for batch n (counted from its start)."""
-    original = sharding.prefetch
+    original = prefetch.prefetch
 
     class Stopping:
         def __init__(self, *args, **kwargs):

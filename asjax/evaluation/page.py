@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from html import escape
 
@@ -10,25 +9,8 @@ import numpy as np
 
 from asjax import __version__
 from asjax.config import flatten
-from asjax.evaluation import plots as report_plots
-
-CSS = """
-:root{color:#22262b;background:#fff}
-body{font:16px/1.5 Georgia,'Times New Roman',serif;max-width:50rem;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.6rem;line-height:1.25;margin:0 0 .3rem}
-h2{font-size:1.2rem;margin:2.2rem 0 .6rem}
-table{border-collapse:collapse;font:14px/1.4 system-ui,sans-serif;font-variant-numeric:tabular-nums}
-th,td{padding:.3rem .6rem;text-align:left;border-bottom:1px solid #e3e6e9;vertical-align:top}
-th{border-bottom:1.5px solid #22262b;font-weight:600;white-space:nowrap}
-.n{text-align:right} .n,.views td{white-space:nowrap} td small{color:#667;display:block}
-.views td,.views th{padding:.3rem .35rem}
-.wide{overflow-x:auto} .about td:last-child{overflow-wrap:anywhere}
-figure{margin:0 0 1.5rem} figure img{width:100%;min-width:36rem;display:block}
-figcaption,.note{font-size:.9rem;color:#4a5058} details{margin:.8rem 0}
-summary{cursor:pointer;font:14px system-ui,sans-serif}
-@media print{body{margin:0;max-width:none;font-size:11pt}figure img{min-width:0}
-figure,tr{break-inside:avoid}.wide{overflow:visible}}
-"""
+from asjax.evaluation import plots
+from asjax.pages import figure, number, page
 
 
 def render(*, summary, results, found, closure=None, history=None, train_counts=None) -> str:
@@ -53,16 +35,6 @@ def render(*, summary, results, found, closure=None, history=None, train_counts=
     return page(_title(record), f"{head}\n{body}")
 
 
-def page(title: str, body: str) -> str:
-    """A self-contained HTML page in the style of all reports; `body` is HTML, `title` text."""
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{CSS}</style></head>\n"
-        f"<body>\n{body}\n</body></html>\n"
-    )
-
-
 # ------------------------------------------------------------------------------------- parts
 
 
@@ -82,13 +54,6 @@ def _header(summary, record) -> str:
         f"<h1>{escape(_title(record))}</h1>\n<p>{first['n_clips']:,} clips, {label_set['classes']} "
         f"classes ({escape(label_set['name'])}){said}.{switch}</p>"
     )
-
-
-def number(value, digits=3) -> str:
-    """A number for a table: a dash where undefined."""
-    if value is None or math.isnan(value):
-        return "–"
-    return "∞" if math.isinf(value) else f"{value:.{digits}f}"
 
 
 def _cell(value, interval=None, digits=3) -> str:
@@ -167,20 +132,11 @@ def _bad(summary) -> str:
     return f"<details>{said}<ul>{items}{more}</ul></details>"
 
 
-def figure(png: bytes, alt: str, caption: str) -> str:
-    """A picture with its caption (HTML), inside the page."""
-    data = base64.b64encode(png).decode("ascii")
-    return (
-        f'<figure><div class="wide"><img alt="{escape(alt)}" src="data:image/png;base64,{data}">'
-        f"</div><figcaption>{caption}</figcaption></figure>"
-    )
-
-
 def _class_pictures(results, found, train_counts, record):
     """The AP pictures: mapped views first (they are what a small set is about), then all."""
     for key, result in results.items():
         if result["mapped"] and result["n_classes"]:
-            png = report_plots.ap_per_class(found[key].names, result["per_class_ap"])
+            png = plots.ap_per_class(found[key].names, result["per_class_ap"])
             caption = (
                 f"{escape(result['title'])}: a class is present where all the classes it stands "
                 "for are labelled; its score is the highest of theirs."
@@ -191,7 +147,7 @@ def _class_pictures(results, found, train_counts, record):
         yield "Average precision", "<p>No class has a positive clip: nothing to draw.</p>"
         return
     titles = (base["title"], other["title"] if other else "")
-    png = report_plots.ap_per_class(
+    png = plots.ap_per_class(
         found["labels"].names, base["per_class_ap"], other and other["per_class_ap"], titles
     )
     dots = ""
@@ -217,7 +173,7 @@ def _prior_picture(base, names, train_counts, record):
         text = f"Every class has about the same share of the {where}: nothing to compare."
         yield "Average precision against class prior", f'<p class="note">{text}</p>'
     elif len(shown):
-        png = report_plots.ap_against_prior(names, base["per_class_ap"], prior, where)
+        png = plots.ap_against_prior(names, base["per_class_ap"], prior, where)
         caption = (
             f"Each dot is a class: its average precision (labels as they are) against the share "
             f"of {where} that carry it, before any balancing. A rise to the right means that rare "
@@ -228,7 +184,7 @@ def _prior_picture(base, names, train_counts, record):
 
 def _training(history, record) -> str:
     step = record.get("step")
-    png = report_plots.training_curves(history or [], step if isinstance(step, int) else None)
+    png = plots.training_curves(history or [], step if isinstance(step, int) else None)
     if png is None:
         return ""
     caption = (
@@ -279,7 +235,7 @@ def _parent_child(found, closure) -> str:
     rows = parent_child_rows(view.scores, view.targets, closure, view.names)
     if not rows:
         return ""
-    png = report_plots.parent_child(rows)
+    png = plots.parent_child(rows)
     shown = min(len(rows), 30)
     caption = (
         f"For {shown} of {len(rows)} pairs (those with most clips, the number in brackets): among "

@@ -2,51 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import warnings
-
 import numpy as np
 
-BLUE, ORANGE, GREY, INK = "#2f6690", "#d1703c", "#b9bec5", "#22262b"
-WIDTH = 7.2  # inches; shown at up to 46 rem, so 9 pt here is about body text there
+from asjax.pages import BLUE, GREY, INK, ORANGE, png
+
 MANY = 60  # classes that still get a named bar each
 ENDS = 25  # named classes at either end when there are more
-
-STYLE = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "text.parse_math": False,  # a class may be called "$" or "a_b"
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#8a9099",
-    "axes.labelcolor": INK,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e6e8eb",
-    "grid.linewidth": 0.7,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
-    "svg.hashsalt": "asjax",
-}
-
-
-def _png(draw, height: float) -> bytes:
-    """A figure of WIDTH x height inches, drawn by `draw(figure)`."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # names in any script
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        FigureCanvasAgg(figure)
-        draw(figure)
-        out = io.BytesIO()
-        figure.savefig(out, format="png", dpi=150, metadata={"Software": None})
-    return out.getvalue()
 
 
 def _short(name: str, length: int = 34) -> str:
@@ -114,8 +75,8 @@ def ap_per_class(names, ap, other=None, labels=("", "")) -> bytes:
 
     if len(order) <= MANY or np.isfinite(ap).sum() < 2 * ENDS:
         order = order[: 2 * MANY]
-        return _png(few, 0.9 + 0.21 * max(len(order), 2))
-    return _png(many, 2.0 + 2 * ENDS * 0.2)
+        return png(few, 0.9 + 0.21 * max(len(order), 2))
+    return png(many, 2.0 + 2 * ENDS * 0.2)
 
 
 def ap_against_prior(names, ap, prior, where: str) -> bytes:
@@ -153,7 +114,7 @@ def ap_against_prior(names, ap, prior, where: str) -> bytes:
         axes.set(xlabel=f"share of {where} with the class", ylabel="average precision")
         figure.legend(handles, texts, loc="outside upper left", ncols=2)
 
-    return _png(draw, 4.2)
+    return png(draw, 4.2)
 
 
 def _name_points(axes, x, y, names, at_most=8):
@@ -212,7 +173,7 @@ def training_curves(rows, chosen=None) -> bytes | None:
                 axes.legend(loc="lower right", ncols=2)
         grid[-1].set_xlabel("step" if chosen is None else f"step (dotted: evaluated, {chosen})")
 
-    return _png(draw, 0.7 + 1.55 * len(drawn))
+    return png(draw, 0.7 + 1.55 * len(drawn))
 
 
 def _series(rows, key):
@@ -257,4 +218,4 @@ def parent_child(rows, at_most=30) -> bytes:
         bar = figure.colorbar(dots, ax=axes, location="top", shrink=0.6, aspect=40, pad=0.02)
         bar.set_label("mean logit of child minus parent")
 
-    return _png(draw, 1.5 + 0.22 * max(len(rows), 2))
+    return png(draw, 1.5 + 0.22 * max(len(rows), 2))

@@ -18,7 +18,8 @@ import numpy as np
 
 from asjax import config, labels
 from asjax.config import AsjaxError, parse_call
-from asjax.evaluation import evaluate
+from asjax.evaluation import infer
+from asjax.store import model_dir
 from asjax.store.scores import load_scores, save_scores
 
 AVERAGES = ("logits", "probabilities", "weights")
@@ -141,12 +142,11 @@ class Models:
     """
 
     def __init__(self, paths, average: str | None = None, batch_size: int | None = None):
-        from asjax.store import checkpoint
 
         if average and len(paths) < 2:
             raise AsjaxError(f"--average={average} needs several models, got {len(paths)}")
         self.paths, self.average = [str(p) for p in paths], average or "logits"
-        heads = [checkpoint.load_model(path) for path in paths]
+        heads = [model_dir.load_model(path) for path in paths]
         heads = [(config.to_plain(cfg), label_set, card) for cfg, label_set, _, card in heads]
         self.cfg, self.label_set, _ = heads[0]
         for path, (cfg, label_set, _) in zip(paths, heads, strict=True):
@@ -175,11 +175,10 @@ class Models:
 
     def variables(self, path=None):
         """The weights of one member, or their average."""
-        from asjax.store import checkpoint
 
         if path is not None:
-            return checkpoint.load_model(path)[2]
-        return average_weights(checkpoint.load_model(p)[2] for p in self.paths)
+            return model_dir.load_model(path)[2]
+        return average_weights(model_dir.load_model(p)[2] for p in self.paths)
 
     def _load(self, path):
         """wave [B, S] -> logits [B, C] of a member, on all devices."""
@@ -188,12 +187,14 @@ class Models:
         from asjax import sharding
 
         cfg = self.cfg if path is None else self._configs[self.paths.index(path)]
-        sharding.setup()
+        from asjax import devices
+
+        devices.setup()
         mesh = sharding.make_mesh(batch_sizes=(self.batch_size,))
         frontend = config.build("frontend", cfg["frontend"])
         model = config.build("model", {**cfg["model"], "num_classes": len(self.label_set)})
         placed = jax.device_put(self.variables(path), sharding.replicated(mesh))
-        return cfg, partial(evaluate.forward(model, frontend, mesh), placed)
+        return cfg, partial(infer.forward(model, frontend, mesh), placed)
 
     def own_data(self) -> dict:
         """Spec of the data that the models' configs evaluate on; they must agree."""
@@ -267,7 +268,7 @@ class Models:
             **{**data, **({"clip_s": clip_s} if clip_s else {})},
         )
         with stream.iterate() as batches:
-            return evaluate.scores_from_pipeline(
+            return infer.scores_from_pipeline(
                 apply_fn, batches, len(self.label_set), bad=bad, total=stream.steps_per_epoch
             )
 

@@ -4,12 +4,9 @@ from asjax.metrics.ranking import (
     bootstrap,
     d_prime,
     interval,
-    moving_average,
-    moving_average_best,
     regress,
     resample_counts,
     resampled,
-    smoothed_best,
     tagging,
 )
 
@@ -17,11 +14,8 @@ __all__ = [
     "bootstrap",
     "d_prime",
     "interval",
-    "moving_average",
-    "moving_average_best",
     "regress",
     "resample_counts",
     "resampled",
-    "smoothed_best",
     "tagging",
 ]

@@ -15,9 +15,8 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from asjax.nn import layers
+from asjax.nn import layers, panns
 
 _CNN14 = dict(
     channels=(64, 128, 256, 512, 1024, 2048),
@@ -52,19 +51,9 @@ FRONTENDS = {variant: dict(name="panns_logmel64") for variant in VARIANTS} | {
 
 POOLINGS = ("clip", "max", "mean", "attention")
 
-# (pattern of the torch module or key, our path, kind): see asjax/port.py
-TORCH = (
-    (r"bn0", "bn0", "norm"),
-    (r"conv_block(\d)\.conv(\d)", r"block\1/conv\2", "conv"),
-    (r"conv_block(\d)\.bn(\d)", r"block\1/bn\2", "norm"),
-    (r"fc1", "fc1", "linear"),
-    (r"fc_audioset", "head", "linear"),
-    (r"att_block\.(att|cla)", r"head/\1", "conv"),
-)
-# the extractors are tables; the attention block has a norm that its authors never call
-TORCH_SKIP = (r"spectrogram_extractor\..*", r"logmel_extractor\..*", r"att_block\.bn_att\..*")
-
-xavier = nn.initializers.xavier_uniform()
+TORCH = (*panns.TORCH, (r"att_block\.(att|cla)", r"head/\1", "conv"))
+TORCH_SKIP = panns.TORCH_SKIP
+torch_fields = panns.torch_fields
 
 
 def model(variant: str, **over) -> Cnn:
@@ -74,69 +63,7 @@ def model(variant: str, **over) -> Cnn:
     return layers.make(Cnn, VARIANTS, variant, over)
 
 
-def torch_fields(weights) -> dict:
-    """Fields that the shapes and names of a checkpoint imply; "max" and "mean" leave no trace."""
-    rows = dict(n_mels="bn0.weight", width="fc1.weight")
-    fields = {k: len(weights[name]) for k, name in rows.items() if np.ndim(weights.get(name)) > 0}
-    return {**fields, "pooling": "attention"} if "att_block.cla.weight" in weights else fields
-
-
 # -------------------------------------------------------------------- parts of all PANNs networks
-
-
-class Block(nn.Module):
-    """[conv -> BN -> relu] x convs -> average pool: [B, T, F, C] -> [B, T // pt, F // pf, width].
-
-    `keep`, a function on maps, is applied to the input of every convolution (wavegram.py).
-    """
-
-    width: int
-    convs: int = 2
-    kernel: int = 3
-    pool: tuple[int, int] = (2, 2)
-    dtype: str = "float32"
-
-    @nn.compact
-    def __call__(self, x, train: bool, keep=lambda x: x):
-        for i in range(1, self.convs + 1):
-            x = layers.Conv(self.width, self.kernel, self.dtype, xavier, name=f"conv{i}")(keep(x))
-            x = nn.relu(layers.BatchNorm(dtype=self.dtype, name=f"bn{i}")(x, train))
-        return layers.avg_pool(x, self.pool)
-
-
-def normed(feats, train: bool, augment, frames: int):
-    """[B, T, F] -> bn0, `augment`, zeros at the end up to `frames` frames -> [B, T, F, 1].
-
-    Called within the module whose `bn0` it makes.
-    """
-    x = layers.BatchNorm(name="bn0")(feats, train)
-    x = x if augment is None else augment(x)
-    return layers.pad_frames(x, frames)[..., None]
-
-
-def drop(rate: float, x, train: bool):
-    """Dropout; called within the module whose stream of random numbers it takes."""
-    return nn.Dropout(rate, deterministic=not train)(x)
-
-
-def check_bins(n_mels: int, least: int):
-    """AsjaxError unless the pools leave one of `n_mels` bins."""
-    if n_mels < least:
-        raise layers.AsjaxError(f"n_mels must be at least {least} for these pools, got {n_mels}")
-
-
-def tag(x, train: bool, width: int, num_classes: int, head_dropout: float, head_bias: float):
-    """Maps [B, T', F', C] -> the outputs of PANNs' clip-level networks (see `Cnn`).
-
-    Called within the module whose `fc1` and `head` it makes.
-    """
-    frames = x.mean(2).astype(jnp.float32)  # [B, T', C]
-    x = drop(head_dropout, layers.max_mean(frames), train)
-    x = nn.relu(layers.Dense(width, kernel_init=xavier, name="fc1")(x))
-    start = nn.initializers.constant(head_bias)
-    logits = layers.Dense(num_classes, kernel_init=xavier, bias_init=start, name="head")(x)
-    embedding = drop(head_dropout, x, train)
-    return {"logits": logits, "embedding": embedding, "frame_embedding": frames}
 
 
 # ----------------------------------------------------------------------------- the decision level
@@ -154,8 +81,10 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x):
         start = nn.initializers.constant(self.head_bias)
-        att = nn.Conv(self.num_classes, (1,), kernel_init=xavier, name="att")(x)
-        cla = nn.Conv(self.num_classes, (1,), kernel_init=xavier, bias_init=start, name="cla")(x)
+        att = nn.Conv(self.num_classes, (1,), kernel_init=panns.xavier, name="att")(x)
+        cla = nn.Conv(
+            self.num_classes, (1,), kernel_init=panns.xavier, bias_init=start, name="cla"
+        )(x)
         return weighted(jnp.clip(att, -10, 10), cla), cla
 
 
@@ -221,28 +150,30 @@ class Cnn(nn.Module):
     def __call__(self, feats, *, train: bool = False, augment=None):
         layers.check_feats(feats, self.n_mels, "CNN")
         least = math.prod(self.pools)
-        check_bins(self.n_mels, least)
-        x = normed(feats, train, augment, least).astype(self.dtype)
+        panns.check_bins(self.n_mels, least)
+        x = panns.normed(feats, train, augment, least).astype(self.dtype)
         for i, (width, pool) in enumerate(zip(self.channels, self.pools, strict=True), 1):
             pools = (pool, pool)
-            x = Block(width, self.convs, self.kernel, pools, self.dtype, name=f"block{i}")(x, train)
-            x = drop(self.block_dropout, x, train)
+            x = panns.Block(width, self.convs, self.kernel, pools, self.dtype, name=f"block{i}")(
+                x, train
+            )
+            x = panns.drop(self.block_dropout, x, train)
         if self.pooling != "clip":
             return self._decide(x.mean(2).astype(jnp.float32), train)
-        return tag(x, train, self.width, self.num_classes, self.head_dropout, self.head_bias)
+        return panns.tag(x, train, self.width, self.num_classes, self.head_dropout, self.head_bias)
 
     def _decide(self, frames, train):
-        x = drop(self.head_dropout, three_frames(frames), train)
-        x = nn.relu(layers.Dense(self.width, kernel_init=xavier, name="fc1")(x))
+        x = panns.drop(self.head_dropout, three_frames(frames), train)
+        x = nn.relu(layers.Dense(self.width, kernel_init=panns.xavier, name="fc1")(x))
         embedding = x.mean(1)
-        x = drop(self.head_dropout, x, train)
+        x = panns.drop(self.head_dropout, x, train)
         if self.pooling == "attention":
             logits, each = Attention(self.num_classes, self.head_bias, name="head")(x)
         else:
             start = nn.initializers.constant(self.head_bias)
-            each = layers.Dense(self.num_classes, kernel_init=xavier, bias_init=start, name="head")(
-                x
-            )
+            each = layers.Dense(
+                self.num_classes, kernel_init=panns.xavier, bias_init=start, name="head"
+            )(x)
             logits = each.max(1) if self.pooling == "max" else weighted(jnp.zeros_like(each), each)
         out = {"logits": logits, "embedding": embedding, "frame_embedding": frames}
         return {**out, "frame_logits": each}

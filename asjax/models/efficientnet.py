@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 
 from asjax.config import AsjaxError
-from asjax.models.mobilenet import divisible
 from asjax.nn import layers, pooling
 from asjax.nn.vit import torch_uniform
 
@@ -207,7 +206,7 @@ class EfficientNet(nn.Module):
         return size
 
     def _channels(self, width: int) -> int:
-        return divisible(width * self.width)
+        return layers.divisible(width * self.width)
 
     def _blocks(self):
         """Fields of every block: kernel, stride, expansion, width, pad."""

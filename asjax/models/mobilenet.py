@@ -105,7 +105,9 @@ def torch_fields(weights) -> dict:
 def torch_variants(weights) -> list[str]:
     """The variants that have a checkpoint's number of channels in their last map."""
     width = (*np.shape(weights.get("features.16.0.weight")), 0)[0]
-    fit = [v for v, fields in VARIANTS.items() if 6 * divisible(160 * fields["width"]) == width]
+    fit = [
+        v for v, fields in VARIANTS.items() if 6 * layers.divisible(160 * fields["width"]) == width
+    ]
     return fit or list(VARIANTS)
 
 
@@ -122,12 +124,6 @@ def rename_from_imagenet(own: dict, weights: dict) -> dict:
     fits = lambda k, v: k in own and np.shape(own[k]) == np.shape(v)  # noqa: E731
     kept = {k: v for k, v in weights.items() if not k.startswith("classifier.") or fits(k, v)}
     return {**own, **kept}
-
-
-def divisible(width: float, by: int = 8) -> int:
-    """`width` rounded to a multiple of `by`, at least `by`, never more than 10 % down."""
-    rounded = max(by, int(width + by / 2) // by * by)
-    return rounded + by if rounded < 0.9 * width else rounded
 
 
 # ------------------------------------------------------------------------------------------- blocks
@@ -181,7 +177,7 @@ class Bottleneck(nn.Module):
         return y + x if self.strides == (1, 1) and x.shape[-1] == self.width else y
 
     def _excite(self, y, name):
-        narrow = divisible(self.expanded // 4)
+        narrow = layers.divisible(self.expanded // 4)
         s = y.astype(jnp.float32).mean((1, 2), keepdims=True)
         s = nn.relu(layers.Dense(narrow, kernel_init=_small, name=f"{name}_fc1")(s))
         s = nn.sigmoid(layers.Dense(self.expanded, kernel_init=_small, name=f"{name}_fc2")(s))
@@ -252,7 +248,7 @@ class MobileNet(nn.Module):
         return (32, self.n_mels)
 
     def _channels(self, width: int) -> int:
-        return divisible(width * self.width)
+        return layers.divisible(width * self.width)
 
     def _blocks(self):
         """Fields of every block."""

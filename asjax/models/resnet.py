@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import flax.linen as nn
 
-from asjax.models import cnn
-from asjax.nn import layers
+from asjax.nn import layers, panns
 
 VARIANTS = {
     "resnet22": dict(depths=(2, 2, 2, 2)),
@@ -35,8 +34,8 @@ TORCH = (
     (r"fc1", "fc1", "linear"),
     (r"fc_audioset", "head", "linear"),
 )
-TORCH_SKIP = cnn.TORCH_SKIP
-torch_fields = cnn.torch_fields
+TORCH_SKIP = panns.TORCH_SKIP
+torch_fields = panns.torch_fields
 
 _POOLED = 2**5  # frames and bins that become one
 
@@ -68,7 +67,7 @@ class Residual(nn.Module):
         y = x
         for i, (size, width) in enumerate(zip(sizes, widths, strict=True), 1):
             last = i == len(sizes)
-            y = cnn.drop(self.dropout, y, train) if last else y
+            y = panns.drop(self.dropout, y, train) if last else y
             y = self._conv(width, size, f"conv{i}")(y)
             start = nn.initializers.zeros if last else nn.initializers.ones
             y = layers.BatchNorm(dtype=self.dtype, scale_init=start, name=f"bn{i}")(y, train)
@@ -81,9 +80,9 @@ class Residual(nn.Module):
     def _conv(self, width, size, name):
         if size == 1:  # one matrix product
             return layers.PatchConv(
-                width, (1, 1), self.dtype, cnn.xavier, use_bias=False, name=name
+                width, (1, 1), self.dtype, panns.xavier, use_bias=False, name=name
             )
-        return layers.Conv(width, size, self.dtype, cnn.xavier, name=name)
+        return layers.Conv(width, size, self.dtype, panns.xavier, name=name)
 
 
 class ResNet(nn.Module):
@@ -114,16 +113,16 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, feats, *, train: bool = False, augment=None):
         layers.check_feats(feats, self.n_mels, "ResNet")
-        cnn.check_bins(self.n_mels, _POOLED)
-        x = cnn.normed(feats, train, augment, _POOLED).astype(self.dtype)
-        x = cnn.Block(self.dims[0], dtype=self.dtype, name="block1")(x, train)
-        x = cnn.drop(self.block_dropout, x, train)
+        panns.check_bins(self.n_mels, _POOLED)
+        x = panns.normed(feats, train, augment, _POOLED).astype(self.dtype)
+        x = panns.Block(self.dims[0], dtype=self.dtype, name="block1")(x, train)
+        x = panns.drop(self.block_dropout, x, train)
         for layer, (depth, width) in enumerate(zip(self.depths, self.dims, strict=True), 1):
             for i in range(depth):
                 pool = layer > 1 and i == 0
                 fields = (width, pool, self.bottleneck, self.residual_dropout, self.dtype)
                 x = Residual(*fields, name=f"layer{layer}_{i}")(x, train)
-        x = cnn.drop(self.block_dropout, layers.avg_pool(x, (2, 2)), train)
-        x = cnn.Block(self.last, pool=(1, 1), dtype=self.dtype, name="after")(x, train)
-        x = cnn.drop(self.block_dropout, x, train)
-        return cnn.tag(x, train, self.width, self.num_classes, self.head_dropout, self.head_bias)
+        x = panns.drop(self.block_dropout, layers.avg_pool(x, (2, 2)), train)
+        x = panns.Block(self.last, pool=(1, 1), dtype=self.dtype, name="after")(x, train)
+        x = panns.drop(self.block_dropout, x, train)
+        return panns.tag(x, train, self.width, self.num_classes, self.head_dropout, self.head_bias)

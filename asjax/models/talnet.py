@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asjax.models import transformer
-from asjax.nn import layers, recurrent
+from asjax.nn import layers, postnorm, recurrent
 
 VARIANTS = {
     "crnn": dict(sequence="gru"),
@@ -34,7 +33,7 @@ TORCH = (
     (r"conv\.(\d+)\.conv", r"block\1/conv", "conv"),
     (r"conv\.(\d+)\.bn", r"block\1/bn", "norm"),
     *recurrent.rules("gru"),
-    *transformer.encoder_rules("enc_layer", "layer", 1),
+    *postnorm.encoder_rules("enc_layer", "layer", 1),
     (r"(fc_prob|fc_att)", r"head/\1", "linear"),
 )
 TORCH_SKIP = ()
@@ -156,13 +155,13 @@ class TalNet(nn.Module):
         b, t, f, c = x.shape
         x = x.swapaxes(2, 3).reshape(b, t, c * f).astype(jnp.float32)
         frames = self._gru(x, mask, drop) if self.sequence == "gru" else self._pass(x, mask, train)
-        return transformer.frame_head(self, drop(frames), mask)
+        return postnorm.frame_head(self, drop(frames), mask)
 
     def _gru(self, x, mask, drop):
         return recurrent.Gru(self.width // 2, name="gru")(drop(x), mask)
 
     def _pass(self, x, mask, train):
-        layer = transformer.EncoderLayer(
+        layer = postnorm.EncoderLayer(
             self.width,
             self.heads,
             self.transformer_dropout,

@@ -11,8 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from asjax.models import cnn
-from asjax.nn import layers
+from asjax.nn import layers, panns
 from asjax.nn.layers import AsjaxError
 
 VARIANTS = {
@@ -30,10 +29,10 @@ TORCH = (
     (r"pre_bn0", "pre_bn0", "norm"),
     (r"pre_block(\d)\.conv(\d)", r"pre_block\1/conv\2", "conv"),
     (r"pre_block(\d)\.bn(\d)", r"pre_block\1/bn\2", "norm"),
-    *cnn.TORCH[:5],
+    *panns.TORCH,
 )
-TORCH_SKIP = cnn.TORCH_SKIP
-torch_fields = cnn.torch_fields
+TORCH_SKIP = panns.TORCH_SKIP
+torch_fields = panns.torch_fields
 
 HOP = 320  # samples per frame of log-mel, = the strides of the wave's layers, 5 * 4 * 4 * 4
 _POOLED = 2**5  # frames and bins that become one
@@ -63,7 +62,7 @@ class WaveBlock(nn.Module):
                 kernel_dilation=(i,),
                 use_bias=False,
                 dtype=self.dtype,
-                kernel_init=cnn.xavier,
+                kernel_init=panns.xavier,
                 name=f"conv{i}",
             )(keep(x))
             x = nn.relu(layers.BatchNorm(dtype=self.dtype, name=f"bn{i}")(x, train))
@@ -111,22 +110,22 @@ class Wavegram(nn.Module):
                 f"samples, their number) with at least one frame, got shape {tuple(feats.shape)}; "
                 f"take the frontend wavegram_logmel64 with n_mels={self.n_mels}"
             )
-        cnn.check_bins(self.n_mels, _POOLED)
+        panns.check_bins(self.n_mels, _POOLED)
 
     @nn.compact
     def __call__(self, feats, *, train: bool = False, augment=None):
         self._check(feats)
-        x = cnn.normed(feats[..., : self.n_mels], train, augment, _POOLED).astype(self.dtype)
+        x = panns.normed(feats[..., : self.n_mels], train, augment, _POOLED).astype(self.dtype)
         wave = self._wavegram(*self._wave(feats, train), train)  # [B, T // 2, F / 2, C]
         if augment is not None:
             wave = _mix(augment, wave)
         for i, width in enumerate(self.channels, 1):
             pool = (1, 1) if i == len(self.channels) else (2, 2)
-            x = cnn.Block(width, pool=pool, dtype=self.dtype, name=f"block{i}")(x, train)
+            x = panns.Block(width, pool=pool, dtype=self.dtype, name=f"block{i}")(x, train)
             if i == 1:
                 x = jnp.concatenate([x, wave], -1)
-            x = cnn.drop(self.block_dropout, x, train)
-        return cnn.tag(x, train, self.width, self.num_classes, self.head_dropout, self.head_bias)
+            x = panns.drop(self.block_dropout, x, train)
+        return panns.tag(x, train, self.width, self.num_classes, self.head_dropout, self.head_bias)
 
     def _wave(self, feats, train):
         """The wave [B, N] and, where padding follows its end, its length [B], else None."""
@@ -155,7 +154,7 @@ class Wavegram(nn.Module):
             padding=((5, 5),),
             use_bias=False,
             dtype=self.dtype,
-            kernel_init=cnn.xavier,
+            kernel_init=panns.xavier,
             name="pre_conv0",
         )(wave[..., None])
         full = x.shape[1]  # a multiple of 64, by which the pools divide
@@ -164,7 +163,7 @@ class Wavegram(nn.Module):
             x = WaveBlock(width, self.dtype, name=f"pre_block{i}")(x, train, keep)
         b, n, _ = x.shape  # channels are 4 groups of F / 2 rows of frequency
         x = x.reshape(b, n, 4, self.n_mels // 2).swapaxes(2, 3)
-        block = cnn.Block(self.channels[0], pool=(2, 1), dtype=self.dtype, name="pre_block4")
+        block = panns.Block(self.channels[0], pool=(2, 1), dtype=self.dtype, name="pre_block4")
         return block(x, train, keep)
 
 

@@ -292,3 +292,9 @@ class DropPath(nn.Module):
         shape = (x.shape[0],) + (1,) * (x.ndim - 1)
         keep = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, shape)
         return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
+
+
+def divisible(width: float, by: int = 8) -> int:
+    """`width` rounded to a multiple of `by`, at least `by`, never more than 10 % down."""
+    rounded = max(by, int(width + by / 2) // by * by)
+    return rounded + by if rounded < 0.9 * width else rounded

@@ -14,13 +14,9 @@ from dataclasses import replace
 import numpy as np
 
 from asjax.config import AsjaxError
+from asjax.papers import printed
 from asjax.papers import runs as papers
 from asjax.papers.atdr_runs import (
-    ABLATIONS,
-    PAPER,
-    PAPER_CLIPS,
-    PAPER_LARGE_WINS,
-    PAPER_PATCHES,
     PROCEDURES,
     SHAPES,
     STRIDES,
@@ -109,12 +105,14 @@ def collect(runs, args) -> dict:
 
 
 def _order(model):
-    known = list(PAPER)
+    known = list(printed.ATDR_TABLE2)
     return known.index(model) if model in known else len(known), model
 
 
 def _without(t) -> str:
-    return ", ".join(ABLATIONS[key][0] for key in ABLATIONS if key in t.off)
+    return ", ".join(
+        printed.ATDR_ABLATIONS[key][0] for key in printed.ATDR_ABLATIONS if key in t.off
+    )
 
 
 # ------------------------------------------------------------------------------------- sections
@@ -230,7 +228,7 @@ def _others(full, without) -> list[str]:
 
 
 def _over_models(rows) -> dict:
-    return _spread({c: [row[c].value for row in rows if c in row] for c in ABLATIONS})
+    return _spread({c: [row[c].value for row in rows if c in row] for c in printed.ATDR_ABLATIONS})
 
 
 def _spread(values) -> dict:
@@ -271,7 +269,7 @@ def quality_rule() -> str:
 
 def won_rule(found) -> str:
     """What the paper says of figure 2, and the same of the runs given, where they have a pair."""
-    said = "paper {:+.1f} ± {:.1f}".format(*PAPER_LARGE_WINS)
+    said = "paper {:+.1f} ± {:.1f}".format(*printed.ATDR_LARGE_WINS)
     if "67" in found["won"]:
         value, deviation, pairs = found["won"]["67"]
         spread = "" if deviation is None else f" ± {100 * deviation:.1f}"
@@ -284,7 +282,7 @@ def printed_wrong() -> tuple[int, int]:
     """How many of the paper's patch counts are wrong, of how many."""
     wrong = [
         printed != np.prod(patches((stride, stride), features))
-        for features, row in PAPER_PATCHES.items()
+        for features, row in printed.ATDR_PATCHES.items()
         for stride, printed in row.items()
     ]
     return sum(wrong), len(wrong)
@@ -304,8 +302,8 @@ def _notes(found, every, notes, results, args) -> list[str]:
     sizes = sorted({(r.clips, r.classes["all"]) for r in results.values()})
     out.append(
         f"Ours: {'; '.join(f'{n:,} clips, {k} classes' for n, k in sizes)} (a class without a "
-        f"positive is left out). The paper's test has {PAPER_CLIPS:,} clips of AudioSet; its "
-        "numbers are printed without intervals."
+        f"positive is left out). The paper's test has {printed.ATDR_CLIPS:,} clips of AudioSet; "
+        "its numbers are printed without intervals."
     )
     many = [
         f"{m} {p}: {len(r.runs)}"

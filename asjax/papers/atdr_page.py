@@ -6,22 +6,11 @@ from html import escape
 
 import numpy as np
 
-from asjax.evaluation import page as report
+from asjax import pages
 from asjax.papers import atdr_plots as papers_atdr_plots
-from asjax.papers import runs as papers
+from asjax.papers import printed
 from asjax.papers.atdr import stride_name, strides_shown
-from asjax.papers.atdr_runs import (
-    ABLATIONS,
-    PAPER,
-    PAPER_LARGE_WINS,
-    PAPER_PATCHES,
-    PAPER_STRIDES,
-    PROCEDURES,
-    SUBSETS,
-    patches,
-    subsets,
-)
-from asjax.papers.lists import table_text
+from asjax.papers.atdr_runs import PROCEDURES, SUBSETS, patches, subsets
 from asjax.store.files import write_atomic
 
 TITLE = "AudioTagging Done Right"
@@ -59,8 +48,8 @@ def table2(found) -> tuple:
         millions = " / ".join(dict.fromkeys(f"{p / 1e6:.1f}" for p in sizes))
         ours = [_cell(row.get(p)) for p in PROCEDURES]
         rows.append([model, "ours", f"{millions} M" if sizes else "-", *ours])
-        if model in PAPER:
-            size, theirs = PAPER[model]
+        if model in printed.ATDR_TABLE2:
+            size, theirs = printed.ATDR_TABLE2[model]
             rows.append(["", "paper", f"{size} M", *(_printed(theirs.get(p)) for p in PROCEDURES)])
     return "Table 2: mAP in % by architecture and procedure", header, rows
 
@@ -71,17 +60,17 @@ def table3(found) -> list[tuple]:
         columns = [
             p
             for p, (at, _) in PROCEDURES.items()
-            if at == features and (p in table or p in PAPER_STRIDES)
+            if at == features and (p in table or p in printed.ATDR_STRIDES)
         ]
         header = ["stride", "patches", "printed"]
         for p in columns:
-            header += [f"{p} ours"] + [f"{p} paper"] * (p in PAPER_STRIDES)
+            header += [f"{p} ours"] + [f"{p} paper"] * (p in printed.ATDR_STRIDES)
         rows = []
         for stride in strides_shown(table):
             row = [stride_name(stride), *_counts(features, stride)]
             for p in columns:
                 row.append(_cell(table.get(p, {}).get(stride)))
-                if p in PAPER_STRIDES:
+                if p in printed.ATDR_STRIDES:
                     row.append(_printed(_theirs(p, stride)))
             rows.append(row)
         out.append((f"Table 3: AST on {features}, mAP in % by stride", header, rows))
@@ -90,11 +79,13 @@ def table3(found) -> list[tuple]:
 
 def _theirs(procedure, stride):
     """The paper's mAP of a square stride."""
-    return PAPER_STRIDES.get(procedure, {}).get(stride[0]) if stride[0] == stride[1] else None
+    return (
+        printed.ATDR_STRIDES.get(procedure, {}).get(stride[0]) if stride[0] == stride[1] else None
+    )
 
 
 def printed_patches(features, stride) -> int | None:
-    return PAPER_PATCHES[features].get(stride[0]) if stride[0] == stride[1] else None
+    return printed.ATDR_PATCHES[features].get(stride[0]) if stride[0] == stride[1] else None
 
 
 def _counts(features, stride):
@@ -106,14 +97,21 @@ def _counts(features, stride):
 
 
 def table4(found) -> list[tuple]:
-    header = ["without", *(name for name, _ in ABLATIONS.values())]
+    header = ["without", *(name for name, _ in printed.ATDR_ABLATIONS.values())]
     out = []
     for procedure, models in found["table4"].items():
-        rows = [[m, *(_cell(row.get(c)) for c in ABLATIONS)] for m, row in models.items()]
+        rows = [
+            [m, *(_cell(row.get(c)) for c in printed.ATDR_ABLATIONS)] for m, row in models.items()
+        ]
         lost = found["lost"][procedure]
-        cells = [_plus_minus(*lost[c][:2], scale=100) if c in lost else "-" for c in ABLATIONS]
+        cells = [
+            _plus_minus(*lost[c][:2], scale=100) if c in lost else "-"
+            for c in printed.ATDR_ABLATIONS
+        ]
         rows.append(["mean ± deviation", *cells])
-        rows.append(["paper (A4)", *(_plus_minus(*paper) for _, paper in ABLATIONS.values())])
+        rows.append(
+            ["paper (A4)", *(_plus_minus(*paper) for _, paper in printed.ATDR_ABLATIONS.values())]
+        )
         out.append((f"Table 4: mAP points lost without a part, {procedure}", header, rows))
     return out
 
@@ -138,7 +136,7 @@ def figure2(found) -> tuple:
         ]
         rows.append(["large - small, mean ± deviation", *said])
     rows.append(
-        ["paper: large - small", f"{_plus_minus(*PAPER_LARGE_WINS, signed=True)}", "-", "-"]
+        ["paper: large - small", f"{_plus_minus(*printed.ATDR_LARGE_WINS, signed=True)}", "-", "-"]
     )
     return "Figure 2: mAP in % by quality of the classes' labels", header, rows
 
@@ -156,7 +154,7 @@ def tables(found) -> list[tuple]:
 def text(found) -> str:
     """The printed tables."""
     left_out = [f"Left out. {line}" for line in found["left_out"]]
-    parts = [table_text(*table) for table in tables(found)]
+    parts = [pages.table_text(*table) for table in tables(found)]
     return "\n\n".join([*parts, "\n".join([*found["notes"], *left_out])])
 
 
@@ -174,7 +172,7 @@ def write(found, out) -> list[str]:
     }
     for name, (rows, draw) in makers.items():
         if found[name]:
-            papers.write_csv(out / f"{name}.csv", *rows(found))
+            pages.write_csv(out / f"{name}.csv", *rows(found))
             pictures[name] = draw(found, out / name)
             written += [f"{name}.csv", f"{name}.png", f"{name}.svg"]
     write_atomic(out / "report.html", _page(found, pictures))
@@ -193,7 +191,7 @@ def _rows2(found):
     header = "model,procedure,runs,parameters,clips,classes,map,low,high,paper_map"
     rows = [
         [model, p, len(r.runs), " ".join(map(str, r.parameters)), r.clips, r.classes["all"],
-         *_numbers(r), _fraction(PAPER.get(model, (0, {}))[1].get(p))]
+         *_numbers(r), _fraction(printed.ATDR_TABLE2.get(model, (0, {}))[1].get(p))]
         for model, row in found["table2"].items()
         for p, r in row.items()
     ]  # fmt: skip
@@ -223,7 +221,7 @@ def _rows4(found):
     header = "procedure,without,model,models,lost,low,high,deviation,paper_lost,paper_deviation"
     rows = []
     for p, models in found["table4"].items():
-        for c, (_, paper) in ABLATIONS.items():
+        for c, (_, paper) in printed.ATDR_ABLATIONS.items():
             for model, row in models.items():
                 if c in row:
                     rows.append([p, c, model, 1, *_numbers(row[c]), None, None, None])
@@ -270,16 +268,16 @@ def _page(found, pictures) -> str:
     }
     for name, group in groups.items():
         for title, header, rows in group:
-            rows = [[papers.below(cell) for cell in row] for row in rows]
-            parts.append(f"<h2>{escape(title)}</h2>{papers.html_table(header, rows)}")
+            rows = [[pages.below(cell) for cell in row] for row in rows]
+            parts.append(f"<h2>{escape(title)}</h2>{pages.html_table(header, rows)}")
         if name in pictures:
-            parts.append(report.figure(pictures[name], name, captions[name]))
-    parts.append(papers.html_notes(found["notes"]))
+            parts.append(pages.figure(pictures[name], name, captions[name]))
+    parts.append(pages.html_notes(found["notes"]))
     if found["left_out"]:
-        parts.append(f"<h2>Left out</h2>{papers.html_notes(found['left_out'])}")
+        parts.append(f"<h2>Left out</h2>{pages.html_notes(found['left_out'])}")
     header = ["model", "procedure", "without", "run"]
-    parts.append(f"<h2>Runs</h2>{papers.html_table(header, found['runs'], numbers_from=9)}")
-    return report.page(TITLE, "\n".join(parts))
+    parts.append(f"<h2>Runs</h2>{pages.html_table(header, found['runs'], numbers_from=9)}")
+    return pages.page(TITLE, "\n".join(parts))
 
 
 def _merged(title, header, rows):
@@ -290,5 +288,5 @@ def _merged(title, header, rows):
             pairs = zip(out[-1][1:], cells, strict=True)
             out[-1][1:] = [f"{a}\npaper {b}" if b != "-" else a for a, b in pairs]
         else:
-            out.append([model, *map(papers.below, cells)])
+            out.append([model, *map(pages.below, cells)])
     return title, [header[0], *header[2:]], out

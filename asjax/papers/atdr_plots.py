@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from asjax.evaluation.plots import BLUE, ORANGE
+from asjax.pages import BLUE, HOLLOW, ORANGE, save
+from asjax.pages import PAPER as GREY
+from asjax.papers import printed
 from asjax.papers.atdr import comparable, quality_rule, stride_name, strides_shown, won_rule
-from asjax.papers.atdr_runs import ABLATIONS, PAPER, PAPER_STRIDES, PROCEDURES, SUBSETS, subsets
-from asjax.papers.plots import HOLLOW, _bars, _save
-from asjax.papers.plots import PAPER as GREY
+from asjax.papers.atdr_runs import PROCEDURES, SUBSETS, subsets
+from asjax.papers.plots import _bars
 
 START = {True: "from ImageNet", False: "from scratch"}
 PAPER_MARK = dict(markersize=6.5, markeredgecolor=GREY, **HOLLOW)
@@ -55,7 +56,7 @@ def procedures(found, stem) -> bytes:
                 if p not in row:
                     continue
                 handles["ours"] = _point(axes, row[p], at, color=BLUE)
-                theirs = PAPER.get(model, (0, {}))[1].get(p)
+                theirs = printed.ATDR_TABLE2.get(model, (0, {}))[1].get(p)
                 if theirs is not None and comparable(row[p]):
                     handles["paper"] = axes.plot(theirs, at, "o", **PAPER_MARK)[0]
             features, start = PROCEDURES[p]
@@ -69,7 +70,7 @@ def procedures(found, stem) -> bytes:
         _legend(figure, handles)
 
     down = -(-len(shown) // 2)
-    return _save(draw, 0.7 + down * (0.75 + 0.3 * max(len(models), 2)), stem)
+    return save(draw, 0.7 + down * (0.75 + 0.3 * max(len(models), 2)), stem)
 
 
 def strides(found, stem) -> bytes:
@@ -90,7 +91,7 @@ def strides(found, stem) -> bytes:
                         axes, r, at[stride], across=False, color=color, fmt=mark
                     )
                 axes.plot([at[s] for s in row], [100 * r.value for r in row.values()], color=color)
-                theirs = PAPER_STRIDES.get(p, {})
+                theirs = printed.ATDR_STRIDES.get(p, {})
                 if theirs and all(map(comparable, row.values())):
                     drawn = axes.plot(list(theirs), list(theirs.values()), "o", **PAPER_MARK)
                     handles["paper, from ImageNet"] = drawn[0]
@@ -102,19 +103,19 @@ def strides(found, stem) -> bytes:
         grid[0].set_ylabel("mAP in %")
         _legend(figure, handles)
 
-    return _save(draw, 3.2, stem)
+    return save(draw, 3.2, stem)
 
 
 def ablations(found, stem) -> bytes:
     """Table 4: points lost by component, each model and their mean; a panel per procedure."""
     table = found["table4"]
-    names = [f"without {name}" for name, _ in ABLATIONS.values()]
+    names = [f"without {name}" for name, _ in printed.ATDR_ABLATIONS.values()]
 
     def draw(figure):
         grid = figure.subplots(len(table), 1, squeeze=False)[:, 0]
         handles = {}
         for axes, (p, models) in zip(grid, table.items(), strict=True):
-            for at, (component, (_, paper)) in enumerate(ABLATIONS.items()):
+            for at, (component, (_, paper)) in enumerate(printed.ATDR_ABLATIONS.items()):
                 some = [row[component] for row in models.values() if component in row]
                 if not some:
                     continue
@@ -139,7 +140,7 @@ def ablations(found, stem) -> bytes:
         grid[-1].set_xlabel("mAP points lost")
         _legend(figure, handles)
 
-    return _save(draw, 0.7 + 1.9 * len(table), stem)
+    return save(draw, 0.7 + 1.9 * len(table), stem)
 
 
 def quality(found, stem) -> bytes:
@@ -174,4 +175,4 @@ def quality(found, stem) -> bytes:
             f"{first.strip()}\n> 67{rest}\n{won_rule(found)}", fontsize=7.5, x=0.01, ha="left"
         )
 
-    return _save(draw, 1.65 + 0.55 * max(len(models), 2), stem)
+    return save(draw, 1.65 + 0.55 * max(len(models), 2), stem)

@@ -11,40 +11,18 @@ import numpy as np
 
 from asjax import config, labels, metrics
 from asjax.config import AsjaxError
+from asjax.papers import printed
 from asjax.papers import runs as papers
 
-LARGE, SMALL = "128 x 1024", "64 x 400"
-SHAPES = {LARGE: (128, 1024), SMALL: (64, 400)}  # bins, frames
-PROCEDURES = {"A1": (LARGE, True), "A2": (LARGE, False), "A3": (SMALL, True), "A4": (SMALL, False)}
-# Table 2: million parameters; mAP in %, by procedure.
-PAPER = {
-    "AST": (87.9, dict(A1=43.0, A2=27.4, A3=41.0, A4=26.8)),
-    "Transformer": (28.5, dict(A2=23.0, A4=20.9)),
-    "CNN+Transformer": (12.1, dict(A2=43.7, A4=41.1)),
-    "Conformer": (88.1, dict(A2=33.5, A4=30.8)),
-    "ResNet50": (25.6, dict(A1=41.0, A2=39.9, A3=38.2, A4=37.0)),
-    "CRNN": (10.5, dict(A2=42.9, A4=40.6)),
-}
-PAPER_CLIPS = 20_123
-# Table 3: stride -> number of patches as printed, and mAP in %.
-PAPER_PATCHES = {
-    LARGE: {4: 8192, 6: 3570, 8: 2048, 10: 1212, 12: 756, 16: 512},
-    SMALL: {4: 1485, 6: 390, 8: 343, 10: 195, 12: 128, 16: 72},
-}
-PAPER_STRIDES = {
-    "A1": {10: 43.0, 12: 42.9, 16: 42.1},
-    "A3": {4: 41.4, 6: 40.8, 8: 41.0, 10: 37.0, 12: 32.0, 16: 24.0},
+SHAPES = {printed.LARGE: (128, 1024), printed.SMALL: (64, 400)}  # bins, frames
+PROCEDURES = {
+    "A1": (printed.LARGE, True),
+    "A2": (printed.LARGE, False),
+    "A3": (printed.SMALL, True),
+    "A4": (printed.SMALL, False),
 }
 STRIDES = (4, 6, 8, 10, 12, 14, 16)
 TABLE_2_STRIDE = {"A1": 10, "A2": 10, "A3": 8, "A4": 10}
-# Table 4, procedure A4: mAP points lost without it, and their deviation over the models.
-ABLATIONS = {
-    "balancing": ("balanced sampler", (3.9, 2.0)),
-    "mixup": ("mixup", (1.5, 0.8)),
-    "specaug": ("SpecAugment", (1.5, 0.3)),
-    "normalise": ("normalisation", (16.5, 9.0)),
-}
-PAPER_LARGE_WINS = (2.0, 0.1)  # points, in the subset of best quality
 SUBSETS = {"67": "> 67 %", "50": "> 50 %", "all": "≥ 0 %"}
 NAMES = (  # as our configs and records call them
     (r"(ast )?base(224|384)(_hf)?|ast", "AST"),
@@ -73,7 +51,7 @@ class Trained:
     Attributes:
       model: the paper's name of the architecture, else its own.
       procedure: A1-A4. stride: of AST (frequency, time); None for others and where unknown.
-      off: the keys of ABLATIONS it was trained without.
+      off: the keys of printed.ATDR_ABLATIONS it was trained without.
       facts: all that its config says of training, the four components on their own; None without.
     """
 
@@ -91,7 +69,7 @@ class Trained:
 
 def paper_name(model: str) -> str:
     """The paper's name of an architecture, else its own."""
-    known = {name.casefold(): name for name in PAPER}
+    known = {name.casefold(): name for name in printed.ATDR_TABLE2}
     for pattern, name in NAMES:
         if re.fullmatch(pattern, model.casefold()):
             return name
@@ -106,7 +84,7 @@ def trained(run) -> Trained:
         the run nor the user says.
     """
     said = run.said
-    for key, known in (("procedure", PROCEDURES), ("ablation", ("full", *ABLATIONS))):
+    for key, known in (("procedure", PROCEDURES), ("ablation", ("full", *printed.ATDR_ABLATIONS))):
         if key in said and said[key] not in known:
             raise AsjaxError(
                 f"run {run.name}: {key} must be one of {', '.join(known)}, got {said[key]!r}"
@@ -135,9 +113,9 @@ def _procedure(run) -> str:
     frames = fields.get("frames")
     features = None
     if name.startswith("kaldi_fbank") and fields.get("n_mels", 128) == 128:
-        features = LARGE if frames in (None, 1024, 1056) else None
+        features = printed.LARGE if frames in (None, 1024, 1056) else None
     elif name.startswith("atdr_logmel") and fields.get("n_mels", 64) == 64:
-        features = SMALL if frames in (None, 400) else None
+        features = printed.SMALL if frames in (None, 400) else None
     start = run.cfg.get("init_from") or ""
     if features is None:
         at = f" with {frames} frames" if frames else ""

@@ -18,7 +18,7 @@ import numpy as np
 from asjax import balance, metrics
 from asjax.config import AsjaxError, split_spec
 from asjax.papers import runs as papers
-from asjax.store import log
+from asjax.store import choice, log
 
 WINDOW = 7
 
@@ -105,7 +105,7 @@ def smoothed(run) -> tuple[float, int] | None:
     steps, values = sorted(rows), [rows[step] for step in sorted(rows)]
     if not np.isfinite(values).any():
         return None
-    best, value = metrics.smoothed_best(values, WINDOW)
+    best, value = choice.smoothed_best(values, WINDOW)
     return value, steps[best]
 
 
@@ -240,7 +240,7 @@ def _compare(found, low, high, chosen, args) -> dict:
 
 def _train_prior(chosen, label_set):
     """Share of training clips with each class, and what they are; (None, "") where unknown."""
-    for run in (run for choice in chosen.values() for run in choice["runs"]):
+    for run in (run for entry in chosen.values() for run in entry["runs"]):
         for folder in dict.fromkeys([*run.folders, run.path / "eval", run.path.parent / "eval"]):
             data = papers.read_record(folder).get("train_data")
             clips = data.get("clips") if isinstance(data, dict) else None

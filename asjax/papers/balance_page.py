@@ -6,29 +6,10 @@ from html import escape
 
 import numpy as np
 
-from asjax.evaluation import page as report
+from asjax import pages
 from asjax.papers import plots as papers_plots
-from asjax.papers import runs as papers
-from asjax.papers.lists import table_text
+from asjax.papers import printed
 from asjax.store.files import write_atomic
-
-# Table 2: beta -> imbalance ratio, Gini of the oversampled training set (1,728,000 clips).
-PAPER_SAMPLER = {
-    0.0: (18102, 0.83),
-    0.1: (8282, 0.79),
-    0.2: (4916, 0.75),
-    0.3: (2746, 0.71),
-    0.5: (1032, 0.63),
-    0.7: (443, 0.56),
-    1.0: (143, 0.47),
-}
-# mAP and d' as printed: public evaluation set (16,591 clips) and internal one (39,164 clips,
-# unpublished).
-PAPER_RESULTS = {
-    "public": {0.0: (0.4210, 2.797), 0.5: (0.4394, 2.849), 1.0: (0.4352, 2.828)},
-    "internal": {0.0: (0.3297, 2.797), 0.5: (0.3318, 2.787), 1.0: (0.3249, 2.768)},
-}
-PAPER_REGRESSION = "slope not significant (two-sided p > 0.1), mean change +0.0142"
 
 
 def _value(point, key, digits=3, signed=False) -> str:
@@ -43,7 +24,7 @@ def _value(point, key, digits=3, signed=False) -> str:
 
 
 def _theirs(name, beta) -> str:
-    found = PAPER_RESULTS[name].get(beta)
+    found = printed.BALANCE_RESULTS[name].get(beta)
     return f"{found[0]:.4f} / {found[1]:.3f}" if found else "-"
 
 
@@ -53,7 +34,7 @@ def tables(found) -> list[tuple]:
     for entry in found["sets"]:
         header, theirs = ["beta", "runs", "mAP", "d'"], ()
         if entry["zero_shot"] is None:
-            theirs = tuple(PAPER_RESULTS)
+            theirs = tuple(printed.BALANCE_RESULTS)
         header += [f"paper, {name}: mAP / d'" for name in theirs]
         rows = [
             [f"{beta:g}", str(p["runs"]), _value(p, "mean_ap", 4), _value(p, "d_prime"),
@@ -66,7 +47,7 @@ def tables(found) -> list[tuple]:
     rows = []
     for beta in found["betas"]:
         choice, sampler = found["chosen"][beta], found["sampler"][beta]
-        paper = PAPER_SAMPLER.get(beta)
+        paper = printed.BALANCE_TABLE2.get(beta)
         rows.append(
             [
                 f"{beta:g}",
@@ -104,13 +85,13 @@ def regression_lines(found) -> list[str]:
         else:
             said += "; too few different priors for a regression"
         lines.append(f"{said}.")
-    return [*lines, f"Paper (beta=1 minus beta=0): {PAPER_REGRESSION}."]
+    return [*lines, f"Paper (beta=1 minus beta=0): {printed.BALANCE_REGRESSION}."]
 
 
 def text(found) -> str:
     """The printed tables."""
     low, high = found["compare"]
-    parts = [table_text(*table) for table in tables(found)]
+    parts = [pages.table_text(*table) for table in tables(found)]
     title = f"AP by class, beta={high:g} minus beta={low:g}"
     parts.append("\n".join([title, *regression_lines(found)]))
     return "\n\n".join([*parts, "\n".join(found["notes"])])
@@ -129,12 +110,14 @@ def write(found, out) -> list[str]:
             rows.append(
                 [entry["title"], entry["clips"], entry["classes"], beta, p["runs"],
                  float(p["mean_ap"]), *ends[0], float(p["d_prime"]), *ends[1],
-                 *(found["sampler"][beta] or none), *PAPER_RESULTS["public"].get(beta, none),
-                 *PAPER_RESULTS["internal"].get(beta, none), *PAPER_SAMPLER.get(beta, none)]
+                 *(found["sampler"][beta] or none),
+                 *printed.BALANCE_RESULTS["public"].get(beta, none),
+                 *printed.BALANCE_RESULTS["internal"].get(beta, none),
+                 *printed.BALANCE_TABLE2.get(beta, none)]
             )  # fmt: skip
-    papers.write_csv(out / "curves.csv", header.split(","), rows)
+    pages.write_csv(out / "curves.csv", header.split(","), rows)
     written = ["report.html", "curves.csv", "curves.png", "curves.svg"]
-    pictures = {"curves": papers_plots.beta_curves(found, PAPER_RESULTS, out / "curves")}
+    pictures = {"curves": papers_plots.beta_curves(found, printed.BALANCE_RESULTS, out / "curves")}
     made = [entry for entry in found["sets"] if entry["compared"]]
     if made:
         _write_change(out / "change_per_class.csv", found["compare"], made)
@@ -164,7 +147,7 @@ def _write_change(path, compare, made) -> None:
         f"ap_beta_{high:g}",
         "change",
     ]
-    papers.write_csv(path, head, rows)
+    pages.write_csv(path, head, rows)
 
 
 def _page(found, pictures) -> str:
@@ -172,34 +155,34 @@ def _page(found, pictures) -> str:
     parts = ["<h1>Dataset balancing over β</h1>"]
     *results, training = tables(found)
     for title, header, rows in results:
-        rows = [[papers.below(cell) for cell in row] for row in rows]
-        parts.append(f"<h2>{escape(title)}</h2>{papers.html_table(header, rows)}")
+        rows = [[pages.below(cell) for cell in row] for row in rows]
+        parts.append(f"<h2>{escape(title)}</h2>{pages.html_table(header, rows)}")
     caption = (
         "Mean AP and d′ over the oversampling exponent β. Filled: ours, with 95 % intervals where "
         "they were drawn. Hollow: the paper’s numbers, on its public and internal evaluation sets."
     )
-    parts.append(f"<h2>Curves</h2>{report.figure(pictures['curves'], 'curves over beta', caption)}")
+    parts.append(f"<h2>Curves</h2>{pages.figure(pictures['curves'], 'curves over beta', caption)}")
     parts.append(f"<h2>Change by class, β = {high:g} minus β = {low:g}</h2>")
     if "change" in pictures:
         caption = (
             "Each dot is a class: the change of its average precision against its share of the "
             "clips. Line: least squares, with its 95 % band. Ring: mean of a tenth of the classes."
         )
-        parts.append(report.figure(pictures["change"], "change of AP on log prior", caption))
-    parts.append(papers.html_notes(regression_lines(found)))
+        parts.append(pages.figure(pictures["change"], "change of AP on log prior", caption))
+    parts.append(pages.html_notes(regression_lines(found)))
     for entry in found["sets"]:
         if entry["compared"]:
             parts.append(_extremes(entry))
     title, header, rows = training
-    parts.append(f"<h2>{escape(title)}</h2>{papers.html_table(header, rows)}")
-    parts.append(papers.html_notes(found["notes"]))
+    parts.append(f"<h2>{escape(title)}</h2>{pages.html_table(header, rows)}")
+    parts.append(pages.html_notes(found["notes"]))
     about = [
         [f"{beta:g}", str(run.path)]
         for beta, choice in found["chosen"].items()
         for run in choice["runs"]
     ]
-    parts.append(f"<h2>Runs</h2>{papers.html_table(['β', 'run'], about, numbers_from=9)}")
-    return report.page("Dataset balancing over beta", "\n".join(parts))
+    parts.append(f"<h2>Runs</h2>{pages.html_table(['β', 'run'], about, numbers_from=9)}")
+    return pages.page("Dataset balancing over beta", "\n".join(parts))
 
 
 def _extremes(entry, most=8) -> str:
@@ -215,4 +198,4 @@ def _extremes(entry, most=8) -> str:
         rows.append(row)
     header = ["gain most", "share", "change of AP", "lose most", "share", "change of AP"]
     said = f"<summary>{escape(entry['title'])}: classes that change most</summary>"
-    return f"<details>{said}{papers.html_table(header, rows)}</details>"
+    return f"<details>{said}{pages.html_table(header, rows)}</details>"

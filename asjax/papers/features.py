@@ -27,7 +27,7 @@ import numpy as np
 
 from asjax import config, objectives, sharding, train
 from asjax.config import AsjaxError
-from asjax.data import pipeline, sources
+from asjax.data import pipeline, prefetch, sources
 from asjax.store import files
 
 # ---------------------------------------------------------------------------------- computing
@@ -163,7 +163,7 @@ def _observe(cfg, stream, objective, clips: int, progress: bool):
 
     each, replaced = [], set()
     total = -(-clips // cfg.batch_size)
-    ahead = sharding.prefetch(stream.iterate(), partial(sharding.place, mesh))
+    ahead = prefetch.prefetch(stream.iterate(), partial(sharding.place, mesh))
     bar = tqdm(total=total, desc="features", unit="batch", disable=not progress)
     with ahead, bar:
         for step in range(total):
@@ -252,7 +252,9 @@ def main(args) -> int:
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
     cfg = config.load(args.config, args.overrides)
-    sharding.setup()
+    from asjax import devices
+
+    devices.setup()
     found = measure(cfg, args.batches)
     print(report(found))
     if out:

@@ -11,30 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asjax import hlp, labels, metrics
+from asjax import hlp, labels, metrics, pages
 from asjax.config import AsjaxError
-from asjax.evaluation import page as report
+from asjax.evaluation.views import views
 from asjax.papers import plots as papers_plots
+from asjax.papers import printed
 from asjax.papers import runs as papers
-from asjax.papers.lists import table_text
 from asjax.store.files import write_atomic
-from asjax.store.scores import views
 
-COLUMNS = {  # key -> (heading, short)
-    "labels": ("AudioSet, labels as they are", "AS"),
-    "hlp_labels": ("AudioSet, HLP labels", "AS-HLP"),
-    "hlp_labels_scores": ("AudioSet, HLP labels and scores", "AS-HLP + scores"),
-    "fsd50k": ("FSD50K zero-shot, 192 classes", "FSD50K"),
-}
-# The paper's Table III, mAP in %: test columns as above, trained without and with HLP. It evaluates
-# on 19,393 clips of AudioSet.
-PAPER = {
-    "CNN6": {False: (30.6, 31.1, 32.8, 31.3), True: (30.4, 34.2, 34.3, 34.3)},
-    "ConvNeXt femto": {False: (37.4, 37.7, 37.6, 33.4), True: (36.4, 38.6, 38.5, 34.6)},
-    "ConvNeXt nano": {False: (40.1, 41.4, 41.4, 42.3), True: (39.9, 41.2, 41.0, 42.4)},
-    "PaSST-B": {False: (45.0, 47.5, 47.6, 51.0), True: (44.9, 47.8, 47.8, 51.6)},
-}
-PAPER_CLIPS = 19_393
 NAMES = {  # how the paper calls our models
     "cnn6": "CNN6",
     "convnext femto": "ConvNeXt femto",
@@ -99,13 +83,13 @@ def collect(runs, args) -> dict:
 
 def paper_name(model: str) -> str:
     """The paper's name of a model, else its own."""
-    known = {**NAMES, **{name.casefold(): name for name in PAPER}}
+    known = {**NAMES, **{name.casefold(): name for name in printed.HLP_TABLE3}}
     return known.get(model.casefold(), "PaSST-B" if model.startswith("passt_s") else model)
 
 
 def _order(key):
     model, trained = key
-    known = list(PAPER)
+    known = list(printed.HLP_TABLE3)
     return (known.index(model) if model in known else len(known), model, trained)
 
 
@@ -209,7 +193,7 @@ def _notes(rows, differences, args) -> list[str]:
     said = [f"{'FSD50K' if f else 'AS'} {n:,} clips, {k} classes" for f, n, k in sizes]
     notes.append(
         f"Ours: {'; '.join(said)} (a class without a positive is left out). The paper's AudioSet "
-        f"test has {PAPER_CLIPS:,} clips; its numbers are printed without intervals."
+        f"test has {printed.HLP_CLIPS:,} clips; its numbers are printed without intervals."
     )
     apart = [m for m, d in differences.items() if any(not r.key for r in d.values())]
     if apart:
@@ -220,7 +204,9 @@ def _notes(rows, differences, args) -> list[str]:
     many = [f"{m} ({TRAINED[t]}): {n}" for (m, t), row in rows.items() if (n := _runs(row)) > 1]
     if many:
         notes.append(f"Means over runs, {', '.join(many)}.")
-    small = [not comparable(r, c) for row in rows.values() for c, r in row.items()]
+    small = [
+        not printed.hlp_comparable(r.classes, c) for row in rows.values() for c, r in row.items()
+    ]
     if any(small):
         notes.append(
             "Some test sets here have too few of the classes to be compared with the paper's; its "
@@ -231,21 +217,6 @@ def _notes(rows, differences, args) -> list[str]:
 
 def _runs(row) -> int:
     return max(result.runs for result in row.values())
-
-
-def comparable(result: Result, column: str) -> bool:
-    """Whether a test set has about the paper's classes."""
-    return result.classes >= (180 if column == "fsd50k" else 500)
-
-
-def paper_value(model, trained, column) -> float | None:
-    """The paper's mAP in %; for `trained=None` its difference, HLP minus not."""
-    if model not in PAPER:
-        return None
-    i = list(COLUMNS).index(column)
-    if trained is None:
-        return PAPER[model][True][i] - PAPER[model][False][i]
-    return PAPER[model][trained][i]
 
 
 # ------------------------------------------------------------------------------------- showing
@@ -272,9 +243,9 @@ def table_rows(found) -> list[tuple]:
                 results = found["rows"].get((model, trained))
             if results is None:
                 continue
-            ours = [_cell(results.get(c), signed=trained is None) for c in COLUMNS]
+            ours = [_cell(results.get(c), signed=trained is None) for c in printed.HLP_COLUMNS]
             out.append((model, trained, "ours", ours))
-            theirs = [paper_value(model, trained, c) for c in COLUMNS]
+            theirs = [printed.hlp_value(model, trained, c) for c in printed.HLP_COLUMNS]
             sign = "+" if trained is None else ""
             if theirs[0] is not None:
                 out.append((model, trained, "paper", [f"{v:{sign}.1f}" for v in theirs]))
@@ -287,8 +258,8 @@ def text(found) -> str:
         [f"{model}, {TRAINED[trained]}" if whose == "ours" else "", whose, *cells]
         for model, trained, whose, cells in table_rows(found)
     ]
-    header = ["model, trained on", "", *(short for _, short in COLUMNS.values())]
-    return "\n".join([table_text("mAP in %", header, rows), "", *found["notes"]])
+    header = ["model, trained on", "", *(short for _, short in printed.HLP_COLUMNS.values())]
+    return "\n".join([pages.table_text("mAP in %", header, rows), "", *found["notes"]])
 
 
 def write(found, out) -> list[str]:
@@ -298,29 +269,29 @@ def write(found, out) -> list[str]:
     tables = [(m, t, row) for (m, t), row in found["rows"].items()]
     tables += [(m, None, row) for m, row in found["differences"].items()]
     for model, trained, row in tables:
-        for column in COLUMNS:
+        for column in printed.HLP_COLUMNS:
             if (r := row.get(column)) is not None:
-                paper = paper_value(model, trained, column)
+                paper = printed.hlp_value(model, trained, column)
                 rows.append(
                     [model, "difference" if trained is None else trained, column, r.runs, r.clips,
                      r.classes, r.value, *(r.interval or (None, None)),
                      None if paper is None else paper / 100]
                 )  # fmt: skip
-    papers.write_csv(out / "table.csv", header.split(","), rows)
+    pages.write_csv(out / "table.csv", header.split(","), rows)
     png = papers_plots.hlp_table(found, out / "table")
     write_atomic(out / "report.html", _page(found, png))
     return ["report.html", "table.csv", "table.png", "table.svg"]
 
 
 def _page(found, png) -> str:
-    header = ["model", "trained on", *(short for _, short in COLUMNS.values())]
+    header = ["model", "trained on", *(short for _, short in printed.HLP_COLUMNS.values())]
     rows, last = [], None
     for model, trained, whose, cells in table_rows(found):
         if whose == "paper":  # below ours, in the same cell
             rows[-1][2:] = [f"{a}\npaper {b}" for a, b in zip(rows[-1][2:], cells, strict=True)]
         else:
             first = model if model != last else ""
-            rows.append([first, TRAINED[trained], *map(papers.below, cells)])
+            rows.append([first, TRAINED[trained], *map(pages.below, cells)])
         last = model
     caption = (
         "Mean average precision on four tests, trained on labels as they are and on HLP labels. "
@@ -331,8 +302,8 @@ def _page(found, png) -> str:
         "<h1>Hierarchical label propagation: Table III</h1>"
         "<p>mAP in %. Below every number its interval and, marked so, the paper’s number; "
         "everything else was computed here from the runs’ scores.</p>"
-        f"{papers.html_table(header, rows, numbers_from=2)}{papers.html_notes(found['notes'])}"
-        f"<h2>The same as a picture</h2>{report.figure(png, 'mean AP by model and test', caption)}"
-        f"<h2>Runs</h2>{papers.html_table(['model', 'trained on', 'run'], about, numbers_from=9)}"
+        f"{pages.html_table(header, rows, numbers_from=2)}{pages.html_notes(found['notes'])}"
+        f"<h2>The same as a picture</h2>{pages.figure(png, 'mean AP by model and test', caption)}"
+        f"<h2>Runs</h2>{pages.html_table(['model', 'trained on', 'run'], about, numbers_from=9)}"
     )
-    return report.page("Hierarchical label propagation: Table III", body)
+    return pages.page("Hierarchical label propagation: Table III", body)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from asjax import balance, hlp
+from asjax import balance, hlp, pages
 from asjax import labels as label_sets
 from asjax.config import AsjaxError
 from asjax.data.segments import read_segments, split_name
@@ -139,18 +139,6 @@ def _stacked(tables):
 # ------------------------------------------------------------------------------------ writing
 
 
-def table_text(title: str, header: list[str], rows: list[list[str]]) -> str:
-    """A plain text table: first column left, the others right."""
-    width = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = [title]
-    for row in [header, ["-" * w for w in width], *rows]:
-        cells = [row[0].ljust(width[0])] + [
-            c.rjust(w) for c, w in zip(row[1:], width[1:], strict=True)
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
-
-
 def report(found: dict, top: int = 10) -> str:
     """The printed tables."""
     splits, names = found["splits"], found["label_set"].names
@@ -171,14 +159,16 @@ def report(found: dict, top: int = 10) -> str:
         for name, r in rows.items()
     ]
     head = "split,clips,labels,/clip,after HLP,/clip,growth,classes changed,clips changed"
-    parts = [table_text(f"Labels before and after HLP ({rule} rule)", head.split(","), growth)]
+    parts = [
+        pages.table_text(f"Labels before and after HLP ({rule} rule)", head.split(","), growth)
+    ]
     pool = splits[found["swept"]]
     gains = [
         [names[i], f"{pool.before[i]:,}", f"{pool.after[i]:,}", _factor(pool, i)]
         for i in top_factors(pool, top)
     ]
     title = f"Classes that grow most ({found['swept']})"
-    parts.append(table_text(title, ["class", "before", "after", "factor"], gains))
+    parts.append(pages.table_text(title, ["class", "before", "after", "factor"], gains))
     spread = [
         [
             name,
@@ -192,7 +182,9 @@ def report(found: dict, top: int = 10) -> str:
         for name, r in rows.items()
     ]
     head = "split,rho,Gini (eq. 3),Gini (textbook),rho after HLP,Gini (eq. 3) after HLP,absent"
-    parts.append(table_text("Imbalance (rho over the classes present)", head.split(","), spread))
+    parts.append(
+        pages.table_text("Imbalance (rho over the classes present)", head.split(","), spread)
+    )
     steps = [
         [
             f"{beta:g}",
@@ -206,7 +198,9 @@ def report(found: dict, top: int = 10) -> str:
         for beta, r in found["sweep"].items()
     ]
     head = ["beta", "max M", "sum M", "mean M", "rho", "Gini (eq. 3)", "rarest class"]
-    parts.append(table_text(f"Oversampling of {found['swept']}, labels as they are", head, steps))
+    parts.append(
+        pages.table_text(f"Oversampling of {found['swept']}, labels as they are", head, steps)
+    )
     return "\n\n".join(parts)
 
 

@@ -3,32 +3,10 @@ paper's; matplotlib without any display."""
 
 from __future__ import annotations
 
-import warnings
-from pathlib import Path
-
 import numpy as np
 
-from asjax.evaluation.plots import BLUE, INK, ORANGE, STYLE, WIDTH
-
-PAPER = "#6b7280"
-HOLLOW = dict(markerfacecolor="white", markeredgewidth=1.3, linestyle="none", zorder=3)
-
-
-def _save(draw, height: float, stem: Path) -> bytes:
-    """A figure of WIDTH x height inches as stem.png and stem.svg; the PNG's bytes."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # names in any script
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        FigureCanvasAgg(figure)
-        draw(figure)
-        figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
-        png = stem.with_suffix(".png")
-        figure.savefig(png, dpi=150, metadata={"Software": None})
-    return png.read_bytes()
+from asjax.pages import BLUE, HOLLOW, INK, ORANGE, PAPER, save
+from asjax.papers import printed
 
 
 def _bars(value, interval):
@@ -45,11 +23,9 @@ def hlp_table(found, stem) -> bytes:
     """Table III as four panels: models down, mAP across; blue without HLP, orange with it."""
     from matplotlib.lines import Line2D
 
-    from asjax.papers import hlp as papers_hlp
-
     rows = found["rows"]
     models = list(dict.fromkeys(model for model, _ in rows))
-    columns = [c for c in papers_hlp.COLUMNS if any(c in row for row in rows.values())]
+    columns = [c for c in printed.HLP_COLUMNS if any(c in row for row in rows.values())]
     looks = {
         False: (BLUE, -0.17, "trained on labels as they are"),
         True: (ORANGE, 0.17, "on HLP labels"),
@@ -73,11 +49,11 @@ def hlp_table(found, stem) -> bytes:
                     value, at, xerr=None if bars is None else 100 * bars, fmt="o", color=color,
                     markersize=5, elinewidth=1.4, zorder=4,
                 )  # fmt: skip
-                paper = papers_hlp.paper_value(model, trained, column)
-                if paper is not None and papers_hlp.comparable(result, column):
+                paper = printed.hlp_value(model, trained, column)
+                if paper is not None and printed.hlp_comparable(result.classes, column):
                     axes.plot(paper, at, "o", markersize=6.5, markeredgecolor=color, **HOLLOW)
                     handles["paper"] = hollow
-            axes.set_title(papers_hlp.COLUMNS[column][0])
+            axes.set_title(printed.HLP_COLUMNS[column][0])
             axes.set_ylim(len(models) - 0.5, -0.5)
             axes.set_yticks(range(len(models)), models)
             axes.grid(axis="y", visible=False)
@@ -92,7 +68,7 @@ def hlp_table(found, stem) -> bytes:
         figure.legend(shown.values(), shown.keys(), loc="outside upper left", ncols=3)
 
     down = -(-len(columns) // 2)
-    return _save(draw, 0.7 + down * (0.85 + 0.42 * max(len(models), 2)), stem)
+    return save(draw, 0.7 + down * (0.85 + 0.42 * max(len(models), 2)), stem)
 
 
 # ------------------------------------------------------------------------------ balance, figs 1-2
@@ -140,7 +116,7 @@ def beta_curves(found, paper, stem) -> bytes:
             pair[0].set_title(f"{entry['title']}: {entry['clips']:,} clips")
         figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=3)
 
-    return _save(draw, 0.6 + 2.7 * len(sets), stem)
+    return save(draw, 0.6 + 2.7 * len(sets), stem)
 
 
 # -------------------------------------------------------------------------------- balance, fig 3
@@ -172,7 +148,7 @@ def change_on_prior(compare, sets, stem) -> bytes:
             axes.set_xlabel(f"share of {made['where']} with the class")
         figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=3)
 
-    return _save(draw, 0.5 + 3.4 * len(sets), stem)
+    return save(draw, 0.5 + 3.4 * len(sets), stem)
 
 
 def _caption(entry, made) -> str:

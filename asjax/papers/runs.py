@@ -8,13 +8,9 @@ here from the scores; the papers' own stand beside, marked as theirs.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
-import re
 from dataclasses import dataclass, field
-from html import escape
 from importlib import import_module
 from pathlib import Path
 
@@ -23,7 +19,6 @@ import numpy as np
 from asjax import config
 from asjax.config import AsjaxError
 from asjax.store import scores
-from asjax.store.files import write_atomic
 
 # name -> (module that collects, module that shows, one line, example)
 PAPERS = {
@@ -237,46 +232,6 @@ def _flag(text, value) -> bool | None:
 
 
 # ------------------------------------------------------------------------------------- writing
-
-
-def write_csv(path: Path, header, rows) -> None:
-    """A CSV; empty where a value is None or not finite."""
-    text = io.StringIO()
-    out = csv.writer(text, lineterminator="\n")
-    out.writerow(header)
-    for row in rows:
-        out.writerow([_plain(value) for value in row])
-    write_atomic(path, text.getvalue())
-
-
-def _plain(value):
-    if value is None or (isinstance(value, float) and not np.isfinite(value)):
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else value
-
-
-def html_table(header, rows, numbers_from: int = 1) -> str:
-    """An HTML table of text cells; what follows a line break in a cell is printed small below."""
-
-    def line(row, tag):
-        for i, cell in enumerate(row):
-            first, *below = escape(str(cell)).split("\n")
-            small = "".join(f"<small>{text}</small>" for text in below)
-            align = ' class="n"' if i >= numbers_from else ""
-            yield f"<{tag}{align}>{first}{small}</{tag}>"
-
-    parts = [(header, "th"), *((row, "td") for row in rows)]
-    lines = [f"<tr>{''.join(line(row, tag))}</tr>" for row, tag in parts]
-    return f'<div class="wide"><table class="views">{"".join(lines)}</table></div>'
-
-
-def below(cell: str) -> str:
-    """`31.0 [30.1, 31.9]` with the interval on a line of its own."""
-    return re.sub(r" \[(.*), (.*)\]", r"\n\1 to \2", cell)
-
-
-def html_notes(notes) -> str:
-    return "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
 
 
 # ------------------------------------------------------------------------------------ the verb

@@ -21,10 +21,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from asjax.config import AsjaxError, to_plain, unknown
-from asjax.store import files
-from asjax.store.model_dir import load_model, save_model
-
-__all__ = ["Checkpoints", "load_model", "save_model"]
+from asjax.store import choice, files
 
 TEMPORARY = ".orbax-checkpoint-tmp"
 _log = logging.getLogger("asjax")
@@ -188,13 +185,11 @@ class Checkpoints:
         shutil.rmtree(old, ignore_errors=True)
 
     def _chosen(self) -> int | None:
-        from asjax.metrics.ranking import moving_average_best
-
         steps = [s for s, _ in self.history]
         values = [v for _, v in self.history]
         if not any(map(math.isfinite, values)):
             return None
-        return steps[moving_average_best(values, window=self.window)]
+        return steps[choice.moving_average_best(values, window=self.window)]
 
     def _prune(self) -> None:
         steps = self.steps()

@@ -14,6 +14,7 @@ from importlib import import_module
 import numpy as np
 
 from asjax.config import AsjaxError, split_spec
+from asjax.store import model_dir
 
 SOURCES = ("imagenet", "audioset")
 
@@ -62,10 +63,9 @@ def start(state, init_from: str, *, model, spec):
 
 
 def _model_dir(init_from: str) -> dict:
-    from asjax.store import checkpoint
 
     try:
-        return checkpoint.load_model(init_from)[2]
+        return model_dir.load_model(init_from)[2]
     except AsjaxError as error:
         forms = ", ".join(f"{source}:FILE" for source in SOURCES)
         raise AsjaxError(f"init_from {init_from}: {error} (or give a file as {forms})") from None

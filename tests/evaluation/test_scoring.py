@@ -11,6 +11,7 @@ from asjax import labels
 from asjax.__main__ import main
 from asjax.config import AsjaxError
 from asjax.evaluation import evaluate, scoring
+from asjax.store import model_dir
 
 RATES = {"a": 16000, "b": 8000}  # two frontends: an ensemble need not hear the same
 
@@ -20,7 +21,6 @@ def make_model(folder, clips, *, rate=16000, classes=None, key=0, cnn="mini"):
     import jax
 
     from asjax import config
-    from asjax.store import checkpoint
 
     label_set = classes or own_set(3)
     cfg = {
@@ -42,7 +42,7 @@ def make_model(folder, clips, *, rate=16000, classes=None, key=0, cnn="mini"):
     model = config.build("model", cfg["model"], num_classes=len(label_set))
     wave = np.zeros((1, rate // 2), np.float32)
     variables = jax.jit(partial(model.init, train=False))(jax.random.key(key), frontend(wave))
-    checkpoint.save_model(
+    model_dir.save_model(
         folder, config=cfg, label_set=label_set, variables=variables, record={"hlp": bool(key)}
     )
     return lambda w: model.apply(variables, frontend(w), train=False)["logits"]
@@ -194,7 +194,6 @@ def test_an_ensemble_of_models_that_hear_different_rates(tmp_path, clips, capsys
 
 
 def test_averaged_weights_score_as_one_model_that_can_be_kept(tmp_path, clips, capsys):
-    from asjax.store import checkpoint
 
     for n in "ab":
         make_model(tmp_path / n / "model", clips, key=ord(n))
@@ -202,7 +201,7 @@ def test_averaged_weights_score_as_one_model_that_can_be_kept(tmp_path, clips, c
     keep = tmp_path / "mean"
     code = main(["eval", *argv, "--average=weights", f"--save-model={keep}", "--bootstrap=0"])
     assert code == 0
-    one, two, mean = (checkpoint.load_model(p)[2] for p in (tmp_path / "a", tmp_path / "b", keep))
+    one, two, mean = (model_dir.load_model(p)[2] for p in (tmp_path / "a", tmp_path / "b", keep))
     kernel = lambda v: v["params"]["head"]["kernel"]  # noqa: E731
     np.testing.assert_allclose(kernel(mean), (kernel(one) + kernel(two)) / 2, rtol=1e-6)
     assert main(["eval", f"--model={keep}", f"--out={tmp_path / 'out'}", "--bootstrap=0"]) == 0

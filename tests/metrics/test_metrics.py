@@ -10,6 +10,7 @@ from rule import array
 
 from asjax import metrics
 from asjax.config import AsjaxError
+from asjax.store import choice
 
 
 def small(seed=0, n=60, c=6, ties=True):
@@ -196,17 +197,17 @@ def test_d_prime_is_the_published_conversion():
 
 def test_the_moving_average_chooses_the_centre_of_the_best_window():
     values = np.random.default_rng(0).random(40)
-    assert metrics.moving_average_best(values) == slow.moving_average_best(values, 7)
-    assert metrics.moving_average_best([1, 9, 1, 1, 5, 6, 5, 1, 1], window=3) == 5  # not the spike
-    assert metrics.moving_average_best([0.1, 0.4, 0.3, 0.6]) == 2  # width 3
-    assert metrics.moving_average_best([0.1, 0.4]) == 1  # width 1
-    assert metrics.moving_average_best([0.5]) == 0
-    assert metrics.moving_average_best([np.nan, 0.2, np.nan, 0.4]) == 1  # only centre with a value
-    assert metrics.moving_average_best([0.3, np.nan, 0.4]) == 2
-    assert metrics.moving_average_best([1.0, np.inf, 2.0, np.inf], window=1) == 1  # perfect d'
+    assert choice.moving_average_best(values) == slow.moving_average_best(values, 7)
+    assert choice.moving_average_best([1, 9, 1, 1, 5, 6, 5, 1, 1], window=3) == 5  # not the spike
+    assert choice.moving_average_best([0.1, 0.4, 0.3, 0.6]) == 2  # width 3
+    assert choice.moving_average_best([0.1, 0.4]) == 1  # width 1
+    assert choice.moving_average_best([0.5]) == 0
+    assert choice.moving_average_best([np.nan, 0.2, np.nan, 0.4]) == 1  # only centre with a value
+    assert choice.moving_average_best([0.3, np.nan, 0.4]) == 2
+    assert choice.moving_average_best([1.0, np.inf, 2.0, np.inf], window=1) == 1  # perfect d'
     for wrong in ([], [np.nan]):
         with pytest.raises(AsjaxError, match="at least one number"):
-            metrics.moving_average_best(wrong)
+            choice.moving_average_best(wrong)
 
 
 def test_audioset_sized_metrics_take_seconds():

@@ -17,7 +17,7 @@ from torch_writer import P
 from asjax.config import AsjaxError
 from asjax.weights import torch_file
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent.parent
 RNG = np.random.default_rng(5)
 
 

@@ -92,7 +92,7 @@ def test_dropout_acts_in_training_only(name):
 
 def test_dropped_attention_without_dropout_is_plain_attention():
     """The path with dropout on the weights, at a rate that drops nothing, is `vit.attend`."""
-    from asjax.models.transformer import EncoderLayer
+    from asjax.nn.postnorm import EncoderLayer
 
     x = jax.random.normal(KEYS[0], (2, 6, 16))
     mask = jnp.arange(6)[None] < jnp.array([[6], [4]])

@@ -18,6 +18,7 @@ from asjax.evaluation import evaluate
 from asjax.papers import balance as papers_balance
 from asjax.papers import hlp as papers_hlp
 from asjax.papers import runs as papers
+from asjax.store import choice
 
 AUDIOSET, FSD50K = labels.get("audioset527"), labels.get("fsd50k200")
 SHARED = labels.LabelSet(
@@ -145,11 +146,11 @@ def test_metrics_regression_and_smoothing_equal_the_golden_case(golden):
     line = metrics.regress(x=np.log10(want["prior"]), y=want["ap_b"] - want["ap_a"])
     found = [line[key] for key in ("slope", "intercept", "r", "p", "stderr")]
     np.testing.assert_allclose(found, want["regression"], rtol=1e-9)
-    smooth = metrics.moving_average(want["trace"], 7)
+    smooth = choice.moving_average(want["trace"], 7)
     np.testing.assert_allclose(smooth, want["smoothed_valid"], rtol=1e-9)
     best = int(want["best_center"][0])
-    assert metrics.moving_average_best(want["trace"]) == best
-    assert metrics.smoothed_best(want["trace"])[1] == smooth.max() == smooth[best - 3]
+    assert choice.moving_average_best(want["trace"]) == best
+    assert choice.smoothed_best(want["trace"])[1] == smooth.max() == smooth[best - 3]
 
 
 def test_a_regression_leaves_undefined_classes_out_and_needs_three_points():
@@ -168,10 +169,10 @@ def test_a_regression_leaves_undefined_classes_out_and_needs_three_points():
 
 def test_a_moving_average_has_full_windows_only_and_leaves_holes_out():
     values = np.array([1.0, np.nan, 3.0, 5.0, np.nan])
-    np.testing.assert_array_equal(metrics.moving_average(values, 3), [np.nan, 4.0, 4.0])
+    np.testing.assert_array_equal(choice.moving_average(values, 3), [np.nan, 4.0, 4.0])
     for window in (2, 7):
         with pytest.raises(AsjaxError, match="window"):
-            metrics.moving_average(values, window)
+            choice.moving_average(values, window)
 
 
 # ------------------------------------------------------------------------------------- HLP report
@@ -211,7 +212,7 @@ def test_table_iii_has_our_numbers_with_the_papers_beside(hlp_runs, tmp_path, ca
         views = [{}, dict(labels_hlp=True), dict(labels_hlp=True, scores_hlp=True)]
         want = [mean_ap(hlp_runs / name / "eval", **view) for view in views]
         want.append(mean_ap(hlp_runs / name / "eval-fsd50k"))
-        for column, value in zip(papers_hlp.COLUMNS, want, strict=True):
+        for column, value in zip(printed.HLP_COLUMNS, want, strict=True):
             row = rows["CNN6", key, column]
             assert float(row["map"]) == pytest.approx(value, rel=1e-5)
             assert float(row["low"]) < value < float(row["high"])

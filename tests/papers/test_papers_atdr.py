@@ -15,6 +15,7 @@ from asjax.config import AsjaxError, fingerprint
 from asjax.evaluation import evaluate
 from asjax.papers import atdr as papers_atdr
 from asjax.papers import atdr_runs as papers_atdr_runs
+from asjax.papers import printed
 from asjax.papers.runs import read_run
 
 AUDIOSET = labels.get("audioset527")
@@ -255,7 +256,7 @@ def test_patches_are_counted_and_the_papers_counts_marked(made, capsys):
     assert found["A1", "12"]["paper_map"] == "0.429"
     wrong = {
         (f, stride)
-        for f, row in papers_atdr_runs.PAPER_PATCHES.items()
+        for f, row in printed.ATDR_PATCHES.items()
         for stride, printed in row.items()
         if printed != naive[f, stride]
     }

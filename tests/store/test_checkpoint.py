@@ -19,7 +19,7 @@ import pytest
 from asjax import sharding
 from asjax.config import AsjaxError
 from asjax.labels import LabelSet
-from asjax.store import checkpoint, files
+from asjax.store import files, model_dir
 from asjax.store.checkpoint import Checkpoints
 
 
@@ -111,7 +111,7 @@ def test_latest_best_centre_and_pending_centres_are_kept(tmp_path):
 
 
 def test_the_published_rule_of_seven_points_never_loses_its_centre(tmp_path):
-    from asjax.metrics.ranking import moving_average_best
+    from asjax.store.choice import moving_average_best
 
     values = np.random.default_rng(3).normal(size=14).tolist()
     kept = Checkpoints(tmp_path, keep=1)
@@ -382,7 +382,7 @@ VARIABLES = {
 
 def small_model(directory, variables=VARIABLES, seed=7):
     record = {"hlp": True, "beta": 0.5, "seed": seed, "scores": {"mean_ap": 0.9}}
-    return checkpoint.save_model(
+    return model_dir.save_model(
         directory,
         config={"model": {"name": "cnn"}},
         label_set=LABELS,
@@ -400,7 +400,7 @@ def test_a_model_directory_comes_back_from_its_path_and_from_its_workdir(tmp_pat
     ]
     assert "params/conv/kernel" in load_file(tmp_path / "model" / "model.safetensors")
     for path in (tmp_path, tmp_path / "model", str(tmp_path)):
-        config, labels, variables, card = checkpoint.load_model(path)
+        config, labels, variables, card = model_dir.load_model(path)
         assert config == {"model": {"name": "cnn"}}
         assert (labels.ids, labels.names, labels.name) == (LABELS.ids, LABELS.names, "three")
         assert same(variables, VARIABLES)
@@ -414,9 +414,9 @@ def test_an_older_model_is_replaced_and_survives_an_interrupted_replacement(tmp_
     small_model(tmp_path / "model")
     small_model(tmp_path / "model", seed=8)
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
-    assert checkpoint.load_model(tmp_path)[3]["seed"] == 8
+    assert model_dir.load_model(tmp_path)[3]["seed"] == 8
     (tmp_path / "model").rename(tmp_path / "model.old")  # killed between the two renames
-    assert checkpoint.load_model(tmp_path)[3]["seed"] == 8
+    assert model_dir.load_model(tmp_path)[3]["seed"] == 8
     small_model(tmp_path / "model", seed=9)
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
@@ -427,7 +427,7 @@ def test_a_fault_in_any_model_file_is_refused_by_name(fault, name, tmp_path):
     small_model(tmp_path / "model")
     FAULTS[fault](tmp_path / "model" / name)
     with pytest.raises(AsjaxError, match=name):
-        checkpoint.load_model(tmp_path / "model")
+        model_dir.load_model(tmp_path / "model")
 
 
 def test_an_edited_record_or_other_labels_are_refused(tmp_path):
@@ -436,11 +436,11 @@ def test_an_edited_record_or_other_labels_are_refused(tmp_path):
     card = json.loads(path.read_text())
     path.write_text(json.dumps({**card, "beta": 0.7}))
     with pytest.raises(AsjaxError, match=r"card\.json was changed"):
-        checkpoint.load_model(tmp_path)
+        model_dir.load_model(tmp_path)
     with pytest.raises(AsjaxError, match="does not exist; give a workdir"):
-        checkpoint.load_model(tmp_path / "nothing")
+        model_dir.load_model(tmp_path / "nothing")
     with pytest.raises(AsjaxError, match=r"holds no card\.json"):
-        checkpoint.load_model(Path(__file__).parent)
+        model_dir.load_model(Path(__file__).parent)
 
 
 def with_header(header):

@@ -14,7 +14,7 @@ from asjax.config import AsjaxError
 from asjax.data import records, sources
 from asjax.data.prepare import esc50_clips
 
-REPO = Path(__file__).parent.parent
+REPO = Path(__file__).parent.parent.parent
 ROWS = [  # three rows of esc50.csv, one for each kind of class
     ("1-100032-A-0.wav", 1, 0, "dog", True, 100032, "A"),
     ("2-100786-A-1.wav", 2, 1, "rooster", True, 100786, "A"),

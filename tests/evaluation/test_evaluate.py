@@ -9,7 +9,7 @@ import pytest
 from asjax import hlp, labels, metrics
 from asjax.__main__ import main
 from asjax.config import AsjaxError
-from asjax.evaluation import evaluate
+from asjax.evaluation import evaluate, infer
 
 
 def own_set(n=10):
@@ -55,7 +55,7 @@ def test_padding_and_undecodable_clips_are_left_out_and_said_so(capsys):
         batch(["d", ""], [1, 0], 3.0),
     ]
     bad = []
-    ids, logits, targets = evaluate.scores_from_pipeline(
+    ids, logits, targets = infer.scores_from_pipeline(
         lambda wave: wave[:, :1] * np.array([1.0, 2.0, 3.0]), batches, 3, bad=bad
     )
     assert ids == ["a", "b", "d"]
@@ -68,10 +68,10 @@ def test_padding_and_undecodable_clips_are_left_out_and_said_so(capsys):
 
 
 def test_no_batch_gives_empty_arrays_and_a_wrong_model_is_refused():
-    ids, logits, targets = evaluate.scores_from_pipeline(None, [], 3, progress=False)
+    ids, logits, targets = infer.scores_from_pipeline(None, [], 3, progress=False)
     assert (ids, logits.shape, targets.shape) == ([], (0, 3), (0, 3))
     with pytest.raises(AsjaxError, match=r"\(2, 3\).*got \(2, 4\)"):
-        evaluate.scores_from_pipeline(lambda w: w, [batch(["a", "b"], [1, 1])], 3, progress=False)
+        infer.scores_from_pipeline(lambda w: w, [batch(["a", "b"], [1, 1])], 3, progress=False)
 
 
 def test_the_training_trace_is_the_plain_metric():

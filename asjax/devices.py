@@ -1,0 +1,141 @@
+"""Start-up of jax: CPU devices, joined processes, the cache of compiled programs."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import os
+import platform
+from pathlib import Path
+
+import jax
+
+from asjax.config import AsjaxError
+
+_log = logging.getLogger("asjax")
+
+
+def setup(
+    cpu_devices: int | None = None,
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+) -> None:
+    """Prepare jax; call it before anything else uses a device.
+
+    Args:
+      cpu_devices: devices to make of this machine's CPU; default one per usable core, at most 8
+        (XLA:CPU runs a convolution on one core, so this is what makes training use them all).
+      coordinator: "host:port" of process 0, or "auto" under SLURM, Open MPI or on a TPU pod.
+      num_processes, process_id: how many processes train together and which one this is.
+    """
+    if cpu_devices is not None and cpu_devices < 1:
+        raise AsjaxError(f"cpu devices must be >= 1, got {cpu_devices}")
+    _set_cpu_devices(cpu_devices, coordinator, num_processes)
+    if coordinator == "auto":
+        _initialize()
+    elif coordinator is not None or num_processes is not None or process_id is not None:
+        if coordinator is None or num_processes is None or process_id is None:
+            raise AsjaxError("several processes need coordinator, num_processes and process_id")
+        if not 0 <= process_id < num_processes:
+            raise AsjaxError(f"process_id must be in 0..{num_processes - 1}, got {process_id}")
+        _initialize(coordinator, num_processes, process_id)
+    _set_compilation_cache()
+
+
+def usable_cores() -> int:
+    """Cores this process may use: its affinity, and the container's quota where one is set."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):  # no cgroup v2, or "max"
+        pass
+    return max(1, cores or 1)
+
+
+def _set_cpu_devices(wanted: int | None, coordinator: str | None, num_processes: int | None):
+    chosen_elsewhere = (
+        jax.config.jax_num_cpu_devices > 0
+        or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    )
+    if wanted is None and chosen_elsewhere:
+        return
+    count = wanted or min(usable_cores(), MAX_DEFAULT_CPU_DEVICES)
+    local = (coordinator or "").rpartition(":")[0] in ("localhost", "127.0.0.1", "[::1]")
+    if wanted is None and local and num_processes:  # the processes share this machine
+        count = max(1, count // num_processes)
+    # XLA:CPU runs everything, collectives too, on the threads of one pool, NPROC of them (default:
+    # one per core), and a collective keeps its thread until all devices have come to it. A device
+    # has at most three under way (sums of a batch norm, kernel gradients): when those of the others
+    # fill the pool, the last device never arrives, a deadlock that ends the process after 40 s.
+    # More threads than that slow the cores down: at 16 on 2 cores CNN6's step takes 8 % longer.
+    # (None are enough where a loop holds a collective: see models/kernels.device_groups.)
+    os.environ.setdefault("NPROC", str(max(usable_cores(), 3 * (count - 1) + 1)))
+    try:
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError:  # a backend is up already: keep it unless the user asked for a number
+        if wanted is not None and len(jax.devices("cpu")) != wanted:
+            raise AsjaxError(
+                f"cpu devices must be chosen before jax is used; this process has "
+                f"{len(jax.devices('cpu'))}, not {wanted}"
+            ) from None
+
+
+def _initialize(*args):
+    try:
+        jax.distributed.initialize(*args)
+    except (RuntimeError, ValueError) as error:
+        line = str(error).splitlines()[0]
+        raise AsjaxError(f"the processes could not be joined: {line}") from None
+
+
+def _set_compilation_cache() -> None:
+    """Keep compiled programs between runs, so that the second one starts sooner.
+
+    In $ASJAX_CACHE ("off" turns it off), else $XDG_CACHE_HOME or ~/.cache; one folder per kind
+    of CPU, because programs compiled for one may not run on another that shares the home folder.
+    """
+    place = os.environ.get("ASJAX_CACHE")
+    if place == "off" or jax.config.jax_compilation_cache_dir:
+        return
+    try:
+        root = Path(place) if place else _cache_home() / "asjax"
+        folder = root / "xla" / _machine()
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except (OSError, RuntimeError) as error:
+        _log.info("compiled programs are not kept: %s", error)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    # A custom partitioning rule (frontends/stft.py has one) stands in the program as the address of
+    # a Python object, new in every process: with it in the key no program would be found again.
+    # Leaving it out is safe as long as the rule is the same, which the folder's name ensures.
+    if hasattr(jax.config, "jax_remove_custom_partitioning_ptr_from_cache_key"):
+        jax.config.update("jax_remove_custom_partitioning_ptr_from_cache_key", True)
+
+
+def _cache_home() -> Path:
+    given = os.environ.get("XDG_CACHE_HOME")
+    return Path(given) if given else Path.home() / ".cache"
+
+
+def _machine() -> str:
+    """Short hash of the kind of CPU, of jax's version and of our partitioning rules."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        flags = ""
+    rules = hashlib.sha256(
+        (Path(__file__).parent / "frontends" / "stft.py").read_bytes()
+    ).hexdigest()
+    text = f"{platform.machine()} {platform.processor()} {flags} {jax.__version__} {rules}"
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+MAX_DEFAULT_CPU_DEVICES = 8  # every device holds a copy of replicated state

@@ -1,0 +1,64 @@
+"""Ways to look at scores: labels as they are, with HLP on labels or scores, other classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from asjax import hlp, labels
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to look at the scores; `mapped` when its classes are not the label set's own."""
+
+    title: str
+    scores: np.ndarray  # [N, K]
+    targets: np.ndarray  # [N, K]
+    ids: tuple[str, ...]
+    names: tuple[str, ...]
+    mapped: bool = False
+
+
+def views(scores, targets, label_set, closure=None, mappings=None) -> dict[str, View]:
+    """The views of one set of scores, by key: labels, hlp_labels, hlp_labels_scores, mappings.
+
+    Args:
+      closure: bool [C, C] of `hlp.closure`; None or the identity gives no HLP views.
+      mappings: names of label sets (`["esc10"]`), or `{name: (bool [K, C], names of K)}`. A mapped
+        class is present where all the classes it stands for are, its score is their maximum; a
+        mapped class that none stands for is left out. Mapped views use scores without HLP.
+    """
+    own = (label_set.ids, label_set.names)
+    found = {"labels": View("labels as they are", scores, targets, *own)}
+    if closure is not None and closure.sum() > np.trace(closure):
+        targets_hlp = hlp.propagate_labels(targets, closure)
+        found["hlp_labels"] = View("HLP on labels", scores, targets_hlp, *own)
+        scores_hlp = hlp.propagate_scores(scores, closure)
+        found["hlp_labels_scores"] = View("HLP on labels and scores", scores_hlp, targets_hlp, *own)
+    for name, table, ids, names in _mappings(mappings, label_set):
+        table = np.asarray(table, bool)
+        rows = np.flatnonzero(table.any(axis=1))
+        if not len(rows):
+            continue
+        columns = [np.flatnonzero(table[i]) for i in rows]
+        found[name] = View(
+            f"{len(rows)} classes of {name}",
+            np.stack([scores[:, c].max(axis=1) for c in columns], axis=1),
+            np.stack([targets[:, c].min(axis=1) for c in columns], axis=1),
+            tuple(ids[i] for i in rows),
+            tuple(names[i] for i in rows),
+            mapped=True,
+        )
+    return found
+
+
+def _mappings(mappings, label_set):
+    for name in mappings or ():
+        if isinstance(mappings, dict):
+            table, names = mappings[name]
+            yield name, table, names, names
+        else:
+            source = labels.get(name)
+            yield source.name, labels.mapping(source, label_set), source.ids, source.names

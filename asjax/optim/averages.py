@@ -1,0 +1,52 @@
+"""Averages of the weights, kept beside them during training.
+
+An average is a function `(average, new, step) -> average`. `new` holds "params" and "stats" after
+the step; `average` holds the same and "count", the number of averages taken. Statistics of batch
+norms are averaged with the weights, so that they belong together.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from asjax.optim.guard import floating, select
+
+__all__ = ["ema", "swa"]
+
+
+def ema(*, decay: float = 0.999):
+    """Exponential moving average: `old + (1 - d) (new - old)`.
+
+    d = min(decay, (1 + step) / (10 + step)), so that early averages are not the initialisation.
+    """
+
+    def run(average, new, step):
+        keep = jnp.maximum(1 - decay, 9 / (10 + jnp.asarray(step, jnp.float32)))
+        return {**_towards(average, new, keep), "count": average["count"] + 1}
+
+    return run
+
+
+def swa(*, start_step: int = 0, every_steps: int = 1):
+    """Equal mean of the weights after every `every_steps` steps from `start_step` on.
+
+    Before the first one the raw weights stand in, so that evaluation has something.
+    """
+
+    def run(average, new, step):
+        mean = _towards(average, new, 1 / (jnp.asarray(average["count"], jnp.float32) + 1))
+        due = (step >= start_step) & ((step - start_step) % every_steps == 0)
+        early = select(step < start_step, new, {key: average[key] for key in new})
+        return {**select(due, mean, early), "count": average["count"] + due.astype(jnp.int32)}
+
+    return run
+
+
+def _towards(average, new, share):
+    """The trees of `average` moved by `share` towards `new`; integer leaves are those of `new`."""
+
+    def move(old, new):
+        return old + share.astype(old.dtype) * (new - old) if floating(old) else new
+
+    return jax.tree.map(move, {key: average[key] for key in new}, new)
