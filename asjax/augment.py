@@ -8,13 +8,14 @@ and hands the others on. What it draws never depends on which keys are there: ta
 in one call and features in another with the same `rng`. Arithmetic is float32, each array keeps
 its dtype; `roll` also takes an integer wave.
 
-    augment = chain("specaug(time_width=64) | mixup(alpha=1.0)")
+    augment = asjax.build.augment("specaug(time_width=64) | mixup(alpha=1.0)")
     batch = augment(rng, {"feats": feats, "target": target})
+
+An op checks its keywords before it looks at the batch: called with an empty batch, it only checks.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
 
 import jax
@@ -23,42 +24,10 @@ import jax.numpy as jnp
 from asjax import config
 from asjax.config import AsjaxError
 
+__all__ = ["gain", "mixup", "noise", "roll", "roll_frames", "specaug", "speed"]
+
 _KEYS = ("wave", "feats", "target", "mask")
 _SCALE = {"db_energy": 10 / math.log(10), "ln_energy": 1.0}  # unit of the logarithm per neper
-
-
-def chain(spec: str | None):
-    """`"a(x=1) | b"` -> `fn(rng, batch) -> batch`; empty or None -> the batch as it is.
-
-    Op number i gets `fold_in(rng, i)`. `fn.names` are the ops' names, `fn.spec` the text.
-
-    Raises:
-      AsjaxError: unknown op or field (the known ones are listed) or a value out of range; now,
-        not at the first batch.
-    """
-    calls = config.chain(spec)
-    known = _ops()
-    for name, fields in calls:
-        if name not in known:
-            raise config.unknown("augmentation", name, known)
-        for key in fields:
-            if key not in known[name].__kwdefaults__:
-                raise config.unknown(f"augmentation {name}: field", key, known[name].__kwdefaults__)
-        known[name](None, {}, **fields)  # ops check their fields before they look at the batch
-
-    def augment(rng, batch):
-        for i, (name, fields) in enumerate(calls):
-            batch = known[name](jax.random.fold_in(rng, i), batch, **fields)
-        return batch
-
-    augment.names, augment.spec = tuple(name for name, _ in calls), spec or ""
-    return augment
-
-
-def _ops() -> dict:
-    """Every public function of this file that takes `(rng, batch, *, ...)`."""
-    functions = {n: f for n, f in globals().items() if inspect.isfunction(f) and n[0] != "_"}
-    return {n: f for n, f in functions.items() if [*inspect.signature(f).parameters][0] == "rng"}
 
 
 # ------------------------------------------------------------------------------- waveform

@@ -1,8 +1,8 @@
-"""Specs and configs: parse calls without eval, build things by name, compare and hash configs.
+"""Specs and configs: parse calls without eval, find things by name, compare and hash configs.
 
-A *spec* is a dict `{"name": ..., **keywords}` or a string in call syntax, `"mixup(alpha=1)"`; a
-*chain* is a string of such calls joined by `|`. A thing is found by the name of its file and
-function: there is no registry.
+A *spec* is a dict `{"name": ..., **keywords}` or a string in call syntax, `"mixup(alpha=1)"`. A
+*chain* is a string of such calls joined by `|`. A name is either short, a public name in the place
+of its kind (build.py has the table), or a user's own, `"my_package.my_file:thing"`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import hashlib
 import importlib.util
 import inspect
 import json
-import os
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-# kind -> (module, a keyword that all its functions of that kind take, and no helper does)
-_MODULES = {"objective": ("asjax.objectives", "model"), "optim": ("asjax.optim", "total_steps")}
+_OWN = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*):(?=[A-Za-z_])")  # "my_package.my_file:"
+_TRUSTED: set[str] = set()  # own names that a config file or program of the user's brought in
 
 
 class AsjaxError(ValueError):
@@ -45,22 +45,28 @@ def _literal(node: ast.expr, text: str):
 
 
 def parse_call(text: str) -> tuple[str, dict[str, Any]]:
-    """`"specaug(time=64, freq=8)"` -> `("specaug", {"time": 64, "freq": 8})`; keywords only."""
+    """`"specaug(time=64, freq=8)"` -> `("specaug", {"time": 64, "freq": 8})`; keywords only.
+
+    The name may be a user's own, as in `"my_package.my_file:thing(x=1)"`.
+    """
+    shape = AsjaxError(f"spec {text!r} must look like name or name(key=value, ...)")
+    own = _OWN.match(text.strip())
+    module = own[1] + ":" if own else ""
     try:
-        node = ast.parse(text.strip(), mode="eval").body
+        node = ast.parse(text.strip()[len(module) :], mode="eval").body
     except SyntaxError:
-        raise AsjaxError(f"spec {text!r} must look like name or name(key=value, ...)") from None
+        raise shape from None
     if isinstance(node, ast.Name):
-        return node.id, {}
+        return module + node.id, {}
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
-        raise AsjaxError(f"spec {text!r} must look like name or name(key=value, ...)")
+        raise shape
     if node.args or any(k.arg is None for k in node.keywords):
         raise AsjaxError(f"spec {text!r}: give every argument by keyword, as key=value")
-    return node.func.id, {k.arg: _literal(k.value, text) for k in node.keywords}
+    return module + node.func.id, {k.arg: _literal(k.value, text) for k in node.keywords}
 
 
-def _split_pipes(text: str) -> list[str]:
-    """Split on `|` outside brackets and quotes, so that string arguments may hold a pipe."""
+def _split(text: str, at: str) -> list[str]:
+    """Split on a character outside of brackets and quotes, so that values may hold it."""
     parts, depth, quote, start = [], 0, "", 0
     for i, char in enumerate(text):
         if quote:
@@ -71,7 +77,7 @@ def _split_pipes(text: str) -> list[str]:
             depth += 1
         elif char in ")]}":
             depth -= 1
-        elif char == "|" and depth == 0:
+        elif char == at and depth == 0:
             parts.append(text[start:i])
             start = i + 1
     return [p for p in map(str.strip, [*parts, text[start:]]) if p]
@@ -79,7 +85,7 @@ def _split_pipes(text: str) -> list[str]:
 
 def chain(text: str | None) -> list[tuple[str, dict[str, Any]]]:
     """`"a(x=1) | b"` -> `[("a", {"x": 1}), ("b", {})]`; empty or None -> `[]`."""
-    return [parse_call(part) for part in _split_pipes(text or "")]
+    return [parse_call(part) for part in _split(text or "", "|")]
 
 
 def split_spec(spec) -> tuple[str, dict[str, Any]]:
@@ -107,16 +113,20 @@ def parse_arg(arg: str | None, **defaults):
       AsjaxError: unknown name (the known ones are listed) or a value of another type.
     """
     values = dict(defaults)
-    for item in filter(None, (arg or "").split(",")):
+    for item in _split(arg or "", ","):
         key, eq, text = item.partition("=")
         if key not in defaults:
             raise unknown("config argument", key, defaults)
-        values[key] = _typed(key, parse_value(text) if eq else True, defaults[key])
+        values[key] = typed(key, parse_value(text) if eq else True, defaults[key])
     return _config_dict(values)
 
 
-def _typed(key: str, value, default):
-    """`value` in the type of `default`: int may widen to float, everything else must agree."""
+def typed(key: str, value, default):
+    """`value` in the type of `default`: int may widen to float, everything else must agree.
+
+    Raises:
+      AsjaxError: another type; `key` says of what.
+    """
     if default is None or value is None or isinstance(value, type(default)):
         if isinstance(default, int) and not isinstance(default, bool) and isinstance(value, bool):
             raise AsjaxError(f"{key} must be int, got {value!r}")
@@ -130,46 +140,86 @@ def _typed(key: str, value, default):
     raise AsjaxError(f"{key} must be {type(default).__name__}, got {value!r}")
 
 
-# --------------------------------------------------------------------------------- building
+# ---------------------------------------------------------------------------------- finding
 
 
-def build(kind: str, spec, **extra):
-    """The object a spec describes: `build("frontend", dict(name="panns_logmel"))`.
+def find(kind: str, place: str, name: str):
+    """The thing called `name`.
 
-    `kind` is frontend, augment (a chain), model, objective or optim; `extra` are keywords that
-    the caller knows and the config does not. Raises AsjaxError for unknown names and keywords.
+    Args:
+      kind: for messages. place: where short names stand for, "module:{name}" (a public name of
+        that module) or "package.{name}:thing" (a public file of that package).
+      name: short, or the user's own, "my_package.my_file:thing".
+
+    Raises:
+      AsjaxError: no such name (those that exist are listed, and the nearest), or an own name that
+        only a stored file asks for: code is run for the user's own configs and programs only.
     """
-    if kind == "augment":
-        return import_module("asjax.augment").chain(spec)
-    name, fields = split_spec(spec)
-    if kind == "model":
-        from asjax import models
-
-        return models.build(name, **fields, **extra)
-    if kind == "frontend":
-        return import_module("asjax.frontends").build(name, **fields, **extra)
-    if kind not in _MODULES:
-        raise unknown("kind", kind, [*_MODULES, "augment", "frontend", "model"])
-    path, mark = _MODULES[kind]
-    public = {n: f for n, f in vars(import_module(path)).items() if not n.startswith("_")}
-    made = {
-        n: f
-        for n, f in public.items()
-        if inspect.isfunction(f) and mark in inspect.signature(f).parameters
-    }
-    if name not in made:
-        raise unknown(kind, name, made)
-    return call(made[name], f"{kind} {name}", **fields, **extra)
+    if ":" in name:
+        return _own(kind, name)
+    if name not in (known := names(place)):
+        raise unknown(kind, name, known)
+    module, _, thing = place.format(name=name).partition(":")
+    return getattr(import_module(module), thing)
 
 
-def call(function, label: str, /, *args, **fields):
-    """Call `function`, turning an unknown keyword into an error that lists the known ones."""
+def names(place: str) -> list[str]:
+    """The short names of a place: `__all__` of a module, the public files of a package."""
+    module, _, thing = place.partition(":")
+    if thing == "{name}":
+        return list(import_module(module).__all__)
+    folder = Path(import_module(module.rpartition(".")[0]).__file__).parent
+    return sorted(path.stem for path in folder.glob("[!_]*.py"))
+
+
+def _own(kind: str, name: str):
+    module, _, thing = name.partition(":")
+    if name not in _TRUSTED:
+        raise AsjaxError(
+            f"{kind} {name!r} is code outside of asjax, which a stored file may not start; if you "
+            "trust it, call asjax.config.trust with that name first"
+        )
+    try:
+        return getattr(import_module(module), thing)
+    except (ImportError, AttributeError) as error:
+        raise AsjaxError(f"{kind} {name!r} cannot be imported: {error}") from None
+
+
+def trust(value) -> None:
+    """Allow the user's own names, "my_package.my_file:thing", in a string or anywhere in a config.
+
+    `load` does so for config files and overrides: who runs a config file runs its code anyway.
+    """
+    if isinstance(value, str):
+        _TRUSTED.update(re.findall(r"[A-Za-z_]\w*(?:\.\w+)*:[A-Za-z_]\w*", value))
+        return
+    for item in to_plain(value).values() if hasattr(value, "keys") else value:
+        if isinstance(item, (str, dict, list, tuple)) or hasattr(item, "keys"):
+            trust(item)
+
+
+def call(function, label: str, /, *args, offered: dict | None = None, **fields):
+    """Call `function`; an unknown keyword is an error that lists the known ones.
+
+    Args:
+      label: for messages. offered: keywords that are passed only if the function takes them: what
+        the program knows and a config need not say.
+    """
     known = inspect.signature(function).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in known.values()):
-        for key in fields:
-            if key not in known:
-                raise unknown(f"{label}: field", key, known)
-    return function(*args, **fields)
+    anything = any(p.kind is p.VAR_KEYWORD for p in known.values())
+    offered = {k: v for k, v in (offered or {}).items() if k in known or anything}
+    takes = [
+        name
+        for name, p in list(known.items())[len(args) :]
+        if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD) and name not in offered
+    ]
+    for key in fields:
+        if key not in takes and not anything:
+            raise unknown(f"{label}: field", key, takes)
+    for name in takes:
+        if known[name].default is inspect.Parameter.empty and name not in fields:
+            raise AsjaxError(f"{label} needs {name}, as {name}=...")
+    return function(*args, **offered, **fields)
 
 
 # --------------------------------------------------------------------------------- configs
@@ -236,12 +286,11 @@ def differences(old, new) -> list[str]:
     ]
 
 
-def load(path_and_arg: str, overrides: dict[str, str] | None = None):
-    """`"configs/x.py:arg"` plus `{"optim.lr": "3e-4"}` -> locked ConfigDict.
+def read(path_and_arg: str):
+    """`"configs/x.py:arg"` -> the ConfigDict that its `get_config` makes, unlocked.
 
     Raises:
-      AsjaxError: no such file, no `get_config`, unknown field (with the nearest known one), or a
-        value of another type than the field has.
+      AsjaxError: no such file, not Python, or no `get_config`.
     """
     name, _, arg = path_and_arg.partition(":")
     path = Path(name)
@@ -255,50 +304,9 @@ def load(path_and_arg: str, overrides: dict[str, str] | None = None):
         raise AsjaxError(f"config {path} is not valid Python: {error}") from None
     if not hasattr(module, "get_config"):
         raise AsjaxError(f"config {path} must define get_config(arg=None)")
-    config = module.get_config(arg or None)
-    for key, text in (overrides or {}).items():
-        _override(config, key, parse_value(text))
-    return config.lock() if hasattr(config, "lock") else config
-
-
-def _override(config, dotted: str, value):
-    *parents, leaf = dotted.split(".")
-    known = flatten(config)
-    at = config
-    for part in parents:
-        at = at.get(part) if hasattr(at, "get") else None
-        if at is None:
-            raise unknown("config field", dotted, known)
-    if not hasattr(at, "keys") or leaf not in at:
-        raise unknown("config field", dotted, known)
-    at[leaf] = _typed(f"config field {dotted}", value, at[leaf])
+    return module.get_config(arg or None)
 
 
 def new():
     """An empty ConfigDict: what a config file fills."""
     return _config_dict({})
-
-
-def audioset_data(*, tiny: bool, draw: str, sample_rate: int = 32_000, clip_s: float = 10.0):
-    """The `data` of an AudioSet recipe: records in $ASJAX_DATA/audioset, splits train and eval.
-
-    `tiny` takes one second of the embedded recordings instead, so that a recipe runs anywhere.
-    """
-    folder = os.path.join(os.environ.get("ASJAX_DATA", "data"), "audioset")
-
-    def source(split: str, stand_in: str) -> dict:
-        if tiny:
-            return dict(name="esc10", splits=[stand_in])
-        return dict(name="records", path=folder, splits=[split])
-
-    return dict(
-        train=dict(source("train", "fold1"), labels_csv=""),  # see asjax prepare enhance
-        eval=source("eval", "fold5"),
-        sample_rate=sample_rate,
-        clip_s=1.0 if tiny else clip_s,
-        draw=draw,
-        workers=0 if tiny else 8,
-        threads=2,
-        cache=False,
-        max_bad=0.05,
-    )

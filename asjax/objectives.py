@@ -15,6 +15,8 @@ import optax
 
 from asjax import hlp
 
+__all__ = ["tagging"]
+
 AUGMENT_PLACES = ("wave", "feats", "normed")
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from asjax import build
 from asjax.config import AsjaxError, unknown
 from asjax.store import model_dir
 
@@ -49,13 +50,12 @@ def load(path, *, reduce: str = "mean", batch_size: int = 16) -> Tagger:
         )
     elif not any(folder.iterdir()):
         raise AsjaxError(f"model folder {folder} is empty; {HOW_TO_GET_A_MODEL}")
-    from asjax import config
 
     cfg, label_set, variables, record = model_dir.load_model(folder)
     return Tagger(
-        config.build("model", cfg["model"]),
+        build.make("model", cfg["model"]),
         variables,
-        config.build("frontend", cfg["frontend"]),
+        build.make("frontend", cfg["frontend"]),
         label_set,
         sample_rate=cfg["data"]["sample_rate"],
         clip_s=cfg["data"]["clip_s"],

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from asjax import config, optim
+from asjax.optim import guard
 
 
 @struct.dataclass
@@ -57,7 +57,7 @@ def make_train_step(*, objective, tx, average=None):
         rng = jax.random.fold_in(state.rng, state.step)
         grad_fn = jax.value_and_grad(objective, has_aux=True)
         (loss, (scalars, stats)), grads = grad_fn(state.params, state.stats, batch, rng)
-        ok = optim.all_finite((loss, grads))
+        ok = guard.all_finite((loss, grads))
         updates, opt = tx.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
         new = {"params": params, "stats": {**state.stats, **stats}}
@@ -74,7 +74,7 @@ def make_train_step(*, objective, tx, average=None):
             "nonfinite_in_a_row": nonfinite[1],
         }
         state = state.replace(
-            step=state.step + 1, nonfinite=nonfinite, **optim.select(ok, new, old)
+            step=state.step + 1, nonfinite=nonfinite, **guard.select(ok, new, old)
         )
         return state, scalars
 
@@ -94,11 +94,3 @@ def weights(state: State) -> dict:
     """The variables to evaluate and keep: the average where there is one, else the raw ones."""
     kept = state.average or {"params": state.params, "stats": state.stats}
     return {"params": kept["params"], **kept["stats"]}
-
-
-
-
-
-
-
-

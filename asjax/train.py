@@ -10,6 +10,7 @@ import signal
 from functools import partial
 from pathlib import Path
 
+from asjax import build
 from asjax.data import prefetch
 from asjax.evaluation import infer
 from asjax.store import model_dir
@@ -46,12 +47,12 @@ def main(args) -> int:
         num_processes=args.num_processes,
         process_id=args.process_id,
     )
-    cfg = config.load(args.config, args.overrides)
+    cfg = build.load(args.config, args.overrides)
 
     import jax
 
     from asjax import hlp, step
-    from asjax.data import pipeline, quarantine, sources
+    from asjax.data import quarantine
     from asjax.evaluation import evaluate
     from asjax.store import checkpoint, log, workdir
     from asjax.weights import start as init_from
@@ -61,55 +62,46 @@ def main(args) -> int:
     say = partial(print, flush=True) if first_process else (lambda *a, **k: None)
 
     # ------------------------------------------------------------------ data
-    label_set = label_set_of(cfg)
+    label_set = build.label_set(cfg)
     closure = hlp.closure_if_known(label_set, strict=cfg.labels.strict)
     if cfg.labels.hlp and closure is None:
         raise config.AsjaxError(
             f"labels.hlp: the classes of {label_set.name} are in no ontology asjax knows; set "
             "--config.labels.hlp=False, or use classes with AudioSet mids"
         )
-    train_source = sources.build(cfg.data.train, label_set)
-    eval_source = sources.build(cfg.data.eval, label_set)
-    build_pipeline = partial(
-        pipeline.build,
-        sample_rate=cfg.data.sample_rate,
-        clip_s=cfg.data.clip_s,
-        workers=cfg.data.workers,
-        threads=cfg.data.threads,
-        cache=cfg.data.cache,
-        max_bad=cfg.data.max_bad,
-        num_classes=len(label_set),
-    )
-    train_data = build_pipeline(
+    train_source = build.source(cfg.data.train, label_set)
+    eval_source = build.source(cfg.data.eval, label_set)
+    batches_of = partial(build.pipeline, num_classes=len(label_set), **build.data_fields(cfg))
+    train_data = batches_of(
         train_source,
         batch_size=cfg.batch_size,
-        draw=cfg.data.draw,
+        train=True,
         seed=cfg.seed,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
     # Every process reads the whole evaluation set and computes its share of each batch.
-    eval_data = build_pipeline(eval_source, batch_size=cfg.eval.batch_size, train=False)
+    eval_data = batches_of(eval_source, batch_size=cfg.eval.batch_size, train=False)
     data_id = config.fingerprint([train_data.fingerprint, eval_data.fingerprint, label_set.hash])
 
     # ------------------------------------------------------------------ model and objective
-    frontend = config.build("frontend", cfg.frontend)
-    model = config.build("model", cfg.model, num_classes=len(label_set))
-    objective = config.build(
+    frontend = build.make("frontend", cfg.frontend)
+    model = build.make("model", cfg.model, num_classes=len(label_set))
+    objective = build.make(
         "objective",
         cfg.objective,
         model=model,
         frontend=frontend,
-        augment={place: config.build("augment", spec) for place, spec in cfg.augment.items()},
+        augment={place: build.augment(text) for place, text in cfg.augment.items()},
         closure=closure if cfg.labels.hlp else None,
     )
-    tx, schedule = config.build(
+    tx, schedule = build.make(
         "optim",
         cfg.optim,
         total_steps=cfg.total_steps,
         steps_per_epoch=train_data.steps_per_epoch,
     )
-    average = step.make_average(cfg.average)
+    average = build.make("average", cfg.average) if cfg.average else None
 
     with workdir.Workdir.open(
         args.workdir,
@@ -303,21 +295,6 @@ def _asked_to_stop(stop, done: int, every_steps: int) -> bool:
     from jax.experimental import multihost_utils
 
     return bool(multihost_utils.process_allgather(np.array(stop.requested)).any())
-
-
-def label_set_of(cfg):
-    """The classes a config names; "own" means those of its training data."""
-    from asjax import labels
-    from asjax.config import AsjaxError, split_spec
-    from asjax.data import sources
-
-    if cfg.labels.name != "own":
-        return labels.get(cfg.labels.name)
-    name, fields = split_spec(cfg.data.train)
-    place = fields.get("csv") or fields.get("path")
-    if not place:
-        raise AsjaxError(f"labels.name='own' needs data.train with a csv or a path, not {name!r}")
-    return sources.own_labels(place, fields.get("label_separator", ";"))
 
 
 def _report(writer, progress, number, scalars, cfg, schedule, batches):

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asjax import devices
+from asjax import build, devices
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = "configs/esc10_architectures.py"
@@ -75,8 +75,8 @@ def costs(models, rounds: int) -> dict:
     import flops
     import jax
 
-    from asjax import config, sharding, step
     from asjax import models as zoo
+    from asjax import sharding, step
 
     mesh = sharding.make_mesh("", batch_sizes=(BATCH,))
     place = sharding.batch_sharding(mesh)
@@ -90,10 +90,10 @@ def costs(models, rounds: int) -> dict:
     found, steps = {}, {}
     for name in models:
         cfg, _ = recipe(name)
-        model = config.build("model", cfg.model.to_dict())
-        frontend = config.build("frontend", cfg.frontend.to_dict())
-        tx, _ = config.build("optim", cfg.optim.to_dict(), total_steps=100, steps_per_epoch=10)
-        objective = config.build(
+        model = build.make("model", cfg.model.to_dict())
+        frontend = build.make("frontend", cfg.frontend.to_dict())
+        tx, _ = build.make("optim", cfg.optim.to_dict(), total_steps=100, steps_per_epoch=10)
+        objective = build.make(
             "objective", cfg.objective.to_dict(), model=model, frontend=frontend, augment=None
         )
         make = lambda key, m=model, f=frontend, t=tx: step.init_state(  # noqa: E731

@@ -49,9 +49,8 @@ SAMPLER_COLUMNS = [
 
 
 def official_labels(folder: Path):
-    from scipy import sparse
-
     from asjax.data.segments import read_segments
+    from scipy import sparse
 
     parts = []
     for split in ("balanced_train", "unbalanced_train"):
@@ -96,10 +95,10 @@ def measure_sampler(labels_file: str, spec: str) -> list[str]:
     from asjax.data import draw
 
     labels = sparse.load_npz(labels_file)
-    draw.build("shuffle", labels[:10], 0)(0)  # imports and caches
+    make_draw("shuffle", labels[:10], 0)(0)  # imports and caches
     before = memory_mib()
     start = time.perf_counter()
-    drawn = draw.build(spec, labels, 0)
+    drawn = make_draw(spec, labels, 0)
     built = time.perf_counter() - start
     after = memory_mib()
     start = time.perf_counter()
@@ -141,15 +140,13 @@ def samplers(lists):
 
 def esc10():
     from asjax import labels
-    from asjax.data import sources
 
-    return sources.build("esc10", labels.get("audioset527"))
+    return build.source("esc10", labels.get("audioset527"))
 
 
 def build(source, sample_rate, **kwargs):
-    from asjax.data import pipeline
 
-    return pipeline.build(
+    return build.pipeline(
         source,
         batch_size=32,
         sample_rate=sample_rate,
@@ -169,7 +166,7 @@ def decode(rounds: int):
     source = esc10()
     own = audio.info(source[0]["audio"]).rate
     clips = [source[i]["audio"] for i in range(len(source))]
-    order = draw.build("shuffle", source.labels, 0)
+    order = make_draw("shuffle", source.labels, 0)
     rates = [own, 16000, 44100]
     pipes = {rate: build(source, rate, threads=0).iterate() for rate in rates}
     ratios, raw_rates = {rate: [] for rate in rates}, []

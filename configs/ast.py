@@ -28,6 +28,7 @@ Result: not yet run.
 import os
 
 from asjax import config
+from asjax.data import audioset
 
 IMAGENET = "deit_base_distilled_patch16_384-d0272ac0.pth"
 MEAN, STD, BATCH = -4.2677393, 4.5689974, 12
@@ -56,7 +57,7 @@ def get_config(arg=None):
     c.total_steps = 2 if arg.tiny else epochs * epoch_steps
     c.batch_size = 4 if arg.tiny else BATCH
     c.labels = dict(name="audioset527", hlp=arg.hlp, strict=False)
-    c.data = config.audioset_data(
+    c.data = audioset.recipe_data(
         tiny=arg.tiny,
         draw=f"oversample(beta={arg.beta})" if arg.beta else draw,
         sample_rate=16_000,

@@ -41,6 +41,7 @@ Result: not yet run.
 """
 
 from asjax import config
+from asjax.data import audioset
 
 LARGE, SMALL = ("A1", "A2"), ("A3", "A4")
 
@@ -138,7 +139,7 @@ def get_config(arg=None):
     c.total_steps = 2 if arg.tiny else arg.epochs * steps_per_epoch
     c.batch_size = 4 if arg.tiny else v["batch"]
     c.labels = dict(name="audioset527", hlp=arg.hlp, strict=False)
-    c.data = config.audioset_data(
+    c.data = audioset.recipe_data(
         tiny=arg.tiny,
         draw="weighted(scheme='ast')" if arg.balanced else "shuffle",
         sample_rate=16_000,

@@ -23,6 +23,7 @@ Result: not yet run.
 import os
 
 from asjax import config
+from asjax.data import audioset
 
 IMAGENET = "convnext_tiny_1k_224_ema.pth"
 
@@ -48,7 +49,7 @@ def get_config(arg=None):
     c.total_steps = 2 if arg.tiny else 75_000
     c.batch_size = 4 if arg.tiny else 512
     c.labels = dict(name="audioset527", hlp=arg.hlp, strict=False)
-    c.data = config.audioset_data(
+    c.data = audioset.recipe_data(
         tiny=arg.tiny, draw=f"oversample(beta={arg.beta})" if arg.beta else arg.draw
     )
     c.frontend = dict(name="panns_logmel", sample_rate=32_000, n_mels=224)

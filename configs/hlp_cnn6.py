@@ -16,6 +16,7 @@ Result: not yet run.
 """
 
 from asjax import config
+from asjax.data import audioset
 
 
 def get_config(arg=None):
@@ -27,7 +28,7 @@ def get_config(arg=None):
     c.total_steps = 2 if arg.tiny else 600_000
     c.batch_size = 4 if arg.tiny else 64
     c.labels = dict(name="audioset527", hlp=arg.hlp, strict=False)
-    c.data = config.audioset_data(
+    c.data = audioset.recipe_data(
         tiny=arg.tiny, draw=f"oversample(beta={arg.beta})" if arg.beta else arg.draw
     )
     c.frontend = dict(name="panns_logmel", sample_rate=32_000, n_mels=64)

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from asjax import labels
+from asjax import build, labels
 from asjax.config import AsjaxError
-from asjax.data import audio, prepare, sources
+from asjax.data import audio, prepare
 from asjax.data.clips import Clip
 
 RATE_HZ = 32_000
@@ -55,7 +55,7 @@ def esc10_clips(root: Path, table: Path) -> tuple[list[Clip], list[tuple[str, st
 def fidelity(out: Path, clips: list[Clip], label_set) -> None:
     """Print SNR of each written clip against the resampled original, and peaks."""
     originals = {clip.id: clip.audio for clip in clips}
-    source = sources.build({"name": "records", "path": str(out)}, label_set)
+    source = build.source({"name": "records", "path": str(out)}, label_set)
     snr, peaks, lost = [], [], 0
     for example in map(source.__getitem__, range(len(source))):
         want = audio.read(originals[example["id"]], RATE_HZ)

@@ -9,7 +9,7 @@ import pytest
 from reference import augment as naive
 from scipy import stats
 
-from asjax import augment, config
+from asjax import augment, build
 from asjax.augment import chain
 from asjax.config import AsjaxError
 
@@ -137,7 +137,7 @@ def test_a_chain_gives_each_op_its_own_rng():
     by_hand = roll(steps[1], roll(steps[0], batch))["wave"]
     np.testing.assert_array_equal(twice, by_hand)
     assert chain("roll | mixup").names == ("roll", "mixup")
-    assert config.build("augment", "gain | mixup").names == ("gain", "mixup")
+    assert build.augment("gain | mixup").names == ("gain", "mixup")
 
 
 def test_two_calls_compile_once():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from asjax import config
+from asjax import build, config
 from asjax.config import AsjaxError
 
 
@@ -79,7 +79,7 @@ def config_file(tmp_path):
 
 
 def test_overrides_reach_nested_fields_and_keep_types(config_file):
-    cfg = config.load(f"{config_file}:lr=0.2", {"optim.lr": "1", "note": "7", "steps": "5"})
+    cfg = build.load(f"{config_file}:lr=0.2", {"optim.lr": "1", "note": "7", "steps": "5"})
     assert (cfg.optim.lr, cfg.note, cfg.steps) == (1.0, "7", 5)
 
 
@@ -95,19 +95,19 @@ def test_overrides_reach_nested_fields_and_keep_types(config_file):
 )
 def test_a_wrong_override_is_one_clear_error(config_file, key, value, message):
     with pytest.raises(AsjaxError, match=message) as error:
-        config.load(str(config_file), {key: value})
+        build.load(str(config_file), {key: value})
     assert "\n" not in str(error.value)
 
 
 def test_files_that_are_not_configs_are_named(tmp_path):
     with pytest.raises(AsjaxError, match="does not exist"):
-        config.load("nowhere.py")
+        build.load("nowhere.py")
     (tmp_path / "bad.py").write_text("def (")
     with pytest.raises(AsjaxError, match="not valid Python"):
-        config.load(str(tmp_path / "bad.py"))
+        build.load(str(tmp_path / "bad.py"))
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(AsjaxError, match="get_config"):
-        config.load(str(tmp_path / "empty.py"))
+        build.load(str(tmp_path / "empty.py"))
 
 
 def test_fingerprints_ignore_order_and_see_every_value():
@@ -125,8 +125,8 @@ def test_differences_name_the_field_and_both_values():
 
 def test_unknown_things_list_the_known_ones():
     with pytest.raises(AsjaxError, match="Known: .*panns_logmel"):
-        config.build("frontend", "panns_logmell")
+        build.make("frontend", "panns_logmell")
     with pytest.raises(AsjaxError, match="adam"):
-        config.build("optim", dict(name="adamm", lr=1.0), total_steps=1)
+        build.make("optim", dict(name="adamm", lr=1.0), total_steps=1)
     with pytest.raises(AsjaxError, match="field 'lrr'"):
-        config.build("optim", dict(name="adam", lrr=1.0), total_steps=1)
+        build.make("optim", dict(name="adam", lrr=1.0), total_steps=1)

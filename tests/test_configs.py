@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asjax import config
+from asjax import build, config
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "configs"
@@ -37,7 +37,7 @@ OURS = sorted(MAIN)  # AudioSet recipes that share the dials hlp, beta and seed
 
 
 def load(name, arg=""):
-    return config.load(f"{ROOT / 'configs' / name}.py:{arg}")
+    return build.load(f"{ROOT / 'configs' / name}.py:{arg}")
 
 
 def golden_file(name, arg):
@@ -112,7 +112,7 @@ def test_lengths_and_averages_are_those_of_the_authors():
 def test_ast_rates_are_those_of_its_log():
     """1e-5, 1e-5, 5e-6, 2.5e-6, 1.25e-6: the epochs' rates in the released training log."""
     c = load("ast")
-    _, lr = config.build("optim", c.optim, total_steps=c.total_steps, steps_per_epoch=7)
+    _, lr = build.make("optim", c.optim, total_steps=c.total_steps, steps_per_epoch=7)
     middles = [float(lr((e + 0.5) * 168_393)) for e in range(5)]
     np.testing.assert_allclose(middles, [1e-5, 1e-5, 5e-6, 2.5e-6, 1.25e-6], rtol=1e-6)
 
@@ -150,18 +150,18 @@ def test_a_recipe_builds_at_full_size_and_its_step_has_shapes(name, arg):
     from asjax.data import draw
 
     c = load(name, arg)
-    frontend = config.build("frontend", c.frontend)
-    model = config.build("model", c.model, num_classes=527)
-    objective = config.build(
+    frontend = build.make("frontend", c.frontend)
+    model = build.make("model", c.model, num_classes=527)
+    objective = build.make(
         "objective",
         c.objective,
         model=model,
         frontend=frontend,
-        augment={place: config.build("augment", spec) for place, spec in c.augment.items()},
+        augment={place: build.augment(spec) for place, spec in c.augment.items()},
     )
     labels = sparse.eye_array(527, format="csr")
-    drawn = draw.build(c.data.draw, labels, c.seed)
-    tx, _ = config.build(
+    drawn = make_draw(c.data.draw, labels, c.seed)
+    tx, _ = build.make(
         "optim", c.optim, total_steps=c.total_steps, steps_per_epoch=drawn.draws_per_epoch
     )
     average = step.make_average(c.average)

@@ -180,7 +180,7 @@ from asjax import (augment, config, frontends, hlp, models, objectives, optim, p
 from asjax.store import checkpoint
 frontend = frontends.build("panns_logmel", sample_rate=16000, n_mels=64, n_fft=512, hop=320)
 model = models.build("cnn", variant="mini", num_classes=5)
-tx, _ = config.build("optim", dict(name="adamw", lr=1e-3), total_steps=10)
+tx, _ = build.make("optim", dict(name="adamw", lr=1e-3), total_steps=10)
 objective = objectives.tagging(model=model, frontend=frontend)
 state = step.init_state(jax.random.key(0), model=model, frontend=frontend, tx=tx,
                         wave_shape=(2, 16000), average=False)

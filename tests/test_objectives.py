@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from asjax import augment, objectives
+from asjax import build, objectives
 
 
 def bce64(logits, target, weight):
@@ -59,7 +59,7 @@ def test_extreme_logits_stay_finite(batch):
 def test_targets_go_through_hlp_then_mixup_then_smoothing(batch):
     """Mixing rows (0,1) and (2,3): max of a mix differs from mix of a max, so the order shows."""
     batch["target"] = np.array([[1, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 1]], np.float32)
-    mix = augment.chain("mixup(alpha=1.0, style='panns')")
+    mix = build.augment("mixup(alpha=1.0, style='panns')")
     key = jax.random.split(jax.random.key(3), 4)[2]
     hard = np.minimum(batch["target"] @ CLOSURE, 1)
     mixed = np.asarray(mix(key, {"target": jnp.asarray(hard)})["target"])

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 
-from asjax import config, optim
+from asjax import optim
 from asjax.config import AsjaxError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -53,7 +53,7 @@ def inputs():
 
 
 def build(spec, **extra):
-    return config.build("optim", spec, **{"total_steps": STEPS, "steps_per_epoch": 5, **extra})
+    return build.make("optim", spec, **{"total_steps": STEPS, "steps_per_epoch": 5, **extra})
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -172,7 +172,7 @@ def test_bad_specs_are_one_clear_error_naming_what_exists():
         with pytest.raises(AsjaxError, match=words):
             build(spec)
     with pytest.raises(AsjaxError, match="steps_per_epoch"):
-        config.build("optim", dict(name="adam", lr=1e-3, schedule="passt"))
+        build.make("optim", dict(name="adam", lr=1e-3, schedule="passt"))
 
 
 def test_ema_equals_float64():

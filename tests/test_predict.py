@@ -16,7 +16,7 @@ import pytest
 import soundfile
 import soxr
 
-from asjax import frontends, predict, tag
+from asjax import build, frontends, predict, tag
 from asjax.__main__ import main
 from asjax.config import AsjaxError
 from asjax.data.audio import AudioError
@@ -389,12 +389,11 @@ def test_help_shows_an_example_and_imports_nothing_heavy():
 
 
 def test_a_saved_model_is_loaded_from_its_folder_and_from_its_workdir(tmp_path):
-    from asjax import config
 
     frontend = dict(name="panns_logmel", sample_rate=RATE, n_mels=64)
     model = dict(name="cnn", variant="mini", num_classes=CLASSES)
-    module = config.build("model", model)
-    features = config.build("frontend", frontend)
+    module = build.make("model", model)
+    features = build.make("frontend", frontend)
     variables = module.init(jax.random.key(1), features(jnp.zeros((1, SIZE))), train=False)
     saved = dict(data=dict(sample_rate=RATE, clip_s=CLIP_S), frontend=frontend, model=model)
     model_dir.save_model(

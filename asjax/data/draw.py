@@ -16,41 +16,15 @@ from functools import lru_cache
 import numpy as np
 
 from asjax import balance
-from asjax.config import AsjaxError, call, parse_call, unknown
+from asjax.config import AsjaxError, unknown
+
+__all__ = ["class_queue", "expected", "oversample", "sequential", "shuffle", "weighted"]
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _TABLE = 4096  # permutations up to this size are sorted tables, exact; larger ones Feistel
 _ROUNDS = 6
 PASST_DRAWS = 100_000
-
-
-def build(spec: str, labels, seed: int):
-    """The draw a spec describes over the records of `labels` (CSR or dense [N, C]).
-
-    Specs: `sequential`, `shuffle`, `oversample(beta=0.5)`, `expected(beta=0.5)`,
-    `weighted(scheme='passt')`, `class_queue`; see the classes below for their arguments.
-
-    Raises:
-      AsjaxError: unknown draw or argument, no records, or weights that leave nothing to draw.
-    """
-    known = {
-        "sequential": Sequential,
-        "shuffle": Shuffle,
-        "oversample": Oversample,
-        "expected": Expected,
-        "weighted": Weighted,
-        "class_queue": ClassQueue,
-    }
-    name, fields = parse_call(spec)
-    if name not in known:
-        raise unknown("draw", name, known)
-    if labels.shape[0] == 0:
-        raise AsjaxError(f"draw {name} must have at least one clip, got none; check the splits")
-    for key in ("labels", "seed"):
-        if key in fields:
-            raise unknown(f"draw {name}: field", key, [])
-    return call(known[name], f"draw {name}", labels, seed, **fields)
 
 
 # ------------------------------------------------------------------------------ random numbers
@@ -149,6 +123,8 @@ class _Draw:
 
     def __init__(self, labels, seed: int):
         self.size = self.draws_per_epoch = int(labels.shape[0])
+        if not self.size:
+            raise AsjaxError("a draw must have at least one clip, got none; check the splits")
         self.seed = int(seed)
         if not 0 <= self.seed < 2**63:
             raise AsjaxError(f"seed must be 0 to 2^63 - 1, got {seed}")
@@ -339,3 +315,8 @@ def _cumulative(weights) -> np.ndarray:
 def _search(ends, at):
     """Records whose stretch of the cumulative weights holds `at`; rounding never leaves it."""
     return np.minimum(ends.searchsorted(at, side="right"), ends.searchsorted(ends[-1], side="left"))
+
+
+# the names in configs: `draw="oversample(beta=0.5)"`
+sequential, shuffle, oversample = Sequential, Shuffle, Oversample
+expected, weighted, class_queue = Expected, Weighted, ClassQueue

@@ -1,4 +1,4 @@
-"""From a source to batches: draw -> decode -> crop or pad -> multi-hot -> batch and mask (grain).
+"""From a source to batches: draw -> chain of host ops -> batch and mask (grain).
 
 Row j of step k of the whole run is the global draw n = k * batch_size + j, and every example is a
 function of (seed, n) alone. So neither threads, workers, caches nor processes change a number, and
@@ -21,7 +21,6 @@ import numpy as np
 from asjax import config
 from asjax.config import AsjaxError
 from asjax.data import draw as draws
-from asjax.data import ops as host_ops
 from asjax.data.audio import AudioError
 
 CACHE_BYTES = 1 << 30
@@ -33,12 +32,10 @@ _EXAMPLE, _REDRAW = 101, 102  # streams of random numbers
 def build(
     source,
     *,
+    draw,
+    ops,
     batch_size: int,
-    sample_rate: int,
-    clip_s: float,
-    num_classes: int,
-    draw: str | None = None,
-    seed: int = 0,
+    described: str,
     train: bool = True,
     workers: int = 0,
     threads: int = 2,
@@ -49,11 +46,14 @@ def build(
 ) -> Pipeline:
     """Batches of `source`: endless in training, one pass in order in evaluation.
 
+    A config is turned into these arguments by asjax.build.pipeline.
+
     Args:
+      draw: which record comes n-th, of asjax.data.draw.
+      ops: the chain of host ops, [(name, function)]. An example that the op called "decode" cannot
+        read is replaced in training, and masked in evaluation.
       batch_size: rows of the global batch, over all processes.
-      clip_s: seconds of each wave; S = round(clip_s * sample_rate).
-      draw: spec of asjax.data.draw ("shuffle" in training if not given); an evaluation is
-        "sequential".
+      described: text that changes with anything that changes a number of a batch.
       workers: processes that decode beside this one (0: none); each runs `threads` threads.
       cache: keep decoded recordings in memory up to 1 GiB (or this many bytes) in all; what does
         not fit is decoded each time.
@@ -61,51 +61,38 @@ def build(
         replaced and reported in `bad`; quarantine.Quarantine counts them.
 
     Raises:
-      AsjaxError: a value out of its range, an empty source, unknown draw.
+      AsjaxError: a value out of its range, an empty source.
     """
-    size = round(clip_s * sample_rate)
-    _check_counts(batch_size, size, workers, threads, process_index, process_count)
-    draw = draw or ("shuffle" if train else "sequential")
-    _check_values(source, draw, train, max_bad)
-    order = draws.build(draw, source.labels, seed)
+    _check_counts(batch_size, workers, threads, process_index, process_count)
+    if not 0 <= max_bad <= 1:
+        raise AsjaxError(f"max_bad must be 0 to 1 (a share of the clips), got {max_bad!r}")
+    if not len(source):
+        raise AsjaxError("the data source must have at least one clip, got none; check its splits")
     budget = CACHE_BYTES if cache is True else int(cache)
     examples = _Examples(
         source,
-        order,
-        seed=order.seed,
-        decode=host_ops.decode(sample_rate, clip_s, train),
-        ops=[host_ops.crop(size, train), host_ops.multihot(num_classes)],
-        blank={"wave": np.zeros(size, np.float32), "length": 0},
+        draw,
+        ops=ops,
         pad_to=0 if train else -(-len(source) // batch_size) * batch_size,
         cache=_Cache(budget // max(1, workers)),
     )
     share = batch_size // process_count
     rows = slice(process_index * share, (process_index + 1) * share)
-    identity = [_VERSION, source.hash, draw, batch_size, sample_rate, size, num_classes, train]
+    identity = [_VERSION, source.hash, described, batch_size, train, draw.seed if train else 0]
     return Pipeline(
-        steps=_Steps(examples, batch_size, rows, size, num_classes),
+        steps=_Steps(examples, batch_size, rows),
         workers=workers,
         threads=threads,
-        draws_per_epoch=order.draws_per_epoch,
-        steps_per_epoch=-(-order.draws_per_epoch // batch_size),
-        fingerprint=config.fingerprint([*identity, seed if train else 0]),
+        draws_per_epoch=draw.draws_per_epoch,
+        steps_per_epoch=-(-draw.draws_per_epoch // batch_size),
+        fingerprint=config.fingerprint(identity),
         max_bad=None if train else max_bad * len(source) / process_count,
     )
 
 
-def _check_values(source, draw, train, max_bad):
-    if not 0 <= max_bad <= 1:
-        raise AsjaxError(f"max_bad must be 0 to 1 (a share of the clips), got {max_bad!r}")
-    if not train and draw != "sequential":
-        raise AsjaxError(f"draw must be 'sequential' in evaluation, got {draw!r}")
-    if not len(source):
-        raise AsjaxError("the data source must have at least one clip, got none; check its splits")
-
-
-def _check_counts(batch_size, size, workers, threads, process_index, process_count):
+def _check_counts(batch_size, workers, threads, process_index, process_count):
     for name, value, least in (
         ("batch_size", batch_size, 1),
-        ("clip_s * sample_rate (samples)", size, 1),
         ("workers", workers, 0),
         ("threads", threads, 0),
         ("process_count", process_count, 1),
@@ -140,10 +127,13 @@ class Pipeline:
     max_bad: float | None
 
     def iterate(self, start_step: int = 0) -> Batches:
-        """Batches from `start_step` on; each is a dict of wave float32 [B, S], length int32 [B]
-        (valid samples), target float32 [B, C], mask float32 [B] (0: padding, or an undecodable
-        clip of an evaluation), id (list of str, "" for padding) and bad, a list of (id, reason)
-        of the clips replaced or masked. Close it, or use it in a `with` statement."""
+        """Batches from `start_step` on. Close the iterator, or use it in a `with` statement.
+
+        A batch is a dict of what the chain makes, such as wave float32 [B, S] and target float32
+        [B, C], and of mask float32 [B] (0: padding, or an undecodable clip of an evaluation), id
+        (list of str, "" for padding) and bad, a list of (id, reason) of the clips replaced or
+        masked.
+        """
         if start_step < 0:
             raise AsjaxError(f"start_step must be 0 or more, got {start_step}")
         # The buffer counts whole batches: one per thread bounds the memory.
@@ -240,11 +230,12 @@ def _close(held: list):
 class _Examples(grain.MapDataset):
     """Random access to examples by global draw number; `pad_to` > 0 ends there with blank rows."""
 
-    def __init__(self, source, draw, *, seed, decode, ops, blank, pad_to, cache):
+    def __init__(self, source, draw, *, ops, pad_to, cache):
         super().__init__()
-        self._source, self._draw, self._seed = source, draw, seed
-        self._decode, self._ops, self._cache = decode, ops, cache
-        self._blank, self._pad_to = blank, pad_to
+        self._source, self._draw, self._seed = source, draw, draw.seed
+        self._ops, self._cache, self._pad_to = [op for _, op in ops], cache, pad_to
+        names = [name for name, _ in ops]
+        self._decoded = names.index("decode") + 1 if "decode" in names else 0
 
     def __len__(self):
         return self._pad_to or sys.maxsize
@@ -255,17 +246,16 @@ class _Examples(grain.MapDataset):
     def __getitem__(self, n):
         if isinstance(n, slice):
             return self.slice(n)
-        if self._pad_to and n >= len(self._source):
-            return self._finish({**self._blank, "id": "", "labels": []}, mask=0.0, bad=[])
-        return self._evaluated(n) if self._pad_to else self._trained(n)
+        if not self._pad_to:
+            return self._trained(n)
+        return self._evaluated(n) if n < len(self._source) else self._blank(n, "", [])
 
     def _trained(self, n):
         """Draw n; an undecodable clip gives way to a draw of the same epoch chosen by (seed, n)."""
         bad, index, epoch_length = [], self._draw(n), self._draw.draws_per_epoch
         for attempt in range(MAX_TRIES):
-            rng = self._rng(n)
             try:
-                return self._finish(self._load(index, rng), rng, bad=bad)
+                return {**self._made(index, self._rng(n)), "mask": 1.0, "bad": bad}
             except AudioError as error:
                 bad.append((self._source.ids[index], str(error)))
             other = draws.random_bits(self._seed, _REDRAW, n, attempt) % epoch_length
@@ -275,29 +265,34 @@ class _Examples(grain.MapDataset):
         )
 
     def _evaluated(self, n):
-        index, rng = self._draw(n), self._rng(n)
+        index = self._draw(n)
         try:
-            return self._finish(self._load(index, rng), rng, bad=[])
+            return {**self._made(index, self._rng(n)), "mask": 1.0, "bad": []}
         except AudioError as error:
             start, stop = self._source.labels.indptr[index : index + 2]
-            labels = self._source.labels.indices[start:stop]
-            example = {**self._blank, "id": self._source.ids[index], "labels": labels}
-            return self._finish(example, mask=0.0, bad=[(example["id"], str(error))])
+            labels, name = self._source.labels.indices[start:stop], self._source.ids[index]
+            return {**self._blank(n, name, labels), "bad": [(name, str(error))]}
 
-    def _load(self, index, rng):
-        """The decoded example, from memory if it is there."""
+    def _made(self, index, rng):
+        """The example of a record, decoded now or found in the cache."""
         example = self._cache.get(index)
         if example is None:
-            example = self._decode(self._source[index], rng)
-            if example["whole"]:
+            example = self._source[index]
+            for op in self._ops[: self._decoded]:
+                example = op(example, rng)
+            if example.pop("whole", False):
                 self._cache.put(index, example)
-        return example
+        return self._rest(example, rng)
 
-    def _finish(self, example, rng=None, *, mask=1.0, bad):
-        ops = self._ops if rng is not None else self._ops[-1:]  # blank rows have labels only
-        for op in ops:
+    def _blank(self, n, name, labels):
+        """A row of padding: silence that went through the rest of the chain."""
+        example = {"id": name, "labels": labels, "wave": np.zeros(0, np.float32)}
+        return {**self._rest(example, self._rng(n)), "mask": 0.0, "bad": []}
+
+    def _rest(self, example, rng):
+        for op in self._ops[self._decoded :]:
             example = op(example, rng)
-        return {**example, "mask": mask, "bad": bad}
+        return example
 
     def _rng(self, n):
         key = [draws.random_bits(self._seed, _EXAMPLE), n]
@@ -307,14 +302,13 @@ class _Examples(grain.MapDataset):
 class _Steps(grain.MapDataset):
     """Random access to this process's rows of the batch of each step.
 
-    Waves go into the batch one by one: held apart and stacked, they would need twice the memory
+    Arrays go into the batch one by one: held apart and stacked, waves would need twice the memory
     and cost a tenth of the decoding's time.
     """
 
-    def __init__(self, examples, batch_size, rows, size, num_classes):
+    def __init__(self, examples, batch_size, rows):
         super().__init__()
         self._examples, self._batch_size, self._rows = examples, batch_size, rows
-        self._size, self._num_classes = size, num_classes
 
     def __len__(self):
         return len(self._examples) // self._batch_size
@@ -326,22 +320,44 @@ class _Steps(grain.MapDataset):
         if isinstance(step, slice):
             return self.slice(step)
         draws = range(step * self._batch_size, (step + 1) * self._batch_size)[self._rows]
-        count = len(draws)
-        batch = {
-            "wave": np.empty((count, self._size), np.float32),
-            "length": np.empty(count, np.int32),
-            "target": np.empty((count, self._num_classes), np.float32),
-            "mask": np.empty(count, np.float32),
-            "id": [],
-            "bad": [],
-        }
+        batch = {}
         for row, n in enumerate(draws):
             example = self._examples[n]
-            for key in ("wave", "length", "target", "mask"):
-                batch[key][row] = example[key]
-            batch["id"].append(example["id"])
-            batch["bad"] += example["bad"]
+            if not batch:
+                batch = {key: _column(value, len(draws)) for key, value in example.items()}
+            _check_like(example, batch)
+            for key, value in example.items():
+                if isinstance(batch[key], np.ndarray):
+                    batch[key][row] = value
+                elif key == "bad":
+                    batch[key] += value
+                else:
+                    batch[key].append(value)
         return batch
+
+
+def _column(value, rows: int):
+    """Room for one entry of each example: an array for arrays and numbers, else a list."""
+    if isinstance(value, np.ndarray):
+        return np.empty((rows, *value.shape), value.dtype)
+    if isinstance(value, (bool, int, float, np.generic)):
+        dtype = np.float32 if isinstance(value, float) else np.asarray(value).dtype
+        return np.empty(rows, dtype)
+    return []
+
+
+def _check_like(example, batch) -> None:
+    """AsjaxError unless an example has the names and shapes of its batch."""
+    if example.keys() != batch.keys():
+        odd = ", ".join(sorted(example.keys() ^ batch.keys()))
+        raise AsjaxError(f"clip {example['id']}: the host ops give {odd} to some clips only")
+    for key, value in example.items():
+        shape = getattr(batch[key], "shape", None)
+        if shape is not None and np.shape(value) != shape[1:]:
+            raise AsjaxError(
+                f"clip {example['id']}: the host ops must make {key} of one shape for all clips, "
+                f"got {np.shape(value)} and {shape[1:]}"
+            )
 
 
 class _Cache:

@@ -1,5 +1,9 @@
 """Where clips come from: record datasets, the embedded ESC-10, or a folder with a CSV.
 
+`esc10`, `records` and `folder` are the names in configs. All take `splits` (which clips, default
+all) and `labels_csv`, rows `filename,labels` as `asjax prepare enhance` writes them: the clips
+whose ids stand under `filename` get these labels, the others keep theirs.
+
 A source is random-access and says `source[i] -> {"id", "audio", "labels"}`, where audio is the
 bytes of an audio file or its path (str) and labels are int64 class indices. Decoding is the
 pipeline's. Sources pickle, open files lazily per process and may be read by many threads.
@@ -19,9 +23,11 @@ import numpy as np
 from scipy import sparse
 
 from asjax import labels as label_sets
-from asjax.config import AsjaxError, call, split_spec, unknown
-from asjax.data import records
+from asjax.config import AsjaxError, unknown
+from asjax.data import records as record_files
 from asjax.labels import LabelSet
+
+__all__ = ["esc10", "folder", "records"]
 
 ESC10 = Path(__file__).parent.parent / "assets" / "esc10"
 _LISTED = 10
@@ -83,29 +89,6 @@ class Source:
         return Source(self.name, ids, split, self.labels[keep], digest, self.audio, self.row[keep])
 
 
-def build(spec, label_set: LabelSet) -> Source:
-    """The source a spec describes, with labels as columns of `label_set`.
-
-    Specs: `esc10(splits=[...])`, `records(path=..., splits=..., verify=False, convert=False)`,
-    `folder(csv=..., root=..., splits=None, label_separator=";")`, as dict or string. Each also
-    takes `labels_csv=FILE`, rows `filename,labels` as `asjax prepare enhance` writes them: the
-    clips whose ids stand under `filename` get these labels, the others keep theirs.
-
-    Raises:
-      AsjaxError: unknown name or field, files that are missing, damaged or inconsistent, labels
-        of another label set.
-    """
-    name, fields = split_spec(spec)
-    known = {"esc10": _esc10, "records": _records, "folder": _folder}
-    if name not in known:
-        raise unknown("data source", name, known)
-    splits, labels_csv = fields.pop("splits", None), fields.pop("labels_csv", "")
-    source = call(known[name], f"data source {name}", label_set, **fields)
-    if labels_csv:
-        source = _relabelled(source, Path(labels_csv), label_set)
-    return source if splits is None else source.select(splits)
-
-
 def own_labels(path, label_separator: str = ";") -> LabelSet:
     """The label set "own": the sorted distinct labels of a CSV, or that of a record dataset.
 
@@ -113,11 +96,18 @@ def own_labels(path, label_separator: str = ";") -> LabelSet:
     """
     path = Path(path)
     if path.is_dir():
-        return LabelSet.from_csv(records.find(path) / "labels.csv", "own")
+        return LabelSet.from_csv(record_files.find(path) / "labels.csv", "own")
     rows, problems = _rows(path, label_separator)
     _refuse(path, problems)
     found = tuple(sorted({label for row in rows for label in row.labels}))
     return LabelSet("own", found, found)
+
+
+def _chosen(source: Source, splits, labels_csv, label_set) -> Source:
+    """What every source does in the end: other labels where a CSV gives them, then the splits."""
+    if labels_csv:
+        source = _relabelled(source, Path(labels_csv), label_set)
+    return source if splits is None else source.select(splits)
 
 
 def _relabelled(source: Source, path: Path, label_set) -> Source:
@@ -154,13 +144,29 @@ def _matrix(rows: list, classes: int) -> sparse.csr_matrix:
 # ------------------------------------------------------------------------------------ records
 
 
-def _esc10(label_set, verify: bool = False, convert: bool = False) -> Source:
-    return _records(label_set, ESC10, verify, convert, title="esc10")
+def esc10(
+    label_set, *, splits=None, labels_csv="", verify: bool = False, convert: bool = False
+) -> Source:
+    """The 398 embedded recordings of ESC-10; splits `fold1` to `fold5`."""
+    source = _read_records(label_set, ESC10, verify, convert, title="esc10")
+    return _chosen(source, splits, labels_csv, label_set)
 
 
-def _records(label_set, path, verify: bool = False, convert: bool = False, title="") -> Source:
-    """`convert` accepts another label set and looks every recorded id up in it (by mid or id)."""
-    dataset = records.Dataset(path, verify=verify)
+def records(
+    label_set, *, path, splits=None, labels_csv="", verify: bool = False, convert: bool = False
+) -> Source:
+    """A record dataset, as `asjax prepare` writes it.
+
+    Args:
+      path: its folder. verify: check the SHA-256 of every shard.
+      convert: accept another label set, and look every recorded id up in it (by mid or id).
+    """
+    source = _read_records(label_set, path, verify, convert)
+    return _chosen(source, splits, labels_csv, label_set)
+
+
+def _read_records(label_set, path, verify, convert, title="") -> Source:
+    dataset = record_files.Dataset(path, verify=verify)
     theirs = dataset.manifest["label_set"]
     if not convert:
         what = f"{dataset.path} (label set {theirs['name']})"
@@ -268,14 +274,29 @@ def _index(label_set, label, no_index):
     return index
 
 
-def _folder(label_set, csv, root=None, label_separator=";", split_column="") -> Source:
+def folder(
+    label_set,
+    *,
+    csv,
+    root=None,
+    splits=None,
+    labels_csv="",
+    label_separator: str = ";",
+    split_column: str = "",
+) -> Source:
+    """Audio files below `root` (default: where the CSV lies), listed in a CSV.
+
+    Args:
+      csv: rows `filename,labels[,fold]`. label_separator: between the labels of a clip.
+      split_column: the column of the splits (default: `fold` or `split`, where there is one).
+    """
     root = Path(csv).parent if root is None else root
     options = {"label_separator": label_separator, "split_column": split_column}
     found = read_folder(csv, root, label_set, **options)
     lines = [
         f"{f.row.filename}\t{f.size}\t{f.row.split}\t{','.join(map(str, f.classes))}" for f in found
     ]
-    return Source(
+    source = Source(
         Path(csv).stem,
         [f.row.filename for f in found],
         [sys.intern(f.row.split) for f in found],
@@ -284,6 +305,7 @@ def _folder(label_set, csv, root=None, label_separator=";", split_column="") -> 
         [f.path for f in found],
         np.arange(len(found), dtype=np.int64),
     )
+    return _chosen(source, splits, labels_csv, label_set)
 
 
 def _rows(path: Path, separator: str, split_column: str = ""):
@@ -347,7 +369,7 @@ def _parse(path, reader, separator, split_column):
 def _split(text: str) -> tuple[str, bool]:
     """A fold or split as TFDS can name it (`1` -> `fold1`), and whether it cannot."""
     name = f"fold{int(text)}" if text.isascii() and text.isdigit() else text
-    return name, not records.is_split(name)
+    return name, not record_files.is_split(name)
 
 
 def _refuse(path, problems: dict[str, list[str]], hint: str = ""):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asjax import config, labels
+from asjax import build, config, labels
 from asjax.config import AsjaxError, parse_call
 from asjax.evaluation import infer
 from asjax.store import model_dir
@@ -191,8 +191,8 @@ class Models:
 
         devices.setup()
         mesh = sharding.make_mesh(batch_sizes=(self.batch_size,))
-        frontend = config.build("frontend", cfg["frontend"])
-        model = config.build("model", {**cfg["model"], "num_classes": len(self.label_set)})
+        frontend = build.make("frontend", cfg["frontend"])
+        model = build.make("model", {**cfg["model"], "num_classes": len(self.label_set)})
         placed = jax.device_put(self.variables(path), sharding.replicated(mesh))
         return cfg, partial(infer.forward(model, frontend, mesh), placed)
 
@@ -216,11 +216,10 @@ class Models:
           spec: of asjax.data.sources. clip_s: seconds of each clip (default: the model's).
           data_labels: label set of the data; default: what their records say, else the model's.
         """
-        from asjax.data import sources
 
         theirs = labels_of(spec, data_labels, self.label_set)
         shared, zero_shot = _shared(theirs, self.label_set)
-        source = sources.build(spec, theirs)
+        source = build.source(spec, theirs)
         ids, targets, bad = None, None, []
 
         def members():
@@ -254,18 +253,15 @@ class Models:
 
     def _run(self, path, source, n_targets, clip_s, bad):
         """Ids, logits [N, C] and targets [N, n_targets] of one member."""
-        from asjax.data import pipeline
 
         cfg, apply_fn = self._apply(path)
         data = {k: cfg["data"][k] for k in _DATA if k in cfg["data"]}
-        stream = pipeline.build(
+        stream = build.pipeline(
             source,
             batch_size=self.batch_size,
-            draw="sequential",
             train=False,
             num_classes=n_targets,
-            cache=False,
-            **{**data, **({"clip_s": clip_s} if clip_s else {})},
+            **{**data, "cache": False, **({"clip_s": clip_s} if clip_s else {})},
         )
         with stream.iterate() as batches:
             return infer.scores_from_pipeline(

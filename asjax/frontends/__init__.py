@@ -8,28 +8,31 @@ A frontend is a frozen dataclass, so it hashes, prints its fields and may be a s
     feats = frontend(wave, rng=key)             # only where frontend.draws_in_training
     frontend.sample_rate, frontend.n_mels, frontend.hop
 
-One file per kind of frontend; a file's `VARIANTS` (name -> maker, its fields) are found here.
+One file per kind of frontend. The names in its `VARIANTS` (name -> maker, keywords) are functions
+of this package: `frontends.panns_logmel64(hop=160)`.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 from asjax import config
-from asjax.frontends.stft import (  # noqa: F401 (part of the public face)
-    to_float,
-)
+from asjax.frontends.stft import to_float  # noqa: F401 (part of the public face)
 
 
-def _found() -> dict:
-    names = {}
+def _makers() -> dict:
+    makers = {}
     for path in sorted(Path(__file__).parent.glob("[!_]*.py")):
-        names.update(getattr(import_module(f"{__name__}.{path.stem}"), "VARIANTS", {}))
-    return names
+        variants = getattr(import_module(f"asjax.frontends.{path.stem}"), "VARIANTS", {})
+        makers.update({name: partial(maker, **given) for name, (maker, given) in variants.items()})
+    return makers
 
 
-VARIANTS = _found()
+_MAKERS = _makers()
+__all__ = list(_MAKERS)
+globals().update(_MAKERS)
 
 
 def build(name: str, **fields):
@@ -38,7 +41,5 @@ def build(name: str, **fields):
     Raises:
       AsjaxError: unknown name or field (the known ones are listed), or a value out of range.
     """
-    if name not in VARIANTS:
-        raise config.unknown("frontend", name, VARIANTS)
-    maker, defaults = VARIANTS[name]
-    return config.call(maker, f"frontend {name}", **{**defaults, **fields})
+    maker = config.find("frontend", "asjax.frontends:{name}", name)
+    return config.call(maker, f"frontend {name}", **fields)

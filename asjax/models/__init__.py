@@ -1,32 +1,23 @@
-"""Model families, one per file. A file is a family when it offers `VARIANTS` and `model`.
+"""Model families: every public file here is one; it offers `VARIANTS` and `model`.
 
-    asjax.models.build("cnn", variant="cnn6", num_classes=200)
-    asjax.models.build("convnext", variant="femto", stem="56")
-
-There is no registry: a file added here is found by its name.
+asjax.models.build("cnn", variant="cnn6", num_classes=200)
+asjax.models.build("convnext", variant="femto", stem="56")
 """
 
 from __future__ import annotations
 
-from ast import Assign, Name, parse  # `ast` here is the family of that name
-from functools import cache
 from importlib import import_module
 from math import prod
-from pathlib import Path
 
+from asjax import config
 from asjax.config import AsjaxError, unknown
 
-
-@cache
-def families() -> tuple[str, ...]:
-    """Names of the families: the files here that assign `VARIANTS` (read, not imported)."""
-    return tuple(sorted(p.stem for p in Path(__file__).parent.glob("*.py") if _is_family(p)))
+_PLACE = "asjax.models.{name}:model"
 
 
-def _is_family(path: Path) -> bool:
-    tree = parse(path.read_text(encoding="utf-8"))
-    targets = [t for node in tree.body if isinstance(node, Assign) for t in node.targets]
-    return any(isinstance(t, Name) and t.id == "VARIANTS" for t in targets)
+def families() -> list[str]:
+    """Names of the families, which are the public files of this folder."""
+    return config.names(_PLACE)
 
 
 def family(name: str):

@@ -1,4 +1,4 @@
-"""Parts of all PANNs networks (Kong et al. 2020): input norm, convolution block, clip-level head."""
+"""Parts of all PANNs networks (Kong et al. 2020): input norm, block, clip-level head."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asjax import balance, metrics
+from asjax import balance, build, metrics
 from asjax.config import AsjaxError, split_spec
 from asjax.papers import runs as papers
 from asjax.store import choice, log
@@ -270,13 +270,12 @@ def _sampler(stats, chosen) -> dict:
 
 def _sampler_of(run, beta):
     """From the run's own training data, if they are on this machine; labels as they are."""
-    from asjax.data import sources
     from asjax.labels import get
 
     try:
         spec = run.cfg["data"]["train"]
         split_spec(spec)
-        table = sources.build(spec, get(run.cfg["labels"]["name"])).labels
+        table = build.source(spec, get(run.cfg["labels"]["name"])).labels
     except (KeyError, TypeError, AsjaxError, OSError):
         return None
     if (run.draw or "").startswith("expected"):

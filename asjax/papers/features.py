@@ -25,9 +25,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asjax import config, objectives, sharding, train
+from asjax import build, config, objectives, sharding
 from asjax.config import AsjaxError
-from asjax.data import pipeline, prefetch, sources
+from asjax.data import prefetch
 from asjax.store import files
 
 # ---------------------------------------------------------------------------------- computing
@@ -86,7 +86,7 @@ def measure(cfg, batches: int | None = None, progress: bool = True) -> dict:
     """Measure the features of a train config.
 
     Args:
-      cfg: as `config.load` gives it; its data.train, frontend and augment are used.
+      cfg: as `build.load` gives it; its data.train, frontend and augment are used.
       batches: how many; default: an epoch, whose last batch is cut where the epoch ends.
 
     Returns:
@@ -100,26 +100,21 @@ def measure(cfg, batches: int | None = None, progress: bool = True) -> dict:
     """
     if batches is not None and batches < 1:
         raise AsjaxError(f"--batches must be at least 1, got {batches}")
-    label_set = train.label_set_of(cfg)
-    source = sources.build(cfg.data.train, label_set)
-    stream = pipeline.build(
+    label_set = build.label_set(cfg)
+    source = build.source(cfg.data.train, label_set)
+    stream = build.pipeline(
         source,
-        batch_size=cfg.batch_size,
-        draw=cfg.data.draw,
-        seed=cfg.seed,
-        sample_rate=cfg.data.sample_rate,
-        clip_s=cfg.data.clip_s,
-        workers=cfg.data.workers,
-        threads=cfg.data.threads,
-        cache=cfg.data.cache,
-        max_bad=cfg.data.max_bad,
+        **build.data_fields(cfg),
         num_classes=len(label_set),
+        batch_size=cfg.batch_size,
+        train=True,
+        seed=cfg.seed,
     )
-    frontend = config.build("frontend", cfg.frontend)
+    frontend = build.make("frontend", cfg.frontend)
     objective = objectives.tagging(
         model=Observer(len(label_set)),
         frontend=frontend,
-        augment={place: config.build("augment", spec) for place, spec in cfg.augment.items()},
+        augment={place: build.augment(text) for place, text in cfg.augment.items()},
     )
     clips = batches * cfg.batch_size if batches else stream.draws_per_epoch
     each, shape, replaced = _observe(cfg, stream, objective, clips, progress)
@@ -251,7 +246,7 @@ def main(args) -> int:
         raise AsjaxError(f"--out {out} is a folder; with --features it is the JSON file to write")
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
-    cfg = config.load(args.config, args.overrides)
+    cfg = build.load(args.config, args.overrides)
     from asjax import devices
 
     devices.setup()

@@ -16,7 +16,7 @@ import numpy as np
 from asjax import balance, hlp, pages
 from asjax import labels as label_sets
 from asjax.config import AsjaxError
-from asjax.data.segments import read_segments, split_name
+from asjax.data.audioset import read_segments, split_name
 
 BETAS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 EXAMPLE = """example:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from asjax import labels
+from asjax import build, labels
 from asjax.config import AsjaxError, parse_value, split_spec, unknown
 from asjax.store import files
 from asjax.store.model_dir import save_model
@@ -141,7 +141,7 @@ def convert(
     Raises:
       AsjaxError: nothing was written; one line says why, all misfits of the weights together.
     """
-    from asjax import config, models
+    from asjax import models
     from asjax.weights import detect, port
 
     to = _free(Path(to), overwrite)
@@ -163,7 +163,7 @@ def convert(
     match = port.match(family, variant, weights, **fields)
     module = match.module
     spec = _frontend(models.family(family).FRONTENDS[variant], module, frontend)
-    built = config.build("frontend", spec)
+    built = build.make("frontend", spec)
     if clip_s is None:
         clip_s = row.clip_s if row is not None and row.clip_s else clip_seconds(module, built)
     label_set = _label_set(label_set, module.num_classes)
@@ -236,7 +236,7 @@ def _free(to: Path, overwrite: bool) -> Path:
 def _frontend(default: dict, module, given) -> dict:
     """The frontend's spec: the one given, or the variant's, for as many bins and frames as the
     module takes."""
-    from asjax import config, frontends
+    from asjax import frontends
 
     if given:
         name, fields = split_spec(given)
@@ -247,7 +247,7 @@ def _frontend(default: dict, module, given) -> dict:
         wanted = getattr(module, key, None)
         if isinstance(wanted, int) and getattr(built, key, wanted) != wanted:
             spec[key] = wanted
-    if config.build("frontend", spec).n_mels != module.n_mels:
+    if build.make("frontend", spec).n_mels != module.n_mels:
         raise AsjaxError(
             f"the model takes {module.n_mels} mel bins, its frontend {default['name']} gives "
             f'{built.n_mels}: give --frontend, such as --frontend="{default["name"]}(n_mels=...)"'

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from asjax import build
 from asjax.config import AsjaxError, split_spec, to_plain
 from asjax.store import files, model_dir
 
@@ -91,11 +92,10 @@ def _tables(file, spec) -> dict:
     """The frontend that PANNs and ConvNeXt carry as frozen weights (torchlibrosa's): DFT times
     window [n_fft // 2 + 1, 1, n_fft], real and imaginary, and mel filters [n_fft // 2 + 1, n_mels].
     """
-    from asjax import config
     from asjax.frontends import panns, stft
 
     names = [f"spectrogram_extractor.stft.conv_{part}.weight" for part in ("real", "imag")]
-    frontend = config.build("frontend", spec)
+    frontend = build.make("frontend", spec)
     frontend = getattr(frontend, "logmel", frontend)  # Wavegram's is one of two
     if not all(any(re.fullmatch(p, name) for p in file.TORCH_SKIP) for name in names):
         return {}

@@ -9,7 +9,7 @@ import pytest
 from reference import draw as naive
 from scipy import sparse, stats
 
-from asjax import balance
+from asjax import balance, build
 from asjax.config import AsjaxError
 from asjax.data import draw
 
@@ -38,6 +38,10 @@ def long_tailed(n=200, classes=12, seed=0):
 
 DENSE = long_tailed()
 LABELS = sparse.csr_matrix(DENSE)
+
+
+def make_draw(spec, labels, seed):
+    return build.make("draw", spec, labels=labels, seed=seed)
 
 
 def epoch(d, e=0):
@@ -95,7 +99,7 @@ def test_random_bits_are_balanced_and_uncorrelated():
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_random_access_threads_and_pickling_change_nothing(spec):
-    d = draw.build(spec, LABELS, seed=5)
+    d = make_draw(spec, LABELS, seed=5)
     n = np.arange(3 * d.draws_per_epoch)
     at_once = d(n)
     assert at_once.dtype == np.int64
@@ -108,9 +112,9 @@ def test_random_access_threads_and_pickling_change_nothing(spec):
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_processes_together_draw_the_single_process_order(spec):
-    one = draw.build(spec, LABELS, seed=5)
+    one = make_draw(spec, LABELS, seed=5)
     n = np.arange(300)
-    two = [draw.build(spec, LABELS, seed=5)(n[p::2]) for p in range(2)]
+    two = [make_draw(spec, LABELS, seed=5)(n[p::2]) for p in range(2)]
     joined = np.empty(300, np.int64)
     joined[0::2], joined[1::2] = two
     assert np.array_equal(joined, one(n))
@@ -118,26 +122,26 @@ def test_processes_together_draw_the_single_process_order(spec):
 
 @pytest.mark.parametrize("spec", SPECS[1:])
 def test_epochs_and_seeds_differ(spec):
-    d = draw.build(spec, LABELS, seed=5)
+    d = make_draw(spec, LABELS, seed=5)
     assert not np.array_equal(epoch(d, 0), epoch(d, 1))
-    assert not np.array_equal(epoch(d, 0), epoch(draw.build(spec, LABELS, seed=6), 0))
+    assert not np.array_equal(epoch(d, 0), epoch(make_draw(spec, LABELS, seed=6), 0))
 
 
 # ------------------------------------------------------------------------------- each by its law
 
 
 def test_sequential_is_the_order_of_the_source():
-    assert epoch(draw.build("sequential", LABELS, 0), 3).tolist() == list(range(200))
+    assert epoch(make_draw("sequential", LABELS, 0), 3).tolist() == list(range(200))
 
 
 def test_shuffle_has_every_record_once_per_epoch():
-    d = draw.build("shuffle", LABELS, 1)
+    d = make_draw("shuffle", LABELS, 1)
     assert all(np.array_equal(np.sort(epoch(d, e)), np.arange(200)) for e in range(3))
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
 def test_oversample_repeats_each_record_exactly_m_j_times(beta):
-    d = draw.build(f"oversample(beta={beta})", LABELS, 1)
+    d = make_draw(f"oversample(beta={beta})", LABELS, 1)
     expected = naive.oversampled_list(DENSE, beta)
     assert d.draws_per_epoch == len(expected)
     for e in range(2):
@@ -149,7 +153,7 @@ def test_oversample_holds_only_n_numbers_at_beta_1():
     n = 100_000
     column = np.r_[np.zeros(n - 20, np.int64), np.ones(20, np.int64)]
     labels = sparse.csr_matrix((np.ones(n), (np.arange(n), column)), shape=(n, 2))
-    d = draw.build("oversample(beta=1.0)", labels, 0)
+    d = make_draw("oversample(beta=1.0)", labels, 0)
     assert d.draws_per_epoch == n - 20 + 20 * round((n - 20) / 20)
     assert sum(v.nbytes for v in vars(d).values() if isinstance(v, np.ndarray)) == 8 * n
     found = d(np.arange(d.draws_per_epoch))
@@ -157,7 +161,7 @@ def test_oversample_holds_only_n_numbers_at_beta_1():
 
 
 def test_expected_counts_are_within_one_of_expectation_and_right_on_average():
-    d = draw.build("expected(beta=0.5)", LABELS, 3)
+    d = make_draw("expected(beta=0.5)", LABELS, 3)
     expected = naive.expected_share(DENSE, 0.5) * 200
     counts = np.array([np.bincount(epoch(d, e), minlength=200) for e in range(400)])
     assert np.abs(counts - expected).max() < 1
@@ -169,7 +173,7 @@ def test_expected_counts_are_within_one_of_expectation_and_right_on_average():
 
 @pytest.mark.parametrize(("scheme", "offset"), [("passt", 100), ("ast", 0.01)])
 def test_weighted_with_replacement_follows_the_weights(scheme, offset):
-    d = draw.build(f"weighted(scheme='{scheme}', draws=20000)", LABELS, 3)
+    d = make_draw(f"weighted(scheme='{scheme}', draws=20000)", LABELS, 3)
     assert p_value(np.bincount(epoch(d, 0), minlength=200), naive.weights(DENSE, offset)) > 1e-4
     first = epoch(d, 1)
     pairs = np.zeros((2, 2))
@@ -182,15 +186,15 @@ def test_ast_draws_follow_the_weights_of_its_authors_script(golden):
     arrays = golden("sampler_cases")[1]
     labels, weights = sparse.csr_matrix(arrays["labels"]), arrays["ast_sample_weight"]
     np.testing.assert_allclose(balance.ast_weights(labels), weights, rtol=1e-13)
-    assert draw.build("weighted(scheme='ast')", labels, 3).draws_per_epoch == len(weights) == 400
-    d = draw.build("weighted(scheme='ast', draws=50000)", labels, 3)
+    assert make_draw("weighted(scheme='ast')", labels, 3).draws_per_epoch == len(weights) == 400
+    d = make_draw("weighted(scheme='ast', draws=50000)", labels, 3)
     assert p_value(np.bincount(epoch(d), minlength=400), weights) > 1e-4
 
 
 @pytest.mark.parametrize("beta", ["0", "0.1", "0.2", "0.3", "0.5", "0.7", "1"])
 def test_oversample_equals_the_balancing_papers_equations(golden, beta):
     arrays = golden("sampler_cases")[1]
-    d = draw.build(f"oversample(beta={beta})", sparse.csr_matrix(arrays["labels"]), 3)
+    d = make_draw(f"oversample(beta={beta})", sparse.csr_matrix(arrays["labels"]), 3)
     copies, tie = arrays[f"M_half_even_beta{beta}"], arrays[f"near_tie_beta{beta}"]
     assert d.draws_per_epoch == copies.sum() or tie.any()
     found = np.bincount(epoch(d), minlength=400)
@@ -204,7 +208,7 @@ def test_oversample_equals_the_balancing_papers_equations(golden, beta):
 def test_passt_draws_100_000_distinct_clips_by_default():
     """So that an epoch of PaSST is as long as in its code wherever there are as many clips."""
     labels = sparse.csr_matrix((np.ones(120_000), (np.arange(120_000), np.arange(120_000) % 3)))
-    d = draw.build("weighted(scheme='passt', replacement=False)", labels, 0)
+    d = make_draw("weighted(scheme='passt', replacement=False)", labels, 0)
     assert d.draws_per_epoch == 100_000
     assert len(np.unique(epoch(d, 1))) == 100_000
     np.testing.assert_allclose(d._weights, 1000 / (40_000 + 100), rtol=1e-13)
@@ -214,7 +218,7 @@ def test_weighted_without_replacement_is_distinct_and_follows_the_sequential_law
     few = DENSE[np.r_[0, 5, 20:26]]
     weights = naive.weights(few, 0.01)
     spec = "weighted(scheme='ast', replacement=False, draws=4)"
-    d = draw.build(spec, sparse.csr_matrix(few), 3)
+    d = make_draw(spec, sparse.csr_matrix(few), 3)
     lists = np.array([epoch(d, e) for e in range(4000)])
     assert (np.diff(np.sort(lists, axis=1), axis=1) > 0).all()
     first = np.bincount(lists[:, 0], minlength=8)
@@ -227,14 +231,14 @@ def test_weighted_never_draws_a_clip_without_labels():
     dense = DENSE.copy()
     dense[[0, 77, 199]] = 0
     labels = sparse.csr_matrix(dense)
-    d = draw.build("weighted(scheme='ast', draws=20000)", labels, 3)
+    d = make_draw("weighted(scheme='ast', draws=20000)", labels, 3)
     assert not set(epoch(d).tolist()) & {0, 77, 199}
-    d = draw.build("weighted(scheme='ast', replacement=False)", labels, 3)
+    d = make_draw("weighted(scheme='ast', replacement=False)", labels, 3)
     assert sorted(epoch(d).tolist()) == sorted(set(range(200)) - {0, 77, 199})
 
 
 def test_class_queue_equals_the_loop_with_state():
-    d = draw.build("class_queue", LABELS, 3)
+    d = make_draw("class_queue", LABELS, 3)
 
     def permutation(kind, k, turn, size):
         key = draw.random_bits(3, turn) if kind == "classes" else draw.random_bits(3, turn, k + 1)
@@ -242,7 +246,7 @@ def test_class_queue_equals_the_loop_with_state():
 
     queue = naive.Queue(DENSE, permutation)
     assert [queue.draw() for _ in range(3000)] == d(np.arange(3000)).tolist()
-    assert draw.build("class_queue", sparse.csc_matrix(DENSE), 3)(2999) == d(2999)
+    assert make_draw("class_queue", sparse.csc_matrix(DENSE), 3)(2999) == d(2999)
 
 
 # ------------------------------------------------------------------------------------- errors
@@ -263,14 +267,14 @@ def test_class_queue_equals_the_loop_with_state():
 )
 def test_unusable_specs_are_named(spec, says):
     with pytest.raises(AsjaxError, match=says):
-        draw.build(spec, LABELS, 0)
+        make_draw(spec, LABELS, 0)
 
 
 def test_no_clips_no_labels_and_bad_seeds_are_refused():
     with pytest.raises(AsjaxError, match="at least one clip, got none"):
-        draw.build("shuffle", LABELS[:0], 0)
+        make_draw("shuffle", LABELS[:0], 0)
     for spec in ("class_queue", "weighted(scheme='passt')"):
         with pytest.raises(AsjaxError, match="must have a label"):
-            draw.build(spec, sparse.csr_matrix((5, 3)), 0)
+            make_draw(spec, sparse.csr_matrix((5, 3)), 0)
     with pytest.raises(AsjaxError, match="seed must be"):
-        draw.build("shuffle", LABELS, -1)
+        make_draw("shuffle", LABELS, -1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import rule
 
-from asjax import hlp, labels
+from asjax import build, hlp, labels
 from asjax.__main__ import main as asjax_main
 from asjax.config import AsjaxError
 from asjax.data import enhance, sources
@@ -81,7 +81,7 @@ def scored(tmp_path):
 
     Every third clip has the ancestors of its labels, so that these have thresholds.
     """
-    source = sources.build({**ESC10, "splits": ["fold1"]}, AUDIOSET)
+    source = build.source({**ESC10, "splits": ["fold1"]}, AUDIOSET)
     targets = source.labels.toarray()
     targets[::3] = hlp.propagate_labels(targets[::3], hlp.closure(AUDIOSET))
     logits = rule.array("scores", targets.shape, salt="enhance", scale=3.0) + 2 * targets
@@ -129,14 +129,14 @@ def test_the_csv_of_a_run_becomes_the_labels_of_the_source(scored, tmp_path, typ
     assert f"labels {before.sum()} -> {after.sum()}," in printed
     assert after.sum() > before.sum()
 
-    grown = sources.build({**ESC10, "labels_csv": str(out)}, AUDIOSET)
-    plain = sources.build(ESC10, AUDIOSET)
+    grown = build.source({**ESC10, "labels_csv": str(out)}, AUDIOSET)
+    plain = build.source(ESC10, AUDIOSET)
     fold1 = np.array([split == "fold1" for split in plain.split])
     np.testing.assert_array_equal(grown.labels.toarray()[fold1], after)
     np.testing.assert_array_equal(grown.labels.toarray()[~fold1], plain.labels.toarray()[~fold1])
     assert grown.labels.dtype == np.int8
     assert grown.ids == plain.ids
-    part = sources.build({**ESC10, "splits": ["fold1"], "labels_csv": str(out)}, AUDIOSET)
+    part = build.source({**ESC10, "splits": ["fold1"], "labels_csv": str(out)}, AUDIOSET)
     np.testing.assert_array_equal(part.labels.toarray(), after)
     assert np.array_equal(part[3]["labels"], after[3].nonzero()[0])
     assert len({grown.hash, plain.hash, part.hash, source.hash}) == 4
@@ -145,18 +145,18 @@ def test_the_csv_of_a_run_becomes_the_labels_of_the_source(scored, tmp_path, typ
 def relabel(tmp_path, text):
     path = tmp_path / "new.csv"
     path.write_text(text)
-    return sources.build({**ESC10, "labels_csv": str(path)}, AUDIOSET)
+    return build.source({**ESC10, "labels_csv": str(path)}, AUDIOSET)
 
 
 def test_the_hash_follows_the_new_labels_and_not_the_order_or_spelling(tmp_path):
-    first, second = sources.build(ESC10, AUDIOSET).ids[:2]
+    first, second = build.source(ESC10, AUDIOSET).ids[:2]
     one = relabel(tmp_path, f"filename,labels\n{first},Speech\n{second},Music;Bell\n")
     other = relabel(tmp_path, f"labels,filename\n/m/0395lw;music,{second}\n/m/09x0r,{first}\n")
     assert one.hash == other.hash
     np.testing.assert_array_equal(one[0]["labels"], [AUDIOSET.index("Speech")])
     assert relabel(tmp_path, f"filename,labels\n{first},Speech\n").hash != one.hash
-    empty = sources.build({**ESC10, "labels_csv": ""}, AUDIOSET)
-    assert empty.hash == sources.build(ESC10, AUDIOSET).hash
+    empty = build.source({**ESC10, "labels_csv": ""}, AUDIOSET)
+    assert empty.hash == build.source(ESC10, AUDIOSET).hash
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_the_hash_follows_the_new_labels_and_not_the_order_or_spelling(tmp_path)
     ],
 )
 def test_a_wrong_label_list_is_one_line(tmp_path, text, message):
-    clip = sources.build(ESC10, AUDIOSET).ids[0]
+    clip = build.source(ESC10, AUDIOSET).ids[0]
     with pytest.raises(AsjaxError, match=message) as error:
         relabel(tmp_path, text.replace("{id}", clip))
     assert "\n" not in str(error.value)

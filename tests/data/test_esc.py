@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from asjax import labels
+from asjax import build, labels
 from asjax.__main__ import main as asjax_main
 from asjax.config import AsjaxError
 from asjax.data import records, sources
@@ -49,7 +49,7 @@ def test_esc50_becomes_records_in_its_official_folds(esc50, tmp_path, builder, h
     run = (lambda words: asjax_main(["prepare", *words])) if how[0] == "a" else builder.main
     out = tmp_path / "esc50" / "1.0.0"
     assert run(["esc50", "--source", str(esc50), "--out", str(out)]) == 0
-    source = sources.build({"name": "records", "path": str(out)}, labels.get("esc50"))
+    source = build.source({"name": "records", "path": str(out)}, labels.get("esc50"))
     assert source.ids == [Path(row[0]).stem for row in ROWS]
     assert source.split == [f"fold{row[1]}" for row in ROWS]
     assert source.labels.indices.tolist() == [row[2] for row in ROWS]

@@ -19,7 +19,7 @@ import soundfile
 from scipy import sparse
 
 from asjax.config import AsjaxError
-from asjax.data import draw, pipeline
+from asjax.data import draw
 from asjax.data.quarantine import Quarantine
 
 RATE, CLIP_S, CLASSES = 1000, 0.2, 4
@@ -62,7 +62,7 @@ def memory(n=23, **kwargs):
 
 def build(source, **kwargs):
     fields = {"batch_size": 8, "sample_rate": RATE, "clip_s": CLIP_S, "num_classes": CLASSES}
-    return pipeline.build(source, **{**fields, "seed": 3, **kwargs})
+    return build.pipeline(source, **{**fields, "seed": 3, **kwargs})
 
 
 def take(pipe, n, start=0):
@@ -88,7 +88,7 @@ def same(a, b):
 def test_a_training_batch_is_the_drawn_clips_cropped_and_padded():
     source = memory()
     pipe = build(source, draw="oversample(beta=1.0)")
-    order = draw.build("oversample(beta=1.0)", source.labels, 3)
+    order = make_draw("oversample(beta=1.0)", source.labels, 3)
     for step, batch in enumerate(take(pipe, 4)):
         assert batch["wave"].shape == (8, 200)
         assert batch["wave"].dtype == batch["target"].dtype == batch["mask"].dtype == np.float32
@@ -210,7 +210,7 @@ def test_an_undecodable_training_clip_gives_way_to_another_and_is_reported():
     broken = frozenset({2, 5, 11})
     source = memory(broken=broken)
     whole, sound = take(build(source), 6), take(build(memory()), 6)
-    order = draw.build("shuffle", source.labels, 3)
+    order = make_draw("shuffle", source.labels, 3)
     reported = 0
     for step, (batch, without) in enumerate(zip(whole, sound, strict=True)):
         assert batch["mask"].all()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from asjax import labels
+from asjax import build, labels
 from asjax.__main__ import main as asjax_main
 from asjax.config import AsjaxError
 from asjax.data import records, sources
@@ -42,7 +42,7 @@ def folder(tmp_path):
 
 
 def test_a_folder_takes_names_mids_and_indices(folder):
-    source = sources.build(folder, PETS)
+    source = build.source(folder, PETS)
     assert source.ids == ["a.wav", "b.flac", "sub/c d.wav", "é.wav"]
     assert source.split == ["fold1", "fold2", "fold1", "fold2"]
     expected = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 1], [1, 0, 1]])
@@ -59,8 +59,8 @@ def test_a_folder_takes_names_mids_and_indices(folder):
 
 
 def test_splits_select_clips_and_keep_labels_and_audio_together(folder):
-    source = sources.build(folder, PETS)
-    part = sources.build({**folder, "splits": ["fold2"]}, PETS)
+    source = build.source(folder, PETS)
+    part = build.source({**folder, "splits": ["fold2"]}, PETS)
     assert part.ids == ["b.flac", "é.wav"]
     assert np.array_equal(part.labels.toarray(), source.labels.toarray()[[1, 3]])
     assert [part[i]["audio"] for i in (0, 1)] == [source[i]["audio"] for i in (1, 3)]
@@ -73,17 +73,17 @@ def test_splits_select_clips_and_keep_labels_and_audio_together(folder):
 
 
 def test_the_folder_hash_follows_content_and_not_the_place(folder, tmp_path):
-    source = sources.build(folder, PETS)
+    source = build.source(folder, PETS)
     moved = tmp_path / "elsewhere"
     (tmp_path / "audio").rename(moved)
-    assert sources.build({**folder, "root": str(moved)}, PETS).hash == source.hash
+    assert build.source({**folder, "root": str(moved)}, PETS).hash == source.hash
     table = tmp_path / "labels.csv"
     text = table.read_text(encoding="utf-8")
     table.write_text(text.replace("a.wav,Dog", "a.wav,Cow"), encoding="utf-8")
-    relabelled = sources.build({**folder, "root": str(moved)}, PETS).hash
+    relabelled = build.source({**folder, "root": str(moved)}, PETS).hash
     assert relabelled != source.hash
     save(moved / "a.wav", seconds=0.3)
-    assert sources.build({**folder, "root": str(moved)}, PETS).hash != relabelled
+    assert build.source({**folder, "root": str(moved)}, PETS).hash != relabelled
 
 
 def test_every_problem_of_a_csv_is_in_one_error_with_line_numbers(folder, tmp_path):
@@ -92,7 +92,7 @@ def test_every_problem_of_a_csv_is_in_one_error_with_line_numbers(folder, tmp_pa
     lines += [f"no{i}.wav,Dog" for i in range(12)] + [",Dog", "sub/c d.wav, ; "]
     table.write_text("\n".join(lines), encoding="utf-8")
     with pytest.raises(AsjaxError) as caught:
-        sources.build({**folder, "csv": str(table)}, PETS)
+        build.source({**folder, "csv": str(table)}, PETS)
     message = str(caught.value)
     assert "\n" not in message
     assert "1 duplicate rows: line 3 './a.wav' (also line 2)" in message
@@ -123,7 +123,7 @@ def test_an_unusable_csv_is_told_why(folder, tmp_path, text, message):
     table = tmp_path / "bad.csv"
     table.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(AsjaxError, match=message):
-        sources.build({**folder, "csv": str(table)}, PETS)
+        build.source({**folder, "csv": str(table)}, PETS)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_an_unusable_csv_is_told_why(folder, tmp_path, text, message):
 )
 def test_a_wrong_spec_is_told_what_exists(folder, change, message):
     with pytest.raises(AsjaxError, match=message):
-        sources.build({**folder, **change}, PETS)
+        build.source({**folder, **change}, PETS)
 
 
 def test_own_labels_are_the_sorted_distinct_labels(folder, tmp_path):
@@ -147,12 +147,12 @@ def test_own_labels_are_the_sorted_distinct_labels(folder, tmp_path):
     table.write_text("filename,labels\na.wav,zebra;7\nb.flac,ape\né.wav,7\n", encoding="utf-8")
     own = sources.own_labels(table)
     assert own.ids == own.names == ("7", "ape", "zebra")
-    source = sources.build({**folder, "csv": str(table)}, own)
+    source = build.source({**folder, "csv": str(table)}, own)
     assert source.labels.toarray().tolist() == [[1, 0, 1], [0, 1, 0], [1, 0, 0]]
     # with digits as ids, an unseen digit must not pass for an index
     table.write_text("filename,labels\na.wav,1\n", encoding="utf-8")
     with pytest.raises(AsjaxError, match="unknown labels: line 2 '1'"):
-        sources.build({**folder, "csv": str(table)}, own)
+        build.source({**folder, "csv": str(table)}, own)
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def prepared(folder, tmp_path):
 
 
 def test_prepared_records_hold_what_the_folder_holds(folder, prepared):
-    plain, stored = sources.build(folder, PETS), sources.build(prepared, PETS)
+    plain, stored = build.source(folder, PETS), sources.build(prepared, PETS)
     assert sorted(stored.ids) == sorted(plain.ids)
     at = [plain.ids.index(i) for i in stored.ids]
     assert np.array_equal(stored.labels.toarray(), plain.labels.toarray()[at])
@@ -176,7 +176,7 @@ def test_prepared_records_hold_what_the_folder_holds(folder, prepared):
 
 
 def test_a_source_pickles_with_its_position(prepared):
-    part = sources.build({**prepared, "splits": "fold2"}, PETS)
+    part = build.source({**prepared, "splits": "fold2"}, PETS)
     again = pickle.loads(pickle.dumps(part))
     assert repr(again) == repr(part)
     assert again[1]["audio"] == part[1]["audio"]
@@ -185,9 +185,9 @@ def test_a_source_pickles_with_its_position(prepared):
 def test_records_of_another_label_set_are_refused_with_both_hashes(prepared):
     other = LabelSet("other", ("/m/cow", "/m/dog", "/m/cat"), ("Cow", "Dog", "Cat"))
     with pytest.raises(AsjaxError, match=f"{PETS.hash}, got {other.hash}"):
-        sources.build(prepared, other)
-    swapped = sources.build({**prepared, "convert": True}, other)
-    straight = sources.build(prepared, PETS)
+        build.source(prepared, other)
+    swapped = build.source({**prepared, "convert": True}, other)
+    straight = build.source(prepared, PETS)
     assert np.array_equal(swapped.labels.toarray(), straight.labels.toarray()[:, [2, 0, 1]])
     assert swapped.hash != straight.hash
     assert sources.own_labels(prepared["path"]).hash == PETS.hash
@@ -223,21 +223,21 @@ def test_prepare_re_encodes_on_request_and_with_own_labels(folder, tmp_path):
     assert asjax_main([*words, "--encode", "flac", "--sample-rate", "16000"]) == 0
     own = sources.own_labels(tmp_path / "own")
     assert own.ids == ("beep", "boop")
-    source = sources.build({"name": "records", "path": str(tmp_path / "own")}, own)
+    source = build.source({"name": "records", "path": str(tmp_path / "own")}, own)
     info = soundfile.info(io.BytesIO(source[0]["audio"]))
     assert (info.format, info.samplerate, info.frames) == ("FLAC", 16000, 3200)
 
 
 def test_the_embedded_esc10_opens_with_its_folds_and_mids():
     label_set = labels.get("audioset527")
-    source = sources.build("esc10(verify=True)", label_set)
+    source = build.source("esc10(verify=True)", label_set)
     assert len(source) == 398
     counts = {f"fold{i}": source.split.count(f"fold{i}") for i in range(1, 6)}
     assert counts == {"fold1": 79, "fold2": 79, "fold3": 80, "fold4": 80, "fold5": 80}
-    train = sources.build({"name": "esc10", "splits": [f"fold{i}" for i in range(1, 5)]}, label_set)
+    train = build.source({"name": "esc10", "splits": [f"fold{i}" for i in range(1, 5)]}, label_set)
     assert len(train) == 318
     per_class = np.asarray(source.labels.sum(0)).ravel()
     assert sorted(per_class[per_class > 0]) == [38] + [40] * 11
     assert per_class[label_set.index("Crowing, cock-a-doodle-doo")] == 38
-    ten = sources.build("esc10(convert=True)", labels.get("esc10"))
+    ten = build.source("esc10(convert=True)", labels.get("esc10"))
     assert np.array_equal(np.asarray(ten.labels.sum(1)).ravel(), np.ones(398))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_evaluate import own_set, saved
 
-from asjax import labels
+from asjax import build, labels
 from asjax.__main__ import main
 from asjax.config import AsjaxError
 from asjax.evaluation import evaluate, scoring
@@ -19,8 +19,6 @@ RATES = {"a": 16000, "b": 8000}  # two frontends: an ensemble need not hear the 
 def make_model(folder, clips, *, rate=16000, classes=None, key=0, cnn="mini"):
     """An untrained little model in `folder`; returns `wave [B, S] -> logits`."""
     import jax
-
-    from asjax import config
 
     label_set = classes or own_set(3)
     cfg = {
@@ -38,8 +36,8 @@ def make_model(folder, clips, *, rate=16000, classes=None, key=0, cnn="mini"):
         "model": {"name": "cnn", "variant": cnn, "n_mels": 16},
         "eval": {"batch_size": 4},
     }  # fmt: skip
-    frontend = config.build("frontend", cfg["frontend"])
-    model = config.build("model", cfg["model"], num_classes=len(label_set))
+    frontend = build.make("frontend", cfg["frontend"])
+    model = build.make("model", cfg["model"], num_classes=len(label_set))
     wave = np.zeros((1, rate // 2), np.float32)
     variables = jax.jit(partial(model.init, train=False))(jax.random.key(key), frontend(wave))
     model_dir.save_model(
@@ -66,11 +64,10 @@ def clips(tmp_path):
 
 def logits_by_hand(expected, clips, rate):
     """Every clip alone through the model, without `asjax eval`."""
-    from asjax.data import pipeline, sources
 
     spec = {"name": "folder", "csv": str(clips / "clips.csv"), "root": str(clips)}
-    stream = pipeline.build(
-        sources.build(spec, own_set(3)), batch_size=1, sample_rate=rate, clip_s=0.5,
+    stream = build.pipeline(
+        build.source(spec, own_set(3)), batch_size=1, sample_rate=rate, clip_s=0.5,
         num_classes=3, train=False, max_bad=1.0,
     )  # fmt: skip
     with stream.iterate() as batches:

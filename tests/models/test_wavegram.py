@@ -7,7 +7,7 @@ import pytest
 from reference import panns
 from test_resnet import random
 
-from asjax import augment, frontends, models
+from asjax import build, frontends, models
 from asjax.config import AsjaxError
 from asjax.models import wavegram
 from asjax.weights import port
@@ -150,8 +150,8 @@ def test_stripes_leave_the_wavegram_alone():
     rng = jax.random.key(3)
     flat = maps.reshape(4, 1, -1)
     for stripes in ("specaug(time_width=64)", "specaug(freq_width=28)"):
-        chain = augment.chain(f"{stripes} | mixup")
-        alone = augment.chain("specaug(time_width=0, freq_width=0) | mixup")
+        chain = build.augment(f"{stripes} | mixup")
+        alone = build.augment("specaug(time_width=0, freq_width=0) | mixup")
         got = wavegram._mix(lambda x, chain=chain: chain(rng, {"feats": x})["feats"], maps)
         mixed = alone(rng, {"feats": flat})["feats"].reshape(2, 3, 5, 2)
         np.testing.assert_allclose(got, mixed, rtol=1e-6)

@@ -11,7 +11,7 @@ import pytest
 import rule
 from scipy.stats import linregress, norm
 
-from asjax import balance, hlp, labels, metrics
+from asjax import balance, build, hlp, labels, metrics
 from asjax.__main__ import main
 from asjax.config import AsjaxError, fingerprint
 from asjax.evaluation import evaluate
@@ -375,11 +375,10 @@ def test_of_several_learning_rates_the_best_smoothed_validation_is_taken(tmp_pat
 
 
 def test_sampler_statistics_come_from_the_data_or_from_asjax_stats(tmp_path, capsys):
-    from asjax.data import sources
 
     for beta in (0, 1):
         beta_run(tmp_path / f"b{beta}", beta)
-    table = sources.build("esc10(splits=['fold1'])", AUDIOSET).labels
+    table = build.source("esc10(splits=['fold1'])", AUDIOSET).labels
     copies = balance.oversampling(table, 1.0)
     counts = balance.effective_counts(table, copies)
     runs = [tmp_path / "b0", tmp_path / "b1"]

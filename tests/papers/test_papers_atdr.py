@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from asjax import config, labels, metrics
+from asjax import build, config, labels, metrics
 from asjax.__main__ import main
 from asjax.config import AsjaxError, fingerprint
 from asjax.evaluation import evaluate
@@ -27,7 +27,7 @@ def finished_run(
 ):
     """A workdir as asjax train leaves it under configs/atdr.py, with scores of made-up quality;
     the last `rare` classes have no positive."""
-    cfg = config.to_plain(config.load(f"{repo}/configs/atdr.py:{arg}")) | fields
+    cfg = config.to_plain(build.load(f"{repo}/configs/atdr.py:{arg}")) | fields
     path.mkdir(parents=True)
     (path / "run.json").write_text("{}")
     (path / "config.json").write_text(json.dumps(cfg))

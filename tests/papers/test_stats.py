@@ -11,7 +11,7 @@ import pytest
 
 from asjax import labels
 from asjax.config import AsjaxError
-from asjax.data import segments
+from asjax.data import audioset
 from asjax.papers import lists as stats
 
 BARK, SPEECH, CHURCH_BELL, FIRECRACKER = "/m/05tny_", "/m/09x0r", "/m/03w41f", "/g/122z_qxw"
@@ -45,7 +45,7 @@ def run(*argv):
 
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
 def test_segments_are_read_from_plain_and_gzip_with_every_kind_of_mid(tmp_path, name):
-    table = segments.read_segments(write(tmp_path / name, TRAIN), "audioset527")
+    table = audioset.read_segments(write(tmp_path / name, TRAIN), "audioset527")
     found = labels.get("audioset527")
     expected = np.zeros((5, 527), int)
     for i, row in enumerate(TRAIN):
@@ -54,13 +54,13 @@ def test_segments_are_read_from_plain_and_gzip_with_every_kind_of_mid(tmp_path, 
 
 
 def test_a_mid_given_twice_counts_once_and_matches_the_header(tmp_path):
-    table = segments.read_segments(write(tmp_path / "a.csv", [[BARK, BARK]]), "audioset527")
+    table = audioset.read_segments(write(tmp_path / "a.csv", [[BARK, BARK]]), "audioset527")
     assert table.nnz == 1
     assert table.data.tolist() == [1]
 
 
 def test_cut_and_damaged_lists_are_refused_with_a_clear_line(tmp_path):
-    read = segments.read_segments
+    read = audioset.read_segments
     with pytest.raises(AsjaxError, match="must have 6 clips as its header says, got 5"):
         read(write(tmp_path / "a.csv", TRAIN, clips=6), "audioset527")
     with pytest.raises(AsjaxError, match="must have 8 labels as its header says, got 7"):
@@ -76,7 +76,7 @@ def test_cut_and_damaged_lists_are_refused_with_a_clear_line(tmp_path):
 
 
 def test_what_is_no_segment_list_is_refused(tmp_path):
-    read = segments.read_segments
+    read = audioset.read_segments
     with pytest.raises(AsjaxError, match="no such file"):
         read(tmp_path / "none.csv", "audioset527")
     with pytest.raises(AsjaxError, match="line 4: label '/m/none' is not one of audioset527"):
@@ -94,7 +94,7 @@ def test_what_is_no_segment_list_is_refused(tmp_path):
 
 def test_a_list_without_header_counts_is_read_with_a_warning(tmp_path, capsys):
     (tmp_path / "a.csv").write_text(f'x, 0.0, 1.0, "{BARK}"\n')
-    assert segments.read_segments(tmp_path / "a.csv", "audioset527").shape == (1, 527)
+    assert audioset.read_segments(tmp_path / "a.csv", "audioset527").shape == (1, 527)
     assert "no counts in its header" in capsys.readouterr().err
 
 
@@ -107,7 +107,7 @@ def test_a_list_without_header_counts_is_read_with_a_warning(tmp_path, capsys):
     ],
 )
 def test_the_split_is_named_by_the_file(path, name):
-    assert segments.split_name(path) == name
+    assert audioset.split_name(path) == name
 
 
 def test_a_small_list_gives_hand_computed_numbers_and_all_files(tmp_path, capsys):

@@ -7,10 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from asjax import augment, config, labels
+from asjax import build, config, labels
 from asjax.__main__ import main as asjax_main
 from asjax.config import AsjaxError
-from asjax.data import pipeline, sources
 from asjax.frontends import stft
 from asjax.papers import features as stats_features
 
@@ -48,24 +47,24 @@ def recipe(tmp_path):
 
 
 def load(recipe, **overrides):
-    return config.load(str(recipe), overrides)
+    return build.load(str(recipe), overrides)
 
 
 def raw_batches(cfg, count):
     """What the frontend gives before normalisation, padded with zeros: [B, T, F] per batch."""
     label_set = labels.get("audioset527")
     data = {k: cfg.data[k] for k in ("sample_rate", "clip_s", "threads", "draw")}
-    stream = pipeline.build(
-        sources.build(cfg.data.train, label_set),
+    stream = build.pipeline(
+        build.source(cfg.data.train, label_set),
         batch_size=cfg.batch_size,
         seed=cfg.seed,
         num_classes=527,
         **data,
     )
-    frontend = config.build("frontend", cfg.frontend)
-    wave_chain = augment.chain(cfg.augment.wave)
+    frontend = build.make("frontend", cfg.frontend)
+    wave_chain = build.augment(cfg.augment.wave)
     # the same masks, on features that are not normalised, filled with raw zero
-    feats_chain = augment.chain(cfg.augment.feats.replace("0.33333333", "0.0"))
+    feats_chain = build.augment(cfg.augment.feats.replace("0.33333333", "0.0"))
     base = jax.random.split(jax.random.key(cfg.seed))[1]
     with stream.iterate() as batches:
         for step in range(count):
@@ -138,9 +137,9 @@ def test_a_frontend_without_constants_is_measured_as_it_is(recipe, tmp_path, cap
     assert "--config.frontend" not in printed
     found = json.loads(out.read_text())
     cfg = load(recipe, seed="5")
-    frontend = config.build("frontend", cfg.frontend)
-    stream = pipeline.build(
-        sources.build(cfg.data.train, labels.get("audioset527")),
+    frontend = build.make("frontend", cfg.frontend)
+    stream = build.pipeline(
+        build.source(cfg.data.train, labels.get("audioset527")),
         batch_size=6, seed=5, num_classes=527, draw="shuffle", sample_rate=8000, clip_s=0.5,
     )  # fmt: skip
     with stream.iterate() as batches:

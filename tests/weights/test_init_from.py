@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from asjax import config, models, step
+from asjax import build, config, models, step
 from asjax.config import AsjaxError
 from asjax.weights import port
 from asjax.weights import start as init_from
@@ -27,7 +27,7 @@ def fresh(spec, frames=48, n_mels=32, average=True):
     spec = {**spec, "num_classes": 5}
     name, fields = config.split_spec(spec)
     module = models.build(name, **fields)
-    tx, _ = config.build("optim", dict(name="adam", lr=1e-3), total_steps=2)
+    tx, _ = build.make("optim", dict(name="adam", lr=1e-3), total_steps=2)
     create = functools.partial(
         step.init_state,
         model=module,

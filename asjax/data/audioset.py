@@ -1,8 +1,9 @@
-"""AudioSet's segment lists: labels of every clip, checked against the list's own header."""
+"""AudioSet: the `data` of its recipes, and its segment lists, checked against their own header."""
 
 from __future__ import annotations
 
 import gzip
+import os
 import re
 import sys
 import zlib
@@ -13,6 +14,31 @@ import numpy as np
 
 from asjax import labels as label_sets
 from asjax.config import AsjaxError
+
+
+def recipe_data(*, tiny: bool, draw: str, sample_rate: int = 32_000, clip_s: float = 10.0):
+    """The `data` of an AudioSet recipe: records in $ASJAX_DATA/audioset, splits train and eval.
+
+    `tiny` takes one second of the embedded recordings instead, so that a recipe runs anywhere.
+    """
+    folder = os.path.join(os.environ.get("ASJAX_DATA", "data"), "audioset")
+
+    def source(split: str, stand_in: str) -> dict:
+        if tiny:
+            return dict(name="esc10", splits=[stand_in])
+        return dict(name="records", path=folder, splits=[split])
+
+    return dict(
+        train=dict(source("train", "fold1"), labels_csv=""),  # see asjax prepare enhance
+        eval=source("eval", "fold5"),
+        sample_rate=sample_rate,
+        clip_s=1.0 if tiny else clip_s,
+        draw=draw,
+        workers=0 if tiny else 8,
+        threads=2,
+        cache=False,
+        max_bad=0.05,
+    )
 
 
 def read_segments(path, label_set, progress: bool = True):
