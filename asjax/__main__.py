@@ -34,7 +34,7 @@ VERBS = {
         "asjax prepare folder --csv labels.csv --audio clips/ --out data/mine",
     ),
     "report": (
-        "asjax.papers.runs",
+        "asjax.papers.report",
         "the papers' tables and figures from finished runs, their numbers beside yours",
         "asjax report hlp runs/cnn6 runs/cnn6_hlp --out report-hlp",
     ),

@@ -48,7 +48,7 @@ FIELDS = {
         "ops": "decode | crop | multihot",  # what makes an example of a clip
         "workers": 0,  # processes that decode beside this one
         "threads": 2,  # that decode, in each of them
-        "cache": False,  # True keeps up to 1 GiB of decoded clips in memory
+        "cache": True,  # keep up to 1 GiB of decoded clips in memory
         "max_bad": 0.05,  # share of clips that may be undecodable
     },
     "frontend": REQUIRED,
@@ -58,7 +58,7 @@ FIELDS = {
     "optim": REQUIRED,
     "average": None,  # of the weights
     "eval": {
-        "every_steps": REQUIRED,
+        "every_steps": 500,
         "batch_size": 16,
         "bootstrap": 1000,  # resamples for the intervals
         "mappings": [],  # label sets whose classes are reported as well
@@ -91,6 +91,14 @@ OFFERED = {  # kind -> keywords that come from the program, never from a config
     "augment": ("rng", "batch"),
 }
 
+_CALLED = {  # in messages
+    "augment": "augmentation",
+    "model": "model family",
+    "op": "host op",
+    "optim": "optimiser",
+    "source": "data source",
+}
+
 # --------------------------------------------------------------------------------- names to objects
 
 
@@ -98,7 +106,7 @@ def find(kind: str, name: str):
     """The function of that name; AsjaxError lists those that exist, and the nearest."""
     if kind not in PLACES:
         raise config.unknown("kind", kind, PLACES)
-    return config.find(kind, PLACES[kind], name)
+    return config.find(_CALLED.get(kind, kind), PLACES[kind], name)
 
 
 def make(kind: str, spec, **offered):
@@ -112,17 +120,19 @@ def make(kind: str, spec, **offered):
       AsjaxError: unknown name or field, a missing field, a value out of range.
     """
     name, fields = split_spec(spec)
-    return config.call(find(kind, name), f"{kind} {name}", offered=offered, **fields)
+    label = f"{_CALLED.get(kind, kind)} {name}"
+    return config.call(find(kind, name), label, offered=offered, **fields)
 
 
 def chain(kind: str, text: str | None, **offered) -> list:
     """`"a(x=1) | b"` -> [(name, function), ...], each function with its keywords filled in.
 
-    Raises: as `make`.
+    Raises:
+      AsjaxError: as `make`.
     """
     made = []
     for name, fields in config.chain(text):
-        function, label = find(kind, name), f"{kind} {name}"
+        function, label = find(kind, name), f"{_CALLED.get(kind, kind)} {name}"
         known = inspect.signature(function).parameters
         kept = {k: v for k, v in offered.items() if k in known}
         own = [k for k in known if k not in OFFERED[kind]]
@@ -138,7 +148,8 @@ def augment(text: str | None):
 
     Op number i gets `fold_in(rng, i)`. `fn.names` are the ops' names, `fn.spec` the text.
 
-    Raises: as `make`; values out of range are found now, not at the first batch.
+    Raises:
+      AsjaxError: as `make`; values out of range are found now, not at the first batch.
     """
     import jax
 
@@ -300,10 +311,19 @@ def _override(cfg, dotted: str, value) -> None:
             return _override_spec(at, SPECS[path], path, dotted.removeprefix(f"{path}."), value)
     if not isinstance(known, dict) or leaf not in known:
         raise config.unknown("config field", dotted, _flat(FIELDS))
-    default = at[leaf] if leaf in at else known[leaf]
-    if default is REQUIRED or dotted in SPECS:
-        default = None
-    at[leaf] = config.typed(f"config field {dotted}", value, default)
+    if isinstance(known[leaf], str) and dotted in SPECS:  # a chain, or a draw
+        at[leaf] = config.typed(f"config field {dotted}", value, "")
+    elif dotted in SPECS:
+        if value is not None and not isinstance(value, str):
+            raise AsjaxError(
+                f"config field {dotted} must be a call, name(key=value), got {value!r}"
+            )
+        name, values = split_spec(value) if value else ("", {})
+        at[leaf] = dict(name=name, **values) if name else None
+    else:
+        default = at[leaf] if leaf in at else known[leaf]
+        default = None if default is REQUIRED else default
+        at[leaf] = config.typed(f"config field {dotted}", value, default)
 
 
 def _override_spec(spec, kind: str, path: str, key: str, value) -> None:

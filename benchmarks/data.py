@@ -21,6 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
+from asjax import build
+
 COUNTS = Path(__file__).parent.parent / "tests" / "golden" / "audioset_counts.json"
 SAMPLERS = [
     "sequential",
@@ -92,13 +94,13 @@ def measure_sampler(labels_file: str, spec: str) -> list[str]:
     import grain
     from scipy import sparse
 
-    from asjax.data import draw
+    from asjax import build
 
     labels = sparse.load_npz(labels_file)
-    make_draw("shuffle", labels[:10], 0)(0)  # imports and caches
+    build.make("draw", "shuffle", labels=labels[:10], seed=0)(0)  # imports and caches
     before = memory_mib()
     start = time.perf_counter()
-    drawn = make_draw(spec, labels, 0)
+    drawn = build.make("draw", spec, labels=labels, seed=0)
     built = time.perf_counter() - start
     after = memory_mib()
     start = time.perf_counter()
@@ -144,8 +146,7 @@ def esc10():
     return build.source("esc10", labels.get("audioset527"))
 
 
-def build(source, sample_rate, **kwargs):
-
+def piped(source, sample_rate, **kwargs):
     return build.pipeline(
         source,
         batch_size=32,
@@ -161,14 +162,14 @@ def decode(rounds: int):
     """Whole batches in this thread against soundfile.read of the same clips' bytes, in turn."""
     import soundfile
 
-    from asjax.data import audio, draw
+    from asjax.data import audio
 
     source = esc10()
     own = audio.info(source[0]["audio"]).rate
     clips = [source[i]["audio"] for i in range(len(source))]
-    order = make_draw("shuffle", source.labels, 0)
+    order = build.make("draw", "shuffle", labels=source.labels, seed=0)
     rates = [own, 16000, 44100]
-    pipes = {rate: build(source, rate, threads=0).iterate() for rate in rates}
+    pipes = {rate: piped(source, rate, threads=0).iterate() for rate in rates}
     ratios, raw_rates = {rate: [] for rate in rates}, []
 
     def raw(number):
@@ -205,7 +206,7 @@ def scale(rounds: int):
     """Wall-clock clips per second; settings take turns, so that a busy machine is shared fairly."""
     source = esc10()
     settings = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 1), (2, 2)]
-    open_now = {(w, t): build(source, 32000, workers=w, threads=t) for w, t in settings}
+    open_now = {(w, t): piped(source, 32000, workers=w, threads=t) for w, t in settings}
     rates = {setting: [] for setting in settings}
     for turn in range(2):
         for setting in settings:

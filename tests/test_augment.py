@@ -10,7 +10,7 @@ from reference import augment as naive
 from scipy import stats
 
 from asjax import augment, build
-from asjax.augment import chain
+from asjax.build import augment as chain
 from asjax.config import AsjaxError
 
 _pairs = jax.jit(augment._pairs, static_argnums=(1, 4))  # (rng, clips, alpha, rate, style)

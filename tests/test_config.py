@@ -71,16 +71,19 @@ def config_file(tmp_path):
         "    arg = config.parse_arg(arg, lr=0.1)\n"
         "    c = config.new()\n"
         "    c.optim = dict(name='adam', lr=arg.lr)\n"
-        "    c.steps = 3\n"
-        "    c.note = ''\n"
+        "    c.total_steps = 3\n"
+        "    c.batch_size = 2\n"
+        "    c.data = dict(train='esc10', eval=dict(name='esc10'), sample_rate=8000, clip_s=1.0)\n"
+        "    c.model = dict(name='cnn', variant='mini')\n"
+        "    c.frontend = dict(name='panns_logmel64')\n"
         "    return c\n"
     )
     return path
 
 
 def test_overrides_reach_nested_fields_and_keep_types(config_file):
-    cfg = build.load(f"{config_file}:lr=0.2", {"optim.lr": "1", "note": "7", "steps": "5"})
-    assert (cfg.optim.lr, cfg.note, cfg.steps) == (1.0, "7", 5)
+    cfg = build.load(f"{config_file}:lr=0.2", {"optim.lr": "1", "mesh": "7", "total_steps": "5"})
+    assert (cfg.optim.lr, cfg.mesh, cfg.total_steps) == (1.0, "7", 5)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +92,7 @@ def test_overrides_reach_nested_fields_and_keep_types(config_file):
         ("optim.lrr", "1", "did you mean 'optim.lr'"),
         ("optim.lr.x", "1", "does not exist"),
         ("nothing", "1", "does not exist"),
-        ("steps", "many", "steps must be int"),
+        ("total_steps", "many", "total_steps must be int"),
         ("optim", "3", "optim must be"),
     ],
 )

@@ -147,7 +147,6 @@ def test_a_recipe_builds_at_full_size_and_its_step_has_shapes(name, arg):
     from scipy import sparse
 
     from asjax import step
-    from asjax.data import draw
 
     c = load(name, arg)
     frontend = build.make("frontend", c.frontend)
@@ -160,11 +159,11 @@ def test_a_recipe_builds_at_full_size_and_its_step_has_shapes(name, arg):
         augment={place: build.augment(spec) for place, spec in c.augment.items()},
     )
     labels = sparse.eye_array(527, format="csr")
-    drawn = make_draw(c.data.draw, labels, c.seed)
+    drawn = build.make("draw", c.data.draw, labels=labels, seed=c.seed)
     tx, _ = build.make(
         "optim", c.optim, total_steps=c.total_steps, steps_per_epoch=drawn.draws_per_epoch
     )
-    average = step.make_average(c.average)
+    average = build.make("average", c.average) if c.average else None
     wave = (4, round(c.data.clip_s * c.data.sample_rate))
 
     def create(key):

@@ -175,7 +175,7 @@ import sys
 for name in {blocked!r}:
     sys.modules[name] = None
 import jax, jax.numpy as jnp
-from asjax import (augment, config, frontends, hlp, models, objectives, optim, port,
+from asjax import (augment, build, config, frontends, hlp, models, objectives, optim, port,
                    sharding, step)
 from asjax.store import checkpoint
 frontend = frontends.build("panns_logmel", sample_rate=16000, n_mels=64, n_fft=512, hop=320)

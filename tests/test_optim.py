@@ -14,8 +14,9 @@ import numpy as np
 import optax
 import pytest
 
-from asjax import optim
+from asjax import build
 from asjax.config import AsjaxError
+from asjax.optim import averages, guard, schedules
 
 GOLDEN = Path(__file__).parent / "golden"
 STEPS = 20
@@ -52,7 +53,7 @@ def inputs():
     return as32(params), [as32(g) for g in grads]
 
 
-def build(spec, **extra):
+def made(spec, **extra):
     return build.make("optim", spec, **{"total_steps": STEPS, "steps_per_epoch": 5, **extra})
 
 
@@ -60,7 +61,7 @@ def build(spec, **extra):
 def test_twenty_updates_equal_torch(name):
     wanted = np.load(GOLDEN / "optim_updates.npz")
     params, grads = inputs()
-    tx, _ = build(RUNS[name][0])
+    tx, _ = made(RUNS[name][0])
     state, start = tx.init(params), params
 
     @jax.jit
@@ -72,7 +73,9 @@ def test_twenty_updates_equal_torch(name):
         params, state = update(params, state, grad)
         for key, value in params.items():
             reference = wanted[f"{name}/{key}"][t]
-            np.testing.assert_allclose(value, reference, rtol=1e-6, atol=1e-6 * 1e-2)
+            assert np.linalg.norm(value - reference) < 1e-6 * np.linalg.norm(reference)
+            # optax takes 1 - beta2^t in float32, where t = 1 loses four digits
+            np.testing.assert_allclose(value, reference, rtol=1e-6, atol=3e-8)
             assert np.abs(reference - start[key]).max() > 5e-5  # torch did move
 
 
@@ -89,11 +92,11 @@ def test_optax_amsgrad_would_not_equal_torch():
 def test_one_cycle_rate_equals_torch():
     wanted = np.load(GOLDEN / "optim_schedules.npz")
     for total in (20, 1000):
-        _, lr = build(dict(name="adam", lr=1e-3, schedule="one_cycle"), total_steps=total)
+        _, lr = made(dict(name="adam", lr=1e-3, schedule="one_cycle"), total_steps=total)
         got = jax.vmap(lr)(jnp.arange(total))
         np.testing.assert_allclose(got, wanted[f"one_cycle_lr_{total}"], rtol=5e-6)
-        run = optim._Run(1e-3, 0.9, total, None)
-        forget = jax.vmap(optim._make_schedule("one_cycle", run)[1])(jnp.arange(total))
+        _, beta = schedules.build("one_cycle", total_steps=total)
+        forget = jax.vmap(beta)(jnp.arange(total, dtype=jnp.float32))
         np.testing.assert_allclose(1 - forget, wanted[f"one_cycle_b1_{total}"], rtol=1e-6)
     assert wanted["one_cycle_b1_1000"].min() < 0.8501
     assert wanted["one_cycle_b1_1000"][-1] == pytest.approx(0.95)
@@ -110,7 +113,7 @@ def test_warmup_step_equals_the_loop_of_ast(golden, name, own_epoch):
     if own_epoch:
         fields += f", epoch_steps={given['steps_per_epoch']}"
     spec = dict(name="adam", lr=given["base_lr"], schedule=f"warmup_step({fields})")
-    _, lr = build(spec, steps_per_epoch=77 if own_epoch else given["steps_per_epoch"])
+    _, lr = made(spec, steps_per_epoch=77 if own_epoch else given["steps_per_epoch"])
     np.testing.assert_allclose(jax.vmap(lr)(jnp.arange(len(wanted))), wanted, rtol=1e-6)
 
 
@@ -138,7 +141,7 @@ def naive_cosine(step):
     ],
 )
 def test_schedules_equal_the_naive_formula_in_float64(schedule, naive, steps):
-    _, lr = build(dict(name="adam", lr=2e-3, schedule=schedule))
+    _, lr = made(dict(name="adam", lr=2e-3, schedule=schedule))
     got = jax.vmap(lr)(jnp.arange(steps))
     np.testing.assert_allclose(got, [2e-3 * naive(s) for s in range(steps)], rtol=1e-5, atol=1e-12)
     assert float(lr(3)) == pytest.approx(2e-3 * naive(3), rel=1e-5)
@@ -148,8 +151,8 @@ def test_clipping_equals_scaling_by_the_global_norm():
     params, grads = inputs()
     norm = math.sqrt(sum(np.sum(np.float64(g) ** 2) for g in grads[0].values()))
     small = {k: np.float32(g * (0.5 * norm) / norm) for k, g in grads[0].items()}
-    clipped, _ = build(dict(name="adam", lr=1e-3, eps=1.0, clip_norm=0.5 * norm))
-    plain, _ = build(dict(name="adam", lr=1e-3, eps=1.0))
+    clipped, _ = made(dict(name="adam", lr=1e-3, eps=1.0, clip_norm=0.5 * norm))
+    plain, _ = made(dict(name="adam", lr=1e-3, eps=1.0))
     got, _ = clipped.update(grads[0], clipped.init(params), params)
     want, _ = plain.update(small, plain.init(params), params)
     for key in want:
@@ -160,7 +163,7 @@ def test_bad_specs_are_one_clear_error_naming_what_exists():
     for spec, words in [
         (dict(name="adamx", lr=1e-3), "adamw"),
         (dict(name="adam", lr=1e-3, momentum=0.9), "momentum"),
-        (dict(name="adam", lr=0.0), "lr must be > 0"),
+        (dict(name="adam", lr=0.0), "lr must be a number > 0"),
         (dict(name="adam", lr=1e-3, b1=1.0), "b1"),
         (dict(name="adam", lr=1e-3, schedule="cosin"), "did you mean 'cosine'"),
         (dict(name="adam", lr=1e-3, schedule="cosine(warmup=3)"), "warmup_steps"),
@@ -170,7 +173,7 @@ def test_bad_specs_are_one_clear_error_naming_what_exists():
         (dict(name="adam", lr=1e-3, schedule="passt(epoch_steps=0)"), "epoch_steps must be >= 1"),
     ]:
         with pytest.raises(AsjaxError, match=words):
-            build(spec)
+            made(spec)
     with pytest.raises(AsjaxError, match="steps_per_epoch"):
         build.make("optim", dict(name="adam", lr=1e-3, schedule="passt"))
 
@@ -178,34 +181,36 @@ def test_bad_specs_are_one_clear_error_naming_what_exists():
 def test_ema_equals_float64():
     rng = np.random.default_rng(0)
     values = rng.normal(size=(200, 4)).astype(np.float32)
-    ema, naive = {"w": values[0], "n": jnp.int32(0)}, np.float64(values[0])
+    ema, naive = {"params": {"w": values[0], "n": jnp.int32(0)}, "count": 0}, np.float64(values[0])
+    run = averages.ema(decay=0.95)
     for step, value in enumerate(values):
-        ema = optim.ema_update(ema, {"w": value, "n": jnp.int32(step)}, 0.95, step)
+        ema = run(ema, {"params": {"w": value, "n": jnp.int32(step)}}, step)
         d = min(0.95, (1 + step) / (10 + step))
         naive = d * naive + (1 - d) * np.float64(value)
-    np.testing.assert_allclose(ema["w"], naive, rtol=1e-5, atol=1e-6)
-    assert ema["n"] == 199
+    np.testing.assert_allclose(ema["params"]["w"], naive, rtol=1e-5, atol=1e-6)
+    assert ema["params"]["n"] == 199
+    assert ema["count"] == 200
 
 
 def test_swa_equals_the_float64_mean():
     values = np.random.default_rng(1).normal(size=(50, 6)).astype(np.float32)
-    average = {"w": np.full(6, np.float32(1e3))}
-    for count, value in enumerate(values):
-        average = optim.swa_update(average, {"w": value}, count)
-    np.testing.assert_allclose(average["w"], np.float64(values).mean(0), rtol=1e-4, atol=1e-5)
+    average = {"params": np.full(6, np.float32(1e3)), "count": jnp.int32(0)}
+    for step, value in enumerate(values):
+        average = averages.swa()(average, {"params": value}, jnp.int32(step))
+    np.testing.assert_allclose(average["params"], np.float64(values).mean(0), rtol=1e-4, atol=1e-5)
 
 
 def test_a_non_finite_leaf_is_seen_and_the_old_tree_is_kept_bit_for_bit():
     old = {"w": jnp.arange(3.0), "key": jax.random.key(1), "n": jnp.int32(4)}
     for bad in (jnp.nan, jnp.inf, -jnp.inf):
         new = {"w": jnp.array([0.0, bad, 1.0]), "key": jax.random.key(2), "n": jnp.int32(5)}
-        kept = jax.jit(lambda n: optim.select(optim.all_finite(n), n, old))(new)
+        kept = jax.jit(lambda n: guard.select(guard.all_finite(n), n, old))(new)
         assert np.array_equal(kept["w"], old["w"])
         assert kept["n"] == 4
         assert np.array_equal(jax.random.key_data(kept["key"]), jax.random.key_data(old["key"]))
-    assert optim.all_finite(old)
-    assert optim.all_finite({"n": jnp.int32(1)})
-    taken = optim.select(optim.all_finite(old), {**old, "n": jnp.int32(9)}, old)
+    assert guard.all_finite(old)
+    assert guard.all_finite({"n": jnp.int32(1)})
+    taken = guard.select(guard.all_finite(old), {**old, "n": jnp.int32(9)}, old)
     assert taken["n"] == 9
 
 

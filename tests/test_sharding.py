@@ -220,7 +220,7 @@ def python(code, **env):
 
 def test_setup_makes_one_device_per_core_and_a_compile_cache(tmp_path):
     code = """
-from asjax import sharding
+from asjax import devices, sharding
 devices.setup()
 import jax, jax.numpy as jnp
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
@@ -235,7 +235,7 @@ print(len(jax.devices()), min(devices.usable_cores(), 8), jax.config.jax_compila
 
 def test_the_second_run_finds_its_programs_though_a_partitioning_rule_is_in_them(tmp_path):
     code = """
-from asjax import sharding
+from asjax import devices, sharding
 devices.setup(cpu_devices=2)
 import jax, jax.numpy as jnp
 from asjax import frontends
@@ -255,7 +255,7 @@ print(float(jax.jit(lambda w: frontend(w).sum())(wave)))
 def test_setup_goes_on_without_a_writable_cache_and_takes_the_number_given(tmp_path):
     (tmp_path / "file").touch()
     code = """
-from asjax import sharding
+from asjax import devices, sharding
 devices.setup(cpu_devices=3)
 import jax
 print(len(jax.devices()), jax.config.jax_compilation_cache_dir)
@@ -287,7 +287,8 @@ def test_incomplete_process_settings_are_refused():
 RANK = """
 import sys
 import numpy as np
-from asjax import sharding
+from asjax import devices, sharding
+from asjax.data import prefetch
 devices.setup(cpu_devices=1, coordinator="localhost:" + sys.argv[1], num_processes=2,
                process_id=int(sys.argv[2]))
 import jax

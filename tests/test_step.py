@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from asjax import objectives, sharding, step
+from asjax import build, objectives, sharding, step
 
 
 class Net(nn.Module):
@@ -30,7 +30,7 @@ def parts():
         step.init_state, model=model, frontend=frontend, tx=tx, wave_shape=(8, 40), average=True
     )
     objective = objectives.tagging(model=model, frontend=frontend)
-    average = step.make_average(dict(name="ema", decay=0.5))
+    average = build.make("average", dict(name="ema", decay=0.5))
     return create, step.make_train_step(objective=objective, tx=tx, average=average)
 
 
@@ -104,7 +104,7 @@ def test_step_k_does_not_depend_on_how_the_run_got_there(parts):
 
 
 def test_swa_is_the_equal_mean_of_the_weights_from_its_start():
-    average = step.make_average(dict(name="swa", start_step=2, every_steps=2))
+    average = build.make("average", dict(name="swa", start_step=2, every_steps=2))
     state = {"params": jnp.zeros(2), "stats": {}, "count": jnp.zeros((), jnp.int32)}
     seen = []
     for k in range(7):
@@ -119,7 +119,6 @@ def test_swa_is_the_equal_mean_of_the_weights_from_its_start():
 
 def test_an_unknown_average_lists_the_known_ones():
     with pytest.raises(ValueError, match="ema, swa"):
-        step.make_average("polyak")
+        build.make("average", "polyak")
     with pytest.raises(ValueError, match="did you mean 'decay'"):
-        step.make_average(dict(name="ema", decai=0.9))
-    assert step.make_average(None) is None
+        build.make("average", dict(name="ema", decai=0.9))

@@ -95,7 +95,7 @@ def stop_after(monkeypatch, n):
                 os.kill(os.getpid(), signal.SIGTERM)
             return next(self.inner)
 
-    monkeypatch.setattr(sharding, "prefetch", Stopping)
+    monkeypatch.setattr(prefetch, "prefetch", Stopping)
 
 
 def test_stop_and_resume_equals_uninterrupted_bit_for_bit(tmp_path, monkeypatch, capsys):

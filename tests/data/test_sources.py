@@ -165,7 +165,7 @@ def prepared(folder, tmp_path):
 
 
 def test_prepared_records_hold_what_the_folder_holds(folder, prepared):
-    plain, stored = build.source(folder, PETS), sources.build(prepared, PETS)
+    plain, stored = build.source(folder, PETS), build.source(prepared, PETS)
     assert sorted(stored.ids) == sorted(plain.ids)
     at = [plain.ids.index(i) for i in stored.ids]
     assert np.array_equal(stored.labels.toarray(), plain.labels.toarray()[at])

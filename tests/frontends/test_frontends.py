@@ -228,7 +228,7 @@ def test_gradient_to_the_wave_equals_finite_differences():
 
 
 def test_a_frontend_tells_its_settings():
-    frontend = build.make("frontend", dict(name="convnext_logmel224", sample_rate=32000))
+    frontend = build("convnext_logmel224", sample_rate=32000)
     assert (frontend.sample_rate, frontend.n_mels, frontend.hop) == (32000, 224, 320)
     assert "n_mels=224" in repr(frontend)
     assert "hop=320" in repr(frontend)

@@ -134,8 +134,8 @@ def test_every_resample_equals_scikit_learn_on_repeated_rows(monkeypatch, block)
     scores, targets = small(n=60)
     targets[:, 0] = False
     targets[5, 0] = True  # one positive: a third of the resamples lose it and leave the class out
-    monkeypatch.setattr(metrics, "_BLOCK_BYTES", block)
-    monkeypatch.setattr(metrics, "_COLUMNS", 3)
+    monkeypatch.setattr(metrics.ranking, "_BLOCK_BYTES", block)
+    monkeypatch.setattr(metrics.ranking, "_COLUMNS", 3)
     got = metrics.resampled(scores=scores, targets=targets, n=25, seed=3)
     draws = list(metrics.resample_counts(60, 25, seed=3))
     assert {int(d[5] > 0) for d in draws} == {0, 1}

@@ -18,6 +18,7 @@ from asjax.evaluation import evaluate
 from asjax.papers import balance as papers_balance
 from asjax.papers import hlp as papers_hlp
 from asjax.papers import runs as papers
+from asjax.papers.printed import HLP_COLUMNS
 from asjax.store import choice
 
 AUDIOSET, FSD50K = labels.get("audioset527"), labels.get("fsd50k200")
@@ -212,7 +213,7 @@ def test_table_iii_has_our_numbers_with_the_papers_beside(hlp_runs, tmp_path, ca
         views = [{}, dict(labels_hlp=True), dict(labels_hlp=True, scores_hlp=True)]
         want = [mean_ap(hlp_runs / name / "eval", **view) for view in views]
         want.append(mean_ap(hlp_runs / name / "eval-fsd50k"))
-        for column, value in zip(printed.HLP_COLUMNS, want, strict=True):
+        for column, value in zip(HLP_COLUMNS, want, strict=True):
             row = rows["CNN6", key, column]
             assert float(row["map"]) == pytest.approx(value, rel=1e-5)
             assert float(row["low"]) < value < float(row["high"])

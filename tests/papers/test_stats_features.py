@@ -18,10 +18,11 @@ from asjax import config
 
 def get_config(arg=None):
     c = config.new()
-    c.seed, c.batch_size, c.mesh = 3, 6, ""
+    c.seed, c.batch_size, c.mesh, c.total_steps = 3, 6, "", 10
     c.labels = dict(name="audioset527", hlp=False, strict=False)
     c.data = dict(
-        train=dict(name="esc10", splits=["fold1"]), sample_rate=8000, clip_s=0.5, draw="shuffle",
+        train=dict(name="esc10", splits=["fold1"]),
+        eval=dict(name="esc10", splits=["fold2"]), sample_rate=8000, clip_s=0.5, draw="shuffle",
         workers=0, threads=2, cache=True, max_bad=0.05,
     )
     c.frontend = dict(
@@ -29,6 +30,8 @@ def get_config(arg=None):
         frames=30, mean=-20.0, std=30.0,
     )
     c.augment = dict(wave="", feats="", normed="")
+    c.model = dict(name="cnn", variant="mini")
+    c.optim = dict(name="adam", lr=1e-3)
     return c
 """
 WAVE = "mixup(alpha=10.0, rate=0.5, style='plain', remove_mean=True)"

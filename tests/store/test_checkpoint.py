@@ -249,7 +249,7 @@ def test_leftovers_of_a_killed_save_are_removed_and_an_interrupted_swap_is_undon
 WRITER = """
 import sys
 import jax.numpy as jnp
-from asjax.checkpoint import Checkpoints
+from asjax.store.checkpoint import Checkpoints
 kept = Checkpoints(sys.argv[1])
 start = kept.latest_step() or 0
 print("ready", flush=True)

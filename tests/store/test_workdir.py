@@ -89,7 +89,7 @@ def test_changed_data_are_refused_with_both_hashes_until_allowed(tmp_path):
 
 HOLDER = """
 import sys
-from asjax.workdir import Workdir
+from asjax.store.workdir import Workdir
 with Workdir.open(sys.argv[1], config={"a": 1}, data_fingerprint="d"):
     print("held", flush=True)
     sys.stdin.read()
