@@ -13,7 +13,9 @@ import hashlib
 import importlib.util
 import inspect
 import json
+import os
 import re
+import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,36 @@ _TRUSTED: set[str] = set()  # own names that a config file or program of the use
 
 class AsjaxError(ValueError):
     """An error the user can act on: one line saying what is wrong, where, and what to do."""
+
+    def __init__(self, *args):
+        super().__init__(*(printable(a) if isinstance(a, str) else a for a in args))
+
+
+class AsjaxWarning(UserWarning):
+    """Something that the user should know, though the work goes on."""
+
+
+def printable(text: str) -> str:
+    """Text that cannot steer a terminal or break a line: `\x1b` is written out, as in Python.
+
+    File names and labels may hold anything, and errors quote them.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def shown(name, width: int = 100) -> str:
+    """A name for a message: printable, and at most `width` characters (its middle gives way)."""
+    text = printable(os.fspath(name) if isinstance(name, os.PathLike) else str(name))
+    if len(text) <= width:
+        return text
+    return f"{text[: width // 3]}...{text[3 + width // 3 - width :]}"
+
+
+def warn(text: str) -> None:
+    """Tell the user, once for each text: the verbs print it as a line of their own."""
+    warnings.warn(printable(text), AsjaxWarning, stacklevel=2)
 
 
 def unknown(thing: str, name: Any, known) -> AsjaxError:
