@@ -50,6 +50,7 @@ FIELDS = {
         "threads": 2,  # that decode, in each of them
         "cache": True,  # keep up to 1 GiB of decoded clips in memory
         "max_bad": 0.05,  # share of clips that may be undecodable
+        "decode_timeout_s": 60.0,  # a clip that takes longer to read counts as undecodable
     },
     "frontend": REQUIRED,
     "augment": {"wave": "", "feats": "", "normed": ""},
@@ -87,7 +88,15 @@ OFFERED = {  # kind -> keywords that come from the program, never from a config
     "optim": ("total_steps", "steps_per_epoch"),
     "source": ("label_set",),
     "draw": ("labels", "seed"),
-    "op": ("example", "rng", "sample_rate", "clip_s", "num_classes", "train"),
+    "op": (
+        "example",
+        "rng",
+        "sample_rate",
+        "clip_s",
+        "num_classes",
+        "train",
+        "decode_timeout_s",
+    ),
     "augment": ("rng", "batch"),
 }
 
@@ -174,10 +183,9 @@ def label_set(cfg):
     if cfg["labels"]["name"] != "own":
         return labels.get(cfg["labels"]["name"])
     name, values = split_spec(cfg["data"]["train"])
-    place = values.get("csv") or values.get("path")
-    if not place:
+    if name not in ("folder", "records"):
         raise AsjaxError(f"labels.name='own' needs data.train with a csv or a path, not {name!r}")
-    return sources.own_labels(place, values.get("label_separator", ";"))
+    return sources.own_labels(**values)
 
 
 def source(spec, label_set):
@@ -217,11 +225,12 @@ def pipeline(
     if size < 1:
         raise AsjaxError(f"clip_s * sample_rate (samples) must be at least 1, got {size}")
     known = dict(sample_rate=sample_rate, clip_s=clip_s, num_classes=num_classes, train=train)
+    limit = config.typed("data.decode_timeout_s", data["decode_timeout_s"], 60.0)
     spec = data["draw"] if train else "sequential"
     return batches.build(
         source,
         draw=make("draw", spec, labels=source.labels, seed=seed if train else 0),
-        ops=chain("op", data["ops"], **known),
+        ops=chain("op", data["ops"], **known, decode_timeout_s=limit),
         batch_size=batch_size,
         described=repr([spec, data["ops"], *known.values()]),
         train=train,

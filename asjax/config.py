@@ -55,7 +55,7 @@ def shown(name, width: int = 100) -> str:
 
 def warn(text: str) -> None:
     """Tell the user, once for each text: the verbs print it as a line of their own."""
-    warnings.warn(printable(text), AsjaxWarning, stacklevel=2)
+    warnings.warn(printable(str(text)), AsjaxWarning, stacklevel=2)
 
 
 def unknown(thing: str, name: Any, known) -> AsjaxError:

@@ -196,7 +196,7 @@ def opened(source, name, note) -> Iterator[Sound]:
     Args:
       source, name: as for `audio.read`. note: called with what the user should know (str).
     """
-    with _located(source, name) as (file, path, what), contextlib.ExitStack() as stack:
+    with located(source, name) as (file, path, what), contextlib.ExitStack() as stack:
         try:
             tape = Tape(file)
             if tape.size <= 0:
@@ -261,8 +261,21 @@ def _by_ffmpeg(error: Foreign, tape: Tape, path, what, stack):
     return partial(ffmpeg.Child, place, error.demuxer)
 
 
+def refuse_foreign(data: bytes, name) -> None:
+    """AudioError if only ffmpeg decodes these bytes: other machines may have no ffmpeg."""
+    try:
+        containers.layout(Tape(io.BytesIO(data)))
+    except Foreign as error:
+        if error.demuxer and ffmpeg.program():
+            raise AudioError(
+                f"{shown(name)} is {error}, which asjax stores converted only: add --encode flac"
+            ) from None
+    except Broken:
+        pass  # reading it says so
+
+
 @contextlib.contextmanager
-def _located(source, name):
+def located(source, name):
     """source -> (binary file, its path or None, name for messages)."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         yield io.BytesIO(source), None, shown(name or f"audio of {len(source)} bytes")

@@ -79,7 +79,7 @@ def _samples(tape: Tape, start: int, stop: int) -> int | None:
     begins, ends = _frame(first, 0, first, block) or (0, 0)
     if begins or not ends:
         return None
-    window = max(at, stop - max(_WINDOW, 4 * largest))
+    window = max(at, stop - (3 * largest or _WINDOW))
     data = tape.at(window, stop - window)
     frames = [
         frame for m in _SYNC.finditer(data) if (frame := _frame(data, m.start(), first, block))

@@ -21,7 +21,6 @@ _TAIL = 1000  # libmpg123 gives up after 1,024 bytes that are no frame
 _MANY = 1000  # streams in a file
 _ALIKE = 0xFFFE0C00  # of a header: sync, version, layer, rate
 _SYNC = re.compile(rb"\xff[\xe2-\xff]")
-_XING = re.compile(rb"Xing|Info")
 _HZ = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 _LOW = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 # (MPEG-1?, layer as in a header: 3 is I, 2 is II, 1 is III) -> kbit/s
@@ -205,14 +204,24 @@ def _read(tape: Tape, at: int, streams: list[_Stream]) -> int:
     return end
 
 
+def _xing_places(data: bytes):
+    """Where "Xing" and "Info" stand. Two searches are many times faster than one pattern."""
+    for name in (b"Xing", b"Info"):
+        at = data.find(name)
+        while at >= 0:
+            yield at
+            at = data.find(name, at + 1)
+
+
 def _run(tape: Tape, at: int, like: int, free: int) -> tuple[int, int]:
     """(place after, number of) the whole frames like `like` from `at` on, up to a Xing header."""
     lengths, mono, frames = _lengths(), _mono(like), 0
     offsets = (4 + _side(like), 6 + _side(like))
     while True:
         data = tape.at(at, 1 << 20)
-        stops = {found.start() - back for found in _XING.finditer(data) for back in offsets}
-        last, left = len(data) - 4, tape.size - at
+        stops = {found - back for found in _xing_places(data) for back in offsets}
+        left = tape.size - at
+        last = len(data) - (4 if len(data) == left else 64)  # a Xing header may be cut off
         place = 0
         while place <= last and place not in stops:
             (word,) = unpack_from(">I", data, place)
