@@ -8,6 +8,7 @@ of its kind (build.py has the table), or a user's own, `"my_package.my_file:thin
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import hashlib
 import importlib.util
@@ -15,6 +16,7 @@ import inspect
 import json
 import os
 import re
+import sys
 import warnings
 from importlib import import_module
 from pathlib import Path
@@ -36,13 +38,8 @@ class AsjaxWarning(UserWarning):
 
 
 def printable(text: str) -> str:
-    """Text that cannot steer a terminal or break a line: `\x1b` is written out, as in Python.
-
-    File names and labels may hold anything, and errors quote them.
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    """Text that cannot steer a terminal or break a line: file names may hold anything."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def shown(name, width: int = 100) -> str:
@@ -56,6 +53,24 @@ def shown(name, width: int = 100) -> str:
 def warn(text: str) -> None:
     """Tell the user, once for each text: the verbs print it as a line of their own."""
     warnings.warn(printable(str(text)), AsjaxWarning, stacklevel=2)
+
+
+@contextlib.contextmanager
+def warnings_as_lines(program: str):
+    """Prints what `warn` is told as lines on stderr, "asjax tag: ..."; bars are not torn."""
+
+    def show(message, category, filename, lineno, file=None, line=None):
+        if not issubclass(category, AsjaxWarning):
+            return before(message, category, filename, lineno, file, line)
+        tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
+        bars = tqdm.external_write_mode(file=sys.stderr) if tqdm else contextlib.nullcontext()
+        with bars:
+            print(f"{program}: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", AsjaxWarning)
+        before, warnings.showwarning = warnings.showwarning, show
+        yield
 
 
 def unknown(thing: str, name: Any, known) -> AsjaxError:

@@ -28,6 +28,7 @@ from asjax.data.sound import LIMIT, MAX_CHANNELS, AudioError
 __all__ = [
     "LIMIT",
     "MAX_S",
+    "OTHER_SUFFIXES",
     "SUFFIXES",
     "AudioError",
     "Info",
@@ -51,8 +52,31 @@ SUFFIXES = (
     ".aif",
     ".aiff",
     ".au",
+    ".aifc",
     ".caf",
     ".w64",
+    ".rf64",
+    ".bw64",
+)
+# Sound that only ffmpeg decodes: counted when a folder is searched.
+OTHER_SUFFIXES = (
+    ".m4a",
+    ".m4b",
+    ".mp4",
+    ".mov",
+    ".3gp",
+    ".aac",
+    ".webm",
+    ".weba",
+    ".mka",
+    ".mkv",
+    ".wma",
+    ".amr",
+    ".ape",
+    ".wv",
+    ".tta",
+    ".ac3",
+    ".dsf",
 )
 MAX_S = 3600.0
 _BLOCK = 1 << 20  # values (frames x channels) decoded at a time: 4 MiB
@@ -95,6 +119,7 @@ def read(
     max_s: float = MAX_S,
     name: str | None = None,
     note: Callable[[str], None] = warn,
+    most_not_finite: float = sound.MAX_NOT_FINITE,
 ) -> np.ndarray:
     """The recording as one float32 wave [S]: mean of its channels, resampled (soxr HQ).
 
@@ -106,14 +131,15 @@ def read(
       max_s: more than this is refused; longer files are for `blocks`.
       name: what errors call the source; its path by default.
       note: called with what the user should know of a file that is read all the same.
+      most_not_finite: share of NaN and Inf that become 0, with a note; more is an error.
 
     Raises:
       AudioError: missing, empty, not audio, cut short, no samples, more than 64 channels, a rate
         outside 100 Hz to 1 MHz, a promise of more samples than its bytes can hold, longer than
-        `max_s`, or more than 1 % of NaN and Inf.
+        `max_s`, or too many NaN and Inf.
     """
     _check_request(sample_rate, start_s, duration_s)
-    with sound.opened(source, name, note) as f:
+    with sound.opened(source, name, note, most_not_finite) as f:
         rate = f.rate
         start = round(start_s * rate)
         if start >= f.frames:
@@ -140,6 +166,7 @@ def blocks(
     *,
     name: str | None = None,
     note: Callable[[str], None] = warn,
+    most_not_finite: float = sound.MAX_NOT_FINITE,
 ) -> Iterator[np.ndarray]:
     """`read` as a stream of float32 pieces of `block_s` seconds (the last may be shorter).
 
@@ -149,7 +176,7 @@ def blocks(
     """
     _check_request(sample_rate, 0.0, block_s)
     size = max(1, round(block_s * sample_rate))
-    with sound.opened(source, name, note) as f:
+    with sound.opened(source, name, note, most_not_finite) as f:
         held, n = [], 0
         for piece in _resampled(f.mono(0, f.frames, _BLOCK), f.rate, sample_rate):
             held.append(piece)

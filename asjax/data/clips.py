@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from asjax.config import AsjaxError, shown, warn
-from asjax.data import containers, sound
+from asjax.data import sound
 
 _BLOCK_S = 30.0
 _NOTED = 10
@@ -125,7 +125,7 @@ def _load(clip: Clip, encoding, max_bytes):
         return "file does not exist", []
     except (sound.AudioError, OSError) as error:
         return str(error), []
-    lost = [note for note in notes if isinstance(note, containers.Loss)]
+    lost = [note for note in notes if isinstance(note, sound.Loss)]
     return (str(lost[0]), []) if lost else (done, list(dict.fromkeys(notes)))
 
 

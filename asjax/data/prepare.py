@@ -8,7 +8,7 @@ import io
 from pathlib import Path
 
 from asjax import labels as label_sets
-from asjax.config import AsjaxError
+from asjax.config import AsjaxError, printable, shown
 from asjax.data import enhance
 
 _LISTED = 10
@@ -101,7 +101,10 @@ def run(args, clips, label_set, **fields):
         encoding = Encoding(args.encode, args.sample_rate, args.compression)
     out = Path(args.out)
     for stale in out.parent.glob(f".{out.name}.*.part"):
-        print(f"note: {stale} is left of a run that was killed, or still at work; remove it if not")
+        print(
+            f"note: {shown(stale)} is left of a run that was killed, or is still at work; "
+            "remove it if it is not"
+        )
     options = {"encoding": encoding, "threads": args.threads, "overwrite": args.overwrite}
     summary = writer.write(args.out, clips, label_set, **options, **fields)
     splits = ", ".join(f"{name} {n}" for name, n in summary.splits.items())
@@ -111,7 +114,7 @@ def run(args, clips, label_set, **fields):
     )
     print(f"left out {len(summary.left_out)}" + (":" if summary.left_out else ""))
     for clip, reason in summary.left_out[:_LISTED]:
-        print(f"  {clip}: {reason}")
+        print(f"  {shown(clip)}: {printable(reason)}")
     if len(summary.left_out) > _LISTED:
         print(f"  ... all in {summary.path / 'manifest.json'}")
     print(f"wrote {summary.path}; use it as data \"records(path='{summary.path}')\"")

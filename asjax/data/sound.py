@@ -19,8 +19,9 @@ import soundfile
 import soxr
 
 from asjax.config import AsjaxError, shown
-from asjax.data import containers, ffmpeg
-from asjax.data.containers import Broken, Foreign, Loss, Part, Tape, Window
+from asjax.data import ffmpeg
+from asjax.data.containers.parts import Broken, Foreign, Loss, Part, Tape, Window
+from asjax.data.containers.walk import layout
 
 LIMIT = 1e5
 MAX_NOT_FINITE = 0.01  # share of a recording's values
@@ -35,7 +36,7 @@ _KINDS = {stat.S_IFIFO: "a FIFO (named pipe)", stat.S_IFSOCK: "a socket", stat.S
 _MPEG_FRAME = 1152
 _NONE = np.zeros(0, np.float32)
 _HINT = "give wav, flac, ogg, opus, mp3 or aiff"
-_CONVERT = "convert it first, e.g. ffmpeg -i IN OUT.flac, or put ffmpeg on the PATH"
+CONVERT = "convert it first, e.g. ffmpeg -i IN OUT.flac, or put ffmpeg on the PATH"
 
 
 class AudioError(AsjaxError):
@@ -76,8 +77,9 @@ class Sound:
       frames: samples per channel, `UNKNOWN` where only decoding can tell.
     """
 
-    def __init__(self, what: str, streams: list[_Stream], note):
+    def __init__(self, what: str, streams: list[_Stream], note, most_not_finite: float):
         self.what, self._streams, self._note = what, streams, note
+        self._most_bad = most_not_finite
         self.rate, self.channels = streams[0].rate, streams[0].channels
         frames = [stream.frames_at(self.rate) for stream in streams]
         self.frames = min(UNKNOWN, sum(frames))
@@ -89,7 +91,7 @@ class Sound:
         NaN and Inf become 0. At the end of the stretch they are noted, or are too many.
 
         Raises:
-          AudioError: damage, fewer samples than promised, more than `MAX_NOT_FINITE` of NaN.
+          AudioError: damage, fewer samples than promised, too many of NaN and Inf.
         """
         bad = heard = 0
         for stream, begin, end in zip(self._streams, self._ends, self._ends[1:], strict=False):
@@ -107,8 +109,8 @@ class Sound:
 
     def _judge(self, bad: int, heard: int):
         text = f"{self.what}: {bad} of its {heard} samples are not finite (NaN or infinite)"
-        if bad > MAX_NOT_FINITE * heard:
-            raise AudioError(f"{text}, more than {MAX_NOT_FINITE:.0%}; repair or remove it")
+        if bad > self._most_bad * heard:
+            raise AudioError(f"{text}, more than {self._most_bad:.0%}; repair or remove it")
         self._note(f"{text}; they count as 0")
 
 
@@ -190,11 +192,12 @@ class _Stream:
 
 
 @contextlib.contextmanager
-def opened(source, name, note) -> Iterator[Sound]:
+def opened(source, name, note, most_not_finite: float = MAX_NOT_FINITE) -> Iterator[Sound]:
     """The sound of a path, bytes or binary file; failures inside become AudioErrors.
 
     Args:
       source, name: as for `audio.read`. note: called with what the user should know (str).
+      most_not_finite: share of NaN and Inf that is taken for 0 with a note; more is an error.
     """
     with located(source, name) as (file, path, what), contextlib.ExitStack() as stack:
         try:
@@ -207,7 +210,7 @@ def opened(source, name, note) -> Iterator[Sound]:
                 if streams:
                     streams[-1].close()
                 streams.append(_Stream(what, tape.size, opener, least))
-            yield Sound(what, streams, note)
+            yield Sound(what, streams, note, most_not_finite)
         except (soundfile.SoundFileError, OSError) as error:
             raise AudioError(f"{what} is damaged: {_reason(error)}") from None
         except ffmpeg.FfmpegError as error:
@@ -217,15 +220,15 @@ def opened(source, name, note) -> Iterator[Sound]:
 def _openers(tape: Tape, path, what, note, stack):
     """Pairs (function that opens a stream, samples that it must hold or 0) of a file."""
     try:
-        layout = containers.layout(tape)
+        found = layout(tape)
     except Foreign as error:
         return [(_by_ffmpeg(error, tape, path, what, stack), 0)]
     except Broken as error:
         raise AudioError(f"{what} {error}") from None
-    for text in layout.notes:
+    for text in found.notes:
         note(Loss(f"{what} {text}") if isinstance(text, Loss) else f"{what}: {text}")
     whole = Part(((0, tape.size),), whole=True)
-    return [(partial(_open, tape, part, what), part.least) for part in layout.parts or [whole]]
+    return [(partial(_open, tape, part, what), part.least) for part in found.parts or [whole]]
 
 
 def _open(tape: Tape, part: Part, what: str) -> soundfile.SoundFile:
@@ -256,7 +259,7 @@ def _by_ffmpeg(error: Foreign, tape: Tape, path, what, stack):
     if not error.demuxer:
         raise AudioError(f"{what} is not audio that libsndfile can read: it is {error}; {_HINT}")
     if not ffmpeg.program():
-        raise AudioError(f"{what} is {error}, which libsndfile does not read; {_CONVERT}")
+        raise AudioError(f"{what} is {error}, which libsndfile does not read; {CONVERT}")
     place = stack.enter_context(ffmpeg.as_path(tape.file, path))
     return partial(ffmpeg.Child, place, error.demuxer)
 
@@ -264,7 +267,7 @@ def _by_ffmpeg(error: Foreign, tape: Tape, path, what, stack):
 def refuse_foreign(data: bytes, name) -> None:
     """AudioError if only ffmpeg decodes these bytes: other machines may have no ffmpeg."""
     try:
-        containers.layout(Tape(io.BytesIO(data)))
+        layout(Tape(io.BytesIO(data)))
     except Foreign as error:
         if error.demuxer and ffmpeg.program():
             raise AudioError(

@@ -5,8 +5,3 @@ header it guesses the length, and of a cut WAV it reads what is left without a w
 structure of a file is walked first. The walk says which stretches are sound files of their own,
 what is wrong with the file, and what a user should know.
 """
-
-from asjax.data.containers.parts import Broken, Foreign, Layout, Loss, Part, Tape, Window
-from asjax.data.containers.walk import layout
-
-__all__ = ["Broken", "Foreign", "Layout", "Loss", "Part", "Tape", "Window", "layout"]
