@@ -183,9 +183,10 @@ def label_set(cfg):
     if cfg["labels"]["name"] != "own":
         return labels.get(cfg["labels"]["name"])
     name, values = split_spec(cfg["data"]["train"])
-    if name not in ("folder", "records"):
+    place = values.get("csv") or values.get("path") or values.get("root")
+    if not place:
         raise AsjaxError(f"labels.name='own' needs data.train with a csv or a path, not {name!r}")
-    return sources.own_labels(**values)
+    return sources.own_labels(place, values.get("label_separator"), values.get("columns"))
 
 
 def source(spec, label_set):

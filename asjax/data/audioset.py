@@ -62,7 +62,7 @@ def read_segments(path, label_set, progress: bool = True):
     opened = gzip.open if zipped else open
     classes, lengths, promised = array("i"), array("i"), {}
     try:
-        with opened(path, "rt", encoding="utf-8") as file:
+        with opened(path, "rt", encoding="utf-8-sig") as file:
             _parse(file, path, label_set, classes, lengths, promised, progress)
     except (EOFError, zlib.error, OSError) as error:
         raise AsjaxError(
@@ -106,7 +106,8 @@ def _parse(file, path, label_set, classes, lengths, promised, progress):
                 continue
             try:
                 _, _, _, text = line.split(",", 3)
-                found = [column[mid] for mid in text.strip(' "\r\n').split(",")]
+                text = text.strip(' "\r\n').replace(" ", "")
+                found = [column[mid] for mid in text.split(",")]
             except (ValueError, KeyError) as error:
                 if not line.strip():
                     continue
@@ -134,7 +135,7 @@ def _bad_line(path, number, line, error, label_set) -> AsjaxError:
     if line.count('"') % 2 or not line.endswith("\n"):
         return AsjaxError(f"{place} is cut in its middle: {line.strip()[:80]!r}; fetch it again")
     if isinstance(error, KeyError):
-        mid = error.args[0].strip()
+        mid = error.args[0]
         return AsjaxError(f"{place}: label {mid!r} is not one of {label_set.name}'s classes")
     return AsjaxError(
         f'{place} must be YTID, start_seconds, end_seconds, "mids", got {line.strip()[:80]!r}'

@@ -29,6 +29,7 @@ class Clip:
     category: str = ""
     licence: str = ""
     attribution: str = ""
+    group: str = ""  # what it comes from (recording, site)
 
 
 @dataclass(frozen=True)

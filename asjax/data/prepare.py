@@ -24,16 +24,27 @@ _ENHANCE_EXAMPLE = """example:
 
 def add_arguments(parser):
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="folder|esc50|enhance")
-    folder = kinds.add_parser("folder", help="any folder of audio with a CSV (filename,labels)")
-    folder.add_argument("--csv", required=True, help="filename,labels[,fold], labels split by ';'")
+    folder = kinds.add_parser(
+        "folder",
+        help="a folder of audio with a CSV (filename,labels), or of folders named by class",
+    )
+    folder.add_argument(
+        "--csv", default="", help="filename,labels[,fold][,group], or as published (default: none)"
+    )
     folder.add_argument("--audio", required=True, metavar="DIR", help="what filenames start from")
     folder.add_argument(
         "--labels",
         default="audioset527",
         help="label set: audioset527, fsd50k200, esc50, a .csv, or own (default: audioset527)",
     )
-    folder.add_argument("--label-separator", default=";", help="between labels (default: ;)")
+    folder.add_argument("--label-separator", help="between labels (default: ; or the layout's)")
     folder.add_argument("--split-column", default="", help="default: fold or split, where present")
+    folder.add_argument(
+        "--columns", default="", metavar="ROLE=NAME,...", help="of file, labels, split, group"
+    )
+    folder.add_argument(
+        "--folds", type=int, default=0, metavar="N", help="make N splits; groups stay together"
+    )
     folder.add_argument("--licence", default="", help="licence of the whole set, for the manifest")
     esc50 = kinds.add_parser("esc50", help="ESC-50 from a copy of its repository")
     esc50.add_argument("--source", required=True, metavar="DIR", help="meta/esc50.csv and audio/")
@@ -122,32 +133,33 @@ def run(args, clips, label_set, **fields):
 
 
 def _folder(args) -> int:
-    from asjax.data import sources
+    from asjax.data import groups, layouts, lists, sources
     from asjax.data.clips import Clip
 
-    separator = args.label_separator
+    options = {"columns": layouts.parse_columns(args.columns)}
+    options["label_separator"] = args.label_separator
+    place = args.csv or args.audio
     if args.labels == "own":
-        label_set = sources.own_labels(args.csv, separator)
+        label_set = sources.own_labels(place, **options)
     else:
         label_set = label_sets.get(args.labels)
-    rows = sources.read_folder(
-        args.csv,
-        args.audio,
-        label_set,
-        label_separator=separator,
-        split_column=args.split_column,
-        missing_ok=True,
-    )
+    options |= {"split_column": args.split_column, "missing_ok": True}
+    rows = lists.read_folder(args.csv, args.audio, label_set, **options)
+    splits = [f.row.split for f in rows]
+    if args.folds:
+        own = [f.row.group or f"clip {f.row.filename}" for f in rows]
+        splits = groups.folds(own, sources.matrix([f.classes for f in rows], label_set), args.folds)
     clips = [
         Clip(
             f.row.filename,
             f.path,
             tuple(label_set.ids[i] for i in f.classes),
-            f.row.split,
+            split,
+            group=f.row.group,
         )
-        for f in rows
+        for f, split in zip(rows, splits, strict=True)
     ]
-    run(args, clips, label_set, licence=args.licence, description=f"from {Path(args.csv).name}")
+    run(args, clips, label_set, licence=args.licence, description=f"from {Path(place).name}")
     return 0
 
 

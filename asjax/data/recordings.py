@@ -33,16 +33,16 @@ def find(paths: Iterable) -> list[Path]:
     files: dict[Path, None] = {}
     others: dict[Path, None] = {}
     for path in paths:
-        inside, passed_over = walk(path) if path.is_dir() else ([path], [])
+        inside, other = walk(path) if path.is_dir() else ([path], [])
         if not inside:
-            hint = f"; {_passed_over(passed_over)}" if passed_over else ""
+            hint = f"; {passed_over(other)}" if other else ""
             raise AsjaxError(
                 f"folder {shown(path)} holds no audio ({' '.join(audio.SUFFIXES)}){hint}"
             )
         files.update(dict.fromkeys(inside))
-        others.update(dict.fromkeys(passed_over))
+        others.update(dict.fromkeys(other))
     if others:
-        warn(_passed_over(list(others)))
+        warn(passed_over(list(others)))
     return list(files)
 
 
@@ -67,7 +67,8 @@ def walk(folder: Path) -> tuple[list[Path], list[Path]]:
     return sorted(files), sorted(others)
 
 
-def _passed_over(paths: list[Path]) -> str:
+def passed_over(paths: list[Path]) -> str:
+    """A word on sound that is not read."""
     counts = Counter(path.suffix.lower() for path in paths)
     kinds = ", ".join(f"{n} {kind}" for kind, n in counts.most_common())
     return (

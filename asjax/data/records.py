@@ -7,7 +7,8 @@ A dataset is one folder:
     manifest.json                         counts, label set and hash, licences, shards (bytes,
                                           SHA-256), what was left out and why
     manifest.csv                          one row per clip, in record order: id, split, labels,
-                                          category, samples, sample_rate, sha256 (of the audio)
+                                          category, samples, sample_rate, sha256 (of the
+                                          audio), group (recording, site; older sets lack it)
     labels.csv                            the label set itself
     ATTRIBUTION.csv                       licence and attribution per clip, where known
 
@@ -36,7 +37,7 @@ from asjax.config import AsjaxError
 from asjax.data import example
 
 FORMAT = 1
-COLUMNS = ("id", "split", "labels", "category", "samples", "sample_rate", "sha256")
+COLUMNS = ("id", "split", "labels", "category", "samples", "sample_rate", "sha256", "group")
 _MAX_OPEN_SHARDS = 400  # per process; the usual limit on open files is 1024
 _READER_OPTIONS = "readahead_buffer_size:0"  # random access: reading ahead only costs
 _HINT = "copy it again or run `asjax prepare` anew"
@@ -60,6 +61,14 @@ def find(path) -> Path:
         f"{path} is not an asjax record dataset: manifest.json is missing; "
         "make one with `asjax prepare`"
     )
+
+
+def is_dataset(path) -> bool:
+    """Whether `find` finds a dataset at `path`."""
+    try:
+        return bool(find(path))
+    except AsjaxError:
+        return False
 
 
 def is_version(name: str) -> bool:
@@ -123,8 +132,14 @@ class Dataset:
         if sha256_file(rows) != self.manifest["manifest_sha256"]:
             raise AsjaxError(f"{rows} was changed after it was written (SHA-256 differs); {_HINT}")
 
+    @property
+    def columns(self) -> list[str]:
+        """The header of manifest.csv: `COLUMNS`, or fewer in a dataset of an older version."""
+        with open(self.path / "manifest.csv", newline="", encoding="utf-8") as f:
+            return next(csv.reader(f), [])
+
     def rows(self) -> Iterator[list[str]]:
-        """manifest.csv row by row (`COLUMNS`), in record order."""
+        """manifest.csv row by row (`columns`), in record order."""
         with open(self.path / "manifest.csv", newline="", encoding="utf-8") as f:
             reader = csv.reader(f)
             next(reader)

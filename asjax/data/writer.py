@@ -193,7 +193,7 @@ class _Job:
         fields = {"id": clip.id, "audio": data, "sample_rate": rate, "samples": samples}
         fields |= {"labels": list(clip.labels), "category": clip.category}
         labels, digest = ";".join(clip.labels), hashlib.sha256(data).hexdigest()
-        row = [clip.id, clip.split, labels, clip.category, samples, rate, digest]
+        row = [clip.id, clip.split, labels, clip.category, samples, rate, digest, clip.group]
         split.add(example.encode(fields), row)
         self.seconds += samples / rate
         if clip.licence or clip.attribution:
