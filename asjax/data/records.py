@@ -7,10 +7,10 @@ A dataset is one folder:
     manifest.json                         counts, label set and hash, licences, shards (bytes,
                                           SHA-256), what was left out and why
     manifest.csv                          one row per clip, in record order: id, split, labels,
-                                          category, samples, sample_rate, sha256 (of the
-                                          audio), group (recording, site; older sets lack it)
+                                          category, samples, sample_rate, sha256 (of the audio)
     labels.csv                            the label set itself
     ATTRIBUTION.csv                       licence and attribution per clip, where known
+    groups.csv                            id and group (recording, site) per clip, where known
 
 A record holds id, audio (the bytes of an audio file), sample_rate (Hz), samples (per channel, at
 that rate), labels (ids as text, so that no index order can go wrong) and category. Neither
@@ -37,7 +37,7 @@ from asjax.config import AsjaxError
 from asjax.data import example
 
 FORMAT = 1
-COLUMNS = ("id", "split", "labels", "category", "samples", "sample_rate", "sha256", "group")
+COLUMNS = ("id", "split", "labels", "category", "samples", "sample_rate", "sha256")
 _MAX_OPEN_SHARDS = 400  # per process; the usual limit on open files is 1024
 _READER_OPTIONS = "readahead_buffer_size:0"  # random access: reading ahead only costs
 _HINT = "copy it again or run `asjax prepare` anew"
@@ -132,14 +132,18 @@ class Dataset:
         if sha256_file(rows) != self.manifest["manifest_sha256"]:
             raise AsjaxError(f"{rows} was changed after it was written (SHA-256 differs); {_HINT}")
 
-    @property
-    def columns(self) -> list[str]:
-        """The header of manifest.csv: `COLUMNS`, or fewer in a dataset of an older version."""
-        with open(self.path / "manifest.csv", newline="", encoding="utf-8") as f:
-            return next(csv.reader(f), [])
+    def groups(self) -> dict[str, str]:
+        """What each clip comes from (recording, site), by id; empty where no clip has a group."""
+        digest, path = self.manifest.get("groups_sha256"), self.path / "groups.csv"
+        if digest is None:
+            return {}
+        if not path.is_file() or sha256_file(path) != digest:
+            raise AsjaxError(f"{path} is missing or was changed (SHA-256 differs); {_HINT}")
+        with open(path, newline="", encoding="utf-8") as f:
+            return dict(list(csv.reader(f))[1:])
 
     def rows(self) -> Iterator[list[str]]:
-        """manifest.csv row by row (`columns`), in record order."""
+        """manifest.csv row by row (`COLUMNS`), in record order."""
         with open(self.path / "manifest.csv", newline="", encoding="utf-8") as f:
             reader = csv.reader(f)
             next(reader)

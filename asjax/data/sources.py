@@ -206,13 +206,10 @@ def _read_records(label_set, path, verify, convert, title="") -> Source:
     if not convert:
         what = f"{dataset.path} (label set {theirs['name']})"
         label_sets.check_hash(theirs["hash"], label_set.hash, what)
-    ids, split, encoded, group, cells = [], [], [], [], {}
-    group_at = dataset.columns.index("group") if "group" in dataset.columns else None
-    for row in dataset.rows():
-        clip, name, cell = row[:3]
+    ids, split, encoded, cells, of_clip = [], [], [], {}, dataset.groups()
+    for clip, name, cell, *_ in dataset.rows():
         ids.append(clip)
         split.append(sys.intern(name))
-        group.append(row[group_at] if group_at is not None else "")
         if cell not in cells:
             cells[cell] = label_set.encode([label for label in cell.split(";") if label])
         encoded.append(cells[cell])
@@ -222,9 +219,10 @@ def _read_records(label_set, path, verify, convert, title="") -> Source:
         )
     digest = _sha256(dataset.manifest["manifest_sha256"], label_set.hash)
     table = matrix(encoded, label_set)
+    group = _groups([of_clip.get(clip, "") for clip in ids], ids)
     rows = np.arange(len(ids), dtype=np.int64)
     name = title or dataset.manifest.get("name", dataset.path.name)
-    return Source(name, ids, split, table, digest, dataset.reader, rows, _groups(group, ids))
+    return Source(name, ids, split, table, digest, dataset.reader, rows, group)
 
 
 # ------------------------------------------------------------------------------------- folder

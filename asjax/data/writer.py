@@ -166,6 +166,7 @@ class _Job:
         self.left_out: list[tuple[str, str]] = []
         self.seconds, self.licences = 0.0, Counter()
         self.attributions: list[list[str]] = []
+        self.groups: list[list[str]] = []
 
     def add(self, clip: Clip, loaded):
         if clip.id in self.seen:
@@ -193,9 +194,11 @@ class _Job:
         fields = {"id": clip.id, "audio": data, "sample_rate": rate, "samples": samples}
         fields |= {"labels": list(clip.labels), "category": clip.category}
         labels, digest = ";".join(clip.labels), hashlib.sha256(data).hexdigest()
-        row = [clip.id, clip.split, labels, clip.category, samples, rate, digest, clip.group]
+        row = [clip.id, clip.split, labels, clip.category, samples, rate, digest]
         split.add(example.encode(fields), row)
         self.seconds += samples / rate
+        if clip.group:
+            self.groups.append([clip.id, clip.group])
         if clip.licence or clip.attribution:
             self.licences[clip.licence] += 1
             self.attributions.append([clip.id, clip.split, labels, clip.licence, clip.attribution])
@@ -223,7 +226,13 @@ class _Job:
                 out = csv.writer(f, lineterminator="\n")
                 out.writerow(["id", "split", "labels", "licence", "attribution"])
                 out.writerows(sorted(self.attributions, key=lambda row: (row[1], row[0])))
+        grouped = {}
+        if self.groups:
+            with (self.folder / "groups.csv").open("w", newline="", encoding="utf-8") as f:
+                csv.writer(f, lineterminator="\n").writerows([["id", "group"], *self.groups])
+            grouped["groups_sha256"] = records.sha256_file(self.folder / "groups.csv")
         return {
+            **grouped,
             "format": records.FORMAT,
             "label_set": {"name": self.label_set.name, "hash": self.label_set.hash},
             "clips": sum(s["records"] for s in shards),
