@@ -109,7 +109,7 @@ def _parse(file, path, label_set, classes, lengths, promised, progress):
                 text = text.strip(' "\r\n').replace(" ", "")
                 found = [column[mid] for mid in text.split(",")]
             except (ValueError, KeyError) as error:
-                if not line.strip():
+                if not line.strip() or (not lengths and line.lower().startswith("ytid,")):
                     continue
                 raise _bad_line(path, number, line, error, label_set) from None
             classes.extend(found)
@@ -132,6 +132,8 @@ def _bar(name: str, total: int | None):
 
 def _bad_line(path, number, line, error, label_set) -> AsjaxError:
     place = f"segment list {path}, line {number}"
+    if "ytid" in line.lower():
+        return AsjaxError(f"{place} has an index before YTID; write it with to_csv(index=False)")
     if line.count('"') % 2 or not line.endswith("\n"):
         return AsjaxError(f"{place} is cut in its middle: {line.strip()[:80]!r}; fetch it again")
     if isinstance(error, KeyError):

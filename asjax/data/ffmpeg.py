@@ -51,13 +51,13 @@ class Child:
     """The first sound track of a file, read in order as soundfile's files are.
 
     Attributes:
-      samplerate, channels: of the track. format: "ffmpeg".
+      samplerate, channels: of the track. format: "ffmpeg". frames: 2**62, not known.
 
     Raises:
       FfmpegError: at once, or when the damage is met.
     """
 
-    format = "ffmpeg"
+    format, frames = "ffmpeg", 1 << 62
 
     def __init__(self, path: str, demuxer: str):
         command = ["/bin/sh", "-c", _LIMITED, "sh", program() or "ffmpeg"]

@@ -34,6 +34,7 @@ _MAX_FRAMES_PER_BYTE = 8192
 _READ = {"WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF", "NIST", "ffmpeg"}
 _KINDS = {stat.S_IFIFO: "a FIFO (named pipe)", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
 _MPEG_FRAME = 1152
+_VARIANTS = {b"OggS": "ogg", b"RIFF": "wav", b"FORM": "aiff", b"caff": "caf"}  # ffmpeg's names
 _NONE = np.zeros(0, np.float32)
 _HINT = "give wav, flac, ogg, opus, mp3 or aiff"
 CONVERT = "convert it first, e.g. ffmpeg -i IN OUT.flac, or put ffmpeg on the PATH"
@@ -100,6 +101,9 @@ class Sound:
                 for wave, wrong in stream.mono(*stretch, self.rate, block):
                     bad, heard = bad + wrong, heard + len(wave)
                     yield wave
+                if words := stream.complaint:
+                    text = f"{self.what} may be cut short or damaged; ffmpeg says: {words}"
+                    self._note(Loss(text))
                 if len(self._streams) > 1:
                     stream.close()
         if not heard:
@@ -143,6 +147,11 @@ class _Stream:
         if self._file is not None:
             self._file.close()
         self._file = None
+
+    @property
+    def complaint(self) -> str:
+        """What ffmpeg said of a file that it decoded."""
+        return getattr(self._file, "words", "")
 
     def frames_at(self, rate: int) -> int:
         """Samples per channel at another rate; at least 1."""
@@ -227,8 +236,20 @@ def _openers(tape: Tape, path, what, note, stack):
         raise AudioError(f"{what} {error}") from None
     for text in found.notes:
         note(Loss(f"{what} {text}") if isinstance(text, Loss) else f"{what}: {text}")
-    whole = Part(((0, tape.size),), whole=True)
-    return [(partial(_open, tape, part, what), part.least) for part in found.parts or [whole]]
+    if not found.parts:
+        return [(partial(_open_whole, tape, path, what, stack), 0)]
+    return [(partial(_open, tape, part, what), part.least) for part in found.parts]
+
+
+def _open_whole(tape: Tape, path, what, stack):
+    """A file of one stream. Where libsndfile lacks a variant of its container, ffmpeg tries."""
+    try:
+        return _open(tape, Part(((0, tape.size),), whole=True), what)
+    except AudioError:
+        demuxer = _VARIANTS.get(tape.at(0, 4))
+        if demuxer is None or not ffmpeg.program():
+            raise
+    return _by_ffmpeg(Foreign("of a variant", demuxer), tape, path, what, stack)()
 
 
 def _open(tape: Tape, part: Part, what: str) -> soundfile.SoundFile:
@@ -243,7 +264,8 @@ def _open(tape: Tape, part: Part, what: str) -> soundfile.SoundFile:
         return f
     except (soundfile.SoundFileError, TypeError, OSError) as error:
         raise AudioError(
-            f"{what} is not audio that libsndfile can read ({_reason(error)}); {_HINT}"
+            f"{what} is not audio that libsndfile can read ({_reason(error)}); "
+            f"{CONVERT if tape.at(0, 4) in _VARIANTS else _HINT}"
         ) from None
 
 
