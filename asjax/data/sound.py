@@ -34,6 +34,7 @@ _MAX_FRAMES_PER_BYTE = 8192
 _READ = {"WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF", "NIST", "ffmpeg"}
 _KINDS = {stat.S_IFIFO: "a FIFO (named pipe)", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
 _MPEG_FRAME = 1152
+_PREROLL = 24 * _MPEG_FRAME  # layer III borrows at most 511 bytes, and a frame has 24 or more
 _VARIANTS = {b"OggS": "ogg", b"RIFF": "wav", b"FORM": "aiff", b"caff": "caf"}  # ffmpeg's names
 _NONE = np.zeros(0, np.float32)
 _HINT = "give wav, flac, ogg, opus, mp3 or aiff"
@@ -121,8 +122,8 @@ class Sound:
 class _Stream:
     """What one decoder reads; `opener` opens it, again after `close`."""
 
-    def __init__(self, what: str, size: int, opener, least: int = 0):
-        self.what, self._opener, self._least = what, opener, least
+    def __init__(self, what: str, size: int, opener, most: int = 0):
+        self.what, self._opener = what, opener
         self._file = opener()
         f = self._file
         if f.format not in _READ:
@@ -134,7 +135,7 @@ class _Stream:
         check_rate(what, self.rate)
         if not 1 <= self.channels <= MAX_CHANNELS:
             raise AudioError(f"{what} must have 1 to {MAX_CHANNELS} channels, got {self.channels}")
-        self.frames = min(f.frames, least) if least else f.frames
+        self.frames = min(f.frames, most) if most else f.frames
         if self.frames <= 0:
             raise AudioError(f"{what} holds no samples")
         if size * _MAX_FRAMES_PER_BYTE < self.frames < UNKNOWN:
@@ -176,9 +177,14 @@ class _Stream:
 
     def _decoded(self, start, stop, block) -> Iterator[tuple[np.ndarray, int]]:
         f = self._file = self._file or self._opener()
+        step = max(1, block // self.channels)
         if start:
-            f.seek(start)
-        at, step = start, max(1, block // self.channels)
+            # MPEG frames lean on those before them: mpg123 gives zeros for the first ones.
+            early = min(start, _PREROLL if f.format == "MP3" else 0)
+            f.seek(start - early)
+            while early > 0 and len(skipped := f.read(min(step, early), always_2d=True)):
+                early -= len(skipped)
+        at = start
         while at < stop:
             x = f.read(min(step, stop - at), dtype="float32", always_2d=True)
             if not len(x):
@@ -215,10 +221,10 @@ def opened(source, name, note, most_not_finite: float = MAX_NOT_FINITE) -> Itera
                 raise AudioError(f"{what} is empty (0 bytes)")
             streams = []
             stack.callback(lambda: [stream.close() for stream in streams])
-            for opener, least in _openers(tape, path, what, note, stack):
+            for opener, most in _openers(tape, path, what, note, stack):
                 if streams:
                     streams[-1].close()
-                streams.append(_Stream(what, tape.size, opener, least))
+                streams.append(_Stream(what, tape.size, opener, most))
             yield Sound(what, streams, note, most_not_finite)
         except (soundfile.SoundFileError, OSError) as error:
             raise AudioError(f"{what} is damaged: {_reason(error)}") from None
@@ -227,7 +233,7 @@ def opened(source, name, note, most_not_finite: float = MAX_NOT_FINITE) -> Itera
 
 
 def _openers(tape: Tape, path, what, note, stack):
-    """Pairs (function that opens a stream, samples that it must hold or 0) of a file."""
+    """Pairs (function that opens a stream, samples that it holds or 0) of a file."""
     try:
         found = layout(tape)
     except Foreign as error:
@@ -238,7 +244,7 @@ def _openers(tape: Tape, path, what, note, stack):
         note(Loss(f"{what} {text}") if isinstance(text, Loss) else f"{what}: {text}")
     if not found.parts:
         return [(partial(_open_whole, tape, path, what, stack), 0)]
-    return [(partial(_open, tape, part, what), part.least) for part in found.parts]
+    return [(partial(_open, tape, part, what), part.most) for part in found.parts]
 
 
 def _open_whole(tape: Tape, path, what, stack):
@@ -258,9 +264,9 @@ def _open(tape: Tape, part: Part, what: str) -> soundfile.SoundFile:
         f = _Sequential(target, closefd=False)
         if f.frames < part.least:
             f.close()
-            if not part.spare:
+            if part.spare is None:
                 raise AudioError(f"{what}: its MPEG frames have lengths that libsndfile mistakes")
-            f = _Sequential(Window(tape, part.spans, part.spare), closefd=False)
+            f = _Sequential(Window(tape, part.spare.spans, part.spare.head), closefd=False)
         return f
     except (soundfile.SoundFileError, TypeError, OSError) as error:
         raise AudioError(

@@ -1,4 +1,4 @@
-"""AU and NIST SPHERE: one header that says how many samples follow."""
+"""AU and NIST SPHERE: a header that says how many bytes of samples follow."""
 
 from __future__ import annotations
 
@@ -10,36 +10,42 @@ from asjax.data.containers.parts import Broken, Layout, Part, Tape
 _FIELD = re.compile(rb"^(\w+) -i (\d{1,12})\s*$", re.MULTILINE)
 
 
-def au(tape: Tape) -> Layout:
-    """An AU file, or several that were joined. Broken: cut short or never finished."""
-    parts, notes, at = [], [], 0
-    while at < tape.size and (magic := tape.at(at, 4)) in (b".snd", b"dns."):
-        order = ">" if magic == b".snd" else "<"
-        head, size = unpack_from(f"{order}II", tape.at(at, 12).ljust(12, b"\0"), 4)
+def layout(tape: Tape) -> Layout:
+    """The files in a file: more than one where files were joined.
+
+    Raises:
+      Broken: cut short, or never finished.
+    """
+    parts, at = [], 0
+    while at < tape.size:
+        head, size = _nist(tape, at) if tape.at(at, 7) == b"NIST_1A" else _au(tape, at)
+        if not head:
+            break
         there = tape.size - at - head
-        if size == 0xFFFFFFFF:
-            size = there
         if size > there:
             raise Broken(f"is cut short: it promises {size} bytes of samples, {there} are there")
         if not size and there > 16:
-            raise Broken(
-                f"was never finished: its header promises no samples, {there} bytes follow"
-            )
+            raise Broken(f"was never finished: no samples are promised, {there} bytes are there")
         parts.append(Part(((at, at + head + size),)))
-        at += max(24, head + size)
-    if tape.size - at > 16:
-        notes.append(f"{tape.size - at} bytes behind its samples are not read")
-    return Layout(parts if len(parts) > 1 else [], notes)
+        at += head + size
+    rest = tape.size - at
+    notes = [f"{rest} bytes behind its samples are not read"] if rest > 16 else []
+    return Layout(parts if rest or len(parts) > 1 else [], notes)
 
 
-def nist(tape: Tape) -> Layout:
-    """A NIST SPHERE file. Broken: cut short."""
-    head = int(re.sub(rb"\D", b"", tape.at(8, 8)) or 1024)
-    fields = {key: int(value) for key, value in _FIELD.findall(tape.at(0, min(head, 1 << 16)))}
+def _au(tape: Tape, at: int) -> tuple[int, int]:
+    """(bytes of the header, of the samples); (0, 0) if no AU file is there."""
+    magic = tape.at(at, 4)
+    if magic not in (b".snd", b"dns."):
+        return 0, 0
+    order = ">" if magic == b".snd" else "<"
+    head, size = unpack_from(f"{order}II", tape.at(at, 12).ljust(12, b"\0"), 4)
+    return max(24, head), tape.size - at - head if size == 0xFFFFFFFF else size
+
+
+def _nist(tape: Tape, at: int) -> tuple[int, int]:
+    head = int(re.sub(rb"\D", b"", tape.at(at + 8, 8)) or 1024) or 1024
+    text = tape.at(at, min(head, 1 << 16))
+    fields = {key: int(value) for key, value in _FIELD.findall(text)}
     count = fields.get(b"sample_count", 0) * fields.get(b"channel_count", 1)
-    size, there = count * fields.get(b"sample_n_bytes", 1), tape.size - head
-    if size > there:
-        raise Broken(f"is cut short: it promises {size} bytes of samples, {there} are there")
-    if size + 16 < there:
-        return Layout([], [f"{there - size} bytes behind its samples are not read"])
-    return Layout()
+    return head, count * fields.get(b"sample_n_bytes", 1)

@@ -43,7 +43,7 @@ class _Stream:
     info: int  # bytes of the frame that holds the Xing header; 0: there is none
     spans: list[tuple[int, int]] = field(default_factory=list)
     frames: int = 0
-    strange: tuple[int, int] | None = None  # (place, bytes) between frames that are no tag
+    strange: tuple[int, int, bool] | None = None  # (place, bytes, all 0) between frames, no tag
 
 
 def first_frame(tape: Tape, within: int = 0) -> int:
@@ -65,19 +65,28 @@ def layout(tape: Tape, begin: int) -> Layout:
         at = tags.skip(tape, end)
         if at < tape.size and not _is_frame(tape, at):
             at = _next_frame(tape, at, at + _SEARCH)
-            if at > 0 and not tape.all_zero(tags.skip(tape, end), at):
-                streams[-1].strange = streams[-1].strange or (end, at - end)
+            if at > 0:
+                zero = tape.all_zero(tags.skip(tape, end), at)
+                streams[-1].strange = streams[-1].strange or (end, at - end, zero)
         at = -1 if at >= tape.size else at
     if len(streams) > _MANY:
         raise Broken(f"is made of more than {_MANY} MPEG streams")
     rest = tags.skip(tape, end)
     notes = [note for stream in streams for note in _check(stream)]
     notes += _end_notes(tape, streams[-1], rest)
+    before = begin - tags.skip(tape, 0)
+    if before and streams[0].promised != streams[0].frames:
+        notes.append(f"its first {before} bytes are no MPEG frame; is a part missing?")
     parts = [_part(stream) for stream in streams]
     at_once = len(parts) == 1 and parts[0].spans == ((begin, end),)
-    if at_once and begin == tags.skip(tape, 0) and tape.size - end <= _TAIL:
+    if at_once and _known_begin(tape, begin) and tape.size - end <= _TAIL:
         parts = [parts[0]._replace(whole=True)]
     return Layout(parts, notes)
+
+
+def _known_begin(tape: Tape, begin: int) -> bool:
+    """Whether libsndfile finds the frames: at the begin, or after one ID3 tag."""
+    return not begin or (tape.at(0, 3) == b"ID3" and tags.length(tape, 0) == begin)
 
 
 @cache
@@ -246,9 +255,10 @@ def _check(stream: _Stream) -> list[str]:
         text = f"is cut short: its header promises {promised} MPEG frames, {frames} are there"
         return [Loss(f"{text}, which are read")]
     if stream.strange and promised != frames:
-        place, size = stream.strange
-        if size >= _lengths()[stream.word >> 8 & 0xFFFF]:
+        place, size, zero = stream.strange
+        if size >= _lengths()[stream.word >> 8 & 0xFFFF] and not zero:
             raise Broken(f"is damaged: {size} bytes at {place}, between its MPEG frames, are none")
+        return [f"{size} bytes at {place}, between its MPEG frames, are none; is a part missing?"]
     return []
 
 
@@ -269,14 +279,17 @@ def _end_notes(tape: Tape, stream: _Stream, rest: int) -> list[str]:
 
 
 def _part(stream: _Stream) -> Part:
-    """A stream whose Xing header is right goes as it is; else it goes without that header."""
-    spans = tuple(stream.spans)
-    if stream.promised in (stream.frames, stream.frames + 1):
-        return Part(spans)
-    begin, end = spans[0]
-    spans = ((begin + stream.info, end), *spans[1:])
+    """A stream with a right Xing header goes as it is; else libsndfile may get one of ours."""
+    begin, end = stream.spans[0]
+    bare = ((begin + stream.info, end), *stream.spans[1:])
     samples = stream.frames * _samples(stream.word)
-    return Part(spans, least=samples, spare=_info_frame(stream.word, stream.frames))
+    head = _info_frame(stream.word, stream.frames)
+    spare = Part(bare, head, samples) if head else None
+    if stream.promised in (stream.frames, stream.frames + 1):
+        # The samples that the encoder added are taken off: more than 4 frames would be an error.
+        least = samples - 4 * _samples(stream.word)
+        return Part(tuple(stream.spans), b"", 0, least, spare)
+    return Part(bare, b"", samples, samples, spare)
 
 
 def _info_frame(word: int, frames: int) -> bytes:

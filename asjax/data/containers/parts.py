@@ -30,15 +30,16 @@ class Loss(str):
 class Part(NamedTuple):
     """A sound file inside a file: `head`, then the bytes of `spans`, (start, stop) each.
 
-    `least` > 0 says how many samples per channel the walk counted. If libsndfile promises fewer,
-    it gets `spare` in the place of `head`, with which it promises enough. `whole`: libsndfile
-    should first be given the file as it is.
+    The walk counted `most` samples per channel (0: it did not count). If libsndfile promises less
+    than `least` of them, it is given `spare` in the place of the part. `whole`: libsndfile should
+    be given the file as it is.
     """
 
     spans: tuple[tuple[int, int], ...]
     head: bytes = b""
+    most: int = 0
     least: int = 0
-    spare: bytes = b""
+    spare: Part | None = None
     whole: bool = False
 
 
@@ -64,8 +65,10 @@ class Tape:
         skip = position - self._at
         if skip >= 0 and skip + count <= len(self._block):
             return self._block[skip : skip + count]
+        if position >= self.size:
+            return b""
         self.file.seek(self.begin + position)
-        block = self.file.read(max(count, _BLOCK)) if position < self.size else b""
+        block = self.file.read(max(count, _BLOCK))
         self._at, self._block = position, block
         return block[:count]
 

@@ -24,10 +24,8 @@ def layout(tape: Tape) -> Layout:
         raise Foreign(what.name, what.demuxer)
     if head[:4] in _CHUNKS:
         return chunks.layout(tape)
-    if head[:4] in (b".snd", b"dns."):
-        return lengths.au(tape)
-    if head[:7] == b"NIST_1A":
-        return lengths.nist(tape)
+    if head[:4] in (b".snd", b"dns.") or head[:7] == b"NIST_1A":
+        return lengths.layout(tape)
     begin = tags.skip(tape, 0)
     magic = tape.at(begin, 4) if begin else head[:4]
     if magic == b"OggS":
