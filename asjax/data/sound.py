@@ -324,6 +324,8 @@ def located(source, name):
         file = io.FileIO(os.open(source, flags | getattr(os, "O_CLOEXEC", 0)))
     except FileNotFoundError:
         raise AudioError(f"audio file {what} does not exist") from None
+    except AudioError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
         reason = getattr(error, "strerror", None) or str(error)
         raise AudioError(f"audio file {what} cannot be read: {reason.lower()}") from None

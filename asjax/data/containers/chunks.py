@@ -209,7 +209,7 @@ class _File:
         magic = self.form.magic
         if magic in (b"FORM", b"caff") or self.begin - self.start > _HEADER:
             raise Broken(
-                f"was never finished: its header promises no samples, {there} bytes follow"
+                f"was never finished: no samples are promised, {there} bytes are there"
             )
         head = bytearray(self.tape.at(self.start, self.begin - self.start))
         field = self.field - self.start
