@@ -134,8 +134,8 @@ def choose(header: list[str], columns: Mapping[str, str] | None, split_column: s
     if layout is None:
         return None
     found = {
-        "split": next((c for c in (layout.split, "fold", "split") if c in known), ""),
-        "group": next((c for c in (layout.group, "group") if c in known), ""),
+        "split": next((c for c in (layout.split, "fold", "split") if c and c in known), ""),
+        "group": next((c for c in (layout.group, "group") if c and c in known), ""),
         **asked,
     }
     if layout.file != found.get("file", layout.file):
