@@ -42,7 +42,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def shown(name, width: int = 100) -> str:
+def shown(name, width: int = 160) -> str:
     """A name for a message: printable, and at most `width` characters (its middle gives way)."""
     text = printable(os.fspath(name) if isinstance(name, os.PathLike) else str(name))
     if len(text) <= width:

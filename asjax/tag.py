@@ -14,7 +14,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from asjax.config import AsjaxError, printable, shown
+from asjax.config import AsjaxError, printable
 
 BAR_WIDTH = 20
 
@@ -104,7 +104,7 @@ class _Table:
         self.block = "█" if with_blocks else "#"
 
     def __call__(self, tags):
-        lines = [f"{shown(tags.file)}  {tags.duration_s:.2f} s"]
+        lines = [f"{printable(tags.file)}  {tags.duration_s:.2f} s"]
         for i, p in _best(tags, None, self.top):
             bar = self.block * round(p * BAR_WIDTH)
             lines.append(f"  {p:5.3f}  {bar:<{BAR_WIDTH}}  {tags.labels[i]}")

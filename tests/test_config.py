@@ -1,5 +1,8 @@
 """Specs, arguments and overrides: what is accepted, and what each mistake says."""
 
+import warnings
+from pathlib import Path
+
 import pytest
 
 from asjax import build, config
@@ -133,3 +136,24 @@ def test_unknown_things_list_the_known_ones():
         build.make("optim", dict(name="adamm", lr=1.0), total_steps=1)
     with pytest.raises(AsjaxError, match="field 'lrr'"):
         build.make("optim", dict(name="adam", lrr=1.0), total_steps=1)
+
+
+def test_messages_cannot_steer_a_terminal_nor_grow_without_end():
+    hostile = "\x1b]0;owned\x07\n\u202etxt\udcff"
+    assert config.printable(hostile) == "?]0;owned???txt?"
+    assert config.printable("hünd 犬 e\u0301") == "hünd 犬 e\u0301"
+    assert str(AsjaxError(f"no {hostile}")).isprintable()
+    assert config.shown(Path("a") / "b.wav") == "a/b.wav"
+    assert config.shown("x" * 50 + "y" * 5000 + ".wav", 100).endswith("y.wav")
+    assert len(config.shown("x" * 5000, 100)) == 100
+    assert len(config.shown("x" * 5000, 33)) == 33
+
+
+def test_warnings_become_lines_of_the_program(capsys):
+    with config.warnings_as_lines("asjax x"):
+        for _ in range(2):
+            config.warn("a\x1b is odd")
+        warnings.warn("somebody else's", DeprecationWarning, stacklevel=1)
+    assert capsys.readouterr().err.splitlines()[0] == "asjax x: a? is odd"
+    with pytest.warns(config.AsjaxWarning, match="odd"):
+        config.warn("odd")

@@ -14,11 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
+import sounds
 import soxr
 
 from asjax import build, frontends, predict, tag
 from asjax.__main__ import main
 from asjax.config import AsjaxError
+from asjax.data import ffmpeg
 from asjax.data.audio import AudioError
 from asjax.labels import LabelSet
 from asjax.store import model_dir
@@ -315,6 +317,34 @@ def test_bad_files_are_named_the_rest_is_done_and_the_exit_code_is_1(tmp_path, c
     assert "b?[31m.wav" in lines[0]
     assert "c.mp3" in lines[1]
     assert lines[2] == "asjax tag: 2 of 4 files could not be tagged"
+
+
+def test_a_folder_from_a_mac_is_done_and_what_was_passed_over_is_said(
+    tmp_path, capsys, model, monkeypatch
+):
+    monkeypatch.setattr(ffmpeg, "program", lambda: None)
+    folder = tmp_path / "from_a_mac"
+    (folder / "__MACOSX").mkdir(parents=True)
+    write(folder / "a.wav", noise(0.5))
+    for name in ("._a.wav", "__MACOSX/._a.wav"):
+        (folder / name).write_bytes(sounds.APPLE_DOUBLE)
+    (folder / "voice memo.m4a").write_bytes(sounds.MP4)
+    code, out, err = run(capsys, folder, "--model", model, "--json")
+    assert code == 0
+    assert len(out.splitlines()) == 1
+    assert err.startswith("asjax tag: passed over 1 files of kinds that libsndfile does not read")
+    assert len(err.splitlines()) == 1
+
+
+def test_what_is_odd_of_a_file_is_said_beside_its_tags(tmp_path, capsys, model):
+    wave = noise(0.5)
+    wave[:7] = np.nan
+    write(tmp_path / "a\x1b[2J.wav", wave)
+    code, out, err = run(capsys, tmp_path, "--model", model)
+    assert code == 0
+    assert "7 of its" in err
+    for text in (out, err):
+        assert text.replace("\n", "").isprintable()
 
 
 @pytest.mark.parametrize(

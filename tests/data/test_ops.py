@@ -101,3 +101,27 @@ def test_multihot_marks_the_labels():
     for bad in ([5], [-1]):
         with pytest.raises(AsjaxError, match="clip a: labels must be 0 to 4"):
             ops.multihot({"id": "a", "labels": bad}, rng(), num_classes=5)
+
+
+def test_a_clip_of_nan_is_an_error_and_a_few_are_noted_for_some_clips(monkeypatch):
+    monkeypatch.setattr(ops, "_noted", set())
+    with pytest.raises(AudioError, match="1000 of its 1000 samples are not finite"):
+        decoded({"id": "a", "audio": wav(np.full(1000, np.nan)), "labels": []})
+    texts = []
+    monkeypatch.setattr(ops, "warn", texts.append)
+    for n in range(20):
+        few = ramp(1000)
+        few[n] = np.nan
+        for _ in range(2):
+            decoded({"id": f"clip {n}", "audio": wav(few), "labels": []})
+    assert len(texts) == 11
+    assert texts[0].startswith("clip 0: 1 of its 1000 samples are not finite")
+    assert texts[-1] == "more clips have notes; the first 10 were shown"
+
+
+def test_decode_has_a_time_limit():
+    example = {"id": "a", "audio": wav(ramp(500)), "labels": []}
+    options = dict(sample_rate=RATE, clip_s=1.0, train=False)
+    assert len(ops.decode(example, rng(), **options, decode_timeout_s=60)["wave"]) == 500
+    with pytest.raises(AsjaxError, match="decode_timeout_s must be more than 0"):
+        ops.decode(example, rng(), **options, decode_timeout_s=0)

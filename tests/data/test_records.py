@@ -13,8 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import soundfile
+import sounds
 
-from asjax.config import AsjaxError
+from asjax.config import AsjaxError, AsjaxWarning
 from asjax.data import example, records, writer
 from asjax.data.clips import Clip, Encoding
 from asjax.labels import LabelSet
@@ -306,6 +307,57 @@ def test_bad_clips_are_left_out_with_their_reason(tmp_path):
     manifest = records.Dataset(out).manifest
     assert manifest["left_out_count"] == 7
     assert {r["id"]: r["reason"] for r in manifest["left_out"]} == reasons
+
+
+def test_no_stump_is_stored_and_joined_files_are_stored_whole(tmp_path):
+    """A cut MP3 is read as far as it goes elsewhere; stored it would be a short clip for ever."""
+    vbr = sounds.mp3(sounds.quiet_middle())
+    cut = vbr[: len(vbr) // 2]
+    bare = sounds.without_info(vbr)
+    ogg = sounds.encode(sounds.tone(2), sounds.RATE, "OGG", "VORBIS")
+    unfinished = sounds.wav(sounds.integers(sounds.tone(1, rate=16_000), 2))
+    unfinished = unfinished[:40] + bytes(4) + unfinished[44:]
+    clips = [
+        Clip("cut", cut, ("/m/dog",)),
+        Clip("bare", bare, ("/m/dog",)),
+        Clip("two", ogg + ogg, ("/m/dog",)),
+        Clip("unfinished", unfinished, ("/m/dog",)),
+        Clip("nan", encode_float(np.full(800, np.nan)), ("/m/dog",)),
+    ]
+    for encoding in (None, Encoding("flac")):
+        out = tmp_path / str(encoding)[:4]
+        with pytest.warns(UserWarning, match="unfinished: its header was never finished"):
+            summary = writer.write(out, clips, LABELS, encoding=encoding, progress=False)
+        reasons = dict(summary.left_out)
+        assert list(reasons) == ["cut", "nan"]
+        assert "cut is cut short" in reasons["cut"]
+        assert "not finite" in reasons["nan"]
+        rows = {row[0]: int(row[4]) / int(row[5]) for row in records.Dataset(out).rows()}
+        assert rows == {
+            "bare": pytest.approx(6.0, abs=0.1), "two": 4.0, "unfinished": 1.0,
+        }  # fmt: skip
+
+
+def encode_float(wave):
+    return sounds.encode(wave.astype(np.float32), 8000, "WAV", "FLOAT")
+
+
+def test_notes_of_many_clips_are_counted(tmp_path):
+    data = sounds.wav(sounds.integers(sounds.tone(0.1, rate=16_000), 2)) + b"\1\2" * 9
+    clips = [Clip(f"c{i}", data, ("/m/dog",)) for i in range(15)]
+    with pytest.warns(AsjaxWarning) as caught:
+        writer.write(tmp_path / "d", clips, LABELS, progress=False)
+    texts = [str(w.message) for w in caught]
+    assert len(texts) == 11
+    assert texts[-1] == "15 clips were stored that have notes; those of the first 10 were shown"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs FIFOs")
+def test_a_fifo_is_left_out_and_nobody_waits(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    clips = [Clip("pipe", tmp_path / "pipe.wav", ("/m/dog",)), Clip("good", tone(), ("/m/cat",))]
+    summary = writer.write(tmp_path / "d", clips, LABELS, progress=False)
+    assert "got a FIFO" in dict(summary.left_out)["pipe"]
 
 
 def test_a_streamed_wav_with_a_placeholder_size_is_kept(tmp_path):
