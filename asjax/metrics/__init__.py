@@ -1,5 +1,12 @@
 """Pure functions of scores and targets; numpy only."""
 
+from asjax.metrics.decisions import (
+    at_thresholds,
+    best_thresholds,
+    bootstrap_single_label,
+    calibration,
+    single_label,
+)
 from asjax.metrics.ranking import (
     bootstrap,
     d_prime,
@@ -11,6 +18,11 @@ from asjax.metrics.ranking import (
 )
 
 __all__ = [
+    "at_thresholds",
+    "best_thresholds",
+    "bootstrap_single_label",
+    "calibration",
+    "single_label",
     "bootstrap",
     "d_prime",
     "interval",
