@@ -14,6 +14,7 @@ from asjax.metrics.ranking import (
     regress,
     resample_counts,
     resampled,
+    resampled_per_class,
     tagging,
 )
 
@@ -29,5 +30,6 @@ __all__ = [
     "regress",
     "resample_counts",
     "resampled",
+    "resampled_per_class",
     "tagging",
 ]

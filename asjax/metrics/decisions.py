@@ -1,7 +1,7 @@
 """Metrics of decisions: one class per clip, thresholds, calibration; numpy in, dict out.
 
-The values equal scikit-learn's (tests). A class that has neither a clip nor a decision is left out of
-macro F1, as scikit-learn does with `labels=None`.
+The values equal scikit-learn's (tests). A class that has neither a clip nor a decision is left out
+of macro F1, as scikit-learn does with `labels=None`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def single_label(*, scores, targets, top=(1, 3, 5)) -> dict:
       accuracy; top: {k: share of clips whose class is among the k highest scores};
       macro_f1: mean of F1 over the classes that occur, in targets or decisions;
       weighted_f1: mean of F1 weighted by the number of clips of the class;
-      precision, recall, f1: float64 [C], NaN where undefined (f1 is 0 where only one is undefined);
+      precision, recall, f1: float64 [C], NaN where undefined; f1 is 0 where one of the two is;
       confusion: int64 [C, C], row = class, column = decision; n_clips; n_positive int64 [C].
 
     Raises:
@@ -54,7 +54,7 @@ def bootstrap_single_label(
 ) -> dict[str, tuple[float, float]]:
     """Intervals `{"accuracy": (low, high), "macro_f1": ..., "weighted_f1": ...}`.
 
-    Clips are drawn with replacement. With `groups` (one label per clip, such as its recording) whole
+    Clips are drawn with replacement. With `groups`, one label per clip such as its recording, whole
     groups are drawn, because clips of one recording are not independent.
     """
     scores, true = _checked(scores, targets)

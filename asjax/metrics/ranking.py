@@ -123,21 +123,37 @@ def interval(values, estimate, level=0.95) -> tuple[float, float]:
 
 def resampled(*, scores, targets, n=1000, seed=0, class_mask=None, groups=None) -> dict:
     """Mean AP and mean AUC of each of `n` bootstrap resamples: two float64 arrays [n]."""
+    each = resampled_per_class(
+        scores=scores, targets=targets, n=n, seed=seed, class_mask=class_mask, groups=groups
+    )
+    return {f"mean_{key}": _mean_rows(values.T, n) for key, values in each.items()}
+
+
+def resampled_per_class(
+    *, scores, targets, n=1000, seed=0, class_mask=None, groups=None
+) -> dict[str, np.ndarray]:
+    """AP and AUC of each class in each of `n` bootstrap resamples: `{"ap", "auc"}`, [n, C] each.
+
+    NaN for classes without a positive clip, and where a resample has none (AUC: or no negative).
+    """
     scores, positive, keep = _checked(scores, targets, None, class_mask)
     classes = np.flatnonzero(keep & positive.any(axis=0))
     clips = len(scores)
     draws = resample_counts(clips, n, seed, groups)
+    # Resamples of groups of uneven size may hold more clips than there are.
+    kind = np.int16 if clips < 2**15 and groups is None else np.int32
     block = max(1, _BLOCK_BYTES // (4 * max(clips, 1)))
-    means = {"mean_ap": [], "mean_auc": []}
+    out = {key: np.full((n, scores.shape[1]), np.nan) for key in ("ap", "auc")}
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:  # scipy releases the GIL
         for start in range(0, n, block):
-            weights = _columns(draws, min(block, n - start), clips)
-            values = list(
-                pool.map(lambda j, w=weights: _ap_auc(scores[:, j], positive[:, j], w), classes)
+            weights = _columns(draws, min(block, n - start), kind)
+            values = pool.map(
+                lambda j, w=weights: _ap_auc(scores[:, j], positive[:, j], w), classes
             )
-            for key, k in (("mean_ap", 0), ("mean_auc", 1)):
-                means[key].append(_mean_rows([v[k] for v in values], min(block, n - start)))
-    return {key: np.concatenate(parts) for key, parts in means.items()}
+            for j, (ap, auc) in zip(classes, values, strict=True):
+                out["ap"][start : start + len(ap), j] = ap
+                out["auc"][start : start + len(auc), j] = auc
+    return out
 
 
 def resample_counts(clips: int, n: int, seed: int = 0, groups=None):
@@ -278,9 +294,8 @@ def _weighted(pieces, true):
         return ap / positives, beaten / (positives * negatives)
 
 
-def _columns(draws, n, clips):
-    """The next `n` draws as a list of weight arrays [clips, up to _COLUMNS]."""
-    kind = np.int16 if clips < 2**15 else np.int32
+def _columns(draws, n, kind):
+    """The next `n` draws as a list of weight arrays [clips, up to _COLUMNS] of type `kind`."""
     out = []
     for start in range(0, n, _COLUMNS):
         part = [next(draws) for _ in range(min(_COLUMNS, n - start))]
@@ -290,9 +305,8 @@ def _columns(draws, n, clips):
 
 def _mean_rows(rows, n):
     """Mean over classes [n] of per-class rows, leaving NaN out; NaN where nothing is left."""
-    if not rows:
+    if not len(rows):
         return np.full(n, np.nan)
-    rows = np.stack(rows)
     known = ~np.isnan(rows)
     count = known.sum(axis=0)
     return np.where(count > 0, np.where(known, rows, 0.0).sum(axis=0), np.nan) / np.maximum(
