@@ -5,6 +5,7 @@ from asjax.metrics.decisions import (
     best_thresholds,
     bootstrap_single_label,
     calibration,
+    resampled_single_label,
     single_label,
 )
 from asjax.metrics.ranking import (
@@ -23,6 +24,7 @@ __all__ = [
     "best_thresholds",
     "bootstrap_single_label",
     "calibration",
+    "resampled_single_label",
     "single_label",
     "bootstrap",
     "d_prime",

@@ -58,17 +58,24 @@ def bootstrap_single_label(
     groups are drawn, because clips of one recording are not independent.
     """
     scores, true = _checked(scores, targets)
-    c, decided = scores.shape[1], scores.argmax(axis=1)
-    values = {"accuracy": [], "macro_f1": [], "weighted_f1": []}
-    estimate = _summary(_confusion(true, decided, c))
-    for counts in resample_counts(len(true), n, seed, groups):
-        for key, value in _summary(_confusion(true, decided, c, counts)).items():
-            values[key].append(value)
+    estimate = _summary(_confusion(true, scores.argmax(axis=1), scores.shape[1]))
+    values = resampled_single_label(scores=scores, targets=true, n=n, seed=seed, groups=groups)
     out = {}
     for key, drawn in values.items():
         low, high = np.clip(interval(drawn, estimate[key], level), 0.0, 1.0)
         out[key] = (float(low), float(high))
     return out
+
+
+def resampled_single_label(*, scores, targets, n=1000, seed=0, groups=None) -> dict:
+    """Accuracy, macro and weighted F1 of each of `n` bootstrap resamples: float64 [n] each."""
+    scores, true = _checked(scores, targets)
+    c, decided = scores.shape[1], scores.argmax(axis=1)
+    values = {"accuracy": [], "macro_f1": [], "weighted_f1": []}
+    for counts in resample_counts(len(true), n, seed, groups):
+        for key, value in _summary(_confusion(true, decided, c, counts)).items():
+            values[key].append(value)
+    return {key: np.array(drawn) for key, drawn in values.items()}
 
 
 def best_thresholds(*, scores, targets) -> dict[str, np.ndarray]:
