@@ -254,7 +254,9 @@ class Tagger:
         forward, where = self._passes[rows == 1], sharding.replicated(self._mesh)
         placed = [getattr(x, "sharding", None) for x in jax.tree.leaves(self.variables)]
         if rows == 1 and all(at == where for at in placed):
-            return forward, jax.tree.map(lambda x: x.addressable_data(0), self.variables)
+            return forward, forward.put(
+                jax.tree.map(lambda x: x.addressable_data(0), self.variables)
+            )
         self.variables = forward.put(self.variables)
         return forward, self.variables
 
