@@ -1,5 +1,6 @@
-"""Pure functions of scores and targets; numpy only."""
+"""Pure functions of scores, targets and events; numpy only."""
 
+from asjax.metrics.detection import PSDS1, PSDS2, psds
 from asjax.metrics.ranking import (
     bootstrap,
     d_prime,
@@ -9,11 +10,16 @@ from asjax.metrics.ranking import (
     resampled,
     tagging,
 )
+from asjax.metrics.resampling import psds_bootstrap
 
 __all__ = [
+    "PSDS1",
+    "PSDS2",
     "bootstrap",
     "d_prime",
     "interval",
+    "psds",
+    "psds_bootstrap",
     "regress",
     "resample_counts",
     "resampled",
