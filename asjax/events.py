@@ -24,8 +24,8 @@ FAULTS = (  # what `repair` finds, in the order in which it looks
 )
 
 
-def as_events(events, label_set=None) -> np.ndarray:
-    """Events of one clip as an `EVENT` array, in time order.
+def as_events(events, label_set=None, *, sort: bool = True) -> np.ndarray:
+    """Events of one clip as an `EVENT` array, in time order (or as given).
 
     Args:
       events: a list of (onset_s, offset_s, class), or an `EVENT` array.
@@ -47,7 +47,7 @@ def as_events(events, label_set=None) -> np.ndarray:
     limit = np.inf if label_set is None else len(label_set)
     if len(events) and not 0 <= events["class"].min() <= events["class"].max() < limit:
         raise AsjaxError(f"classes of events must be 0 to {limit - 1}, got {events['class'].max()}")
-    return in_order(events)
+    return in_order(events) if sort else events
 
 
 def _parsed(events, label_set) -> np.ndarray:

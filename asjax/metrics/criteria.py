@@ -18,6 +18,7 @@ from asjax.metrics.thresholds import Changes
 from asjax.metrics.truths import Truth, spread
 
 _DECIMALS = 6
+_ROWS = 1024  # whose detections are held at once
 
 
 @dataclass(frozen=True)
@@ -30,29 +31,32 @@ class Intersection:
     gtc: float
     cttc: float | None = None
 
-    def changes(self, batch: Batch, truth: Truth, above=None) -> list[Changes]:
+    def changes(self, batch: Batch, truth: Truth, above=None, each=False) -> list[Changes]:
         out = [_detections(batch, above)]
-        first, end = truth.of_rows(batch.clip, batch.label)
-        rows = np.flatnonzero(end > first)
-        if self.cttc is not None:
-            start, stop = np.searchsorted(truth.clip, [batch.clip, batch.clip + 1])
-            rows = np.flatnonzero(stop > start)
-        if not len(rows):
-            return out
-        part, above = batch.select(rows), None if above is None else above[rows]
-        first, end = first[rows], end[rows]
+        start, end = truth.of_rows(batch.clip, batch.label)
+        if self.cttc is not None:  # any event of the clip matters
+            start, end = np.searchsorted(truth.clip, [batch.clip, batch.clip + 1])
+        rows = np.flatnonzero(end > start)
+        for at in range(0, len(rows), _ROWS):
+            these = rows[at : at + _ROWS]
+            low = None if above is None else above[these]
+            out += self._of_rows(batch.select(these), truth, low, each)
+        return out
+
+    def _of_rows(self, part: Batch, truth: Truth, above, each) -> list[Changes]:
+        first, end = truth.of_rows(part.clip, part.label)
         found = piecewise.nodes(part.rows, above)
-        covered = np.zeros(len(found))
-        some = (end > first)[found.row]
-        covered[some] = _covered(part, truth, first, end, found.select(some))
         length = part.edge(found.end, found.row) - part.edge(found.first, found.row)
-        right = np.round(covered, _DECIMALS) >= np.round(self.dtc * length, _DECIMALS)
-        right &= some
+        right = (end > first)[found.row]
+        some = np.flatnonzero(right)
+        covered = _covered(part, truth, first, end, found.select(some))
+        right[some] = np.round(covered, _DECIMALS) >= np.round(self.dtc * length[some], _DECIMALS)
         good = found.select(right)
-        out += _both_ends(good, part, false=-1)
+        out = _both_ends(good, part, false=-1)
         out += self._found_events(part, truth, good, first, end)
         if self.cttc is not None:
-            out += self._cross_triggers(part, truth, found.select(~right))
+            needed = np.round(self.cttc * length[~right], _DECIMALS)
+            out += _cross_triggers(part, truth, found.select(~right), needed, each)
         return out
 
     def _found_events(self, part, truth, good, first, end) -> list[Changes]:
@@ -83,24 +87,30 @@ class Intersection:
         event, key, sign = event[flip], key[flip], np.where(enough[flip], 1, -1)
         return [Changes(truth.label[event], key, truth.clip[event], true=sign)]
 
-    def _cross_triggers(self, part, truth, wrong) -> list[Changes]:
-        """One change for each false detection and each other class that it is due to."""
-        clip, label, first, end = truth.groups
-        start, stop = np.searchsorted(clip, [part.clip, part.clip + 1])
-        out = []
-        for number in range(int((stop - start).max(initial=0))):
-            group = np.minimum(start + number, len(label) - 1)
-            asked = (start + number < stop) & (label[group] != part.label)
-            some = wrong.select(asked[wrong.row])
-            if not len(some):
-                continue
-            covered = _covered(part, truth, first[group], end[group], some)
-            length = part.edge(some.end, some.row) - part.edge(some.first, some.row)
-            due = np.round(covered, _DECIMALS) >= np.round(self.cttc * length, _DECIMALS)
-            some = some.select(due)
-            other = label[group][some.row]
-            out += _both_ends(some, part, other=other, weight=1.0 / truth.seconds[other])
-        return out
+
+def _cross_triggers(part: Batch, truth: Truth, wrong: Nodes, needed, each) -> list[Changes]:
+    """Changes by the false detections that events of other classes cover enough.
+
+    With `each`, one for each detection and other class; else their weights are added up.
+    """
+    clip, label, first, end = truth.groups
+    start, stop = np.searchsorted(clip, [part.clip, part.clip + 1])
+    out, total = [], np.zeros(len(wrong))
+    for number in range(int((stop - start).max(initial=0))):
+        group = np.minimum(start + number, len(label) - 1)
+        asked = (start + number < stop) & (label[group] != part.label)
+        which = np.flatnonzero(asked[wrong.row])
+        some = wrong.select(which)
+        covered = _covered(part, truth, first[group], end[group], some)
+        due = np.flatnonzero(np.round(covered, _DECIMALS) >= needed[which])
+        other = label[group][some.row[due]]
+        weight = 1.0 / truth.seconds[other]
+        if each:
+            out += _both_ends(some.select(due), part, other=other, weight=weight)
+        else:
+            total[which[due]] += weight
+    some = np.flatnonzero(total)
+    return out + _both_ends(wrong.select(some), part, weight=total[some])
 
 
 @dataclass(frozen=True)
@@ -123,23 +133,27 @@ class Collar:
             good &= _within(offset, true_offset, collar, decimals)
         return good
 
-    def changes(self, batch: Batch, truth: Truth, above=None) -> list[Changes]:
+    def changes(self, batch: Batch, truth: Truth, above=None, each=False) -> list[Changes]:
         out = [_detections(batch, above)]
         first, end = truth.of_rows(batch.clip, batch.label)
         rows = np.flatnonzero(end > first)
-        if not len(rows):
-            return out
-        part, above = batch.select(rows), None if above is None else above[rows]
+        for at in range(0, len(rows), _ROWS):
+            these = rows[at : at + _ROWS]
+            low = None if above is None else above[these]
+            out += self._of_rows(batch.select(these), truth, first[these], end[these], low)
+        return out
+
+    def _of_rows(self, part: Batch, truth: Truth, first, end, above) -> list[Changes]:
         found = piecewise.nodes(part.rows, above)
-        which, number = spread((end - first)[rows][found.row])
-        event, row = first[rows][found.row][which] + number, found.row[which]
+        which, number = spread((end - first)[found.row])
+        event, row = first[found.row][which] + number, found.row[which]
         onset = part.edge(found.first[which], row)
         offset = part.edge(found.end[which], row)
         hit = self.hits(onset, offset, truth.onset[event], truth.offset[event])
         which, event = which[hit], event[hit]
         simple = _without_rivals(found, which, event)
         good = found.select(which[simple])
-        out += _both_ends(good, part, true=1, false=-1)
+        out = _both_ends(good, part, true=1, false=-1)
         return out + _contested(found, part, which[~simple], event[~simple])
 
 
@@ -148,14 +162,14 @@ def _detections(batch: Batch, above) -> Changes:
     return Changes(batch.label[row], key, batch.clip[row], false=change)
 
 
-def _both_ends(found: Nodes, part: Batch, *, false=0, true=0, other=-1, weight=0.0):
+def _both_ends(found: Nodes, part: Batch, *, false=0, true=0, other=None, weight=0.0):
     """A change where each node appears, and its opposite where it is gone again."""
     label, clip = part.label[found.row], part.clip[found.row]
     out = []
     for key, sign in ((found.high, 1), (found.low, -1)):
         values = {"false": false, "true": true, "weight": weight}
         values = {k: sign * np.broadcast_to(v, key.shape) for k, v in values.items() if np.any(v)}
-        if "weight" in values:
+        if "weight" in values and other is not None:
             values["other"] = other
         out.append(Changes(label, key, clip, **values))
     return out
@@ -167,20 +181,26 @@ def _covered(part: Batch, truth: Truth, first, end, found: Nodes) -> np.ndarray:
     The time under the events is added up to every edge, once for all nodes of rows that share
     events and edges. A node's part is a difference of two sums.
     """
+    if not len(found):
+        return np.zeros(0)
+    used = np.zeros(len(first), bool)
+    used[found.row] = True
+    rows = np.flatnonzero(used)
     own_edges = part.edges.ndim == 2
-    rows, place = np.unique(found.row if own_edges else first[found.row], return_inverse=True)
-    if not own_edges:  # any row with these events
-        rows = np.unique(first[found.row], return_index=True)[1]
-        rows = found.row[rows]
+    place = np.zeros(len(first), np.int64)
+    if own_edges:
+        place[rows] = np.arange(len(rows))
+    else:  # one row stands for all that have these events
+        _, chosen, place[rows] = np.unique(first[rows], return_index=True, return_inverse=True)
+        rows = rows[chosen]
     which, number = spread(end[rows] - first[rows])
     event = first[rows][which] + number
     edges = part.edges.T[rows][which] if own_edges else part.edges
     length = truth.offset[event] - truth.onset[event]
     under = np.clip(edges - truth.onset[event][:, None], 0, length[:, None])
-    if not len(event):
-        return np.zeros(len(found))
     total = np.add.reduceat(under, np.searchsorted(which, np.arange(len(rows))), axis=0)
-    return total[place, found.end] - total[place, found.first]
+    flat, base = total.reshape(-1), place[found.row] * total.shape[1]
+    return flat[base + found.end] - flat[base + found.first]
 
 
 def _sums_within(value, new) -> np.ndarray:

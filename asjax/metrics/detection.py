@@ -14,6 +14,7 @@ import numpy as np
 from asjax.config import AsjaxError
 from asjax.metrics import piecewise, roc
 from asjax.metrics.criteria import Intersection
+from asjax.metrics.event_lists import columns, intersection_counts
 from asjax.metrics.tally import inputs, tally
 
 PSDS1 = {"dtc": 0.7, "gtc": 0.7, "cttc": None, "alpha_ct": 0.0, "alpha_st": 1.0}
@@ -122,6 +123,49 @@ def psds(
 def _seconds(data) -> float:
     """Seconds of all clips, added one after the other as the reference does."""
     return float(np.cumsum(data.durations_s[data.kept])[-1])
+
+
+def psds_of_points(
+    *,
+    points,
+    reference,
+    durations_s,
+    num_classes: int | None = None,
+    label_set=None,
+    dtc: float = 0.7,
+    gtc: float = 0.7,
+    cttc: float | None = None,
+    alpha_ct: float = 0.0,
+    alpha_st: float = 0.0,
+    max_efpr: float = 100.0,
+) -> dict:
+    """PSDS of a few operating points, as psds_eval computes it; lower than `psds` of the scores.
+
+    Args:
+      points: per operating point the lists of detected events of all clips. reference: the lists of
+        true events, of which those of one class should not overlap.
+      Others: as `psds`.
+
+    Returns: dict with psds, macro, per_class and left_out, as `psds` has them.
+    """
+    check_cross_triggers(cttc, alpha_ct)
+    seconds = float(np.cumsum(durations_s)[-1])
+    counts = []
+    for estimated in points:
+        ref, est, classes = columns(reference, estimated, num_classes, label_set)
+        counts.append(intersection_counts(ref, est, classes, dtc, gtc, cttc))
+    true, false, weight = (np.stack(c) for c in zip(*counts, strict=True))
+    events = np.bincount(ref["label"], minlength=classes)
+    counted = np.flatnonzero(events)
+    efpr = effective_rate(false, weight, seconds, alpha_ct, max(1, len(counted) - 1))
+    found = [class_curve(efpr[:, c], true[:, c] / events[c], max_efpr) for c in counted]
+    result = _summary(found, alpha_st, max_efpr)
+    per_class = np.full(classes, np.nan)
+    per_class[counted] = result.pop("areas")
+    names = label_set.names if label_set is not None else range(classes)
+    left_out = [names[c] for c in np.flatnonzero(events == 0)]
+    del result["curve"]
+    return {**result, "per_class": per_class, "left_out": left_out}
 
 
 def check_cross_triggers(cttc, alpha_ct) -> None:

@@ -78,39 +78,6 @@ class Input:
         )
 
 
-class Cut:
-    """Per class the key that is the lowest of interest, as far as it is known.
-
-    Among clips without the class, every one that reaches a threshold has a false positive there. So
-    at the `count`-th largest of their maxima there are at least `count` false positives, and
-    nothing at or below this key can matter once `count` is more than what is allowed.
-    """
-
-    def __init__(self, classes: int, kind, count: int):
-        self.none, self.count = piecewise.none_of(kind), count
-        self.keys = np.full(classes, self.none, kind)
-        self.best = np.full((classes, count), self.none, kind)
-        self.waiting, self.size = [], 0
-
-    def add(self, label, maxima) -> bool:
-        """Take the maxima of rows without events; whether the cut was looked at again."""
-        self.waiting.append((label, maxima))
-        self.size += len(label)
-        if self.size < self.best.size // 4 + 1:
-            return False
-        label, maxima = (np.concatenate(part) for part in zip(*self.waiting, strict=True))
-        self.waiting, self.size = [], 0
-        order = np.argsort(label, kind="stable")
-        label, maxima = label[order], maxima[order]
-        place = np.arange(len(label)) - np.searchsorted(label, label)
-        more = np.full((len(self.keys), int(place.max(initial=-1)) + 1), self.none, self.keys.dtype)
-        more[label, place] = maxima
-        both = np.concatenate([self.best, more], axis=1)
-        self.best = np.partition(both, -self.count, axis=1)[:, -self.count :]
-        self.keys = self.best.min(axis=1)
-        return True
-
-
 def tally(data: Input, truth: Truth, criterion, *, allowed=None, keep=False, threads=None):
     """Count over all clips.
 
@@ -119,44 +86,75 @@ def tally(data: Input, truth: Truth, criterion, *, allowed=None, keep=False, thr
         need not be known; None: everything is counted.
       keep: keep the changes with their clips instead of adding them up.
 
-    Returns: `(Table or Kept, cut keys [C] or None)`.
+    Returns: `(Table or Kept, cut)`: counts are right above the keys of cut [C]; None: everywhere.
     """
-    weighted = getattr(criterion, "cttc", None) is not None
-    table = Kept(weighted) if keep else Table(truth.classes, data.kind, weighted)
+    tasks = data.tasks()
+    threads = threads or min(_THREADS, os.cpu_count() or 1)
     cut = None
     if allowed is not None and data.kept.sum() > allowed + 2 and data.boxes is None:
-        cut = Cut(truth.classes, data.kind, allowed + 2)
+        cut = _cut(data, truth, tasks, allowed + 2, threads)
+    weighted = getattr(criterion, "cttc", None) is not None
+    table = Kept(weighted) if keep else Table(truth.classes, data.kind, weighted)
 
     def work(task):
-        keys = None if cut is None else cut.keys
-        batch = data.batch(task, keys)
+        batch = data.batch(task, cut)
         if batch is None:
-            return [], None
-        above = None if keys is None else keys[batch.label]
-        found = criterion.changes(batch, truth, above)
-        if cut is None:
-            return found, None
-        first, end = truth.of_rows(batch.clip, batch.label)
-        empty = first == end
-        return found, (batch.label[empty], batch.rows[:, empty].max(axis=0))
+            return []
+        return criterion.changes(batch, truth, None if cut is None else cut[batch.label], keep)
 
-    def take(result):
-        found, maxima = result
+    for found in _threaded(work, tasks, threads):
         for change in found:
             table.add(change)
-        if maxima is not None and cut.add(*maxima) and keep:
-            table.drop(cut.keys)
+    return table, cut
 
-    threads = threads or min(_THREADS, os.cpu_count() or 1)
+
+def _threaded(work, tasks, threads):
+    """Results in the order of the tasks; few tasks are under way at a time."""
     with ThreadPoolExecutor(threads) as pool:
         waiting = deque()
-        for task in data.tasks():
+        for task in tasks:
             waiting.append(pool.submit(work, task))
             if len(waiting) > threads:
-                take(waiting.popleft().result())
+                yield waiting.popleft().result()
         while waiting:
-            take(waiting.popleft().result())
-    return table, None if cut is None else cut.keys
+            yield waiting.popleft().result()
+
+
+def _cut(data: Input, truth: Truth, tasks, count: int, threads) -> np.ndarray:
+    """Keys [C] below which nothing matters, if `count` false positives are more than allowed.
+
+    Among clips without the class, every one that reaches a threshold has a false positive there. So
+    at the `count`-th largest of their maxima there are at least `count` false positives. Rows that
+    do not reach the cut as it is known so far need no median filter.
+    """
+    none = piecewise.none_of(data.kind)
+    best = np.full((truth.classes, count), none, data.kind)
+    cut, waiting, size = best.min(axis=1), [], 0
+
+    def work(task):
+        batch = data.batch(task, cut)
+        if batch is None:
+            return np.zeros(0, int), np.zeros(0, data.kind)
+        first, end = truth.of_rows(batch.clip, batch.label)
+        empty = first == end
+        return batch.label[empty], batch.rows.max(axis=0)[empty]
+
+    def merged():
+        label, maxima = (np.concatenate(part) for part in zip(*waiting, strict=True))
+        order = np.argsort(label, kind="stable")
+        label, maxima = label[order], maxima[order]
+        place = np.arange(len(label)) - np.searchsorted(label, label)
+        more = np.full((truth.classes, int(place.max(initial=-1)) + 1), none, data.kind)
+        more[label, place] = maxima
+        return np.partition(np.concatenate([best, more], axis=1), -count, axis=1)[:, -count:]
+
+    for found in _threaded(work, tasks, threads):
+        waiting.append(found)
+        size += len(found[0])
+        if size > best.size // 4:
+            best, waiting, size = merged(), [], 0
+            cut = best.min(axis=1)
+    return merged().min(axis=1) if waiting else cut
 
 
 def inputs(

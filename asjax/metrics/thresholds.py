@@ -142,12 +142,6 @@ class Kept:
             }
         )
 
-    def drop(self, cut) -> None:
-        """Forget changes at or below the cut of their class."""
-        for i, part in enumerate(self.parts):
-            kept = part["key"] > cut[part["label"]]
-            self.parts[i] = {name: value[kept] for name, value in part.items()}
-
     def by_class(self, classes: int):
         """Yields the changes of each class as a dict of arrays, from the highest key down."""
         label = np.concatenate([part["label"] for part in self.parts])
