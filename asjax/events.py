@@ -149,11 +149,11 @@ def _joined(events: np.ndarray) -> np.ndarray:
     """`merge`, but events that only touch stay apart."""
     found = []
     for event in events[np.lexsort((events["onset_s"], events["class"]))]:
-        if found and found[-1]["class"] == event["class"]:
-            if event["onset_s"] < found[-1]["offset_s"]:
-                found[-1]["offset_s"] = max(found[-1]["offset_s"], event["offset_s"])
-                continue
-        found.append(event.copy())
+        last = found[-1] if found else None
+        if last is None or last["class"] != event["class"] or event["onset_s"] >= last["offset_s"]:
+            found.append(event.copy())
+        else:
+            last["offset_s"] = max(last["offset_s"], event["offset_s"])
     return in_order(np.array(found, EVENT))
 
 

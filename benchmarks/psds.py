@@ -103,13 +103,15 @@ def compare(python: str, scores, events):
     if done.returncode:
         sys.exit(f"{python} failed: {done.stderr.strip().splitlines()[-1]}")
     theirs = json.loads(done.stdout.splitlines()[-1])
+    print(f"sed_scores_eval: psds {theirs['psds']:.6f}, macro {theirs['macro']:.6f}")
     start = time.process_time()
     ours = metrics.psds(scores=part, events=lists, durations_s=np.full(clips, 10.0), threads=1)
     seconds = time.process_time() - start
     print(
         f"{clips} clips x {classes} classes: sed_scores_eval {theirs['s']:.1f} CPU-s, asjax "
-        f"{seconds:.1f}, ratio {theirs['s'] / seconds:.1f}; differences: psds "
-        f"{abs(ours['psds'] - theirs['psds']):.1e}, macro {abs(ours['macro'] - theirs['macro']):.1e}"
+        f"{seconds:.2f}, ratio {theirs['s'] / seconds:.1f}; differences: psds "
+        f"{abs(ours['psds'] - theirs['psds']):.1e}, "
+        f"macro {abs(ours['macro'] - theirs['macro']):.1e}"
     )
 
 
@@ -126,7 +128,9 @@ def main():
     if args.reference:
         compare(args.reference, scores, events)
     before = peak_gb()
-    print(f"{args.clips} clips x {args.classes} classes x {FRAMES}: {scores.nbytes / 2**30:.2f} GiB")
+    print(
+        f"{args.clips} clips x {args.classes} classes x {FRAMES}: {scores.nbytes / 2**30:.2f} GiB"
+    )
     print("| what | s | CPU-s | peak beyond the scores, GiB |\n|---|---|---|---|")
     common = {
         "scores": scores,

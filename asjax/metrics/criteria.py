@@ -15,9 +15,8 @@ from asjax.metrics import piecewise
 from asjax.metrics.matching import largest_matching
 from asjax.metrics.piecewise import Batch, Nodes
 from asjax.metrics.thresholds import Changes
-from asjax.metrics.truths import Truth, spread
+from asjax.metrics.truths import DECIMALS, Truth, spread
 
-_DECIMALS = 6
 _ROWS = 1024  # whose detections are held at once
 
 
@@ -50,12 +49,12 @@ class Intersection:
         right = (end > first)[found.row]
         some = np.flatnonzero(right)
         covered = _covered(part, truth, first, end, found.select(some))
-        right[some] = np.round(covered, _DECIMALS) >= np.round(self.dtc * length[some], _DECIMALS)
+        right[some] = np.round(covered, DECIMALS) >= np.round(self.dtc * length[some], DECIMALS)
         good = found.select(right)
         out = _both_ends(good, part, false=-1)
         out += self._found_events(part, truth, good, first, end)
         if self.cttc is not None:
-            needed = np.round(self.cttc * length[~right], _DECIMALS)
+            needed = np.round(self.cttc * length[~right], DECIMALS)
             out += _cross_triggers(part, truth, found.select(~right), needed, each)
         return out
 
@@ -81,7 +80,7 @@ class Intersection:
         total = _sums_within(value, new)[last]
         event, key = event[last], key[last]
         needed = self.gtc * (truth.offset - truth.onset)[event]
-        enough = np.round(total, _DECIMALS) >= np.round(needed, _DECIMALS)
+        enough = np.round(total, DECIMALS) >= np.round(needed, DECIMALS)
         before = np.r_[False, enough[:-1] & (event[1:] == event[:-1])]
         flip = enough != before
         event, key, sign = event[flip], key[flip], np.where(enough[flip], 1, -1)
@@ -102,7 +101,7 @@ def _cross_triggers(part: Batch, truth: Truth, wrong: Nodes, needed, each) -> li
         which = np.flatnonzero(asked[wrong.row])
         some = wrong.select(which)
         covered = _covered(part, truth, first[group], end[group], some)
-        due = np.flatnonzero(np.round(covered, _DECIMALS) >= needed[which])
+        due = np.flatnonzero(np.round(covered, DECIMALS) >= needed[which])
         other = label[group][some.row[due]]
         weight = 1.0 / truth.seconds[other]
         if each:
@@ -123,7 +122,7 @@ class Collar:
     offset_s: float | None
     offset_rate: float = 0.0
 
-    def hits(self, onset, offset, true_onset, true_offset, decimals=_DECIMALS) -> np.ndarray:
+    def hits(self, onset, offset, true_onset, true_offset, decimals=DECIMALS) -> np.ndarray:
         """Whether pairs of detection and event match, bool; unrounded if `decimals` is None."""
         good = np.ones(np.shape(onset), bool)
         if self.onset_s is not None:

@@ -58,7 +58,7 @@ def psds(
       class_mask: bool [C], classes to evaluate (AudioSet Strong: 407 of 447). Events of the others
         are as if they were not there.
       only_with_events: leave out clips without any event of these classes, as PretrainedSED does.
-      median: window of a median filter, in frames, or one per class.
+      median: window of a median filter, in frames; or one per class [C]; or per clip, too [N, C].
       dtc, gtc: share of a detection that events must cover; share of an event that right detections
         must cover. cttc, alpha_ct: the same for cross triggers, and their weight.
       alpha_st: weight of the standard deviation over classes. max_efpr: false positives per hour.
@@ -123,6 +123,31 @@ def psds(
 def _seconds(data) -> float:
     """Seconds of all clips, added one after the other as the reference does."""
     return float(np.cumsum(data.durations_s[data.kept])[-1])
+
+
+def psds_best_of(results, *, alpha_st: float = 1.0, max_efpr: float = 100.0) -> dict:
+    """PSDS if every class may take the best of several systems or filters at each false alarm rate.
+
+    "Post-processing independent" PSDS (Ebbers et al., DCASE 2023) when the results are those of one
+    system with several median windows. It is not reachable without knowing the test set.
+
+    Args:
+      results: of `psds` with `curves=True`, of the same clips and classes.
+
+    Returns: dict with psds, macro, per_class.
+    """
+    names = list(results[0]["class_curves"])
+    if any(list(r["class_curves"]) != names for r in results):
+        raise AsjaxError("the results must be of the same classes")
+    found = []
+    for c in names:
+        x, y = (np.concatenate([r["class_curves"][c][k] for r in results]) for k in (0, 1))
+        which = roc.envelope(x, y, max_efpr)
+        found.append((x[which], y[which]))
+    result = _summary(found, alpha_st, max_efpr)
+    per_class = np.full(len(results[0]["per_class"]), np.nan)
+    per_class[names] = result["areas"]
+    return {"psds": result["psds"], "macro": result["macro"], "per_class": per_class}
 
 
 def psds_of_points(

@@ -17,9 +17,8 @@ from asjax import events as lists
 from asjax.config import AsjaxError
 from asjax.metrics.criteria import Collar
 from asjax.metrics.matching import largest_matching
-from asjax.metrics.truths import spread
+from asjax.metrics.truths import DECIMALS, snapped, spread
 
-_DECIMALS = 6
 _EPS = np.spacing(1)
 
 
@@ -41,7 +40,7 @@ def event_f1(
       onset_collar: seconds that an onset may deviate; None leaves onsets out.
       offset_collar, offset_rate: the same for offsets, the larger one of seconds and the share of
         the reference event's length; None leaves offsets out.
-      matching: "optimal" pairs as many events as possible; "greedy" takes for every reference event,
+      matching: "optimal" pairs as many events as possible; "greedy" takes for each reference event,
         in the order of the lists, the first estimated one that fits.
 
     Returns: dict with
@@ -55,7 +54,7 @@ def event_f1(
         raise AsjaxError(f"matching must be optimal or greedy, got {matching!r}")
     ref, est, classes = columns(reference, estimated, num_classes, label_set)
     collar = Collar(onset_collar, offset_collar, offset_rate)
-    decimals = None if sed_eval else _DECIMALS
+    decimals = None if sed_eval else DECIMALS
 
     def fitting(which_ref, which_est):
         """Pairs of events of one clip that fit but for their class, in the order of the lists."""
@@ -188,7 +187,7 @@ def _common(ref, est, i, j):
 
 
 def _at_least(value, needed):
-    return np.round(value, _DECIMALS) >= np.round(needed, _DECIMALS)
+    return np.round(value, DECIMALS) >= np.round(needed, DECIMALS)
 
 
 # --------------------------------------------------------------------------------- inner parts
@@ -209,7 +208,9 @@ def columns(reference, estimated, num_classes, label_set):
         arrays = [lists.as_events(e, label_set, sort=False) for e in group]
         flat = np.concatenate([np.zeros(0, lists.EVENT), *arrays])
         if len(flat) and flat["class"].max() >= classes:
-            raise AsjaxError(f"classes of events must be below {classes}, got {flat['class'].max()}")
+            raise AsjaxError(
+                f"classes of events must be below {classes}, got {flat['class'].max()}"
+            )
         out.append(
             {
                 "clip": np.repeat(np.arange(len(arrays)), [len(a) for a in arrays]),
@@ -253,20 +254,16 @@ def _taken(i, j):
 
 
 def _up(x, sed_eval, segment_s):
-    return np.ceil(x if sed_eval else _snapped(x, segment_s)).astype(np.int64)
-
-
-def _snapped(x, segment_s):
-    """Boundaries within half a microsecond of a segment's are on it."""
-    whole = np.rint(x)
-    return np.where(np.abs(x - whole) * segment_s < 0.5 * 10.0**-_DECIMALS, whole, x)
+    return np.ceil(x if sed_eval else snapped(x, segment_s)).astype(np.int64)
 
 
 def _cells(events, counts, first, classes, segment_s, sed_eval):
     """Sorted codes segment * classes + class of all active segments of all clips."""
     start = events["onset"] / segment_s
-    start = np.floor(start if sed_eval else _snapped(start, segment_s)).astype(np.int64)
-    stop = np.minimum(_up(events["offset"] / segment_s, sed_eval, segment_s), counts[events["clip"]])
+    start = np.floor(start if sed_eval else snapped(start, segment_s)).astype(np.int64)
+    stop = np.minimum(
+        _up(events["offset"] / segment_s, sed_eval, segment_s), counts[events["clip"]]
+    )
     start = np.maximum(start, 0)
     which, number = spread(np.maximum(0, stop - start))
     segment = first[events["clip"]][which] + start[which] + number

@@ -99,7 +99,9 @@ def frame_tasks(scores, lengths=None) -> list[tuple[np.ndarray, int]]:
     if lengths is not None:
         lengths = np.asarray(lengths)
         if lengths.shape != own.shape or (lengths > own).any() or (lengths < 0).any():
-            raise AsjaxError(f"lengths must be {len(own)} numbers of frames, 0 to those of the clip")
+            raise AsjaxError(
+                f"lengths must be {len(own)} numbers of frames, 0 to those of the clip"
+            )
         own = lengths
     size = _BATCH_BYTES // max([1, *(np.asarray(s).nbytes for s in scores[:1])])
     # an array is read from front to back; a list is grouped as a whole
@@ -109,7 +111,9 @@ def frame_tasks(scores, lengths=None) -> list[tuple[np.ndarray, int]]:
         part = own[start : start + span]
         for frames in np.unique(part[part > 0]):
             clips = start + np.flatnonzero(part == frames)
-            tasks += [(c, int(frames)) for c in np.array_split(clips, -(-len(clips) // max(1, size)))]
+            tasks += [
+                (c, int(frames)) for c in np.array_split(clips, -(-len(clips) // max(1, size)))
+            ]
     return tasks
 
 
@@ -118,7 +122,7 @@ def frame_batch(scores, task, *, frame_rate, classes=None, median=1, cut=None) -
 
     Args:
       classes: indices of the columns to take (default: all); `label` counts among these.
-      median: window in frames, or one for each of the classes.
+      median: window in frames; or one for each of the classes, [C]; or for each clip, too, [N, C].
       cut: keys [C]; rows that reach no higher are left out. The median can only lower a maximum.
     """
     clips, frames = task
@@ -134,7 +138,11 @@ def frame_batch(scores, task, *, frame_rate, classes=None, median=1, cut=None) -
         return None
     at, label = _places(keep)
     rows = keys.transpose(1, 0, 2)[:, keep]
-    windows = np.broadcast_to(np.asarray(median), keep.shape[1:])[label]
+    windows = np.asarray(median)
+    if windows.ndim == 2:
+        windows = windows[clips[at], label]
+    else:
+        windows = np.broadcast_to(windows, keep.shape[1:])[label]
     rows = median_filter(rows, windows if np.ptp(windows) else int(windows[0]))
     return Batch(rows, clips[at], label, np.arange(frames + 1) / frame_rate)
 

@@ -199,8 +199,13 @@ def inputs(
         if class_mask.shape != (num_classes,) or not class_mask.any():
             raise AsjaxError(f"class_mask must be {num_classes} of bool, with a True among them")
         classes = None if class_mask.all() else np.flatnonzero(class_mask)
+    if np.shape(median) not in ((), (shape := (num_classes,)), (count, *shape)):
+        raise AsjaxError(
+            f"median must be one window, {num_classes}, or [{count}, {num_classes}], got shape "
+            f"{np.shape(median)}"
+        )
     if classes is not None and np.ndim(median):
-        median = np.asarray(median)[classes]
+        median = np.asarray(median)[..., classes]
     options = {"num_classes": num_classes, "label_set": label_set, "classes": classes}
     truth = truth_of(events, **options, strict=strict)
     if not len(truth.code):

@@ -67,14 +67,16 @@ class Table:
             if change.weight is not None:
                 np.add.at(self.weights, place, change.weight)
             return
-        values = [change.column(n, k) for n, k in (("false", int), ("true", int), ("weight", float))]
+        values = [
+            change.column(n, k) for n, k in (("false", int), ("true", int), ("weight", float))
+        ]
         self.parts.append((change.label, change.key, *values))
         self.size += len(change.key)
         if self.size > max(_COMPACT, 2 * self.least):
             self._compact()
 
     def _compact(self):
-        if not self.parts:
+        if self.size == self.least:
             return
         label, key, *values = (np.concatenate(column) for column in zip(*self.parts, strict=True))
         order = np.lexsort((key, label))
@@ -83,8 +85,9 @@ class Table:
         first[1:] = (label[1:] != label[:-1]) | (key[1:] != key[:-1])
         starts = np.flatnonzero(first)
         sums = [np.add.reduceat(v[order], starts) if len(starts) else v for v in values]
-        self.parts = [(label[starts], key[starts], *sums)]
-        self.size = self.least = len(starts)
+        some = np.any([v != 0 for v in sums], axis=0)
+        self.parts = [tuple(v[some] for v in (label[starts], key[starts], *sums))]
+        self.size = self.least = int(some.sum())
 
     def of_class(self, c: int, above=None) -> tuple[np.ndarray, ...]:
         """(keys, false positives, true positives, cross-trigger weight) from the highest key down.
@@ -100,8 +103,7 @@ class Table:
             key = (place - (1 << 15)).astype(self.kind)
             false, true, weight = false[place], true[place], weight[place]
         else:
-            if len(self.parts) > 1:
-                self._compact()
+            self._compact()
             if not self.parts:
                 self.parts = [tuple(np.zeros(0, t) for t in (np.int32, self.kind, *"qqd"))]
             label, *columns = self.parts[0]

@@ -1,4 +1,4 @@
-"""The true events of a whole set of clips, ordered so that the events of a row are found at once."""
+"""The true events of a set of clips, ordered so that those of a row are found at once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 
 from asjax import events as lists
 from asjax.config import AsjaxError
+
+DECIMALS = 6  # to which seconds are rounded before they are compared, as sed_scores_eval does
 
 
 @dataclass(frozen=True)
@@ -102,3 +104,9 @@ def spread(counts) -> tuple[np.ndarray, np.ndarray]:
     counts = np.asarray(counts)
     group = np.repeat(np.arange(len(counts)), counts)
     return group, np.arange(len(group)) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def snapped(x, segment_s):
+    """Times in segments; those within half a microsecond of a boundary are on it."""
+    whole = np.rint(x)
+    return np.where(np.abs(x - whole) * segment_s < 0.5 * 10.0**-DECIMALS, whole, x)
