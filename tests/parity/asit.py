@@ -4,6 +4,7 @@ import numpy as np
 from parity import _sed
 
 FAMILY = "asit"
+TOLERANCE = _sed.TOLERANCE
 TINY = dict(width=48, heads=4, depth=2, num_classes=0)
 
 

@@ -3,6 +3,7 @@
 from parity import _sed
 
 FAMILY = "atst_frame"
+TOLERANCE = _sed.TOLERANCE
 TINY = dict(width=48, heads=4, depth=2, num_classes=0)
 
 

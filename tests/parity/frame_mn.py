@@ -5,6 +5,7 @@ from parity import _sed
 from asjax import models
 
 FAMILY = "frame_mn"
+TOLERANCE = _sed.TOLERANCE
 
 
 def spec(case, manifest):
