@@ -77,9 +77,8 @@ def from_other_names(weights: dict) -> dict:
     Raises:
       AsjaxError: copies that differ, or a label_dict of 527 other classes.
     """
-    weights, order = dict(weights), None
-    if "label_dict" in weights:
-        order = _rows(np.asarray(weights.pop("label_dict")))
+    weights = dict(weights)
+    order = _rows(np.asarray(weights.pop("label_dict", ())))
     out, table = {}, None
     for key, value in frames.renamed(weights, "beats").items():
         key = key.replace(".pos_conv.0.weight_g", ".pos_conv.0.parametrizations.weight.original0")
@@ -101,9 +100,12 @@ def from_other_names(weights: dict) -> dict:
     return out
 
 
-def _rows(names: np.ndarray) -> list[int]:
+def _rows(names: np.ndarray) -> list[int] | None:
     """Rows of the predictor in AudioSet's order; `names` are the mids in its own. Classes that are
-    not AudioSet's stay as they are, unless there are as many: they would take its names."""
+    not AudioSet's stay as they are, unless there are as many: they would take its names. None: no
+    names are there (nor where only shapes are looked at)."""
+    if names.dtype.kind != "U":
+        return None
     known, given = labels.get("audioset527").ids, {str(name): i for i, name in enumerate(names)}
     if set(given) == set(known):
         return [given[mid] for mid in known]
@@ -117,6 +119,12 @@ def to_other_names(weights: dict) -> dict:
     depth = 1 + max((int(hit[1]) for k in weights if (hit := re.match(_L, k))), default=0)
     copies = {_TABLE.replace(".0.", f".{i}.", 1): weights[_TABLE] for i in range(1, depth)}
     return {**weights, **copies}
+
+
+def rename_from_backbone(own: dict, weights: dict) -> dict:
+    """Torch names -> arrays of a model that starts from a checkpoint, for `port.from_torch`: see
+    `frames.started`."""
+    return frames.started(from_other_names(own), from_other_names(weights))
 
 
 def torch_fields(weights: dict) -> dict:

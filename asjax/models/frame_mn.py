@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 
 from asjax.nn import frames, layers, mobile
 
@@ -38,9 +39,23 @@ def from_other_names(weights: dict) -> dict:
     return frames.renamed(weights, "frame_mn")
 
 
+def rename_from_backbone(own: dict, weights: dict) -> dict:
+    """Torch names -> arrays of a model that starts from a checkpoint, for `port.from_torch`: see
+    `frames.started`."""
+    return frames.started(from_other_names(own), from_other_names(weights))
+
+
 def torch_fields(weights: dict) -> dict:
     """The detector's fields; num_classes=0 for a bare backbone."""
     return frames.torch_fields(from_other_names(weights)) or {"num_classes": 0}
+
+
+def torch_variants(weights: dict) -> list[str]:
+    """The variants that have a checkpoint's number of channels in their last map."""
+    key = "model.frame_mn.features.16.0.weight"
+    channels = (*np.shape(from_other_names(weights).get(key)), 0)[0]
+    fit = [v for v, f in VARIANTS.items() if 6 * layers.divisible(160 * f["width"]) == channels]
+    return fit or list(VARIANTS)
 
 
 def rename_from_imagenet(own: dict, weights: dict) -> dict:

@@ -58,6 +58,12 @@ def from_other_names(weights: dict) -> dict:
     return out
 
 
+def rename_from_backbone(own: dict, weights: dict) -> dict:
+    """Torch names -> arrays of a model that starts from a checkpoint, for `port.from_torch`: see
+    `frames.started`."""
+    return frames.started(from_other_names(own), from_other_names(weights))
+
+
 def torch_fields(weights: dict) -> dict:
     """The detector's fields; num_classes=0 for a bare backbone; patch and input_frames by the
     shapes of the patches' kernel and of the positions."""

@@ -216,6 +216,12 @@ def checked(module, family: str, off: bool = False):
     return module
 
 
+def check_mask(mask, module, family: str):
+    """AsjaxError where a mask would have no effect: a tagger without a detector takes none."""
+    if mask is not None and module.frames is None:
+        raise AsjaxError(f"{family} takes a mask of frames only with a detector: give frames=250")
+
+
 # --------------------------------------------------------------------------------------- weights
 
 # port rules of a module called "detector", for a family's TORCH; the names are PretrainedSED's
@@ -240,6 +246,20 @@ def renamed(weights: dict, name: str) -> dict:
             key = f"model.{name}." + re.sub(rf"^(model\.)*({name}\.)?", "", key)
         out[key] = value
     return out
+
+
+def started(own: dict, weights: dict) -> dict:
+    """Torch names -> arrays of a model that starts from the backbone in `weights`.
+
+    `own` is a fresh model's state dict. Its head and sequence model come from `weights` too where
+    all of them have the same names and shapes, else they stay fresh.
+    """
+    shapes = lambda given: {  # noqa: E731
+        k: np.shape(v) for k, v in given.items() if any(re.fullmatch(p, k) for p in TORCH_HEAD)
+    }
+    heads = shapes(weights)
+    drop = set() if heads == shapes(own) else set(heads)
+    return {**own, **{k: v for k, v in weights.items() if k not in drop}}
 
 
 def torch_fields(weights: dict) -> dict:
