@@ -25,10 +25,12 @@ def bicubic(old: int, new: int) -> np.ndarray:
 def linear(old: int, new: int) -> np.ndarray:
     """float32 [new, old]: torch's linear interpolation (align_corners False).
 
-    The places are rounded to float32 as torch rounds them, which is visible (7e-6 at 248 -> 250).
+    The places are rounded to float32 as torch rounds them (the multiplication and the subtraction
+    together), which is visible: 7e-6 at 248 -> 250.
     """
     f32, row = np.float32, np.arange(new)
-    at = np.maximum(f32(old) / f32(new) * (row.astype(f32) + f32(0.5)) - f32(0.5), f32(0))
+    at = np.float64(f32(old) / f32(new)) * (row + 0.5) - 0.5
+    at = np.maximum(at.astype(f32), f32(0))
     left = np.minimum(at.astype(int), old - 1)
     matrix, share = np.zeros((new, old), f32), at - left.astype(f32)
     np.add.at(matrix, (row, left), f32(1) - share)
