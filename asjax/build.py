@@ -50,6 +50,7 @@ FIELDS = {
         "threads": 2,  # that decode, in each of them
         "cache": True,  # keep up to 1 GiB of decoded clips in memory, in all; or so many bytes
         "max_bad": 0.05,  # share of clips that may be undecodable
+        "decode_timeout_s": 60.0,  # a clip that takes longer to read counts as undecodable
     },
     "frontend": REQUIRED,
     "augment": {"wave": "", "feats": "", "normed": ""},
@@ -87,7 +88,16 @@ OFFERED = {  # kind -> keywords that come from the program, never from a config
     "optim": ("total_steps", "steps_per_epoch"),
     "source": ("label_set",),
     "draw": ("labels", "seed"),
-    "op": ("example", "rng", "sample_rate", "clip_s", "num_classes", "train", "pcm16"),
+    "op": (
+        "example",
+        "rng",
+        "sample_rate",
+        "clip_s",
+        "num_classes",
+        "train",
+        "pcm16",
+        "decode_timeout_s",
+    ),
     "augment": ("rng", "batch"),
 }
 
@@ -174,10 +184,10 @@ def label_set(cfg):
     if cfg["labels"]["name"] != "own":
         return labels.get(cfg["labels"]["name"])
     name, values = split_spec(cfg["data"]["train"])
-    place = values.get("csv") or values.get("path")
+    place = values.get("csv") or values.get("path") or values.get("root")
     if not place:
         raise AsjaxError(f"labels.name='own' needs data.train with a csv or a path, not {name!r}")
-    return sources.own_labels(place, values.get("label_separator", ";"))
+    return sources.own_labels(place, values.get("label_separator"), values.get("columns"))
 
 
 def source(spec, label_set):
@@ -222,12 +232,13 @@ def pipeline(
     if size < 1:
         raise AsjaxError(f"clip_s * sample_rate (samples) must be at least 1, got {size}")
     known = dict(sample_rate=sample_rate, clip_s=clip_s, num_classes=num_classes, train=train)
+    limit = config.typed("data.decode_timeout_s", data["decode_timeout_s"], 60.0)
     spec = data["draw"] if train else "sequential"
-    ops = chain("op", data["ops"], **known, pcm16=False)
+    ops = chain("op", data["ops"], **known, decode_timeout_s=limit, pcm16=False)
     # An own op that does not ask for pcm16 may not know that a wave can be int16.
     aware = all(":" not in name or "pcm16" in op.keywords for name, op in ops)
     if aware and hasattr(source, "pcm16") and source.pcm16(sample_rate):
-        ops = chain("op", data["ops"], **known, pcm16=True)
+        ops = chain("op", data["ops"], **known, decode_timeout_s=limit, pcm16=True)
     return batches.build(
         source,
         draw=make("draw", spec, labels=source.labels, seed=seed if train else 0),

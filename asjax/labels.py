@@ -9,10 +9,12 @@ from __future__ import annotations
 import csv
 import difflib
 import hashlib
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 
@@ -34,6 +36,14 @@ KNOWN = (
 )
 
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # they could steer a terminal
+
+
+def _folded(name: str) -> str:
+    """A display name as it is compared: any case, accents composed."""
+    return normalize("NFC", normalize("NFC", name).casefold())
+
+
 @dataclass(frozen=True)
 class LabelSet:
     """An ordered set of classes.
@@ -52,13 +62,17 @@ class LabelSet:
 
     def __post_init__(self):
         for what, values in (("id", self.ids), ("display name", self.names)):
-            keys = [v.casefold() if what == "display name" else v for v in values]
+            keys = [_folded(v) if what == "display name" else normalize("NFC", v) for v in values]
             twice = sorted(key for key, n in Counter(keys).items() if n > 1 or not key)
             if twice:
                 raise AsjaxError(
                     f"label set {self.name}: every {what} must be there once, got twice or empty: "
                     + ", ".join(map(repr, twice[:5]))
                 )
+        if odd := next((v for v in (*self.ids, *self.names) if _CONTROL.search(v)), None):
+            raise AsjaxError(
+                f"label set {self.name}: {odd!r} holds control characters; remove them"
+            )
         if not self.ids or len(self.ids) != len(self.names):
             raise AsjaxError(f"label set {self.name} must have as many ids as names, at least one")
         if self.mids and len(self.mids) != len(self.ids):
@@ -76,12 +90,12 @@ class LabelSet:
     @cached_property
     def _lookup(self) -> dict[str, tuple[int, ...]]:
         """Every accepted spelling -> the indices it may mean; an id wins over a name or a mid."""
-        found = {label: (i,) for i, label in enumerate(self.ids)}
+        found = {normalize("NFC", label): (i,) for i, label in enumerate(self.ids)}
         soft: dict[str, tuple[int, ...]] = {}
         for i, classes in enumerate(self.mids):
             for mid in classes:
                 soft[mid] = (*soft.get(mid, ()), i)
-        return {**soft, **{n.casefold(): (i,) for i, n in enumerate(self.names)}, **found}
+        return {**soft, **{_folded(n): (i,) for i, n in enumerate(self.names)}, **found}
 
     def meanings(self, i: int) -> tuple[str, ...]:
         """The mids class `i` stands for (its id, when the set has no separate mids)."""
@@ -90,13 +104,15 @@ class LabelSet:
     def index(self, label: str | int) -> int:
         """Index of a class given by id, mid, display name (any case) or index.
 
+        Accents may be composed or not (NFC, NFD): both are the same label.
+
         Raises:
           AsjaxError: no such class (the nearest names are listed), or a mid of several classes.
         """
         if not isinstance(label, str):
             return self._checked(label)
-        text = label.strip()
-        found = self._lookup.get(text) or self._lookup.get(text.casefold())
+        text = normalize("NFC", label.strip())
+        found = self._lookup.get(text) or self._lookup.get(_folded(text))
         if found is None and text.isascii() and text.isdigit():
             return self._checked(int(text))
         if found is None:

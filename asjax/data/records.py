@@ -11,6 +11,7 @@ A dataset is one folder:
                                           category, samples, sample_rate, sha256 (of the audio)
     labels.csv                            the label set itself
     ATTRIBUTION.csv                       licence and attribution per clip, where known
+    groups.csv                            id and group (recording, site) per clip, where known
 
 A record holds id, audio (the bytes of an audio file), sample_rate (Hz), samples (per channel, at
 that rate), labels (ids as text, so that no index order can go wrong) and category. Neither
@@ -61,6 +62,14 @@ def find(path) -> Path:
         f"{path} is not an asjax record dataset: manifest.json is missing; "
         "make one with `asjax prepare`"
     )
+
+
+def is_dataset(path) -> bool:
+    """Whether `find` finds a dataset at `path`."""
+    try:
+        return bool(find(path))
+    except AsjaxError:
+        return False
 
 
 def is_version(name: str) -> bool:
@@ -123,6 +132,16 @@ class Dataset:
             raise AsjaxError(f"{rows} is missing; {_HINT}")
         if sha256_file(rows) != self.manifest["manifest_sha256"]:
             raise AsjaxError(f"{rows} was changed after it was written (SHA-256 differs); {_HINT}")
+
+    def groups(self) -> dict[str, str]:
+        """What each clip comes from (recording, site), by id; empty where no clip has a group."""
+        digest, path = self.manifest.get("groups_sha256"), self.path / "groups.csv"
+        if digest is None:
+            return {}
+        if not path.is_file() or sha256_file(path) != digest:
+            raise AsjaxError(f"{path} is missing or was changed (SHA-256 differs); {_HINT}")
+        with open(path, newline="", encoding="utf-8") as f:
+            return dict(list(csv.reader(f))[1:])
 
     def rows(self) -> Iterator[list[str]]:
         """manifest.csv row by row (`COLUMNS`), in record order."""

@@ -1,8 +1,9 @@
 """Where clips come from: record datasets, the embedded ESC-10, or a folder with a CSV.
 
 `esc10`, `records` and `folder` are the names in configs. All take `splits` (which clips, default
-all) and `labels_csv`, rows `filename,labels` as `asjax prepare enhance` writes them: the clips
-whose ids stand under `filename` get these labels, the others keep theirs.
+all), `folds` (make that many splits that keep groups together) and `labels_csv`, rows
+`filename,labels` as `asjax prepare enhance` writes them: the clips whose ids stand under `filename`
+get these labels, the others keep theirs.
 
 A source is random-access and says `source[i] -> {"id", "audio", "labels"}`, where audio is the
 bytes of an audio file or its path (str) and labels are int64 class indices. Decoding is the
@@ -12,7 +13,6 @@ may say `pcm16(rate) -> bool`: whether int16 samples hold all of its audio at th
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import os
@@ -20,20 +20,22 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 from scipy import sparse
 
 from asjax import labels as label_sets
-from asjax.config import AsjaxError, unknown
+from asjax.config import AsjaxError, shown, unknown, warn
+from asjax.data import content, groups, lists
 from asjax.data import records as record_files
+from asjax.data.lists import read_folder
 from asjax.data.shared import Strings
 from asjax.labels import LabelSet
 
 __all__ = ["esc10", "folder", "records"]
 
 ESC10 = Path(__file__).parent.parent / "assets" / "esc10"
-_LISTED = 10
 _PROBED = 50_000  # headers of a folder that are read to see whether int16 holds its audio
 
 
@@ -46,8 +48,8 @@ class Source:
       ids, split: one str per clip.
       labels: CSR int8 [N, C], 1 where the clip has the class.
       hash: SHA-256 (hex) over ids, labels and what is known of the audio: the recorded SHA-256 of
-        every clip (records), or file names and sizes (folder: cheap, and the same on every
-        machine; an edit that keeps the size is not seen).
+        every clip (records), or digests of the files (folder; asjax.data.content says of what).
+      group: one name per clip, of what it comes from (recording, site); None: not known.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Source:
     audio: Sequence  # audio[row] -> bytes or path
     row: np.ndarray  # int64 [N]: where clip i stands in `audio`
     pcm16_hz: int | None = 0  # of a clip that is 16-bit mono PCM; 0: of another kind, None: look
+    group: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -97,7 +100,7 @@ class Source:
         """
         known = set(self.split)
         asked = [splits] if isinstance(splits, (str, int)) else splits
-        wanted = {_split(str(s))[0] if str(s) not in known else str(s) for s in asked}
+        wanted = {lists.split_name(str(s))[0] if str(s) not in known else str(s) for s in asked}
         for split in sorted(wanted - known):
             raise unknown(f"{self.name}: split", split, known)
         if not wanted:
@@ -107,8 +110,9 @@ class Source:
         keep = np.flatnonzero([s in wanted for s in self.split])
         digest = _sha256(self.hash, *sorted(wanted))
         ids, split = [self.ids[i] for i in keep], [self.split[i] for i in keep]
+        group = [self.group[i] for i in keep] if self.group else None
         kept = {"ids": ids, "split": split, "labels": self.labels[keep], "row": self.row[keep]}
-        return replace(self, hash=digest, **kept)
+        return replace(self, hash=digest, group=group, **kept)
 
 
 def pcm16_rate(audio) -> int:
@@ -117,6 +121,8 @@ def pcm16_rate(audio) -> int:
 
     if isinstance(audio, bytes):
         audio = io.BytesIO(audio)
+    elif not os.path.isfile(audio):  # a FIFO would wait for a writer
+        return 0
     elif os.name == "posix":  # as asjax.data.audio: names that are invalid in the locale
         audio = os.fsencode(audio)
     try:
@@ -127,36 +133,53 @@ def pcm16_rate(audio) -> int:
         return 0
 
 
-def own_labels(path, label_separator: str = ";") -> LabelSet:
-    """The label set "own": the sorted distinct labels of a CSV, or that of a record dataset.
+def own_labels(place, label_separator: str | None = None, columns=None) -> LabelSet:
+    """The label set "own": the sorted distinct labels of a CSV or of a folder of folders, or the
+    label set of a record dataset.
 
     The labels are both ids and display names. Raises AsjaxError for unusable rows.
     """
-    path = Path(path)
-    if path.is_dir():
-        return LabelSet.from_csv(record_files.find(path) / "labels.csv", "own")
-    rows, problems = _rows(path, label_separator)
-    _refuse(path, problems)
+    place = Path(place)
+    if place.is_dir() and record_files.is_dataset(place):
+        return LabelSet.from_csv(record_files.find(place) / "labels.csv", "own")
+    if place.is_dir():
+        rows, problems, _ = lists.tree(place)
+    else:
+        rows, problems, _ = lists.read_rows(place, label_separator, columns=columns)
+    lists.refuse(place, problems)
     found = tuple(sorted({label for row in rows for label in row.labels}))
+    if not found:
+        raise AsjaxError(f"label list {shown(place)} has no label in any of its rows")
+    lists.say_commas(place, found)
     return LabelSet("own", found, found)
 
 
-def _chosen(source: Source, splits, labels_csv, label_set) -> Source:
-    """What every source does in the end: other labels where a CSV gives them, then the splits."""
+def _chosen(source: Source, splits, labels_csv, label_set, folds: int = 0) -> Source:
+    """What every source does in the end: other labels where a CSV gives them, folds, the splits."""
     if labels_csv:
         source = _relabelled(source, Path(labels_csv), label_set)
+    if folds:
+        split = groups.folds(source.group or source.ids, source.labels, folds)
+        digest = _sha256(source.hash, *split)
+        source = replace(source, split=list(map(sys.intern, split)), hash=digest)
+    elif source.group and (both := groups.straddling(source.group, source.split)):
+        warn(
+            f"{source.name}: {len(both)} groups have clips in more than one split, such as "
+            f"{shown(both[0])!r}; folds=5 makes splits that keep groups together"
+        )
     return source if splits is None else source.select(splits)
 
 
 def _relabelled(source: Source, path: Path, label_set) -> Source:
     """`source` with the labels of a CSV (`filename,labels`) for the ids that stand in it."""
-    rows, problems = _rows(path, ";")
-    classes, hint = _classes(rows, label_set, problems)
-    place = {clip: i for i, clip in enumerate(source.ids)}
-    strangers = [f"line {r.line} {r.filename!r}" for r in rows if r.filename not in place]
+    rows, problems, _ = lists.read_rows(path)
+    classes, hint = lists.classes(rows, label_set, problems)
+    place = {normalize("NFC", clip): i for i, clip in enumerate(source.ids)}
+    strangers = [f"line {r.line} {shown(r.filename)!r}" for r in rows if r.filename not in place]
     if strangers:
         problems[f"ids that are not in {source.name}"] = strangers
-    _refuse(path, problems, hint)
+    lists.refuse(path, problems, hint)
+    lists.say_unlabelled(path, rows)
     new = {place[row.filename]: found for row, found in zip(rows, classes, strict=True)}
     old, lines = source.labels, [f"{i}\t{','.join(map(str, new[i]))}" for i in sorted(new)]
     encoded = [
@@ -164,43 +187,57 @@ def _relabelled(source: Source, path: Path, label_set) -> Source:
         for i in range(len(source))
     ]
     digest = _sha256(source.hash, *lines)
-    return replace(source, labels=_matrix(encoded, len(label_set)), hash=digest)
+    return replace(source, labels=matrix(encoded, label_set), hash=digest)
 
 
 def _sha256(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _matrix(rows: list, classes: int) -> sparse.csr_matrix:
+def matrix(rows: list, label_set) -> sparse.csr_matrix:
     """Sorted unique class indices per clip -> CSR int8 [N, classes]."""
     ends = np.cumsum([0, *map(len, rows)], dtype=np.int64)
     columns = np.concatenate(rows) if rows else np.zeros(0)
     ones = np.ones(len(columns), np.int8)
-    return sparse.csr_matrix((ones, columns.astype(np.int32), ends), (len(rows), classes))
+    return sparse.csr_matrix((ones, columns.astype(np.int32), ends), (len(rows), len(label_set)))
 
 
 # ------------------------------------------------------------------------------------ records
 
 
 def esc10(
-    label_set, *, splits=None, labels_csv="", verify: bool = False, convert: bool = False
+    label_set,
+    *,
+    splits=None,
+    labels_csv="",
+    verify: bool = False,
+    convert: bool = False,
+    folds: int = 0,
 ) -> Source:
     """The 398 embedded recordings of ESC-10; splits `fold1` to `fold5`."""
     source = _read_records(label_set, ESC10, verify, convert, title="esc10")
-    return _chosen(source, splits, labels_csv, label_set)
+    return _chosen(source, splits, labels_csv, label_set, folds)
 
 
 def records(
-    label_set, *, path, splits=None, labels_csv="", verify: bool = False, convert: bool = False
+    label_set,
+    *,
+    path,
+    splits=None,
+    labels_csv="",
+    verify: bool = False,
+    convert: bool = False,
+    folds: int = 0,
 ) -> Source:
     """A record dataset, as `asjax prepare` writes it.
 
     Args:
       path: its folder. verify: check the SHA-256 of every shard.
       convert: accept another label set, and look every recorded id up in it (by mid or id).
+      folds: make splits fold1, fold2, ... anew; clips of one group come into one fold.
     """
     source = _read_records(label_set, path, verify, convert)
-    return _chosen(source, splits, labels_csv, label_set)
+    return _chosen(source, splits, labels_csv, label_set, folds)
 
 
 def _read_records(label_set, path, verify, convert, title="") -> Source:
@@ -209,7 +246,7 @@ def _read_records(label_set, path, verify, convert, title="") -> Source:
     if not convert:
         what = f"{dataset.path} (label set {theirs['name']})"
         label_sets.check_hash(theirs["hash"], label_set.hash, what)
-    ids, split, encoded, cells = [], [], [], {}
+    ids, split, encoded, cells, of_clip = [], [], [], {}, dataset.groups()
     for clip, name, cell, *_ in dataset.rows():
         ids.append(clip)
         split.append(sys.intern(name))
@@ -221,11 +258,12 @@ def _read_records(label_set, path, verify, convert, title="") -> Source:
             f"{dataset.path}/manifest.csv must have {len(dataset.reader)} rows, got {len(ids)}"
         )
     digest = _sha256(dataset.manifest["manifest_sha256"], label_set.hash)
-    matrix = _matrix(encoded, len(label_set))
+    table = matrix(encoded, label_set)
+    group = _groups([of_clip.get(clip, "") for clip in ids], ids)
     rows = np.arange(len(ids), dtype=np.int64)
     name = title or dataset.manifest.get("name", dataset.path.name)
     pcm16_hz = _pcm16_hz(dataset.manifest)
-    return Source(name, ids, split, matrix, digest, dataset.reader, rows, pcm16_hz)
+    return Source(name, ids, split, table, digest, dataset.reader, rows, pcm16_hz, group)
 
 
 def _pcm16_hz(manifest: dict) -> int:
@@ -238,192 +276,58 @@ def _pcm16_hz(manifest: dict) -> int:
 # ------------------------------------------------------------------------------------- folder
 
 
-@dataclass(frozen=True)
-class Row:
-    """A usable row of a folder's CSV; `line` counts from 1, the header included."""
-
-    line: int
-    filename: str
-    labels: tuple[str, ...]
-    split: str
-
-
-@dataclass(frozen=True)
-class Found:
-    """A row looked up: class indices (sorted, int64), path, size in bytes (-1: no such file)."""
-
-    row: Row
-    classes: np.ndarray
-    path: str
-    size: int
-
-
-def read_folder(
-    csv_path, root, label_set: LabelSet, *, label_separator=";", split_column="", missing_ok=False
-) -> list[Found]:
-    """The rows of a folder's CSV, checked against the label set and (unless `missing_ok`) the disk.
-
-    Raises:
-      AsjaxError: one message listing the first ten of every kind of problem with line numbers.
-    """
-    csv_path, root = Path(csv_path), Path(root)
-    if not root.is_dir():
-        raise AsjaxError(f"audio folder {root} does not exist")
-    rows, problems = _rows(csv_path, label_separator, split_column)
-    encoded, hint = _classes(rows, label_set, problems)
-    found = []
-    for row, classes in zip(rows, encoded, strict=True):
-        path = os.path.join(root, row.filename)
-        size = _size(path)
-        if size < 0 and not missing_ok:
-            problems.setdefault("missing files", []).append(f"line {row.line} {row.filename!r}")
-        found.append(Found(row, classes, path, size))
-    _refuse(csv_path, problems, hint)
-    return found
-
-
-def _classes(rows, label_set, problems) -> tuple[list[np.ndarray], str]:
-    """Class indices of every row (sorted int64), and why the first unknown label is none.
-
-    Unknown labels are added to `problems`.
-    """
-    encoded, cache = [], {}
-    # With ids such as "7", a digit that is no id would quietly become an index.
-    no_index = any(label.isdigit() for label in label_set.ids)
-    for row in rows:
-        for label in row.labels:
-            if label not in cache:
-                cache[label] = _index(label_set, label, no_index)
-            if isinstance(cache[label], str):
-                problems.setdefault("unknown labels", []).append(f"line {row.line} {label!r}")
-        classes = {cache[label] for label in row.labels if not isinstance(cache[label], str)}
-        encoded.append(np.array(sorted(classes), np.int64))
-    hints = [text for text in cache.values() if isinstance(text, str)]
-    return encoded, hints[0] if hints else ""
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size if os.path.isfile(path) else -1
-    except (OSError, ValueError):  # ValueError: a NUL byte in the name
-        return -1
-
-
-def _index(label_set, label, no_index):
-    """Class index, or (str) why there is none."""
-    try:
-        index = label_set.index(label)
-    except AsjaxError as error:
-        return str(error)
-    if no_index and label.isdigit() and label not in label_set.ids:
-        return f"label {label!r} is not a class of {label_set.name}"
-    return index
-
-
 def folder(
     label_set,
     *,
-    csv,
+    csv="",
     root=None,
     splits=None,
     labels_csv="",
-    label_separator: str = ";",
+    label_separator: str | None = None,
     split_column: str = "",
+    columns: dict | str | None = None,
+    folds: int = 0,
 ) -> Source:
     """Audio files below `root` (default: where the CSV lies), listed in a CSV.
 
+    Without a CSV the folders below `root` are the classes: `root/dog/1.wav`, or
+    `root/train/dog/1.wav`.
+
     Args:
-      csv: rows `filename,labels[,fold]`. label_separator: between the labels of a clip.
+      csv: rows `filename,labels[,fold][,group]`, or a published layout (asjax.data.layouts).
+      label_separator: between the labels of a clip (default: that of the layout, or ";").
       split_column: the column of the splits (default: `fold` or `split`, where there is one).
+      columns: what holds what, `dict(file="fname", labels="tags", split="part", group="site")`;
+        or as text, "file=fname,labels=tags".
+      folds: make splits fold1, fold2, ... anew; clips of one group come into one fold.
     """
+    if not csv and root is None:
+        raise AsjaxError("data source folder needs csv, a list of clips, or root, a folder of them")
     root = Path(csv).parent if root is None else root
     options = {"label_separator": label_separator, "split_column": split_column}
-    found = read_folder(csv, root, label_set, **options)
+    found = read_folder(csv, root, label_set, columns=columns, **options)
+    prints = content.digests([f.path for f in found], [f.size for f in found])
     lines = [
-        f"{f.row.filename}\t{f.size}\t{f.row.split}\t{','.join(map(str, f.classes))}" for f in found
+        f"{f.row.filename}\t{digest}\t{f.row.split}\t{','.join(map(str, f.classes))}"
+        for f, digest in zip(found, prints, strict=True)
     ]
+    group = [f.row.group for f in found]
     source = Source(
-        Path(csv).stem,
+        Path(csv or root).stem,
         [f.row.filename for f in found],
         [sys.intern(f.row.split) for f in found],
-        _matrix([f.classes for f in found], len(label_set)),
+        matrix([f.classes for f in found], label_set),
         _sha256(label_set.hash, *lines),
         [f.path for f in found],
         np.arange(len(found), dtype=np.int64),
         pcm16_hz=None,
+        group=_groups(group, [f.row.filename for f in found]),
     )
-    return _chosen(source, splits, labels_csv, label_set)
+    return _chosen(source, splits, labels_csv, label_set, folds)
 
 
-def _rows(path: Path, separator: str, split_column: str = ""):
-    """Usable rows and `{kind of problem: [where, ...]}` of a folder's CSV."""
-    if not separator:
-        raise AsjaxError("label_separator must not be empty")
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as f:
-            return _parse(path, csv.reader(f, skipinitialspace=True), separator, split_column)
-    except FileNotFoundError:
-        raise AsjaxError(f"label list {path} does not exist") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise AsjaxError(f"label list {path} cannot be read as UTF-8 CSV: {error}") from None
-
-
-def _parse(path, reader, separator, split_column):
-    header = [cell.strip() for cell in next(reader, [])]
-    wanted = ["filename", "labels"]
-    split_column = split_column or next((c for c in ("fold", "split") if c in header), "")
-    missing = [c for c in [*wanted, *filter(None, [split_column])] if c not in header]
-    if missing:
-        raise AsjaxError(
-            f"label list {path} must start with the header filename,labels[,fold], "
-            f"got {','.join(header) or 'nothing'}; missing: {', '.join(missing)}"
-        )
-    name_at, labels_at = header.index("filename"), header.index("labels")
-    split_at = header.index(split_column) if split_column else None
-    rows, problems, first = [], {}, {}
-
-    def problem(kind, text):
-        problems.setdefault(kind, []).append(f"line {line} {text}".rstrip())
-
-    for cells in reader:
-        line = reader.line_num
-        if not any(cell.strip() for cell in cells):
-            continue
-        if len(cells) != len(header):
-            kind = f"rows without exactly {len(header)} fields (quote labels that hold commas)"
-            problem(kind, f"({len(cells)})")
-            continue
-        filename = cells[name_at].strip()
-        labels = tuple(filter(None, map(str.strip, cells[labels_at].split(separator))))
-        if not filename or not labels:
-            problem("rows without filename or labels", repr(filename))
-            continue
-        key = os.path.normpath(filename)
-        if key in first:
-            problem("duplicate rows", f"{filename!r} (also line {first[key]})")
-            continue
-        first[key] = line
-        split, bad = _split(cells[split_at].strip() if split_at is not None else "train")
-        if bad:
-            problem("unusable splits", repr(split))
-            continue
-        rows.append(Row(line, filename, labels, split))
-    if not rows and not problems:
-        raise AsjaxError(f"label list {path} has no rows")
-    return rows, problems
-
-
-def _split(text: str) -> tuple[str, bool]:
-    """A fold or split as TFDS can name it (`1` -> `fold1`), and whether it cannot."""
-    name = f"fold{int(text)}" if text.isascii() and text.isdigit() else text
-    return name, not record_files.is_split(name)
-
-
-def _refuse(path, problems: dict[str, list[str]], hint: str = ""):
-    if not problems:
-        return
-    parts = []
-    for kind, where in problems.items():
-        more = f", and {len(where) - _LISTED} more" if len(where) > _LISTED else ""
-        parts.append(f"{len(where)} {kind}: {', '.join(where[:_LISTED])}{more}")
-    raise AsjaxError(f"label list {path}: {'; '.join(parts)}" + (f" ({hint})" if hint else ""))
+def _groups(group: list[str], ids: list[str]) -> list[str] | None:
+    """Groups of clips, None where no clip has one. A clip without a group is one of its own."""
+    if not any(group):
+        return None
+    return [sys.intern(name or f"clip {clip}") for name, clip in zip(group, ids, strict=True)]

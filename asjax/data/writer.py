@@ -168,6 +168,7 @@ class _Job:
         self.seconds, self.licences = 0.0, Counter()
         self.pcm16_rates: set[int] = set()
         self.attributions: list[list[str]] = []
+        self.groups: list[list[str]] = []
 
     def add(self, clip: Clip, loaded):
         if clip.id in self.seen:
@@ -199,6 +200,8 @@ class _Job:
         split.add(example.encode(fields), row)
         self.seconds += samples / rate
         self.pcm16_rates.add(pcm16_rate(data))
+        if clip.group:
+            self.groups.append([clip.id, clip.group])
         if clip.licence or clip.attribution:
             self.licences[clip.licence] += 1
             self.attributions.append([clip.id, clip.split, labels, clip.licence, clip.attribution])
@@ -226,7 +229,13 @@ class _Job:
                 out = csv.writer(f, lineterminator="\n")
                 out.writerow(["id", "split", "labels", "licence", "attribution"])
                 out.writerows(sorted(self.attributions, key=lambda row: (row[1], row[0])))
+        grouped = {}
+        if self.groups:
+            with (self.folder / "groups.csv").open("w", newline="", encoding="utf-8") as f:
+                csv.writer(f, lineterminator="\n").writerows([["id", "group"], *self.groups])
+            grouped["groups_sha256"] = records.sha256_file(self.folder / "groups.csv")
         return {
+            **grouped,
             "format": records.FORMAT,
             "label_set": {"name": self.label_set.name, "hash": self.label_set.hash},
             "clips": sum(s["records"] for s in shards),
