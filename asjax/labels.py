@@ -22,7 +22,18 @@ from asjax.config import AsjaxError, unknown
 
 ASSETS = Path(__file__).parent / "assets" / "labels"
 ONTOLOGY = ASSETS / "ontology_parents.csv"
-KNOWN = ("audioset527", "fsd50k200", "esc50", "esc10")
+STRONG_ONLY = ASSETS / "ontology_strong.csv"  # nodes that only AudioSet Strong has
+KNOWN = (
+    "audioset527",
+    "audioset_strong447",  # classes of the training clips: the columns of PretrainedSED's models
+    "audioset_strong416",  # of the evaluation clips
+    "audioset_strong407",  # of both: those that are evaluated
+    "audioset_strong456",  # of either
+    "desed10",
+    "fsd50k200",
+    "esc50",
+    "esc10",
+)
 
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # they could steer a terminal
@@ -186,7 +197,7 @@ def read_rows(path: Path, columns: tuple[str, ...], what: str) -> list[dict[str,
 
 
 def get(name_or_path) -> LabelSet:
-    """The label set `audioset527`, `fsd50k200`, `esc50` or `esc10`, or the one in a CSV file."""
+    """The label set of a name in KNOWN, or the one in a CSV file."""
     if isinstance(name_or_path, LabelSet):
         return name_or_path
     text = str(name_or_path)
@@ -205,13 +216,16 @@ def _packaged(name: str) -> LabelSet:
 def parents(name="audioset527") -> dict[str, list[str]]:
     """Parents of every node of the ontology that the set's ids come from: `{mid: [mid, ...]}`.
 
-    It is AudioSet's ontology (632 nodes), nodes that are no class of the set included.
+    It is AudioSet's ontology (632 nodes), nodes that are no class of the set included. AudioSet
+    Strong has 32 classes that the ontology does not know; they have no parents here.
 
     Raises:
       AsjaxError: the set has ids of its own, which no packaged ontology orders.
     """
     labels = get(name)
     table = {node: list(above) for node, above in _ontology().items()}
+    alone = _strong_only()
+    table |= {label: [] for label in labels.ids if label in alone}
     strangers = [label for label in labels.ids if label not in table]
     if strangers:
         raise AsjaxError(
@@ -227,6 +241,11 @@ def restrictions() -> dict[str, tuple[str, ...]]:
     "abstract" nodes only group others, "blacklist" ones were found too obscure to label.
     """
     return {row["node"]: tuple(row["restrictions"].split()) for row in _ontology_rows()}
+
+
+@lru_cache
+def _strong_only() -> frozenset[str]:
+    return frozenset(row["node"] for row in read_rows(STRONG_ONLY, ("node", "name"), "ontology"))
 
 
 @lru_cache

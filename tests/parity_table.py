@@ -42,7 +42,7 @@ from asjax.weights import (  # noqa: E402
     port,
 )
 
-TOLERANCE = 1e-5
+TOLERANCE = 3e-6
 GOLDEN = HERE / "golden"
 
 

@@ -5,7 +5,8 @@ A dataset is one folder:
     dataset_info.json, features.json      TFDS's own: `tfds.builder_from_directory(folder)`
     NAME-SPLIT.array_record-0000i-of-0000n
     manifest.json                         counts, label set and hash, licences, shards (bytes,
-                                          SHA-256), what was left out and why
+                                          SHA-256), what was left out and why, pcm16_hz (the rate,
+                                          if all clips are 16-bit mono PCM of one rate, else 0)
     manifest.csv                          one row per clip, in record order: id, split, labels,
                                           category, samples, sample_rate, sha256 (of the audio)
     labels.csv                            the label set itself

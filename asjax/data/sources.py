@@ -7,12 +7,15 @@ get these labels, the others keep theirs.
 
 A source is random-access and says `source[i] -> {"id", "audio", "labels"}`, where audio is the
 bytes of an audio file or its path (str) and labels are int64 class indices. Decoding is the
-pipeline's. Sources pickle, open files lazily per process and may be read by many threads.
+pipeline's. Sources pickle, open files lazily per process and may be read by many threads. A source
+may say `pcm16(rate) -> bool`: whether int16 samples hold all of its audio at that rate.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,11 +30,13 @@ from asjax.config import AsjaxError, shown, unknown, warn
 from asjax.data import content, groups, lists
 from asjax.data import records as record_files
 from asjax.data.lists import read_folder
+from asjax.data.shared import Strings
 from asjax.labels import LabelSet
 
 __all__ = ["esc10", "folder", "records"]
 
 ESC10 = Path(__file__).parent.parent / "assets" / "esc10"
+_PROBED = 50_000  # headers of a folder that are read to see whether int16 holds its audio
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -54,6 +59,7 @@ class Source:
     hash: str
     audio: Sequence  # audio[row] -> bytes or path
     row: np.ndarray  # int64 [N]: where clip i stands in `audio`
+    pcm16_hz: int | None = 0  # of a clip that is 16-bit mono PCM; 0: of another kind, None: look
     group: list[str] | None = None
 
     def __len__(self) -> int:
@@ -69,6 +75,22 @@ class Source:
 
     def __repr__(self) -> str:
         return f"Source({self.name}, {len(self)} clips, {self.hash[:12]})"
+
+    def __getstate__(self) -> dict:
+        """Texts as arrays, which worker processes share (asjax.data.shared)."""
+        texts = {k: Strings(v) for k, v in vars(self).items() if isinstance(v, list)}
+        return {**vars(self), **texts}
+
+    def pcm16(self, sample_rate: int) -> bool:
+        """Whether every clip is 16-bit mono PCM at `sample_rate` Hz, as far as it is known.
+
+        Records say so in their manifest. Of a folder, the headers are read up to the first one that
+        says otherwise; a folder of more than 50,000 files is not looked at.
+        """
+        if self.pcm16_hz is not None:
+            return self.pcm16_hz == sample_rate
+        paths = (self.audio[int(row)] for row in self.row)
+        return len(self) <= _PROBED and all(pcm16_rate(path) == sample_rate for path in paths)
 
     def select(self, splits) -> Source:
         """The clips of the given split or splits, in their order here.
@@ -89,8 +111,26 @@ class Source:
         digest = _sha256(self.hash, *sorted(wanted))
         ids, split = [self.ids[i] for i in keep], [self.split[i] for i in keep]
         group = [self.group[i] for i in keep] if self.group else None
-        rows, labels = self.row[keep], self.labels[keep]
-        return Source(self.name, ids, split, labels, digest, self.audio, rows, group)
+        kept = {"ids": ids, "split": split, "labels": self.labels[keep], "row": self.row[keep]}
+        return replace(self, hash=digest, group=group, **kept)
+
+
+def pcm16_rate(audio) -> int:
+    """Hz of an audio file (path or bytes) of 16-bit mono PCM, such as WAV or FLAC; else 0."""
+    import soundfile
+
+    if isinstance(audio, bytes):
+        audio = io.BytesIO(audio)
+    elif not os.path.isfile(audio):  # a FIFO would wait for a writer
+        return 0
+    elif os.name == "posix":  # as asjax.data.audio: names that are invalid in the locale
+        audio = os.fsencode(audio)
+    try:
+        with soundfile.SoundFile(audio) as file:
+            plain = file.subtype == "PCM_16" and file.channels == 1
+            return file.samplerate if plain else 0
+    except (soundfile.SoundFileError, TypeError, OSError, ValueError):
+        return 0
 
 
 def own_labels(place, label_separator: str | None = None, columns=None) -> LabelSet:
@@ -222,7 +262,15 @@ def _read_records(label_set, path, verify, convert, title="") -> Source:
     group = _groups([of_clip.get(clip, "") for clip in ids], ids)
     rows = np.arange(len(ids), dtype=np.int64)
     name = title or dataset.manifest.get("name", dataset.path.name)
-    return Source(name, ids, split, table, digest, dataset.reader, rows, group)
+    pcm16_hz = _pcm16_hz(dataset.manifest)
+    return Source(name, ids, split, table, digest, dataset.reader, rows, pcm16_hz, group)
+
+
+def _pcm16_hz(manifest: dict) -> int:
+    if "pcm16_hz" in manifest:
+        return manifest["pcm16_hz"]
+    encoding = manifest.get("encoding") or {}  # older records say how they were encoded
+    return (encoding.get("sample_rate") or 0) if encoding.get("container") == "flac" else 0
 
 
 # ------------------------------------------------------------------------------------- folder
@@ -272,7 +320,8 @@ def folder(
         _sha256(label_set.hash, *lines),
         [f.path for f in found],
         np.arange(len(found), dtype=np.int64),
-        _groups(group, [f.row.filename for f in found]),
+        pcm16_hz=None,
+        group=_groups(group, [f.row.filename for f in found]),
     )
     return _chosen(source, splits, labels_csv, label_set, folds)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from asjax.config import AsjaxError
 from asjax.data import example, records
 from asjax.data.clips import Clip, Encoding, load_all
+from asjax.data.sources import pcm16_rate
 
 _TENSOR = "tensorflow_datasets.core.features.tensor_feature.Tensor"
 _TEXT = {
@@ -165,6 +166,7 @@ class _Job:
         self.seen: set[str] = set()
         self.left_out: list[tuple[str, str]] = []
         self.seconds, self.licences = 0.0, Counter()
+        self.pcm16_rates: set[int] = set()
         self.attributions: list[list[str]] = []
         self.groups: list[list[str]] = []
 
@@ -197,6 +199,7 @@ class _Job:
         row = [clip.id, clip.split, labels, clip.category, samples, rate, digest]
         split.add(example.encode(fields), row)
         self.seconds += samples / rate
+        self.pcm16_rates.add(pcm16_rate(data))
         if clip.group:
             self.groups.append([clip.id, clip.group])
         if clip.licence or clip.attribution:
@@ -238,6 +241,7 @@ class _Job:
             "clips": sum(s["records"] for s in shards),
             "seconds": round(self.seconds, 3),
             "splits": {name: sum(self.splits[name].counts) for name in sorted(self.splits)},
+            "pcm16_hz": max(self.pcm16_rates) if len(self.pcm16_rates) == 1 else 0,
             "licences": dict(self.licences.most_common()),
             "left_out_count": len(self.left_out),
             "left_out": [{"id": i, "reason": reason} for i, reason in self.left_out],
