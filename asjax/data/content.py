@@ -47,13 +47,13 @@ def _digest(full: bool, path: str, size: int) -> str:
 
 
 def _read(full: bool, path: str, size: int) -> str:
-    found = hashlib.sha256(f"{size}\n".encode())
+    digest = hashlib.sha256(f"{size}\n".encode())
     with open(path, "rb", buffering=0) as file:
         if full or size <= _BLOCK * _BLOCKS:
             while data := file.read(1 << 20):
-                found.update(data)
+                digest.update(data)
         else:
             for i in range(_BLOCKS):
                 file.seek((size - _BLOCK) * i // (_BLOCKS - 1))
-                found.update(file.read(_BLOCK))
-    return found.hexdigest()
+                digest.update(file.read(_BLOCK))
+    return digest.hexdigest()

@@ -46,8 +46,8 @@ def folds(groups: list[str], labels, count: int) -> list[str]:
 def straddling(groups: list[str], splits: list[str]) -> list[str]:
     """Groups with clips in more than one split, sorted."""
     first: dict[str, str] = {}
-    found = {g for g, s in zip(groups, splits, strict=True) if first.setdefault(g, s) != s}
-    return sorted(found)
+    both = {g for g, s in zip(groups, splits, strict=True) if first.setdefault(g, s) != s}
+    return sorted(both)
 
 
 def _per_group(which, labels, count: int):

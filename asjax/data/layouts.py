@@ -38,20 +38,20 @@ def _urbansound(cells):
 def _audioset(cells):
     """As downloaders call the clips: by id, with the start and maybe the end in s or ms."""
     clip = cells["ytid"] if "ytid" in cells else cells["video_id"]
-    found = [clip, f"Y{clip}"]
+    names = [clip, f"Y{clip}"]
     times = [cells.get(key, "") for key in ("start_seconds", "end_seconds")]
     try:
         start, end = map(float, times)
     except ValueError:
-        return found
+        return names
     for begin, stop in (
         times,
         (f"{start:g}", f"{end:g}"),
         (f"{start:.3f}", f"{end:.3f}"),
         (f"{1000 * start:.0f}", f"{1000 * end:.0f}"),
     ):
-        found += [f"{clip}_{begin}", f"{clip}_{begin}_{stop}", f"Y{clip}_{begin}_{stop}"]
-    return list(dict.fromkeys(found))
+        names += [f"{clip}_{begin}", f"{clip}_{begin}_{stop}", f"Y{clip}_{begin}_{stop}"]
+    return list(dict.fromkeys(names))
 
 
 _HUB = "Hugging Face audiofolder"
@@ -133,14 +133,14 @@ def choose(header: list[str], columns: Mapping[str, str] | None, split_column: s
         layout = Layout("yours", "", "")
     if layout is None:
         return None
-    found = {
+    roles = {
         "split": next((c for c in (layout.split, "fold", "split") if c and c in known), ""),
         "group": next((c for c in (layout.group, "group") if c and c in known), ""),
         **asked,
     }
-    if layout.file != found.get("file", layout.file):
-        found["names"] = None
-    return replace(layout, **found)
+    if layout.file != roles.get("file", layout.file):
+        roles["names"] = None
+    return replace(layout, **roles)
 
 
 def explain(header: list[str]) -> str:

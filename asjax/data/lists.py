@@ -86,18 +86,18 @@ def read_folder(
         rows, problems, layout = tree(root)
     place = csv_path or root
     encoded, hint = classes(rows, label_set, problems)
-    names, found = Names(root), []
+    names, entries = Names(root), []
     for row, indices in zip(rows, encoded, strict=True):
         file = _find(names, row)
         if file.size < 0 and not missing_ok:
             problem = f"line {row.line} {shown(row.filename)!r}{file.hint}"
             problems.setdefault("missing files", []).append(problem)
-        found.append(Found(row, indices, file.path, file.size))
+        entries.append(Found(row, indices, file.path, file.size))
     if hint and layout.hint:
         hint = f"{hint}; this is the list of {layout.name}: {layout.hint}"
     refuse(place, problems, hint)
     say_unlabelled(place, rows)
-    return found
+    return entries
 
 
 def read_rows(path, label_separator=None, split_column="", columns=None):

@@ -42,13 +42,13 @@ class Names:
         if kind:
             return File(path, -1, f" (it is {kind})")
         plain = name.replace("\\", "/") if os.sep == "/" else name
-        found = self._search(plain) if not os.path.isabs(plain) else []
-        if len(found) == 1:
-            path = os.path.join(self.root, found[0])
+        matches = self._search(plain) if not os.path.isabs(plain) else []
+        if len(matches) == 1:
+            path = os.path.join(self.root, matches[0])
             size, _ = _size(path)
             return File(path, size)
-        if found:
-            return File(path, -1, f" (it may mean {' or '.join(map(shown, found[:3]))})")
+        if matches:
+            return File(path, -1, f" (it may mean {' or '.join(map(shown, matches[:3]))})")
         return File(path, -1, self._near(plain))
 
     def _search(self, name: str) -> list[str]:
@@ -94,11 +94,11 @@ class Names:
 def _size(path: str) -> tuple[int, str]:
     """(bytes of a regular file or -1, what it is if it is something else)."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except (OSError, ValueError):  # ValueError: a NUL byte in the name
         return -1, ""
-    if stat.S_ISREG(found.st_mode):
-        return found.st_size, ""
-    if stat.S_ISFIFO(found.st_mode):
+    if stat.S_ISREG(status.st_mode):
+        return status.st_size, ""
+    if stat.S_ISFIFO(status.st_mode):
         return -1, "a FIFO"
-    return -1, "a folder" if stat.S_ISDIR(found.st_mode) else "no file"
+    return -1, "a folder" if stat.S_ISDIR(status.st_mode) else "no file"

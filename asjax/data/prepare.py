@@ -147,8 +147,9 @@ def _folder(args) -> int:
     rows = lists.read_folder(args.csv, args.audio, label_set, **options)
     splits = [f.row.split for f in rows]
     if args.folds:
-        own = [f.row.group or f"clip {f.row.filename}" for f in rows]
-        splits = groups.folds(own, sources.matrix([f.classes for f in rows], label_set), args.folds)
+        origin = [f.row.group or f"clip {f.row.filename}" for f in rows]
+        table = sources.matrix([f.classes for f in rows], label_set)
+        splits = groups.folds(origin, table, args.folds)
     clips = [
         Clip(
             f.row.filename,

@@ -235,16 +235,16 @@ def opened(source, name, note, most_not_finite: float = MAX_NOT_FINITE) -> Itera
 def _openers(tape: Tape, path, what, note, stack):
     """Pairs (function that opens a stream, samples that it holds or 0) of a file."""
     try:
-        found = layout(tape)
+        structure = layout(tape)
     except Foreign as error:
         return [(_by_ffmpeg(error, tape, path, what, stack), 0)]
     except Broken as error:
         raise AudioError(f"{what} {error}") from None
-    for text in found.notes:
+    for text in structure.notes:
         note(Loss(f"{what} {text}") if isinstance(text, Loss) else f"{what}: {text}")
-    if not found.parts:
+    if not structure.parts:
         return [(partial(_open_whole, tape, path, what, stack), 0)]
-    return [(partial(_open, tape, part, what), part.most) for part in found.parts]
+    return [(partial(_open, tape, part, what), part.most) for part in structure.parts]
 
 
 def _open_whole(tape: Tape, path, what, stack):

@@ -147,11 +147,11 @@ def own_labels(place, label_separator: str | None = None, columns=None) -> Label
     else:
         rows, problems, _ = lists.read_rows(place, label_separator, columns=columns)
     lists.refuse(place, problems)
-    found = tuple(sorted({label for row in rows for label in row.labels}))
-    if not found:
+    labels = tuple(sorted({label for row in rows for label in row.labels}))
+    if not labels:
         raise AsjaxError(f"label list {shown(place)} has no label in any of its rows")
-    lists.say_commas(place, found)
-    return LabelSet("own", found, found)
+    lists.say_commas(place, labels)
+    return LabelSet("own", labels, labels)
 
 
 def _chosen(source: Source, splits, labels_csv, label_set, folds: int = 0) -> Source:
@@ -305,23 +305,23 @@ def folder(
         raise AsjaxError("data source folder needs csv, a list of clips, or root, a folder of them")
     root = Path(csv).parent if root is None else root
     options = {"label_separator": label_separator, "split_column": split_column}
-    found = read_folder(csv, root, label_set, columns=columns, **options)
-    prints = content.digests([f.path for f in found], [f.size for f in found])
+    entries = read_folder(csv, root, label_set, columns=columns, **options)
+    prints = content.digests([f.path for f in entries], [f.size for f in entries])
     lines = [
         f"{f.row.filename}\t{digest}\t{f.row.split}\t{','.join(map(str, f.classes))}"
-        for f, digest in zip(found, prints, strict=True)
+        for f, digest in zip(entries, prints, strict=True)
     ]
-    group = [f.row.group for f in found]
+    group = [f.row.group for f in entries]
     source = Source(
         Path(csv or root).stem,
-        [f.row.filename for f in found],
-        [sys.intern(f.row.split) for f in found],
-        matrix([f.classes for f in found], label_set),
+        [f.row.filename for f in entries],
+        [sys.intern(f.row.split) for f in entries],
+        matrix([f.classes for f in entries], label_set),
         _sha256(label_set.hash, *lines),
-        [f.path for f in found],
-        np.arange(len(found), dtype=np.int64),
+        [f.path for f in entries],
+        np.arange(len(entries), dtype=np.int64),
         pcm16_hz=None,
-        group=_groups(group, [f.row.filename for f in found]),
+        group=_groups(group, [f.row.filename for f in entries]),
     )
     return _chosen(source, splits, labels_csv, label_set, folds)
 

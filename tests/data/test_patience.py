@@ -7,7 +7,9 @@ import time
 import numpy as np
 import pytest
 import sounds
+from scipy import sparse
 
+from asjax import build
 from asjax.config import AsjaxError
 from asjax.data import audio, ops, patience, recordings
 from asjax.data.audio import AudioError
@@ -110,6 +112,45 @@ def test_decode_gives_a_stalled_file_up(stalled, good):
     chain = dict(sample_rate=8000, clip_s=1.0, train=True, decode_timeout_s=0.3)
     with pytest.raises(AudioError, match=r"far\.wav could not be read within 0\.3 s"):
         ops.decode(example, np.random.default_rng(0), **chain)
+
+
+class Clips:
+    """Ten clips, of which clip 3 stalls."""
+
+    def __init__(self, stalled):
+        self.ids = [f"clip{i}" for i in range(10)]
+        self.labels = sparse.csr_matrix(np.eye(10, dtype=np.int8))
+        self.hash, self.stalled = "0" * 64, stalled
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, i):
+        audio = self.stalled if i == 3 else sounds.encode(sounds.tone(0.1, rate=8000), 8000)
+        return {"id": self.ids[i], "audio": audio, "labels": np.array([i])}
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("train", [True, False])
+def test_a_run_goes_on_without_a_stalled_clip(stalled, threads, train):
+    pipe = build.pipeline(
+        Clips(stalled(1000)), num_classes=10, batch_size=5, sample_rate=8000, clip_s=0.1,
+        train=train, threads=threads, decode_timeout_s=0.3, max_bad=0.2,
+    )  # fmt: skip
+    with pipe.iterate() as batches:
+        seen = [next(batches) for _ in range(2)]
+    bad = [pair for batch in seen for pair in batch["bad"]]
+    assert bad
+    assert {clip for clip, _ in bad} == {"clip3"}
+    assert "could not be read within 0.3 s" in bad[0][1]
+    assert sum(float(batch["mask"].sum()) for batch in seen) == (10 if train else 9)
+
+
+def test_the_limit_is_no_part_of_what_the_data_are(stalled):
+    source = Clips(stalled(1000))
+    options = dict(num_classes=10, batch_size=5, sample_rate=8000, clip_s=0.1)
+    prints = {build.pipeline(source, **options, decode_timeout_s=s).fingerprint for s in (1.0, 60)}
+    assert len(prints) == 1
 
 
 def test_windows_of_a_stalled_file_end_in_an_error(stalled, monkeypatch):

@@ -208,9 +208,7 @@ class _File:
         there = (self.tape.size - self.begin) // self.frame * self.frame
         magic = self.form.magic
         if magic in (b"FORM", b"caff") or self.begin - self.start > _HEADER:
-            raise Broken(
-                f"was never finished: no samples are promised, {there} bytes are there"
-            )
+            raise Broken(f"was never finished: no samples are promised, {there} bytes are there")
         head = bytearray(self.tape.at(self.start, self.begin - self.start))
         field = self.field - self.start
         if self.wide:

@@ -38,9 +38,9 @@ def layout(tape: Tape) -> Layout:
 
 def check_depth(data: bytes, demuxer: str) -> None:
     """Foreign if `data` holds a STREAMINFO of a bit depth that libsndfile lacks."""
-    found = _INFO.search(data)
-    if found and len(data) >= found.start() + _HEAD:
-        packed = int.from_bytes(data[found.start() + 18 : found.start() + _HEAD], "big")
+    info = _INFO.search(data)
+    if info and len(data) >= info.start() + _HEAD:
+        packed = int.from_bytes(data[info.start() + 18 : info.start() + _HEAD], "big")
         depth = (packed >> 36 & 31) + 1
         if depth not in _DEPTHS:
             known = ", ".join(map(str, _DEPTHS))

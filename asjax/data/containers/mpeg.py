@@ -228,7 +228,7 @@ def _run(tape: Tape, at: int, like: int, free: int) -> tuple[int, int]:
     offsets = (4 + _side(like), 6 + _side(like))
     while True:
         data = tape.at(at, 1 << 20)
-        stops = {found - back for found in _xing_places(data) for back in offsets}
+        stops = {at_xing - back for at_xing in _xing_places(data) for back in offsets}
         left = tape.size - at
         last = len(data) - (4 if len(data) == left else 64)  # a Xing header may be cut off
         place = 0

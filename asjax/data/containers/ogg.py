@@ -78,15 +78,15 @@ def _page(tape: Tape, at: int, head: bytes) -> tuple[int, int, int, int]:
 
 def _checksum(page: bytes) -> int:
     """CRC-32 of RFC 3533: zlib's polynomial on reversed bits, begun and ended with zeros."""
-    found = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
-    return int(f"{found:032b}"[::-1], 2)
+    crc = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{crc:032b}"[::-1], 2)
 
 
 def _resume(tape: Tape, at: int) -> tuple[int, list[str]]:
     """The next page after bytes that are none; missing pages show in the page numbers."""
-    found = tape.find(_CAPTURE, at)
-    if found >= 0 or tags.skip(tape, at) == tape.size:
-        return (tape.size if found < 0 else found), []
+    page = tape.find(_CAPTURE, at)
+    if page >= 0 or tags.skip(tape, at) == tape.size:
+        return (tape.size if page < 0 else page), []
     return tape.size, [f"{tape.size - at} bytes after its last Ogg page are no audio"]
 
 
