@@ -70,6 +70,14 @@ class _Sequential(soundfile.SoundFile):
         return False
 
 
+class _Memory(io.BytesIO):
+    """Bytes as a file. libsndfile follows damaged headers to places before the begin."""
+
+    def seek(self, offset, whence=io.SEEK_SET):
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell(), io.SEEK_END: self.getbuffer().nbytes}
+        return super().seek(max(0, base[whence] + offset))
+
+
 class Sound:
     """An opened sound file; `opened` makes one.
 
@@ -309,7 +317,7 @@ def refuse_foreign(data: bytes, name) -> None:
 def located(source, name):
     """source -> (binary file, its path or None, name for messages)."""
     if isinstance(source, (bytes, bytearray, memoryview)):
-        yield io.BytesIO(source), None, shown(name or f"audio of {len(source)} bytes")
+        yield _Memory(source), None, shown(name or f"audio of {len(source)} bytes")
         return
     if hasattr(source, "read"):
         yield source, None, shown(name or getattr(source, "name", "audio file object"))
