@@ -124,8 +124,10 @@ def _load(clip: Clip, encoding, max_bytes):
         done = patience.call(work, _limit_s(len(data)), shown(clip.id))
     except FileNotFoundError:
         return "file does not exist", []
-    except (sound.AudioError, OSError) as error:
+    except sound.AudioError as error:
         return str(error), []
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
+        return f"cannot be read: {getattr(error, 'strerror', None) or error}", []
     lost = [note for note in notes if isinstance(note, sound.Loss)]
     return (str(lost[0]), []) if lost else (done, list(dict.fromkeys(notes)))
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from asjax.config import AsjaxError
+from asjax.config import AsjaxError, shown
 
 
 class Forward:
@@ -134,7 +134,7 @@ def scores(forward: Forward, variables, data, num_classes: int, *, progress=True
         data.check_bad(dict(left_out))
     if progress and left_out:
         name, reason = left_out[0]
-        print(f"left out {len(left_out)} clips, first {name}: {reason}", file=sys.stderr)
+        print(f"left out {len(left_out)} clips, first {shown(name)}: {reason}", file=sys.stderr)
     if bad is not None:
         bad += left_out
     return [clip for clip, real in zip(ids, mask, strict=True) if real], logits[mask], targets[mask]

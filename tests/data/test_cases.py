@@ -130,3 +130,13 @@ def test_labels_of_another_set_are_told_the_way(tmp_path, clips, capsys):
     assert np.flatnonzero(source.labels.toarray()[0]).tolist() == sorted(
         labels.get("audioset527").index(m) for m in ("/m/02sgy", "/m/0342h", "/m/04rlf")
     )
+
+
+def test_names_that_could_steer_a_terminal_are_printed_harmlessly(tmp_path, clips, capsys):
+    rows = "".join(f"\x1b]0;owned\x07{i}{'x' * 3000}.wav,Speech\n" for i in range(3))
+    assert prepare(tmp_path, clips, f"filename,labels\na.wav,Speech\n{rows}", []) == 0
+    out = capsys.readouterr()
+    assert "left out 3:" in out.out
+    for text in (out.out, out.err):
+        assert text.replace("\n", "").replace("\r", "").isprintable()
+        assert max(map(len, text.split("\n"))) < 600
