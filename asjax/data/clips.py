@@ -126,6 +126,8 @@ def _load(clip: Clip, encoding, max_bytes):
         return "file does not exist", []
     except sound.AudioError as error:
         return str(error), []
+    except AsjaxError:  # not this clip's fault: the disk is gone
+        raise
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
         return f"cannot be read: {getattr(error, 'strerror', None) or error}", []
     lost = [note for note in notes if isinstance(note, sound.Loss)]

@@ -16,7 +16,7 @@ import soundfile
 import sounds
 
 from asjax.config import AsjaxError, AsjaxWarning
-from asjax.data import example, records, writer
+from asjax.data import example, patience, records, writer
 from asjax.data.clips import Clip, Encoding
 from asjax.labels import LabelSet
 
@@ -358,6 +358,13 @@ def test_a_fifo_is_left_out_and_nobody_waits(tmp_path):
     clips = [Clip("pipe", tmp_path / "pipe.wav", ("/m/dog",)), Clip("good", tone(), ("/m/cat",))]
     summary = writer.write(tmp_path / "d", clips, LABELS, progress=False)
     assert "got a FIFO" in dict(summary.left_out)["pipe"]
+
+
+def test_a_disk_that_is_gone_ends_the_writing(tmp_path, monkeypatch):
+    monkeypatch.setattr(patience, "MOST_STALLED", 0)
+    with pytest.raises(AsjaxError, match="reads of audio hang"):
+        writer.write(tmp_path / "d", [Clip("a", tone(), ("/m/cat",))], LABELS, progress=False)
+    assert not (tmp_path / "d").exists()
 
 
 def test_a_streamed_wav_with_a_placeholder_size_is_kept(tmp_path):
