@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import os
 import sys
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from scipy import sparse
 
 from asjax import labels as label_sets
 from asjax.config import AsjaxError, unknown
+from asjax.data import pcm16
 from asjax.data import records as record_files
 from asjax.data.shared import Strings
 from asjax.labels import LabelSet
@@ -34,7 +34,6 @@ __all__ = ["esc10", "folder", "records"]
 
 ESC10 = Path(__file__).parent.parent / "assets" / "esc10"
 _LISTED = 10
-_PROBED = 50_000  # headers of a folder that are read to see whether int16 holds its audio
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -81,13 +80,11 @@ class Source:
     def pcm16(self, sample_rate: int) -> bool:
         """Whether every clip is 16-bit mono PCM at `sample_rate` Hz, as far as it is known.
 
-        Records say so in their manifest. Of a folder, the headers are read up to the first one that
-        says otherwise; a folder of more than 50,000 files is not looked at.
+        Records say so in their manifest; of a folder, the headers are read (see asjax.data.pcm16).
         """
         if self.pcm16_hz is not None:
             return self.pcm16_hz == sample_rate
-        paths = (self.audio[int(row)] for row in self.row)
-        return len(self) <= _PROBED and all(pcm16_rate(path) == sample_rate for path in paths)
+        return pcm16.all_at([self.audio[int(row)] for row in self.row], sample_rate)
 
     def select(self, splits) -> Source:
         """The clips of the given split or splits, in their order here.
@@ -109,22 +106,6 @@ class Source:
         ids, split = [self.ids[i] for i in keep], [self.split[i] for i in keep]
         kept = {"ids": ids, "split": split, "labels": self.labels[keep], "row": self.row[keep]}
         return replace(self, hash=digest, **kept)
-
-
-def pcm16_rate(audio) -> int:
-    """Hz of an audio file (path or bytes) of 16-bit mono PCM, such as WAV or FLAC; else 0."""
-    import soundfile
-
-    if isinstance(audio, bytes):
-        audio = io.BytesIO(audio)
-    elif os.name == "posix":  # as asjax.data.audio: names that are invalid in the locale
-        audio = os.fsencode(audio)
-    try:
-        with soundfile.SoundFile(audio) as file:
-            plain = file.subtype == "PCM_16" and file.channels == 1
-            return file.samplerate if plain else 0
-    except (soundfile.SoundFileError, TypeError, OSError, ValueError):
-        return 0
 
 
 def own_labels(path, label_separator: str = ";") -> LabelSet:
@@ -224,15 +205,8 @@ def _read_records(label_set, path, verify, convert, title="") -> Source:
     matrix = _matrix(encoded, len(label_set))
     rows = np.arange(len(ids), dtype=np.int64)
     name = title or dataset.manifest.get("name", dataset.path.name)
-    pcm16_hz = _pcm16_hz(dataset.manifest)
-    return Source(name, ids, split, matrix, digest, dataset.reader, rows, pcm16_hz)
-
-
-def _pcm16_hz(manifest: dict) -> int:
-    if "pcm16_hz" in manifest:
-        return manifest["pcm16_hz"]
-    encoding = manifest.get("encoding") or {}  # older records say how they were encoded
-    return (encoding.get("sample_rate") or 0) if encoding.get("container") == "flac" else 0
+    rate = pcm16.rate_of_records(dataset.manifest)
+    return Source(name, ids, split, matrix, digest, dataset.reader, rows, rate)
 
 
 # ------------------------------------------------------------------------------------- folder
