@@ -164,7 +164,9 @@ class Pipeline:
             raise AsjaxError(f"start_step must be 0 or more, got {start_step}")
         if self._idle and not start_step:
             return Batches(self._idle.pop(), self, self.steps_per_epoch)
-        left = None if self.train else max(0, self.steps_per_epoch - start_step)
+        if not self.train:  # beyond the end there is no batch
+            start_step = min(start_step, self.steps_per_epoch)
+        left = None if self.train else self.steps_per_epoch - start_step
         # The buffer counts whole batches: one per thread bounds the memory.
         read = grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=self.threads)
         last = None if self.train or self.workers else self.steps_per_epoch

@@ -6,8 +6,8 @@ whose ids stand under `filename` get these labels, the others keep theirs.
 
 A source is random-access and says `source[i] -> {"id", "audio", "labels"}`, where audio is the
 bytes of an audio file or its path (str) and labels are int64 class indices. Decoding is the
-pipeline's. Sources pickle, open files lazily per process and may be read by many threads. A source
-may say `pcm16(rate) -> bool`: whether int16 samples hold all of its audio at that rate.
+pipeline's. Sources pickle, open files lazily per process and may be read by many threads. They may
+have `pcm16(rate) -> bool`: do int16 samples hold all of the audio?
 """
 
 from __future__ import annotations
@@ -78,10 +78,7 @@ class Source:
         return {**vars(self), **texts}
 
     def pcm16(self, sample_rate: int) -> bool:
-        """Whether every clip is 16-bit mono PCM at `sample_rate` Hz, as far as it is known.
-
-        Records say so in their manifest; of a folder, the headers are read (see asjax.data.pcm16).
-        """
+        """Whether every clip is known to be 16-bit mono PCM at `sample_rate` Hz."""
         if self.pcm16_hz is not None:
             return self.pcm16_hz == sample_rate
         return pcm16.all_at([self.audio[int(row)] for row in self.row], sample_rate)

@@ -236,3 +236,15 @@ def picky(example, rng):
     if example["id"] == "clip3":
         raise AudioError("clip3 is not wanted")
     return example
+
+
+def test_rows_of_any_device_are_those_of_the_whole_batch():
+    source = memory(broken=frozenset({2}))
+    for train in (True, False):
+        whole = take(piped(source, train=train, max_bad=0.5), 3)
+        for rows in ([0, 1, 6, 7], [5], [3, 4]):
+            part = take(piped(source, train=train, rows=rows), 3)
+            for step, batch in enumerate(whole):
+                for key in ("wave", "target", "mask"):
+                    assert np.array_equal(part[step][key], batch[key][rows])
+                assert part[step]["id"] == [batch["id"][i] for i in rows]

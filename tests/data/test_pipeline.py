@@ -192,18 +192,6 @@ def test_resuming_at_any_step_continues_the_uninterrupted_run(spec):
         same(whole[start:], take(piped(memory(), draw=spec), 9 - start, start))
 
 
-def test_rows_of_any_device_are_those_of_the_whole_batch():
-    source = memory(broken=frozenset({2}))
-    for train in (True, False):
-        whole = take(piped(source, train=train, max_bad=0.5), 3)
-        for rows in ([0, 1, 6, 7], [5], [3, 4]):
-            part = take(piped(source, train=train, rows=rows), 3)
-            for step, batch in enumerate(whole):
-                for key in ("wave", "target", "mask"):
-                    assert np.array_equal(part[step][key], batch[key][rows])
-                assert part[step]["id"] == [batch["id"][i] for i in rows]
-
-
 def test_the_fingerprint_knows_what_changes_numbers_and_only_that():
     source = memory()
     base = piped(source).fingerprint
@@ -327,6 +315,8 @@ def test_the_workers_of_an_evaluation_stay_for_its_next_pass_and_leave_nothing_b
         with pipe.iterate() as batches:  # taken to the last batch, but not to its end
             same(plain, [next(batches) for _ in range(3)])
         assert children() == workers
+        with pipe.iterate(7) as batches:  # there is no such step
+            assert list(batches) == []
         with pipe.iterate() as batches:  # given up
             same(plain[:1], [next(batches)])
         assert not children()
