@@ -48,7 +48,7 @@ FIELDS = {
         "ops": "decode | crop | multihot",  # what makes an example of a clip
         "workers": 0,  # processes that decode beside this one
         "threads": 2,  # that decode, in each of them
-        "cache": True,  # keep up to 1 GiB of decoded clips in memory, in all; or so many bytes
+        "cache": True,  # decoded clips in memory: 1 GiB for a program with all its workers
         "max_bad": 0.05,  # share of clips that may be undecodable
         "decode_timeout_s": 60.0,  # a clip that takes longer to read counts as undecodable
     },

@@ -1,6 +1,6 @@
-"""Samplers at AudioSet's size, and decoding against raw soundfile, as Markdown tables.
+"""Samplers at AudioSet's size, decoding against raw soundfile, and workers, as Markdown tables.
 
-python benchmarks/data.py [--lists DIR] [--rounds 10] [--only samplers|decode|scale]
+python benchmarks/data.py [--lists DIR] [--rounds 10] [--only samplers|decode|scale|workers]
 
 `--lists` is a folder with AudioSet's {balanced,unbalanced}_train_segments.csv[.gz]; without it the
 labels are synthetic: as many clips, and as many positives in each class, as the published training
@@ -51,8 +51,9 @@ SAMPLER_COLUMNS = [
 
 
 def official_labels(folder: Path):
-    from asjax.data.segments import read_segments
     from scipy import sparse
+
+    from asjax.data.audioset import read_segments
 
     parts = []
     for split in ("balanced_train", "unbalanced_train"):
@@ -225,6 +226,102 @@ def scale(rounds: int):
         row([workers, threads, f"{max(found):.0f}", f"{max(found) / base:.2f}"])
 
 
+# -------------------------------------------------------------------------------------- workers
+
+
+def workers():
+    """What worker processes, the list of bad clips and the way to the device cost."""
+    print("\n## Workers, and the way to the device\n")
+    table(["what", "cost"])
+    pipe = piped(esc10(), 32000, workers=2, threads=1, train=False)
+    with pipe:
+        for number in range(3):
+            start = time.perf_counter()
+            with pipe.iterate() as batches:
+                next(batches)
+                first = time.perf_counter() - start
+                for _ in batches:
+                    pass
+            row([f"evaluation {number + 1}, 2 workers: first batch after", f"{first:.2f} s"])
+    sent_to_a_worker()
+    quarantined()
+    placed()
+
+
+def sent_to_a_worker(clips: int = 2_000_000):
+    """The pickle of a pipeline with as many clips as AudioSet, and what it is for a worker."""
+    import cloudpickle
+    from scipy import sparse
+
+    from asjax.data import records, sources
+
+    rng = np.random.default_rng(0)
+    columns = np.sort(rng.integers(0, 527, (clips, 2)), axis=1).ravel()
+    ends = np.arange(0, 2 * clips + 1, 2)
+    ones = np.ones(2 * clips, np.int8)
+    matrix = sparse.csr_matrix((ones, columns, ends), (clips, 527))
+    ids = [f"{i:011d}_{i % 600}" for i in range(clips)]
+    reader = records.Reader([(f"shard{k}", clips // 200) for k in range(200)])
+    rows = np.arange(clips)
+    source = sources.Source("many", ids, ["train"] * clips, matrix, "", reader, rows)
+    pipe = piped(source, 32000, draw="oversample(beta=0.5)")
+    start = time.perf_counter()
+    data = cloudpickle.dumps(pipe.steps[0:])
+    row([f"{clips:,} clips: packed once, for all workers", f"{time.perf_counter() - start:.1f} s"])
+    row([f"{clips:,} clips: bytes sent to a worker", f"{len(data):,}"])
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        seconds, mib = pool.submit(_unpacked, data).result()
+    row([f"{clips:,} clips: a worker unpacks them in", f"{seconds:.2f} s"])
+    row([f"{clips:,} clips: memory of its own that it needs", f"{mib:.0f} MiB"])
+
+
+def _unpacked(data):
+    import cloudpickle
+
+    import asjax.data.pipeline  # noqa: F401 (a worker has it already)
+
+    before, start = memory_mib("RssAnon"), time.perf_counter()
+    kept = cloudpickle.loads(data)
+    return time.perf_counter() - start, memory_mib("RssAnon") - before + 0 * len(kept)
+
+
+def quarantined(clips: int = 50_000):
+    from asjax.data.quarantine import Quarantine
+
+    with tempfile.TemporaryDirectory() as folder:
+        bad = Quarantine(Path(folder) / "quarantine.csv", 10**7)
+        bad.add([(f"clip{i}", f"clip{i} is cut short") for i in range(clips)])
+        times = []
+        for i in range(100):
+            start = time.perf_counter()
+            bad.add([(f"new{i}", "empty")])
+            times.append(time.perf_counter() - start)
+    row([f"one more bad clip after {clips:,}", _ms(times)])
+
+
+def placed():
+    import jax
+
+    from asjax import sharding
+    from asjax.data.batch import owned as own  # as the pipeline makes its batches
+
+    mesh, rng = sharding.make_mesh(), np.random.default_rng(0)
+    floats = rng.normal(size=(64, 320_000)).astype(np.float32)
+    for wave, owned in ((floats, False), (floats, True), ((floats * 3000).astype(np.int16), True)):
+        times = []
+        for _ in range(9):
+            batch = {"wave": own(wave)}
+            start = time.perf_counter()
+            jax.block_until_ready(sharding.place(mesh, batch, owned=owned))
+            times.append(time.perf_counter() - start)
+        name = f"64 x 10 s at 32 kHz, {wave.dtype}, {'taken over' if owned else 'copied'}"
+        row([f"{name}, on {mesh.size} {jax.default_backend()} devices", _ms(times)])
+
+
+def _ms(times) -> str:
+    return f"{statistics.median(times) * 1e3:.2f} ms"
+
+
 # --------------------------------------------------------------------------------------- output
 
 
@@ -241,7 +338,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--lists", help="folder with AudioSet's training segment lists")
     parser.add_argument("--rounds", type=int, default=10, help="batches of 32 per measurement")
-    parser.add_argument("--only", choices=["samplers", "decode", "scale"])
+    parser.add_argument("--only", choices=["samplers", "decode", "scale", "workers"])
     args = parser.parse_args()
     if args.only in (None, "samplers"):
         samplers(args.lists)
@@ -249,6 +346,8 @@ def main():
         decode(args.rounds)
     if args.only in (None, "scale"):
         scale(args.rounds)
+    if args.only in (None, "workers"):
+        workers()
 
 
 if __name__ == "__main__":

@@ -238,7 +238,7 @@ OWN_OBJECTIVE = """
 import jax.numpy as jnp
 from asjax import objectives
 
-def framewise(*, model, frontend, closure=None):
+def framewise(*, model, frontend, label_smoothing: float = 0.0):
     plain = objectives.tagging(model=model, frontend=frontend)
 
     def loss_fn(params, stats, batch, rng):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import weakref
 from collections.abc import Sequence
@@ -21,15 +20,10 @@ import numpy as np
 
 from asjax import config
 from asjax.config import AsjaxError
-from asjax.data import draw as draws
-from asjax.data.audio import AudioError
-from asjax.data.shared import Parcel
+from asjax.data.batch import Cache, Examples, Steps, owned
 
 CACHE_BYTES = 1 << 30
-MAX_TRIES = 100
 _VERSION = 1  # of the numbers: change it with anything that changes an example
-_EXAMPLE, _REDRAW = 101, 102  # streams of random numbers
-_ALIGN = 64  # bytes; jax on CPU takes over an array that begins at such an address, without a copy
 
 
 def build(
@@ -80,13 +74,11 @@ def build(
         share = batch_size // process_count
         rows = range(process_index * share, (process_index + 1) * share)
     budget = CACHE_BYTES if cache is True else int(cache)
-    examples = _Examples(
-        source, draw, ops=ops, train=train, cache=_Cache(budget // max(1, workers))
-    )
+    examples = Examples(source, draw, ops=ops, train=train, cache=Cache(budget // max(1, workers)))
     steps_per_epoch = -(-draw.draws_per_epoch // batch_size)
     identity = [_VERSION, source.hash, described, batch_size, train, draw.seed if train else 0]
     return Pipeline(
-        steps=_Steps(examples, batch_size, np.asarray(rows), 0 if train else steps_per_epoch),
+        steps=Steps(examples, batch_size, np.asarray(rows), 0 if train else steps_per_epoch),
         train=train,
         workers=workers,
         threads=threads,
@@ -172,7 +164,9 @@ class Pipeline:
             raise AsjaxError(f"start_step must be 0 or more, got {start_step}")
         if self._idle and not start_step:
             return Batches(self._idle.pop(), self, self.steps_per_epoch)
-        left = None if self.train else max(0, self.steps_per_epoch - start_step)
+        if not self.train:  # beyond the end there is no batch
+            start_step = min(start_step, self.steps_per_epoch)
+        left = None if self.train else self.steps_per_epoch - start_step
         # The buffer counts whole batches: one per thread bounds the memory.
         read = grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=self.threads)
         last = None if self.train or self.workers else self.steps_per_epoch
@@ -265,7 +259,7 @@ class Batches:
             self.close()
             raise
         if self._pipeline.workers:  # out of shared memory, which is freed here: the only copy
-            batch = {k: _owned(v) if isinstance(v, np.ndarray) else v for k, v in batch.items()}
+            batch = {k: owned(v) if isinstance(v, np.ndarray) else v for k, v in batch.items()}
         if self._left is not None:
             self._left -= 1
             self._check(batch["bad"])
@@ -299,195 +293,3 @@ class Batches:
 def _close(held: list):
     while held:
         held.pop().close()
-
-
-def _room(shape, dtype) -> np.ndarray:
-    """An array whose memory begins at a multiple of `_ALIGN` bytes."""
-    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-    raw = np.empty(size + _ALIGN, np.uint8)
-    start = -raw.ctypes.data % _ALIGN
-    return raw[start : start + size].view(dtype).reshape(shape)
-
-
-def _owned(array) -> np.ndarray:
-    copy = _room(array.shape, array.dtype)
-    copy[...] = array
-    return copy
-
-
-# ------------------------------------------------------------------------------ examples, batches
-
-
-class _Examples:
-    """Examples by global draw number."""
-
-    def __init__(self, source, draw, *, ops, train, cache):
-        self._source, self._draw, self._seed = source, draw, draw.seed
-        self._ops, self._train, self._cache = [op for _, op in ops], train, cache
-        # A decoded clip may be kept if nothing that depends on the draw came before.
-        self._keeps = bool(ops) and ops[0][0] == "decode"
-        pcm16 = any(getattr(op, "keywords", {}).get("pcm16") for op in self._ops)
-        self._silence = np.zeros(0, np.int16 if pcm16 else np.float32)
-
-    def __len__(self):
-        return sys.maxsize if self._train else len(self._source)
-
-    def __getitem__(self, n):
-        return self._trained(n) if self._train else self._evaluated(n)
-
-    def _trained(self, n):
-        """Draw n; an undecodable clip gives way to a draw of the same epoch chosen by (seed, n)."""
-        bad, index, epoch_length = [], self._draw(n), self._draw.draws_per_epoch
-        for attempt in range(MAX_TRIES):
-            example, error = self._made(index, n)
-            if not error:
-                return {**example, "mask": 1.0, "bad": bad}
-            bad.append((self._source.ids[index], error))
-            other = draws.random_bits(self._seed, _REDRAW, n, attempt) % epoch_length
-            index = self._draw(n - n % epoch_length + other)
-        raise AsjaxError(
-            f"{MAX_TRIES} draws in a row could not be decoded, the last one: {bad[-1][1]}"
-        )
-
-    def _evaluated(self, n):
-        example, error = self._made(self._draw(n), n)
-        bad = [(example["id"], error)] if error else []
-        return {**example, "mask": 0.0 if error else 1.0, "bad": bad}
-
-    def _made(self, index, n):
-        """The example of a record, and why it could not be decoded ("" if it could)."""
-        rng, ops, error = self._rng(n), self._ops, ""
-        example = self._cache.get(index)
-        if example is None:
-            example = self._source[index]
-        else:
-            ops = ops[1:]
-        for op in ops:
-            try:
-                example = op(example, rng)
-            except AudioError as caught:
-                error = str(caught)
-                if self._train:
-                    break
-                example = {k: v for k, v in example.items() if k != "audio"}
-                example["wave"] = self._silence
-            if example.pop("whole", False) and self._keeps:
-                self._cache.put(index, example)
-        return example, error
-
-    def _rng(self, n):
-        key = [draws.random_bits(self._seed, _EXAMPLE), n]
-        return np.random.Generator(np.random.Philox(key=np.array(key, np.uint64)))
-
-
-class _Steps(grain.MapDataset):
-    """Random access to this process's rows of the batch of each step.
-
-    Arrays go into the batch one by one: held apart and stacked, waves would need twice the memory
-    and cost a tenth of the decoding's time.
-
-    Args:
-      period: steps of a pass, after which it begins again; 0: endless.
-    """
-
-    def __init__(self, examples, batch_size, rows, period):
-        super().__init__()
-        self._examples, self._batch_size = examples, batch_size
-        self._rows, self._period = [int(row) for row in rows], period
-        self._parcel, self._lock = None, threading.Lock()
-
-    def __len__(self):
-        return sys.maxsize // self._batch_size
-
-    def __repr__(self):
-        return "asjax batches"
-
-    def __reduce__(self):
-        """For workers: all of them map the same arrays (asjax.data.shared)."""
-        with self._lock:
-            if self._parcel is None:
-                self._parcel = Parcel((self._examples, self._batch_size, self._rows, self._period))
-        return _steps, (self._parcel,)
-
-    def __getitem__(self, step):
-        if isinstance(step, slice):
-            return self.slice(step)
-        first = (step % self._period if self._period else step) * self._batch_size
-        real = [first + row for row in self._rows if first + row < len(self._examples)]
-        batch, rows = {}, len(self._rows)
-        for row, n in enumerate(real or [0]):  # of padding alone, the first clip gives the shapes
-            example = self._examples[n]
-            if not batch:
-                batch = {key: _column(value, rows) for key, value in example.items()}
-            _check_like(example, batch)
-            for key, value in example.items():
-                if isinstance(batch[key], np.ndarray):
-                    batch[key][row] = value
-                elif key == "bad":
-                    batch[key] += value
-                else:
-                    batch[key].append(value)
-        for key, column in batch.items() if len(real) < rows else ():
-            if isinstance(column, np.ndarray):
-                column[len(real) :] = 0
-            elif key == "bad":
-                batch[key] = column if real else []
-            else:
-                blank = "" if isinstance(column[0], str) else None
-                batch[key] = column[: len(real)] + [blank] * (rows - len(real))
-        return batch
-
-
-def _steps(parts) -> _Steps:
-    return _Steps(*parts)
-
-
-def _column(value, rows: int):
-    """Room for one entry of each example: an array for arrays and numbers, else a list."""
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biufcV":
-        return _room((rows, *value.shape), value.dtype)
-    if isinstance(value, (bool, int, float, np.generic)):
-        dtype = np.float32 if isinstance(value, float) else np.asarray(value).dtype
-        return np.empty(rows, dtype)
-    return []
-
-
-def _check_like(example, batch) -> None:
-    """AsjaxError unless an example has the names, shapes and dtypes of its batch."""
-    if example.keys() != batch.keys():
-        odd = ", ".join(sorted(example.keys() ^ batch.keys()))
-        raise AsjaxError(f"clip {example['id']}: the host ops give {odd} to some clips only")
-    for key, value in example.items():
-        column = batch[key]
-        if not isinstance(column, np.ndarray):
-            continue
-        kind = (np.shape(value), getattr(value, "dtype", column.dtype))
-        if kind != (column.shape[1:], column.dtype):
-            raise AsjaxError(
-                f"clip {example['id']}: the host ops must make {key} of one shape and dtype for "
-                f"all clips, got {kind[1]} {list(kind[0])} and {column.dtype} "
-                f"{list(column.shape[1:])}"
-            )
-
-
-class _Cache:
-    """Decoded examples by record index until `budget` bytes are used; nothing is thrown out,
-    because a shuffled pass comes back to each clip after all others. Workers start empty."""
-
-    def __init__(self, budget: int):
-        self._budget, self._free, self._kept = budget, budget, {}
-        self._lock = threading.Lock()
-
-    def get(self, index):
-        example = self._kept.get(index)
-        return None if example is None else dict(example)
-
-    def put(self, index, example):
-        size = sum(v.nbytes for v in example.values() if isinstance(v, np.ndarray))
-        with self._lock:
-            if index not in self._kept and size <= self._free:
-                self._free -= size
-                self._kept[index] = dict(example)
-
-    def __reduce__(self):
-        return _Cache, (self._budget,)

@@ -7,15 +7,13 @@ get these labels, the others keep theirs.
 
 A source is random-access and says `source[i] -> {"id", "audio", "labels"}`, where audio is the
 bytes of an audio file or its path (str) and labels are int64 class indices. Decoding is the
-pipeline's. Sources pickle, open files lazily per process and may be read by many threads. A source
-may say `pcm16(rate) -> bool`: whether int16 samples hold all of its audio at that rate.
+pipeline's. Sources pickle, open files lazily per process and may be read by many threads. They may
+have `pcm16(rate) -> bool`: do int16 samples hold all of the audio?
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +25,7 @@ from scipy import sparse
 
 from asjax import labels as label_sets
 from asjax.config import AsjaxError, shown, unknown, warn
-from asjax.data import content, groups, lists
+from asjax.data import content, groups, lists, pcm16
 from asjax.data import records as record_files
 from asjax.data.lists import read_folder
 from asjax.data.shared import Strings
@@ -36,7 +34,6 @@ from asjax.labels import LabelSet
 __all__ = ["esc10", "folder", "records"]
 
 ESC10 = Path(__file__).parent.parent / "assets" / "esc10"
-_PROBED = 50_000  # headers of a folder that are read to see whether int16 holds its audio
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -82,15 +79,10 @@ class Source:
         return {**vars(self), **texts}
 
     def pcm16(self, sample_rate: int) -> bool:
-        """Whether every clip is 16-bit mono PCM at `sample_rate` Hz, as far as it is known.
-
-        Records say so in their manifest. Of a folder, the headers are read up to the first one that
-        says otherwise; a folder of more than 50,000 files is not looked at.
-        """
+        """Whether every clip is known to be 16-bit mono PCM at `sample_rate` Hz."""
         if self.pcm16_hz is not None:
             return self.pcm16_hz == sample_rate
-        paths = (self.audio[int(row)] for row in self.row)
-        return len(self) <= _PROBED and all(pcm16_rate(path) == sample_rate for path in paths)
+        return pcm16.all_at([self.audio[int(row)] for row in self.row], sample_rate)
 
     def select(self, splits) -> Source:
         """The clips of the given split or splits, in their order here.
@@ -113,24 +105,6 @@ class Source:
         group = [self.group[i] for i in keep] if self.group else None
         kept = {"ids": ids, "split": split, "labels": self.labels[keep], "row": self.row[keep]}
         return replace(self, hash=digest, group=group, **kept)
-
-
-def pcm16_rate(audio) -> int:
-    """Hz of an audio file (path or bytes) of 16-bit mono PCM, such as WAV or FLAC; else 0."""
-    import soundfile
-
-    if isinstance(audio, bytes):
-        audio = io.BytesIO(audio)
-    elif not os.path.isfile(audio):  # a FIFO would wait for a writer
-        return 0
-    elif os.name == "posix":  # as asjax.data.audio: names that are invalid in the locale
-        audio = os.fsencode(audio)
-    try:
-        with soundfile.SoundFile(audio) as file:
-            plain = file.subtype == "PCM_16" and file.channels == 1
-            return file.samplerate if plain else 0
-    except (soundfile.SoundFileError, TypeError, OSError, ValueError):
-        return 0
 
 
 def own_labels(place, label_separator: str | None = None, columns=None) -> LabelSet:
@@ -262,15 +236,8 @@ def _read_records(label_set, path, verify, convert, title="") -> Source:
     group = _groups([of_clip.get(clip, "") for clip in ids], ids)
     rows = np.arange(len(ids), dtype=np.int64)
     name = title or dataset.manifest.get("name", dataset.path.name)
-    pcm16_hz = _pcm16_hz(dataset.manifest)
-    return Source(name, ids, split, table, digest, dataset.reader, rows, pcm16_hz, group)
-
-
-def _pcm16_hz(manifest: dict) -> int:
-    if "pcm16_hz" in manifest:
-        return manifest["pcm16_hz"]
-    encoding = manifest.get("encoding") or {}  # older records say how they were encoded
-    return (encoding.get("sample_rate") or 0) if encoding.get("container") == "flac" else 0
+    rate = pcm16.rate_of_records(dataset.manifest)
+    return Source(name, ids, split, table, digest, dataset.reader, rows, rate, group)
 
 
 # ------------------------------------------------------------------------------------- folder

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asjax.config import AsjaxError
-from asjax.data import example, records
+from asjax.data import example, pcm16, records
 from asjax.data.clips import Clip, Encoding, load_all
-from asjax.data.sources import pcm16_rate
 
 _TENSOR = "tensorflow_datasets.core.features.tensor_feature.Tensor"
 _TEXT = {
@@ -199,7 +198,7 @@ class _Job:
         row = [clip.id, clip.split, labels, clip.category, samples, rate, digest]
         split.add(example.encode(fields), row)
         self.seconds += samples / rate
-        self.pcm16_rates.add(pcm16_rate(data))
+        self.pcm16_rates.add(pcm16.rate_of(data))
         if clip.group:
             self.groups.append([clip.id, clip.group])
         if clip.licence or clip.attribution:
@@ -241,7 +240,7 @@ class _Job:
             "clips": sum(s["records"] for s in shards),
             "seconds": round(self.seconds, 3),
             "splits": {name: sum(self.splits[name].counts) for name in sorted(self.splits)},
-            "pcm16_hz": max(self.pcm16_rates) if len(self.pcm16_rates) == 1 else 0,
+            "pcm16_hz": pcm16.rate_of_all(self.pcm16_rates),
             "licences": dict(self.licences.most_common()),
             "left_out_count": len(self.left_out),
             "left_out": [{"id": i, "reason": reason} for i, reason in self.left_out],

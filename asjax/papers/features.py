@@ -158,7 +158,7 @@ def _observe(cfg, stream, objective, clips: int, progress: bool):
 
     each, replaced = [], set()
     total = -(-clips // cfg.batch_size)
-    ahead = prefetch.prefetch(stream.iterate(), partial(sharding.place, mesh))
+    ahead = prefetch.prefetch(stream.iterate(), partial(sharding.place, mesh, owned=True))
     bar = tqdm(total=total, desc="features", unit="batch", disable=not progress)
     with ahead, bar:
         for step in range(total):
