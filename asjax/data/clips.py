@@ -17,7 +17,10 @@ _ENCODINGS = {"ogg": ("OGG", "VORBIS"), "flac": ("FLAC", "PCM_16")}
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip to be written: `audio` is the path or the bytes of an audio file, labels are ids."""
+    """A clip to be written: `audio` is the path or the bytes of an audio file, labels are ids.
+
+    `events` are (onset_s, offset_s, id); None means that nobody marked when things sound.
+    """
 
     id: str
     audio: str | Path | bytes
@@ -26,6 +29,7 @@ class Clip:
     category: str = ""
     licence: str = ""
     attribution: str = ""
+    events: tuple[tuple[float, float, str], ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ A dataset is one folder:
     manifest.json                         counts, label set and hash, licences, shards (bytes,
                                           SHA-256), what was left out and why
     manifest.csv                          one row per clip, in record order: id, split, labels,
-                                          category, samples, sample_rate, sha256 (of the audio)
+                                          category, samples, sample_rate, sha256 (of the audio);
+                                          with events in time also: events
     labels.csv                            the label set itself
     ATTRIBUTION.csv                       licence and attribution per clip, where known
 
@@ -37,6 +38,7 @@ from asjax.data import example
 
 FORMAT = 1
 COLUMNS = ("id", "split", "labels", "category", "samples", "sample_rate", "sha256")
+UNMARKED = "-"  # in the column "events": nobody marked when things sound
 _MAX_OPEN_SHARDS = 400  # per process; the usual limit on open files is 1024
 _READER_OPTIONS = "readahead_buffer_size:0"  # random access: reading ahead only costs
 _HINT = "copy it again or run `asjax prepare` anew"
@@ -71,6 +73,26 @@ def is_split(name: str) -> bool:
     return re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is not None and name != "all"
 
 
+def event_text(onset_s: float, offset_s: float, label: str) -> str:
+    """An event as records hold it; the numbers come back exactly."""
+    return f"{float(onset_s)!r} {float(offset_s)!r} {label}"
+
+
+def parse_events(cell: str) -> list[tuple[float, float, str]] | None:
+    """The events of a cell of manifest.csv; None: none marked.
+
+    Raises:
+      AsjaxError: no such cell.
+    """
+    if cell == UNMARKED:
+        return None
+    try:
+        parts = (text.split(" ", 2) for text in cell.split(";") if text)
+        return [(float(onset), float(offset), label) for onset, offset, label in parts]
+    except ValueError:
+        raise AsjaxError(f"events in manifest.csv are damaged: {cell[:60]!r}; {_HINT}") from None
+
+
 def sha256_file(path) -> str:
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
@@ -82,6 +104,7 @@ class Dataset:
     Attributes:
       path, manifest: the folder; manifest.json as a dict.
       splits: `{split: number of clips}` in record order.
+      strong: whether manifest.csv has a column of events.
       reader: `reader[row]` -> bytes of the audio file in that row of manifest.csv.
     """
 
@@ -103,6 +126,7 @@ class Dataset:
         except (KeyError, TypeError) as error:
             raise AsjaxError(f"{self.path}/manifest.json is incomplete: {error}; {_HINT}") from None
         self.splits: dict[str, int] = dict(self.manifest["splits"])
+        self.strong: bool = bool(self.manifest.get("strong", False))
         shards = self.manifest["shards"]
         self.reader = Reader([(str(self.path / s["file"]), s["records"]) for s in shards])
 
@@ -124,7 +148,7 @@ class Dataset:
             raise AsjaxError(f"{rows} was changed after it was written (SHA-256 differs); {_HINT}")
 
     def rows(self) -> Iterator[list[str]]:
-        """manifest.csv row by row (`COLUMNS`), in record order."""
+        """manifest.csv row by row (`COLUMNS`, and events in a set with them), in record order."""
         with open(self.path / "manifest.csv", newline="", encoding="utf-8") as f:
             reader = csv.reader(f)
             next(reader)

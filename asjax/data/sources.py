@@ -5,7 +5,9 @@ all) and `labels_csv`, rows `filename,labels` as `asjax prepare enhance` writes 
 whose ids stand under `filename` get these labels, the others keep theirs.
 
 A source is random-access and says `source[i] -> {"id", "audio", "labels"}`, where audio is the
-bytes of an audio file or its path (str) and labels are int64 class indices. Decoding is the
+bytes of an audio file or its path (str) and labels are int64 class indices. Where events in time
+are known there is also "events": an array of `asjax.events.EVENT`, or None for a clip in which none
+are marked. Decoding is the
 pipeline's. Sources pickle, open files lazily per process and may be read by many threads.
 """
 
@@ -25,6 +27,7 @@ from scipy import sparse
 from asjax import labels as label_sets
 from asjax.config import AsjaxError, unknown
 from asjax.data import records as record_files
+from asjax.data import strong
 from asjax.labels import LabelSet
 
 __all__ = ["esc10", "folder", "records"]
@@ -53,6 +56,7 @@ class Source:
     hash: str
     audio: Sequence  # audio[row] -> bytes or path
     row: np.ndarray  # int64 [N]: where clip i stands in `audio`
+    events: Sequence | None = None  # events[i] -> EVENT array, or None: not marked
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -63,7 +67,8 @@ class Source:
             raise IndexError(f"clip must be 0 to {len(self) - 1}, got {i}")
         start, stop = self.labels.indptr[i : i + 2]
         classes = self.labels.indices[start:stop].astype(np.int64)
-        return {"id": self.ids[i], "audio": self.audio[int(self.row[i])], "labels": classes}
+        example = {"id": self.ids[i], "audio": self.audio[int(self.row[i])], "labels": classes}
+        return example if self.events is None else {**example, "events": self.events[i]}
 
     def __repr__(self) -> str:
         return f"Source({self.name}, {len(self)} clips, {self.hash[:12]})"
@@ -86,7 +91,9 @@ class Source:
         keep = np.flatnonzero([s in wanted for s in self.split])
         digest = _sha256(self.hash, *sorted(wanted))
         ids, split = [self.ids[i] for i in keep], [self.split[i] for i in keep]
-        return Source(self.name, ids, split, self.labels[keep], digest, self.audio, self.row[keep])
+        events = None if self.events is None else self.events.select(keep)
+        labels, row = self.labels[keep], self.row[keep]
+        return Source(self.name, ids, split, labels, digest, self.audio, row, events)
 
 
 def own_labels(path, label_separator: str = ";") -> LabelSet:
@@ -171,13 +178,14 @@ def _read_records(label_set, path, verify, convert, title="") -> Source:
     if not convert:
         what = f"{dataset.path} (label set {theirs['name']})"
         label_sets.check_hash(theirs["hash"], label_set.hash, what)
-    ids, split, encoded, cells = [], [], [], {}
-    for clip, name, cell, *_ in dataset.rows():
+    ids, split, encoded, cells, marks = [], [], [], {}, []
+    for clip, name, cell, *rest in dataset.rows():
         ids.append(clip)
         split.append(sys.intern(name))
         if cell not in cells:
             cells[cell] = label_set.encode([label for label in cell.split(";") if label])
         encoded.append(cells[cell])
+        marks += rest[-1:] if dataset.strong else []
     if len(ids) != len(dataset.reader):
         raise AsjaxError(
             f"{dataset.path}/manifest.csv must have {len(dataset.reader)} rows, got {len(ids)}"
@@ -186,7 +194,8 @@ def _read_records(label_set, path, verify, convert, title="") -> Source:
     matrix = _matrix(encoded, len(label_set))
     rows = np.arange(len(ids), dtype=np.int64)
     name = title or dataset.manifest.get("name", dataset.path.name)
-    return Source(name, ids, split, matrix, digest, dataset.reader, rows)
+    events = strong.Marked(marks, label_set) if dataset.strong else None
+    return Source(name, ids, split, matrix, digest, dataset.reader, rows, events)
 
 
 # ------------------------------------------------------------------------------------- folder
@@ -281,12 +290,15 @@ def folder(
     root=None,
     splits=None,
     labels_csv="",
+    events_csv="",
     label_separator: str = ";",
     split_column: str = "",
 ) -> Source:
     """Audio files below `root` (default: where the CSV lies), listed in a CSV.
 
     Args:
+      events_csv: rows `filename,onset,offset,event_label` (or what `asjax prepare strong` reads),
+        in seconds; clips that it does not name have no marks. Faulty lists are refused.
       csv: rows `filename,labels[,fold]`. label_separator: between the labels of a clip.
       split_column: the column of the splits (default: `fold` or `split`, where there is one).
     """
@@ -296,14 +308,19 @@ def folder(
     lines = [
         f"{f.row.filename}\t{f.size}\t{f.row.split}\t{','.join(map(str, f.classes))}" for f in found
     ]
+    ids, events = [f.row.filename for f in found], None
+    if events_csv:
+        events, texts = strong.marked(events_csv, ids, label_set)
+        lines += texts
     source = Source(
         Path(csv).stem,
-        [f.row.filename for f in found],
+        ids,
         [sys.intern(f.row.split) for f in found],
         _matrix([f.classes for f in found], len(label_set)),
         _sha256(label_set.hash, *lines),
         [f.path for f in found],
         np.arange(len(found), dtype=np.int64),
+        events,
     )
     return _chosen(source, splits, labels_csv, label_set)
 

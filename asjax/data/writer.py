@@ -34,6 +34,8 @@ class Summary:
     left_out: list[tuple[str, str]]
     seconds: float
     bytes: int
+    events: int = 0
+    cut: int = 0  # events that reached beyond the last decoded sample
 
     @property
     def clips(self) -> int:
@@ -50,6 +52,8 @@ def write(
     licence: str = "",
     left_out: Iterable[tuple[str, str]] = (),
     encoding: Encoding | None = None,
+    strong: bool = False,
+    notes: dict | None = None,
     shard_mb: int = 1024,
     max_mb: int = 256,
     threads: int | None = None,
@@ -66,6 +70,8 @@ def write(
         find it; else the version is 1.0.0.
       left_out: `(id, reason)` known beforehand, e.g. missing files; goes into the manifest.
       encoding: None keeps every file's bytes as they are.
+      strong: the set has events in time; they are cut where the decoded clip ends.
+      notes: goes into the manifest as it is, e.g. what was repaired.
       max_mb: larger audio files are left out.
 
     Raises:
@@ -81,7 +87,7 @@ def write(
     try:
         part.mkdir(parents=True)
         with ExitStack() as stack:
-            job = _Job(part, name, label_set, shard_mb << 20, stack)
+            job = _Job(part, name, label_set, shard_mb << 20, stack, strong)
             job.left_out.extend(left_out)
             for clip, loaded in load_all(clips, encoding, max_mb << 20, threads, progress):
                 job.add(clip, loaded)
@@ -89,6 +95,7 @@ def write(
             manifest = job.finish()
         manifest |= {"name": name, "version": version, "description": description}
         manifest |= {"licence": licence, "encoding": vars(encoding) if encoding else None}
+        manifest |= {"notes": notes} if notes else {}
         _write_metadata(part, manifest, label_set)
         records.Dataset(part, verify=False)
         _move_in(part, out, overwrite)
@@ -98,7 +105,7 @@ def write(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     seconds, size = manifest["seconds"], sum(s["bytes"] for s in manifest["shards"])
-    return Summary(out, manifest["splits"], job.left_out, seconds, size)
+    return Summary(out, manifest["splits"], job.left_out, seconds, size, job.events, job.cut)
 
 
 def _check_free(out: Path, overwrite: bool):
@@ -158,13 +165,14 @@ class _Split:
 class _Job:
     """Everything of one dataset while it is written."""
 
-    def __init__(self, folder, name, label_set, limit, stack):
+    def __init__(self, folder, name, label_set, limit, stack, strong=False):
         self.folder, self.name, self.limit, self.stack = folder, name, limit, stack
         self.label_set, self.known = label_set, frozenset(label_set.ids)
         self.splits: dict[str, _Split] = {}
         self.seen: set[str] = set()
         self.left_out: list[tuple[str, str]] = []
         self.seconds, self.licences = 0.0, Counter()
+        self.strong, self.events, self.cut = strong, 0, 0
         self.attributions: list[list[str]] = []
 
     def add(self, clip: Clip, loaded):
@@ -194,11 +202,34 @@ class _Job:
         fields |= {"labels": list(clip.labels), "category": clip.category}
         labels, digest = ";".join(clip.labels), hashlib.sha256(data).hexdigest()
         row = [clip.id, clip.split, labels, clip.category, samples, rate, digest]
+        if self.strong:
+            texts = self._event_texts(clip, samples / rate)
+            fields |= {"strong": int(texts is not None), "events": texts or []}
+            row.append(records.UNMARKED if texts is None else ";".join(texts))
+        elif clip.events is not None:
+            raise AsjaxError(f"clip {clip.id!r} has events; write the set with strong=True")
         split.add(example.encode(fields), row)
         self.seconds += samples / rate
         if clip.licence or clip.attribution:
             self.licences[clip.licence] += 1
             self.attributions.append([clip.id, clip.split, labels, clip.licence, clip.attribution])
+
+    def _event_texts(self, clip: Clip, seconds: float) -> list[str] | None:
+        """The events as the record holds them, cut at the clip's end; None: none marked."""
+        if clip.events is None:
+            return None
+        texts = []
+        for onset, offset, label in clip.events:
+            if label not in self.known or not 0 <= onset < offset:  # NaN fails as well
+                raise AsjaxError(
+                    f"clip {clip.id!r}: an event must be (onset_s, offset_s, id of "
+                    f"{self.label_set.name}) with 0 <= onset < offset, got {onset, offset, label}"
+                )
+            self.cut += offset > seconds
+            if onset < seconds:
+                texts.append(records.event_text(onset, min(offset, seconds), label))
+        self.events += len(texts)
+        return texts
 
     def check_some(self, out):
         if not self.splits:
@@ -209,7 +240,8 @@ class _Job:
         """Close, name and hash the shards, join the rows; the manifest's own part."""
         shards = []
         with (self.folder / "manifest.csv").open("wb") as rows:
-            rows.write((",".join(records.COLUMNS) + "\n").encode())
+            columns = (*records.COLUMNS, *["events"] * self.strong)
+            rows.write((",".join(columns) + "\n").encode())
             for name in sorted(self.splits):
                 split = self.splits[name]
                 split.close()
@@ -223,7 +255,9 @@ class _Job:
                 out = csv.writer(f, lineterminator="\n")
                 out.writerow(["id", "split", "labels", "licence", "attribution"])
                 out.writerows(sorted(self.attributions, key=lambda row: (row[1], row[0])))
+        strong = {"strong": True, "events": self.events, "events_cut": self.cut}
         return {
+            **(strong if self.strong else {}),
             "format": records.FORMAT,
             "label_set": {"name": self.label_set.name, "hash": self.label_set.hash},
             "clips": sum(s["records"] for s in shards),
@@ -276,6 +310,8 @@ def _write_metadata(folder: Path, manifest: dict, label_set):
     # The bytes of an audio file are a Text: `features.Audio` cannot be read without TensorFlow.
     columns = {"id": _TEXT, "audio": _TEXT, "sample_rate": number["int32"]}
     columns |= {"samples": number["int64"], "labels": many, "category": _TEXT}
+    if manifest.get("strong"):
+        columns |= {"strong": number["int64"], "events": many}
     features = {
         "featuresDict": {"features": columns},
         "pythonClassName": "tensorflow_datasets.core.features.features_dict.FeaturesDict",
