@@ -72,7 +72,8 @@ def multihot(example, rng, *, num_classes: int):
     example = dict(example)
     for key in ("events", "start_s"):
         example.pop(key, None)
-    return {**example, "target": _multihot(example.pop("labels"), example["id"], num_classes)}
+    target = _multihot(example.pop("labels"), example["id"], num_classes)
+    return {**example, "target": target}
 
 
 def strong(
@@ -83,6 +84,7 @@ def strong(
     clip_s: float,
     frame_rate: float = 25.0,
     frames: int | None = None,
+    rule: str = "touched",
     single: bool = False,
     weak: bool = True,
 ):
@@ -92,7 +94,7 @@ def strong(
 
     Args:
       frame_rate: frames per second. frames: their number T (default: those that fit in clip_s).
-      single: times rounded to float32 first, as PretrainedSED's data set has them.
+      rule, single: what an event marks, as in asjax.events.to_frames.
       weak: a clip with marked events also counts as weakly labelled, by its events inside the wave.
 
     Returns: the example with
@@ -112,8 +114,14 @@ def strong(
                 f"clip {example['id']}: classes of events must be 0 to {num_classes - 1}, got "
                 f"{inside['class'].max()}"
             )
-        options = {"frames": count, "num_classes": num_classes, "frame_rate": frame_rate}
-        frame_target = lists.to_frames(inside, **options, single=single)
+        frame_target = lists.to_frames(
+            inside,
+            frames=count,
+            num_classes=num_classes,
+            frame_rate=frame_rate,
+            rule=rule,
+            single=single,
+        )
         target = frame_target.max(axis=0)
     else:
         frame_target = np.zeros((count, num_classes), np.float32)

@@ -38,7 +38,6 @@ from asjax.data import example
 
 FORMAT = 1
 COLUMNS = ("id", "split", "labels", "category", "samples", "sample_rate", "sha256")
-UNMARKED = "-"  # in the column "events": nobody marked when things sound
 _MAX_OPEN_SHARDS = 400  # per process; the usual limit on open files is 1024
 _READER_OPTIONS = "readahead_buffer_size:0"  # random access: reading ahead only costs
 _HINT = "copy it again or run `asjax prepare` anew"
@@ -71,26 +70,6 @@ def is_version(name: str) -> bool:
 def is_split(name: str) -> bool:
     """Whether TFDS can address a split of this name ("all" means every split to it)."""
     return re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is not None and name != "all"
-
-
-def event_text(onset_s: float, offset_s: float, label: str) -> str:
-    """An event as records hold it; the numbers come back exactly."""
-    return f"{float(onset_s)!r} {float(offset_s)!r} {label}"
-
-
-def parse_events(cell: str) -> list[tuple[float, float, str]] | None:
-    """The events of a cell of manifest.csv; None: none marked.
-
-    Raises:
-      AsjaxError: no such cell.
-    """
-    if cell == UNMARKED:
-        return None
-    try:
-        parts = (text.split(" ", 2) for text in cell.split(";") if text)
-        return [(float(onset), float(offset), label) for onset, offset, label in parts]
-    except ValueError:
-        raise AsjaxError(f"events in manifest.csv are damaged: {cell[:60]!r}; {_HINT}") from None
 
 
 def sha256_file(path) -> str:

@@ -19,7 +19,6 @@ import numpy as np
 
 from asjax import events as lists
 from asjax.config import AsjaxError
-from asjax.data import records
 from asjax.labels import LabelSet
 
 _FILE = ("filename", "file", "audio_id", "segment_id", "begin file", "audio_name")
@@ -70,7 +69,9 @@ def read(path, label_column: str = "") -> list[Row]:
         raise AsjaxError(f"list of events {path} is empty")
     separator = next((c for c in "\t;," if c in lines[0][1]), ",")
     quoting = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL  # labels may hold a "
-    table = csv.reader([line for _, line in lines], delimiter=separator, quoting=quoting)
+    table = csv.reader(
+        [line for _, line in lines], delimiter=separator, quoting=quoting, strict=True
+    )
     try:
         rows = [(i, [c.strip() for c in row]) for (i, _), row in zip(lines, table, strict=True)]
     except (csv.Error, ValueError) as error:
@@ -294,7 +295,7 @@ class Marked(Sequence):
     def __getitem__(self, i):
         if isinstance(i, slice):
             return [self[k] for k in range(len(self))[i]]
-        found = records.parse_events(self.cells[self.chosen[i]])
+        found = lists.from_text(self.cells[self.chosen[i]])
         return None if found is None else lists.as_events(found, self.label_set)
 
     def select(self, which) -> Marked:
@@ -315,8 +316,8 @@ def marked(path, ids, label_set) -> tuple[Marked, list[str]]:
         problems.append(f"{len(strangers)} recordings that are no clips: {strangers[:_LISTED]}")
     if problems:
         raise AsjaxError(f"list of events {path}: {'; '.join(problems)}")
-    cells = [records.UNMARKED] * len(ids)
+    cells = [lists.to_text(None)] * len(ids)
     for name, events in found.events.items():
-        texts = (records.event_text(a, b, label_set.ids[c]) for a, b, c in events.tolist())
-        cells[known[name]] = ";".join(texts)
+        marks = ((a, b, label_set.ids[c]) for a, b, c in events.tolist())
+        cells[known[name]] = lists.to_text(marks)
     return Marked(cells, label_set), cells

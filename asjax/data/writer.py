@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from asjax import events
 from asjax.config import AsjaxError
 from asjax.data import example, records
 from asjax.data.clips import Clip, Encoding, load_all
@@ -203,9 +204,10 @@ class _Job:
         labels, digest = ";".join(clip.labels), hashlib.sha256(data).hexdigest()
         row = [clip.id, clip.split, labels, clip.category, samples, rate, digest]
         if self.strong:
-            texts = self._event_texts(clip, samples / rate)
-            fields |= {"strong": int(texts is not None), "events": texts or []}
-            row.append(records.UNMARKED if texts is None else ";".join(texts))
+            marks = self._marks(clip, samples / rate)
+            text = events.to_text(marks)
+            fields |= {"strong": int(marks is not None), "events": text.split(";") if marks else []}
+            row.append(text)
         elif clip.events is not None:
             raise AsjaxError(f"clip {clip.id!r} has events; write the set with strong=True")
         split.add(example.encode(fields), row)
@@ -214,22 +216,22 @@ class _Job:
             self.licences[clip.licence] += 1
             self.attributions.append([clip.id, clip.split, labels, clip.licence, clip.attribution])
 
-    def _event_texts(self, clip: Clip, seconds: float) -> list[str] | None:
-        """The events as the record holds them, cut at the clip's end; None: none marked."""
+    def _marks(self, clip: Clip, seconds: float) -> list[tuple[float, float, str]] | None:
+        """The events, cut at the clip's end; None: none marked."""
         if clip.events is None:
             return None
-        texts = []
+        kept = []
         for onset, offset, label in clip.events:
-            if label not in self.known or not 0 <= onset < offset:  # NaN fails as well
+            if label not in self.known or not 0 <= onset < offset < float("inf"):
                 raise AsjaxError(
                     f"clip {clip.id!r}: an event must be (onset_s, offset_s, id of "
                     f"{self.label_set.name}) with 0 <= onset < offset, got {onset, offset, label}"
                 )
             self.cut += offset > seconds
             if onset < seconds:
-                texts.append(records.event_text(onset, min(offset, seconds), label))
-        self.events += len(texts)
-        return texts
+                kept.append((onset, min(offset, seconds), label))
+        self.events += len(kept)
+        return kept
 
     def check_some(self, out):
         if not self.splits:

@@ -1,6 +1,8 @@
 """Pure functions of scores, targets and events; numpy only."""
 
-from asjax.metrics.detection import PSDS1, PSDS2, psds
+from asjax.metrics.best import best_f1
+from asjax.metrics.detection import PSDS1, PSDS2, psds, psds_best_of, psds_of_points
+from asjax.metrics.event_lists import event_f1, intersection_f1, segment_f1
 from asjax.metrics.ranking import (
     bootstrap,
     d_prime,
@@ -11,17 +13,31 @@ from asjax.metrics.ranking import (
     tagging,
 )
 from asjax.metrics.resampling import psds_bootstrap
+from asjax.metrics.segments import segment_ranking
+from asjax.metrics.tuning import first_best, halves, tune_boxes, tune_windows, tuned_halves
 
 __all__ = [
     "PSDS1",
     "PSDS2",
+    "best_f1",
     "bootstrap",
     "d_prime",
+    "event_f1",
+    "first_best",
+    "halves",
+    "intersection_f1",
     "interval",
     "psds",
+    "psds_best_of",
     "psds_bootstrap",
+    "psds_of_points",
     "regress",
     "resample_counts",
     "resampled",
+    "segment_f1",
+    "segment_ranking",
     "tagging",
+    "tune_boxes",
+    "tune_windows",
+    "tuned_halves",
 ]

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asjax.metrics import piecewise
 from asjax.metrics.matching import largest_matching
-from asjax.metrics.piecewise import Batch, Nodes
+from asjax.metrics.piecewise import Batch, Nodes, nodes, onsets
 from asjax.metrics.thresholds import Changes
 from asjax.metrics.truths import DECIMALS, Truth, spread
 
@@ -44,7 +43,7 @@ class Intersection:
 
     def _of_rows(self, part: Batch, truth: Truth, above, each) -> list[Changes]:
         first, end = truth.of_rows(part.clip, part.label)
-        found = piecewise.nodes(part.rows, above)
+        found = nodes(part.rows, above)
         length = part.edge(found.end, found.row) - part.edge(found.first, found.row)
         right = (end > first)[found.row]
         some = np.flatnonzero(right)
@@ -143,7 +142,7 @@ class Collar:
         return out
 
     def _of_rows(self, part: Batch, truth: Truth, first, end, above) -> list[Changes]:
-        found = piecewise.nodes(part.rows, above)
+        found = nodes(part.rows, above)
         which, number = spread((end - first)[found.row])
         event, row = first[found.row][which] + number, found.row[which]
         onset = part.edge(found.first[which], row)
@@ -157,7 +156,7 @@ class Collar:
 
 
 def _detections(batch: Batch, above) -> Changes:
-    row, key, change = piecewise.onsets(batch.rows, above)
+    row, key, change = onsets(batch.rows, above)
     return Changes(batch.label[row], key, batch.clip[row], false=change)
 
 

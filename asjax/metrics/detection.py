@@ -12,9 +12,10 @@ from math import floor
 import numpy as np
 
 from asjax.config import AsjaxError
-from asjax.metrics import piecewise, roc
 from asjax.metrics.criteria import Intersection
 from asjax.metrics.event_lists import columns, intersection_counts
+from asjax.metrics.piecewise import scores_of
+from asjax.metrics.roc import area, envelope, mean_curve
 from asjax.metrics.tally import inputs, tally
 
 PSDS1 = {"dtc": 0.7, "gtc": 0.7, "cttc": None, "alpha_ct": 0.0, "alpha_st": 1.0}
@@ -97,8 +98,8 @@ def psds(
     for c in counted:
         key, false, true, weight = table.of_class(c, None if cut is None else cut[c])
         efpr = effective_rate(false, weight, duration, alpha_ct, max(1, len(counted) - 1))
-        which = roc.envelope(np.append(0.0, efpr), np.append(0, true), max_efpr)
-        thresholds = np.append(np.inf, piecewise.scores_of(key))[which]
+        which = envelope(np.append(0.0, efpr), np.append(0, true), max_efpr)
+        thresholds = np.append(np.inf, scores_of(key))[which]
         found.append((*class_curve(efpr, true / truth.count[c], max_efpr), thresholds))
     result = _summary(found, alpha_st, max_efpr)
     per_class = np.full(data.num_classes, np.nan)
@@ -142,7 +143,7 @@ def psds_best_of(results, *, alpha_st: float = 1.0, max_efpr: float = 100.0) -> 
     found = []
     for c in names:
         x, y = (np.concatenate([r["class_curves"][c][k] for r in results]) for k in (0, 1))
-        which = roc.envelope(x, y, max_efpr)
+        which = envelope(x, y, max_efpr)
         found.append((x[which], y[which]))
     result = _summary(found, alpha_st, max_efpr)
     per_class = np.full(len(results[0]["per_class"]), np.nan)
@@ -209,15 +210,15 @@ def effective_rate(false, weight, seconds, alpha_ct, others):
 def class_curve(efpr, tpr, max_efpr):
     """(eFPR, TPR) of the points that matter; above every score nothing is detected."""
     x, y = np.append(0.0, efpr), np.append(0.0, tpr)
-    which = roc.envelope(x, y, max_efpr)
+    which = envelope(x, y, max_efpr)
     return x[which], y[which]
 
 
 def _summary(found, alpha_st, max_efpr) -> dict:
-    areas = [roc.area(x, y, max_efpr) for x, y, *_ in found]
-    x, mean, low = roc.mean_curve([f[:2] for f in found], alpha_st=alpha_st, max_x=max_efpr)
+    areas = [area(x, y, max_efpr) for x, y, *_ in found]
+    x, mean, low = mean_curve([f[:2] for f in found], alpha_st=alpha_st, max_x=max_efpr)
     return {
-        "psds": roc.area(x, low, max_efpr),
+        "psds": area(x, low, max_efpr),
         "macro": float(np.mean(areas)),
         "areas": areas,
         "curve": (x, low, mean),

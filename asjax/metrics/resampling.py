@@ -7,10 +7,10 @@ from math import ceil, floor, sqrt
 import numpy as np
 
 from asjax.config import AsjaxError
-from asjax.metrics import roc
 from asjax.metrics.criteria import Intersection
 from asjax.metrics.detection import check_cross_triggers, class_curve, effective_rate, psds
 from asjax.metrics.ranking import interval, resample_counts
+from asjax.metrics.roc import area, mean_curve
 from asjax.metrics.tally import inputs, tally
 
 _HOUR = 3600.0
@@ -92,10 +92,10 @@ def _resampled(kept, truth, drawn, seconds, *, alpha_ct, alpha_st, max_efpr) -> 
                 if events[c, r]:
                     curve = class_curve(x, y / events[c, r], max_efpr)
                     curves[r].append(curve)
-                    values["per_class"][r, c] = roc.area(*curve, max_efpr)
+                    values["per_class"][r, c] = area(*curve, max_efpr)
     for r in range(n):
-        x, _, low = roc.mean_curve(curves[r], alpha_st=alpha_st, max_x=max_efpr)
-        values["psds"][r] = roc.area(x, low, max_efpr)
+        x, _, low = mean_curve(curves[r], alpha_st=alpha_st, max_x=max_efpr)
+        values["psds"][r] = area(x, low, max_efpr)
         values["macro"][r] = np.nanmean(values["per_class"][r])
     return values
 

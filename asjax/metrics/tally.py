@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from asjax.config import AsjaxError
-from asjax.metrics import piecewise
+from asjax.metrics.piecewise import box_batch, frame_batch, frame_tasks, keys_of, none_of
 from asjax.metrics.thresholds import Kept, Table
 from asjax.metrics.truths import Truth, truth_of
 
@@ -49,26 +49,26 @@ class Input:
         if self.boxes is not None:
             return np.dtype(np.int64)
         first = self.scores[0] if isinstance(self.scores, (list, tuple)) else self.scores[:0]
-        return piecewise.keys_of(np.asarray(first)[:0]).dtype
+        return keys_of(np.asarray(first)[:0]).dtype
 
     def tasks(self) -> list:
         if self.boxes is not None:
             clips = np.flatnonzero(self.kept)
             return np.array_split(clips, -(-len(clips) // _BOXES)) if len(clips) else []
-        tasks = piecewise.frame_tasks(self.scores, self.lengths)
+        tasks = frame_tasks(self.scores, self.lengths)
         chosen = ((clips[self.kept[clips]], frames) for clips, frames in tasks)
         return [(clips, frames) for clips, frames in chosen if len(clips)]
 
     def batch(self, task, cut):
         if self.boxes is not None:
-            return piecewise.box_batch(
+            return box_batch(
                 self.boxes,
                 task,
                 num_classes=self.num_classes,
                 durations_s=self.durations_s,
                 classes=self.classes,
             )
-        return piecewise.frame_batch(
+        return frame_batch(
             self.scores,
             task,
             frame_rate=self.frame_rate,
@@ -127,7 +127,7 @@ def _cut(data: Input, truth: Truth, tasks, count: int, threads) -> np.ndarray:
     at the `count`-th largest of their maxima there are at least `count` false positives. Rows that
     do not reach the cut as it is known so far need no median filter.
     """
-    none = piecewise.none_of(data.kind)
+    none = none_of(data.kind)
     best = np.full((truth.classes, count), none, data.kind)
     cut, waiting, size = best.min(axis=1), [], 0
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asjax.metrics import piecewise
+from asjax.metrics.piecewise import none_of
 
 _CROSS = ("weight", "other")
 _COMPACT = 1 << 22  # changes that a sparse table holds before it adds up equal scores
@@ -56,7 +56,7 @@ class Table:
             self.parts, self.size, self.least = [], 0, 0
 
     def add(self, change: Changes) -> None:
-        kept = change.key > piecewise.none_of(self.kind)
+        kept = change.key > none_of(self.kind)
         if not kept.all():
             change = change.select(kept)
         if self.dense:
@@ -135,7 +135,7 @@ class Kept:
         self.parts: list[dict] = []
 
     def add(self, change: Changes) -> None:
-        kept = change.key > piecewise.none_of(change.key.dtype)
+        kept = change.key > none_of(change.key.dtype)
         change = change.select(kept)
         self.parts.append(
             {
