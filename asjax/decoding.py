@@ -185,12 +185,12 @@ def decode(
     if np.isfinite(duration_s):
         scores = scores[: frames_of(duration_s, frame_rate)]
     smooth = median_filter(scores, median)
-    found = lists.from_frames(
+    events = lists.from_frames(
         active(smooth, threshold, low), frame_rate=frame_rate, duration_s=duration_s, rule=rule
     )
     if gap_s > 0:
-        found = lists.merge(found, gap_s)
-    return lists.longer_than(found, min_s)
+        events = lists.merge(events, gap_s)
+    return lists.longer_than(events, min_s)
 
 
 def frames_of(duration_s, frame_rate: float):

@@ -86,9 +86,9 @@ def merge(events: np.ndarray, gap_s: float = 0.0) -> np.ndarray:
     for part in np.split(by_class, starts[1:]):
         reach = np.maximum.accumulate(part["offset_s"])
         first = np.r_[True, part["onset_s"][1:] > reach[:-1] + gap_s]
-        found = part[first].copy()
-        found["offset_s"] = reach[np.r_[np.flatnonzero(first)[1:] - 1, len(part) - 1]]
-        merged.append(found)
+        group = part[first].copy()
+        group["offset_s"] = reach[np.r_[np.flatnonzero(first)[1:] - 1, len(part) - 1]]
+        merged.append(group)
     return in_order(np.concatenate(merged))
 
 
@@ -96,10 +96,10 @@ def cut(events: np.ndarray, start_s: float, end_s: float) -> np.ndarray:
     """What lies in [start_s, end_s), in seconds from start_s; events that end up empty go."""
     inside = (events["offset_s"] > start_s) & (events["onset_s"] < end_s)
     inside &= events["offset_s"] > events["onset_s"]
-    found = events[inside].copy()
+    inside_events = events[inside].copy()
     for key in ("onset_s", "offset_s"):
-        found[key] = np.clip(found[key], start_s, end_s) - start_s
-    return found
+        inside_events[key] = np.clip(inside_events[key], start_s, end_s) - start_s
+    return inside_events
 
 
 def longer_than(events: np.ndarray, min_s: float) -> np.ndarray:
@@ -139,23 +139,23 @@ def repair(events: np.ndarray, duration_s: float = np.inf) -> tuple[np.ndarray, 
 def overlaps(events: np.ndarray) -> int:
     """How many events begin before an earlier one of their class has ended."""
     by_class = events[np.lexsort((events["onset_s"], events["class"]))]
-    found = 0
+    count = 0
     for part in np.split(by_class, np.flatnonzero(np.diff(by_class["class"])) + 1):
         reach = np.maximum.accumulate(part["offset_s"])
-        found += int((part["onset_s"][1:] < reach[:-1]).sum())
-    return found
+        count += int((part["onset_s"][1:] < reach[:-1]).sum())
+    return count
 
 
 def _joined(events: np.ndarray) -> np.ndarray:
     """`merge`, but events that only touch stay apart."""
-    found = []
+    joined = []
     for event in events[np.lexsort((events["onset_s"], events["class"]))]:
-        last = found[-1] if found else None
+        last = joined[-1] if joined else None
         if last is None or last["class"] != event["class"] or event["onset_s"] >= last["offset_s"]:
-            found.append(event.copy())
+            joined.append(event.copy())
         else:
             last["offset_s"] = max(last["offset_s"], event["offset_s"])
-    return in_order(np.array(found, EVENT))
+    return in_order(np.array(joined, EVENT))
 
 
 # ------------------------------------------------------------------------------ lists and frames
@@ -297,6 +297,6 @@ def relabelled(events: np.ndarray, table: np.ndarray) -> np.ndarray:
       table: bool [C, D], True where class i stands for class j, as `labels.mapping` gives it.
     """
     which, label = np.nonzero(table[events["class"]])
-    found = events[which].copy()
-    found["class"] = label
-    return in_order(found)
+    moved = events[which].copy()
+    moved["class"] = label
+    return in_order(moved)

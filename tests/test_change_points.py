@@ -28,11 +28,11 @@ def number(value):
 
 
 def settings(case):
-    found = case["settings"]
+    answer = case["settings"]
     return {
-        "step_s": found["step_filter_length"],
-        "merge_abs": number(found["merge_threshold_abs"]),
-        "merge_rel": number(found["merge_threshold_rel"]),
+        "step_s": answer["step_filter_length"],
+        "merge_abs": number(answer["merge_threshold_abs"]),
+        "merge_rel": number(answer["merge_threshold_rel"]),
     }
 
 
@@ -41,41 +41,41 @@ def test_boxes_scores_and_psds_are_those_of_the_package(cases, name):
     results, names, clips, scores, events = cases
     case = results[name]
     boxes = [cp.boxes(s, **settings(case)) for s in scores]
-    for clip, found in zip(clips, boxes, strict=True):
+    for clip, answer in zip(clips, boxes, strict=True):
         for c, label in enumerate(names):
             if clip not in case["boxes"]:
                 continue
             wanted = np.array([b[:2] + b[3:] for b in case["boxes"][clip] if b[2] == label])
-            mine = found[found["class"] == c]
+            mine = answer[answer["class"] == c]
             got = np.stack([mine["onset_s"], mine["offset_s"], mine["score"]], axis=1)
             np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-9)
     assert sum(len(cp.above(b, 0.4)) for b in boxes) == case["detected_above_0.4"]
     durations = [10.0] * len(clips)
-    found = metrics.psds(boxes=boxes, events=events, durations_s=durations, num_classes=4)
-    np.testing.assert_allclose(found["macro"], case["psds1"]["value"], rtol=0, atol=1e-12)
+    answer = metrics.psds(boxes=boxes, events=events, durations_s=durations, num_classes=4)
+    np.testing.assert_allclose(answer["macro"], case["psds1"]["value"], rtol=0, atol=1e-12)
     wanted = [case["psds1"]["per_class"][label] for label in names]
-    np.testing.assert_allclose(found["per_class"], wanted, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(answer["per_class"], wanted, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(("by", "key"), [("psds", "tuned_psds1"), ("event", "tuned_collar_f")])
 def test_tuned_settings_are_those_of_the_package(cases, by, key):
     results, names, clips, scores, events = cases
-    found = metrics.tune_boxes(scores=scores, events=events, durations_s=[10.0] * 10, by=by)
+    answer = metrics.tune_boxes(scores=scores, events=events, durations_s=[10.0] * 10, by=by)
     for ours, theirs in (("step_s", "step"), ("merge_abs", "abs"), ("merge_rel", "rel")):
         wanted = [number(results[key][theirs][label]) for label in names]
-        assert found[ours].tolist() == wanted
+        assert answer[ours].tolist() == wanted
     wanted = [results[key]["values"][label] for label in names]
-    np.testing.assert_allclose(found["value"], wanted, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(answer["value"], wanted, rtol=0, atol=1e-9)
     if by == "event":
         wanted = [results[key]["threshold"][label] for label in names]
-        np.testing.assert_allclose(found["threshold"], wanted, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(answer["threshold"], wanted, rtol=0, atol=1e-9)
 
 
 def test_a_rectangle_is_one_box_with_its_own_edges():
     scores = np.zeros((200, 2))
     scores[50:90, 1] = 0.8
-    found = cp.boxes(scores, step_s=0.4)
-    strong = found[found["score"] > 0.1]
+    answer = cp.boxes(scores, step_s=0.4)
+    strong = answer[answer["score"] > 0.1]
     assert len(strong) == 1
     assert strong["class"][0] == 1
     np.testing.assert_allclose([strong["onset_s"][0], strong["offset_s"][0]], [2.0, 3.6])
@@ -85,11 +85,11 @@ def test_a_rectangle_is_one_box_with_its_own_edges():
 def test_settings_per_class_are_those_of_each_class_alone():
     scores = np.random.default_rng(0).random((120, 3)) ** 3
     step, limit, ratio = [0.32, 0.6, 0.32], [0.2, INF, 0.3], [INF, 2.0, INF]
-    found = cp.boxes(scores, step_s=step, merge_abs=limit, merge_rel=ratio)
+    answer = cp.boxes(scores, step_s=step, merge_abs=limit, merge_rel=ratio)
     for c in range(3):
         one = {"step_s": step[c], "merge_abs": limit[c], "merge_rel": ratio[c]}
         alone = cp.boxes(scores[:, [c]], **one)
-        mine = found[found["class"] == c]
+        mine = answer[answer["class"] == c]
         for key in ("onset_s", "offset_s", "score"):
             np.testing.assert_array_equal(mine[key], alone[key])
         assert (mine["onset_s"][1:] >= mine["offset_s"][:-1]).all()

@@ -30,9 +30,9 @@ def test_every_window_gives_the_upper_middle_value(mode, dtype):
     for frames in (1, 2, 7, 33):
         x = (8 * rng.standard_normal((frames, 3))).astype(dtype)
         for k in [*range(1, 20), 31, 32, 33, 47, 50]:
-            found = decoding.median_filter(x, k, mode=mode)
-            np.testing.assert_array_equal(found, naive(x, k, mode))
-            assert found.dtype == dtype
+            answer = decoding.median_filter(x, k, mode=mode)
+            np.testing.assert_array_equal(answer, naive(x, k, mode))
+            assert answer.dtype == dtype
 
 
 def test_the_filter_is_scipys():
@@ -63,10 +63,10 @@ def test_windows_per_class_and_other_axes_and_blocks(monkeypatch):
 def test_a_nan_is_not_lost():
     x = np.zeros((20, 2))
     x[10, 0] = np.nan
-    found = decoding.median_filter(x, 5)
-    assert np.isnan(found[8:13, 0]).all()
-    assert not np.isnan(found[:8]).any()
-    assert not np.isnan(found[:, 1]).any()
+    answer = decoding.median_filter(x, 5)
+    assert np.isnan(answer[8:13, 0]).all()
+    assert not np.isnan(answer[:8]).any()
+    assert not np.isnan(answer[:, 1]).any()
 
 
 @pytest.mark.parametrize("bad", [0, -1, 2.5, [1, 2, 3], [0, 1]])
@@ -89,14 +89,16 @@ def test_hears_events_are_met(golden):
         name = case["input"].split("'")[1]
         x = rule.array(name, shape, salt=manifest["salt"]).astype(np.float64)
         x = np.stack([np.convolve(c, np.ones(9) / 9, mode="same") for c in x.T], axis=1)
-        found = decoding.decode(
+        answer = decoding.decode(
             x.astype(np.float32) * 3,
             threshold=case["threshold"],
             median=max(1, case["filter_frames"]),
             min_s=case["min_duration"] / 1e3,
             rule="centre",
         )
-        got = sorted((names[c], round(1e3 * a, 6), round(1e3 * b, 6)) for a, b, c in found.tolist())
+        got = sorted(
+            (names[c], round(1e3 * a, 6), round(1e3 * b, 6)) for a, b, c in answer.tolist()
+        )
         assert got == sorted(map(tuple, case["events"]))
 
 
@@ -113,11 +115,11 @@ def test_thresholds_of_all_kinds():
 def test_hysteresis_keeps_a_low_stretch_that_is_high_somewhere():
     column = np.array([0.3, 0.6, 0.3, 0.1, 0.3, 0.4, 0.1, 0.7])
     scores = np.stack([column, column[::-1], np.full(8, 0.3), np.zeros(8)], axis=1)
-    found = decoding.active(scores, 0.5, low=0.2)
+    answer = decoding.active(scores, 0.5, low=0.2)
     wanted = np.array([1, 1, 1, 0, 0, 0, 0, 1], bool)
-    np.testing.assert_array_equal(found[:, 0], wanted)
-    np.testing.assert_array_equal(found[:, 1], wanted[::-1])
-    assert not found[:, 2:].any()
+    np.testing.assert_array_equal(answer[:, 0], wanted)
+    np.testing.assert_array_equal(answer[:, 1], wanted[::-1])
+    assert not answer[:, 2:].any()
     with pytest.raises(AsjaxError, match="low must not be above"):
         decoding.active(scores, 0.5, low=0.6)
 
@@ -126,17 +128,17 @@ def test_padding_does_not_reach_into_the_last_frames():
     rng = np.random.default_rng(3)
     scores = rng.random((250, 3))
     alone = scores[:41].copy()
-    found = decoding.decode(scores, median=9, duration_s=1.62)
-    np.testing.assert_array_equal(found, decoding.decode(alone, median=9, duration_s=1.62))
-    assert found["offset_s"].max() <= 1.62
+    answer = decoding.decode(scores, median=9, duration_s=1.62)
+    np.testing.assert_array_equal(answer, decoding.decode(alone, median=9, duration_s=1.62))
+    assert answer["offset_s"].max() <= 1.62
     assert decoding.frames_of([1.6, 1.62, 10.0, 0.04], 25.0).tolist() == [40, 41, 250, 1]
 
 
 def test_gaps_close_before_short_events_go():
     active = np.zeros((20, 1))
     active[[2, 3, 5, 6, 12]] = 1
-    found = decoding.decode(active, min_s=0.1, gap_s=0.04)
-    np.testing.assert_allclose(found.tolist(), [(0.08, 0.28, 0)])
+    answer = decoding.decode(active, min_s=0.1, gap_s=0.04)
+    np.testing.assert_allclose(answer.tolist(), [(0.08, 0.28, 0)])
 
 
 @pytest.mark.parametrize("overlap", [True, False])
@@ -161,8 +163,8 @@ def test_an_event_across_a_window_edge_is_one_event():
     frames[240:270] = 1
     plan = decoding.windows(600)
     parts = np.stack([frames[s : s + 250] for s in plan.starts])
-    found = decoding.decode(decoding.stitch(parts, plan))
-    np.testing.assert_allclose(found.tolist(), [(9.6, 10.8, 0)])
+    answer = decoding.decode(decoding.stitch(parts, plan))
+    np.testing.assert_allclose(answer.tolist(), [(9.6, 10.8, 0)])
     with pytest.raises(AsjaxError, match="scores of the windows"):
         decoding.stitch(parts[:-1], plan)
     with pytest.raises(AsjaxError, match="windows need"):

@@ -58,11 +58,11 @@ def test_events_of_frames_are_those_of_pretrained_sed(golden):
         active = np.zeros((250, 3), bool)
         for c, frames in enumerate(case["active_frames"]):
             active[frames, c] = True
-        found = events.from_frames(active, duration_s=10.0)
+        answer = events.from_frames(active, duration_s=10.0)
         wanted = listed([(a, b, label) for label, a, b in case["events"]])
         for key in ("onset_s", "offset_s"):
-            np.testing.assert_allclose(found[key], wanted[key], rtol=0, atol=1e-12)
-        np.testing.assert_array_equal(found["class"], wanted["class"])
+            np.testing.assert_allclose(answer[key], wanted[key], rtol=0, atol=1e-12)
+        np.testing.assert_array_equal(answer["class"], wanted["class"])
 
 
 def test_hear_labels_frames_by_their_centres(golden):
@@ -71,17 +71,17 @@ def test_hear_labels_frames_by_their_centres(golden):
         rows = [(e["start"] / 1e3, e["end"] / 1e3, names.index(e["label"])) for e in case["events"]]
         options = {"frames": 400, "num_classes": len(names), "rule": "centre"}
         frames = events.to_frames(events.as_events(rows), **options)
-        found = {name: np.flatnonzero(frames[:, i]).tolist() for i, name in enumerate(names)}
-        assert found == case["frames"]
+        answer = {name: np.flatnonzero(frames[:, i]).tolist() for i, name in enumerate(names)}
+        assert answer == case["frames"]
 
 
 def test_frames_and_back_are_the_events_when_they_lie_on_the_grid():
     rng = np.random.default_rng(0)
     for rate, frames in ((25.0, 250), (50.0, 77), (12.5, 9)):
         active = rng.random((frames, 4)) < 0.4
-        found = events.from_frames(active, frame_rate=rate)
+        answer = events.from_frames(active, frame_rate=rate)
         options = {"frames": frames, "num_classes": 4, "frame_rate": rate}
-        again = events.to_frames(found, **options)
+        again = events.to_frames(answer, **options)
         np.testing.assert_array_equal(again, active.astype(np.float32))
     centres = events.from_frames(active, frame_rate=rate, rule="centre")
     again = events.to_frames(centres, **options, rule="centre")
@@ -126,7 +126,7 @@ def test_repair_names_every_fault_and_leaves_none():
         (5, 7, 0),
         (7, 8, 0),
     ]
-    found, counts = events.repair(raw(rows), 10.0)
+    answer, counts = events.repair(raw(rows), 10.0)
     assert counts == {
         "times that are no numbers": 2,
         "offsets before onsets": 1,
@@ -137,10 +137,10 @@ def test_repair_names_every_fault_and_leaves_none():
         "overlaps of one class": 1,
     }
     assert set(counts) == set(events.FAULTS)
-    assert found.tolist() == [(0, 0.5, 2), (4, 7, 0), (7, 8, 0), (9, 10, 1)]
-    again, counts = events.repair(found, 10.0)
+    assert answer.tolist() == [(0, 0.5, 2), (4, 7, 0), (7, 8, 0), (9, 10, 1)]
+    again, counts = events.repair(answer, 10.0)
     assert not counts
-    np.testing.assert_array_equal(again, found)
+    np.testing.assert_array_equal(again, answer)
 
 
 @pytest.mark.parametrize("bad", [[(1, 0, 0)], [(math.nan, 1, 0)], [(0, math.inf, 0)]])

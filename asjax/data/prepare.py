@@ -203,7 +203,7 @@ def _strong(args) -> int:
         )
     else:
         label_set = label_sets.get(args.labels)
-    found = strong_clips.clips(
+    lists = strong_clips.clips(
         events,
         weak,
         args.audio,
@@ -212,15 +212,15 @@ def _strong(args) -> int:
         faults=args.faults,
         label_column=args.label_column,
     )
-    print("\n".join(found.lines))
+    print("\n".join(lists.lines))
     summary = run(
         args,
-        found.clips,
+        lists.clips,
         label_set,
         strong=True,
         licence=args.licence,
-        left_out=found.left_out,
-        notes=found.notes,
+        left_out=lists.left_out,
+        notes=lists.notes,
         description="events from " + ", ".join(Path(p).name for _, p in events),
     )
     print(f"{summary.events} events, {summary.cut} of them cut at the end of the decoded audio")

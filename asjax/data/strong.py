@@ -208,11 +208,13 @@ def stem(name: str) -> str:
 def own_labels(event_lists, weak_lists=(), label_column: str = "") -> LabelSet:
     """The label set "own": the sorted distinct labels of lists."""
     words = {row.label for path in event_lists for row in read(path, label_column) if row.label}
-    words |= {word for path in weak_lists for found in read_weak(path).values() for word in found}
+    words |= {
+        word for path in weak_lists for words_of in read_weak(path).values() for word in words_of
+    }
     if not words:
         raise AsjaxError("the lists have no event: there is no label to make a set of")
-    found = tuple(sorted(words))
-    return LabelSet("own", found, found)
+    ids = tuple(sorted(words))
+    return LabelSet("own", ids, ids)
 
 
 # --------------------------------------------------------------------------------------- mending
@@ -242,7 +244,7 @@ def tidy(rows, label_set, duration_of=None) -> Tidy:
     Args:
       rows: of one or several lists. duration_of: recording -> seconds, or None where unknown.
     """
-    found, by_recording, known = Tidy(), {}, {}
+    tidied, by_recording, known = Tidy(), {}, {}
     for row in rows:
         mine = by_recording.setdefault(row.recording, [])
         if row.label is None:
@@ -250,17 +252,17 @@ def tidy(rows, label_set, duration_of=None) -> Tidy:
         if row.label not in known:
             known[row.label] = _class(label_set, row.label)
         if known[row.label] is None:
-            found.unknown[row.label] += 1
-            _note(found, UNKNOWN, f"{row.where} {row.label!r}")
+            tidied.unknown[row.label] += 1
+            _note(tidied, UNKNOWN, f"{row.where} {row.label!r}")
         else:
             mine.append((row.onset_s, row.offset_s, known[row.label], row.where))
     for name, mine in by_recording.items():
         events = np.array([event[:3] for event in mine], lists.EVENT)
         seconds = (duration_of(name) if duration_of else None) or math.inf
-        found.events[name], counts = lists.repair(events, seconds)
+        tidied.events[name], counts = lists.repair(events, seconds)
         for kind, count in counts.items():
-            _note(found, kind, f"{mine[0][3]} ({name})", count)
-    return found
+            _note(tidied, kind, f"{mine[0][3]} ({name})", count)
+    return tidied
 
 
 def _class(label_set, label: str) -> int | None:
@@ -272,9 +274,9 @@ def _class(label_set, label: str) -> int | None:
         return None
 
 
-def _note(found: Tidy, kind: str, example: str, count: int = 1):
-    found.counts[kind] += count
-    examples = found.examples.setdefault(kind, [])
+def _note(tidied: Tidy, kind: str, example: str, count: int = 1):
+    tidied.counts[kind] += count
+    examples = tidied.examples.setdefault(kind, [])
     if len(examples) < _LISTED:
         examples.append(example)
 
@@ -295,8 +297,8 @@ class Marked(Sequence):
     def __getitem__(self, i):
         if isinstance(i, slice):
             return [self[k] for k in range(len(self))[i]]
-        found = lists.from_text(self.cells[self.chosen[i]])
-        return None if found is None else lists.as_events(found, self.label_set)
+        marks = lists.from_text(self.cells[self.chosen[i]])
+        return None if marks is None else lists.as_events(marks, self.label_set)
 
     def select(self, which) -> Marked:
         return Marked(self.cells, self.label_set, self.chosen[which])
@@ -308,16 +310,16 @@ def marked(path, ids, label_set) -> tuple[Marked, list[str]]:
     Raises:
       AsjaxError: faults of any kind, or a recording that is no clip of the folder.
     """
-    found = tidy(read(path), label_set)
+    tidied = tidy(read(path), label_set)
     known = {name: i for i, name in enumerate(ids)}
-    strangers = [name for name in found.events if name not in known]
-    problems = found.lines()
+    strangers = [name for name in tidied.events if name not in known]
+    problems = tidied.lines()
     if strangers:
         problems.append(f"{len(strangers)} recordings that are no clips: {strangers[:_LISTED]}")
     if problems:
         raise AsjaxError(f"list of events {path}: {'; '.join(problems)}")
     cells = [lists.to_text(None)] * len(ids)
-    for name, events in found.events.items():
+    for name, events in tidied.events.items():
         marks = ((a, b, label_set.ids[c]) for a, b, c in events.tolist())
         cells[known[name]] = lists.to_text(marks)
     return Marked(cells, label_set), cells

@@ -43,8 +43,8 @@ def clips(lists, weak_lists, audio, label_set, *, durations=(), faults="repair",
     odd: list[str] = []
 
     def duration_of(name):
-        path, own = index.find(name), strong.stem(name)
-        given = listed.get(own, listed.get(f"Y{video_of(name)}"))
+        path, key = index.find(name), strong.stem(name)
+        given = listed.get(key, listed.get(f"Y{video_of(name)}"))
         real = _seconds(path) if path else None
         if given and real and abs(given - real) > _DIFFER_S:
             odd.append(f"{name} {given:g} s listed, {real:g} s")
@@ -53,9 +53,9 @@ def clips(lists, weak_lists, audio, label_set, *, durations=(), faults="repair",
     seen: dict[str, str] = {}
     for split, path in lists:
         rows = strong.read(path, label_column)
-        found = strong.tidy(rows, label_set, duration_of)
-        _report(out, path, rows, found, faults)
-        for name, events in found.events.items():
+        tidied = strong.tidy(rows, label_set, duration_of)
+        _report(out, path, rows, tidied, faults)
+        for name, events in tidied.events.items():
             marks = tuple((a, b, label_set.ids[c]) for a, b, c in events.tolist())
             labels = tuple(label_set.ids[c] for c in sorted(set(events["class"].tolist())))
             _add(out, seen, index, split, path, name, labels, marks)
@@ -71,22 +71,22 @@ def clips(lists, weak_lists, audio, label_set, *, durations=(), faults="repair",
     return out
 
 
-def _report(out, path, rows, found, faults):
-    marked = sum(len(events) for events in found.events.values())
+def _report(out, path, rows, tidied, faults):
+    marked = sum(len(events) for events in tidied.events.values())
     out.lines.append(
-        f"{Path(path).name}: {len(rows)} lines, {len(found.events)} recordings, {marked} events"
+        f"{Path(path).name}: {len(rows)} lines, {len(tidied.events)} recordings, {marked} events"
     )
-    problems = found.lines()
-    if found.unknown:
-        most = ", ".join(f"{k!r} {n}" for k, n in found.unknown.most_common(10))
+    problems = tidied.lines()
+    if tidied.unknown:
+        most = ", ".join(f"{k!r} {n}" for k, n in tidied.unknown.most_common(10))
         problems.append(f"the unknown classes are: {most}")
     if problems and faults == "refuse":
         raise AsjaxError(f"list of events {path}: {'; '.join(problems)}")
     out.lines += [f"  repaired: {line}" for line in problems]
-    if found.counts:
-        out.notes.setdefault("repaired", {})[Path(path).name] = dict(found.counts)
-    if found.unknown:
-        out.notes.setdefault("unknown classes", {})[Path(path).name] = dict(found.unknown)
+    if tidied.counts:
+        out.notes.setdefault("repaired", {})[Path(path).name] = dict(tidied.counts)
+    if tidied.unknown:
+        out.notes.setdefault("unknown classes", {})[Path(path).name] = dict(tidied.unknown)
 
 
 def _add(out, seen, index, split, path, name, labels, marks):
@@ -111,8 +111,8 @@ def _seconds(path: str) -> float | None:
 
 def video_of(name: str) -> str | None:
     """The YouTube id of AudioSet's names: `Y<id>`, `<id>_<start>`, `Y<id>_<start>_<end>`."""
-    own = strong.stem(name)
-    match = re.fullmatch(r"Y([\w-]{11})|Y?([\w-]{11})(_\d+(\.\d+)?){1,2}", own)
+    key = strong.stem(name)
+    match = re.fullmatch(r"Y([\w-]{11})|Y?([\w-]{11})(_\d+(\.\d+)?){1,2}", key)
     return (match[1] or match[2]) if match else None
 
 

@@ -220,18 +220,19 @@ class _Job:
         """The events, cut at the clip's end; None: none marked."""
         if clip.events is None:
             return None
-        kept = []
+        inside = []
         for onset, offset, label in clip.events:
-            if label not in self.known or not 0 <= onset < offset < float("inf"):
+            good = label in self.known and ";" not in label
+            if not (good and 0 <= onset < offset < float("inf")):  # NaN fails as well
                 raise AsjaxError(
                     f"clip {clip.id!r}: an event must be (onset_s, offset_s, id of "
                     f"{self.label_set.name}) with 0 <= onset < offset, got {onset, offset, label}"
                 )
             self.cut += offset > seconds
             if onset < seconds:
-                kept.append((onset, min(offset, seconds), label))
-        self.events += len(kept)
-        return kept
+                inside.append((onset, min(offset, seconds), label))
+        self.events += len(inside)
+        return inside
 
     def check_some(self, out):
         if not self.splits:

@@ -33,8 +33,8 @@ def segment_ranking(*, segment_s: float = 1.0, max_fpr: float = 0.1, **given) ->
         column, positives = data.column[c], int(target.sum())
         if not positives:
             continue
-        found = tagging(scores=score[:, None], targets=target[:, None])
-        out["per_class_ap"][column] = found["mean_ap"]
+        ranked = tagging(scores=score[:, None], targets=target[:, None])
+        out["per_class_ap"][column] = ranked["mean_ap"]
         if positives == len(target):
             continue
         order = np.argsort(-score, kind="stable")
@@ -57,7 +57,7 @@ def segment_table(data, truth, segment_s: float):
     Segments without a frame have the score -inf.
     """
     counts = np.ceil(snapped(data.durations_s / segment_s, segment_s)).astype(np.int64)
-    counts[~data.kept] = 0
+    counts[~data.counted] = 0
     first = np.cumsum(counts) - counts
     score = np.full((truth.classes, int(counts.sum())), -np.inf)
     target = np.zeros(score.shape, bool)

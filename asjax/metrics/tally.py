@@ -25,7 +25,7 @@ class Input:
     Attributes:
       scores: [N, T, C] or a list of [T_i, C]; or None. boxes: per clip an array of boxes; or None.
       frame_rate, lengths, classes, median: as `piecewise.frame_batch` takes them.
-      durations_s: float64 [N]. kept: bool [N], the clips that count.
+      durations_s: float64 [N]. counted: bool [N], the clips that count.
     """
 
     scores: object
@@ -36,7 +36,7 @@ class Input:
     num_classes: int
     median: object
     durations_s: np.ndarray
-    kept: np.ndarray
+    counted: np.ndarray
 
     @property
     def column(self) -> np.ndarray:
@@ -53,10 +53,10 @@ class Input:
 
     def tasks(self) -> list:
         if self.boxes is not None:
-            clips = np.flatnonzero(self.kept)
+            clips = np.flatnonzero(self.counted)
             return np.array_split(clips, -(-len(clips) // _BOXES)) if len(clips) else []
         tasks = frame_tasks(self.scores, self.lengths)
-        chosen = ((clips[self.kept[clips]], frames) for clips, frames in tasks)
+        chosen = ((clips[self.counted[clips]], frames) for clips, frames in tasks)
         return [(clips, frames) for clips, frames in chosen if len(clips)]
 
     def batch(self, task, cut):
@@ -91,7 +91,7 @@ def tally(data: Input, truth: Truth, criterion, *, allowed=None, keep=False, thr
     tasks = data.tasks()
     threads = threads or min(_THREADS, os.cpu_count() or 1)
     cut = None
-    if allowed is not None and data.kept.sum() > allowed + 2 and data.boxes is None:
+    if allowed is not None and data.counted.sum() > allowed + 2 and data.boxes is None:
         cut = _cut(data, truth, tasks, allowed + 2, threads)
     weighted = getattr(criterion, "cttc", None) is not None
     table = Kept(weighted) if keep else Table(truth.classes, data.kind, weighted)
@@ -102,8 +102,8 @@ def tally(data: Input, truth: Truth, criterion, *, allowed=None, keep=False, thr
             return []
         return criterion.changes(batch, truth, None if cut is None else cut[batch.label], keep)
 
-    for found in _threaded(work, tasks, threads):
-        for change in found:
+    for result in _threaded(work, tasks, threads):
+        for change in result:
             table.add(change)
     return table, cut
 
@@ -148,9 +148,9 @@ def _cut(data: Input, truth: Truth, tasks, count: int, threads) -> np.ndarray:
         more[label, place] = maxima
         return np.partition(np.concatenate([best, more], axis=1), -count, axis=1)[:, -count:]
 
-    for found in _threaded(work, tasks, threads):
-        waiting.append(found)
-        size += len(found[0])
+    for result in _threaded(work, tasks, threads):
+        waiting.append(result)
+        size += len(result[0])
         if size > best.size // 4:
             best, waiting, size = merged(), [], 0
             cut = best.min(axis=1)
@@ -210,11 +210,11 @@ def inputs(
     truth = truth_of(events, **options, strict=strict)
     if not len(truth.code):
         raise AsjaxError("there is no event of the evaluated classes: nothing can be measured")
-    kept = np.ones(count, bool)
+    counted = np.ones(count, bool)
     if only_with_events:
-        kept = np.bincount(truth.clip, minlength=count) > 0
+        counted = np.bincount(truth.clip, minlength=count) > 0
     data = Input(
-        scores, boxes, frame_rate, lengths, classes, num_classes, median, durations_s, kept
+        scores, boxes, frame_rate, lengths, classes, num_classes, median, durations_s, counted
     )
     return data, truth
 

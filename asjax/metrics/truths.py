@@ -65,8 +65,8 @@ def truth_of(events, *, num_classes: int, label_set=None, classes=None, strict=T
         column = np.full(num_classes, -1)
         column[classes] = np.arange(len(classes))
         num_classes = len(classes)
-    for i, found in enumerate(events):
-        if found is None:
+    for i, marks in enumerate(events):
+        if marks is None:
             raise AsjaxError(f"clip {i} has no marked events; leave such clips out")
     arrays = [lists.as_events(e, label_set) for e in events]
     clip = np.repeat(np.arange(len(arrays)), [len(a) for a in arrays])

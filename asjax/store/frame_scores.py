@@ -110,9 +110,9 @@ class FrameScoresWriter:
     def _text(self, events) -> str:
         if events is None:
             return lists.to_text(None)
-        found = lists.as_events(events)
+        marks = lists.as_events(events)
         ids = self.label_set.ids
-        return lists.to_text((a, b, ids[c]) for a, b, c in found.tolist())
+        return lists.to_text((a, b, ids[c]) for a, b, c in marks.tolist())
 
     def _flush(self):
         whole = np.concatenate(self.waiting)
@@ -183,9 +183,9 @@ class FrameScores:
             about = json.loads((self.path / _ABOUT).read_text(encoding="utf-8"))
             if about["format"] != FORMAT:
                 raise AsjaxError(f"frame scores {path}: format must be {FORMAT}")
-            found = labels.LabelSet.from_csv(self.path / _LABELS, about["label_set"])
+            stored = labels.LabelSet.from_csv(self.path / _LABELS, about["label_set"])
             self.frame_rate, self.extra = float(about["frame_rate"]), about["extra"]
-            shape = (int(about["frames"]), len(found))
+            shape = (int(about["frames"]), len(stored))
             kind = about["dtype"]
             shards = [(s["file"], int(s["clips"]), int(s["bytes"])) for s in about["shards"]]
             clips = int(about["clips"])
@@ -193,10 +193,10 @@ class FrameScores:
             if isinstance(error, AsjaxError):
                 raise
             raise AsjaxError(f"frame scores {path}: {_ABOUT} is damaged: {error}") from None
-        labels.check_hash(about["label_hash"], found.hash, f"the class list in {path}")
+        labels.check_hash(about["label_hash"], stored.hash, f"the class list in {path}")
         if label_set is not None:
-            labels.check_hash(label_set.hash, found.hash, f"the frame scores in {path}")
-        self.label_set = label_set or found
+            labels.check_hash(label_set.hash, stored.hash, f"the frame scores in {path}")
+        self.label_set = label_set or stored
         self._read_clips(clips)
         self.scores = Shards(self.path, shards, shape, kind)
         if len(self.scores) != clips:
@@ -218,8 +218,8 @@ class FrameScores:
     @cached_property
     def events(self) -> list:
         """Per clip an `EVENT` array, or None where none are marked."""
-        found = map(lists.from_text, self._texts)
-        return [None if e is None else lists.as_events(e, self.label_set) for e in found]
+        marks = map(lists.from_text, self._texts)
+        return [None if e is None else lists.as_events(e, self.label_set) for e in marks]
 
 
 class Shards:
@@ -264,11 +264,11 @@ def _mapped(file: Path, shape, dtype, size: int) -> np.ndarray:
             read = {(1, 0): np.lib.format.read_array_header_1_0}.get(version)
             if read is None:
                 raise ValueError(f"version {version} of .npy is not read")
-            found = read(opened, max_header_size=_HEADER)
+            header = read(opened, max_header_size=_HEADER)
             start = opened.tell()
     except (OSError, ValueError) as error:
         raise AsjaxError(f"frame scores: {file} cannot be used: {reason(error)}; {_HINT}") from None
-    if found != (shape, False, dtype) or size != start + dtype.itemsize * math.prod(shape):
+    if header != (shape, False, dtype) or size != start + dtype.itemsize * math.prod(shape):
         raise AsjaxError(f"frame scores: {file} must hold {dtype.name} {shape}; {_HINT}")
     if not math.prod(shape):
         return np.empty(shape, dtype)

@@ -65,15 +65,15 @@ def test_every_usual_form_gives_the_same_rows(tmp_path, text):
 def test_the_forms_of_dcase_util_and_desed(golden, tmp_path):
     manifest, _ = golden("sed_events_formats")
     for name, case in manifest["dcase_util"].items():
-        found = rows(listed(tmp_path / name, case["text"]))
-        for row, item in zip(found, case["items"], strict=True):
+        answer = rows(listed(tmp_path / name, case["text"]))
+        for row, item in zip(answer, case["items"], strict=True):
             recording = item.get("filename", name.removesuffix(".txt"))
             assert row == (recording, item["onset"], item["offset"], item["event_label"])
     truth = manifest["desed_truth"]
-    found = rows(listed(tmp_path / "truth.tsv", truth["text"]))
+    answer = rows(listed(tmp_path / "truth.tsv", truth["text"]))
     names = LabelSet("two", ("bark", "cough"), ("bark", "cough"))
     tidied = strong.tidy(strong.read(tmp_path / "truth.tsv"), names)
-    assert found[1] == ("clip01.wav", None, None, None)
+    assert answer[1] == ("clip01.wav", None, None, None)
     for clip, wanted in truth["parsed"].items():
         mine = tidied.events[f"{clip}.wav"].tolist()
         assert [(a, b, names.ids[c]) for a, b, c in mine] == [tuple(w) for w in wanted]
@@ -159,8 +159,8 @@ c.wav,,,
 
 
 def test_every_fault_is_counted_and_mended(tmp_path):
-    found = strong.tidy(strong.read(listed(tmp_path / "bad.csv", FAULTY)), PETS, lambda _: 2.0)
-    assert found.counts == {
+    answer = strong.tidy(strong.read(listed(tmp_path / "bad.csv", FAULTY)), PETS, lambda _: 2.0)
+    assert answer.counts == {
         "unknown classes": 1,
         "times that are no numbers": 2,
         "offsets before onsets": 1,
@@ -170,11 +170,11 @@ def test_every_fault_is_counted_and_mended(tmp_path):
         "onsets before the start": 1,
         "overlaps of one class": 1,
     }
-    assert found.unknown == {"Wolf": 1}
-    assert found.events["a.wav"].tolist() == [(0.5, 1.5, 0), (1.5, 1.8, 0), (1.5, 2.0, 2)]
-    assert found.events["b.wav"].tolist() == [(0, 0.3, 1)]
-    assert not len(found.events["c.wav"])
-    assert any("bad.csv line 10 'Wolf'" in line for line in found.lines())
+    assert answer.unknown == {"Wolf": 1}
+    assert answer.events["a.wav"].tolist() == [(0.5, 1.5, 0), (1.5, 1.8, 0), (1.5, 2.0, 2)]
+    assert answer.events["b.wav"].tolist() == [(0, 0.3, 1)]
+    assert not len(answer.events["c.wav"])
+    assert any("bad.csv line 10 'Wolf'" in line for line in answer.lines())
 
 
 def run(capsys, *words):
@@ -253,10 +253,10 @@ def test_strong_and_weak_clips_in_one_set(set_of_three, capsys):
     )  # fmt: skip
     assert code == 0, text
     assert "gone.wav: audio file does not exist" in text
-    own = sources.own_labels(path / "out")
-    assert own.ids == ("cow", "dog")
+    classes = sources.own_labels(path / "out")
+    assert classes.ids == ("cow", "dog")
     batches = build.pipeline(
-        sources.records(own, path=path / "out"),
+        sources.records(classes, path=path / "out"),
         num_classes=2,
         batch_size=2,
         sample_rate=RATE,
@@ -264,8 +264,8 @@ def test_strong_and_weak_clips_in_one_set(set_of_three, capsys):
         train=False,
         ops="decode | crop | strong(frame_rate=10.0, weak=False)",
     )
-    with batches.iterate() as found:
-        batch = next(found)
+    with batches.iterate() as answer:
+        batch = next(answer)
     assert batch["id"] == ["a.wav", "d.wav"]
     assert batch["has_strong"].tolist() == [1, 0]
     assert batch["has_weak"].tolist() == [0, 1]
@@ -299,21 +299,23 @@ def test_listed_durations_end_the_events_and_differences_are_said(set_of_three):
     path = set_of_three
     listed(path / "d.csv", "a,1.2\nb.wav,2.0\n")
     listed(path / "good.csv", "filename,onset,offset,event_label\na.wav,0.5,1.9,Dog\n")
-    found = strong_clips.clips(
+    answer = strong_clips.clips(
         [("train", path / "good.csv")], [], path / "audio", PETS, durations=[path / "d.csv"]
     )
-    assert found.clips[0].events == ((0.5, 1.2, "/m/dog"),)
-    assert any("durations differ from the files: a.wav 1.2 s listed, 2 s" in t for t in found.lines)
+    assert answer.clips[0].events == ((0.5, 1.2, "/m/dog"),)
+    assert any(
+        "durations differ from the files: a.wav 1.2 s listed, 2 s" in t for t in answer.lines
+    )
 
 
 def test_the_official_partial_list_reads_as_counted(shared_dir):
     """Events of the 110 most frequent classes, against AudioSet Strong's own counts."""
     folder = shared_dir / "data" / "metadata" / "audioset_strong"
-    found = rows(folder / "eval_strong_top110_partial.tsv.gz")
-    assert len(found) == 103_207
+    answer = rows(folder / "eval_strong_top110_partial.tsv.gz")
+    assert len(answer) == 103_207
     with (folder / "class_counts_weak_and_strong.tsv").open() as file:
         wanted = {r["class_id"]: r for r in csv.DictReader(file, delimiter="\t")}
-    mids, counts = np.unique([label for *_, label in found], return_counts=True)
+    mids, counts = np.unique([label for *_, label in answer], return_counts=True)
     assert len(mids) == 110
     for mid, count in zip(mids, counts, strict=True):  # of 15,646 of the 16,996 clips
         assert 0.75 < count / int(wanted[mid]["eval_event_count"]) <= 1
@@ -341,21 +343,21 @@ def test_events_come_back_exactly_and_tfds_reads_them(tmp_path):
         Clip("weak", tone(1.0), ("/m/cat",)),
         Clip("long", tone(0.5), ("/m/dog",), events=((0.2, 0.7, "/m/dog"), (0.6, 0.7, "/m/dog"))),
     ]
-    made = writer.write(tmp_path / "set" / "1.0.0", clips, PETS, strong=True, progress=False)
-    assert (made.events, made.cut) == (3, 2)
-    source = sources.records(PETS, path=made.path)
-    found = [source[i]["events"] for i in range(4)]
-    assert found[0].tolist() == [(0.1, 1 / 3, 0), (0.5, 0.501, 2)]
-    assert found[1].tolist() == []
-    assert found[2] is None
-    assert found[3].tolist() == [(0.2, 0.5, 0)]
+    built = writer.write(tmp_path / "set" / "1.0.0", clips, PETS, strong=True, progress=False)
+    assert (built.events, built.cut) == (3, 2)
+    source = sources.records(PETS, path=built.path)
+    answer = [source[i]["events"] for i in range(4)]
+    assert answer[0].tolist() == [(0.1, 1 / 3, 0), (0.5, 0.501, 2)]
+    assert answer[1].tolist() == []
+    assert answer[2] is None
+    assert answer[3].tolist() == [(0.2, 0.5, 0)]
     assert [e["events"] is None for e in map(source.__getitem__, range(4))] == [0, 0, 1, 0]
-    assert source.events[:2][0].tolist() == found[0].tolist()
+    assert source.events[:2][0].tolist() == answer[0].tolist()
     copy = pickle.loads(pickle.dumps(source))
-    assert copy.events[0].tolist() == found[0].tolist()
+    assert copy.events[0].tolist() == answer[0].tolist()
     record = example.decode(example.encode({"events": ["0.1 0.2 /m/dog"], "strong": 1}))
     assert record == {"events": [b"0.1 0.2 /m/dog"], "strong": [1]}
-    theirs = tfds.builder_from_directory(str(made.path)).as_data_source("train")
+    theirs = tfds.builder_from_directory(str(built.path)).as_data_source("train")
     assert [int(e["strong"]) for e in theirs] == [1, 1, 0, 1]
     texts = [t.decode() for t in theirs[0]["events"]]
     assert events.from_text(";".join(texts)) == list(marks)
@@ -363,11 +365,11 @@ def test_events_come_back_exactly_and_tfds_reads_them(tmp_path):
 
 def test_a_set_without_events_is_as_it_was(tmp_path):
     clip = Clip("a", tone(1.0), ("/m/dog",))
-    made = writer.write(tmp_path / "set", [clip], PETS, progress=False)
-    opened = records.Dataset(made.path)
+    built = writer.write(tmp_path / "set", [clip], PETS, progress=False)
+    opened = records.Dataset(built.path)
     assert not opened.strong
-    assert "events" not in json.loads((made.path / "manifest.json").read_text())
-    assert "events" not in sources.records(PETS, path=made.path)[0]
+    assert "events" not in json.loads((built.path / "manifest.json").read_text())
+    assert "events" not in sources.records(PETS, path=built.path)[0]
     marked = Clip("b", tone(1.0), (), events=())
     with pytest.raises(AsjaxError, match="write the set with strong=True"):
         writer.write(tmp_path / "other", [marked], PETS, progress=False)
@@ -395,11 +397,11 @@ def test_splits_keep_events_with_their_clips(tmp_path):
         Clip(f"c{i}", tone(1.0), ("/m/dog",), f"fold{1 + i % 2}", events=((0.1 * i, 1, "/m/dog"),))
         for i in range(6)
     ]
-    made = writer.write(tmp_path / "set", clips, PETS, strong=True, progress=False)
-    source = sources.records(PETS, path=made.path, splits=["fold2"])
+    built = writer.write(tmp_path / "set", clips, PETS, strong=True, progress=False)
+    source = sources.records(PETS, path=built.path, splits=["fold2"])
     for i, name in enumerate(source.ids):
         assert source[i]["events"]["onset_s"][0] == pytest.approx(0.1 * int(name[1:]))
-    assert source.hash != sources.records(PETS, path=made.path).hash
+    assert source.hash != sources.records(PETS, path=built.path).hash
 
 
 def test_a_folder_takes_events_and_refuses_faults(tmp_path):
@@ -451,11 +453,11 @@ def test_labels_move_with_the_crop():
         rng = np.random.default_rng(seed)
         cropped = ops.crop(clip_of(marks), rng, sample_rate=100, clip_s=2.0, train=True)
         start = int(cropped["wave"][0])
-        found = targets(cropped)
+        answer = targets(cropped)
         wanted = fine[start : start + 200].reshape(20, 10, 3).any(axis=1)
-        np.testing.assert_array_equal(found["frame_target"], wanted)
-        np.testing.assert_array_equal(found["target"], wanted.any(axis=0))
-        assert set(found) == {
+        np.testing.assert_array_equal(answer["frame_target"], wanted)
+        np.testing.assert_array_equal(answer["target"], wanted.any(axis=0))
+        assert set(answer) == {
             "id", "wave", "frame_target", "target", "has_strong", "has_weak"
         }  # fmt: skip
 
@@ -467,8 +469,8 @@ def test_a_stretch_of_a_long_recording_says_where_it_begins(tmp_path):
     clip = {"id": "a", "audio": str(tmp_path / "long.wav"), "labels": [], "events": None}
     for seed in range(5):
         rng = np.random.default_rng(seed)
-        found = ops.decode(clip, rng, sample_rate=100, clip_s=2.0, train=True)
-        assert found["start_s"] == pytest.approx(found["wave"][0] * seconds, abs=0.02)
+        answer = ops.decode(clip, rng, sample_rate=100, clip_s=2.0, train=True)
+        assert answer["start_s"] == pytest.approx(answer["wave"][0] * seconds, abs=0.02)
     assert "start_s" not in ops.decode(
         {k: v for k, v in clip.items() if k != "events"},
         rng,
@@ -479,12 +481,12 @@ def test_a_stretch_of_a_long_recording_says_where_it_begins(tmp_path):
 
 
 def test_what_is_known_of_a_clip():
-    found = targets(clip_of([]))
-    assert (found["has_strong"], found["has_weak"]) == (1, 1)
-    assert not found["target"].any()  # marked, and nothing there
-    found = targets(clip_of(None))
-    assert (found["has_strong"], found["has_weak"]) == (0, 1)
-    assert found["target"].tolist() == [0, 1, 0]
+    answer = targets(clip_of([]))
+    assert (answer["has_strong"], answer["has_weak"]) == (1, 1)
+    assert not answer["target"].any()  # marked, and nothing there
+    answer = targets(clip_of(None))
+    assert (answer["has_strong"], answer["has_weak"]) == (0, 1)
+    assert answer["target"].tolist() == [0, 1, 0]
     assert targets(clip_of([]), weak=False)["has_weak"] == 0
     blank = {"id": "", "labels": [], "wave": np.zeros(0, np.float32)}
     assert targets(blank)["has_strong"] == 0
@@ -494,9 +496,9 @@ def test_what_is_known_of_a_clip():
 
 
 def test_weak_training_on_a_strong_set_drops_the_marks():
-    found = ops.multihot(clip_of([(0, 1, 0)]), None, num_classes=3)
-    assert set(found) == {"id", "wave", "target"}
-    assert found["target"].tolist() == [0, 1, 0]
+    answer = ops.multihot(clip_of([(0, 1, 0)]), None, num_classes=3)
+    assert set(answer) == {"id", "wave", "target"}
+    assert answer["target"].tolist() == [0, 1, 0]
 
 
 def test_a_frames_labels_propagate_up_the_ontology():

@@ -35,31 +35,31 @@ def case(golden):
 )
 def test_best_thresholds_are_those_of_sed_scores_eval(case, key, rules):
     given, names, result = case
-    found, wanted = metrics.best_f1(**given, **rules), result[key]
+    answer, wanted = metrics.best_f1(**given, **rules), result[key]
     for ours, theirs in (("f1", "f"), ("precision", "precision"), ("recall", "recall")):
         per_class = [wanted[theirs][name] for name in names]
-        np.testing.assert_allclose(found[ours], per_class, **CLOSE)
+        np.testing.assert_allclose(answer[ours], per_class, **CLOSE)
         for mean in ("macro", "micro"):
             np.testing.assert_allclose(
-                found[mean][ours], wanted[theirs][f"{mean}_average"], **CLOSE
+                answer[mean][ours], wanted[theirs][f"{mean}_average"], **CLOSE
             )
     thresholds = [wanted["threshold"][name] for name in names]
-    np.testing.assert_allclose(found["threshold"], thresholds, **CLOSE)
+    np.testing.assert_allclose(answer["threshold"], thresholds, **CLOSE)
     for ours, theirs in (("n_true", "tps"), ("n_false", "fps"), ("n_ref", "n_ref")):
-        assert found[ours].tolist() == [wanted["counts"][name][theirs] for name in names]
+        assert answer[ours].tolist() == [wanted["counts"][name][theirs] for name in names]
 
 
 def test_segments_are_ranked_as_sed_scores_eval_ranks_them(case, golden):
     given, names, result = case
-    found = metrics.segment_ranking(**given)
+    answer = metrics.segment_ranking(**given)
     for key, ours in (("segment_average_precision", "ap"), ("segment_auroc", "auroc")):
         per_class = [result[key][name] for name in names]
-        np.testing.assert_allclose(found[f"per_class_{ours}"], per_class, **CLOSE)
-        np.testing.assert_allclose(found[f"mean_{ours}"], result[key]["mean"], **CLOSE)
+        np.testing.assert_allclose(answer[f"per_class_{ours}"], per_class, **CLOSE)
+        np.testing.assert_allclose(answer[f"mean_{ours}"], result[key]["mean"], **CLOSE)
     manifest, _ = golden("sed_psds_cases")
     for one in manifest["cases"].values():
         names, clips = one["classes"], list(one["durations"])
-        found = metrics.segment_ranking(
+        answer = metrics.segment_ranking(
             scores=[np.array(one["scores"][clip]) for clip in clips],
             events=[
                 [(a, b, names.index(c)) for a, b, c in one["ground_truth"][clip]] for clip in clips
@@ -69,7 +69,7 @@ def test_segments_are_ranked_as_sed_scores_eval_ranks_them(case, golden):
         )
         wanted = one["result"]["segment_pauroc"]["per_class"]
         wanted = [np.nan if wanted[name] is None else wanted[name] for name in names]
-        np.testing.assert_allclose(found["per_class_pauroc"], wanted, **CLOSE)
+        np.testing.assert_allclose(answer["per_class_pauroc"], wanted, **CLOSE)
 
 
 @pytest.mark.parametrize("by", ["intersection", "event", "segment"])
@@ -88,11 +88,11 @@ def test_the_best_threshold_is_better_than_every_other(by):
         "event": metrics.event_f1,
         "segment": lambda **k: metrics.segment_f1(**k, durations_s=[1.6] * 6),
     }[by]
-    found = []
+    answer = []
     for threshold in np.arange(-3.05, 4, 0.1):
         lists = [decoding.decode(s, threshold=threshold) for s in scores]
-        found.append(measure(reference=truth, estimated=lists, num_classes=2)["per_class"]["f1"])
-    np.testing.assert_allclose(best["f1"], np.nanmax(found, axis=0), **CLOSE)
+        answer.append(measure(reference=truth, estimated=lists, num_classes=2)["per_class"]["f1"])
+    np.testing.assert_allclose(best["f1"], np.nanmax(answer, axis=0), **CLOSE)
     lists = [decoding.decode(s, threshold=best["threshold"]) for s in scores]
     again = measure(reference=truth, estimated=lists, num_classes=2)
     np.testing.assert_allclose(again["per_class"]["f1"], best["f1"], **CLOSE)
@@ -103,9 +103,9 @@ def test_detections_that_compete_for_an_event_count_once():
     scores = np.zeros((1, 50, 1))
     scores[0, [10, 12, 30], 0] = [3.0, 2.0, 2.5]
     truth = [[(0.4, 0.5, 0), (1.16, 1.24, 0), (1.25, 1.3, 0)]]
-    found = metrics.best_f1(by="event", scores=scores, events=truth, durations_s=[2.0])
-    assert (found["n_true"].tolist(), found["n_false"].tolist()) == ([2], [0])
-    assert found["threshold"].tolist() == [2.25]
+    answer = metrics.best_f1(by="event", scores=scores, events=truth, durations_s=[2.0])
+    assert (answer["n_true"].tolist(), answer["n_false"].tolist()) == ([2], [0])
+    assert answer["threshold"].tolist() == [2.25]
     lists = [decoding.decode(scores[0], threshold=1.0)]
     all_three = metrics.event_f1(reference=truth, estimated=lists, num_classes=1)
     assert all_three["per_class"]["n_true"].tolist() == [2]
@@ -120,10 +120,10 @@ def test_windows_are_chosen_per_class(case):
     given, _, _ = case
     windows = (1, 5, 9, 25)
     tables = [metrics.psds(**given, median=w)["per_class"] for w in windows]
-    found = metrics.tune_windows(windows=windows, **given)
-    np.testing.assert_array_equal(found["value"], np.max(tables, axis=0))
-    again = metrics.psds(**given, median=found["window"])
-    np.testing.assert_array_equal(again["per_class"], found["value"])
+    answer = metrics.tune_windows(windows=windows, **given)
+    np.testing.assert_array_equal(answer["value"], np.max(tables, axis=0))
+    again = metrics.psds(**given, median=answer["window"])
+    np.testing.assert_array_equal(again["per_class"], answer["value"])
     by_event = metrics.tune_windows(windows=windows, by="event", **given)
     best = metrics.best_f1(by="event", **given, median=by_event["window"])
     np.testing.assert_array_equal(best["f1"], by_event["value"])
@@ -132,24 +132,24 @@ def test_windows_are_chosen_per_class(case):
 
 def test_a_clip_is_measured_with_settings_tuned_without_it(case):
     given, _, _ = case
-    found = metrics.tuned_halves(windows=(1, 9, 25), seed=2, **given)
-    second = found["second"]
+    answer = metrics.tuned_halves(windows=(1, 9, 25), seed=2, **given)
+    second = answer["second"]
     assert second.sum() == 5
     assert not np.array_equal(second, metrics.halves(10, 3))
     half = np.flatnonzero(second)
     part = {key: [given[key][i] for i in half] for key in given}
     tuned = metrics.tune_windows(windows=(1, 9, 25), by="event", **part)
-    np.testing.assert_array_equal(found["median"][~second], np.tile(tuned["window"], (5, 1)))
-    np.testing.assert_array_equal(found["threshold"][~second], np.tile(tuned["threshold"], (5, 1)))
+    np.testing.assert_array_equal(answer["median"][~second], np.tile(tuned["window"], (5, 1)))
+    np.testing.assert_array_equal(answer["threshold"][~second], np.tile(tuned["threshold"], (5, 1)))
     changed = {**given, "scores": given["scores"].copy()}
     changed["scores"][0] = np.random.default_rng(0).random((250, 4))  # must not matter to clip 0
     other = metrics.tuned_halves(windows=(1, 9, 25), seed=2, **changed)
-    np.testing.assert_array_equal(other["threshold"][0], found["threshold"][0])
-    honest = metrics.psds(**given, median=found["median"])
+    np.testing.assert_array_equal(other["threshold"][0], answer["threshold"][0])
+    honest = metrics.psds(**given, median=answer["median"])
     assert 0 < honest["macro"] < 1
     lists = [
         decoding.decode(s, threshold=t, median=m)
-        for s, t, m in zip(given["scores"], found["threshold"], found["median"], strict=True)
+        for s, t, m in zip(given["scores"], answer["threshold"], answer["median"], strict=True)
     ]
     measured = metrics.event_f1(reference=given["events"], estimated=lists, num_classes=4)
     assert (

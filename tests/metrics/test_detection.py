@@ -28,7 +28,7 @@ def listed(case):
     }
 
 
-def made(seed, *, clips=8, classes=4, rate=25.0, levels=0, dtype=np.float64, long=50):
+def random_set(seed, *, clips=8, classes=4, rate=25.0, levels=0, dtype=np.float64, long=50):
     """Random scores of clips of several lengths, with ties if `levels`, and events."""
     rng = np.random.default_rng(seed)
     scores, events, durations = [], [], []
@@ -37,7 +37,7 @@ def made(seed, *, clips=8, classes=4, rate=25.0, levels=0, dtype=np.float64, lon
         end = frames / rate
         noise = rng.standard_normal(frames * classes)
         x = np.convolve(noise, np.ones(4) / 3, "same").reshape(classes, frames).T.copy()
-        found = []
+        answer = []
         for c in range(classes):
             at = 0.0
             while rng.random() < 0.6:
@@ -45,12 +45,12 @@ def made(seed, *, clips=8, classes=4, rate=25.0, levels=0, dtype=np.float64, lon
                 offset = round(onset + rng.uniform(0.01, end / 2), 3)
                 if offset > end or onset == offset:
                     break
-                found.append((onset, offset, c))
+                answer.append((onset, offset, c))
                 x[int(onset * rate) : int(offset * rate) + 1, c] += rng.uniform(0, 2)
                 at = offset
         x = np.round(x * levels) / levels if levels else x
         scores.append(x.astype(dtype))
-        events.append(found)
+        events.append(answer)
         durations.append(end)
     events[0] = [(0.0, durations[0], c) for c in range(classes)]
     return {
@@ -75,14 +75,14 @@ def test_the_cases_of_sed_scores_eval_are_met_to_twelve_digits(golden):
             ("psds2", metrics.PSDS2),
         ):
             wanted = case["result"][name]
-            found = metrics.psds(**given, **rules, curves=True)
-            np.testing.assert_allclose(found["psds"], wanted["value"], **CLOSE)
+            answer = metrics.psds(**given, **rules, curves=True)
+            np.testing.assert_allclose(answer["psds"], wanted["value"], **CLOSE)
             macro = wanted["macro_mean_of_per_class"]
-            np.testing.assert_allclose(found["macro"], macro, **CLOSE)
+            np.testing.assert_allclose(answer["macro"], macro, **CLOSE)
             per_class = [wanted["per_class"][label] for label in case["classes"]]
-            np.testing.assert_allclose(found["per_class"], per_class, **CLOSE)
+            np.testing.assert_allclose(answer["per_class"], per_class, **CLOSE)
             if name != "psds2":  # sums of weights may part two equal rates by 1e-16
-                efpr, etpr, _ = found["curve"]
+                efpr, etpr, _ = answer["curve"]
                 np.testing.assert_allclose(efpr, wanted["roc_efpr"][:-1], **CLOSE)
                 np.testing.assert_allclose(etpr, wanted["roc_etpr"][:-1], **CLOSE)
 
@@ -95,7 +95,7 @@ def test_the_pipeline_of_pretrained_sed_is_met_to_twelve_digits(golden):
         [(a, b, names.index(c)) for a, b, c in manifest["ground_truth"][clip] if c in names]
         for clip in clips
     ]
-    found = metrics.psds(
+    answer = metrics.psds(
         scores=np.stack([logits[clip].T for clip in clips]),
         events=events,
         durations_s=[manifest["durations"][clip] for clip in clips],
@@ -104,12 +104,12 @@ def test_the_pipeline_of_pretrained_sed_is_met_to_twelve_digits(golden):
         median=manifest["median"],
     )
     wanted = manifest["result"]
-    np.testing.assert_allclose(found["psds"], wanted["psds1"], **CLOSE)
-    np.testing.assert_allclose(found["macro"], wanted["psds1_macro_averaged"], **CLOSE)
+    np.testing.assert_allclose(answer["psds"], wanted["psds1"], **CLOSE)
+    np.testing.assert_allclose(answer["macro"], wanted["psds1_macro_averaged"], **CLOSE)
     per_class = [wanted["per_class"].get(name, np.nan) for name in names]
-    np.testing.assert_allclose(found["per_class"], per_class, **CLOSE)
-    assert found["n_clips"] == len(manifest["kept_clips"])
-    assert found["n_classes"] == 3
+    np.testing.assert_allclose(answer["per_class"], per_class, **CLOSE)
+    assert answer["n_clips"] == len(manifest["kept_clips"])
+    assert answer["n_classes"] == 3
 
 
 def test_ten_operating_points_give_the_known_answer_of_psds_eval(golden):
@@ -133,14 +133,14 @@ def test_ten_operating_points_give_the_known_answer_of_psds_eval(golden):
         "num_classes": classes,
         **manifest["settings"],
     }
-    found = metrics.psds_of_points(**given, reference=lists[0])
-    assert round(found["psds"], 5) == manifest["psds"]
+    answer = metrics.psds_of_points(**given, reference=lists[0])
+    assert round(answer["psds"], 5) == manifest["psds"]
     merged = [events.merge(events.as_events(rows)) for rows in lists[0]]
     for name, wanted in manifest["merged"].items():
         alpha_ct, alpha_st = (float(part[-1]) for part in name.replace("alpha_", "").split("_"))
         rules = {"alpha_ct": alpha_ct, "cttc": 0.3 if alpha_ct else None, "alpha_st": alpha_st}
-        found = metrics.psds_of_points(**given, **rules, reference=merged)
-        np.testing.assert_allclose(found["psds"], wanted, **CLOSE)
+        answer = metrics.psds_of_points(**given, **rules, reference=merged)
+        np.testing.assert_allclose(answer["psds"], wanted, **CLOSE)
 
 
 def test_medians_and_cross_triggers_as_sed_scores_eval_has_them(golden):
@@ -166,15 +166,15 @@ def test_medians_and_cross_triggers_as_sed_scores_eval_has_them(golden):
         "psds1_median_classwise_zeros": {"scores": zeros(windows), "alpha_st": 0.0},
         "psds2_median_classwise_reflect": {"scores": scores, "median": windows, **metrics.PSDS2},
     }.items():
-        found, wanted = metrics.psds(**given, **rules), case["result"][name]
-        np.testing.assert_allclose(found["psds"], wanted["value"], **CLOSE)
+        answer, wanted = metrics.psds(**given, **rules), case["result"][name]
+        np.testing.assert_allclose(answer["psds"], wanted["value"], **CLOSE)
         per_class = [wanted["per_class"][label] for label in names]
-        np.testing.assert_allclose(found["per_class"], per_class, **CLOSE)
+        np.testing.assert_allclose(answer["per_class"], per_class, **CLOSE)
     frames = decoding.window_frames(manifest["settings"]["median_independent_lengths_s"], 25.0)
     several = [metrics.psds(**given, scores=zeros(int(k)), curves=True) for k in frames]
-    found = metrics.psds_best_of(several, alpha_st=0.0)
+    answer = metrics.psds_best_of(several, alpha_st=0.0)
     wanted = case["result"]["psds1_median_independent"]["value"]
-    np.testing.assert_allclose(found["psds"], wanted, **CLOSE)
+    np.testing.assert_allclose(answer["psds"], wanted, **CLOSE)
 
 
 # ------------------------------------------------------------------------------- the definition
@@ -184,7 +184,7 @@ def test_medians_and_cross_triggers_as_sed_scores_eval_has_them(golden):
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_it_is_the_definition_whatever_the_type_and_the_ties(dtype, rules):
     for seed in range(4):
-        given = made(
+        given = random_set(
             seed, levels=(0, 2, 8, 1)[seed], dtype=dtype, rate=(25.0, 2.0, 10.0, 1.0)[seed]
         )
         wanted = slow.psds(
@@ -194,15 +194,15 @@ def test_it_is_the_definition_whatever_the_type_and_the_ties(dtype, rules):
             rate=given["frame_rate"],
             **rules,
         )
-        found = metrics.psds(**given, **rules)
-        np.testing.assert_allclose(found["psds"], wanted[0], **CLOSE)
-        np.testing.assert_allclose(found["macro"], wanted[1], **CLOSE)
-        np.testing.assert_allclose(found["per_class"], wanted[2], **CLOSE)
+        answer = metrics.psds(**given, **rules)
+        np.testing.assert_allclose(answer["psds"], wanted[0], **CLOSE)
+        np.testing.assert_allclose(answer["macro"], wanted[1], **CLOSE)
+        np.testing.assert_allclose(answer["per_class"], wanted[2], **CLOSE)
 
 
 def long_set(seed=0, clips=120):
     """So many clips that false alarms reach the limit and the cut is used: 20 s each."""
-    given = made(seed, clips=clips, classes=3, rate=1.0, levels=40, long=20)
+    given = random_set(seed, clips=clips, classes=3, rate=1.0, levels=40, long=20)
     size = max(map(len, given["scores"]))
     table = np.full((clips, size, 3), 99.0, np.float16)
     for row, part in zip(table, given["scores"], strict=True):
@@ -229,9 +229,9 @@ def test_the_cut_shards_and_threads_change_nothing(rules, monkeypatch):
     parts = [s[:n] for s, n in zip(given["scores"], given["lengths"], strict=True)]
     rest = {k: v for k, v in given.items() if k not in ("scores", "lengths")}
     apart = metrics.psds(scores=parts, **rest, **rules, max_efpr=limit)
-    for found in (uncut, small, other, apart):
-        np.testing.assert_allclose(found["psds"], whole["psds"], **CLOSE)
-        np.testing.assert_allclose(found["per_class"], whole["per_class"], **CLOSE)
+    for answer in (uncut, small, other, apart):
+        np.testing.assert_allclose(answer["psds"], whole["psds"], **CLOSE)
+        np.testing.assert_allclose(answer["per_class"], whole["per_class"], **CLOSE)
     assert 0 < whole["macro"] < 1
 
 
@@ -253,22 +253,22 @@ def test_the_cut_leaves_out_only_what_lies_beyond_the_limit():
 
 
 def test_a_median_per_clip_is_that_of_the_clip():
-    given = made(5, clips=6, long=40)
+    given = random_set(5, clips=6, long=40)
     windows = np.random.default_rng(0).integers(1, 9, (6, 4))
     from asjax.decoding import median_filter
 
     parts = [median_filter(s, w) for s, w in zip(given["scores"], windows, strict=True)]
-    found = metrics.psds(**given, median=windows)
+    answer = metrics.psds(**given, median=windows)
     wanted = metrics.psds(**{**given, "scores": parts})
-    np.testing.assert_array_equal(found["per_class"], wanted["per_class"])
+    np.testing.assert_array_equal(answer["per_class"], wanted["per_class"])
     with pytest.raises(AsjaxError, match="median must be one window, 4, or \\[6, 4\\]"):
         metrics.psds(**given, median=[1, 2, 3])
 
 
 @pytest.mark.parametrize("rules", SETTINGS)
 def test_a_resample_is_the_score_of_the_clips_that_were_drawn(rules):
-    given = made(7, clips=30, rate=1.0, long=30)
-    found = metrics.psds_bootstrap(**given, **rules, n=6, seed=3)
+    given = random_set(7, clips=30, rate=1.0, long=30)
+    answer = metrics.psds_bootstrap(**given, **rules, n=6, seed=3)
     for r, counts in enumerate(metrics.resample_counts(30, 6, 3)):
         chosen = np.repeat(np.arange(30), counts)
         drawn = {
@@ -279,11 +279,25 @@ def test_a_resample_is_the_score_of_the_clips_that_were_drawn(rules):
         except AsjaxError:
             continue
         for key in ("psds", "macro"):
-            np.testing.assert_allclose(found["values"][key][r], wanted[key], rtol=0, atol=1e-10)
+            np.testing.assert_allclose(answer["values"][key][r], wanted[key], rtol=0, atol=1e-10)
     exact = metrics.psds(**given, **rules)
     for key in ("psds", "macro"):
-        low, high = found[key]
+        low, high = answer[key]
         assert 0 <= low <= exact[key] <= high <= 1
+
+
+def test_a_resample_without_any_event_is_left_out():
+    given = {
+        "scores": [np.ones((5, 1)), np.zeros((5, 1))],
+        "events": [[(0.0, 0.2, 0)], []],
+        "durations_s": [0.2, 0.2],
+    }
+    answer = metrics.psds_bootstrap(**given, n=20)
+    missing = np.isnan(answer["values"]["macro"])
+    drawn = [counts[0] == 0 for counts in metrics.resample_counts(2, 20)]
+    assert missing.tolist() == drawn
+    assert missing.any()
+    assert answer["macro"] == (1.0, 1.0)
 
 
 def test_a_resample_is_right_below_the_cut_of_the_whole_set(monkeypatch):
@@ -293,12 +307,12 @@ def test_a_resample_is_right_below_the_cut_of_the_whole_set(monkeypatch):
     cuts = []
     real = tally._cut
     monkeypatch.setattr(tally, "_cut", lambda *a: cuts.append(a[3]) or real(*a))
-    found = metrics.psds_bootstrap(**given, max_efpr=limit, n=20, seed=1)
+    answer = metrics.psds_bootstrap(**given, max_efpr=limit, n=20, seed=1)
     assert cuts[0] > cuts[1]  # of the resamples, and of the set
     monkeypatch.setattr(tally, "_cut", lambda *_: None)
     uncut = metrics.psds_bootstrap(**given, max_efpr=limit, n=20, seed=1)
     for key in ("psds", "macro"):
-        np.testing.assert_allclose(found["values"][key], uncut["values"][key], **CLOSE)
+        np.testing.assert_allclose(answer["values"][key], uncut["values"][key], **CLOSE)
 
 
 # -------------------------------------------------------------------------------------- parts
@@ -324,9 +338,9 @@ def test_nodes_are_all_detections_that_any_threshold_makes():
     for steps, spread in ((1, 3), (2, 2), (9, 2), (40, 3), (65, 100)):
         rows = rng.integers(-spread, spread, (steps, 7)).astype(np.int16)
         rows[steps // 2 :, 0] = piecewise.none_of(rows.dtype)
-        found = piecewise.nodes(rows)
+        answer = piecewise.nodes(rows)
         for r in range(7):
-            mine = found.select(found.row == r)
+            mine = answer.select(answer.row == r)
             spans = list(zip(mine.first, mine.end, strict=True))
             assert len(spans) == len(set(spans))
             for t in np.unique(rows[:, r]):
@@ -373,16 +387,16 @@ def test_long_curves_are_averaged_in_pieces(monkeypatch):
 
 def test_classes_without_events_are_left_out_and_said():
     names = LabelSet("four", tuple("abcd"), tuple("abcd"))
-    given = made(3)
+    given = random_set(3)
     given["events"] = [[e for e in rows if e[2] in (0, 2)] for rows in given["events"]]
-    found = metrics.psds(**given, label_set=names)
-    assert found["left_out"] == ["b", "d"]
-    assert np.isnan(found["per_class"][[1, 3]]).all()
+    answer = metrics.psds(**given, label_set=names)
+    assert answer["left_out"] == ["b", "d"]
+    assert np.isnan(answer["per_class"][[1, 3]]).all()
     mask = [True, False, True, False]
     chosen = metrics.psds(**given, class_mask=mask)
-    assert chosen["psds"] == found["psds"]
+    assert chosen["psds"] == answer["psds"]
     named = {**given, "events": [[(a, b, "abcd"[c]) for a, b, c in r] for r in given["events"]]}
-    assert metrics.psds(**named, label_set=names)["psds"] == found["psds"]
+    assert metrics.psds(**named, label_set=names)["psds"] == answer["psds"]
 
 
 @pytest.mark.parametrize(
@@ -409,13 +423,13 @@ def test_classes_without_events_are_left_out_and_said():
 )
 def test_what_does_not_fit_is_told(change, message):
     with pytest.raises(AsjaxError, match=message):
-        metrics.psds(**{**made(0), **change})
+        metrics.psds(**{**random_set(0), **change})
 
 
 def test_boxes_and_resamples_refuse_what_they_cannot_use():
     from asjax.change_points import BOX
 
-    given = {k: v for k, v in made(0).items() if k != "scores"}
+    given = {k: v for k, v in random_set(0).items() if k != "scores"}
     boxes = [np.zeros(0, BOX)] * 8
     with pytest.raises(AsjaxError, match="boxes need num_classes"):
         metrics.psds(**given, boxes=boxes)
@@ -424,9 +438,9 @@ def test_boxes_and_resamples_refuse_what_they_cannot_use():
         metrics.psds(**given, boxes=bad, num_classes=4)
     assert metrics.psds(**given, boxes=boxes, num_classes=4)["macro"] >= 0
     with pytest.raises(AsjaxError, match="bootstrap needs"):
-        resampling.psds_bootstrap(**made(0), n=1)
+        resampling.psds_bootstrap(**random_set(0), n=1)
     results = [
-        metrics.psds(**made(s), curves=True, class_mask=m)
+        metrics.psds(**random_set(s), curves=True, class_mask=m)
         for s, m in ((0, None), (0, [1, 1, 0, 0]))
     ]
     with pytest.raises(AsjaxError, match="same classes"):

@@ -17,15 +17,15 @@ SETTINGS = {  # sed_eval's -> ours
 NAMES = {"f_measure": "f1", "Nref": "n_ref", "Nsys": "n_sys"}
 
 
-def same(found, wanted):
+def same(answer, wanted):
     """Every number of sed_eval's nested dict, to 1e-9; how many there were."""
     count = 0
     for key, value in wanted.items():
         if isinstance(value, dict):
-            count += same(found, value)
+            count += same(answer, value)
             continue
         value = float("nan") if value == "nan" else value
-        np.testing.assert_allclose(found[NAMES.get(key, key)], value, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(answer[NAMES.get(key, key)], value, rtol=1e-9, atol=1e-9)
         count += 1
     return count
 
@@ -38,11 +38,11 @@ def lists_of(case, names):
     ]
 
 
-def compare(found, wanted, names):
-    count = same(found["micro"], wanted["overall"])
-    count += same(found["macro"], wanted["class_wise_average"])
+def compare(answer, wanted, names):
+    count = same(answer["micro"], wanted["overall"])
+    count += same(answer["macro"], wanted["class_wise_average"])
     for c, name in enumerate(names):
-        one = {key: value[c] for key, value in found["per_class"].items()}
+        one = {key: value[c] for key, value in answer["per_class"].items()}
         count += same(one, wanted["class_wise"][name])
     return count
 
@@ -59,13 +59,13 @@ def test_every_number_of_sed_eval_is_met(golden):
             "sed_eval": True,
         }
         for name, rules in SETTINGS.items():
-            found = metrics.event_f1(**given, **rules)
-            count += compare(found, case["event_based"][name], names)
+            answer = metrics.event_f1(**given, **rules)
+            count += compare(answer, case["event_based"][name], names)
         for name, rules in manifest["segment_settings"].items():
-            found = metrics.segment_f1(
+            answer = metrics.segment_f1(
                 **given, durations_s=[10.0] * len(reference), segment_s=rules["time_resolution"]
             )
-            count += compare(found, case["segment_based"][name], names)
+            count += compare(answer, case["segment_based"][name], names)
     assert count > 1000
 
 
@@ -92,8 +92,8 @@ def test_hears_onset_scores_are_met(golden):
         durations = [
             max(b for _, b, _ in [*r, *p]) for r, p in zip(reference, predicted, strict=True)
         ]
-        found = metrics.segment_f1(**given, durations_s=durations)
-        same(found["micro"], case["scores"]["segment_1s_er"])
+        answer = metrics.segment_f1(**given, durations_s=durations)
+        same(answer["micro"], case["scores"]["segment_1s_er"])
 
 
 def test_lists_of_scores_give_the_numbers_of_sed_scores_eval(golden):
@@ -113,7 +113,7 @@ def test_lists_of_scores_give_the_numbers_of_sed_scores_eval(golden):
     durations = {"durations_s": [10.0] * len(clips)}
     segments = metrics.segment_f1(**half, **durations)
     collars = metrics.event_f1(**half)
-    for name, found in {
+    for name, answer in {
         "intersection_f_at_half": metrics.intersection_f1(**half),
         "intersection_f_at_classwise": metrics.intersection_f1(
             **{**half, "estimated": detected(each)}
@@ -125,17 +125,17 @@ def test_lists_of_scores_give_the_numbers_of_sed_scores_eval(golden):
         for ours, theirs in (("f1", "f"), ("precision", "precision"), ("recall", "recall")):
             wanted = result[name][theirs]
             per_class = [wanted[label] for label in names]
-            np.testing.assert_allclose(found["per_class"][ours], per_class, rtol=0, atol=1e-12)
+            np.testing.assert_allclose(answer["per_class"][ours], per_class, rtol=0, atol=1e-12)
             for mean in ("macro", "micro"):
-                assert found[mean][ours] == pytest.approx(wanted[f"{mean}_average"], abs=1e-12)
-    for name, found in {
+                assert answer[mean][ours] == pytest.approx(wanted[f"{mean}_average"], abs=1e-12)
+    for name, answer in {
         "segment_error_rate_at_half": segments,
         "collar_error_rate_at_half": collars,
     }.items():
         rates = ("error_rate", "insertion_rate", "deletion_rate")
         for key, wanted in zip(rates, result[name], strict=False):
             per_class = [wanted[label] for label in names]
-            np.testing.assert_allclose(found["per_class"][key], per_class, rtol=0, atol=1e-12)
+            np.testing.assert_allclose(answer["per_class"][key], per_class, rtol=0, atol=1e-12)
 
 
 def test_a_deviation_of_one_collar_counts_wherever_it_lies():
@@ -154,11 +154,11 @@ def test_a_deviation_of_one_collar_counts_wherever_it_lies():
 
 def test_silence_is_worth_nothing_unless_sed_eval_is_asked():
     given = {"reference": [[(0, 1, 0)], []], "estimated": [[], [(0, 1, 1)]], "num_classes": 3}
-    found = metrics.event_f1(**given)
-    np.testing.assert_array_equal(found["per_class"]["f1"], [0, np.nan, np.nan])
-    np.testing.assert_array_equal(found["per_class"]["precision"], [0, 0, np.nan])
-    np.testing.assert_array_equal(found["per_class"]["error_rate"], [1, np.nan, np.nan])
-    assert found["macro"]["f1"] == 0
+    answer = metrics.event_f1(**given)
+    np.testing.assert_array_equal(answer["per_class"]["f1"], [0, np.nan, np.nan])
+    np.testing.assert_array_equal(answer["per_class"]["precision"], [0, 0, np.nan])
+    np.testing.assert_array_equal(answer["per_class"]["error_rate"], [1, np.nan, np.nan])
+    assert answer["macro"]["f1"] == 0
     assert np.isnan(metrics.event_f1(**given, sed_eval=True)["per_class"]["f1"][0])
     nothing = metrics.event_f1(reference=[[]], estimated=[[]], num_classes=1)
     assert np.isnan(nothing["micro"]["f1"])
@@ -168,10 +168,10 @@ def test_segments_on_a_boundary_do_not_spill():
     reference = [[(0.0, 0.3, 0)]]
     estimated = [[(0.1 + 0.2, 0.6, 0)]]  # begins 5e-17 beyond the boundary of segment 3
     given = {"reference": reference, "estimated": estimated, "num_classes": 1}
-    found = metrics.segment_f1(**given, durations_s=[0.7], segment_s=0.1)
-    assert found["per_class"]["n_ref"].tolist() == [3]
-    assert found["per_class"]["n_sys"].tolist() == [3]
-    assert found["micro"]["f1"] == 0
+    answer = metrics.segment_f1(**given, durations_s=[0.7], segment_s=0.1)
+    assert answer["per_class"]["n_ref"].tolist() == [3]
+    assert answer["per_class"]["n_sys"].tolist() == [3]
+    assert answer["micro"]["f1"] == 0
     beyond = metrics.segment_f1(**given, durations_s=[0.25], segment_s=0.1)
     assert beyond["per_class"]["n_ref"].tolist() == [3]
     assert beyond["per_class"]["n_sys"].tolist() == [0]
@@ -210,9 +210,9 @@ def test_intersections_share_the_counts_of_psds():
         by="intersection", scores=scores, events=reference, durations_s=[2.4] * 20
     )
     estimated = [decoding.decode(s, threshold=best["threshold"]) for s in scores]
-    found = metrics.intersection_f1(reference=reference, estimated=estimated, num_classes=3)
-    np.testing.assert_array_equal(found["per_class"]["f1"], best["f1"])
-    np.testing.assert_array_equal(found["per_class"]["n_false"], best["n_false"])
+    answer = metrics.intersection_f1(reference=reference, estimated=estimated, num_classes=3)
+    np.testing.assert_array_equal(answer["per_class"]["f1"], best["f1"])
+    np.testing.assert_array_equal(answer["per_class"]["n_false"], best["n_false"])
 
 
 def test_faults_are_told():

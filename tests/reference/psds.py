@@ -22,15 +22,15 @@ def counts(rows, truths, others, edges, threshold, dtc, gtc, cttc, truth_s):
     """(true, false, weight) of one class over clips; others: per clip {class: events}."""
     true, false, weight = 0, 0, 0.0
     for row, truth, other, edge in zip(rows, truths, others, edges, strict=True):
-        found = detections(row, edge, threshold)
-        good = [d for d in found if at_least(sum(common(d, t) for t in truth), dtc * (d[1] - d[0]))]
+        spans = detections(row, edge, threshold)
+        good = [d for d in spans if at_least(sum(common(d, t) for t in truth), dtc * (d[1] - d[0]))]
         if not truth:
             good = []
         true += sum(at_least(sum(common(d, t) for d in good), gtc * (t[1] - t[0])) for t in truth)
-        false += len(found) - len(good)
+        false += len(spans) - len(good)
         if cttc is None:
             continue
-        for d in found:
+        for d in spans:
             if d in good:
                 continue
             for label, events in other.items():

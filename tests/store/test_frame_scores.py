@@ -36,11 +36,11 @@ def written(path, *, dtype="float16", per_shard=4, clips=13, **options):
 @pytest.mark.parametrize("per_shard", [1, 4, 13, 100])
 def test_everything_comes_back_whatever_the_shards(tmp_path, dtype, per_shard):
     scores, marks, seconds = written(tmp_path / "s", dtype=dtype, per_shard=per_shard)
-    found = FrameScores(tmp_path / "s", DESED, verify=True)
+    answer = FrameScores(tmp_path / "s", DESED, verify=True)
     stored = scores.astype(dtype)
     assert len(list((tmp_path / "s").glob("logits-*.npy"))) == -(-13 // per_shard)
-    assert found.scores.shape == (13, 50, 10)
-    assert found.scores.dtype == dtype
+    assert answer.scores.shape == (13, 50, 10)
+    assert answer.scores.dtype == dtype
     for part in (
         slice(None),
         slice(3, 9),
@@ -49,15 +49,15 @@ def test_everything_comes_back_whatever_the_shards(tmp_path, dtype, per_shard):
         slice(5, 5),
         slice(0, 13, 3),
     ):
-        np.testing.assert_array_equal(found.scores[part], stored[part])
-    np.testing.assert_array_equal(found.scores[-1], stored[-1])
+        np.testing.assert_array_equal(answer.scores[part], stored[part])
+    np.testing.assert_array_equal(answer.scores[-1], stored[-1])
     with pytest.raises(IndexError):
-        found.scores[13]
-    assert found.ids == [f"clip,{i}" for i in range(13)]
-    assert found.durations_s.tolist() == seconds
-    assert found.lengths.tolist() == [int(np.ceil(25 * s - 1e-6)) for s in seconds]
-    assert found.extra == {"model": "x"}
-    for got, wanted in zip(found.events, marks, strict=True):
+        answer.scores[13]
+    assert answer.ids == [f"clip,{i}" for i in range(13)]
+    assert answer.durations_s.tolist() == seconds
+    assert answer.lengths.tolist() == [int(np.ceil(25 * s - 1e-6)) for s in seconds]
+    assert answer.extra == {"model": "x"}
+    for got, wanted in zip(answer.events, marks, strict=True):
         if wanted is None:
             assert got is None
         else:
@@ -66,16 +66,16 @@ def test_everything_comes_back_whatever_the_shards(tmp_path, dtype, per_shard):
 
 def test_psds_reads_the_shards_as_it_reads_an_array(tmp_path):
     scores, marks, seconds = written(tmp_path / "s", clips=13)
-    found = FrameScores(tmp_path / "s")
+    answer = FrameScores(tmp_path / "s")
     marks = [[] if m is None else [m[0]] for m in marks]
-    options = {"durations_s": found.durations_s, "lengths": found.lengths, "events": marks}
-    options |= {"label_set": found.label_set, "frame_rate": found.frame_rate, "median": 3}
-    ours = metrics.psds(scores=found.scores, **options, max_efpr=1e4)
+    options = {"durations_s": answer.durations_s, "lengths": answer.lengths, "events": marks}
+    options |= {"label_set": answer.label_set, "frame_rate": answer.frame_rate, "median": 3}
+    ours = metrics.psds(scores=answer.scores, **options, max_efpr=1e4)
     wanted = metrics.psds(scores=scores.astype(np.float16), **options, max_efpr=1e4)
     np.testing.assert_array_equal(ours["per_class"], wanted["per_class"])
     assert ours["macro"] > 0
     with pytest.raises(AsjaxError, match="clip 2 has no marked events"):
-        metrics.psds(scores=found.scores, **{**options, "events": found.events})
+        metrics.psds(scores=answer.scores, **{**options, "events": answer.events})
 
 
 def change_about(path, **values):
