@@ -50,22 +50,22 @@ def boxes(
     )
     if not (step_s > 0).all():
         raise AsjaxError(f"step_s must be above 0 seconds, got {step_s.min()}")
-    found = [np.zeros(0, BOX)]
+    parts = [np.zeros(0, BOX)]
     for step in np.unique(step_s):
         classes = np.flatnonzero(step_s == step)
         limits = merge_abs[classes], merge_rel[classes]
         part = _boxes(scores[:, classes], float(step), *limits, frame_rate)
         part["class"] = classes[part["class"]]
-        found.append(part)
-    found = np.concatenate(found)
-    return found[np.lexsort((found["onset_s"], found["class"]))]
+        parts.append(part)
+    parts = np.concatenate(parts)
+    return parts[np.lexsort((parts["onset_s"], parts["class"]))]
 
 
-def above(found: np.ndarray, threshold) -> np.ndarray:
+def above(scored: np.ndarray, threshold) -> np.ndarray:
     """The boxes whose score is above a threshold, one or one per class, as `EVENT` array."""
     limit = np.asarray(threshold, np.float64)
-    limit = limit[found["class"]] if limit.ndim else limit
-    chosen = found[found["score"] > limit]
+    limit = limit[scored["class"]] if limit.ndim else limit
+    chosen = scored[scored["score"] > limit]
     out = np.empty(len(chosen), EVENT)
     for key in EVENT.names:
         out[key] = chosen[key]

@@ -169,6 +169,7 @@ def decode(
     gap_s: float = 0.0,
     frame_rate: float = 25.0,
     duration_s: float = np.inf,
+    rule: str = "touched",
 ) -> np.ndarray:
     """Events of frame scores [T, C], an `EVENT` array in time order.
 
@@ -178,18 +179,18 @@ def decode(
 
     Args:
       threshold, low: as in `active`, in the unit of the scores. median: window in frames, or one
-        per class.
+        per class. rule: where in its frames an event begins and ends, see `events.from_frames`.
     """
     scores = np.asarray(scores)
     if np.isfinite(duration_s):
         scores = scores[: frames_of(duration_s, frame_rate)]
     smooth = median_filter(scores, median)
-    found = lists.from_frames(
-        active(smooth, threshold, low), frame_rate=frame_rate, duration_s=duration_s
+    events = lists.from_frames(
+        active(smooth, threshold, low), frame_rate=frame_rate, duration_s=duration_s, rule=rule
     )
     if gap_s > 0:
-        found = lists.merge(found, gap_s)
-    return lists.longer_than(found, min_s)
+        events = lists.merge(events, gap_s)
+    return lists.longer_than(events, min_s)
 
 
 def frames_of(duration_s, frame_rate: float):

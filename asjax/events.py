@@ -10,9 +10,10 @@ from collections import Counter
 
 import numpy as np
 
-from asjax.config import AsjaxError
+from asjax.config import AsjaxError, unknown
 
 EVENT = np.dtype([("onset_s", np.float64), ("offset_s", np.float64), ("class", np.int32)])
+RULES = ("touched", "pretrained_sed", "centre")
 FAULTS = (  # what `repair` finds, in the order in which it looks
     "times that are no numbers",
     "offsets before onsets",
@@ -85,9 +86,9 @@ def merge(events: np.ndarray, gap_s: float = 0.0) -> np.ndarray:
     for part in np.split(by_class, starts[1:]):
         reach = np.maximum.accumulate(part["offset_s"])
         first = np.r_[True, part["onset_s"][1:] > reach[:-1] + gap_s]
-        found = part[first].copy()
-        found["offset_s"] = reach[np.r_[np.flatnonzero(first)[1:] - 1, len(part) - 1]]
-        merged.append(found)
+        group = part[first].copy()
+        group["offset_s"] = reach[np.r_[np.flatnonzero(first)[1:] - 1, len(part) - 1]]
+        merged.append(group)
     return in_order(np.concatenate(merged))
 
 
@@ -95,10 +96,10 @@ def cut(events: np.ndarray, start_s: float, end_s: float) -> np.ndarray:
     """What lies in [start_s, end_s), in seconds from start_s; events that end up empty go."""
     inside = (events["offset_s"] > start_s) & (events["onset_s"] < end_s)
     inside &= events["offset_s"] > events["onset_s"]
-    found = events[inside].copy()
+    inside_events = events[inside].copy()
     for key in ("onset_s", "offset_s"):
-        found[key] = np.clip(found[key], start_s, end_s) - start_s
-    return found
+        inside_events[key] = np.clip(inside_events[key], start_s, end_s) - start_s
+    return inside_events
 
 
 def longer_than(events: np.ndarray, min_s: float) -> np.ndarray:
@@ -138,23 +139,23 @@ def repair(events: np.ndarray, duration_s: float = np.inf) -> tuple[np.ndarray, 
 def overlaps(events: np.ndarray) -> int:
     """How many events begin before an earlier one of their class has ended."""
     by_class = events[np.lexsort((events["onset_s"], events["class"]))]
-    found = 0
+    count = 0
     for part in np.split(by_class, np.flatnonzero(np.diff(by_class["class"])) + 1):
         reach = np.maximum.accumulate(part["offset_s"])
-        found += int((part["onset_s"][1:] < reach[:-1]).sum())
-    return found
+        count += int((part["onset_s"][1:] < reach[:-1]).sum())
+    return count
 
 
 def _joined(events: np.ndarray) -> np.ndarray:
     """`merge`, but events that only touch stay apart."""
-    found = []
+    joined = []
     for event in events[np.lexsort((events["onset_s"], events["class"]))]:
-        last = found[-1] if found else None
+        last = joined[-1] if joined else None
         if last is None or last["class"] != event["class"] or event["onset_s"] >= last["offset_s"]:
-            found.append(event.copy())
+            joined.append(event.copy())
         else:
             last["offset_s"] = max(last["offset_s"], event["offset_s"])
-    return in_order(np.array(found, EVENT))
+    return in_order(np.array(joined, EVENT))
 
 
 # ------------------------------------------------------------------------------ lists and frames
@@ -173,12 +174,12 @@ def to_frames(
     """Which class is active in which frame: float32 [frames, num_classes] of 0 and 1.
 
     Args:
-      frame_rate: frames per second (PretrainedSED: 25, frames of 40 ms). sample_rate: times are
-        counted in samples first, as PretrainedSED and DESED do, which decides a few boundaries.
-      single: times rounded to float32, as the published PretrainedSED data set stores them: a
-        boundary that is a multiple of a frame may then spill over by one frame.
-      rule: "touched" marks every frame that an event touches; "centre" those whose centre c lies in
-        onset <= c < offset (HEAR: DCASE 2016, MAESTRO; an offset on a centre counts).
+      frame_rate: frames per second (PretrainedSED: 25, frames of 40 ms).
+      rule: "touched" marks every frame that an event touches; a boundary within a millionth of a
+        frame's edge is on it. "pretrained_sed" does so without that tolerance, in samples at
+        `sample_rate` first, so that some boundaries on an edge spill over by a frame. "centre"
+        marks the frames whose centre c lies in onset <= c <= offset (HEAR: DCASE 2016, MAESTRO).
+      single: times rounded to float32 first, as the published PretrainedSED data set stores them.
     """
     target = np.zeros((frames, num_classes), np.float32)
     if not len(events):
@@ -201,6 +202,7 @@ def frame_bounds(
     onset_s, offset_s, *, frames, frame_rate=25.0, sample_rate=16_000, single=False, rule="touched"
 ):
     """First frame and end (exclusive) of each event, int64 [E] each; see `to_frames`."""
+    _check_rule(rule)
     kind = np.float32 if single else np.float64
     onset, offset = (np.asarray(t, kind).astype(np.float64) for t in (onset_s, offset_s))
     if rule == "centre":
@@ -209,21 +211,37 @@ def frame_bounds(
         end = np.ceil((offset + 1e-7) * frame_rate - 0.5)
         first, end = (np.clip(f, 0, frames).astype(np.int64) for f in (first, end))
         return first, np.maximum(first, end)
-    if rule != "touched":
-        raise AsjaxError(f"rule must be touched or centre, got {rule!r}")
-    per_frame = sample_rate / frame_rate
-    first = np.floor(np.clip(onset * sample_rate / per_frame, 0, frames)).astype(np.int64)
-    end = np.ceil(np.clip(offset * sample_rate / per_frame, 0, frames)).astype(np.int64)
-    empty = offset <= onset
-    return first, np.where(empty, first, np.maximum(first, end))
+    if rule == "touched":
+        first, end = _on_edges(onset * frame_rate), _on_edges(offset * frame_rate)
+    else:
+        per_frame = sample_rate / frame_rate
+        first, end = onset * sample_rate / per_frame, offset * sample_rate / per_frame
+    first = np.floor(np.clip(first, 0, frames)).astype(np.int64)
+    end = np.ceil(np.clip(end, 0, frames)).astype(np.int64)
+    return first, np.where(offset > onset, np.maximum(first, end), first)
 
 
-def from_frames(active, *, frame_rate: float = 25.0, duration_s: float = np.inf) -> np.ndarray:
+def _on_edges(x):
+    """Places counted in frames; those within a millionth of an edge are on it."""
+    whole = np.rint(x)
+    return np.where(np.abs(x - whole) < 1e-6, whole, x)
+
+
+def _check_rule(rule: str):
+    if rule not in RULES:
+        raise unknown("rule", rule, RULES)
+
+
+def from_frames(
+    active, *, frame_rate: float = 25.0, duration_s: float = np.inf, rule: str = "touched"
+) -> np.ndarray:
     """Contiguous active frames as events: `EVENT` array in time order.
 
     Args:
       active: bool (or above 0) [T, C]. duration_s: events end here at the latest, and those that
         would begin here are left out.
+      rule: "centre": from centre to centre (HEAR), which leaves no length to an event of one frame;
+        others: from the start of the first frame to the end of the last.
     """
     active = np.asarray(active) > 0
     edge = np.zeros((1, active.shape[1]), np.int8)
@@ -231,7 +249,10 @@ def from_frames(active, *, frame_rate: float = 25.0, duration_s: float = np.inf)
     labels, first = np.nonzero(steps.T == 1)
     _, end = np.nonzero(steps.T == -1)
     events = np.empty(len(first), EVENT)
-    events["onset_s"], events["offset_s"] = first / frame_rate, end / frame_rate
+    _check_rule(rule)
+    inward = 0.5 if rule == "centre" else 0.0
+    events["onset_s"] = (first + inward) / frame_rate
+    events["offset_s"] = (end - inward) / frame_rate
     events["class"] = labels
     events = events[events["onset_s"] < duration_s]
     events["offset_s"] = np.minimum(events["offset_s"], duration_s)
@@ -243,3 +264,39 @@ def weak(events: np.ndarray, num_classes: int) -> np.ndarray:
     target = np.zeros(num_classes, np.float32)
     target[events["class"]] = 1.0
     return target
+
+
+# ----------------------------------------------------------------------------------------- text
+
+
+def to_text(events) -> str:
+    """Events (onset_s, offset_s, class id) as one field of a table; "-" for None: none marked.
+
+    The text is "onset offset id;onset offset id;..." in seconds; the numbers come back exactly.
+    """
+    if events is None:
+        return "-"
+    return ";".join(f"{float(a)!r} {float(b)!r} {label}" for a, b, label in events)
+
+
+def from_text(text: str) -> list[tuple[float, float, str]] | None:
+    """What `to_text` wrote. Raises AsjaxError for another text."""
+    if text == "-":
+        return None
+    try:
+        parts = (part.split(" ", 2) for part in text.split(";") if part)
+        return [(float(onset), float(offset), label) for onset, offset, label in parts]
+    except ValueError:
+        raise AsjaxError(f"events are damaged: {text[:60]!r} is no list of events") from None
+
+
+def relabelled(events: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Events in another label set; those that it does not have are left out.
+
+    Args:
+      table: bool [C, D], True where class i stands for class j, as `labels.mapping` gives it.
+    """
+    which, label = np.nonzero(table[events["class"]])
+    moved = events[which].copy()
+    moved["class"] = label
+    return in_order(moved)

@@ -36,6 +36,12 @@ def test_hash_is_sha256_over_index_and_id_and_sees_a_swap():
 def test_hashes_of_packaged_sets_are_pinned():
     assert {name: labels.get(name).hash[:12] for name in labels.KNOWN} == {
         "audioset527": "72093dbb4222",
+        # the columns of PretrainedSED's strong_head (train) and its evaluation list, by mid
+        "audioset_strong447": "5b862755fc7c",
+        "audioset_strong416": "7be2b0122628",
+        "audioset_strong407": "58f920924eb1",
+        "audioset_strong456": "75cc60f24f7f",
+        "desed10": "f71cd92d8aab",
         "fsd50k200": "13e5fc09fd5c",
         "esc50": "06a48f37f55b",
         "esc10": "42cba966ee87",
@@ -173,6 +179,39 @@ def test_fsd50k_shares_192_classes_with_audioset_and_names_the_rest():
         "Respiratory_sounds",
         "Screech",
     )
+
+
+def test_audioset_strongs_sets_are_in_the_order_of_their_names_and_one_in_another():
+    every = {n: labels.get(f"audioset_strong{n}") for n in (407, 416, 447, 456)}
+    for count, found in every.items():
+        assert len(found) == count
+        assert list(found.names) == sorted(found.names)
+    train, test = set(every[447].ids), set(every[416].ids)
+    assert set(every[407].ids) == train & test
+    assert set(every[456].ids) == train | test
+    assert {"Silence", "Studio recording"} <= {every[416].names[i] for i in range(416)}
+    assert every[447].index("Alert") == every[447].index("/t/dd00144")
+    with pytest.raises(AsjaxError, match="not a class of audioset_strong416"):
+        every[416].index("Alert")
+
+
+def test_strong_classes_meet_the_527_by_mid_and_stand_alone_where_no_ontology_has_them():
+    shared, left_out = labels.overlap("audioset_strong456", "audioset527")
+    assert len(shared) == 382
+    assert len(left_out) == 74
+    table = labels.parents("audioset_strong456")
+    alone = [mid for mid in table if mid not in labels.parents("audioset527")]
+    assert len(alone) == 32
+    assert not any(table[mid] for mid in alone)
+    assert len(labels.parents("audioset527")) == 632
+
+
+def test_desed_means_audiosets_classes():
+    table, target = labels.mapping("desed10", "audioset527"), labels.get("audioset527")
+    names = [[target.names[j] for j in np.flatnonzero(row)] for row in table]
+    assert names[0] == ["Alarm"]
+    assert names[5] == ["Electric toothbrush", "Electric shaver, electric razor"]
+    assert [len(n) for n in names] == [1, 1, 1, 1, 1, 2, 1, 1, 1, 1]
 
 
 def test_check_hash_names_both_hashes():

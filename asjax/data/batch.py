@@ -145,8 +145,12 @@ def _steps(parts) -> Steps:
 
 
 def _column(value, rows: int):
-    """Room for one entry of each example: an array for arrays and numbers, else a list."""
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biufcV":
+    """Room for one entry of each example: an array for arrays and numbers, else a list.
+
+    Arrays with named fields, such as events, stay on the host: their lengths differ.
+    """
+    plain = isinstance(value, np.ndarray) and value.dtype.names is None
+    if plain and value.dtype.kind in "biufcV":
         return _room((rows, *value.shape), value.dtype)
     if isinstance(value, (bool, int, float, np.generic)):
         dtype = np.float32 if isinstance(value, float) else np.asarray(value).dtype

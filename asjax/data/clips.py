@@ -20,7 +20,10 @@ _ENCODINGS = {"ogg": ("OGG", "VORBIS"), "flac": ("FLAC", "PCM_16")}
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip to be written: `audio` is the path or the bytes of an audio file, labels are ids."""
+    """A clip to be written: `audio` is the path or the bytes of an audio file, labels are ids.
+
+    `events` are (onset_s, offset_s, id); None means that nobody marked when things sound.
+    """
 
     id: str
     audio: str | Path | bytes
@@ -30,6 +33,7 @@ class Clip:
     licence: str = ""
     attribution: str = ""
     group: str = ""  # what it comes from (recording, site)
+    events: tuple[tuple[float, float, str], ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,17 @@ _ENHANCE_EXAMPLE = """example:
 """
 
 
+_STRONG_EXAMPLE = """examples:
+  asjax prepare strong --events train=audioset_train_strong.tsv eval=audioset_eval_strong.tsv \\
+      --durations eval_durations.csv --audio clips/ --out data/audioset_strong
+  asjax prepare strong --events train=synthetic.tsv eval=validation.tsv --weak train=weak.tsv \\
+      --labels desed10 --audio desed/ --out data/desed
+  asjax prepare strong --events tracks/*.txt --labels own --audio recordings/ --out data/mine
+"""
+
+
 def add_arguments(parser):
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="folder|esc50|enhance")
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="folder|strong|esc50|enhance")
     folder = kinds.add_parser(
         "folder",
         help="a folder of audio with a CSV (filename,labels), or of folders named by class",
@@ -46,12 +55,19 @@ def add_arguments(parser):
         "--folds", type=int, default=0, metavar="N", help="make N splits; groups stay together"
     )
     folder.add_argument("--licence", default="", help="licence of the whole set, for the manifest")
+    events = kinds.add_parser(
+        "strong",
+        help="audio with lists of events in time: AudioSet Strong, DESED, CSV, Audacity, Raven",
+        epilog=_STRONG_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _strong_arguments(events)
     esc50 = kinds.add_parser("esc50", help="ESC-50 from a copy of its repository")
     esc50.add_argument("--source", required=True, metavar="DIR", help="meta/esc50.csv and audio/")
     esc50.add_argument(
         "--labels", default="esc50", help="label set: esc50 or audioset527 (default: esc50)"
     )
-    for kind in (folder, esc50):
+    for kind in (folder, events, esc50):
         kind.add_argument("--out", required=True, metavar="DIR", help="record dataset to make")
         add_writer_arguments(kind)
     grown = kinds.add_parser(
@@ -83,6 +99,34 @@ def add_arguments(parser):
     grown.add_argument("--out", required=True, metavar="CSV", help="labels to write")
 
 
+def _strong_arguments(parser):
+    more = {"nargs": "+", "metavar": "[SPLIT=]FILE"}
+    parser.add_argument(
+        "--events", required=True, **more, help="lists of events; the split is train if not given"
+    )
+    parser.add_argument(
+        "--weak", default=[], **more, help="lists of filename and event_labels, without times"
+    )
+    parser.add_argument("--audio", required=True, metavar="DIR", help="searched with subfolders")
+    parser.add_argument(
+        "--labels",
+        default="audioset_strong456",
+        help="label set: audioset_strong456, audioset_strong447, desed10, audioset527, a .csv, or "
+        "own (default: %(default)s)",
+    )
+    parser.add_argument("--label-column", default="", help="of the class, if it has another name")
+    parser.add_argument(
+        "--durations", nargs="+", default=[], metavar="FILE", help="lists of filename and seconds"
+    )
+    parser.add_argument(
+        "--faults",
+        choices=["repair", "refuse"],
+        default="repair",
+        help="of the lists: mend them and say so, or stop (default: %(default)s)",
+    )
+    parser.add_argument("--licence", default="", help="licence of the whole set, for the manifest")
+
+
 def add_writer_arguments(parser):
     """Options of `writer.write`, for every builder."""
     parser.add_argument(
@@ -97,7 +141,8 @@ def add_writer_arguments(parser):
 
 
 def main(args) -> int:
-    return {"folder": _folder, "esc50": _esc50, "enhance": _enhance}[args.kind](args)
+    kinds = {"folder": _folder, "strong": _strong, "esc50": _esc50, "enhance": _enhance}
+    return kinds[args.kind](args)
 
 
 def run(args, clips, label_set, **fields):
@@ -162,6 +207,48 @@ def _folder(args) -> int:
     ]
     run(args, clips, label_set, licence=args.licence, description=f"from {Path(place).name}")
     return 0
+
+
+def _strong(args) -> int:
+    from asjax.data import strong, strong_clips
+
+    events, weak = ([_split_of(text) for text in texts] for texts in (args.events, args.weak))
+    if args.labels == "own":
+        label_set = strong.own_labels(
+            [p for _, p in events], [p for _, p in weak], args.label_column
+        )
+    else:
+        label_set = label_sets.get(args.labels)
+    lists = strong_clips.clips(
+        events,
+        weak,
+        args.audio,
+        label_set,
+        durations=args.durations,
+        faults=args.faults,
+        label_column=args.label_column,
+    )
+    print("\n".join(lists.lines))
+    summary = run(
+        args,
+        lists.clips,
+        label_set,
+        strong=True,
+        licence=args.licence,
+        left_out=lists.left_out,
+        notes=lists.notes,
+        description="events from " + ", ".join(Path(p).name for _, p in events),
+    )
+    print(f"{summary.events} events, {summary.cut} of them cut at the end of the decoded audio")
+    return 0
+
+
+def _split_of(text: str) -> tuple[str, str]:
+    """`"eval=list.tsv"` -> `("eval", "list.tsv")`; without a split it is train."""
+    split, equals, path = text.partition("=")
+    if equals and not Path(text).is_file():
+        return split, path
+    return "train", text
 
 
 def _esc50(args) -> int:

@@ -8,7 +8,8 @@ A dataset is one folder:
                                           SHA-256), what was left out and why, pcm16_hz (the rate,
                                           if all clips are 16-bit mono PCM of one rate, else 0)
     manifest.csv                          one row per clip, in record order: id, split, labels,
-                                          category, samples, sample_rate, sha256 (of the audio)
+                                          category, samples, sample_rate, sha256 (of the audio);
+                                          with events in time also: events
     labels.csv                            the label set itself
     ATTRIBUTION.csv                       licence and attribution per clip, where known
     groups.csv                            id and group (recording, site) per clip, where known
@@ -92,6 +93,7 @@ class Dataset:
     Attributes:
       path, manifest: the folder; manifest.json as a dict.
       splits: `{split: number of clips}` in record order.
+      strong: whether manifest.csv has a column of events.
       reader: `reader[row]` -> bytes of the audio file in that row of manifest.csv.
     """
 
@@ -113,6 +115,7 @@ class Dataset:
         except (KeyError, TypeError) as error:
             raise AsjaxError(f"{self.path}/manifest.json is incomplete: {error}; {_HINT}") from None
         self.splits: dict[str, int] = dict(self.manifest["splits"])
+        self.strong: bool = bool(self.manifest.get("strong", False))
         shards = self.manifest["shards"]
         self.reader = Reader([(str(self.path / s["file"]), s["records"]) for s in shards])
 
@@ -144,7 +147,7 @@ class Dataset:
             return dict(list(csv.reader(f))[1:])
 
     def rows(self) -> Iterator[list[str]]:
-        """manifest.csv row by row (`COLUMNS`), in record order."""
+        """manifest.csv row by row (`COLUMNS`, and events in a set with them), in record order."""
         with open(self.path / "manifest.csv", newline="", encoding="utf-8") as f:
             reader = csv.reader(f)
             next(reader)

@@ -6,9 +6,10 @@ all), `folds` (make that many splits that keep groups together) and `labels_csv`
 get these labels, the others keep theirs.
 
 A source is random-access and says `source[i] -> {"id", "audio", "labels"}`, where audio is the
-bytes of an audio file or its path (str) and labels are int64 class indices. Decoding is the
-pipeline's. Sources pickle, open files lazily per process and may be read by many threads. They may
-have `pcm16(rate) -> bool`: do int16 samples hold all of the audio?
+bytes of an audio file or its path (str) and labels are int64 class indices. Where events in time
+are known there is also "events": an array of `asjax.events.EVENT`, or None for a clip in which none
+are marked. Decoding is the pipeline's. Sources pickle, open files lazily per process and may be
+read by many threads. They may have `pcm16(rate) -> bool`: do int16 samples hold all of the audio?
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from scipy import sparse
 
 from asjax import labels as label_sets
 from asjax.config import AsjaxError, shown, unknown, warn
-from asjax.data import content, groups, lists, pcm16
+from asjax.data import content, groups, lists, pcm16, strong
 from asjax.data import records as record_files
 from asjax.data.lists import read_folder
 from asjax.data.shared import Strings
@@ -58,6 +59,7 @@ class Source:
     row: np.ndarray  # int64 [N]: where clip i stands in `audio`
     pcm16_hz: int | None = 0  # of a clip that is 16-bit mono PCM; 0: of another kind, None: look
     group: list[str] | None = None
+    events: Sequence | None = None  # events[i] -> EVENT array, or None: not marked
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -68,7 +70,8 @@ class Source:
             raise IndexError(f"clip must be 0 to {len(self) - 1}, got {i}")
         start, stop = self.labels.indptr[i : i + 2]
         classes = self.labels.indices[start:stop].astype(np.int64)
-        return {"id": self.ids[i], "audio": self.audio[int(self.row[i])], "labels": classes}
+        example = {"id": self.ids[i], "audio": self.audio[int(self.row[i])], "labels": classes}
+        return example if self.events is None else {**example, "events": self.events[i]}
 
     def __repr__(self) -> str:
         return f"Source({self.name}, {len(self)} clips, {self.hash[:12]})"
@@ -103,8 +106,9 @@ class Source:
         digest = _sha256(self.hash, *sorted(wanted))
         ids, split = [self.ids[i] for i in keep], [self.split[i] for i in keep]
         group = [self.group[i] for i in keep] if self.group else None
+        events = None if self.events is None else self.events.select(keep)
         kept = {"ids": ids, "split": split, "labels": self.labels[keep], "row": self.row[keep]}
-        return replace(self, hash=digest, group=group, **kept)
+        return replace(self, hash=digest, group=group, events=events, **kept)
 
 
 def own_labels(place, label_separator: str | None = None, columns=None) -> LabelSet:
@@ -220,13 +224,14 @@ def _read_records(label_set, path, verify, convert, title="") -> Source:
     if not convert:
         what = f"{dataset.path} (label set {theirs['name']})"
         label_sets.check_hash(theirs["hash"], label_set.hash, what)
-    ids, split, encoded, cells, of_clip = [], [], [], {}, dataset.groups()
-    for clip, name, cell, *_ in dataset.rows():
+    ids, split, encoded, cells, marks, of_clip = [], [], [], {}, [], dataset.groups()
+    for clip, name, cell, *rest in dataset.rows():
         ids.append(clip)
         split.append(sys.intern(name))
         if cell not in cells:
             cells[cell] = label_set.encode([label for label in cell.split(";") if label])
         encoded.append(cells[cell])
+        marks += rest[-1:] if dataset.strong else []
     if len(ids) != len(dataset.reader):
         raise AsjaxError(
             f"{dataset.path}/manifest.csv must have {len(dataset.reader)} rows, got {len(ids)}"
@@ -237,7 +242,9 @@ def _read_records(label_set, path, verify, convert, title="") -> Source:
     rows = np.arange(len(ids), dtype=np.int64)
     name = title or dataset.manifest.get("name", dataset.path.name)
     rate = pcm16.rate_of_records(dataset.manifest)
-    return Source(name, ids, split, table, digest, dataset.reader, rows, rate, group)
+    events = strong.Marked(marks, label_set) if dataset.strong else None
+    reader = dataset.reader
+    return Source(name, ids, split, table, digest, reader, rows, rate, group, events)
 
 
 # ------------------------------------------------------------------------------------- folder
@@ -250,6 +257,7 @@ def folder(
     root=None,
     splits=None,
     labels_csv="",
+    events_csv="",
     label_separator: str | None = None,
     split_column: str = "",
     columns: dict | str | None = None,
@@ -262,6 +270,8 @@ def folder(
 
     Args:
       csv: rows `filename,labels[,fold][,group]`, or a published layout (asjax.data.layouts).
+      events_csv: rows `filename,onset,offset,event_label` (or what `asjax prepare strong` reads),
+        in seconds; clips that it does not name have no marks. Faulty lists are refused.
       label_separator: between the labels of a clip (default: that of the layout, or ";").
       split_column: the column of the splits (default: `fold` or `split`, where there is one).
       columns: what holds what, `dict(file="fname", labels="tags", split="part", group="site")`;
@@ -278,17 +288,21 @@ def folder(
         f"{f.row.filename}\t{digest}\t{f.row.split}\t{','.join(map(str, f.classes))}"
         for f, digest in zip(entries, prints, strict=True)
     ]
-    group = [f.row.group for f in entries]
+    ids, events = [f.row.filename for f in entries], None
+    if events_csv:
+        events, texts = strong.marked(events_csv, ids, label_set)
+        lines += texts
     source = Source(
         Path(csv or root).stem,
-        [f.row.filename for f in entries],
+        ids,
         [sys.intern(f.row.split) for f in entries],
         matrix([f.classes for f in entries], label_set),
         _sha256(label_set.hash, *lines),
         [f.path for f in entries],
         np.arange(len(entries), dtype=np.int64),
         pcm16_hz=None,
-        group=_groups(group, [f.row.filename for f in entries]),
+        group=_groups([f.row.group for f in entries], ids),
+        events=events,
     )
     return _chosen(source, splits, labels_csv, label_set, folds)
 

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from asjax import events
 from asjax.config import AsjaxError
 from asjax.data import example, pcm16, records
 from asjax.data.clips import Clip, Encoding, load_all
@@ -34,6 +35,8 @@ class Summary:
     left_out: list[tuple[str, str]]
     seconds: float
     bytes: int
+    events: int = 0
+    cut: int = 0  # events that reached beyond the last decoded sample
 
     @property
     def clips(self) -> int:
@@ -50,6 +53,8 @@ def write(
     licence: str = "",
     left_out: Iterable[tuple[str, str]] = (),
     encoding: Encoding | None = None,
+    strong: bool = False,
+    notes: dict | None = None,
     shard_mb: int = 1024,
     max_mb: int = 256,
     threads: int | None = None,
@@ -66,6 +71,8 @@ def write(
         find it; else the version is 1.0.0.
       left_out: `(id, reason)` known beforehand, e.g. missing files; goes into the manifest.
       encoding: None keeps every file's bytes as they are.
+      strong: the set has events in time; they are cut where the decoded clip ends.
+      notes: goes into the manifest as it is, e.g. what was repaired.
       max_mb: larger audio files are left out.
 
     Raises:
@@ -81,7 +88,7 @@ def write(
     try:
         part.mkdir(parents=True)
         with ExitStack() as stack:
-            job = _Job(part, name, label_set, shard_mb << 20, stack)
+            job = _Job(part, name, label_set, shard_mb << 20, stack, strong)
             job.left_out.extend(left_out)
             for clip, loaded in load_all(clips, encoding, max_mb << 20, threads, progress):
                 job.add(clip, loaded)
@@ -89,6 +96,7 @@ def write(
             manifest = job.finish()
         manifest |= {"name": name, "version": version, "description": description}
         manifest |= {"licence": licence, "encoding": vars(encoding) if encoding else None}
+        manifest |= {"notes": notes} if notes else {}
         _write_metadata(part, manifest, label_set)
         records.Dataset(part, verify=False)
         _move_in(part, out, overwrite)
@@ -98,7 +106,7 @@ def write(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     seconds, size = manifest["seconds"], sum(s["bytes"] for s in manifest["shards"])
-    return Summary(out, manifest["splits"], job.left_out, seconds, size)
+    return Summary(out, manifest["splits"], job.left_out, seconds, size, job.events, job.cut)
 
 
 def _check_free(out: Path, overwrite: bool):
@@ -158,7 +166,7 @@ class _Split:
 class _Job:
     """Everything of one dataset while it is written."""
 
-    def __init__(self, folder, name, label_set, limit, stack):
+    def __init__(self, folder, name, label_set, limit, stack, strong=False):
         self.folder, self.name, self.limit, self.stack = folder, name, limit, stack
         self.label_set, self.known = label_set, frozenset(label_set.ids)
         self.splits: dict[str, _Split] = {}
@@ -166,6 +174,7 @@ class _Job:
         self.left_out: list[tuple[str, str]] = []
         self.seconds, self.licences = 0.0, Counter()
         self.pcm16_rates: set[int] = set()
+        self.strong, self.events, self.cut = strong, 0, 0
         self.attributions: list[list[str]] = []
         self.groups: list[list[str]] = []
 
@@ -196,6 +205,13 @@ class _Job:
         fields |= {"labels": list(clip.labels), "category": clip.category}
         labels, digest = ";".join(clip.labels), hashlib.sha256(data).hexdigest()
         row = [clip.id, clip.split, labels, clip.category, samples, rate, digest]
+        if self.strong:
+            marks = self._marks(clip, samples / rate)
+            text = events.to_text(marks)
+            fields |= {"strong": int(marks is not None), "events": text.split(";") if marks else []}
+            row.append(text)
+        elif clip.events is not None:
+            raise AsjaxError(f"clip {clip.id!r} has events; write the set with strong=True")
         split.add(example.encode(fields), row)
         self.seconds += samples / rate
         self.pcm16_rates.add(pcm16.rate_of(data))
@@ -204,6 +220,24 @@ class _Job:
         if clip.licence or clip.attribution:
             self.licences[clip.licence] += 1
             self.attributions.append([clip.id, clip.split, labels, clip.licence, clip.attribution])
+
+    def _marks(self, clip: Clip, seconds: float) -> list[tuple[float, float, str]] | None:
+        """The events, cut at the clip's end; None: none marked."""
+        if clip.events is None:
+            return None
+        inside = []
+        for onset, offset, label in clip.events:
+            good = label in self.known and ";" not in label
+            if not (good and 0 <= onset < offset < float("inf")):  # NaN fails as well
+                raise AsjaxError(
+                    f"clip {clip.id!r}: an event must be (onset_s, offset_s, id of "
+                    f"{self.label_set.name}) with 0 <= onset < offset, got {onset, offset, label}"
+                )
+            self.cut += offset > seconds
+            if onset < seconds:
+                inside.append((onset, min(offset, seconds), label))
+        self.events += len(inside)
+        return inside
 
     def check_some(self, out):
         if not self.splits:
@@ -214,7 +248,8 @@ class _Job:
         """Close, name and hash the shards, join the rows; the manifest's own part."""
         shards = []
         with (self.folder / "manifest.csv").open("wb") as rows:
-            rows.write((",".join(records.COLUMNS) + "\n").encode())
+            columns = (*records.COLUMNS, *["events"] * self.strong)
+            rows.write((",".join(columns) + "\n").encode())
             for name in sorted(self.splits):
                 split = self.splits[name]
                 split.close()
@@ -233,8 +268,10 @@ class _Job:
             with (self.folder / "groups.csv").open("w", newline="", encoding="utf-8") as f:
                 csv.writer(f, lineterminator="\n").writerows([["id", "group"], *self.groups])
             grouped["groups_sha256"] = records.sha256_file(self.folder / "groups.csv")
+        strong = {"strong": True, "events": self.events, "events_cut": self.cut}
         return {
             **grouped,
+            **(strong if self.strong else {}),
             "format": records.FORMAT,
             "label_set": {"name": self.label_set.name, "hash": self.label_set.hash},
             "clips": sum(s["records"] for s in shards),
@@ -288,6 +325,8 @@ def _write_metadata(folder: Path, manifest: dict, label_set):
     # The bytes of an audio file are a Text: `features.Audio` cannot be read without TensorFlow.
     columns = {"id": _TEXT, "audio": _TEXT, "sample_rate": number["int32"]}
     columns |= {"samples": number["int64"], "labels": many, "category": _TEXT}
+    if manifest.get("strong"):
+        columns |= {"strong": number["int64"], "events": many}
     features = {
         "featuresDict": {"features": columns},
         "pythonClassName": "tensorflow_datasets.core.features.features_dict.FeaturesDict",

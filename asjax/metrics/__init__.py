@@ -1,5 +1,6 @@
 """Pure functions of scores, targets and events; numpy only."""
 
+from asjax.metrics.best import best_f1
 from asjax.metrics.decisions import (
     at_thresholds,
     best_thresholds,
@@ -8,7 +9,8 @@ from asjax.metrics.decisions import (
     resampled_single_label,
     single_label,
 )
-from asjax.metrics.detection import PSDS1, PSDS2, psds
+from asjax.metrics.detection import PSDS1, PSDS2, psds, psds_best_of, psds_of_points
+from asjax.metrics.event_lists import event_f1, intersection_f1, segment_f1
 from asjax.metrics.ranking import (
     bootstrap,
     d_prime,
@@ -20,6 +22,8 @@ from asjax.metrics.ranking import (
     tagging,
 )
 from asjax.metrics.resampling import psds_bootstrap
+from asjax.metrics.segments import segment_ranking
+from asjax.metrics.tuning import first_best, halves, tune_boxes, tune_windows, tuned_halves
 
 __all__ = [
     "at_thresholds",
@@ -30,14 +34,26 @@ __all__ = [
     "single_label",
     "PSDS1",
     "PSDS2",
+    "best_f1",
     "bootstrap",
     "d_prime",
+    "event_f1",
+    "first_best",
+    "halves",
+    "intersection_f1",
     "interval",
     "psds",
+    "psds_best_of",
     "psds_bootstrap",
+    "psds_of_points",
     "regress",
     "resample_counts",
     "resampled",
     "resampled_per_class",
+    "segment_f1",
+    "segment_ranking",
     "tagging",
+    "tune_boxes",
+    "tune_windows",
+    "tuned_halves",
 ]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from asjax.config import unknown
-from asjax.metrics import piecewise
 from asjax.metrics.criteria import Collar, Intersection
+from asjax.metrics.piecewise import scores_of
 from asjax.metrics.segments import segment_table
 from asjax.metrics.tally import inputs, tally
 
@@ -84,7 +84,7 @@ def _curves(table, truth):
     """Per class: scores from the highest down, true and false positives at them, events."""
     for c in range(truth.classes):
         key, false, true, _ = table.of_class(c)
-        yield piecewise.scores_of(key), true, false, int(truth.count[c])
+        yield scores_of(key), true, false, int(truth.count[c])
 
 
 def _segment_curves(data, truth, segment_s):

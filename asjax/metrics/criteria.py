@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asjax.metrics import piecewise
 from asjax.metrics.matching import largest_matching
-from asjax.metrics.piecewise import Batch, Nodes
+from asjax.metrics.piecewise import Batch, Nodes, nodes, onsets
 from asjax.metrics.thresholds import Changes
 from asjax.metrics.truths import DECIMALS, Truth, spread
 
@@ -44,18 +43,18 @@ class Intersection:
 
     def _of_rows(self, part: Batch, truth: Truth, above, each) -> list[Changes]:
         first, end = truth.of_rows(part.clip, part.label)
-        found = piecewise.nodes(part.rows, above)
-        length = part.edge(found.end, found.row) - part.edge(found.first, found.row)
-        right = (end > first)[found.row]
+        spans = nodes(part.rows, above)
+        length = part.edge(spans.end, spans.row) - part.edge(spans.first, spans.row)
+        right = (end > first)[spans.row]
         some = np.flatnonzero(right)
-        covered = _covered(part, truth, first, end, found.select(some))
+        covered = _covered(part, truth, first, end, spans.select(some))
         right[some] = np.round(covered, DECIMALS) >= np.round(self.dtc * length[some], DECIMALS)
-        good = found.select(right)
+        good = spans.select(right)
         out = _both_ends(good, part, false=-1)
         out += self._found_events(part, truth, good, first, end)
         if self.cttc is not None:
             needed = np.round(self.cttc * length[~right], DECIMALS)
-            out += _cross_triggers(part, truth, found.select(~right), needed, each)
+            out += _cross_triggers(part, truth, spans.select(~right), needed, each)
         return out
 
     def _found_events(self, part, truth, good, first, end) -> list[Changes]:
@@ -143,29 +142,29 @@ class Collar:
         return out
 
     def _of_rows(self, part: Batch, truth: Truth, first, end, above) -> list[Changes]:
-        found = piecewise.nodes(part.rows, above)
-        which, number = spread((end - first)[found.row])
-        event, row = first[found.row][which] + number, found.row[which]
-        onset = part.edge(found.first[which], row)
-        offset = part.edge(found.end[which], row)
+        spans = nodes(part.rows, above)
+        which, number = spread((end - first)[spans.row])
+        event, row = first[spans.row][which] + number, spans.row[which]
+        onset = part.edge(spans.first[which], row)
+        offset = part.edge(spans.end[which], row)
         hit = self.hits(onset, offset, truth.onset[event], truth.offset[event])
         which, event = which[hit], event[hit]
-        simple = _without_rivals(found, which, event)
-        good = found.select(which[simple])
+        simple = _without_rivals(spans, which, event)
+        good = spans.select(which[simple])
         out = _both_ends(good, part, true=1, false=-1)
-        return out + _contested(found, part, which[~simple], event[~simple])
+        return out + _contested(spans, part, which[~simple], event[~simple])
 
 
 def _detections(batch: Batch, above) -> Changes:
-    row, key, change = piecewise.onsets(batch.rows, above)
+    row, key, change = onsets(batch.rows, above)
     return Changes(batch.label[row], key, batch.clip[row], false=change)
 
 
-def _both_ends(found: Nodes, part: Batch, *, false=0, true=0, other=None, weight=0.0):
+def _both_ends(spans: Nodes, part: Batch, *, false=0, true=0, other=None, weight=0.0):
     """A change where each node appears, and its opposite where it is gone again."""
-    label, clip = part.label[found.row], part.clip[found.row]
+    label, clip = part.label[spans.row], part.clip[spans.row]
     out = []
-    for key, sign in ((found.high, 1), (found.low, -1)):
+    for key, sign in ((spans.high, 1), (spans.low, -1)):
         values = {"false": false, "true": true, "weight": weight}
         values = {k: sign * np.broadcast_to(v, key.shape) for k, v in values.items() if np.any(v)}
         if "weight" in values and other is not None:
@@ -174,16 +173,16 @@ def _both_ends(found: Nodes, part: Batch, *, false=0, true=0, other=None, weight
     return out
 
 
-def _covered(part: Batch, truth: Truth, first, end, found: Nodes) -> np.ndarray:
+def _covered(part: Batch, truth: Truth, first, end, spans: Nodes) -> np.ndarray:
     """Seconds that the events first[row] to end[row] have in common with each node, summed.
 
     The time under the events is added up to every edge, once for all nodes of rows that share
     events and edges. A node's part is a difference of two sums.
     """
-    if not len(found):
+    if not len(spans):
         return np.zeros(0)
     used = np.zeros(len(first), bool)
-    used[found.row] = True
+    used[spans.row] = True
     rows = np.flatnonzero(used)
     own_edges = part.edges.ndim == 2
     place = np.zeros(len(first), np.int64)
@@ -198,8 +197,8 @@ def _covered(part: Batch, truth: Truth, first, end, found: Nodes) -> np.ndarray:
     length = truth.offset[event] - truth.onset[event]
     under = np.clip(edges - truth.onset[event][:, None], 0, length[:, None])
     total = np.add.reduceat(under, np.searchsorted(which, np.arange(len(rows))), axis=0)
-    flat, base = total.reshape(-1), place[found.row] * total.shape[1]
-    return flat[base + found.end] - flat[base + found.first]
+    flat, base = total.reshape(-1), place[spans.row] * total.shape[1]
+    return flat[base + spans.end] - flat[base + spans.first]
 
 
 def _sums_within(value, new) -> np.ndarray:
@@ -218,17 +217,17 @@ def _within(a, b, collar, decimals) -> np.ndarray:
 # ------------------------------------------------------------------------------------- matching
 
 
-def _without_rivals(found: Nodes, which, event) -> np.ndarray:
+def _without_rivals(spans: Nodes, which, event) -> np.ndarray:
     """Pairs (node, event) that are alone: bool.
 
     The node hits no other event, and no two nodes that hit the event are there at one threshold.
     A row with one pair that is not alone counts as contested as a whole.
     """
-    row = found.row[which]
-    hits = np.bincount(which, minlength=len(found))[which]
-    order = np.lexsort((~found.high[which], event))
+    row = spans.row[which]
+    hits = np.bincount(which, minlength=len(spans))[which]
+    order = np.lexsort((~spans.high[which], event))
     same = event[order][1:] == event[order][:-1]
-    together = same & (found.high[which][order][1:] > found.low[which][order][:-1])
+    together = same & (spans.high[which][order][1:] > spans.low[which][order][:-1])
     bad = hits > 1
     bad[order[1:][together]] = True
     contested = np.zeros(int(row.max(initial=-1)) + 1, bool)
@@ -236,14 +235,14 @@ def _without_rivals(found: Nodes, which, event) -> np.ndarray:
     return ~contested[row]
 
 
-def _contested(found: Nodes, part: Batch, which, event) -> list[Changes]:
+def _contested(spans: Nodes, part: Batch, which, event) -> list[Changes]:
     """True positives of rows in which detections and events compete: a matching per threshold."""
-    row = found.row[which]
+    row = spans.row[which]
     rows, keys, signs = [], [], []
     for r in np.unique(row):
         mine = row == r
         node, of_event = which[mine], event[mine]
-        high, low = found.high[node], found.low[node]
+        high, low = spans.high[node], spans.low[node]
         before = 0
         for key in np.unique(np.concatenate([high, low]))[::-1]:
             there = (low < key) & (key <= high)
@@ -258,5 +257,5 @@ def _contested(found: Nodes, part: Batch, which, event) -> list[Changes]:
             before = size
     if not rows:
         return []
-    key, rows, sign = np.array(keys, found.high.dtype), np.array(rows), np.array(signs)
+    key, rows, sign = np.array(keys, spans.high.dtype), np.array(rows), np.array(signs)
     return [Changes(part.label[rows], key, part.clip[rows], true=sign, false=-sign)]

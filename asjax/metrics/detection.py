@@ -12,9 +12,10 @@ from math import floor
 import numpy as np
 
 from asjax.config import AsjaxError
-from asjax.metrics import piecewise, roc
 from asjax.metrics.criteria import Intersection
 from asjax.metrics.event_lists import columns, intersection_counts
+from asjax.metrics.piecewise import scores_of
+from asjax.metrics.roc import area, envelope, mean_curve
 from asjax.metrics.tally import inputs, tally
 
 PSDS1 = {"dtc": 0.7, "gtc": 0.7, "cttc": None, "alpha_ct": 0.0, "alpha_st": 1.0}
@@ -93,14 +94,14 @@ def psds(
     criterion = Intersection(dtc, gtc, cttc)
     table, cut = tally(data, truth, criterion, allowed=allowed, threads=threads)
     counted = np.flatnonzero(truth.count)
-    found = []
+    points = []
     for c in counted:
         key, false, true, weight = table.of_class(c, None if cut is None else cut[c])
         efpr = effective_rate(false, weight, duration, alpha_ct, max(1, len(counted) - 1))
-        which = roc.envelope(np.append(0.0, efpr), np.append(0, true), max_efpr)
-        thresholds = np.append(np.inf, piecewise.scores_of(key))[which]
-        found.append((*class_curve(efpr, true / truth.count[c], max_efpr), thresholds))
-    result = _summary(found, alpha_st, max_efpr)
+        which = envelope(np.append(0.0, efpr), np.append(0, true), max_efpr)
+        thresholds = np.append(np.inf, scores_of(key))[which]
+        points.append((*class_curve(efpr, true / truth.count[c], max_efpr), thresholds))
+    result = _summary(points, alpha_st, max_efpr)
     per_class = np.full(data.num_classes, np.nan)
     per_class[data.column[counted]] = result.pop("areas")
     n_events = np.zeros(data.num_classes, np.int64)
@@ -108,12 +109,12 @@ def psds(
     missing = data.column[truth.count == 0]
     result |= {
         "per_class": per_class,
-        "n_clips": int(data.kept.sum()),
+        "n_clips": int(data.counted.sum()),
         "n_events": n_events,
         "n_classes": len(counted),
         "hours": duration / _HOUR,
         "left_out": [label_set.names[c] if label_set else int(c) for c in missing],
-        "class_curves": dict(zip(data.column[counted].tolist(), found, strict=True)),
+        "class_curves": dict(zip(data.column[counted].tolist(), points, strict=True)),
     }
     if not curves:
         del result["curve"], result["class_curves"]
@@ -122,7 +123,7 @@ def psds(
 
 def _seconds(data) -> float:
     """Seconds of all clips, added one after the other as the reference does."""
-    return float(np.cumsum(data.durations_s[data.kept])[-1])
+    return float(np.cumsum(data.durations_s[data.counted])[-1])
 
 
 def psds_best_of(results, *, alpha_st: float = 1.0, max_efpr: float = 100.0) -> dict:
@@ -139,12 +140,12 @@ def psds_best_of(results, *, alpha_st: float = 1.0, max_efpr: float = 100.0) -> 
     names = list(results[0]["class_curves"])
     if any(list(r["class_curves"]) != names for r in results):
         raise AsjaxError("the results must be of the same classes")
-    found = []
+    points = []
     for c in names:
         x, y = (np.concatenate([r["class_curves"][c][k] for r in results]) for k in (0, 1))
-        which = roc.envelope(x, y, max_efpr)
-        found.append((x[which], y[which]))
-    result = _summary(found, alpha_st, max_efpr)
+        which = envelope(x, y, max_efpr)
+        points.append((x[which], y[which]))
+    result = _summary(points, alpha_st, max_efpr)
     per_class = np.full(len(results[0]["per_class"]), np.nan)
     per_class[names] = result["areas"]
     return {"psds": result["psds"], "macro": result["macro"], "per_class": per_class}
@@ -183,8 +184,8 @@ def psds_of_points(
     events = np.bincount(ref["label"], minlength=classes)
     counted = np.flatnonzero(events)
     efpr = effective_rate(false, weight, seconds, alpha_ct, max(1, len(counted) - 1))
-    found = [class_curve(efpr[:, c], true[:, c] / events[c], max_efpr) for c in counted]
-    result = _summary(found, alpha_st, max_efpr)
+    curves = [class_curve(efpr[:, c], true[:, c] / events[c], max_efpr) for c in counted]
+    result = _summary(curves, alpha_st, max_efpr)
     per_class = np.full(classes, np.nan)
     per_class[counted] = result.pop("areas")
     names = label_set.names if label_set is not None else range(classes)
@@ -209,15 +210,15 @@ def effective_rate(false, weight, seconds, alpha_ct, others):
 def class_curve(efpr, tpr, max_efpr):
     """(eFPR, TPR) of the points that matter; above every score nothing is detected."""
     x, y = np.append(0.0, efpr), np.append(0.0, tpr)
-    which = roc.envelope(x, y, max_efpr)
+    which = envelope(x, y, max_efpr)
     return x[which], y[which]
 
 
-def _summary(found, alpha_st, max_efpr) -> dict:
-    areas = [roc.area(x, y, max_efpr) for x, y, *_ in found]
-    x, mean, low = roc.mean_curve([f[:2] for f in found], alpha_st=alpha_st, max_x=max_efpr)
+def _summary(curves, alpha_st, max_efpr) -> dict:
+    areas = [area(x, y, max_efpr) for x, y, *_ in curves]
+    x, mean, low = mean_curve([c[:2] for c in curves], alpha_st=alpha_st, max_x=max_efpr)
     return {
-        "psds": roc.area(x, low, max_efpr),
+        "psds": area(x, low, max_efpr),
         "macro": float(np.mean(areas)),
         "areas": areas,
         "curve": (x, low, mean),

@@ -163,8 +163,8 @@ def intersection_counts(ref, est, classes, dtc, gtc, cttc=None):
     right = _at_least(np.bincount(j, common, minlength=len(length)), dtc * length)
     common = np.where(right[j], common, 0)
     covered = np.bincount(i, common, minlength=len(ref["clip"]))
-    found = _at_least(covered, gtc * (ref["offset"] - ref["onset"]))
-    n_true = np.bincount(ref["label"][found], minlength=classes)
+    hit = _at_least(covered, gtc * (ref["offset"] - ref["onset"]))
+    n_true = np.bincount(ref["label"][hit], minlength=classes)
     n_false = np.bincount(est["label"][~right], minlength=classes)
     if cttc is None:
         return n_true, n_false, np.zeros(classes)
@@ -244,13 +244,13 @@ def _matched(i, j):
 
 def _taken(i, j):
     """Pairs in order, each if both are still free."""
-    used_i, used_j, kept = set(), set(), []
+    used_i, used_j, chosen = set(), set(), []
     for n, (a, b) in enumerate(zip(i.tolist(), j.tolist(), strict=True)):
         if a not in used_i and b not in used_j:
             used_i.add(a)
             used_j.add(b)
-            kept.append(n)
-    return i[kept], j[kept]
+            chosen.append(n)
+    return i[chosen], j[chosen]
 
 
 def _up(x, sed_eval, segment_s):

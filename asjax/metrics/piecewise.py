@@ -95,20 +95,20 @@ def frame_tasks(scores, lengths=None) -> list[tuple[np.ndarray, int]]:
       scores: [N, T, C], or a list of [T_i, C]. lengths: int [N], frames that count (default: all).
     """
     listed = isinstance(scores, (list, tuple))
-    own = np.array([len(s) for s in scores] if listed else [scores.shape[1]] * len(scores), int)
+    counts = np.array([len(s) for s in scores] if listed else [scores.shape[1]] * len(scores), int)
     if lengths is not None:
         lengths = np.asarray(lengths)
-        if lengths.shape != own.shape or (lengths > own).any() or (lengths < 0).any():
+        if lengths.shape != counts.shape or (lengths > counts).any() or (lengths < 0).any():
             raise AsjaxError(
-                f"lengths must be {len(own)} numbers of frames, 0 to those of the clip"
+                f"lengths must be {len(counts)} numbers of frames, 0 to those of the clip"
             )
-        own = lengths
+        counts = lengths
     size = _BATCH_BYTES // max([1, *(np.asarray(s).nbytes for s in scores[:1])])
     # an array is read from front to back; a list is grouped as a whole
-    span = len(own) if listed else max(1, int(size))
+    span = len(counts) if listed else max(1, int(size))
     tasks = []
-    for start in range(0, len(own), max(1, span)):
-        part = own[start : start + span]
+    for start in range(0, len(counts), max(1, span)):
+        part = counts[start : start + span]
         for frames in np.unique(part[part > 0]):
             clips = start + np.flatnonzero(part == frames)
             tasks += [

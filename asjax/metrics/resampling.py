@@ -7,10 +7,10 @@ from math import ceil, floor, sqrt
 import numpy as np
 
 from asjax.config import AsjaxError
-from asjax.metrics import roc
 from asjax.metrics.criteria import Intersection
 from asjax.metrics.detection import check_cross_triggers, class_curve, effective_rate, psds
 from asjax.metrics.ranking import interval, resample_counts
+from asjax.metrics.roc import area, mean_curve
 from asjax.metrics.tally import inputs, tally
 
 _HOUR = 3600.0
@@ -46,16 +46,16 @@ def psds_bootstrap(
         raise AsjaxError(f"bootstrap needs 0 < level < 1 and n >= 2, got level={level}, n={n}")
     check_cross_triggers(cttc, alpha_ct)
     data, truth = inputs(**given)
-    clips = np.flatnonzero(data.kept)
-    drawn = np.zeros((len(data.kept), n), np.int32)
+    clips = np.flatnonzero(data.counted)
+    drawn = np.zeros((len(data.counted), n), np.int32)
     drawn[clips] = np.stack(list(resample_counts(len(clips), n, seed)), axis=1)
     seconds = data.durations_s @ drawn
     allowed = floor(max_efpr * seconds.max() / _HOUR)
     allowed += ceil(_SIGMAS * sqrt(allowed + 1)) + 2 * _SIGMAS
     criterion = Intersection(dtc, gtc, cttc)
-    kept, _ = tally(data, truth, criterion, allowed=allowed, keep=True, threads=threads)
+    changes, _ = tally(data, truth, criterion, allowed=allowed, keep=True, threads=threads)
     rules = {"alpha_ct": alpha_ct, "alpha_st": alpha_st, "max_efpr": max_efpr}
-    values = _resampled(kept, truth, drawn, seconds, **rules)
+    values = _resampled(changes, truth, drawn, seconds, **rules)
     options = {**given, **rules, "dtc": dtc, "gtc": gtc, "cttc": cttc, "threads": threads}
     exact = psds(**options)
     out = {
@@ -71,7 +71,7 @@ def psds_bootstrap(
     return out
 
 
-def _resampled(kept, truth, drawn, seconds, *, alpha_ct, alpha_st, max_efpr) -> dict:
+def _resampled(changes, truth, drawn, seconds, *, alpha_ct, alpha_st, max_efpr) -> dict:
     """PSDS with and without penalty of each resample [n], and of the classes [n, C]."""
     n = drawn.shape[1]
     events = np.zeros((truth.classes, n), np.int64)
@@ -83,7 +83,7 @@ def _resampled(kept, truth, drawn, seconds, *, alpha_ct, alpha_st, max_efpr) -> 
     curves = [[] for _ in range(n)]
     values = {"psds": np.empty(n), "macro": np.empty(n)}
     values["per_class"] = np.full((n, truth.classes), np.nan)
-    for c, part in enumerate(kept.by_class(truth.classes)):
+    for c, part in enumerate(changes.by_class(truth.classes)):
         for start in range(0, n, _TOGETHER):
             these = slice(start, min(n, start + _TOGETHER))
             false, true, weight = _sums(part, drawn[:, these], truth_s[:, these])
@@ -92,10 +92,13 @@ def _resampled(kept, truth, drawn, seconds, *, alpha_ct, alpha_st, max_efpr) -> 
                 if events[c, r]:
                     curve = class_curve(x, y / events[c, r], max_efpr)
                     curves[r].append(curve)
-                    values["per_class"][r, c] = roc.area(*curve, max_efpr)
+                    values["per_class"][r, c] = area(*curve, max_efpr)
     for r in range(n):
-        x, _, low = roc.mean_curve(curves[r], alpha_st=alpha_st, max_x=max_efpr)
-        values["psds"][r] = roc.area(x, low, max_efpr)
+        if not curves[r]:  # no event was drawn
+            values["psds"][r] = values["macro"][r] = np.nan
+            continue
+        x, _, low = mean_curve(curves[r], alpha_st=alpha_st, max_x=max_efpr)
+        values["psds"][r] = area(x, low, max_efpr)
         values["macro"][r] = np.nanmean(values["per_class"][r])
     return values
 

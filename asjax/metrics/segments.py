@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from asjax.metrics import ranking, roc
 from asjax.metrics.piecewise import scores_of
+from asjax.metrics.ranking import tagging
+from asjax.metrics.roc import area, envelope
 from asjax.metrics.tally import inputs
 from asjax.metrics.truths import DECIMALS, snapped
 
@@ -32,8 +33,8 @@ def segment_ranking(*, segment_s: float = 1.0, max_fpr: float = 0.1, **given) ->
         column, positives = data.column[c], int(target.sum())
         if not positives:
             continue
-        found = ranking.tagging(scores=score[:, None], targets=target[:, None])
-        out["per_class_ap"][column] = found["mean_ap"]
+        ranked = tagging(scores=score[:, None], targets=target[:, None])
+        out["per_class_ap"][column] = ranked["mean_ap"]
         if positives == len(target):
             continue
         order = np.argsort(-score, kind="stable")
@@ -41,8 +42,8 @@ def segment_ranking(*, segment_s: float = 1.0, max_fpr: float = 0.1, **given) ->
         tpr = np.append(0.0, np.cumsum(target[order])[last] / positives)
         fpr = np.append(0.0, np.cumsum(~target[order])[last] / (len(target) - positives))
         for key, limit in (("auroc", 1.0), ("pauroc", max_fpr)):
-            which = roc.envelope(fpr, tpr, limit)
-            out[f"per_class_{key}"][column] = roc.area(fpr[which], tpr[which], limit)
+            which = envelope(fpr, tpr, limit)
+            out[f"per_class_{key}"][column] = area(fpr[which], tpr[which], limit)
     for key in ("ap", "auroc", "pauroc"):
         values = out[f"per_class_{key}"]
         known = values[~np.isnan(values)]
@@ -56,7 +57,7 @@ def segment_table(data, truth, segment_s: float):
     Segments without a frame have the score -inf.
     """
     counts = np.ceil(snapped(data.durations_s / segment_s, segment_s)).astype(np.int64)
-    counts[~data.kept] = 0
+    counts[~data.counted] = 0
     first = np.cumsum(counts) - counts
     score = np.full((truth.classes, int(counts.sum())), -np.inf)
     target = np.zeros(score.shape, bool)

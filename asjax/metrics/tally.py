@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from asjax.config import AsjaxError
-from asjax.metrics import piecewise
+from asjax.metrics.piecewise import box_batch, frame_batch, frame_tasks, keys_of, none_of
 from asjax.metrics.thresholds import Kept, Table
 from asjax.metrics.truths import Truth, truth_of
 
@@ -25,7 +25,7 @@ class Input:
     Attributes:
       scores: [N, T, C] or a list of [T_i, C]; or None. boxes: per clip an array of boxes; or None.
       frame_rate, lengths, classes, median: as `piecewise.frame_batch` takes them.
-      durations_s: float64 [N]. kept: bool [N], the clips that count.
+      durations_s: float64 [N]. counted: bool [N], the clips that count.
     """
 
     scores: object
@@ -36,7 +36,7 @@ class Input:
     num_classes: int
     median: object
     durations_s: np.ndarray
-    kept: np.ndarray
+    counted: np.ndarray
 
     @property
     def column(self) -> np.ndarray:
@@ -49,26 +49,26 @@ class Input:
         if self.boxes is not None:
             return np.dtype(np.int64)
         first = self.scores[0] if isinstance(self.scores, (list, tuple)) else self.scores[:0]
-        return piecewise.keys_of(np.asarray(first)[:0]).dtype
+        return keys_of(np.asarray(first)[:0]).dtype
 
     def tasks(self) -> list:
         if self.boxes is not None:
-            clips = np.flatnonzero(self.kept)
+            clips = np.flatnonzero(self.counted)
             return np.array_split(clips, -(-len(clips) // _BOXES)) if len(clips) else []
-        tasks = piecewise.frame_tasks(self.scores, self.lengths)
-        chosen = ((clips[self.kept[clips]], frames) for clips, frames in tasks)
+        tasks = frame_tasks(self.scores, self.lengths)
+        chosen = ((clips[self.counted[clips]], frames) for clips, frames in tasks)
         return [(clips, frames) for clips, frames in chosen if len(clips)]
 
     def batch(self, task, cut):
         if self.boxes is not None:
-            return piecewise.box_batch(
+            return box_batch(
                 self.boxes,
                 task,
                 num_classes=self.num_classes,
                 durations_s=self.durations_s,
                 classes=self.classes,
             )
-        return piecewise.frame_batch(
+        return frame_batch(
             self.scores,
             task,
             frame_rate=self.frame_rate,
@@ -91,7 +91,7 @@ def tally(data: Input, truth: Truth, criterion, *, allowed=None, keep=False, thr
     tasks = data.tasks()
     threads = threads or min(_THREADS, os.cpu_count() or 1)
     cut = None
-    if allowed is not None and data.kept.sum() > allowed + 2 and data.boxes is None:
+    if allowed is not None and data.counted.sum() > allowed + 2 and data.boxes is None:
         cut = _cut(data, truth, tasks, allowed + 2, threads)
     weighted = getattr(criterion, "cttc", None) is not None
     table = Kept(weighted) if keep else Table(truth.classes, data.kind, weighted)
@@ -102,8 +102,8 @@ def tally(data: Input, truth: Truth, criterion, *, allowed=None, keep=False, thr
             return []
         return criterion.changes(batch, truth, None if cut is None else cut[batch.label], keep)
 
-    for found in _threaded(work, tasks, threads):
-        for change in found:
+    for result in _threaded(work, tasks, threads):
+        for change in result:
             table.add(change)
     return table, cut
 
@@ -127,7 +127,7 @@ def _cut(data: Input, truth: Truth, tasks, count: int, threads) -> np.ndarray:
     at the `count`-th largest of their maxima there are at least `count` false positives. Rows that
     do not reach the cut as it is known so far need no median filter.
     """
-    none = piecewise.none_of(data.kind)
+    none = none_of(data.kind)
     best = np.full((truth.classes, count), none, data.kind)
     cut, waiting, size = best.min(axis=1), [], 0
 
@@ -148,9 +148,9 @@ def _cut(data: Input, truth: Truth, tasks, count: int, threads) -> np.ndarray:
         more[label, place] = maxima
         return np.partition(np.concatenate([best, more], axis=1), -count, axis=1)[:, -count:]
 
-    for found in _threaded(work, tasks, threads):
-        waiting.append(found)
-        size += len(found[0])
+    for result in _threaded(work, tasks, threads):
+        waiting.append(result)
+        size += len(result[0])
         if size > best.size // 4:
             best, waiting, size = merged(), [], 0
             cut = best.min(axis=1)
@@ -210,11 +210,11 @@ def inputs(
     truth = truth_of(events, **options, strict=strict)
     if not len(truth.code):
         raise AsjaxError("there is no event of the evaluated classes: nothing can be measured")
-    kept = np.ones(count, bool)
+    counted = np.ones(count, bool)
     if only_with_events:
-        kept = np.bincount(truth.clip, minlength=count) > 0
+        counted = np.bincount(truth.clip, minlength=count) > 0
     data = Input(
-        scores, boxes, frame_rate, lengths, classes, num_classes, median, durations_s, kept
+        scores, boxes, frame_rate, lengths, classes, num_classes, median, durations_s, counted
     )
     return data, truth
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asjax.metrics import piecewise
+from asjax.metrics.piecewise import none_of
 
 _CROSS = ("weight", "other")
 _COMPACT = 1 << 22  # changes that a sparse table holds before it adds up equal scores
@@ -56,9 +56,9 @@ class Table:
             self.parts, self.size, self.least = [], 0, 0
 
     def add(self, change: Changes) -> None:
-        kept = change.key > piecewise.none_of(self.kind)
-        if not kept.all():
-            change = change.select(kept)
+        real = change.key > none_of(self.kind)
+        if not real.all():
+            change = change.select(real)
         if self.dense:
             place = (change.label << 16) + change.key + (1 << 15)
             for total, value in zip(self.counts, (change.false, change.true), strict=True):
@@ -135,8 +135,8 @@ class Kept:
         self.parts: list[dict] = []
 
     def add(self, change: Changes) -> None:
-        kept = change.key > piecewise.none_of(change.key.dtype)
-        change = change.select(kept)
+        real = change.key > none_of(change.key.dtype)
+        change = change.select(real)
         self.parts.append(
             {
                 name: change.key if name == "key" else change.column(name, self._KINDS[name])
@@ -146,6 +146,8 @@ class Kept:
 
     def by_class(self, classes: int):
         """Yields the changes of each class as a dict of arrays, from the highest key down."""
+        if not self.parts:
+            return
         label = np.concatenate([part["label"] for part in self.parts])
         order = np.argsort(label, kind="stable")
         ends = np.searchsorted(label[order], np.arange(classes + 1))

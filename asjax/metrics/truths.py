@@ -65,6 +65,9 @@ def truth_of(events, *, num_classes: int, label_set=None, classes=None, strict=T
         column = np.full(num_classes, -1)
         column[classes] = np.arange(len(classes))
         num_classes = len(classes)
+    for i, marks in enumerate(events):
+        if marks is None:
+            raise AsjaxError(f"clip {i} has no marked events; leave such clips out")
     arrays = [lists.as_events(e, label_set) for e in events]
     clip = np.repeat(np.arange(len(arrays)), [len(a) for a in arrays])
     flat = np.concatenate([np.zeros(0, lists.EVENT), *arrays])
@@ -90,7 +93,7 @@ def _refuse_faults(code, onset, offset, num_classes):
     what = "an event without length"
     if not len(bad):
         again = (code[1:] == code[:-1]) & (onset[1:] < offset[:-1])
-        bad, what = np.flatnonzero(again), "events of one class that overlap"
+        bad, what = 1 + np.flatnonzero(again), "events of one class that overlap"
     if len(bad):
         i = bad[0]
         raise AsjaxError(

@@ -38,8 +38,8 @@ def tune_windows(*, windows, by: str = "psds", rules=None, **given) -> dict:
       float64 [C] unless by="psds".
     """
     windows = list(windows)
-    found = [_measured(by, rules, **given, median=int(w)) for w in windows]
-    chosen, picked = _picked(found)
+    tried = [_measured(by, rules, **given, median=int(w)) for w in windows]
+    chosen, picked = _picked(tried)
     return {"window": np.array(windows, np.int64)[chosen], **picked}
 
 
@@ -69,11 +69,11 @@ def tune_boxes(
         for a, r in [*((a, inf) for a in merges_abs), *((inf, r) for r in merges_rel)]
     ]
     given.setdefault("num_classes", np.shape(scores[0])[1])
-    found = []
+    tried = []
     for setting in settings:
         boxes = [change_points.boxes(s, frame_rate=frame_rate, **setting) for s in scores]
-        found.append(_measured(by, rules, **given, boxes=boxes))
-    chosen, picked = _picked(found)
+        tried.append(_measured(by, rules, **given, boxes=boxes))
+    chosen, picked = _picked(tried)
     table = {key: np.array([s[key] for s in settings])[chosen] for key in settings[0]}
     return {**table, **picked}
 
@@ -122,12 +122,12 @@ def _chosen(values, which):
 def _measured(by, rules, **given) -> dict:
     if by == "psds":
         return {"value": psds(**{**given, **(rules or {})})["per_class"]}
-    found = best_f1(by=by, **given, **(rules or {}))
-    return {"value": found["f1"], "threshold": found["threshold"]}
+    best = best_f1(by=by, **given, **(rules or {}))
+    return {"value": best["f1"], "threshold": best["threshold"]}
 
 
-def _picked(found):
+def _picked(tried):
     """The best candidate of each class [C], and what belongs to it."""
-    chosen = first_best([f["value"] for f in found])
+    chosen = first_best([f["value"] for f in tried])
     each = np.arange(len(chosen))
-    return chosen, {key: np.array([f[key] for f in found])[chosen, each] for key in found[0]}
+    return chosen, {key: np.array([f[key] for f in tried])[chosen, each] for key in tried[0]}
