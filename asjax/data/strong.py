@@ -316,7 +316,8 @@ def marked(path, ids, label_set) -> tuple[Marked, list[str]]:
       AsjaxError: faults of any kind, or a recording that is no clip of the folder.
     """
     tidied = tidy(read(path), label_set)
-    known = {name: i for i, name in enumerate(ids)}
+    known = {stem(name): i for i, name in enumerate(ids)}  # label tracks have no audio ending
+    known |= {name: i for i, name in enumerate(ids)}
     strangers = [name for name in tidied.events if name not in known]
     problems = tidied.lines()
     if strangers:

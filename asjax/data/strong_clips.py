@@ -54,7 +54,7 @@ def clips(lists, weak_lists, audio, label_set, *, durations=(), faults="repair",
     for split, path in lists:
         rows = strong.read(path, label_column)
         tidied = strong.tidy(rows, label_set, duration_of)
-        _report(out, path, rows, tidied, faults)
+        _report(out, path, rows, tidied, label_set, faults)
         for name, events in tidied.events.items():
             marks = tuple((a, b, label_set.ids[c]) for a, b, c in events.tolist())
             labels = tuple(label_set.ids[c] for c in sorted(set(events["class"].tolist())))
@@ -71,7 +71,7 @@ def clips(lists, weak_lists, audio, label_set, *, durations=(), faults="repair",
     return out
 
 
-def _report(out, path, rows, tidied, faults):
+def _report(out, path, rows, tidied, label_set, faults):
     marked = sum(len(events) for events in tidied.events.values())
     out.lines.append(
         f"{Path(path).name}: {len(rows)} lines, {len(tidied.events)} recordings, {marked} events"
@@ -80,6 +80,11 @@ def _report(out, path, rows, tidied, faults):
     if tidied.unknown:
         most = ", ".join(f"{k!r} {n}" for k, n in tidied.unknown.most_common(10))
         problems.append(f"the unknown classes are: {most}")
+    if not marked and any(row.label for row in rows):
+        raise AsjaxError(
+            f"list of events {path}: no event is left ({'; '.join(problems)}); is {label_set.name} "
+            "the right label set (--labels)?"
+        )
     if problems and faults == "refuse":
         raise AsjaxError(f"list of events {path}: {'; '.join(problems)}")
     out.lines += [f"  repaired: {line}" for line in problems]

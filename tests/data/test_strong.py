@@ -242,6 +242,18 @@ def test_prepare_can_refuse(set_of_three, capsys):
     assert "recording 'a.wav' is in" in text
 
 
+def test_a_wrong_label_set_is_told(set_of_three, capsys):
+    path = set_of_three
+    listed(path / "good.csv", "filename,onset,offset,event_label\na.wav,0.5,1.0,Dog\n")
+    code, text = run(
+        capsys, "--events", path / "good.csv", "--audio", path / "audio", "--labels", "esc10",
+        "--label-column", "filename", "--out", path / "out",
+    )  # fmt: skip
+    assert code == 2
+    assert "no event is left" in text
+    assert "is esc10 the right label set" in text
+
+
 def test_strong_and_weak_clips_in_one_set(set_of_three, capsys):
     path = set_of_three
     save(path / "audio" / "d.wav", 3.0)
@@ -415,6 +427,10 @@ def test_a_folder_takes_events_and_refuses_faults(tmp_path):
     assert source[1]["events"] is None
     assert source.hash != plain.hash
     assert "events" not in plain[0]
+    track = listed(tmp_path / "b.txt", "0.5\t1.5\tCow\n")
+    assert sources.folder(PETS, csv=table, events_csv=track)[1]["events"].tolist() == [
+        (0.5, 1.5, 2)
+    ]
     for text, message in (
         ("a.wav,1,0,Dog\n", "1 offsets before onsets"),
         ("z.wav,0,1,Dog\n", "1 recordings that are no clips"),
