@@ -23,7 +23,13 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-VARIANTS = {"passt": "passt_s", "ast": "base384", "cnn": "cnn14", "convnext": "tiny"}
+VARIANTS = {
+    "passt": "passt_s",
+    "ast": "base384",
+    "cnn": "cnn14",
+    "convnext": "tiny",
+    **{name: f"{name}_base" for name in ("atst_frame", "beats", "fpasst", "m2d", "asit")},
+}
 # VmHWM is of the process's own program: ru_maxrss would count what it was forked from
 _PEAK = """
 for line in open("/proc/self/status"):
@@ -32,7 +38,7 @@ for line in open("/proc/self/status"):
 """
 RUN = "import sys; from asjax.__main__ import main; assert main(sys.argv[1:]) == 0" + _PEAK
 IDLE = (
-    "import sys; from asjax import convert, models, port\n"
+    "import sys; from asjax import models; from asjax.weights import convert, port\n"
     "models.abstract(models.build(*sys.argv[1:]))" + _PEAK
 )
 

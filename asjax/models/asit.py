@@ -12,6 +12,8 @@ tokens that run through frequency first.
 
 from __future__ import annotations
 
+import re
+
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
@@ -39,7 +41,8 @@ TORCH_HEAD, HEADLESS = frames.TORCH_HEAD, frames.HEADLESS
 def from_other_names(weights: dict) -> dict:
     """The names of PretrainedSED's module from its bare backbone's and those of the authors'
     checkpoints, the teacher's `backbone.`."""
-    return frames.renamed({k.removeprefix("backbone."): v for k, v in weights.items()}, "asit")
+    bare = {re.sub(r"^(module\.)?(backbone\.)?", "", k): v for k, v in weights.items()}
+    return frames.renamed(bare, "asit")
 
 
 def rename_from_backbone(own: dict, weights: dict) -> dict:
@@ -120,7 +123,7 @@ class Asit(nn.Module):
     @nn.compact
     def __call__(self, feats, *, train: bool = False, augment=None, mask=None):
         layers.check_feats(feats, self.n_mels, "ASiT")
-        x = feats if augment is None else augment(feats)
+        x = jnp.asarray(feats) if augment is None else augment(jnp.asarray(feats))
         x = self._tokens(layers.pad_frames(x, self.patch), train)
         x = vit.Encoder(
             depth=self.depth,

@@ -128,7 +128,7 @@ class AtstFrame(nn.Module):
     @nn.compact
     def __call__(self, feats, *, train: bool = False, augment=None, mask=None, masked=None):
         layers.check_feats(feats, self.n_mels, "ATST-Frame")
-        x = feats if augment is None else augment(feats)
+        x = jnp.asarray(feats) if augment is None else augment(jnp.asarray(feats))
         x = self._tokens(layers.pad_frames(x, self.patch[1]), masked, train)
         x = vit.Encoder(
             depth=self.depth,

@@ -288,7 +288,7 @@ class Beats(nn.Module):
     @nn.compact
     def __call__(self, feats, *, train: bool = False, augment=None, mask=None):
         layers.check_feats(feats, self.n_mels, "BEATs")
-        x = feats if augment is None else augment(feats)
+        x = jnp.asarray(feats) if augment is None else augment(jnp.asarray(feats))
         x = self._tokens(layers.pad_frames(x, self.patch), train)
         table = self.param("relative_bias", vit.normal, (self.buckets, self.heads))
         position = relative.position_bias(table, x.shape[1], self.farthest)

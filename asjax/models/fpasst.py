@@ -175,7 +175,7 @@ class FPasst(nn.Module):
     @nn.compact
     def __call__(self, feats, *, train: bool = False, augment=None, mask=None):
         layers.check_feats(feats, self.n_mels, "fPaSST")
-        x = feats if augment is None else augment(feats)
+        x = jnp.asarray(feats) if augment is None else augment(jnp.asarray(feats))
         x = self._tokens(self._patches(x), train)
         x = vit.Encoder(
             depth=self.depth,

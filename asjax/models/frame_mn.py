@@ -105,7 +105,7 @@ class FrameMobileNet(nn.Module):
     @nn.compact
     def __call__(self, feats, *, train: bool = False, augment=None, mask=None):
         layers.check_feats(feats, self.n_mels, "Frame-MobileNet")
-        x = feats if augment is None else augment(feats)
+        x = jnp.asarray(feats) if augment is None else augment(jnp.asarray(feats))
         x = x.astype(self.dtype).swapaxes(1, 2)[..., None]  # [B, F, T, 1]
         wide = lambda channels: layers.divisible(channels * self.width)  # noqa: E731
         x = mobile.ConvNorm(wide(16), 3, 2, self.dtype, name="stem")(x, train)

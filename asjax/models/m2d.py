@@ -145,7 +145,7 @@ class M2d(nn.Module):
     @nn.compact
     def __call__(self, feats, *, train: bool = False, augment=None, mask=None):
         layers.check_feats(feats, self.n_mels, "M2D")
-        x = feats if augment is None else augment(feats)
+        x = jnp.asarray(feats) if augment is None else augment(jnp.asarray(feats))
         encode = functools.partial(self._encode, *self._parts(), train)
         full, rest = divmod(x.shape[1], self.input_frames)
         found = []

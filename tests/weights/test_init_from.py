@@ -113,6 +113,35 @@ def test_ast_starts_from_a_tagger_with_the_same_classes_head_and_all(files):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.params), other)
 
 
+BEATS = dict(
+    name="beats", variant="beats_base", width=32, heads=2, depth=1, n_mels=32, patch_width=16,
+    position_taps=8, position_groups=2, frames=10,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("classes", "sequence", "head"), [(5, None, True), (7, None, False), (5, "gru", False)]
+)
+def test_a_detector_starts_from_a_backbone_and_its_head_where_that_fits(
+    files, classes, sequence, head
+):
+    there = models.build(**{**BEATS, "num_classes": classes})
+    given = there.init(jax.random.key(9), jnp.ones((1, 48, 32)))
+    files["beats.pt"] = {
+        k.replace("model.beats.", "model.model."): v
+        for k, v in port.to_torch("beats", given).items()
+    }
+    state, module, spec = fresh({**BEATS, "sequence": sequence, "sequence_width": 4})
+    before = flat(state.params)
+    state = init_from.start(state, "backbone:beats.pt", model=module, spec=spec)
+    after, want = flat(state.params), flat(given["params"])
+    for name, array in after.items():
+        if head or not name.startswith("detector"):
+            np.testing.assert_array_equal(array, want[name])
+        else:
+            np.testing.assert_array_equal(array, before[name])
+
+
 def test_a_family_may_map_torch_names_and_starts_with_its_statistics(files, monkeypatch):
     """As MobileNets and EfficientNets do: `own` are the names of a fresh model."""
     start = lambda own, weights: {**own, **weights}  # noqa: E731
