@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import jax
@@ -195,7 +196,21 @@ def place(file, state_dict, shapes) -> Placed:
 
 def strangers(file, weights) -> list[str]:
     """The torch entries that no rule of a model file knows."""
-    return [k for k in weights if not skip(file, k) and _match(k, file.TORCH) is None]
+    known = _known(file.TORCH, file.TORCH_SKIP)
+    return [key for key in weights if not known.fullmatch(key)]
+
+
+@lru_cache
+def _known(rules, skipped) -> re.Pattern:
+    """One pattern for every torch entry that a model file knows: it is asked very often."""
+    patterns = [p if _kind(kind).whole else rf"(?:{p})\.[^.]*" for p, _, kind in rules]
+    return re.compile("|".join(f"(?:{p})" for p in (*patterns, *skipped, _COUNTER)))
+
+
+def linear(file, path: str) -> str | None:
+    """The torch module that is our linear layer at a path; None where a rule says otherwise."""
+    name, kind = _torch_name(f"params/{path}/kernel", file.TORCH)
+    return name if kind is KINDS["linear"] else None
 
 
 def skip(file, key: str) -> str | None:
