@@ -38,6 +38,7 @@ FIELDS = {
         "name": "audioset527",  # a label set, or "own": the labels of the training data
         "hlp": False,  # labels propagated up the ontology
         "strict": False,  # False contracts abstract classes, True goes by direct links only
+        "parents": "",  # a CSV child,parent: an ontology of your own for these classes
     },
     "data": {
         "train": REQUIRED,  # a source
@@ -167,7 +168,16 @@ def augment(text: str | None):
 
 
 def label_set(cfg):
-    """The classes that a config names; "own" means those of its training data."""
+    """The classes that a config names, with the taxonomy of its `labels.parents` where it has one.
+
+    The name "own" means the classes of the training data.
+    """
+    found = _label_set(cfg)
+    parents = cfg["labels"].get("parents")
+    return found.with_taxonomy(parents) if parents else found
+
+
+def _label_set(cfg):
     from asjax import labels
     from asjax.data import sources
 

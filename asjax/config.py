@@ -29,9 +29,28 @@ class AsjaxError(ValueError):
 def unknown(thing: str, name: Any, known) -> AsjaxError:
     """The error for a name that does not exist: lists what does and the nearest spelling."""
     known = sorted(map(str, known))
-    near = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    return AsjaxError(f"{thing} {name!r} does not exist{hint} Known: {', '.join(known)}")
+    hint = nearest(name, known) or "."
+    return AsjaxError(f"{thing} {shown(name, 200)} does not exist{hint} Known: {', '.join(known)}")
+
+
+def nearest(name: Any, known) -> str:
+    """`"; did you mean 'x'?"` for the known name that is spelt most like `name`, or ""."""
+    folded = {str(one).casefold(): str(one) for one in known}
+    near = difflib.get_close_matches(str(name)[:200].casefold(), folded, n=1)
+    return f"; did you mean {folded[near[0]]!r}?" if near else ""
+
+
+def shown(value: Any, most: int = 60) -> str:
+    """A value of a user's file for a message: printable, on one line, short whatever it is."""
+    if isinstance(value, int) and value.bit_length() > 128:
+        return "a huge integer"
+    if isinstance(value, (dict, list)) and len(value) > 20:
+        return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
+    try:
+        text = repr(value[: most + 1] if isinstance(value, str) else value)
+    except (RecursionError, ValueError):
+        return f"a {type(value).__name__}"
+    return text if len(text) <= most + 2 else f"{text[:most]}..."
 
 
 # --------------------------------------------------------------------------------- parsing

@@ -67,7 +67,8 @@ def main(args) -> int:
     if cfg.labels.hlp and closure is None:
         raise config.AsjaxError(
             f"labels.hlp: the classes of {label_set.name} are in no ontology asjax knows; set "
-            "--config.labels.hlp=False, or use classes with AudioSet mids"
+            "--config.labels.hlp=False, use classes with AudioSet mids, or give their ontology as "
+            "--config.labels.parents=FILE.csv (rows child,parent)"
         )
     train_source = build.source(cfg.data.train, label_set)
     eval_source = build.source(cfg.data.eval, label_set)
@@ -82,7 +83,9 @@ def main(args) -> int:
     )
     # Every process reads the whole evaluation set and computes its share of each batch.
     eval_data = batches_of(eval_source, batch_size=cfg.eval.batch_size, train=False)
-    data_id = config.fingerprint([train_data.fingerprint, eval_data.fingerprint, label_set.hash])
+    taxonomy = [label_set.taxonomy] if label_set.taxonomy else []
+    parts = [train_data.fingerprint, eval_data.fingerprint, label_set.hash, *taxonomy]
+    data_id = config.fingerprint(parts)
 
     # ------------------------------------------------------------------ model and objective
     frontend = build.make("frontend", cfg.frontend)
