@@ -14,6 +14,7 @@ from functools import partial
 
 from asjax import config
 from asjax.config import AsjaxError, split_spec
+from asjax.store import formats, schema
 
 PLACES = {
     "model": "asjax.models.{name}:model",
@@ -278,7 +279,9 @@ def load(path_and_arg: str, overrides: dict[str, str] | None = None):
     for key in sorted(changed, key=lambda key: not key.endswith(".name")):  # names decide the rest
         config.trust(changed[key]) if isinstance(changed[key], str) else None
         _override(cfg, key, changed[key])
-    complete(cfg, where=f"config {path_and_arg.partition(':')[0]}")
+    where = f"config {path_and_arg.partition(':')[0]}"
+    complete(cfg, where=where)
+    schema.require(config.to_plain(cfg), formats.CONFIG, where)  # what a model folder may hold
     return cfg.lock() if hasattr(cfg, "lock") else cfg
 
 

@@ -14,6 +14,7 @@ import importlib.util
 import inspect
 import json
 import re
+import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,20 @@ class AsjaxError(ValueError):
     """An error the user can act on: one line saying what is wrong, where, and what to do."""
 
 
+class AsjaxWarning(UserWarning):
+    """Something that the user should know, though the work goes on."""
+
+
+def warn(text: str) -> None:
+    """Tell the user, once for each text."""
+    warnings.warn(text, AsjaxWarning, stacklevel=2)
+
+
 def unknown(thing: str, name: Any, known) -> AsjaxError:
     """The error for a name that does not exist: lists what does and the nearest spelling."""
     known = sorted(map(str, known))
     hint = nearest(name, known) or "."
-    return AsjaxError(f"{thing} {shown(name, 200)} does not exist{hint} Known: {', '.join(known)}")
+    return AsjaxError(f"{thing} {quoted(name, 200)} does not exist{hint} Known: {', '.join(known)}")
 
 
 def nearest(name: Any, known) -> str:
@@ -40,7 +50,7 @@ def nearest(name: Any, known) -> str:
     return f"; did you mean {folded[near[0]]!r}?" if near else ""
 
 
-def shown(value: Any, most: int = 60) -> str:
+def quoted(value: Any, most: int = 60) -> str:
     """A value of a user's file for a message: printable, on one line, short whatever it is."""
     if isinstance(value, int) and value.bit_length() > 128:
         return "a huge integer"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asjax.config import AsjaxError, shown, unknown
+from asjax.config import AsjaxError, quoted, unknown
 
 ASSETS = Path(__file__).parent / "assets" / "labels"
 ONTOLOGY = ASSETS / "ontology_parents.csv"
@@ -49,7 +49,7 @@ class LabelSet:
             if twice:
                 raise AsjaxError(
                     f"label set {self.name}: every {what} must be there once, got twice or empty: "
-                    + ", ".join(map(shown, twice[:5]))
+                    + ", ".join(map(quoted, twice[:5]))
                 )
         if not self.ids or len(self.ids) != len(self.names):
             raise AsjaxError(f"label set {self.name} must have as many ids as names, at least one")
@@ -93,7 +93,7 @@ class LabelSet:
             return self._checked(int(text))
         if found is None:
             what = f"{self.name} ({len(self)} classes){self._near(text[:200])}"
-            raise AsjaxError(f"label {shown(label)} is not a class of {what}")
+            raise AsjaxError(f"label {quoted(label)} is not a class of {what}")
         if len(found) > 1:
             several = ", ".join(self.names[i] for i in found)
             raise AsjaxError(f"label {label!r} means several classes of {self.name}: {several}")
@@ -147,7 +147,7 @@ class LabelSet:
             if row["index"].strip() != str(i):
                 raise AsjaxError(
                     f"label set {path}: indices must run 0, 1, 2, ... in order, "
-                    f"got {shown(row['index'])} where {i} belongs"
+                    f"got {quoted(row['index'])} where {i} belongs"
                 )
         mids = [tuple(filter(None, (r.get("audioset_mids") or "").split(";"))) for r in rows]
         return cls(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from asjax import models
 from asjax.optim import guard
 
 
@@ -85,7 +86,7 @@ def make_eval_step(*, model, frontend):
     """`(variables, wave [B, S]) -> logits [B, C]` float32."""
 
     def eval_step(variables, wave):
-        return model.apply(variables, frontend(wave), train=False)["logits"].astype(jnp.float32)
+        return models.apply(model, variables, frontend(wave))["logits"].astype(jnp.float32)
 
     return eval_step
 

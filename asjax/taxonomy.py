@@ -7,7 +7,7 @@ import unicodedata
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-from asjax.config import AsjaxError, nearest, shown
+from asjax.config import AsjaxError, nearest, quoted
 
 COLUMNS = ("child", "parent")
 
@@ -48,7 +48,7 @@ def read(path, label_set) -> dict[str, list[str]]:
     _refuse_cycle(path, table, links, label_set)
     above = _above(table, label_set.ids)
     wrong += [
-        f"line {first[node]} {shown(node)} is no class of {label_set.name} and stands above none"
+        f"line {first[node]} {quoted(node)} is no class of {label_set.name} and stands above none"
         f"{nearest(node, label_set.names)}"
         for node in table
         if node not in above
@@ -107,7 +107,7 @@ def _refuse_cycle(path: Path, table: dict, links: dict, label_set) -> None:
     except CycleError as error:
         ring = list(reversed(error.args[1]))
         names = dict(zip(label_set.ids, label_set.names, strict=True))
-        listed = " -> ".join(shown(names.get(node, node)) for node in ring)
+        listed = " -> ".join(quoted(names.get(node, node)) for node in ring)
         lines = ", ".join(str(links[pair]) for pair in zip(ring, ring[1:], strict=False))
         raise AsjaxError(
             f"taxonomy {path} has a cycle (child -> parent): {listed}; see lines {lines}"

@@ -40,36 +40,38 @@ _FRONTEND = _spec(
 )
 _SOURCE = optional(lambda value: _spec()(value))
 
+_MODEL = mapping(
+    {"name": _NAME}, {"variant": optional(_NAME), "num_classes": integer(1, 10**6)}, sized(2**20)
+)
+_DATA_FIELDS = {
+    "train": _SOURCE,
+    "eval": _SOURCE,
+    "draw": text(),
+    "ops": text(),
+    "workers": integer(0, 1024),
+    "threads": integer(0, 1024),
+    "cache": boolean,
+    "max_bad": number(-1, 1),
+}
+_HEARD = {"sample_rate": integer(1, 10**6), "clip_s": number(0, 3600)}
+_OTHER_FIELDS = {
+    "labels": mapping({}, {"name": text(), "hlp": boolean, "strict": boolean, "parents": text()}),
+    "eval": mapping(
+        {}, {"batch_size": integer(1, 2**20), "mappings": optional(list_of(_NAME, 100))}
+    ),
+    "optim": optional(mapping({}, {}, loose)),
+}
+
 # config.json of a model folder: what loading, tagging and evaluating read of it
 CONFIG = mapping(
-    {
-        "model": mapping(
-            {"name": _NAME},
-            {"variant": optional(_NAME), "num_classes": integer(1, 10**6)},
-            sized(2**20),
-        ),
-        "frontend": _FRONTEND,
-        "data": mapping(
-            {"sample_rate": integer(1, 10**6), "clip_s": number(0, 3600)},
-            {
-                "train": _SOURCE,
-                "eval": _SOURCE,
-                "draw": text(),
-                "ops": text(),
-                "workers": integer(0, 1024),
-                "threads": integer(0, 1024),
-                "cache": boolean,
-                "max_bad": number(-1, 1),
-            },
-        ),
-    },
-    {
-        "labels": mapping({}, {"name": text(), "hlp": boolean, "strict": boolean}),
-        "eval": mapping(
-            {}, {"batch_size": integer(1, 2**20), "mappings": optional(list_of(_NAME, 100))}
-        ),
-        "optim": optional(mapping({}, {}, loose)),
-    },
+    {"model": _MODEL, "frontend": _FRONTEND, "data": mapping(_HEARD, _DATA_FIELDS)},
+    _OTHER_FIELDS,
+    loose,
+)
+# config.json of a workdir: what reports read of it
+RUN_CONFIG = mapping(
+    {},
+    {**_OTHER_FIELDS, "model": _MODEL, "data": mapping({}, _HEARD | _DATA_FIELDS)},
     loose,
 )
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from asjax import taxonomy
-from asjax.config import AsjaxError, fingerprint, shown, to_json, to_plain
+from asjax.config import AsjaxError, fingerprint, quoted, to_json, to_plain
 from asjax.labels import LabelSet
 from asjax.store import files, formats, schema, swap
 
@@ -173,6 +173,6 @@ def _nested(flat: dict[str, np.ndarray], folder: Path) -> dict:
             if not isinstance(at, dict):
                 break
         if not isinstance(at, dict) or isinstance(at.get(leaf), dict):
-            raise AsjaxError(f"{folder / 'model.safetensors'}: {shown(name)} is two things")
+            raise AsjaxError(f"{folder / 'model.safetensors'}: {quoted(name)} is two things")
         at[leaf] = value
     return tree

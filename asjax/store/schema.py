@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from asjax.config import AsjaxError, shown
+from asjax.config import AsjaxError, quoted
 
 MAX_BYTES = 64 << 20
 
@@ -31,7 +31,7 @@ class Trouble(NamedTuple):
 
 
 def _key(key: str) -> str:
-    return key if re.fullmatch(r"[\w-]{1,60}", key) else shown(key)
+    return key if re.fullmatch(r"[\w-]{1,60}", key) else quoted(key)
 
 
 Check = Callable[[object], Trouble | None]
@@ -76,7 +76,7 @@ def require(value, check: Check, where) -> None:
 
 
 def _must(wanted: str, value) -> Trouble:
-    return Trouble((), f"must be {wanted}, got {shown(value)}")
+    return Trouble((), f"must be {wanted}, got {quoted(value)}")
 
 
 def _first(pairs) -> Trouble | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from asjax import labels
-from asjax.config import AsjaxError, shown, to_plain
+from asjax.config import AsjaxError, quoted, to_plain
 from asjax.store import formats, npz, schema
 
 KINDS = {  # name -> kinds of numpy's types, number of axes
@@ -105,5 +105,5 @@ def _parents(about: dict, label_ids, path) -> dict | None:
         nodes = {node for above in parents.values() for node in above}
         lacking = sorted({*nodes, *label_ids} - parents.keys())
         if lacking:
-            raise AsjaxError(f"scores: {path} is damaged: its taxonomy lacks {shown(lacking[0])}")
+            raise AsjaxError(f"scores: {path} is damaged: its taxonomy lacks {quoted(lacking[0])}")
     return parents
