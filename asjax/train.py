@@ -134,7 +134,9 @@ def main(args) -> int:
         if restored is None:
             state = jax.jit(create, out_shardings=state_sharding)(key)
             spec = {**cfg.model, "num_classes": len(label_set)}
-            state = init_from.start(state, cfg.init_from, model=model, spec=spec)
+            state = init_from.start(
+                state, cfg.init_from, model=model, spec=spec, label_set=label_set, cfg=cfg
+            )
             start = 0
         else:
             start, state, _ = restored

@@ -32,6 +32,7 @@ class Chosen(NamedTuple):
     head: the layer that took the place of the family's own, as (its name, the family's), or None.
     others: parts that could have been taken as well.
     outside: dotted place -> array of what is in none of them.
+    hints: of those given, what the weights contradict.
     """
 
     part: parts.Part
@@ -40,9 +41,32 @@ class Chosen(NamedTuple):
     head: tuple[str, str] | None
     others: list[parts.Part]
     outside: dict
+    hints: dict
 
 
-def choose(value, *, prefix="", head="", family=None, variant=None, fields=None) -> Chosen:
+class _Wanted(NamedTuple):
+    """What is known of the model beforehand."""
+
+    head: str
+    variant: str | None
+    fields: dict
+    hints: dict
+
+
+def by_names(value, family: str) -> dict:
+    """Name -> array of the part of a checkpoint most of whose names a family knows.
+
+    Raises:
+      AsjaxError: there is no array.
+    """
+    arrays = parts.flat(value)
+    best = parts.ranked(arrays, {family: partial(detect.strangers, _file(family))})[0]
+    return {name: arrays[place] for name, place in best.places.items()}
+
+
+def choose(
+    value, *, prefix="", head="", family=None, variant=None, fields=None, hints=None
+) -> Chosen:
     """The model in a checkpoint.
 
     Args:
@@ -51,6 +75,7 @@ def choose(value, *, prefix="", head="", family=None, variant=None, fields=None)
       head: name of the linear layer to take as the head, "own" for the model's own; "" takes the
         one beside the model that is called like a head, where there is one.
       family, variant, fields: as for `detect.detect`.
+      hints: fields that hold unless the family lacks them or the weights say otherwise.
 
     Raises:
       AsjaxError: no part fits (what is nearest), several do (they are listed), or layers beside the
@@ -66,12 +91,13 @@ def choose(value, *, prefix="", head="", family=None, variant=None, fields=None)
     known = {name: partial(detect.strangers, _file(name)) for name in names}
     ranked = parts.ranked(shapes, known, root)
     complete = [part for part in ranked if part.known and not part.strangers]
+    wanted = _Wanted(head, variant, fields or {}, hints or {})
     fits, trouble, memo = [], [], {}
     for part in complete[:MAX_TRIES]:
         if any(one.part.holds(part.prefix) or part.holds(one.part.prefix) for one in fits):
             continue
         try:
-            fits.append(_fitted(part, arrays, complete, head, variant, fields or {}, memo))
+            fits.append(_fitted(part, arrays, complete, wanted, memo))
         except AsjaxError as error:
             trouble.append(f"{part.prefix}: {error}" if part.prefix else str(error))
     if not fits:
@@ -92,22 +118,35 @@ def _file(family: str):
     return import_module(f"asjax.models.{family}")
 
 
-def _fitted(part, arrays, complete, head, variant, fields, memo) -> Chosen:
+def _fitted(part, arrays, complete, wanted: _Wanted, memo: dict) -> Chosen:
     """A part and its head. AsjaxError: no model has these shapes."""
     taken = set(part.places.values())
     outside = {place: array for place, array in arrays.items() if place not in taken}
     weights = {name: arrays[place] for name, place in part.places.items()}
     elsewhere = {p for other in complete for p in other.places.values()}
     beside = {place: a for place, a in outside.items() if place not in elsewhere}
-    layer = _layer(part, weights, beside, head)
+    layer, own = _layer(part, weights, beside, wanted.head), None
     if layer:
         weights, own = _with_head(part, weights, beside, layer)
         outside = {p: a for p, a in outside.items() if p.rpartition(".")[0] != layer}
     shapes = frozenset((name, np.shape(array)) for name, array in weights.items())
     if shapes not in memo:  # an average has the shapes of what it averages
-        memo[shapes] = detect.detect(weights, part.family, variant, **fields)
-    found = memo[shapes]
-    return Chosen(part, found, weights, (layer, own) if layer else None, [], outside)
+        memo[shapes] = _detected(part.family, weights, wanted)
+    found, left = memo[shapes]
+    return Chosen(part, found, weights, (layer, own) if layer else None, [], outside, left)
+
+
+def _detected(family: str, weights, wanted: _Wanted) -> tuple[detect.Found, dict]:
+    """The model, and the hints that its weights contradict."""
+    module = models.family(family)
+    known = module.model(next(iter(module.VARIANTS)))
+    hints = {k: v for k, v in wanted.hints.items() if hasattr(known, k) and k not in wanted.fields}
+    try:
+        return detect.detect(weights, family, wanted.variant, **hints, **wanted.fields), {}
+    except AsjaxError:
+        if not hints:
+            raise
+    return detect.detect(weights, family, wanted.variant, **wanted.fields), hints
 
 
 # ------------------------------------------------------------------------------------ the head

@@ -25,7 +25,7 @@ from flax.traverse_util import unflatten_dict
 
 from asjax import models
 from asjax.config import AsjaxError
-from asjax.weights import torch_file
+from asjax.weights import parts
 
 _COUNTER = r".*num_batches_tracked"
 
@@ -129,7 +129,7 @@ def from_torch(family: str, variant: str, state_dict, **fields):
     Args:
       family, variant: file and entry of `asjax.models`, e.g. "convnext", "femto".
       state_dict: name -> array (numpy, or anything `np.asarray` takes). A checkpoint that wraps it
-        under "model" or "state_dict" and names that begin with "module." are understood.
+        under any names, and prefixes of its names, are understood.
       **fields: fields of the module, e.g. num_classes=200, stem="56".
 
     Returns:
@@ -149,7 +149,7 @@ def match(family: str, variant: str, state_dict, **fields) -> Match:
     module = models.build(family, variant, **fields)
     file = models.family(family)
     shapes = models.abstract(module)
-    placed = place(file, state_dict, shapes)
+    placed = place(file, _part(file, state_dict), shapes)
     if placed.trouble:
         raise AsjaxError(_report(family, variant, module, placed.trouble))
     arrays = {
@@ -157,6 +157,15 @@ def match(family: str, variant: str, state_dict, **fields) -> Match:
         for path, leaf in _flatten(shapes).items()
     }
     return Match(module, arrays, placed.matched, placed.skipped)
+
+
+def _part(file, value) -> dict:
+    """Of what a checkpoint holds, the part most of whose names a model file knows."""
+    arrays = parts.flat(value)
+    shapes = {k: np.broadcast_to(np.float32(0), np.shape(v)) for k, v in arrays.items()}
+    rename = getattr(file, "from_other_names", lambda weights: weights)
+    best = parts.ranked(shapes, {"": lambda weights: strangers(file, rename(weights))})[0]
+    return {name: arrays[place] for name, place in best.places.items()}
 
 
 class Placed(NamedTuple):
@@ -180,7 +189,7 @@ def place(file, state_dict, shapes) -> Placed:
       shapes: variables of its model, or their shapes (`models.abstract`).
     """
     shapes = _flatten(shapes)
-    weights = torch_file.unwrap(state_dict)
+    weights = state_dict
     if hasattr(file, "from_other_names"):
         weights = file.from_other_names(weights)
     placed = Placed(_slices(shapes, file.TORCH), {}, {}, {}, [])
