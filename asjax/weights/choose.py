@@ -91,20 +91,24 @@ def choose(
     known = {name: partial(detect.strangers, _file(name)) for name in names}
     ranked = parts.ranked(shapes, known, root)
     complete = [part for part in ranked if part.known and not part.strangers]
+    whole = parts.ranked(shapes, known) if root else ranked
+    models_there = {p for part in whole if not part.strangers for p in part.places.values()}
     wanted = _Wanted(head, variant, fields or {}, hints or {})
     fits, trouble, memo = [], [], {}
     for part in complete[:MAX_TRIES]:
         if any(one.part.holds(part.prefix) or part.holds(one.part.prefix) for one in fits):
             continue
         try:
-            fits.append(_fitted(part, arrays, complete, wanted, memo))
+            fits.append(_fitted(part, arrays, models_there, wanted, memo))
         except AsjaxError as error:
             trouble.append(f"{part.prefix}: {error}" if part.prefix else str(error))
     if not fits:
-        raise AsjaxError(trouble[0] if trouble else _nothing(value, ranked[0], arrays, family))
+        raise AsjaxError(
+            trouble[0] if trouble else _nothing(value, ranked[0], arrays, family, wanted)
+        )
     chosen = _one(fits, root)
-    if head != OWN:
-        _nothing_lost(chosen, value, complete)
+    if not prefix and head != OWN:
+        _nothing_lost(chosen, value, models_there)
     others = [one.part for one in fits if one is not chosen]
     outside = {
         place: array
@@ -118,12 +122,11 @@ def _file(family: str):
     return import_module(f"asjax.models.{family}")
 
 
-def _fitted(part, arrays, complete, wanted: _Wanted, memo: dict) -> Chosen:
+def _fitted(part, arrays, elsewhere: set, wanted: _Wanted, memo: dict) -> Chosen:
     """A part and its head. AsjaxError: no model has these shapes."""
     taken = set(part.places.values())
     outside = {place: array for place, array in arrays.items() if place not in taken}
     weights = {name: arrays[place] for name, place in part.places.items()}
-    elsewhere = {p for other in complete for p in other.places.values()}
     beside = {place: a for place, a in outside.items() if place not in elsewhere}
     layer, own = _layer(part, weights, beside, wanted.head), None
     if layer:
@@ -219,7 +222,7 @@ def _one(fits: list[Chosen], root: str) -> Chosen:
     return first[0]
 
 
-def _nothing_lost(chosen: Chosen, value, complete) -> None:
+def _nothing_lost(chosen: Chosen, value, elsewhere: set) -> None:
     """AsjaxError if layers beside the part look as if they belonged to the model."""
     node = {
         f"{place}.{name}" if place else name: place
@@ -227,7 +230,6 @@ def _nothing_lost(chosen: Chosen, value, complete) -> None:
         for name in held
     }
     here = node[next(iter(chosen.part.places.values()))]
-    elsewhere = {p for other in complete for p in other.places.values()}
     lost = []
     for place, array in chosen.outside.items():
         layer = place.removesuffix(".weight")
@@ -242,17 +244,17 @@ def _nothing_lost(chosen: Chosen, value, complete) -> None:
         raise AsjaxError(
             f"beside the {chosen.found} below {chosen.part.prefix or 'no prefix'} the file has "
             f"layers that it does not know: {', '.join(lost[:3])}{more}; one linear layer can "
-            f"become its head by --head=NAME, and --head={OWN} leaves them all out"
+            f"become its head by --head=NAME, and --head={OWN} leaves all of them out"
         )
 
 
-def _nothing(value, best: parts.Part, arrays, family) -> str:
+def _nothing(value, best: parts.Part, arrays, family, wanted: _Wanted) -> str:
     """Why no part has only names that a family knows."""
     weights = {name: arrays[place] for name, place in best.places.items()}
     if not best.known:
         weights = parts.plain(value)
     try:
-        detect.detect(weights, family)
+        detect.detect(weights, family, wanted.variant, **wanted.fields)
     except AsjaxError as error:
         return f"{best.prefix}: {error}" if best.prefix and best.known else str(error)
     return f"no part of the file is a model; nearest is what lies below {best.prefix}"

@@ -90,9 +90,8 @@ def read(path_or_name, *, progress: bool = False) -> Checkpoint:
         sums[name] = files.digest(shard)
     lacking = sorted(index["weight_map"].keys() - arrays.keys())
     if lacking:
-        raise AsjaxError(
-            f"{path}: {len(lacking)} arrays are in no file, first {quoted(lacking[0])}"
-        )
+        first = quoted(lacking[0])
+        raise AsjaxError(f"{path}: {len(lacking)} of its arrays are in no file, first {first}")
     return Checkpoint(place, arrays, sums)
 
 

@@ -132,12 +132,13 @@ def table(name: str) -> bool:
 
 
 def prefixes(arrays: Mapping) -> list[str]:
-    """Every prefix with enough arrays below it, and "", the shortest first."""
+    """Every prefix with enough arrays below it, and ""; outer ones first, else as in the file."""
     counts = Counter()
     for place in arrays:
         pieces = place.split(".")
         counts.update(".".join(pieces[:i]) for i in range(1, len(pieces)))
-    return ["", *sorted((p for p, n in counts.items() if n >= MIN_ARRAYS), key=len)]
+    many = [prefix for prefix, n in counts.items() if n >= MIN_ARRAYS]
+    return ["", *sorted(many, key=lambda prefix: prefix.count("."))]
 
 
 def named(arrays: Mapping, prefix: str) -> str:
