@@ -306,10 +306,10 @@ def flatten(value, prefix: str = "") -> dict[str, Any]:
 
 
 def differences(old, new) -> list[str]:
-    """One line per field that differs: `optim.lr: 0.001 -> 0.01`."""
+    """One line per field that differs: `optim.lr: 0.001 -> 0.01`; long values are shortened."""
     a, b = flatten(old), flatten(new)
     return [
-        f"{key}: {a.get(key, '(absent)')!r} -> {b.get(key, '(absent)')!r}"
+        f"{key[:100]}: {quoted(a.get(key, '(absent)'))} -> {quoted(b.get(key, '(absent)'))}"
         for key in sorted({*a, *b})
         if a.get(key, "(absent)") != b.get(key, "(absent)")
     ]

@@ -122,7 +122,7 @@ ABOUT = mapping(
 
 # run.json of a workdir
 RUN = mapping(
-    {"config": mapping({}, {}, loose), "data_fingerprint": text()},
+    {"config": mapping({}, {}, loose), "data_fingerprint": text(most=200)},
     {"created": text(), "changes": list_of(mapping({}, {}, loose))},
     loose,
 )
