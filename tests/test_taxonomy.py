@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from asjax import hlp, labels, taxonomy
+from asjax import build, hlp, labels, taxonomy
 from asjax.config import AsjaxError
 from asjax.labels import LabelSet
 
@@ -119,3 +119,17 @@ def test_files_that_are_not_there_or_no_text(tmp_path):
     (tmp_path / "x.csv").write_bytes(b"child,parent\n\xff\xfe,b\n")
     with pytest.raises(AsjaxError, match="cannot be read as CSV"):
         PETS.with_taxonomy(tmp_path / "x.csv")
+
+
+def test_a_config_names_it(tmp_path):
+    (tmp_path / "clips.csv").write_text("filename,labels\na.wav,Dog\nb.wav,Animal\n")
+    (tmp_path / "parents.csv").write_text("child,parent\nDog,Animal\n")
+    cfg = {
+        "labels": {"name": "own", "parents": str(tmp_path / "parents.csv")},
+        "data": {"train": {"name": "folder", "csv": str(tmp_path / "clips.csv")}},
+    }
+    label_set = build.label_set(cfg)
+    assert label_set.ids == ("Animal", "Dog")
+    assert hlp.pairs(hlp.closure(label_set)).tolist() == [[1, 0]]
+    cfg["labels"]["parents"] = ""
+    assert build.label_set(cfg).taxonomy is None

@@ -136,19 +136,29 @@ def _take_up(path: Path, config, allow_change: bool) -> tuple[dict, list[str]]:
         schema.require(run, formats.RUN, path / MARKER)
     except AsjaxError as error:
         steps = _steps(path)
-        if not steps:
-            raise AsjaxError(
-                f"{error}; it has no checkpoints, so choose another --workdir"
-            ) from None
         if not allow_change:
+            names = ", ".join(p.name for p in steps) or "none"
             raise AsjaxError(
-                f"{error}; its checkpoints are there ({', '.join(p.name for p in steps)}): pass "
-                "--allow-config-change to go on from them with the config given now"
+                f"{error}; the run can go on from its checkpoints ({names}) with the config given "
+                "now: pass --allow-config-change, or choose another --workdir"
             ) from None
         run = _rebuilt(steps)
         known = "" if run["data_fingerprint"] else ", and nothing says which data it had"
-        return run, [f"{MARKER} could not be read and was made anew{known}"]
+        return run, [
+            f"{MARKER} could not be read and was made anew{known}",
+            *_by_copy(path, config),
+        ]
     return run, _config_changes(path, run, config, allow_change)
+
+
+def _by_copy(path: Path, config) -> list[str]:
+    """What differs from the copy of the config that is kept for people, if that can be read."""
+    try:
+        copy = schema.read_json(path / "config.json")
+        schema.require(copy, formats.RUN_CONFIG, path)
+    except AsjaxError:
+        return []
+    return differences(copy, json.loads(to_json(config)))
 
 
 def _rebuilt(steps: list[Path]) -> dict:
