@@ -243,6 +243,8 @@ def call(function, label: str, /, *args, offered: dict | None = None, **fields):
         if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD) and name not in offered
     ]
     for key in fields:
+        if key in offered:
+            raise AsjaxError(f"{label}: {key} comes from the program, leave it out")
         if key not in takes and not anything:
             raise unknown(f"{label}: field", key, takes)
     for name in takes:

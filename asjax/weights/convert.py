@@ -46,96 +46,98 @@ def convert(
     Raises:
       AsjaxError: nothing was written; one line says why, all misfits of the weights together.
     """
-    from asjax import models
-    from asjax.weights import choose, port
+    from asjax.weights import port
 
     to = _free(Path(to), overwrite)
     if label_set is not None:
         label_set = labels.get(label_set)
     place, value, sums = locate.read(path_or_name, progress=progress)
-    said = hub_config.read(place.configs, place.path.parent.name)
-    row, frontend = place.row, _given(frontend)
+    said = hub_config.read(place.configs, place.name)
+    known = dict(prefix=prefix, head=head, family=family, variant=variant, fields=fields)
+    chosen, default = _choose(place, value, known, said.fields)
+    family, variant, fields, *_ = chosen.found
+    match = port.match(family, variant, chosen.weights, **fields)
+    module = match.module
+    spec, left = _frontend(default, module, _given(frontend), said.features)
+    built = build.make("frontend", spec)
+    clip_s = clip_s or (place.row and place.row.clip_s) or clip_seconds(module, built)
+    label_set, more = _label_set(label_set, module.num_classes, said.label_set)
+    left += [f"{k}={v}: the weights say otherwise" for k, v in chosen.hints.items()]
+    done = {
+        "checkpoint": place.path.name,
+        "row": place.row,
+        "sha256": sums,
+        "chosen": chosen,
+        "matched": match.matched,
+        "skipped": match.skipped,
+        "parameters": sum(
+            int(np.prod(x.shape)) for path, x in match.arrays.items() if path[:7] == "params/"
+        ),
+        "frontend": spec,
+        "clip_s": clip_s,
+        "label_set": label_set,
+        "not_taken": [*place.notes, *said.not_taken, *left, *more],
+        "path": to,
+    }
+    save_model(
+        to,
+        config={
+            "model": {"name": family, "variant": variant, **fields, "num_classes": len(label_set)},
+            "frontend": spec,
+            "data": {"sample_rate": built.sample_rate, "clip_s": clip_s},
+            "labels": {"name": label_set.name},
+        },
+        label_set=label_set,
+        variables=match.variables,
+        record=_record(done),
+        extra=_kept(match.skipped),
+    )
+    return {**done, "fingerprint": files.digest(to / "model.safetensors")}
+
+
+def _choose(place, value, known: dict, hints: dict):
+    """(the chosen model, its frontend's spec by default): as published where this file is, else
+    found by names and shapes.
+
+    Raises:
+      AsjaxError: it fits no model, or is no tagger.
+    """
+    from asjax import models
+    from asjax.weights import choose
+
+    row, default = place.row, None
     if row in published.STARTS:
         raise AsjaxError(
             f"{row.name} is an image model to start a training from, not a tagger; in a config: "
             f"init_from='imagenet:{row.name}'"
         )
-    if row is not None and family in (None, row.family) and variant in (None, row.variant):
-        family, variant = row.family, row.variant
-        fields = {**row.fields, **(fields or {})}
-        frontend = frontend or row.frontend
+    if row is not None and all(known[k] in (None, getattr(row, k)) for k in ("family", "variant")):
+        default, fields = row.frontend, {**row.fields, **(known["fields"] or {})}
+        known = {**known, "family": row.family, "variant": row.variant, "fields": fields}
     try:
-        chosen = choose.choose(
-            value,
-            prefix=prefix,
-            head=head,
-            family=family,
-            variant=variant,
-            fields=fields,
-            hints=said.fields,
-        )
+        chosen = choose.choose(value, **known, hints=hints)
     except AsjaxError as error:
         raise AsjaxError(f"{place.path}: {error}") from None
-    family, variant, fields = chosen.found.family, chosen.found.variant, chosen.found.fields
-    match = port.match(family, variant, chosen.weights, **fields)
-    module = match.module
-    spec, left = _frontend(
-        models.family(family).FRONTENDS[variant], module, frontend, said.features
-    )
-    built = build.make("frontend", spec)
-    if clip_s is None:
-        clip_s = row.clip_s if row is not None and row.clip_s else clip_seconds(module, built)
-    named, more = _label_set(label_set, module.num_classes, said.label_set)
-    left += [f"{k}={v}: the weights say otherwise" for k, v in chosen.hints.items()]
-    not_taken = [*place.notes, *said.not_taken, *left, *more]
-    parameters = sum(int(np.prod(x.shape)) for p, x in match.arrays.items() if p[:7] == "params/")
-    save_model(
-        to,
-        config={
-            "model": {"name": family, "variant": variant, **fields, "num_classes": len(named)},
-            "frontend": spec,
-            "data": {"sample_rate": built.sample_rate, "clip_s": clip_s},
-            "labels": {"name": named.name},
-        },
-        label_set=named,
-        variables=match.variables,
-        record={
-            "ported_from": _origin(place, sums, chosen, match, not_taken),
-            "parameters": parameters,
-            "labels": {"name": named.name, "hash": named.hash},
-        },
-        extra=_kept(match.skipped),
-    )
-    return {
-        "checkpoint": place.path.name,
-        "row": row,
-        "sha256": sums,
-        "chosen": chosen,
-        "matched": match.matched,
-        "skipped": match.skipped,
-        "parameters": parameters,
-        "frontend": spec,
-        "clip_s": clip_s,
-        "label_set": named,
-        "not_taken": not_taken,
-        "fingerprint": files.digest(to / "model.safetensors"),
-        "path": to,
-    }
+    return chosen, default or models.family(chosen.found.family).FRONTENDS[chosen.found.variant]
 
 
-def _origin(place, sums, chosen, match, not_taken) -> dict:
+def _record(done: dict) -> dict:
     """What card.json says of the checkpoint."""
-    row = place.row
+    row, chosen, label_set = done["row"], done["chosen"], done["label_set"]
     return {
-        "file": place.path.name,
-        "sha256": sums.get(place.path.name) or sums,
-        "checkpoint": row.name if row else None,
-        "licence": row.licence if row else None,
-        "prefix": chosen.part.prefix,
-        "head": chosen.head[0] if chosen.head else None,
-        "skipped": {k: why for k, (_, why) in match.skipped.items()},
-        "outside": len(chosen.outside),
-        "not_taken": not_taken,
+        "ported_from": {
+            "file": done["checkpoint"],
+            "sha256": done["sha256"].get(done["checkpoint"]) or done["sha256"],
+            "checkpoint": row.name if row else None,
+            "licence": row.licence if row else None,
+            "prefix": chosen.part.prefix,
+            "head": chosen.head[0] if chosen.head else None,
+            "skipped": {k: why for k, (_, why) in done["skipped"].items()},
+            "outside": len(chosen.outside),
+            "not_taken": done["not_taken"],
+        },
+        "parameters": done["parameters"],
+        "labels": {"name": label_set.name, "hash": label_set.hash},
     }
 
 

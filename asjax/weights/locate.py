@@ -24,12 +24,14 @@ _INDEX = schema.mapping(
 class Place(NamedTuple):
     """Files of a checkpoint: the weights or the index of their files, and what is known of them.
 
-    row: what is published of it, or None. configs: name -> path of the small files that a folder
-    of Hugging Face's has beside the weights. notes: what could not be had.
+    row: what is published of it, or None. name: of the folder or repository, for its classes.
+    configs: name -> path of the small files that a folder of Hugging Face's has beside the weights.
+    notes: what could not be had.
     """
 
     path: Path
     row: published.Row | None
+    name: str = ""
     configs: dict[str, Path] = {}
     notes: tuple[str, ...] = ()
 
@@ -110,7 +112,8 @@ def locate(path_or_name, *, progress: bool = False) -> Place:
         return _in_folder(path)
     if path.is_file():
         beside = path.parent if path.name in (*HUB_FILES, *INDICES) else None
-        return Place(path, published.by_file(path.name), _configs(beside))
+        row = published.by_file(path.name)
+        return Place(path, row, path.resolve().parent.name, _configs(beside))
     row = published.find(text)
     if row is not None and row.urls:
         return Place(download.fetch(row, progress=progress), row)
@@ -130,7 +133,7 @@ def _in_folder(path: Path) -> Place:
         raise AsjaxError(f"{path} is an asjax model already; use it, or export it: asjax export")
     for name in (*HUB_FILES, *INDICES):
         if (path / name).is_file():
-            return Place(path / name, None, _configs(path))
+            return Place(path / name, None, path.resolve().name, _configs(path))
     raise AsjaxError(f"folder {path} holds no {' or '.join(HUB_FILES)}; give the checkpoint file")
 
 
@@ -173,4 +176,5 @@ def _from_hub(repo: str, row) -> Place:
             fetched(name)
     configs = {name: fetched(name) for name in CONFIGS}
     notes = tuple(f"{' and '.join(names)}: {why}" for why, names in reasons.items())
-    return Place(path, row, {k: v for k, v in configs.items() if v}, notes)
+    configs = {name: path for name, path in configs.items() if path}
+    return Place(path, row, repo.rpartition("/")[2], configs, notes)
