@@ -1,4 +1,8 @@
-"""`asjax <verb>`: one small parser; each verb's module brings its own arguments and `main`."""
+"""`asjax <verb>`: one small parser; each verb's module brings its own arguments and `main`.
+
+Exit codes: what the verb says; 2 an error that one line explains; 70 an error of asjax itself, in
+one line with the file that holds the traceback (ASJAX_DEBUG=1 shows it instead); 130 Ctrl-C.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,8 @@ from importlib import import_module
 
 from asjax import __version__
 from asjax.config import AsjaxError, printable, unknown, warnings_as_lines
+
+EXIT_UNEXPECTED = 70  # sysexits.h: an error inside the program
 
 # verb -> (module, one line, example)
 VERBS = {
@@ -131,6 +137,31 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"asjax {verb}: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        if os.environ.get("ASJAX_DEBUG", "0") not in ("", "0"):
+            raise
+        print(f"asjax {verb}: error: {_unexpected(error, argv)}", file=sys.stderr)
+        return EXIT_UNEXPECTED
+
+
+def _unexpected(error: Exception, argv: list[str]) -> str:
+    """One line about an error that nobody foresaw; its traceback goes to a file that is named."""
+    import tempfile
+    import traceback
+
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = "".join(c if c.isprintable() else "?" for c in lines[0][:200]) if lines else ""
+    what = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    if isinstance(error, MemoryError):
+        what = "the memory is used up; give smaller files or a smaller --batch-size"
+    try:
+        handle, name = tempfile.mkstemp(prefix="asjax-", suffix=".traceback.txt")
+        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"asjax {__version__}, Python {sys.version}\n{argv}\n\n")
+            traceback.print_exception(error, file=file)
+    except (OSError, MemoryError) as failed:
+        return f"{what} (its traceback could not be saved: {failed}; ASJAX_DEBUG=1 shows it)"
+    return f"{what}; this should not happen, the traceback is in {name}"
 
 
 def _one_line(error: Exception) -> str:

@@ -14,6 +14,7 @@ from functools import partial
 
 from asjax import config
 from asjax.config import AsjaxError, split_spec
+from asjax.store import formats, schema
 
 PLACES = {
     "model": "asjax.models.{name}:model",
@@ -38,6 +39,7 @@ FIELDS = {
         "name": "audioset527",  # a label set, or "own": the labels of the training data
         "hlp": False,  # labels propagated up the ontology
         "strict": False,  # False contracts abstract classes, True goes by direct links only
+        "parents": "",  # a CSV child,parent: an ontology of your own for these classes
     },
     "data": {
         "train": REQUIRED,  # a source
@@ -177,7 +179,16 @@ def augment(text: str | None):
 
 
 def label_set(cfg):
-    """The classes that a config names; "own" means those of its training data."""
+    """The classes that a config names, with the taxonomy of its `labels.parents` where it has one.
+
+    The name "own" means the classes of the training data.
+    """
+    found = _label_set(cfg)
+    parents = cfg["labels"].get("parents")
+    return found.with_taxonomy(parents) if parents else found
+
+
+def _label_set(cfg):
     from asjax import labels
     from asjax.data import sources
 
@@ -290,7 +301,9 @@ def load(path_and_arg: str, overrides: dict[str, str] | None = None):
     for key in sorted(changed, key=lambda key: not key.endswith(".name")):  # names decide the rest
         config.trust(changed[key]) if isinstance(changed[key], str) else None
         _override(cfg, key, changed[key])
-    complete(cfg, where=f"config {path_and_arg.partition(':')[0]}")
+    where = f"config {path_and_arg.partition(':')[0]}"
+    complete(cfg, where=where)
+    schema.require(config.to_plain(cfg), formats.CONFIG, where)  # what a model folder may hold
     return cfg.lock() if hasattr(cfg, "lock") else cfg
 
 

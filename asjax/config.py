@@ -76,9 +76,28 @@ def warnings_as_lines(program: str):
 def unknown(thing: str, name: Any, known) -> AsjaxError:
     """The error for a name that does not exist: lists what does and the nearest spelling."""
     known = sorted(map(str, known))
-    near = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    return AsjaxError(f"{thing} {name!r} does not exist{hint} Known: {', '.join(known)}")
+    hint = nearest(name, known) or "."
+    return AsjaxError(f"{thing} {quoted(name, 200)} does not exist{hint} Known: {', '.join(known)}")
+
+
+def nearest(name: Any, known) -> str:
+    """`"; did you mean 'x'?"` for the known name that is spelt most like `name`, or ""."""
+    folded = {str(one).casefold(): str(one) for one in known}
+    near = difflib.get_close_matches(str(name)[:200].casefold(), folded, n=1)
+    return f"; did you mean {folded[near[0]]!r}?" if near else ""
+
+
+def quoted(value: Any, most: int = 60) -> str:
+    """A value of a user's file for a message: printable, on one line, short whatever it is."""
+    if isinstance(value, int) and value.bit_length() > 128:
+        return "a huge integer"
+    if isinstance(value, (dict, list)) and len(value) > 20:
+        return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
+    try:
+        text = repr(value[: most + 1] if isinstance(value, str) else value)
+    except (RecursionError, ValueError):
+        return f"a {type(value).__name__}"
+    return text if len(text) <= most + 2 else f"{text[:most]}..."
 
 
 # --------------------------------------------------------------------------------- parsing
@@ -261,6 +280,8 @@ def call(function, label: str, /, *args, offered: dict | None = None, **fields):
         if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD) and name not in offered
     ]
     for key in fields:
+        if key in offered:
+            raise AsjaxError(f"{label}: {key} comes from the program, leave it out")
         if key not in takes and not anything:
             raise unknown(f"{label}: field", key, takes)
     for name in takes:
@@ -324,10 +345,10 @@ def flatten(value, prefix: str = "") -> dict[str, Any]:
 
 
 def differences(old, new) -> list[str]:
-    """One line per field that differs: `optim.lr: 0.001 -> 0.01`."""
+    """One line per field that differs: `optim.lr: 0.001 -> 0.01`; long values are shortened."""
     a, b = flatten(old), flatten(new)
     return [
-        f"{key}: {a.get(key, '(absent)')!r} -> {b.get(key, '(absent)')!r}"
+        f"{key[:100]}: {quoted(a.get(key, '(absent)'))} -> {quoted(b.get(key, '(absent)'))}"
         for key in sorted({*a, *b})
         if a.get(key, "(absent)") != b.get(key, "(absent)")
     ]

@@ -26,7 +26,7 @@ def read_json(path):
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise AsjaxError(f"ontology: no file {path}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AsjaxError(f"ontology: {path} cannot be read as JSON: {error}") from None
 
 

@@ -11,14 +11,14 @@ import difflib
 import hashlib
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from unicodedata import normalize
 
 import numpy as np
 
-from asjax.config import AsjaxError, unknown
+from asjax.config import AsjaxError, quoted, unknown
 
 ASSETS = Path(__file__).parent / "assets" / "labels"
 ONTOLOGY = ASSETS / "ontology_parents.csv"
@@ -53,12 +53,15 @@ class LabelSet:
       ids: one id per class, the order is the index.
       names: one display name per class.
       mids: AudioSet mids that each class stands for, when the ids are not mids themselves.
+      taxonomy: the user's own, `{node: [parents]}` of ids and of nodes that are no class; None
+        where AudioSet's ontology orders the classes, or nothing does.
     """
 
     name: str
     ids: tuple[str, ...]
     names: tuple[str, ...]
     mids: tuple[tuple[str, ...], ...] = field(default=(), repr=False)
+    taxonomy: dict[str, list[str]] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self):
         for what, values in (("id", self.ids), ("display name", self.names)):
@@ -67,11 +70,11 @@ class LabelSet:
             if twice:
                 raise AsjaxError(
                     f"label set {self.name}: every {what} must be there once, got twice or empty: "
-                    + ", ".join(map(repr, twice[:5]))
+                    + ", ".join(map(quoted, twice[:5]))
                 )
         if odd := next((v for v in (*self.ids, *self.names) if _CONTROL.search(v)), None):
             raise AsjaxError(
-                f"label set {self.name}: {odd!r} holds control characters; remove them"
+                f"label set {self.name}: {quoted(odd)} holds control characters; remove them"
             )
         if not self.ids or len(self.ids) != len(self.names):
             raise AsjaxError(f"label set {self.name} must have as many ids as names, at least one")
@@ -113,11 +116,11 @@ class LabelSet:
             return self._checked(label)
         text = normalize("NFC", label.strip())
         found = self._lookup.get(text) or self._lookup.get(_folded(text))
-        if found is None and text.isascii() and text.isdigit():
+        if found is None and text.isascii() and text.isdigit() and len(text) < 10:
             return self._checked(int(text))
         if found is None:
-            what = f"{self.name} ({len(self)} classes){self._near(text)}"
-            raise AsjaxError(f"label {label!r} is not a class of {what}")
+            what = f"{self.name} ({len(self)} classes){self._near(text[:200])}"
+            raise AsjaxError(f"label {quoted(label)} is not a class of {what}")
         if len(found) > 1:
             several = ", ".join(self.names[i] for i in found)
             raise AsjaxError(f"label {label!r} means several classes of {self.name}: {several}")
@@ -171,7 +174,7 @@ class LabelSet:
             if row["index"].strip() != str(i):
                 raise AsjaxError(
                     f"label set {path}: indices must run 0, 1, 2, ... in order, "
-                    f"got {row['index']!r} where {i} belongs"
+                    f"got {quoted(row['index'])} where {i} belongs"
                 )
         mids = [tuple(filter(None, (r.get("audioset_mids") or "").split(";"))) for r in rows]
         return cls(
@@ -180,6 +183,12 @@ class LabelSet:
             tuple(row["display_name"].strip() for row in rows),
             tuple(mids) if any(mids) else (),
         )
+
+    def with_taxonomy(self, path) -> LabelSet:
+        """The same classes with the taxonomy in a CSV; see `taxonomy.read`."""
+        from asjax import taxonomy
+
+        return replace(self, taxonomy=taxonomy.read(path, self))
 
 
 def read_rows(path: Path, columns: tuple[str, ...], what: str) -> list[dict[str, str]]:
@@ -216,13 +225,16 @@ def _packaged(name: str) -> LabelSet:
 def parents(name="audioset527") -> dict[str, list[str]]:
     """Parents of every node of the ontology that the set's ids come from: `{mid: [mid, ...]}`.
 
-    It is AudioSet's ontology (632 nodes), nodes that are no class of the set included. AudioSet
-    Strong has 32 classes that the ontology does not know; they have no parents here.
+    It is the set's own taxonomy where it has one, else AudioSet's ontology (632 nodes). Nodes that
+    are no class of the set are included. AudioSet Strong has 32 classes that the ontology does not
+    know; they have no parents here.
 
     Raises:
       AsjaxError: the set has ids of its own, which no packaged ontology orders.
     """
     labels = get(name)
+    if labels.taxonomy is not None:
+        return {node: list(above) for node, above in labels.taxonomy.items()}
     table = {node: list(above) for node, above in _ontology().items()}
     alone = _strong_only()
     table |= {label: [] for label in labels.ids if label in alone}
@@ -230,7 +242,8 @@ def parents(name="audioset527") -> dict[str, list[str]]:
     if strangers:
         raise AsjaxError(
             f"label set {labels.name} has no ontology: {len(strangers)} of its {len(labels)} ids "
-            f"({', '.join(strangers[:3])}, ...) are not AudioSet mids; give your own parent table"
+            f"({', '.join(strangers[:3])}, ...) are not AudioSet mids; give your "
+            "own with labels.parents='parents.csv'"
         )
     return table
 

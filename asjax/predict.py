@@ -21,6 +21,7 @@ import numpy as np
 
 from asjax import build
 from asjax.config import AsjaxError, unknown
+from asjax.data import waves
 from asjax.evaluation import infer
 from asjax.store import model_dir
 
@@ -155,49 +156,60 @@ class Tagger:
         self.sample_rate, self.clip_s, self.batch_size = sample_rate, clip_s, batch_size
         self.window = max(1, round(clip_s * sample_rate))  # samples
 
-    def __call__(self, source):
+    def __call__(self, source, *, batch: bool | None = None):
         """Tags of a path, the bytes of a file, or (wave, rate); of a list, the list of Tags.
+
+        Args:
+          source: a wave is numbers, an array or a tensor: [S], [channels, S] or [S, channels].
+          batch: True takes (waves [B, S], rate) as B recordings and returns the list of their
+            Tags. False says that a short first axis is channels; None does so with a warning.
 
         Raises:
           AudioError: the first recording that cannot be used.
         """
-        many = isinstance(source, list)
+        many = isinstance(source, list) or bool(batch)
+        sources = waves.rows(source) if batch else source if many else [source]
         found = []
-        for tags in self.stream(source if many else [source]):
+        for tags in self.stream(sources, batch=False if batch else batch):
             if isinstance(tags, Exception):
                 raise tags
             found.append(tags)
         return found if many else found[0]
 
     def stream(
-        self, sources: Iterable, *, on_window=None, decoding=contextlib.nullcontext
+        self, sources: Iterable, *, batch=None, on_window=None, decoding=contextlib.nullcontext
     ) -> Iterator[Tags | AsjaxError]:
         """Tags of each source in order, or the error that kept it from being tagged.
 
         At most two batches of windows are held, plus the logits of unfinished recordings.
 
         Args:
-          sources: as for a call.
+          sources: as for a call. batch: False or None, as there.
           on_window: called with the seconds of audio each window added, for progress bars.
           decoding: a context manager to decode in.
         """
         waiting = deque()
-        batches = self._batches(sources, waiting, on_window, decoding)
+        batches = self._batches(sources, waiting, on_window, decoding, batch)
         first = next(batches, None)
         if first is not None:
             forward, variables = self._forward(len(first["wave"]))
             # Made in this thread: `decoding` may redirect what all threads print.
             for out, rest in forward.over(variables, chain([first], batches), ahead=0):
+                if out["logits"].shape[1:] != (len(self.label_set),):
+                    raise AsjaxError(
+                        f"{type(self.model).__name__} must return logits [B, "
+                        f"{len(self.label_set)} classes], got {list(out['logits'].shape)}"
+                    )
                 for i, recording in enumerate(rest["recordings"]):  # rows of padding come after
                     recording.add(out["logits"][i], out["embedding"][i])
                 yield from _finished(waiting)
         yield from _finished(waiting)
 
-    def _batches(self, sources, waiting, on_window, decoding):
+    def _batches(self, sources, waiting, on_window, decoding, batch):
         """Windows of all sources in full batches; fewer than a batch in all are a smaller one."""
         rows, size = [], None
         for number, source in enumerate(sources):
-            recording = _Recording(source, number, self)
+            recording = _Recording(source, number, self, batch)
             waiting.append(recording)
             for wave, added_s in recording.windows(decoding):
                 rows.append((recording, wave))
@@ -209,6 +221,27 @@ class Tagger:
                     rows = []
         if rows:
             yield self._batch(rows, size or self._size(len(rows)))
+
+    def __repr__(self):
+        import jax
+
+        numbers = sum(np.size(leaf) for leaf in jax.tree.leaves(self.variables))
+        return (
+            f"Tagger({type(self.model).__name__} of {numbers:,} numbers, {len(self.label_set)} "
+            f"classes of {self.label_set.name}, {self.sample_rate} Hz, windows of {self.clip_s:g} "
+            f"s, reduce={self.reduce!r})"
+        )
+
+    def __reduce__(self):
+        """Pickled as what it was made of: compiled programs and placed weights are made anew."""
+        import jax
+
+        variables = jax.tree.map(np.asarray, self.variables)
+        keywords = {
+            name: getattr(self, name)
+            for name in ("sample_rate", "clip_s", "reduce", "batch_size", "record")
+        }
+        return _made, (self.model, variables, self.frontend, self.label_set, keywords)
 
     def _size(self, windows: int) -> int:
         """Rows for a few windows: 1, 4, 16, ... Each size is a program to compile, so they are few
@@ -261,18 +294,22 @@ class Tagger:
         return forward, self.variables
 
 
+def _made(model, variables, frontend, label_set, keywords) -> Tagger:
+    return Tagger(model, variables, frontend, label_set, **keywords)
+
+
 # ----------------------------------------------------------------------- recordings under way
 
 
 class _Recording:
     """A source on its way: its windows go out, their logits come back."""
 
-    def __init__(self, source, number, tagger):
+    def __init__(self, source, number, tagger, batch=None):
         from asjax.data import recordings
 
         self.tagger, self.name = tagger, recordings.name_of(source, number)
         self._windows = recordings.windows(
-            source, tagger.sample_rate, tagger.window, name=self.name
+            source, tagger.sample_rate, tagger.window, name=self.name, batch=batch
         )
         self.starts, self.logits, self.embedding = [], [], 0.0
         self.samples, self.read, self.error = 0, False, None

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from asjax import models
 from asjax.config import unknown
 from asjax.frontends import to_float
 from asjax.optim import guard
@@ -94,12 +95,12 @@ def make_eval_step(*, model, frontend, outputs=("logits",)):
     """
 
     def eval_step(variables, wave):
-        found = model.apply(variables, frontend(to_float(wave)), train=False)
+        out = models.apply(model, variables, frontend(to_float(wave)))
         for name in outputs:
-            if found.get(name) is None:
-                known = (key for key, value in found.items() if value is not None)
+            if out.get(name) is None:
+                known = (key for key, value in out.items() if value is not None)
                 raise unknown(f"{type(model).__name__} on this frontend: output", name, known)
-        return {name: _as_float32(found[name]) for name in outputs}
+        return {name: _as_float32(out[name]) for name in outputs}
 
     return eval_step
 

@@ -67,7 +67,8 @@ def main(args) -> int:
     if cfg.labels.hlp and closure is None:
         raise config.AsjaxError(
             f"labels.hlp: the classes of {label_set.name} are in no ontology asjax knows; set "
-            "--config.labels.hlp=False, or use classes with AudioSet mids"
+            "--config.labels.hlp=False, use classes with AudioSet mids, or give their ontology as "
+            "--config.labels.parents=FILE.csv (rows child,parent)"
         )
     train_source = build.source(cfg.data.train, label_set)
     eval_source = build.source(cfg.data.eval, label_set)
@@ -91,7 +92,9 @@ def main(args) -> int:
         rows=eval_rows,
         **{**fields, "cache": caches[1]},
     )
-    data_id = config.fingerprint([train_data.fingerprint, eval_data.fingerprint, label_set.hash])
+    taxonomy = [label_set.taxonomy] if label_set.taxonomy else []
+    parts = [train_data.fingerprint, eval_data.fingerprint, label_set.hash, *taxonomy]
+    data_id = config.fingerprint(parts)
 
     # ------------------------------------------------------------------ model and objective
     frontend = build.make("frontend", cfg.frontend)
@@ -141,7 +144,9 @@ def main(args) -> int:
         if restored is None:
             state = jax.jit(create, out_shardings=state_sharding)(key)
             spec = {**cfg.model, "num_classes": len(label_set)}
-            state = init_from.start(state, cfg.init_from, model=model, spec=spec)
+            state = init_from.start(
+                state, cfg.init_from, model=model, spec=spec, label_set=label_set, cfg=cfg
+            )
             start = 0
         else:
             start, state, _ = restored

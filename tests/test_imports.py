@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent / "asjax"
 # From the bottom up; every arrow goes down this list. A folder is one layer, whatever is in it.
 LAYERS = (
     ("config",),
-    ("labels", "hlp", "balance", "events", "decoding", "change_points"),
+    ("labels", "hlp", "balance", "taxonomy", "events", "decoding", "change_points"),
     ("metrics",),
     ("frontends", "nn"),
     ("models",),
@@ -32,9 +32,9 @@ LAYERS = (
 DEPTH = {name: depth for depth, names in enumerate(LAYERS) for name in names}
 BARE = {"jax", "flax", "optax", "numpy", "orbax", "asjax", "__future__"}
 BARE_ROOMS = {
-    "config", "labels", "hlp", "balance", "events", "decoding", "change_points", "metrics",
-    "frontends", "nn", "models", "sharding", "devices", "optim", "augment", "objectives", "step",
-    "build",
+    "config", "labels", "hlp", "balance", "taxonomy", "events", "decoding", "change_points",
+    "metrics", "frontends", "nn", "models", "sharding", "devices", "optim", "augment",
+    "objectives", "step", "build",
 }  # fmt: skip
 BARE_FILES = {"store.checkpoint", "store.files", "store.model_dir", "store.choice", "weights.port"}
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -53,3 +54,65 @@ def test_the_module_runs_as_a_program():
         [sys.executable, "-m", "asjax", "--version"], capture_output=True, text=True, timeout=60
     )
     assert done.stdout.startswith("asjax ")
+
+
+# --------------------------------------------------------------------------- unexpected errors
+
+
+def raises(error):
+    def main(args):
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero; "),
+        (RecursionError("maximum recursion depth exceeded"), "RecursionError: maximum"),
+        (MemoryError(), "the memory is used up"),
+        (KeyError("a\nb\x1b[31m"), "KeyError: "),
+        (RuntimeError("first line\nsecond line"), "RuntimeError: first line; "),
+        (AttributeError(), "AttributeError; "),
+    ],
+)
+def test_an_unexpected_error_is_one_line_and_a_file(error, says, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("asjax.weights.zoo.main", raises(error))
+    monkeypatch.delenv("ASJAX_DEBUG", raising=False)
+    assert main(["models"]) == 70
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert err.startswith(f"asjax models: error: {says}")
+    (file,) = tmp_path.iterdir()
+    assert err.strip().endswith(f"the traceback is in {file}")
+    text = file.read_text()
+    assert "Traceback (most recent call last)" in text
+    assert type(error).__name__ in text
+    assert "['models']" in text
+
+
+def test_a_really_endless_recursion_and_a_full_disk_too(capsys, monkeypatch, tmp_path):
+    def endless(args):
+        return endless(args)
+
+    monkeypatch.setattr("asjax.weights.zoo.main", endless)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    assert main(["models"]) == 70
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "could not be saved" in err
+    assert "ASJAX_DEBUG=1" in err
+
+
+def test_the_traceback_is_shown_to_those_who_ask(monkeypatch):
+    monkeypatch.setattr("asjax.weights.zoo.main", raises(ZeroDivisionError("x")))
+    monkeypatch.setenv("ASJAX_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        main(["models"])
+
+
+def test_errors_of_ours_stay_one_line_whatever_a_name_holds(capsys):
+    assert main(["tag", "a\nb.wav", "--model=nowhere"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

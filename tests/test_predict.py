@@ -5,9 +5,11 @@ import functools
 import gc
 import io
 import json
+import pickle
 import subprocess
 import sys
 import tracemalloc
+import warnings
 
 import flax.linen as nn
 import jax
@@ -20,7 +22,7 @@ import soxr
 
 from asjax import build, frontends, predict, tag
 from asjax.__main__ import main
-from asjax.config import AsjaxError
+from asjax.config import AsjaxError, AsjaxWarning
 from asjax.data import ffmpeg
 from asjax.data.audio import AudioError
 from asjax.labels import LabelSet
@@ -203,6 +205,54 @@ def test_an_error_stands_where_its_file_was_and_the_rest_is_done(tmp_path):
 def test_sources_of_another_kind_are_refused(source, match):
     with pytest.raises(AsjaxError, match=match):
         tagger()(source)
+
+
+def test_a_batch_of_waves_is_one_recording_or_many_as_is_chosen():
+    batch = np.stack([noise(0.8)[:, 0], noise(0.8)[:, 0]])
+    with pytest.warns(AsjaxWarning, match="one recording of 2 channels"):
+        averaged = tagger()((batch, RATE))
+    np.testing.assert_allclose(averaged.clip, naive(batch.mean(0))[0], atol=1e-5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(tagger()((batch, RATE), batch=False).clip, averaged.clip)
+        found = tagger()((batch, RATE), batch=True)
+    assert len(found) == 2
+    for tags, wave in zip(found, batch, strict=True):
+        np.testing.assert_allclose(tags.clip, naive(wave)[0], atol=1e-5)
+
+
+def test_numbers_of_another_range_are_tagged_with_a_warning():
+    with pytest.warns(AsjaxWarning, match="whose full scale is 1"):
+        tagger()((noise(0.5)[:, 0] * 32_768, RATE))
+
+
+def test_a_used_tagger_pickles_and_says_what_it_is():
+    x = noise(0.8)[:, 0]
+    used = tagger.__wrapped__(reduce="max", batch_size=2, record={"seed": 3})
+    before = used((x, RATE))
+    again = pickle.loads(pickle.dumps(used))
+    np.testing.assert_array_equal(again((x, RATE)).clip, before.clip)
+    assert (again.reduce, again.batch_size, again.record) == ("max", 2, {"seed": 3})
+    text = repr(again)
+    for piece in ("Tiny", "7 classes of test7", "8000 Hz", "0.5 s", "reduce='max'"):
+        assert piece in text, piece
+
+
+def test_weights_of_another_model_are_one_line():
+    wide = {"params": {"Dense_0": {"kernel": np.ones((3, CLASSES)), "bias": np.ones(CLASSES)}}}
+    few = {"params": {"Dense_0": {"kernel": np.ones((32, 2)), "bias": np.ones(2)}}}
+    for variables in ({}, {"params": {}}, wide, few):
+        one = predict.Tagger(MODEL, variables, FRONTEND, LABELS, sample_rate=RATE, clip_s=CLIP_S)
+        with pytest.raises(AsjaxError, match="Tiny does not fit its weights") as caught:
+            one((noise(0.5), RATE))
+        assert "\n" not in str(caught.value)
+
+
+def test_a_model_of_other_classes_is_one_line():
+    label_set = LabelSet("two", ("a", "b"), ("a", "b"))
+    one = predict.Tagger(MODEL, VARIABLES, FRONTEND, label_set, sample_rate=RATE, clip_s=CLIP_S)
+    with pytest.raises(AsjaxError, match=r"must return logits \[B, 2 classes\], got \[1, 7\]"):
+        one((noise(0.5), RATE))
 
 
 def test_settings_and_broken_weights_are_refused():

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from asjax.config import AsjaxError, shown, warn
-from asjax.data import audio, ffmpeg, patience, sound
+from asjax.data import audio, ffmpeg, patience, sound, waves
 
 STALL_S = 60.0  # without a window of a file
 
@@ -85,7 +85,7 @@ def name_of(source, number: int) -> str:
 
 
 def windows(
-    source, sample_rate: int, size: int, *, name: str
+    source, sample_rate: int, size: int, *, name: str, batch: bool | None = None
 ) -> Iterator[tuple[int, np.ndarray, int]]:
     """(first sample, float32 window, new samples) from the begin of a recording to its end.
 
@@ -94,12 +94,13 @@ def windows(
 
     Args:
       source: path, bytes of a file, binary file, or (wave, rate) as in `audio.from_array`.
+      batch: as in `waves.check`.
 
     Raises:
       AudioError, AsjaxError: the recording cannot be used; maybe after the first windows.
     """
     at, before = 0, None
-    for chunk in _chunks(source, sample_rate, size, name):
+    for chunk in _chunks(source, sample_rate, size, name, batch):
         if before is None or len(chunk) == size:
             yield at, chunk, len(chunk)
         else:
@@ -107,11 +108,13 @@ def windows(
         at, before = at + len(chunk), chunk
 
 
-def _chunks(source, sample_rate, size, name):
+def _chunks(source, sample_rate, size, name, batch):
     if isinstance(source, tuple):
         if len(source) != 2 or np.ndim(source[1]) != 0:
             raise AsjaxError(f"{name}: give a wave in memory as (wave, sample_rate)")
-        wave = audio.from_array(*source, sample_rate, name=name)
+        wave = waves.array(source[0], name)
+        waves.check(wave, name, batch=batch)
+        wave = audio.from_array(wave, source[1], sample_rate, name=name)
         yield from (wave[i : i + size] for i in range(0, len(wave), size))
     elif isinstance(source, (str, os.PathLike, bytes)) or hasattr(source, "read"):
         # How much is not finite is known at the end only, after the windows: it is noted.

@@ -159,7 +159,7 @@ def _json(path: Path) -> dict:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise AsjaxError(f"{path} is missing; {_HINT}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AsjaxError(f"{path} is damaged: {error}; {_HINT}") from None
     if not isinstance(value, dict):
         raise AsjaxError(f"{path} is damaged: it must hold an object; {_HINT}")

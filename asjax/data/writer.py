@@ -18,6 +18,7 @@ from asjax import events
 from asjax.config import AsjaxError
 from asjax.data import example, pcm16, records
 from asjax.data.clips import Clip, Encoding, load_all
+from asjax.store import swap
 
 _TENSOR = "tensorflow_datasets.core.features.tensor_feature.Tensor"
 _TEXT = {
@@ -84,27 +85,23 @@ def write(
     version = out.name if records.is_version(out.name) else "1.0.0"
     base = name or (out.parent.name if records.is_version(out.name) else out.name)
     name = re.sub(r"\W", "_", re.sub(r"^(?=\d)", "d", base.lower())) or "dataset"
-    part = out.parent / f".{out.name}.{os.getpid()}.part"
     try:
-        part.mkdir(parents=True)
-        with ExitStack() as stack:
-            job = _Job(part, name, label_set, shard_mb << 20, stack, strong)
-            job.left_out.extend(left_out)
-            for clip, loaded in load_all(clips, encoding, max_mb << 20, threads, progress):
-                job.add(clip, loaded)
-            job.check_some(out)
-            manifest = job.finish()
-        manifest |= {"name": name, "version": version, "description": description}
-        manifest |= {"licence": licence, "encoding": vars(encoding) if encoding else None}
-        manifest |= {"notes": notes} if notes else {}
-        _write_metadata(part, manifest, label_set)
-        records.Dataset(part, verify=False)
-        _move_in(part, out, overwrite)
+        with swap.folder(out, what="record dataset", ours=_ours) as part:
+            with ExitStack() as stack:
+                job = _Job(part, name, label_set, shard_mb << 20, stack, strong)
+                job.left_out.extend(left_out)
+                for clip, loaded in load_all(clips, encoding, max_mb << 20, threads, progress):
+                    job.add(clip, loaded)
+                job.check_some(out)
+                manifest = job.finish()
+            manifest |= {"name": name, "version": version, "description": description}
+            manifest |= {"licence": licence, "encoding": vars(encoding) if encoding else None}
+            manifest |= {"notes": notes} if notes else {}
+            _write_metadata(part, manifest, label_set)
+            records.Dataset(part, verify=False)
     except (OSError, RuntimeError) as error:  # ArrayRecord reports a full disk as RuntimeError
         reason = " ".join(str(error).split())
         raise AsjaxError(f"{out} could not be written: {reason}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     seconds, size = manifest["seconds"], sum(s["bytes"] for s in manifest["shards"])
     return Summary(out, manifest["splits"], job.left_out, seconds, size, job.events, job.cut)
 
@@ -118,12 +115,14 @@ def _check_free(out: Path, overwrite: bool):
         raise AsjaxError(f"{out} exists; choose another folder or replace it with --overwrite")
 
 
-def _move_in(part: Path, out: Path, overwrite: bool):
-    old = part.with_suffix(".old")
-    if overwrite and out.exists():
-        out.rename(old)
-    part.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
+def _ours(folder: Path) -> set[str] | None:
+    """The names in a record dataset that are written here; None if it is no record dataset."""
+    if not (folder / "manifest.json").is_file():
+        return None
+    shards = {p.name for p in folder.iterdir() if ".array_record-" in p.name}
+    texts = {f"{stem}.json" for stem in ("manifest", "features", "dataset_info")}
+    tables = {f"{stem}.csv" for stem in ("manifest", "labels", "groups", "ATTRIBUTION")}
+    return shards | texts | tables
 
 
 # --------------------------------------------------------------------------- shards, manifest

@@ -36,6 +36,25 @@ def build(name: str, variant: str | None = None, **fields):
     return file.model(variant, **fields)
 
 
+def apply(module, variables, feats) -> dict:
+    """What a model says of features [B, T, F] when it does not train.
+
+    Raises:
+      AsjaxError: the weights are not those of the module, or the features not what it takes: a
+        config that does not belong to its weights.
+    """
+    try:
+        return module.apply(variables, feats, train=False)
+    except AsjaxError:
+        raise
+    except Exception as error:  # flax and jax have an error for each of a hundred misfits
+        reason = " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__
+        raise AsjaxError(
+            f"{type(module).__name__} does not fit its weights, or features of shape "
+            f"{list(feats.shape)}: {reason[:300]}"
+        ) from error
+
+
 def abstract(module):
     """Shapes and dtypes of a module's variables, without computing anything."""
     import jax

@@ -72,21 +72,41 @@ _INPUTS = ((128, 1024), (64, 400), (128, 512), (128, 128))
 _STRIDES = (4, 6, 8, 10, 12, 14, 16)
 
 
-def torch_fields(weights) -> dict:
-    """stride, n_mels and frames of a checkpoint, as far as its number of positions tells them.
+def torch_fields(weights) -> list[dict] | tuple[dict, ...]:
+    """What the number of positions may mean: readings as stride, n_mels and frames.
 
-    They are those of the one published input (128x1024, 64x400, 128x512, 128x128) and stride (4 to
-    16, even) with as many patches; {} where there is none, or more than one.
+    First comes the published input and stride with as many patches. (Where two are published, only
+    these are given, as a tuple: none is likelier.) Then follow 128 bins of any length, first with
+    stride 10, which nearly everybody uses. The positions of
+    a grid belong to a range of lengths, since the last frames may reach no patch: of these the
+    roundest is named.
     """
     names = ("v.pos_embed", "embeddings.position_embeddings")
     shape = next((np.shape(v) for k, v in weights.items() if k.endswith(names)), ())
-    found = [
+    patches = shape[1] - 2 if len(shape) == 3 else 0
+    readings = _published(patches)
+    if len(readings) > 1:
+        return tuple(readings)
+    for stride in (10, 16, 12, 14, 8, 6, 4) if patches > 0 else ():
+        bands = _grid(stride, 128, 128)[0]
+        if patches % bands == 0 and not any(r["stride"] == stride for r in readings):
+            frames = _roundest(16 + (patches // bands - 1) * stride, stride)
+            readings.append(dict(stride=stride, n_mels=128, frames=frames))
+    return readings
+
+
+def _published(patches: int) -> list[dict]:
+    return [
         dict(stride=stride, n_mels=bins, frames=frames)
         for bins, frames in _INPUTS
         for stride in _STRIDES
-        if len(shape) == 3 and math.prod(_grid(stride, bins, frames)) == shape[1] - 2
+        if math.prod(_grid(stride, bins, frames)) == patches
     ]
-    return found[0] if len(found) == 1 else {}
+
+
+def _roundest(first: int, count: int) -> int:
+    """Of `count` numbers from `first` on, the one that the highest power of two divides."""
+    return max(range(first, first + count), key=lambda n: n & -n)
 
 
 def torch_variants(weights) -> list[str]:
@@ -176,7 +196,7 @@ def init_from_audioset(module, variables, weights, grid: tuple[int, int] | None 
       weights: name -> array under the authors' or Hugging Face's names, bare or under "model" or
         "state_dict", with or without "module." before the names.
       grid: patches along (frequency, time) of these weights. By default the module's own where it
-        has as many, else that of `torch_fields`: (12, 101) for the published stride 10.
+        has as many, else that of the published input with as many: (12, 101) for stride 10.
 
     Raises:
       AsjaxError: one error that lists every entry that is missing, left over or of another shape.
@@ -187,8 +207,8 @@ def init_from_audioset(module, variables, weights, grid: tuple[int, int] | None 
     if grid is None:
         places = np.shape(given.get("pos_embed"))
         own = len(places) == 3 and places[1] == 2 + math.prod(module.grid)
-        fields = torch_fields(weights)
-        grid = module.grid if own or not fields else _grid(**fields)
+        readings = _published(places[1] - 2) if len(places) == 3 else []
+        grid = module.grid if own or len(readings) != 1 else _grid(**readings[0])
     head = np.shape(given.get("mlp_head.1.bias")) == (module.num_classes,)
     if not head:
         given = {k: v for k, v in given.items() if not k.startswith("mlp_head.")}

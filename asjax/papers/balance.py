@@ -9,16 +9,15 @@ beta and rate, such as seeds, are averaged.
 
 from __future__ import annotations
 
-import csv
-import json
 from pathlib import Path
 
 import numpy as np
 
 from asjax import balance, build, metrics
 from asjax.config import AsjaxError, split_spec
+from asjax.labels import read_rows
 from asjax.papers import runs as papers
-from asjax.store import choice, log
+from asjax.store import choice, log, schema
 
 WINDOW = 7
 
@@ -247,11 +246,13 @@ def _train_prior(chosen, label_set):
             table = folder / "per_class.csv"
             if not clips or not table.is_file():
                 continue
-            with table.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
+            rows = read_rows(table, ("mid",), "results by class")
             counts = {r["mid"]: r.get("n_train") for r in rows}
             if all(counts.get(label) for label in label_set.ids):
-                n = np.array([float(counts[label]) for label in label_set.ids])
+                try:
+                    n = np.array([float(counts[label]) for label in label_set.ids])
+                except ValueError as error:
+                    raise AsjaxError(f"{table}: n_train must be numbers: {error}") from None
                 return n / clips, f"the {clips:,} training clips of {data.get('name', 'this run')}"
     return None, ""
 
@@ -261,9 +262,9 @@ def _sampler(stats, chosen) -> dict:
     if stats is None:
         return {beta: _sampler_of(choice["runs"][0], beta) for beta, choice in chosen.items()}
     try:
-        sweep = json.loads(stats.read_text(encoding="utf-8"))["oversampling"]
+        sweep = schema.read_json(stats)["oversampling"]
         known = {float(b): (r["imbalance_ratio"], r["gini_equation_3"]) for b, r in sweep.items()}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise AsjaxError(f"--stats {stats} is no stats.json of asjax stats: {error!r}") from None
     return {beta: known.get(beta) for beta in chosen}
 

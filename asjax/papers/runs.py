@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from asjax import config
 from asjax.config import AsjaxError
-from asjax.store import scores
+from asjax.store import formats, schema, scores
 
 LEVEL = 0.95
 
@@ -146,30 +146,29 @@ def _score_folders(path: Path) -> list[Path]:
     return found
 
 
-def _json(path: Path) -> dict:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+def _json(path: Path, check) -> dict:
+    """What a small file of a run holds; {} where it is not there."""
+    if not path.exists():
         return {}
-    except (OSError, ValueError) as error:
-        raise AsjaxError(f"{path} cannot be read as JSON: {error}") from None
-    return found if isinstance(found, dict) else {}
+    value = schema.read_json(path)
+    schema.require(value, check, path)
+    return value
 
 
 def read_record(folder: Path) -> dict:
     """What metrics.json beside a scores file says of the model; {} where there is none."""
-    found = _json(folder / "metrics.json").get("record")
-    return found if isinstance(found, dict) else {}
+    return _json(folder / "metrics.json", formats.METRICS).get("record") or {}
 
 
 def _config(path: Path, record: dict) -> dict:
     """The run's config: of a workdir its own, of a folder in a workdir only if proven its own."""
     if (path / "run.json").is_file():
-        return _json(path / "config.json")
+        return _json(path / "config.json", formats.RUN_CONFIG)
     for folder in (path, path.parent):
-        cfg = _json(folder / "config.json")
-        if cfg and config.fingerprint(cfg) == record.get("config_hash"):
-            return cfg
+        with contextlib.suppress(AsjaxError):  # a config.json of anybody
+            cfg = _json(folder / "config.json", formats.RUN_CONFIG)
+            if cfg and config.fingerprint(cfg) == record.get("config_hash"):
+                return cfg
     return {}
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from asjax.config import AsjaxError
+from asjax.store.schema import parse_json
 
 SUMS = "SHA256SUMS"  # `sha256sum -c SHA256SUMS` reads it too
 
@@ -96,7 +97,7 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(size - 8, 100_000_000):
                 raise ValueError(f"its header claims {length} bytes of a {size} byte file")
-            header = json.loads(file.read(length))
+            header = parse_json(file.read(length))
         header.pop("__metadata__", None)
         for name, entry in header.items():
             begin, end = entry["data_offsets"]

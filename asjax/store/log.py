@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from asjax.store import files
+from asjax.store.schema import parse_json
 
 _log = logging.getLogger("asjax")
 
@@ -137,7 +138,10 @@ class TensorBoardWriter:
 
 
 def read_jsonl(path) -> list[dict]:
-    """Rows of a log, oldest first; null reads as nan, a last line cut short is left out."""
+    """Rows of a log, oldest first: scalars by name, and `step`; null reads as nan.
+
+    What is no row of a log is left out, such as a last line cut short, and so is what is no number.
+    """
     path = Path(path)
     rows = _rows(path) if path.exists() else []
     return [{k: math.nan if v is None else v for k, v in row.items()} for row in rows]
@@ -147,12 +151,19 @@ def _rows(path: Path) -> list[dict]:
     rows = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:  # the line being written when the process was killed
             continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            rows.append(row)
+        if isinstance(row, dict):
+            row = {k: v for k, v in row.items() if v is None or _scalar(v)}
+            if isinstance(row.get("step"), int) and row["step"] >= 0:
+                rows.append(row)
     return rows
+
+
+def _scalar(value) -> bool:
+    """A number that a float holds?"""
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)
 
 
 def _line(row: dict) -> str:

@@ -1,6 +1,7 @@
 """The model directory: config, class names, weights and a card with the hashes of all of them.
 
     config.json  labels.csv  model.safetensors ("params/conv/kernel", ...)  card.json
+    parents.csv (of classes with a taxonomy of their own)
     torch_extra.safetensors (of ported checkpoints: entries of the torch file without use here)
 
 It explains itself: loading needs no table of architectures and never runs code from the files.
@@ -8,19 +9,20 @@ It explains itself: loading needs no table of architectures and never runs code 
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from asjax.config import AsjaxError, fingerprint, to_json, to_plain
+from asjax import taxonomy
+from asjax.config import AsjaxError, fingerprint, quoted, to_json, to_plain
 from asjax.labels import LabelSet
-from asjax.store import files
+from asjax.store import files, formats, schema, swap
 
 FILES = ("config.json", "labels.csv", "model.safetensors")  # card.json holds their hashes
 EXTRA = "torch_extra.safetensors"
+PARENTS = "parents.csv"
+CONFIG_BYTES, CARD_BYTES = 4 << 20, 64 << 20
 
 
 def save_model(directory, *, config, label_set, variables, record: dict, extra=None) -> Path:
@@ -31,70 +33,89 @@ def save_model(directory, *, config, label_set, variables, record: dict, extra=N
       extra: name -> array of what else the torch checkpoint held that this model was made from.
       record: what the model says of itself (HLP, beta, seed, scores, data hash); the label hash,
         asjax's version and the SHA-256 of each file are added.
+
+    Raises:
+      AsjaxError: the folder holds other things than a model, or it could not be written.
     """
     from asjax import __version__
 
     final = Path(directory).absolute()
-    temporary, old = (final.with_name(f"{final.name}.{end}") for end in ("tmp", "old"))
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        temporary.mkdir(parents=True)
-        (temporary / "config.json").write_text(to_json(config))
-        label_set.to_csv(temporary / "labels.csv")
-        arrays = {"model.safetensors": dict(_flat(variables)), **({EXTRA: extra} if extra else {})}
-        for name, content in arrays.items():
-            files.write_safetensors(temporary / name, content, {"format": "asjax"})
-        card = {
-            **to_plain(record),
-            "asjax": __version__,
-            "label_set": label_set.name,
-            "label_hash": label_set.hash,
-            "sha256": {n: files.digest(temporary / n) for n in dict.fromkeys((*FILES, *arrays))},
-        }
-        card["sha256"]["card.json"] = fingerprint(card)
-        (temporary / "card.json").write_text(files.to_strict_json(card))
-        for file in temporary.iterdir():
-            files.sync(file)
-        shutil.rmtree(old, ignore_errors=True)
-        if final.exists():
-            final.rename(old)
-        temporary.rename(final)
-        files.sync(final.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        with swap.folder(final, what="model", ours=_ours) as new:
+            (new / "config.json").write_text(to_json(config), encoding="utf-8")
+            label_set.to_csv(new / "labels.csv")
+            if label_set.taxonomy is not None:
+                taxonomy.write(new / PARENTS, label_set.taxonomy)
+            files.write_safetensors(
+                new / "model.safetensors", dict(_flat(variables)), {"format": "asjax"}
+            )
+            if extra:
+                files.write_safetensors(new / EXTRA, extra, {"format": "asjax"})
+            names = sorted(p.name for p in new.iterdir() if p.name != swap.MARKER)
+            card = {
+                **to_plain(record),
+                "asjax": __version__,
+                "label_set": label_set.name,
+                "label_hash": label_set.hash,
+                "sha256": {name: files.digest(new / name) for name in names},
+            }
+            card["sha256"]["card.json"] = fingerprint(card)
+            (new / "card.json").write_text(files.to_strict_json(card), encoding="utf-8")
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise AsjaxError(f"model {final} could not be written: {files.reason(error)}") from None
     return final
+
+
+def _ours(folder: Path) -> set[str] | None:
+    """The names in a model folder that `save_model` writes; None if it is no model folder."""
+    if not (folder / "card.json").is_file():
+        return None
+    return {*FILES, EXTRA, PARENTS, "card.json"}
 
 
 def load_model(directory):
     """`(config dict, LabelSet, variables, record)` of a model directory, or of its workdir.
 
-    Every file is checked against the hashes in card.json before it is used.
+    Every file is checked against the hashes in card.json before it is used, config.json and
+    card.json against what they may hold (`formats`).
 
     Raises:
-      AsjaxError: no model there, or a missing or changed file, which is named.
+      AsjaxError: no model there, or a missing, changed or impossible file, which is named.
     """
     folder = _model_folder(Path(directory))
-    try:
-        card = json.loads((folder / "card.json").read_text())
-        sums = dict(card["sha256"])
-        own = sums.pop("card.json")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise AsjaxError(f"{folder / 'card.json'} cannot be read: {files.reason(error)}") from None
-    if fingerprint({**card, "sha256": sums}) != own:
-        raise AsjaxError(f"{folder / 'card.json'} was changed or is damaged: its hash differs")
-    for name in FILES:
-        _check(folder / name, sums.get(name))
-    label_set = LabelSet.from_csv(folder / "labels.csv", name=card.get("label_set"))
+    card = _card(folder)
+    names = [*FILES, *([PARENTS] if PARENTS in card["sha256"] else [])]
+    for name in names:
+        _check(folder / name, card["sha256"].get(name))
+    config = schema.read_json(folder / "config.json", CONFIG_BYTES)
+    schema.require(config, formats.CONFIG, folder / "config.json")
+    label_set = LabelSet.from_csv(folder / "labels.csv", name=card["label_set"])
     if label_set.hash != card["label_hash"]:
         raise AsjaxError(
             f"{folder / 'labels.csv'} has label hash {label_set.hash}, the model was trained with "
             f"{card['label_hash']}"
         )
-    config = json.loads((folder / "config.json").read_text())
-    variables = _nested(files.read_safetensors(folder / "model.safetensors"))
+    classes = config["model"].get("num_classes", len(label_set))
+    if classes != len(label_set):
+        raise AsjaxError(
+            f"{folder / 'config.json'}: model.num_classes is {classes:,}, labels.csv has "
+            f"{len(label_set):,} classes"
+        )
+    if PARENTS in names:
+        label_set = label_set.with_taxonomy(folder / PARENTS)
+    variables = _nested(files.read_safetensors(folder / "model.safetensors"), folder)
     return config, label_set, variables, card
+
+
+def _card(folder: Path) -> dict:
+    """card.json of a model folder. AsjaxError: it is damaged, or was changed."""
+    path = folder / "card.json"
+    card = schema.read_json(path, CARD_BYTES)
+    schema.require(card, formats.CARD, path)
+    sums = {name: sha for name, sha in card["sha256"].items() if name != "card.json"}
+    if fingerprint({**card, "sha256": sums}) != card["sha256"]["card.json"]:
+        raise AsjaxError(f"{path} was changed or is damaged: its hash differs")
+    return card
 
 
 def load_extra(directory) -> dict[str, np.ndarray]:
@@ -104,7 +125,7 @@ def load_extra(directory) -> dict[str, np.ndarray]:
       AsjaxError: as `load_model`.
     """
     folder = _model_folder(Path(directory))
-    wanted = json.loads((folder / "card.json").read_text())["sha256"].get(EXTRA)
+    wanted = _card(folder)["sha256"].get(EXTRA)
     if wanted is None:
         return {}
     _check(folder / EXTRA, wanted)
@@ -125,11 +146,9 @@ def _check(path: Path, wanted: str | None) -> None:
 
 def _model_folder(path: Path) -> Path:
     for folder in (path, path / "model"):
-        if (folder / "card.json").is_file():
-            return folder
-        old = folder.with_name(folder.name + ".old")  # a replacement was interrupted
-        if not folder.exists() and (old / "card.json").is_file():
-            return old
+        place = swap.find(folder)  # elsewhere when a replacement was interrupted
+        if place is not None and (place / "card.json").is_file():
+            return place
     what = "does not exist" if not path.exists() else "holds no card.json"
     raise AsjaxError(
         f"model {path} {what}; give a workdir that finished training, or its model folder"
@@ -144,12 +163,16 @@ def _flat(tree, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
             yield f"{prefix}{key}", value
 
 
-def _nested(flat: dict[str, np.ndarray]) -> dict:
+def _nested(flat: dict[str, np.ndarray], folder: Path) -> dict:
     tree: dict = {}
     for name, value in flat.items():
         *parents, leaf = name.split("/")
         at = tree
         for part in parents:
             at = at.setdefault(part, {})
+            if not isinstance(at, dict):
+                break
+        if not isinstance(at, dict) or isinstance(at.get(leaf), dict):
+            raise AsjaxError(f"{folder / 'model.safetensors'}: {quoted(name)} is two things")
         at[leaf] = value
     return tree

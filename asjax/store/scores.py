@@ -1,22 +1,25 @@
-"""The scores file, and the views of it that are evaluated.
-
-Scores on disk are logits. A *view* is one way to look at them: labels as they are, HLP on labels,
-HLP on labels and scores, or the classes of another label set that these classes stand for.
-"""
+"""The scores file: logits, targets and ids of clips, and the classes that they are of."""
 
 from __future__ import annotations
 
 import json
 import os
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from asjax import labels
-from asjax.config import AsjaxError, to_plain
+from asjax.config import AsjaxError, quoted, to_plain
+from asjax.store import formats, npz, schema
 
-# --------------------------------------------------------------------------------- scores file
+KINDS = {  # name -> kinds of numpy's types, number of axes
+    "ids": ("U", 1),
+    "scores": ("f", 2),
+    "targets": ("bui", 2),
+    "label_ids": ("U", 1),
+    "label_names": ("U", 1),
+    "about": ("U", 0),
+}
 
 
 def save_scores(path, *, ids, scores, targets, label_set, extra=None) -> None:
@@ -32,6 +35,8 @@ def save_scores(path, *, ids, scores, targets, label_set, extra=None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     about = {"label_set": label_set.name, "label_hash": label_set.hash, "extra": to_plain(extra)}
+    if label_set.taxonomy is not None:
+        about["parents"] = label_set.taxonomy
     try:
         with partial.open("wb") as file:
             np.savez(
@@ -61,27 +66,44 @@ def load_scores(path, label_set=None) -> dict:
     if not path.is_file():
         raise AsjaxError(f"scores: no file {path}; asjax eval --model=DIR writes one")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-        about = json.loads(str(arrays["about"]))
-        found = labels.LabelSet(
-            about["label_set"],
-            tuple(map(str, arrays["label_ids"])),
-            tuple(map(str, arrays["label_names"])),
+        arrays = npz.load(path, KINDS)
+        about = schema.parse_json(str(arrays["about"]))
+        ids, label_ids, label_names = (
+            tuple(map(str, arrays[key].tolist())) for key in ("ids", "label_ids", "label_names")
         )
-        ids = list(map(str, arrays["ids"]))
-        scores, targets = arrays["scores"], arrays["targets"]
-        stored, extra = about["label_hash"], about["extra"]
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        reason = "not an npz archive" if "pickle" in str(error) else error
-        raise AsjaxError(f"scores: {path} is not a scores file of asjax: {reason}") from None
-    labels.check_hash(stored, found.hash, f"the class list in {path}")
+    except (OSError, ValueError) as error:
+        raise AsjaxError(f"scores: {path} is not a scores file of asjax: {error}") from None
+    schema.require(about, formats.ABOUT, f"scores: {path}: about")
+    found = labels.LabelSet(
+        about["label_set"], label_ids, label_names, taxonomy=_parents(about, label_ids, path)
+    )
+    labels.check_hash(about["label_hash"], found.hash, f"the class list in {path}")
     if label_set is not None:
         labels.check_hash(label_set.hash, found.hash, f"the scores in {path}")
         found = label_set
+    scores, targets = arrays["scores"], arrays["targets"]
     if not (scores.shape == targets.shape == (len(ids), len(found))):
-        raise AsjaxError(f"scores: {path} is damaged: {scores.shape} scores for {len(ids)} clips")
-    return {"ids": ids, "scores": scores, "targets": targets, "label_set": found, "extra": extra}
+        raise AsjaxError(
+            f"scores: {path} is damaged: scores {scores.shape} and targets {targets.shape} of "
+            f"{len(ids)} clips and {len(found)} classes"
+        )
+    if targets.dtype != bool and targets.size and not 0 <= targets.min() <= targets.max() <= 1:
+        raise AsjaxError(f"scores: {path} is damaged: its targets must be 0 or 1")
+    return {
+        "ids": list(ids),
+        "scores": scores,
+        "targets": targets,
+        "label_set": found,
+        "extra": about.get("extra"),
+    }
 
 
-# --------------------------------------------------------------------------------------- views
+def _parents(about: dict, label_ids, path) -> dict | None:
+    """The taxonomy of a scores file. AsjaxError: it names parents that are no nodes."""
+    parents = about.get("parents")
+    if parents is not None:
+        nodes = {node for above in parents.values() for node in above}
+        lacking = sorted({*nodes, *label_ids} - parents.keys())
+        if lacking:
+            raise AsjaxError(f"scores: {path} is damaged: its taxonomy lacks {quoted(lacking[0])}")
+    return parents

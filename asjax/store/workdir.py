@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import platform
+import secrets
 import socket
 import time
 from pathlib import Path
 
 from asjax.config import AsjaxError, differences, fingerprint, to_json, to_plain
-from asjax.store import files
+from asjax.store import files, formats, schema
 
 try:
     import fcntl
@@ -62,7 +63,8 @@ class Workdir:
             raise AsjaxError(f"workdir {path} must be a folder, it is a file")
         # Looked at before anything is written: a foreign folder stays as it was.
         names = {p.name for p in path.iterdir()} if path.is_dir() else set()
-        if MARKER not in names and any(not name.startswith(OWN) for name in names):
+        foreign = any(not name.startswith(OWN) for name in names)
+        if MARKER not in names and foreign and not _steps(path):
             raise AsjaxError(
                 f"workdir {path} is not empty and no run of asjax (it has no {MARKER}); choose "
                 "another --workdir"
@@ -70,12 +72,13 @@ class Workdir:
         files.prove_writable(path, "workdir")
         lock = _take_lock(path)
         try:
-            resumed = (path / MARKER).exists()
-            run = _read_run(path) if resumed else {"created": _now(), "changes": []}
-            changes = []
+            resumed = (path / MARKER).exists() or bool(_steps(path))
+            run, changes = {"created": _now(), "changes": []}, []
             if resumed:
-                changes += _config_changes(path, run, config, allow_config_change)
+                run, changes = _take_up(path, config, allow_config_change)
                 changes += _data_changes(path, run, data_fingerprint, allow_data_change)
+                if "config" not in run and (path / MARKER).exists():  # damaged: kept for a look
+                    (path / MARKER).rename(path / f"{MARKER}.{secrets.token_hex(4)}.damaged")
             _write_run(path, run, config, data_fingerprint, changes)
         except BaseException:
             _release(lock)
@@ -122,16 +125,58 @@ def _release(lock) -> None:
         lock.close()  # closing drops the lock; the file stays, deleting it would race
 
 
-def _read_run(path: Path) -> dict:
+def _take_up(path: Path, config, allow_change: bool) -> tuple[dict, list[str]]:
+    """run.json of a run and what differs now; rebuilt from the checkpoints if that is allowed.
+
+    Raises:
+      AsjaxError: another config, or a run.json that cannot be read; says what to pass.
+    """
     try:
-        run = json.loads((path / MARKER).read_text(encoding="utf-8"))
-        if not {"config", "data_fingerprint"} <= set(run):
-            raise ValueError("it has no config and data_fingerprint")
-        return run
-    except (OSError, ValueError, TypeError) as error:
-        raise AsjaxError(
-            f"{path / MARKER} cannot be read: {files.reason(error)}; choose another --workdir"
-        ) from None
+        run = schema.read_json(path / MARKER)
+        schema.require(run, formats.RUN, path / MARKER)
+    except AsjaxError as error:
+        steps = _steps(path)
+        if not allow_change:
+            names = ", ".join(p.name for p in steps) or "none"
+            raise AsjaxError(
+                f"{error}; the run can go on from its checkpoints ({names}) with the config given "
+                "now: pass --allow-config-change, or choose another --workdir"
+            ) from None
+        run = _rebuilt(steps)
+        known = "" if run["data_fingerprint"] else ", and nothing says which data it had"
+        return run, [
+            f"{MARKER} could not be read and was made anew{known}",
+            *_by_copy(path, config),
+        ]
+    return run, _config_changes(path, run, config, allow_change)
+
+
+def _by_copy(path: Path, config) -> list[str]:
+    """What differs from the copy of the config that is kept for people, if that can be read."""
+    try:
+        copy = schema.read_json(path / "config.json")
+        schema.require(copy, formats.RUN_CONFIG, path)
+    except AsjaxError:
+        return []
+    return differences(copy, json.loads(to_json(config)))
+
+
+def _rebuilt(steps: list[Path]) -> dict:
+    """What the newest sound checkpoint says of the run."""
+    data = None
+    for step in reversed(steps):
+        if not files.check_sums(step, MARKER):
+            data = (schema.read_json(step / MARKER).get("meta") or {}).get("data")
+            break
+    return {"created": _now(), "changes": [], "data_fingerprint": data}
+
+
+def _steps(path: Path) -> list[Path]:
+    """The step folders of a run, the newest last."""
+    places = path.glob(f"checkpoints/*/{files.SUMS}")
+    return sorted(
+        (p.parent for p in places if p.parent.name.isdecimal()), key=lambda p: int(p.name)
+    )
 
 
 def _config_changes(path: Path, run: dict, config, allowed: bool) -> list[str]:
@@ -147,7 +192,7 @@ def _config_changes(path: Path, run: dict, config, allowed: bool) -> list[str]:
 
 def _data_changes(path: Path, run: dict, data_fingerprint: str, allowed: bool) -> list[str]:
     old = run["data_fingerprint"]
-    if old == data_fingerprint:
+    if old in (None, data_fingerprint):
         return []
     if not allowed:
         raise AsjaxError(

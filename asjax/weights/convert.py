@@ -11,117 +11,15 @@ is there exactly once.
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from asjax import build, labels
-from asjax.config import AsjaxError, parse_value, split_spec, unknown
+from asjax.config import AsjaxError, parse_value, split_spec
 from asjax.store import files
 from asjax.store.model_dir import save_model
-from asjax.weights import download, published, torch_file
-
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")
-
-
-class Checkpoint(NamedTuple):
-    """Weights of others: where they lie, what is published of them (or None), name -> array."""
-
-    path: Path
-    row: published.Row | None
-    weights: dict[str, np.ndarray]
-
-
-# ---------------------------------------------------------------------------------- reading
-
-
-def read_weights(path_or_name) -> dict[str, np.ndarray]:
-    """Name -> array of a checkpoint: a torch or safetensors file, a published name, a Hub id.
-
-    Names are those of the file, without wrappers ("model", "state_dict") and "module." prefixes.
-    Published checkpoints are downloaded where there is a network.
-
-    Raises:
-      AsjaxError: no such thing, or one that is damaged, refused or cannot be fetched.
-    """
-    return read(path_or_name).weights
-
-
-def read(path_or_name, *, progress: bool = False) -> Checkpoint:
-    """As `read_weights`, with the file it came from and its row in `published`."""
-    path, row = locate(path_or_name, progress=progress)
-    with path.open("rb") as file:
-        head = file.read(9)
-    # a safetensors file begins with eight bytes of length, then its JSON
-    value = files.read_safetensors(path) if head[8:] == b"{" else torch_file.read(path)
-    try:
-        return Checkpoint(path, row, torch_file.weights(value))
-    except AsjaxError as error:
-        raise AsjaxError(f"{path}: {error}") from None
-
-
-def locate(path_or_name, *, progress: bool = False) -> tuple[Path, published.Row | None]:
-    """The file that a path, a published name or a Hub id stands for, fetched if need be."""
-    text = str(path_or_name)
-    path = Path(text)
-    if path.is_dir():
-        return _in_folder(path), None
-    if path.is_file():
-        return path, published.by_file(path.name)
-    row = published.find(text)
-    if row is not None and row.urls:
-        return download.fetch(row, progress=progress), row
-    if row is not None and not row.hub:
-        note = f" ({row.note})" if row.note else ""
-        raise AsjaxError(
-            f"{row.name} must be fetched by hand, from {row.page}{note}; then give the file"
-        )
-    repo = row.hub if row is not None else text
-    if repo.count("/") == 1 and not path.suffix.startswith((".pt", ".ckpt", ".safe", ".bin")):
-        return _from_hub(repo), row or published.by_hub(repo)
-    if "/" in text or path.suffix in (".pt", ".pth", ".ckpt", ".safetensors", ".bin"):
-        raise AsjaxError(f"checkpoint {text} does not exist")
-    names = [row.name for row in published.ROWS]
-    raise AsjaxError(
-        f"{unknown('checkpoint', text, names)}; or give a file or a Hub id, owner/name"
-    )
-
-
-def _in_folder(path: Path) -> Path:
-    if (path / "card.json").is_file():
-        raise AsjaxError(f"{path} is an asjax model already; use it, or export it: asjax export")
-    for name in HUB_FILES:
-        if (path / name).is_file():
-            return path / name
-    raise AsjaxError(f"folder {path} holds no {' or '.join(HUB_FILES)}; give the checkpoint file")
-
-
-def _from_hub(repo: str) -> Path:
-    """The weights of a Hub repository, from its cache or the network as `huggingface_hub` says."""
-    repo, _, revision = repo.partition("@")
-    try:
-        from huggingface_hub import hf_hub_download
-    except ImportError:
-        raise AsjaxError(
-            f"{repo} is no file here; to fetch it from the Hugging Face Hub install "
-            "huggingface_hub (pip install 'asjax[hub]')"
-        ) from None
-    reasons: dict[str, list] = {}
-    for name in HUB_FILES:
-        try:
-            return Path(hf_hub_download(repo, name, revision=revision or None))
-        except Exception as error:  # its own classes, requests', OSError: all mean "not there"
-            why = f"{type(error).__name__}: {files.reason(error)}"
-            reasons.setdefault(why, []).append(name)
-    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-    state = " (HF_HUB_OFFLINE is set: only its cache was searched)" if offline else ""
-    listed = "; ".join(f"{' and '.join(names)}: {why}" for why, names in reasons.items())
-    raise AsjaxError(f"{repo} could not be fetched from the Hub{state}: {listed}")
-
-
-# --------------------------------------------------------------------------------- converting
+from asjax.weights import hub_config, locate, published
 
 
 def convert(
@@ -131,6 +29,8 @@ def convert(
     family: str | None = None,
     variant: str | None = None,
     fields: dict | None = None,
+    prefix: str = "",
+    head: str = "",
     label_set=None,
     frontend=None,
     clip_s: float | None = None,
@@ -140,55 +40,44 @@ def convert(
     """Write the model directory `to` from a checkpoint; see `asjax port --help`.
 
     Returns:
-      What was done: checkpoint, model, matched, skipped, label_set, fingerprint (SHA-256 of the
-      weights), path.
+      What was done: checkpoint, chosen (`choose.Chosen`), matched, skipped, label_set, frontend,
+      not_taken, fingerprint (SHA-256 of the weights), path.
 
     Raises:
       AsjaxError: nothing was written; one line says why, all misfits of the weights together.
     """
-    from asjax import models
-    from asjax.weights import detect, port
+    from asjax.weights import port
 
     to = _free(Path(to), overwrite)
     if label_set is not None:
         label_set = labels.get(label_set)
-    path, row, weights = read(path_or_name, progress=progress)
-    fields = dict(fields or {})
-    if row in published.STARTS:
-        raise AsjaxError(
-            f"{row.name} is {'an image model' if row.source == 'imagenet' else 'a backbone'} to "
-            f"start a training from, not a tagger; in a config: init_from='{row.source}:{row.name}'"
-        )
-    if row is not None and family in (None, row.family) and variant in (None, row.variant):
-        family, variant = row.family, row.variant
-        fields = {**row.fields, **fields}
-        frontend = frontend or row.frontend
-    found = detect.detect(weights, family, variant, **fields)
-    family, variant, fields = found.family, found.variant, found.fields
-    if fields.get("num_classes") == 0:
-        raise AsjaxError(
-            f"{path.name} has no head, so it is no tagger: it is a {family} to start a training "
-            f"from; in a config: init_from='backbone:{path}'"
-        )
-    match = port.match(family, variant, weights, **fields)
+    place, value, sums = locate.read(path_or_name, progress=progress)
+    said = hub_config.read(place.configs, place.name)
+    known = dict(prefix=prefix, head=head, family=family, variant=variant, fields=fields)
+    chosen, default = _choose(place, value, known, said.fields)
+    family, variant, fields, *_ = chosen.found
+    match = port.match(family, variant, chosen.weights, **fields)
     module = match.module
-    spec = _frontend(models.family(family).FRONTENDS[variant], module, frontend)
+    spec, left = _frontend(default, module, _given(frontend), said.features)
     built = build.make("frontend", spec)
-    if clip_s is None:
-        clip_s = row.clip_s if row is not None and row.clip_s else clip_seconds(module, built)
-    label_set = _label_set(label_set, module.num_classes)
-    digest = files.digest(path)
-    parameters = sum(int(np.prod(x.shape)) for p, x in match.arrays.items() if p[:7] == "params/")
-    record = {
-        "ported_from": {
-            "file": path.name,
-            "sha256": digest,
-            "checkpoint": row.name if row else None,
-            "licence": row.licence if row else None,
-            "skipped": {k: why for k, (_, why) in match.skipped.items()},
-        },
-        "parameters": parameters,
-        "labels": {"name": label_set.name, "hash": label_set.hash},
+    clip_s = clip_s or (place.row and place.row.clip_s) or clip_seconds(module, built)
+    label_set, more = _label_set(label_set, module.num_classes, said.label_set)
+    left += [f"{k}={v}: the weights say otherwise" for k, v in chosen.hints.items()]
+    done = {
+        "checkpoint": place.path.name,
+        "row": place.row,
+        "sha256": sums,
+        "chosen": chosen,
+        "matched": match.matched,
+        "skipped": match.skipped,
+        "parameters": sum(
+            int(np.prod(x.shape)) for path, x in match.arrays.items() if path[:7] == "params/"
+        ),
+        "frontend": spec,
+        "clip_s": clip_s,
+        "label_set": label_set,
+        "not_taken": [*place.notes, *said.not_taken, *left, *more],
+        "path": to,
     }
     save_model(
         to,
@@ -200,22 +89,60 @@ def convert(
         },
         label_set=label_set,
         variables=match.variables,
-        record=record,
+        record=_record(done),
         extra=_kept(match.skipped),
     )
+    return {**done, "fingerprint": files.digest(to / "model.safetensors")}
+
+
+def _choose(place, value, known: dict, hints: dict):
+    """(the chosen model, its frontend's spec by default): as published where this file is, else
+    found by names and shapes.
+
+    Raises:
+      AsjaxError: it fits no model, or is no tagger.
+    """
+    from asjax import models
+    from asjax.weights import choose
+
+    row, default = place.row, None
+    if row in published.STARTS:
+        raise AsjaxError(
+            f"{row.name} is {'an image model' if row.source == 'imagenet' else 'a backbone'} to "
+            f"start a training from, not a tagger; in a config: init_from='{row.source}:{row.name}'"
+        )
+    if row is not None and all(known[k] in (None, getattr(row, k)) for k in ("family", "variant")):
+        default, fields = row.frontend, {**row.fields, **(known["fields"] or {})}
+        known = {**known, "family": row.family, "variant": row.variant, "fields": fields}
+    try:
+        chosen = choose.choose(value, **known, hints=hints)
+    except AsjaxError as error:
+        raise AsjaxError(f"{place.path}: {error}") from None
+    if chosen.found.fields.get("num_classes") == 0:
+        raise AsjaxError(
+            f"{place.path.name} has no head, so it is no tagger: it is a {chosen.found.family} to "
+            f"start a training from; in a config: init_from='backbone:{place.path}'"
+        )
+    return chosen, default or models.family(chosen.found.family).FRONTENDS[chosen.found.variant]
+
+
+def _record(done: dict) -> dict:
+    """What card.json says of the checkpoint."""
+    row, chosen, label_set = done["row"], done["chosen"], done["label_set"]
     return {
-        "checkpoint": path.name,
-        "row": row,
-        "sha256": digest,
-        "model": found,
-        "matched": match.matched,
-        "skipped": match.skipped,
-        "parameters": parameters,
-        "frontend": spec,
-        "clip_s": clip_s,
-        "label_set": label_set,
-        "fingerprint": files.digest(to / "model.safetensors"),
-        "path": to,
+        "ported_from": {
+            "file": done["checkpoint"],
+            "sha256": done["sha256"].get(done["checkpoint"]) or done["sha256"],
+            "checkpoint": row.name if row else None,
+            "licence": row.licence if row else None,
+            "prefix": chosen.part.prefix,
+            "head": chosen.head[0] if chosen.head else None,
+            "skipped": {k: why for k, (_, why) in done["skipped"].items()},
+            "outside": len(chosen.outside),
+            "not_taken": done["not_taken"],
+        },
+        "parameters": done["parameters"],
+        "labels": {"name": label_set.name, "hash": label_set.hash},
     }
 
 
@@ -250,39 +177,68 @@ def _free(to: Path, overwrite: bool) -> Path:
     return to
 
 
-def _frontend(default: dict, module, given) -> dict:
-    """The frontend's spec: the one given, or the variant's, for as many bins and frames as the
-    module takes."""
+def _given(frontend) -> dict | None:
+    """The frontend's spec that a user gave."""
+    if not frontend:
+        return None
+    name, fields = split_spec(frontend)
+    return {"name": name, **fields}
+
+
+def _frontend(default: dict, module, given, features=None) -> tuple[dict, list[str]]:
+    """The frontend's spec, and what of `features` it has no field for.
+
+    It is the one given, or the variant's with the features that the checkpoint's folder states,
+    for as many bins and frames as the module takes.
+    """
     from asjax import frontends
 
     if given:
-        name, fields = split_spec(given)
-        return {"name": name, **fields}
-    spec = dict(default)
+        return given, [f"{k}={v}: --frontend was given" for k, v in (features or {}).items()]
+    known = build.fields("frontend", default["name"])
+    plain = frontends.build(**default)
+    taken = {k: v for k, v in (features or {}).items() if k in known}
+    left = [
+        f"{k}={v}: {default['name']} has no such field"
+        for k, v in (features or {}).items()
+        if k not in known and getattr(plain, k, None) != v
+    ]
+    spec = {**default, **{k: v for k, v in taken.items() if getattr(plain, k, None) != v}}
     built = frontends.build(**spec)
     for key, wanted in (("n_mels", module.n_mels), ("frames", input_frames(module))):
-        if wanted is not None and getattr(built, key, None) not in (None, wanted):
+        if isinstance(wanted, int) and getattr(built, key, None) not in (None, wanted):
+            if key in taken:
+                left.append(f"{key}={taken[key]}: the model takes {wanted}")
             spec[key] = wanted
     if build.make("frontend", spec).n_mels != module.n_mels:
         raise AsjaxError(
             f"the model takes {module.n_mels} mel bins, its frontend {default['name']} gives "
             f'{built.n_mels}: give --frontend, such as --frontend="{default["name"]}(n_mels=...)"'
         )
-    return spec
+    return spec, left
 
 
-def _label_set(given, classes: int):
-    """The classes: those given, AudioSet's for 527, else a set that says it only counts."""
+def _label_set(given, classes: int, said):
+    """The classes, and what was not taken of those that the checkpoint's folder names.
+
+    They are those given, those of the folder, AudioSet's for 527, else a set that only counts.
+    """
+    left = []
+    if said is not None and given is not None and said.ids != given.ids:
+        left = [f"id2label of {len(said)} classes: --labels was given"]
+    if said is not None and given is None:
+        if len(said) == classes:
+            return said, []
+        left = [f"id2label of {len(said)} classes: the weights have {classes}"]
     if given is None and classes == 527:
-        return labels.get("audioset527")
+        return labels.get("audioset527"), left
     if given is None:
         ids = [f"class_{i:0{len(str(classes - 1))}d}" for i in range(classes)]
-        return labels.LabelSet(
-            f"numbered{classes}", tuple(ids), tuple(i.replace("_", " ") for i in ids)
-        )
+        names = tuple(i.replace("_", " ") for i in ids)
+        return labels.LabelSet(f"numbered{classes}", tuple(ids), names), left
     if len(given) != classes:
         raise AsjaxError(f"--labels {given.name} has {len(given)} classes, the model {classes}")
-    return given
+    return given, left
 
 
 def _kept(skipped: dict) -> dict:
@@ -311,6 +267,18 @@ def add_arguments(parser):
         help="a field of the model that the file does not tell, such as stride=10",
     )
     parser.add_argument(
+        "--prefix",
+        default="",
+        help="which weights of a file that holds several: the beginning of their names, or the "
+        "name of what they lie under, such as net_swa or model_ema",
+    )
+    parser.add_argument(
+        "--head",
+        default="",
+        help="the linear layer beside the model that gives its classes, such as fc_transfer; "
+        "own: the model's own (default: the one that is called like a head, if there is one)",
+    )
+    parser.add_argument(
         "--labels",
         help="the classes in order: a CSV file or a known set (default: by their number)",
     )
@@ -336,6 +304,8 @@ def main(args) -> int:
         family=args.family,
         variant=args.variant,
         fields=fields,
+        prefix=args.prefix,
+        head=args.head,
         label_set=args.labels,
         frontend=args.frontend,
         clip_s=args.clip_s,
@@ -349,30 +319,22 @@ def main(args) -> int:
 
 def _report(done: dict) -> str:
     values = sum(int(np.size(v)) for v in done["matched"].values())
+    fields = ", ".join(f"{k}={v!r}" for k, v in done["frontend"].items() if k != "name")
     lines = [
         f"checkpoint   {done['checkpoint']}",
-        f"model        {done['model']}, {done['parameters']:,} parameters",
+        *_choice(done["chosen"], done["parameters"]),
         f"matched      {len(done['matched'])} arrays, {values:,} numbers",
-    ]
-    reasons: dict[str, list] = {}
-    for key, (value, why) in done["skipped"].items():
-        reasons.setdefault(why, []).append((key, np.shape(value)))
-    for why, entries in reasons.items():
-        shown = ", ".join(f"{key} {shape}" for key, shape in entries[:3])
-        more = f" and {len(entries) - 3} more" if len(entries) > 3 else ""
-        lines.append(f"skipped      {len(entries)} ({why}): {shown}{more}")
-    if not reasons:
-        lines.append("skipped      nothing")
-    fields = ", ".join(f"{k}={v!r}" for k, v in done["frontend"].items() if k != "name")
-    lines += [
+        *_skipped(done["skipped"]),
         f"frontend     {done['frontend']['name']}({fields}), {done['clip_s']:g} s at a time",
         f"labels       {done['label_set'].name}, {len(done['label_set'])} classes",
+        *(f"not taken    {line}" for line in done["not_taken"]),
     ]
     row = done["row"]
     if row is not None:
         lines.append(f"published    {row.claim}; licence of the weights: {row.licence}")
-        if row.sha256 and not done["sha256"].startswith(row.sha256):
-            lines.append(f"             BUT this is another file: its SHA-256 is {done['sha256']}")
+        sha256 = done["sha256"].get(done["checkpoint"], "")
+        if row.sha256 and not sha256.startswith(row.sha256):
+            lines.append(f"             BUT this is another file: its SHA-256 is {sha256}")
     return "\n".join(
         [
             *lines,
@@ -381,3 +343,35 @@ def _report(done: dict) -> str:
             f"try it:      asjax tag YOUR_FILE.wav --model={done['path']}",
         ]
     )
+
+
+def _choice(chosen, parameters: int) -> list[str]:
+    """Which weights were taken of the file, and what else lies in it."""
+    lines = [f"model        {chosen.found}, {parameters:,} parameters"]
+    if chosen.part.prefix or chosen.others:
+        lines.append(f"weights      those below {chosen.part.prefix or 'no prefix'}")
+    for other in chosen.others:
+        lines.append(f"             also there: {other.prefix}; --prefix={other.prefix} takes it")
+    for one in chosen.found.unsure:
+        fields = " ".join(f"--field={k}={v}" for k, v in one.items())
+        lines.append(f"             its positions would also allow {fields}")
+    if chosen.head:
+        lines.append(f"head         {chosen.head[0]}, in the place of {chosen.head[1]}")
+    if chosen.outside:
+        names = list(chosen.outside)
+        more = f" and {len(names) - 3} arrays more" if len(names) > 3 else ""
+        lines.append(f"outside      {', '.join(names[:3])}{more}")
+    return lines
+
+
+def _skipped(skipped: dict) -> list[str]:
+    """The entries of the model's own that it has no use for, by reason."""
+    reasons: dict[str, list] = {}
+    for key, (value, why) in skipped.items():
+        reasons.setdefault(why, []).append((key, np.shape(value)))
+    lines = []
+    for why, entries in reasons.items():
+        names = ", ".join(f"{key} {shape}" for key, shape in entries[:3])
+        more = f" and {len(entries) - 3} more" if len(entries) > 3 else ""
+        lines.append(f"skipped      {len(entries)} ({why}): {names}{more}")
+    return lines or ["skipped      nothing"]

@@ -31,6 +31,7 @@ class Found(NamedTuple):
     variant: str
     fields: dict
     module: object
+    unsure: tuple[dict, ...] = ()  # other fields that the shapes would allow
 
     def __str__(self):
         fields = ", ".join(f"{k}={v}" for k, v in self.fields.items())
@@ -54,18 +55,15 @@ def detect(weights, family: str | None = None, variant: str | None = None, **fie
         models.family(family)  # an unknown one is an error
     for name in [family] if family else models.families():
         file = import_module(f"asjax.models.{name}")
-        renamed = _renamed(file, stand_ins)
-        strange = port.strangers(file, renamed)
-        if len(strange) < len(renamed):
+        shapes = renamed(file, stand_ins)
+        strange = port.strangers(file, shapes)
+        if len(strange) < len(stand_ins):  # constants may have been added
             near.append((len(strange), name, strange))
         if not strange or family:
             names = (
                 [variant] if variant else _hook(file, "torch_variants", stand_ins, file.VARIANTS)
             )
-            implied = _hook(file, "torch_fields", renamed, {})
-            if variant in file.VARIANTS:  # what it says is not to be talked out of it
-                implied = {k: v for k, v in implied.items() if k not in file.VARIANTS[variant]}
-            found += _variants(name, file, renamed, names, implied, fields)
+            found += _readings(name, file, shapes, names, variant, fields)
     if not found:
         raise AsjaxError(_nothing(weights, family, variant, fields, near))
     fewest = min(len(f.fields) for f in found)
@@ -77,11 +75,41 @@ def detect(weights, family: str | None = None, variant: str | None = None, **fie
     return found[0]
 
 
-def _renamed(file, weights: dict) -> dict:
+def strangers(file, weights: dict) -> list[str]:
+    """The names that a model file does not know, by its own rules or as another's names."""
+    return port.strangers(file, renamed(file, weights))
+
+
+def renamed(file, weights: dict) -> dict:
+    """Weights under the names of a model file's authors, where it knows those of others."""
     try:
         return file.from_other_names(weights) if hasattr(file, "from_other_names") else weights
     except Exception:  # it met names of another family
         return weights
+
+
+def _readings(family: str, file, weights: dict, names, variant, fields) -> list[Found]:
+    """`_variants` by the first reading of the shapes that fits; the others go to `unsure`.
+
+    AsjaxError: the readings are a tuple, which says that none is likelier, and several fit.
+    """
+    implied = _hook(file, "torch_fields", weights, {})
+    readings = [implied] if isinstance(implied, dict) else implied
+    if isinstance(readings, tuple):
+        readings = [r for r in readings if r | {k: v for k, v in fields.items() if k in r} == r]
+        if len(readings) > 1:
+            listed = "; ".join(", ".join(f"{k}={v}" for k, v in r.items()) for r in readings)
+            raise AsjaxError(f"the shapes of {family} allow several inputs: {listed}; give --field")
+    if variant in file.VARIANTS:  # what a named variant fixes, the shapes do not overrule
+        fixed = file.VARIANTS[variant]
+        readings = [{k: v for k, v in one.items() if k not in fixed} for one in readings]
+    for i, one in enumerate(readings or [{}]):
+        found = _variants(family, file, weights, names, one, fields)
+        if found:
+            given = {k: v for k, v in fields.items() if k in one}
+            unsure = [r for r in readings[i + 1 :] if r | given == r]
+            return [f._replace(unsure=tuple(unsure)) for f in found]
+    return []
 
 
 def _variants(family: str, file, weights: dict, names, implied, fields) -> list[Found]:

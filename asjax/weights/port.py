@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import jax
@@ -26,7 +27,7 @@ from flax.traverse_util import unflatten_dict
 
 from asjax import models
 from asjax.config import AsjaxError
-from asjax.weights import torch_file
+from asjax.weights import parts
 
 _COUNTER = r".*num_batches_tracked"
 
@@ -130,7 +131,7 @@ def from_torch(family: str, variant: str, state_dict, **fields):
     Args:
       family, variant: file and entry of `asjax.models`, e.g. "convnext", "femto".
       state_dict: name -> array (numpy, or anything `np.asarray` takes). A checkpoint that wraps it
-        under "model" or "state_dict" and names that begin with "module." are understood.
+        under any names, and prefixes of its names, are understood.
       **fields: fields of the module, e.g. num_classes=200, stem="56".
 
     Returns:
@@ -150,7 +151,7 @@ def match(family: str, variant: str, state_dict, **fields) -> Match:
     module = models.build(family, variant, **fields)
     file = models.family(family)
     shapes = models.abstract(module)
-    placed = place(file, state_dict, shapes)
+    placed = place(file, _part(file, state_dict), shapes)
     if placed.trouble:
         raise AsjaxError(_report(family, variant, module, placed.trouble))
     arrays = {
@@ -158,6 +159,15 @@ def match(family: str, variant: str, state_dict, **fields) -> Match:
         for path, leaf in _flatten(shapes).items()
     }
     return Match(module, arrays, placed.matched, placed.skipped)
+
+
+def _part(file, value) -> dict:
+    """Of what a checkpoint holds, the part most of whose names a model file knows."""
+    arrays = parts.flat(value)
+    shapes = {k: np.broadcast_to(np.float32(0), np.shape(v)) for k, v in arrays.items()}
+    rename = getattr(file, "from_other_names", lambda weights: weights)
+    best = parts.ranked(shapes, {"": lambda weights: strangers(file, rename(weights))})[0]
+    return {name: arrays[place] for name, place in best.places.items()}
 
 
 class Placed(NamedTuple):
@@ -181,7 +191,7 @@ def place(file, state_dict, shapes) -> Placed:
       shapes: variables of its model, or their shapes (`models.abstract`).
     """
     shapes = _flatten(shapes)
-    weights = torch_file.unwrap(state_dict)
+    weights = state_dict
     if hasattr(file, "from_other_names"):
         weights = file.from_other_names(weights)
     placed = Placed(_slices(shapes, file.TORCH), {}, {}, {}, [])
@@ -202,7 +212,21 @@ def place(file, state_dict, shapes) -> Placed:
 
 def strangers(file, weights) -> list[str]:
     """The torch entries that no rule of a model file knows."""
-    return [k for k in weights if not skip(file, k) and _match(k, file.TORCH) is None]
+    known = _known(file.TORCH, file.TORCH_SKIP)
+    return [key for key in weights if not known.fullmatch(key)]
+
+
+@lru_cache
+def _known(rules, skipped) -> re.Pattern:
+    """One pattern for every torch entry that a model file knows: it is asked very often."""
+    patterns = [p if _kind(kind).whole else rf"(?:{p})\.[^.]*" for p, _, kind in rules]
+    return re.compile("|".join(f"(?:{p})" for p in (*patterns, *skipped, _COUNTER)))
+
+
+def linear(file, path: str) -> str | None:
+    """The torch module that is our linear layer at a path; None where a rule says otherwise."""
+    name, kind = _torch_name(f"params/{path}/kernel", file.TORCH)
+    return name if kind is KINDS["linear"] else None
 
 
 def skip(file, key: str) -> str | None:

@@ -5,26 +5,32 @@
     backbone:BEATs_weak.pt          a detector's or backbone's file, with its head where that fits
     audioset:audioset_10_10.pth     a published tagger's file, through its start from AudioSet
 
-A file is whatever `weights.convert.read_weights` reads. What a start does not give stays as drawn.
+A file is whatever `weights.locate.read_weights` reads. What a start does not give stays as drawn.
+The rows of a head are those of its classes: a class takes the row of the class with its id, and
+the row of a class that the other model does not have stays as drawn.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from importlib import import_module
 
 import numpy as np
 
+from asjax import build, config, labels
 from asjax.config import AsjaxError, split_spec
 from asjax.store import model_dir
 
 SOURCES = ("imagenet", "audioset", "backbone")
 
 
-def start(state, init_from: str, *, model, spec):
+def start(state, init_from: str, *, model, spec, label_set=None, cfg=None):
     """`state` (step.State, placed) with the weights that `init_from` names; "" leaves it as it is.
 
     Args:
       model: the linen module; spec: the config's `model`, with its number of classes.
+      label_set: the classes of the model; None takes heads as they are where the shapes agree.
+      cfg: the config, whose features are compared with those of a model directory.
 
     Raises:
       AsjaxError: nothing there, a family without such a start, or weights of another model.
@@ -39,21 +45,26 @@ def start(state, init_from: str, *, model, spec):
 
     variables = {"params": state.params, **state.stats}
     wanted = flatten_dict(variables)
+    say = _say if jax.process_index() == 0 else (lambda text: None)
     source, _, file = init_from.partition(":")
     if source in SOURCES:
         own = sharding.gather(variables)
-        given = flatten_dict(_converted(source, file, model, spec, own))
-        same = flatten_dict(own)
-        given = {k: v for k, v in given.items() if not np.array_equal(v, same[k])}
+        given, theirs = _from_file(source, file, model, spec, own, label_set)
     else:
-        given = flatten_dict(_model_dir(init_from))
+        tree, theirs, their_cfg = _model_dir(init_from)
+        given = flatten_dict(tree)
+        for line in _other_features(their_cfg, cfg):
+            say(f"init_from {init_from}: WARNING: it heard other features: {line}")
+    if label_set is not None and theirs is not None and label_set.hash != theirs.hash:
+        given = _matched_head(
+            given, model, label_set, theirs, lambda k: sharding.gather({"": wanted[k]})[""],
+            lambda text: say(f"init_from {init_from}: {text}"),
+        )  # fmt: skip
     fits = {k: v for k, v in given.items() if k in wanted and v.shape == wanted[k].shape}
     if not fits:
         raise AsjaxError(f"init_from {init_from}: no array has the name and shape of this model's")
     missing = sorted("/".join(k[1:]) for k in wanted if k not in fits)
-    if jax.process_index() == 0:
-        new = ", ".join(missing) or "none"
-        print(f"init_from {init_from}: {len(fits)} arrays taken, new: {new}", flush=True)
+    say(f"init_from {init_from}: {len(fits)} arrays taken, new: {', '.join(missing) or 'none'}")
     placed = {k: jax.device_put(jnp.asarray(v), wanted[k].sharding) for k, v in fits.items()}
     stats = unflatten_dict({**wanted, **placed})
     params = stats.pop("params")
@@ -63,13 +74,132 @@ def start(state, init_from: str, *, model, spec):
     return state.replace(params=params, stats=stats, average=average)
 
 
-def _model_dir(init_from: str) -> dict:
+def _say(text: str) -> None:
+    print(text, flush=True)
 
+
+def _model_dir(init_from: str):
+    """(variables, label set, config) of a run or model directory."""
     try:
-        return model_dir.load_model(init_from)[2]
+        cfg, label_set, variables, _ = model_dir.load_model(init_from)
     except AsjaxError as error:
         forms = ", ".join(f"{source}:FILE" for source in SOURCES)
         raise AsjaxError(f"init_from {init_from}: {error} (or give a file as {forms})") from None
+    return variables, label_set, cfg
+
+
+# ------------------------------------------------------------------------------------ the head
+
+
+def _matched_head(given: dict, model, ours, theirs, fresh, say) -> dict:
+    """`given` with the rows of its head in the places of our classes.
+
+    Args:
+      given: path -> array of the other model. fresh: a function of a path, our array as drawn.
+    """
+    pairs = _shared(ours, theirs)
+    axes = _class_axes(model, given, len(theirs))
+    matched = dict(given)
+    for path, axis in axes.items():
+        other = matched.pop(path, None)
+        if other is None or not pairs or np.shape(other)[axis] != len(theirs):
+            continue
+        array = np.array(fresh(path))
+        rows, columns = np.transpose(pairs)
+        there = np.moveaxis(np.asarray(other), axis, 0)
+        here = np.moveaxis(array, axis, 0)
+        if there.shape[1:] == here.shape[1:]:
+            here[rows] = there[columns]
+            matched[path] = array
+    new = sorted(set(range(len(ours))) - {i for i, _ in pairs})
+    names = ", ".join(ours.names[i] for i in new[:5]) + (", ..." if len(new) > 5 else "")
+    say(
+        f"head: {len(pairs)} of {len(ours)} classes are among its {len(theirs)} and keep their "
+        f"rows, {len(new)} are fresh" + (f": {names}" if new else "")
+    )
+    return matched
+
+
+def _shared(ours, theirs) -> list[tuple[int, int]]:
+    """(our index, their index) of every class with the same id, or the same only mid."""
+    place = {label: j for j, label in enumerate(theirs.ids)}
+    table = labels.mapping(ours, theirs)
+    pairs = []
+    for i, label in enumerate(ours.ids):
+        columns = [place[label]] if label in place else np.flatnonzero(table[i])
+        if len(columns) == 1:
+            pairs.append((i, int(columns[0])))
+    return pairs
+
+
+def _class_axes(model, own: dict, classes: int) -> dict[tuple, int]:
+    """Path -> axis of every array of a module that has an entry per class.
+
+    They are the arrays that grow by one there when the module gets one class more. (Somebody's own
+    module that cannot be asked: those whose last axis is as long.)
+    """
+    from flax.traverse_util import flatten_dict
+
+    from asjax import models
+
+    if not all(hasattr(model, name) for name in ("num_classes", "example_shape")):
+        return {path: -1 for path, leaf in own.items() if leaf.shape[-1:] == (classes,)}
+    one_more = dataclasses.replace(model, num_classes=model.num_classes + 1)
+    shapes, wider = (flatten_dict(models.abstract(m)) for m in (model, one_more))
+    axes = {}
+    for path, leaf in shapes.items():
+        grown = [i for i, n in enumerate(leaf.shape) if wider[path].shape[i] == n + 1]
+        if grown and leaf.shape[grown[0]] == model.num_classes:
+            axes[path] = grown[0]
+        elif wider[path].shape != leaf.shape:  # several entries a class: nobody knows their order
+            axes[path] = 0
+    return axes
+
+
+def _other_features(theirs, ours) -> list[str]:
+    """One line for each thing that two configs' models hear in another way."""
+    if ours is None:
+        return []
+    heard = []
+    for cfg in (config.to_plain(theirs), config.to_plain(ours)):
+        data = {key: cfg["data"][key] for key in ("sample_rate", "clip_s")}
+        name, fields = split_spec(cfg["frontend"])
+        try:
+            frontend = build.make("frontend", cfg["frontend"])
+            fields = {"kind": type(frontend).__name__, **dataclasses.asdict(frontend)}
+        except (AsjaxError, TypeError):  # somebody's own, which is not started for this
+            fields = dict(fields, name=name)
+        heard.append({**data, "frontend": fields})
+    return [line.replace(" -> ", " there, ") + " here" for line in config.differences(*heard)]
+
+
+# ------------------------------------------------------------------------------------- files
+
+
+def _from_file(source: str, file: str, model, spec, own: dict, label_set):
+    """(path -> array, label set) of what a family's start takes of a file, by name.
+
+    Published taggers have AudioSet's 527 classes: for other classes the start is made for those,
+    so that `_matched_head` finds their rows.
+    """
+    from flax.traverse_util import flatten_dict, unflatten_dict
+
+    audioset = labels.get("audioset527")
+    flat = flatten_dict(own)
+    theirs = audioset if source == "audioset" and label_set is not None else None
+    if theirs is not None and label_set.hash != theirs.hash and len(theirs) != len(label_set):
+        wide = dataclasses.replace(model, num_classes=len(theirs))
+        for path, axis in _class_axes(model, flat, len(label_set)).items():
+            shape = list(flat[path].shape)
+            shape[axis] = len(theirs)
+            flat[path] = np.full(shape, np.nan, np.float32)
+        model, spec = wide, {**spec, "num_classes": len(theirs)}
+    given = flatten_dict(_converted(source, file, model, spec, unflatten_dict(flat)))
+    return {k: v for k, v in given.items() if not _equal(v, flat[k])}, theirs
+
+
+def _equal(a, b) -> bool:
+    return np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True)
 
 
 def _converted(source: str, file: str, model, spec, variables: dict) -> dict:
@@ -86,10 +216,10 @@ def _converted(source: str, file: str, model, spec, variables: dict) -> dict:
         )
     if not file:
         raise AsjaxError(f"init_from {source}: needs a file, as {source}:FILE")
-    from asjax.weights.convert import read_weights
+    from asjax.weights.locate import read_weights
 
     try:
-        weights = read_weights(file)
+        weights = read_weights(file, None if source == "imagenet" else family)
     except AsjaxError as error:
         scratch = "--config.init_from= (empty) starts from scratch"
         raise AsjaxError(f"init_from {source}:{file}: {error}; {scratch}") from None

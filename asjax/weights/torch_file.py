@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import mmap
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -232,55 +231,3 @@ def _bytes(raw, spend) -> bytes:
     if type(raw) is not bytes:
         raise ValueError
     return raw
-
-
-# ------------------------------------------------------------------------------------ weights
-
-
-def unwrap(value) -> dict:
-    """The state dict inside a checkpoint: from under "model" or "state_dict" (training checkpoints,
-    Lightning's too) or "teacher" (a pre-training's), without the "module." that DataParallel puts
-    before all names. Classes beside it (`label_dict`, index -> id) go along as an array of texts.
-
-    Raises:
-      AsjaxError: no map.
-    """
-    classes = value.get("label_dict") if isinstance(value, Mapping) else None
-    for name in ("model", "state_dict", "model", "state_dict", "teacher"):
-        if isinstance(value, Mapping) and isinstance(value.get(name), Mapping):
-            value = value[name]
-    if not isinstance(value, Mapping) or not value:
-        raise AsjaxError(
-            "state_dict must map names to arrays (or wrap such a map under 'model' or "
-            f"'state_dict'), got {_summary(value)}"
-        )
-    weights = {str(k): v for k, v in value.items()}
-    while all(k.startswith("module.") for k in weights):
-        weights = {k.removeprefix("module."): v for k, v in weights.items()}
-    if isinstance(classes, Mapping) and set(classes) == set(range(len(classes))):
-        weights["label_dict"] = np.array([str(classes[i]) for i in range(len(classes))])
-    return weights
-
-
-def weights(value) -> dict[str, np.ndarray]:
-    """The arrays of a checkpoint by name, `unwrap`ped; entries that are no arrays are left out.
-
-    Raises:
-      AsjaxError: there is no array.
-    """
-    found = {k: v for k, v in unwrap(value).items() if isinstance(v, (np.ndarray, np.number))}
-    if not found:
-        raise AsjaxError(
-            "the file must hold a map from names to arrays, or wrap one under 'model' or "
-            f"'state_dict'; it holds {_summary(value)}"
-        )
-    return found
-
-
-def _summary(value) -> str:
-    if isinstance(value, Mapping):
-        names = [str(key)[:40] for key in list(value)[:5]]
-        return f"a map of {len(value)} entries ({', '.join(names) or 'empty'})"
-    if isinstance(value, Inert):
-        return f"an object of {value.name}"
-    return f"a {type(value).__name__}"

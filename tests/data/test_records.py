@@ -407,6 +407,22 @@ def test_a_dataset_is_replaced_only_on_request_and_a_foreign_folder_never(datase
         writer.write(foreign, made, LABELS, overwrite=True, progress=False)
 
 
+def test_what_lies_in_a_dataset_and_beside_it_stays(tmp_path):
+    """What asjax did not write is never removed, whatever it is called."""
+    made = clips(2)
+    writer.write(tmp_path / "d", made, LABELS, progress=False)
+    (tmp_path / "d" / "README.md").write_text("where the clips are from")
+    neighbours = [f".d.{os.getpid()}.part", f".d.{os.getpid()}.old", "d.old"]
+    for name in neighbours:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.tex").write_text("years of work")
+    writer.write(tmp_path / "d", made[:1], LABELS, overwrite=True, progress=False)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["d", *neighbours])
+    assert all((tmp_path / name / "thesis.tex").is_file() for name in neighbours)
+    assert (tmp_path / "d" / "README.md").read_text() == "where the clips are from"
+    assert len(list((tmp_path / "d").glob("*.array_record-*"))) == 1
+
+
 def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise RuntimeError("write() failed: No space left on device;\n at byte 7")

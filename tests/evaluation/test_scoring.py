@@ -104,6 +104,32 @@ def test_eval_of_a_model_scores_its_own_data_and_leaves_broken_clips_out(
     assert "3.wav" in page  # what was left out, and why
 
 
+def test_eval_of_a_model_with_a_taxonomy_of_its_own_propagates(tmp_path, clips, capsys):
+    """From the model folder and from the scores alone; parents.csv itself is not asked again."""
+    parents = tmp_path / "parents.csv"
+    parents.write_text("child,parent\nsound 0,group\ngroup,sound 2\n")
+    label_set = own_set(3).with_taxonomy(parents)
+    parents.unlink()
+    make_model(tmp_path / "run" / "model", clips, classes=label_set)
+    assert main(["eval", f"--model={tmp_path / 'run' / 'model'}", "--bootstrap=0"]) == 0
+    text = capsys.readouterr().out
+    assert "HLP on labels and scores" in text
+    scores = tmp_path / "run" / "eval" / "scores.npz"
+    summary = json.loads((scores.parent / "metrics.json").read_text())
+    got = evaluate.load_scores(scores)
+    from sklearn.metrics import average_precision_score
+
+    implied = got["targets"].copy()
+    implied[:, 2] |= implied[:, 0]
+    best = got["scores"].copy()
+    best[:, 2] = best[:, [0, 2]].max(axis=1)
+    want = average_precision_score(implied, best, average="macro")
+    assert summary["views"]["hlp_labels_scores"]["mean_ap"] == pytest.approx(want, abs=1e-12)
+    again = ["eval", f"--scores={scores}", f"--out={tmp_path / 'again'}", "--bootstrap=0"]
+    assert main(again) == 0
+    assert "HLP on labels and scores" in capsys.readouterr().out
+
+
 def test_eval_of_other_data_goes_to_its_own_folder(model_folder, clips, capsys):
     folder, _ = model_folder
     spec = f"folder(csv='{clips / 'clips.csv'}', root='{clips}')"

@@ -21,6 +21,7 @@ from asjax.config import (  # noqa: E402
     AsjaxError,
 )
 from asjax.weights import (  # noqa: E402
+    parts,
     torch_file,
 )
 
@@ -38,7 +39,7 @@ def hook(event, args):
 def outcome(path: Path) -> str:
     """ "" if the file was read, else the message of the AsjaxError; anything else is raised."""
     try:
-        weights = torch_file.weights(torch_file.read(path))
+        weights = parts.flat(torch_file.read(path))
         for array in weights.values():
             np.asarray(array).copy()
         return ""

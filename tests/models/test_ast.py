@@ -251,12 +251,23 @@ def test_a_projection_without_its_sisters_is_named(small):
         (343, dict(stride=8, n_mels=64, frames=400)),
         (600, dict(stride=10, n_mels=128, frames=512)),
         (144, dict(stride=10, n_mels=128, frames=128)),
-        (100, {}),  # 64x400 by 16 or 128x128 by 12
-        (300, {}),  # no published input
+        (300, dict(stride=10, n_mels=128, frames=256)),  # from here on no published input
+        (12 * 9, dict(stride=10, n_mels=128, frames=96)),
+        (8 * 31, dict(stride=16, n_mels=128, frames=496)),
     ],
 )
-def test_the_number_of_positions_tells_the_input_where_it_can(patches, fields):
+def test_the_number_of_positions_tells_the_input(patches, fields):
     for name in ("v.pos_embed", "audio_spectrogram_transformer.embeddings.position_embeddings"):
-        assert ast.torch_fields({name: np.zeros((1, 2 + patches, 8))}) == fields
-    if fields:
-        assert np.prod(models.build("ast", variant="tiny224", **fields).grid) == patches
+        readings = ast.torch_fields({name: np.zeros((1, 2 + patches, 8))})
+        assert readings[0] == fields
+        for one in readings:
+            assert np.prod(models.build("ast", variant="tiny224", **one).grid) == patches
+
+
+def test_two_published_inputs_with_as_many_positions_are_not_ranked():
+    readings = ast.torch_fields({"v.pos_embed": np.zeros((1, 102, 8))})
+    assert readings == (
+        dict(stride=16, n_mels=64, frames=400),
+        dict(stride=12, n_mels=128, frames=128),
+    )
+    assert ast.torch_fields({}) == []

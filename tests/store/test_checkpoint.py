@@ -1,6 +1,5 @@
-"""Checkpoints under every fault of the list (users.md 4.5: F2, F5-F8), and the model directory."""
+"""Checkpoints under every fault of the list (users.md 4.5: F2, F5-F8)."""
 
-import json
 import logging
 import os
 import shutil
@@ -15,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from small_models import small_model
 
 from asjax import sharding
 from asjax.config import AsjaxError
-from asjax.labels import LabelSet
-from asjax.store import files, model_dir
+from asjax.store import files
 from asjax.store.checkpoint import Checkpoints
 
 
@@ -339,7 +338,7 @@ def test_a_really_full_disk_fails_the_save_only(small_disk, caplog):
     assert kept.save(4, state())  # space again: the same object goes on
     with pytest.raises(AsjaxError, match="No space left"):
         small_model(small_disk / "m", {"params": {"x": np.zeros(3_000_000, np.float32)}})
-    assert not list(small_disk.glob("m*"))
+    assert [p.name for p in small_disk.iterdir()] == ["c"]
 
 
 def test_a_folder_that_cannot_be_written_fails_at_the_start_and_a_vanished_one_at_the_save(
@@ -369,100 +368,3 @@ def test_a_missing_metric_and_meta_that_is_no_json_are_errors_of_the_caller(tmp_
     with pytest.raises(AsjaxError, match="JSON"):
         kept.save(1, make_state(), meta={"x": object()})
     assert kept.steps() == []
-
-
-# -------------------------------------------------------------------- the model directory
-
-LABELS = LabelSet("three", ("a", "b", "c"), ("Dog", "Cat", "Rain, heavy"))
-VARIABLES = {
-    "params": {"conv": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}},
-    "batch_stats": {"bn": {"mean": np.float32(2.5), "half": np.asarray(jnp.ones(3, jnp.bfloat16))}},
-}
-
-
-def small_model(directory, variables=VARIABLES, seed=7):
-    record = {"hlp": True, "beta": 0.5, "seed": seed, "scores": {"mean_ap": 0.9}}
-    return model_dir.save_model(
-        directory,
-        config={"model": {"name": "cnn"}},
-        label_set=LABELS,
-        variables=variables,
-        record=record,
-    )
-
-
-def test_a_model_directory_comes_back_from_its_path_and_from_its_workdir(tmp_path):
-    from safetensors.numpy import load_file
-
-    small_model(tmp_path / "model")
-    assert all_files(tmp_path) == [
-        f"model/{n}" for n in ("card.json", "config.json", "labels.csv", "model.safetensors")
-    ]
-    assert "params/conv/kernel" in load_file(tmp_path / "model" / "model.safetensors")
-    for path in (tmp_path, tmp_path / "model", str(tmp_path)):
-        config, labels, variables, card = model_dir.load_model(path)
-        assert config == {"model": {"name": "cnn"}}
-        assert (labels.ids, labels.names, labels.name) == (LABELS.ids, LABELS.names, "three")
-        assert same(variables, VARIABLES)
-        assert variables["batch_stats"]["bn"]["mean"].shape == ()
-        assert (card["hlp"], card["beta"], card["seed"]) == (True, 0.5, 7)
-        assert card["label_hash"] == LABELS.hash
-        assert card["sha256"]["labels.csv"] == files.digest(tmp_path / "model" / "labels.csv")
-
-
-def test_an_older_model_is_replaced_and_survives_an_interrupted_replacement(tmp_path):
-    small_model(tmp_path / "model")
-    small_model(tmp_path / "model", seed=8)
-    assert [p.name for p in tmp_path.iterdir()] == ["model"]
-    assert model_dir.load_model(tmp_path)[3]["seed"] == 8
-    (tmp_path / "model").rename(tmp_path / "model.old")  # killed between the two renames
-    assert model_dir.load_model(tmp_path)[3]["seed"] == 8
-    small_model(tmp_path / "model", seed=9)
-    assert [p.name for p in tmp_path.iterdir()] == ["model"]
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("name", ["card.json", "config.json", "labels.csv", "model.safetensors"])
-def test_a_fault_in_any_model_file_is_refused_by_name(fault, name, tmp_path):
-    small_model(tmp_path / "model")
-    FAULTS[fault](tmp_path / "model" / name)
-    with pytest.raises(AsjaxError, match=name):
-        model_dir.load_model(tmp_path / "model")
-
-
-def test_an_edited_record_or_other_labels_are_refused(tmp_path):
-    small_model(tmp_path / "model")
-    path = tmp_path / "model" / "card.json"
-    card = json.loads(path.read_text())
-    path.write_text(json.dumps({**card, "beta": 0.7}))
-    with pytest.raises(AsjaxError, match=r"card\.json was changed"):
-        model_dir.load_model(tmp_path)
-    with pytest.raises(AsjaxError, match="does not exist; give a workdir"):
-        model_dir.load_model(tmp_path / "nothing")
-    with pytest.raises(AsjaxError, match=r"holds no card\.json"):
-        model_dir.load_model(Path(__file__).parent)
-
-
-def with_header(header):
-    text = json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + bytes(4)
-
-
-@pytest.mark.parametrize(
-    "raw",
-    [
-        b"",
-        b"short",
-        (2**40).to_bytes(8, "little") + b"{}",
-        (2).to_bytes(8, "little") + b"[]",
-        with_header({"w": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}),
-        with_header({"w": {"dtype": "F32", "shape": [9], "data_offsets": [0, 4]}}),
-        with_header({"w": {"dtype": "F32"}}),
-    ],
-    ids=["empty", "short", "header_bomb", "no_dict", "outside", "shape", "no_offsets"],
-)
-def test_a_malformed_safetensors_file_is_refused_before_memory_is_taken(raw, tmp_path):
-    path = tmp_path / "x.safetensors"
-    path.write_bytes(raw)
-    with pytest.raises(AsjaxError, match="not a sound safetensors file"):
-        files.read_safetensors(path)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from asjax.config import AsjaxError
+from asjax.store import files
 from asjax.store.workdir import Workdir
 
 CONFIG = {"optim": {"name": "adam", "lr": 1e-3}, "seed": 1, "splits": ("a", "b")}
@@ -169,9 +170,70 @@ def test_a_start_that_was_killed_half_way_is_taken_up(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["seed"] == 1
 
 
-@pytest.mark.parametrize("text", ["[]", "{", "{}", "3"])
-def test_a_damaged_run_file_is_named(text, tmp_path):
+DAMAGED = [
+    "", "[]", "{", "{}", "3", "null", "[" * 200_000, "9" * 5000, "\0" * 100, '{"config": []}',
+    '{"config": {}, "data_fingerprint": 3}',
+    '{"config": {}, "data_fingerprint": "d", "changes": 5}',
+]  # fmt: skip
+
+
+def checkpoint(path, step, data="d1"):
+    """What a checkpoint holds, as far as a workdir is concerned."""
+    folder = path / "checkpoints" / str(step)
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"step": step, "meta": {"data": data}}))
+    files.write_sums(folder)
+    return folder
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+def test_a_damaged_run_file_is_named_and_made_anew_when_that_is_allowed(text, tmp_path):
     enter(tmp_path).close()
     (tmp_path / "run.json").write_text(text)
-    with pytest.raises(AsjaxError, match=r"run\.json cannot be read"):
+    for step in (5, 10):
+        checkpoint(tmp_path, step)
+    with pytest.raises(AsjaxError, match=r"run\.json.*\(5, 10\).*--allow-config-change") as caught:
         enter(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 700
+    assert (tmp_path / "run.json").read_text() == text
+    with enter(tmp_path, allow_config_change=True) as work:
+        assert work.resumed
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert [change["what"] for change in run["changes"]] == [
+        "run.json could not be read and was made anew"
+    ]
+    assert run["config"]["seed"] == 1
+    assert [p.read_text() for p in tmp_path.glob("run.json.*.damaged")] == [text]
+    enter(tmp_path).close()
+
+
+def test_a_run_file_made_anew_notes_what_differs_from_the_copy_of_the_config(tmp_path):
+    enter(tmp_path).close()
+    (tmp_path / "run.json").write_text("{")
+    enter(tmp_path, {**CONFIG, "seed": 2}, allow_config_change=True).close()
+    changes = [c["what"] for c in json.loads((tmp_path / "run.json").read_text())["changes"]]
+    assert changes[0].endswith("and nothing says which data it had")
+    assert changes[1:] == ["seed: 1 -> 2"]
+
+
+def test_a_run_file_that_is_gone_is_made_anew_too(tmp_path):
+    enter(tmp_path).close()
+    checkpoint(tmp_path, 5)
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(AsjaxError, match="--allow-config-change"):
+        enter(tmp_path)
+    enter(tmp_path, allow_config_change=True).close()
+    enter(tmp_path).close()
+
+
+def test_a_run_file_made_anew_still_knows_its_data(tmp_path):
+    """The newest sound checkpoint says which they were."""
+    enter(tmp_path).close()
+    (tmp_path / "run.json").write_text("{")
+    checkpoint(tmp_path, 5)
+    (checkpoint(tmp_path, 10, data="other") / "run.json").write_text("damaged")
+    with pytest.raises(AsjaxError, match="other data: d1 then, d2 now"):
+        enter(tmp_path, data="d2", allow_config_change=True)
+    assert (tmp_path / "run.json").read_text() == "{"
+    enter(tmp_path, allow_config_change=True).close()

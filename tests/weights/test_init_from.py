@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from asjax import build, config, models, step
+from asjax import build, config, labels, models, step
 from asjax.config import AsjaxError
+from asjax.labels import LabelSet
+from asjax.store import model_dir
 from asjax.weights import port
 from asjax.weights import start as init_from
 
@@ -22,9 +24,9 @@ AST = dict(
 CNN = dict(name="cnn", variant="mini", channels=(2, 2, 2, 2), width=4, n_mels=32)
 
 
-def fresh(spec, frames=48, n_mels=32, average=True):
+def fresh(spec, frames=48, n_mels=32, average=True, classes=5):
     """(state, module, spec with its classes) of a model that takes [B, frames, n_mels]."""
-    spec = {**spec, "num_classes": 5}
+    spec = {**spec, "num_classes": classes}
     name, fields = config.split_spec(spec)
     module = models.build(name, **fields)
     tx, _ = build.make("optim", dict(name="adam", lr=1e-3), total_steps=2)
@@ -41,16 +43,16 @@ def fresh(spec, frames=48, n_mels=32, average=True):
 
 @pytest.fixture
 def files(monkeypatch):
-    """Name -> weights of files that `asjax.weights.convert.read_weights` shall find."""
+    """Name -> weights of files that `asjax.weights.locate.read_weights` shall find."""
     known = {}
 
-    def read_weights(path):
+    def read_weights(path, family=None):
         if path not in known:
             raise AsjaxError(f"weights {path} do not exist")
         return known[path]
 
     monkeypatch.setitem(
-        sys.modules, "asjax.weights.convert", types.SimpleNamespace(read_weights=read_weights)
+        sys.modules, "asjax.weights.locate", types.SimpleNamespace(read_weights=read_weights)
     )
     return known
 
@@ -160,13 +162,121 @@ def test_a_family_may_map_torch_names_and_starts_with_its_statistics(files, monk
 @pytest.mark.parametrize("source", init_from.SOURCES)
 def test_every_familys_start_takes_what_it_is_given_here(source):
     starts = {f: init_from._starts(f, source) for f in models.families()}
-    assert any(starts["ast"])
+    assert any(map(any, starts.values()))
     for family, (init, rename) in starts.items():
         assert not (init and rename), family
         if init:
             assert [*inspect.signature(init).parameters][:3] == ["module", "variables", "weights"]
         if rename:
             assert [*inspect.signature(rename).parameters] == ["own", "weights"]
+
+
+def labelled(*ids, **mids):
+    return LabelSet("own", ids, ids, tuple((mids[i],) if i in mids else () for i in ids))
+
+
+def stored(folder, label_set, **changes):
+    """A model folder of the small CNN whose every number is the index of its class, or 7."""
+    spec = {**CNN, "num_classes": len(label_set)}
+    module = models.build(**spec)
+    variables = jax.tree.map(lambda x: np.full(x.shape, 7, np.float32), models.abstract(module))
+    rows = np.arange(len(label_set), dtype=np.float32)
+    head = variables["params"]["head"]
+    head["kernel"], head["bias"] = head["kernel"] * 0 + rows, rows
+    cfg = dict(CONFIG, **changes, model=spec)
+    model_dir.save_model(folder, config=cfg, label_set=label_set, variables=variables, record={})
+    return str(folder)
+
+
+CONFIG = dict(
+    frontend=dict(name="panns_logmel64_16k", n_mels=32),
+    data=dict(sample_rate=16_000, clip_s=2.0),
+)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "rows", "fresh_names"),
+    [
+        ("high low", "cat dog", {}, "2 are fresh: cat, dog"),  # house-review C5: as many classes
+        ("a b c d e", "e d c b a", {0: 4, 1: 3, 2: 2, 3: 1, 4: 0}, "0 are fresh"),
+        ("a b c", "x b y a z", {1: 1, 3: 0}, "3 are fresh: x, y, z"),
+        ("a b c d e f g", "g x a b y", {0: 6, 2: 0, 3: 1}, "2 are fresh: x, y"),
+    ],
+)
+def test_the_rows_of_a_head_follow_their_classes(theirs, ours, rows, fresh_names, tmp_path, capsys):
+    theirs, ours = labelled(*theirs.split()), labelled(*ours.split())
+    state, module, spec = fresh(CNN, classes=len(ours))
+    before = flat(state.params)
+    place = stored(tmp_path / "m", theirs)
+    state = init_from.start(state, place, model=module, spec=spec, label_set=ours)
+    after = flat(state.params)
+    for i in range(len(ours)):
+        for leaf in ("head/kernel", "head/bias"):
+            want = rows.get(i, before[leaf][..., i])
+            assert (after[leaf][..., i] == want).all(), (ours.ids[i], leaf)
+    assert (after["block1/conv1/kernel"] == 7).all()
+    out = capsys.readouterr().out
+    counted = f"head: {len(rows)} of {len(ours)} classes are among its {len(theirs)}"
+    assert counted in out
+    assert fresh_names in out
+    assert ("new: head/bias, head/kernel" in out) == (not rows)
+    average = flat(state.average["params"])
+    np.testing.assert_array_equal(average["head/kernel"], after["head/kernel"])
+
+
+def test_classes_that_share_a_mid_are_the_same_class(tmp_path, capsys):
+    theirs = LabelSet("mids", ("/m/1", "/m/2"), ("One", "Two"))
+    ours = labelled("eins", "drei", eins="/m/1")
+    state, module, spec = fresh(CNN, classes=2)
+    place = stored(tmp_path / "m", theirs)
+    state = init_from.start(state, place, model=module, spec=spec, label_set=ours)
+    assert float(state.params["head"]["bias"][0]) == 0
+    assert "head: 1 of 2 classes are among its 2" in capsys.readouterr().out
+
+
+def test_the_same_classes_take_the_head_as_it_is_and_say_nothing_of_it(tmp_path, capsys):
+    theirs = labelled("a", "b")
+    state, module, spec = fresh(CNN, classes=2)
+    place = stored(tmp_path / "m", theirs)
+    state = init_from.start(state, place, model=module, spec=spec, label_set=theirs)
+    assert state.params["head"]["bias"].tolist() == [0, 1]
+    out = capsys.readouterr().out
+    assert "head:" not in out
+    assert "new: none" in out
+
+
+def test_a_published_tagger_gives_the_rows_of_the_classes_that_are_audioset_s(files, capsys):
+    audioset = labels.get("audioset527")
+    ours = LabelSet("two", (audioset.ids[70], "mine", audioset.ids[3]), ("x", "mine", "y"))
+    wide, module, _ = fresh(AST, classes=527)
+    other = jax.tree.map(lambda x: x + 1, wide.params)
+    files["ast.pth"] = port.to_torch("ast", {"params": other})
+    state, module, spec = fresh(AST, classes=3)
+    before = np.asarray(state.params["head"]["kernel"])
+    state = init_from.start(state, "audioset:ast.pth", model=module, spec=spec, label_set=ours)
+    got, there = (np.asarray(tree["head"]["kernel"]) for tree in (state.params, other))
+    np.testing.assert_array_equal(got[:, [0, 2]], there[:, [70, 3]])
+    np.testing.assert_array_equal(got[:, 1], before[:, 1])
+    np.testing.assert_array_equal(state.params["norm"]["scale"], other["norm"]["scale"])
+    assert "head: 2 of 3 classes are among its 527" in capsys.readouterr().out
+
+
+def test_each_thing_that_is_heard_otherwise_is_named(tmp_path, capsys):
+    theirs = labelled("a", "b")
+    state, module, spec = fresh(CNN, classes=2)
+    place = stored(tmp_path / "m", theirs)
+    cfg = {
+        "frontend": dict(name="panns_logmel64_16k", n_mels=32, fmin=20),
+        "data": dict(sample_rate=32_000, clip_s=5.0),
+    }
+    init_from.start(state, place, model=module, spec=spec, label_set=theirs, cfg=cfg)
+    out = capsys.readouterr().out
+    for line in ("clip_s: 2.0 there, 5.0 here", "sample_rate: 16000 there, 32000 here"):
+        assert f"WARNING: it heard other features: {line}" in out
+    assert "frontend.fmin: 50.0 there, 20.0 here" in out
+    assert "frontend.n_mels" not in out
+    init_from.start(state, place, model=module, spec=spec, label_set=theirs, cfg=CONFIG)
+    assert "WARNING" not in capsys.readouterr().out
 
 
 def test_every_wrong_start_is_one_line(files, tmp_path):

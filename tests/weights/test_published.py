@@ -9,7 +9,7 @@ import pytest
 
 from asjax import frontends, models
 from asjax.config import AsjaxError
-from asjax.weights import convert, download, published
+from asjax.weights import download, locate, published
 
 ROWS = published.ROWS
 CONTENT = bytes(range(256)) * 12_000  # 3 MB: several reads
@@ -224,11 +224,11 @@ def test_a_full_disk_is_known_before_the_transfer(server, monkeypatch):
 
 def test_a_published_name_is_fetched_by_port(server, monkeypatch):
     monkeypatch.setattr(published, "ROWS", (row_of(server), *ROWS[1:]))
-    path, row = convert.locate("cnn6")
-    assert path.read_bytes() == CONTENT
-    assert row.family == "cnn"
+    place = locate.locate("cnn6")
+    assert place.path.read_bytes() == CONTENT
+    assert place.row.family == "cnn"
 
 
 def test_unknown_names_list_the_nearest():
     with pytest.raises(AsjaxError, match="did you mean 'passt_s_swa_p16_128_ap476'"):
-        convert.locate("passt_s_swa_p16_128_ap477")
+        locate.locate("passt_s_swa_p16_128_ap477")

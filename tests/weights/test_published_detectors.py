@@ -8,7 +8,15 @@ from checkpoints import RNG, shaped, weights
 
 from asjax import labels, models, predict
 from asjax.config import AsjaxError
-from asjax.weights import convert, detect, port, published, published_detectors, published_row
+from asjax.weights import (
+    convert,
+    detect,
+    locate,
+    port,
+    published,
+    published_detectors,
+    published_row,
+)
 
 ROWS = {row.name: row for row in (*published.ROWS, *published.STARTS)}
 SED = [row for row in ROWS.values() if "PretrainedSED" in "".join(row.urls)]
@@ -106,7 +114,8 @@ def test_beats_own_file_is_a_tagger_whose_classes_have_their_names(tmp_path):
         fields={k: v for k, v in fields.items() if k not in ("head", "frames", "num_classes")},
     )  # fmt: skip
     assert done["label_set"].name == "audioset527"
-    assert (done["model"].fields["head"], done["model"].fields["frames"]) == ("mean", None)
+    fields = done["chosen"].found.fields
+    assert (fields["head"], fields["frames"]) == ("mean", None)
     tagger = predict.load(tmp_path / "model")
     bias = np.asarray(tagger.variables["params"]["detector"]["weak_head"]["bias"])
     for i in (0, 100, 526):
@@ -132,4 +141,4 @@ def test_a_backbone_is_no_tagger_and_the_line_says_what_it_is_for(tmp_path):
 )
 def test_what_must_be_fetched_by_hand_says_where(name, place):
     with pytest.raises(AsjaxError, match=f"{name} must be fetched by hand, from .*{place}"):
-        convert.locate(name)
+        locate.locate(name)

@@ -110,29 +110,6 @@ def test_zip64_directories(tmp_path):
     assert torch_file.read(tmp_path / "x.pth")["w"].tolist() == [1, 1, 1]
 
 
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda w: w,
-        lambda w: {"model": w, "iteration": 5},
-        lambda w: {"state_dict": w, "hyper_parameters": {"lr": 1.0}, "epoch": 3},
-        lambda w: {"epoch": 1, "model": {"state_dict": w}},
-        lambda w: {f"module.{k}": v for k, v in w.items()},
-        lambda w: {"model": {f"module.module.{k}": v for k, v in w.items()}},
-        lambda w: {**w, "version": "1", "note": None},
-    ],
-)
-def test_wrappers_and_prefixes(wrap):
-    arrays = {"a.weight": np.ones(2), "b.bias": np.zeros(3)}
-    assert torch_file.weights(wrap(arrays)).keys() == arrays.keys()
-
-
-@pytest.mark.parametrize("value", [None, [1], {}, {"epoch": 1}, {"model": {}}, {"x": "text"}])
-def test_what_holds_no_arrays_is_an_error(value):
-    with pytest.raises(AsjaxError, match="map"):
-        torch_file.weights(value)
-
-
 # ------------------------------------------------------------------------------ made by torch
 
 

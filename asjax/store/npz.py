@@ -1,0 +1,66 @@
+"""npz archives of others: every size is compared with the archive's before memory is taken."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from numpy.lib import format as npy
+
+MAX_COMPRESSED = 1 << 30  # bytes that compressed members may unpack to, together
+
+
+def load(path, kinds: dict[str, tuple[str, int]]) -> dict[str, np.ndarray]:
+    """The named arrays of an npz archive; others in it are not read.
+
+    Args:
+      kinds: name -> (kinds of its type as numpy's letters, number of axes).
+
+    Raises:
+      ValueError: no archive, an array that is missing, of another type, or that claims more than
+        its member of the archive holds. The text says which.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {info.filename: info for info in archive.infolist()}
+            _check_sizes(Path(path), list(members.values()))
+            return {name: _array(archive, members, name, *kinds[name]) for name in kinds}
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError) as error:
+        raise ValueError(f"not a sound npz archive: {error}") from None
+    except Exception as error:  # zipfile meets wild headers with errors of many kinds
+        if isinstance(error, (ValueError, OSError)):
+            raise
+        raise ValueError(f"not a sound npz archive: {type(error).__name__}") from None
+
+
+def _check_sizes(path: Path, members: list) -> None:
+    stored = sum(i.file_size for i in members if i.compress_type == zipfile.ZIP_STORED)
+    packed = sum(i.file_size for i in members if i.compress_type != zipfile.ZIP_STORED)
+    if stored > path.stat().st_size or packed > MAX_COMPRESSED:
+        raise ValueError(f"its members claim {stored + packed:,} bytes")
+
+
+def _array(archive, members: dict, name: str, letters: str, axes: int) -> np.ndarray:
+    info = members.get(f"{name}.npy")
+    if info is None:
+        raise ValueError(f"it has no array {name!r}")
+    with archive.open(info) as file:
+        version = npy.read_magic(file)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"array {name!r} is of an unknown version of the format")
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, fortran, dtype = read(file)
+        if dtype.kind not in letters or len(shape) != axes or not dtype.itemsize:
+            raise ValueError(f"array {name!r} must not be {dtype} with {len(shape)} axes")
+        size = math.prod(shape) * dtype.itemsize
+        left = info.file_size - file.tell()
+        if size != left:
+            raise ValueError(f"array {name!r} claims {size:,} bytes and has {left:,}")
+        # a stored member is as large as the file at most, a packed one may claim what it likes
+        packed = info.compress_type != zipfile.ZIP_STORED
+        data = bytearray(file.read(size)) if packed else bytearray(size)
+        if len(data) != size or (not packed and file.readinto(data) != size):
+            raise ValueError(f"array {name!r} is cut off")
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")

@@ -1,0 +1,180 @@
+"""What the small files may hold: types and ranges, checked in one place before anything is used.
+
+A *check* is a function of a value. It returns None, or a `Trouble`: where, and what must stand
+there. A file is read by `read_json`, which bounds its size and its depth, and then goes through
+`require`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from asjax.config import AsjaxError, quoted
+
+MAX_BYTES = 64 << 20
+
+
+class Trouble(NamedTuple):
+    """What is wrong inside of a value, and the keys and numbers that lead there."""
+
+    path: tuple
+    why: str
+
+    def __str__(self):
+        place = "".join(f"[{p}]" if isinstance(p, int) else f".{_key(p)}" for p in self.path)
+        return f"{place.removeprefix('.')} {self.why}".strip()
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[\w-]{1,60}", key) else quoted(key)
+
+
+Check = Callable[[object], Trouble | None]
+
+
+# ------------------------------------------------------------------------------------- reading
+
+
+def parse_json(text: str | bytes):
+    """The value of a JSON text. Raises ValueError for whatever is wrong with it, also its depth."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def read_json(path, max_bytes: int = MAX_BYTES):
+    """The value in a JSON file.
+
+    Raises:
+      AsjaxError: no file, one that is too large for what it is, or no JSON.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if size > max_bytes:
+            raise ValueError(f"it has {size:,} bytes, more than the {max_bytes:,} that make sense")
+        return parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise AsjaxError(f"{path} cannot be read: {reason}") from None
+
+
+def require(value, check: Check, where) -> None:
+    """AsjaxError naming the field and what it must be, unless `value` passes."""
+    trouble = check(value)
+    if trouble:
+        raise AsjaxError(f"{where}: {trouble}")
+
+
+# -------------------------------------------------------------------------------------- checks
+
+
+def _must(wanted: str, value) -> Trouble:
+    return Trouble((), f"must be {wanted}, got {quoted(value)}")
+
+
+def _first(pairs) -> Trouble | None:
+    """The first trouble of (key, trouble or None) pairs, with its key before its path."""
+    return next((Trouble((key, *found.path), found.why) for key, found in pairs if found), None)
+
+
+def integer(low: int, high: int) -> Check:
+    """An integer from `low` to `high`; no bool, no float."""
+
+    def check(value):
+        fits = type(value) is int and low <= value <= high
+        return None if fits else _must(f"an integer from {low:,} to {high:,}", value)
+
+    return check
+
+
+def number(low: float, high: float) -> Check:
+    """A finite number above `low` and up to `high`."""
+
+    def check(value):
+        fits = type(value) in (int, float) and low < value <= high  # NaN fails every comparison
+        return None if fits else _must(f"a number above {low:g} and up to {high:g}", value)
+
+    return check
+
+
+def text(pattern: str = ".*", most: int = 10_000, wanted: str = "a text") -> Check:
+    """A text that matches `pattern` as a whole."""
+
+    def check(value):
+        fits = isinstance(value, str) and len(value) <= most
+        fits = fits and re.fullmatch(pattern, value, re.DOTALL) is not None
+        return None if fits else _must(wanted, value)
+
+    return check
+
+
+def boolean(value):
+    """True or false."""
+    return None if isinstance(value, bool) else _must("true or false", value)
+
+
+def optional(check: Check) -> Check:
+    """null, or what `check` takes."""
+    return lambda value: None if value is None else check(value)
+
+
+def list_of(check: Check, most: int = 1_000_000) -> Check:
+    """A list whose items pass."""
+
+    def run(value):
+        if not isinstance(value, list) or len(value) > most:
+            return _must(f"a list of at most {most:,}", value)
+        return _first((i, check(item)) for i, item in enumerate(value))
+
+    return run
+
+
+def mapping(needed: dict[str, Check], known: dict[str, Check] | None = None, others=None) -> Check:
+    """An object with the fields `needed`, maybe those `known`, and others that pass `others`."""
+    fields = {**(known or {}), **needed}
+
+    def check(value):
+        if not isinstance(value, dict):
+            return _must("an object {...}", value)
+        for key in needed:
+            if key not in value:
+                return Trouble((), f"needs the field {key!r}")
+        return _first((key, fields.get(key, others or plain)(item)) for key, item in value.items())
+
+    return check
+
+
+def plain(value, finite: bool = True, most: int = 2**63, length: int = 10**7):
+    """Plain JSON, not nested deep: finite numbers, integers up to `most`, lists up to `length`."""
+    waiting = [(value, 0)]
+    while waiting:
+        item, depth = waiting.pop()
+        if depth > 20:
+            return Trouble((), "is nested too deep")
+        if finite and isinstance(item, float) and not math.isfinite(item):
+            return _must("finite", item)
+        if isinstance(item, int if not finite else (int, float)) and abs(item) > most:
+            return _must(f"a number of at most {most:,}", item)
+        if isinstance(item, (dict, list)):
+            if len(item) > length:
+                return _must(f"of at most {length:,} items", item)
+            below = item.values() if isinstance(item, dict) else item
+            waiting += [(one, depth + 1) for one in below]
+    return None
+
+
+def loose(value):
+    """As `plain`, with any float, also NaN and infinities: scores may be undefined."""
+    return plain(value, finite=False)
+
+
+def sized(most: int) -> Check:
+    """As `plain`, for the sizes of models and features: numbers up to `most`, short lists."""
+    return lambda value: plain(value, most=most, length=1000)

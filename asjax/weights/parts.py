@@ -1,0 +1,218 @@
+"""Which arrays of a checkpoint are the weights of one model.
+
+A file may hold several sets of weights, and each set lies under wrappers: dicts inside of dicts
+("state_dict", "model_ema") and prefixes of the names ("module.", "net_swa."). Both are the same
+thing here. Every array has a dotted place in the file, such as "state_dict.net.bn0.weight". A
+*part* is what lies below one prefix of these places. The part to take is the one most of whose
+names a model family knows; which names a family knows is asked from outside.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from asjax.config import AsjaxError, unknown
+from asjax.weights.torch_values import Inert, Tensor
+
+MAX_DEPTH = 12  # dicts inside of dicts
+MIN_ARRAYS = 4  # below a prefix; the smallest model has more
+CLASSES = "label_dict"  # BEATs': the index of a class -> its id
+# What torch puts around a module. It may stand anywhere in a name.
+_WRAPPERS = {
+    "module",
+    "_orig_mod",
+    "_fsdp_wrapped_module",
+    "_checkpoint_wrapped_module",
+    "_forward_module",
+}
+# Words of a prefix that say: an average of the weights, or the model that another one learns from.
+_AVERAGED = {"ema", "swa", "avg", "average", "averaged", "mean", "shadow", "teacher", "momentum",
+             "target"}  # fmt: skip
+# Constants that training code keeps beside the weights: counters, windows, mel filters.
+_TABLES = re.compile(
+    r"(.*\.)?(n_averaged|num_batches_tracked)"
+    r"|(.*\.)?\w*(mel|spectrogram|stft|fbank|preemph|pre_emph|resampl|mfcc)\w*(\..*)?"
+    r"|(.*\.)?(window|fb|frontend|front_end|feature_extractor|preprocess\w*)(\..*)?"
+)
+_LAYER = re.compile(r"(.*\.)?(weight|bias)")
+_DFT = re.compile(r".*(stft|spectrogram_extractor|logmel_extractor).*")
+
+
+class Part(NamedTuple):
+    """The arrays below a prefix.
+
+    prefix: dotted; "" is the whole file.
+    places: name below the prefix, without torch's wrappers -> place in the file.
+    strangers: names among them that the family does not know.
+    family: the family that knows most of the names, or None where none knows any.
+    """
+
+    prefix: str
+    places: dict[str, str]
+    strangers: list[str]
+    family: str | None
+
+    @property
+    def known(self) -> int:
+        return len(self.places) - len(self.strangers)
+
+    def holds(self, place: str) -> bool:
+        """Does an array's place in the file, or a longer prefix, lie in this part?"""
+        return not self.prefix or place == self.prefix or place.startswith(f"{self.prefix}.")
+
+
+def maps(value):
+    """(dotted place, name -> array) of every map and list of a checkpoint, in the file's order.
+
+    Whatever has a shape counts as an array. So does a list of classes, as an array of texts.
+    """
+    seen, waiting = set(), [("", value, 0)]
+    while waiting:
+        place, item, depth = waiting.pop()
+        if id(item) in seen or depth > MAX_DEPTH:  # a map may hold itself
+            continue
+        seen.add(id(item))
+        pairs = item.items() if isinstance(item, Mapping) else enumerate(item)
+        arrays, below = {}, []
+        for key, inner in pairs:
+            if (
+                key == CLASSES
+                and isinstance(inner, Mapping)
+                and set(inner) == set(range(len(inner)))
+            ):
+                arrays[key] = np.array([str(inner[i]) for i in range(len(inner))])
+            elif isinstance(inner, (Mapping, list, tuple)):
+                below.append((f"{place}.{key}" if place else str(key), inner, depth + 1))
+            elif hasattr(inner, "shape") and not isinstance(inner, Tensor):
+                arrays[str(key)] = inner
+        waiting += reversed(below)
+        yield place, arrays
+
+
+def averaged(prefix: str) -> bool:
+    """Does a prefix say that below it are averaged weights, or a teacher's?"""
+    return bool(_AVERAGED & set(re.split(r"[._]", prefix.lower())))
+
+
+def flat(value) -> dict:
+    """Every array of a checkpoint by its dotted place.
+
+    Raises:
+      AsjaxError: there is none, or two arrays have the same place.
+    """
+    arrays = {}
+    for place, held in maps(value) if isinstance(value, (Mapping, list, tuple)) else ():
+        for name, array in held.items():
+            whole = f"{place}.{name}" if place else name
+            if whole in arrays:
+                raise AsjaxError(f"two arrays of the checkpoint are called {whole}")
+            arrays[whole] = array
+    if not arrays:
+        raise AsjaxError(
+            "a checkpoint must map names to arrays, alone or under a name such as 'model' or "
+            f"'state_dict'; got {_summary(value)}"
+        )
+    return arrays
+
+
+def plain(value) -> dict:
+    """The weights of a file whose names no family is asked about, such as an image model's.
+
+    It is the map that holds the most arrays by itself. Of equal ones it is the first that does not
+    say that it holds averages.
+
+    Raises:
+      AsjaxError: there is no array.
+    """
+    flat(value)
+    found = [(place, held) for place, held in maps(value) if held]
+    _, held = max(found, key=lambda pair: (len(pair[1]), not averaged(pair[0])))
+    return {name: held[place] for name, place in _below(held, "").items()}
+
+
+def table(name: str) -> bool:
+    """Is it the name of a constant that training code keeps beside the weights?"""
+    return bool(_TABLES.fullmatch(name)) and (not _LAYER.fullmatch(name) or bool(_DFT.match(name)))
+
+
+def prefixes(arrays: Mapping) -> list[str]:
+    """Every prefix with enough arrays below it, and ""; outer ones first, else as in the file."""
+    counts = Counter()
+    for place in arrays:
+        pieces = place.split(".")
+        counts.update(".".join(pieces[:i]) for i in range(1, len(pieces)))
+    many = [prefix for prefix, n in counts.items() if n >= MIN_ARRAYS]
+    return ["", *sorted(many, key=lambda prefix: prefix.count("."))]
+
+
+def named(arrays: Mapping, prefix: str) -> str:
+    """The full prefix that a user means who gives the whole of it or its end, "net_swa".
+
+    Raises:
+      AsjaxError: no such prefix, or several.
+    """
+    wanted, known = prefix.strip("."), prefixes(arrays)
+    fits = [p for p in known if p == wanted] or [p for p in known if p.endswith(f".{wanted}")]
+    if not fits:
+        outer = [p for p in known if p and p.count(".") < 2]
+        raise unknown("prefix", prefix, outer)
+    if len(fits) > 1:
+        raise AsjaxError(f"prefix {prefix} may be {' or '.join(fits)}: give the whole of it")
+    return fits[0]
+
+
+def ranked(arrays: Mapping, families: Mapping[str, Callable], prefix: str = "") -> list[Part]:
+    """The parts of a file at or below a prefix, the one whose names are best known first.
+
+    Args:
+      families: name -> function from weights to the names among them that the family does not know.
+    """
+    parts = []
+    for at in prefixes(arrays):
+        if prefix and at != prefix and not at.startswith(f"{prefix}."):
+            continue
+        places = _below(arrays, at)
+        if any(not p.strangers and p.holds(at) and len(places) < p.known for p in parts):
+            continue  # a piece of a part all of whose names are known
+        weights = {name: arrays[place] for name, place in places.items()}
+        best = Part(at, places, list(places), None)
+        for family, strangers in families.items():
+            odd = strangers(weights)
+            if len(odd) < len(best.strangers):
+                best = Part(at, places, odd, family)
+        tables = {name for name in best.strangers if table(name)}
+        parts.append(
+            best._replace(
+                places={k: v for k, v in places.items() if k not in tables},
+                strangers=[name for name in best.strangers if name not in tables],
+            )
+        )
+    return sorted(parts, key=lambda part: (-part.known, len(part.strangers)))
+
+
+def _below(arrays: Mapping, prefix: str) -> dict[str, str]:
+    """Name below a prefix -> place, without torch's wrappers where that leaves names distinct."""
+    start = len(prefix) + 1 if prefix else 0
+    places = [p for p in arrays if not prefix or p.startswith(f"{prefix}.")]
+    names = [_bare(place[start:]) for place in places]
+    if len(set(names)) < len(names):
+        names = [place[start:] for place in places]
+    return dict(zip(names, places, strict=True))
+
+
+def _bare(name: str) -> str:
+    return ".".join(piece for piece in name.split(".") if piece not in _WRAPPERS)
+
+
+def _summary(value) -> str:
+    if isinstance(value, Mapping):
+        names = [str(key)[:40] for key in list(value)[:5]]
+        return f"a map of {len(value)} entries ({', '.join(names) or 'empty'})"
+    if isinstance(value, Inert):
+        return f"an object of {value.name}"
+    return f"a {type(value).__name__}"
