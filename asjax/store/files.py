@@ -144,10 +144,19 @@ _SAFETENSORS = {
 }
 
 
+def finite(value):
+    """Plain values with None (null in JSON) for NaN and infinity, which JSON does not have."""
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def to_strict_json(value) -> str:
-    """JSON text of plain values. Raises AsjaxError for anything else."""
+    """JSON text of plain values, null for NaN and infinity. Raises AsjaxError for anything else."""
     try:
-        return json.dumps(value, indent=1, sort_keys=True) + "\n"
+        return json.dumps(finite(value), indent=1, sort_keys=True, allow_nan=False) + "\n"
     except TypeError as error:
         raise AsjaxError(f"meta and record must be plain JSON values: {error}") from None
 

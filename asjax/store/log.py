@@ -156,10 +156,7 @@ def _rows(path: Path) -> list[dict]:
 
 
 def _line(row: dict) -> str:
-    plain = {
-        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()
-    }
-    return json.dumps(plain) + "\n"
+    return json.dumps(files.finite(row)) + "\n"
 
 
 # ---------------------------------------------------------------------------------- progress

@@ -45,7 +45,7 @@ def save_model(directory, *, config, label_set, variables, record: dict, extra=N
         for name, content in arrays.items():
             files.write_safetensors(temporary / name, content, {"format": "asjax"})
         card = {
-            **to_plain(record),
+            **files.finite(to_plain(record)),  # before the hash: what a reader of the file sees
             "asjax": __version__,
             "label_set": label_set.name,
             "label_hash": label_set.hash,
