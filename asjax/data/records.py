@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import hashlib
 import json
 import os
 import re
@@ -34,6 +33,7 @@ import numpy as np
 
 from asjax.config import AsjaxError
 from asjax.data import example
+from asjax.store import files
 
 FORMAT = 1
 COLUMNS = ("id", "split", "labels", "category", "samples", "sample_rate", "sha256")
@@ -69,11 +69,6 @@ def is_version(name: str) -> bool:
 def is_split(name: str) -> bool:
     """Whether TFDS can address a split of this name ("all" means every split to it)."""
     return re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is not None and name != "all"
-
-
-def sha256_file(path) -> str:
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 class Dataset:
@@ -120,7 +115,7 @@ class Dataset:
         rows = self.path / "manifest.csv"
         if not rows.is_file():
             raise AsjaxError(f"{rows} is missing; {_HINT}")
-        if sha256_file(rows) != self.manifest["manifest_sha256"]:
+        if files.digest(rows) != self.manifest["manifest_sha256"]:
             raise AsjaxError(f"{rows} was changed after it was written (SHA-256 differs); {_HINT}")
 
     def rows(self) -> Iterator[list[str]]:
@@ -176,7 +171,7 @@ def _check_shard(file: Path, shard: dict, verify: bool):
         raise AsjaxError(
             f"shard {file} is damaged: must hold {shard['records']} records, got {count}; {_HINT}"
         )
-    if verify and sha256_file(file) != shard["sha256"]:
+    if verify and files.digest(file) != shard["sha256"]:
         raise AsjaxError(f"shard {file} is damaged: its SHA-256 differs; {_HINT}")
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from asjax.config import AsjaxError
 from asjax.data import example, records
 from asjax.data.clips import Clip, Encoding, load_all
+from asjax.store import files
 
 _TENSOR = "tensorflow_datasets.core.features.tensor_feature.Tensor"
 _TEXT = {
@@ -233,7 +234,7 @@ class _Job:
             "left_out_count": len(self.left_out),
             "left_out": [{"id": i, "reason": reason} for i, reason in self.left_out],
             "shards": shards,
-            "manifest_sha256": records.sha256_file(self.folder / "manifest.csv"),
+            "manifest_sha256": files.digest(self.folder / "manifest.csv"),
         }
 
     def _seal(self, split: str, index: int, counts: list[int]) -> dict:
@@ -246,7 +247,7 @@ class _Job:
             "split": split,
             "records": counts[index],
             "bytes": path.stat().st_size,
-            "sha256": records.sha256_file(path),
+            "sha256": files.digest(path),
         }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -12,13 +13,34 @@ import numpy as np
 
 from asjax.config import AsjaxError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 SUMS = "SHA256SUMS"  # `sha256sum -c SHA256SUMS` reads it too
 
 
-def digest(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
+def digest(path: Path, kind: str = "sha256") -> str:
+    """SHA-256 (hex) of a file's bytes, or another hash that hashlib knows."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, kind).hexdigest()
+
+
+def lock(file) -> bool:
+    """Take an open file for this process alone; False if another process has it.
+
+    The system drops the lock when the file is closed or the process dies. Where there are no locks
+    (Windows, some network disks) the answer is always True: better to work than to refuse.
+    """
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+    return True
 
 
 def sync(path: Path) -> None:
@@ -30,16 +52,26 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Replace a text file at once: readers see the old text or the new, a crash leaves one."""
+@contextlib.contextmanager
+def replacing(path: Path):
+    """A temporary path that takes the place of `path` at the end of the `with` block.
+
+    Readers see the old file or the new one; a crash leaves one of them, whole.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        yield temporary
         sync(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace a text file at once."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_sums(folder: Path) -> None:
