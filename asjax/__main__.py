@@ -23,6 +23,11 @@ VERBS = {
         "score a model on a data set: mAP, AUC, d' with confidence intervals, report.html",
         "asjax eval --model=runs/quickstart/model --data \"esc10(splits=['fold5'])\"",
     ),
+    "compare": (
+        "asjax.evaluation.compare",
+        "two evaluations on the same clips: paired differences with intervals, by class",
+        "asjax compare runs/a runs/b --out compare-ab",
+    ),
     "tag": (
         "asjax.tag",
         "name the sounds in audio files",

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asjax import sharding, train
+from asjax import train
 from asjax.__main__ import main
 from asjax.data import prefetch
 

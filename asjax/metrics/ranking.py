@@ -76,7 +76,7 @@ def d_prime(auc):
     return sqrt(2.0) * ndtri(np.asarray(auc, np.float64))
 
 
-def bootstrap(*, scores, targets, n=1000, level=0.95, seed=0, class_mask=None) -> dict:
+def bootstrap(*, scores, targets, n=1000, level=0.95, seed=0, class_mask=None, groups=None) -> dict:
     """Confidence intervals `{"mean_ap": (low, high), "mean_auc": ..., "d_prime": ...}`.
 
     Clips are drawn with replacement, N of N, `n` times; the same seed and N draw the same clips, so
@@ -86,11 +86,17 @@ def bootstrap(*, scores, targets, n=1000, level=0.95, seed=0, class_mask=None) -
     shifted by (estimate - mean of resamples) and clipped to [0, 1]: with 5 to 100 positives per
     class that covered the mean over new test sets 95 % of the time, plain percentiles 85 %. The
     interval of d' is d' of the interval of mean AUC, which is defined at perfect separation too.
+
+    Args:
+      groups: one label per clip, such as its recording or site: whole groups are drawn then,
+        because clips of one group are not independent.
     """
     if not 0 < level < 1 or n < 1:
         raise AsjaxError(f"bootstrap needs 0 < level < 1 and n >= 1, got level={level}, n={n}")
     scores, positive, keep = _checked(scores, targets, None, class_mask)
-    values = resampled(scores=scores, targets=positive, n=n, seed=seed, class_mask=keep)
+    values = resampled(
+        scores=scores, targets=positive, n=n, seed=seed, class_mask=keep, groups=groups
+    )
     estimate = dict(zip(values, map(_mean, _per_class(scores, positive, keep)), strict=True))
     out = {}
     for key, value in values.items():
@@ -115,30 +121,59 @@ def interval(values, estimate, level=0.95) -> tuple[float, float]:
     return float(low + shift), float(high + shift)
 
 
-def resampled(*, scores, targets, n=1000, seed=0, class_mask=None) -> dict:
+def resampled(*, scores, targets, n=1000, seed=0, class_mask=None, groups=None) -> dict:
     """Mean AP and mean AUC of each of `n` bootstrap resamples: two float64 arrays [n]."""
+    each = resampled_per_class(
+        scores=scores, targets=targets, n=n, seed=seed, class_mask=class_mask, groups=groups
+    )
+    return {f"mean_{key}": _mean_rows(values.T, n) for key, values in each.items()}
+
+
+def resampled_per_class(
+    *, scores, targets, n=1000, seed=0, class_mask=None, groups=None
+) -> dict[str, np.ndarray]:
+    """AP and AUC of each class in each of `n` bootstrap resamples: `{"ap", "auc"}`, [n, C] each.
+
+    NaN for classes without a positive clip, and where a resample has none (AUC: or no negative).
+    """
     scores, positive, keep = _checked(scores, targets, None, class_mask)
     classes = np.flatnonzero(keep & positive.any(axis=0))
     clips = len(scores)
-    draws = resample_counts(clips, n, seed)
+    draws = resample_counts(clips, n, seed, groups)
+    # Resamples of groups of uneven size may hold more clips than there are.
+    kind = np.int16 if clips < 2**15 and groups is None else np.int32
     block = max(1, _BLOCK_BYTES // (4 * max(clips, 1)))
-    means = {"mean_ap": [], "mean_auc": []}
+    out = {key: np.full((n, scores.shape[1]), np.nan) for key in ("ap", "auc")}
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:  # scipy releases the GIL
         for start in range(0, n, block):
-            weights = _columns(draws, min(block, n - start), clips)
-            values = list(
-                pool.map(lambda j, w=weights: _ap_auc(scores[:, j], positive[:, j], w), classes)
+            weights = _columns(draws, min(block, n - start), kind)
+            values = pool.map(
+                lambda j, w=weights: _ap_auc(scores[:, j], positive[:, j], w), classes
             )
-            for key, k in (("mean_ap", 0), ("mean_auc", 1)):
-                means[key].append(_mean_rows([v[k] for v in values], min(block, n - start)))
-    return {key: np.concatenate(parts) for key, parts in means.items()}
+            for j, (ap, auc) in zip(classes, values, strict=True):
+                out["ap"][start : start + len(ap), j] = ap
+                out["auc"][start : start + len(auc), j] = auc
+    return out
 
 
-def resample_counts(clips: int, n: int, seed: int = 0):
-    """Yields `n` times how often each clip was drawn: int [clips], summing to `clips`."""
+def resample_counts(clips: int, n: int, seed: int = 0, groups=None):
+    """Yields `n` times how often each clip was drawn with replacement: int [clips].
+
+    With `groups`, one label per clip, as many groups are drawn as there are, each with all of its
+    clips. Without, the counts sum to `clips`.
+    """
     rng = np.random.default_rng(seed)
+    if groups is None:
+        for _ in range(n):
+            yield np.bincount(rng.integers(0, clips, clips), minlength=clips) if clips else []
+        return
+    names, member = np.unique(np.asarray(groups), return_inverse=True)
+    if member.shape != (clips,):
+        raise AsjaxError(
+            f"groups must name one group for each of {clips} clips, got {member.shape}"
+        )
     for _ in range(n):
-        yield np.bincount(rng.integers(0, clips, clips), minlength=clips) if clips else []
+        yield np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names))[member]
 
 
 def regress(*, x, y) -> dict:
@@ -259,9 +294,8 @@ def _weighted(pieces, true):
         return ap / positives, beaten / (positives * negatives)
 
 
-def _columns(draws, n, clips):
-    """The next `n` draws as a list of weight arrays [clips, up to _COLUMNS]."""
-    kind = np.int16 if clips < 2**15 else np.int32
+def _columns(draws, n, kind):
+    """The next `n` draws as a list of weight arrays [clips, up to _COLUMNS] of type `kind`."""
     out = []
     for start in range(0, n, _COLUMNS):
         part = [next(draws) for _ in range(min(_COLUMNS, n - start))]
@@ -271,9 +305,8 @@ def _columns(draws, n, clips):
 
 def _mean_rows(rows, n):
     """Mean over classes [n] of per-class rows, leaving NaN out; NaN where nothing is left."""
-    if not rows:
+    if not len(rows):
         return np.full(n, np.nan)
-    rows = np.stack(rows)
     known = ~np.isnan(rows)
     count = known.sum(axis=0)
     return np.where(count > 0, np.where(known, rows, 0.0).sum(axis=0), np.nan) / np.maximum(

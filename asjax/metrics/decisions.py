@@ -1,0 +1,215 @@
+"""Metrics of decisions: one class per clip, thresholds, calibration; numpy in, dict out.
+
+The values equal scikit-learn's (tests). A class that has neither a clip nor a decision is left out
+of macro F1, as scikit-learn does with `labels=None`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from asjax.config import AsjaxError
+from asjax.metrics.ranking import interval, resample_counts
+
+
+def single_label(*, scores, targets, top=(1, 3, 5)) -> dict:
+    """How well the highest score names the one class of each clip.
+
+    Args:
+      scores: [N, C], higher = more confident. Of equal scores the first class is decided for.
+      targets: int [N], the class of each clip, or [N, C] with exactly one 1 per row.
+      top: values of k for top-k accuracy; those above C are left out.
+
+    Returns: dict with
+      accuracy; top: {k: share of clips whose class is among the k highest scores};
+      macro_f1: mean of F1 over the classes that occur, in targets or decisions;
+      weighted_f1: mean of F1 weighted by the number of clips of the class;
+      precision, recall, f1: float64 [C], NaN where undefined; f1 is 0 where one of the two is;
+      confusion: int64 [C, C], row = class, column = decision; n_clips; n_positive int64 [C].
+
+    Raises:
+      AsjaxError: shapes that differ, NaN scores, a clip without exactly one class.
+    """
+    scores, true = _checked(scores, targets)
+    n, c = scores.shape
+    confusion = _confusion(true, scores.argmax(axis=1), c)
+    precision, recall, f1 = _rates(confusion)
+    n_positive = confusion.sum(axis=1)
+    return {
+        "accuracy": _share(np.trace(confusion), n),
+        "top": {k: _share(np.sum(_rank(scores, true) < k), n) for k in top if k <= c},
+        "macro_f1": _mean(f1),
+        "weighted_f1": _share(np.nansum(f1 * n_positive), n),
+        "precision": precision,
+        "recall": recall,
+        "f1": f1,
+        "confusion": confusion,
+        "n_clips": n,
+        "n_positive": n_positive,
+    }
+
+
+def bootstrap_single_label(
+    *, scores, targets, n=1000, level=0.95, seed=0, groups=None
+) -> dict[str, tuple[float, float]]:
+    """Intervals `{"accuracy": (low, high), "macro_f1": ..., "weighted_f1": ...}`.
+
+    Clips are drawn with replacement. With `groups`, one label per clip such as its recording, whole
+    groups are drawn, because clips of one recording are not independent.
+    """
+    scores, true = _checked(scores, targets)
+    estimate = _summary(_confusion(true, scores.argmax(axis=1), scores.shape[1]))
+    values = resampled_single_label(scores=scores, targets=true, n=n, seed=seed, groups=groups)
+    out = {}
+    for key, drawn in values.items():
+        low, high = np.clip(interval(drawn, estimate[key], level), 0.0, 1.0)
+        out[key] = (float(low), float(high))
+    return out
+
+
+def resampled_single_label(*, scores, targets, n=1000, seed=0, groups=None) -> dict:
+    """Accuracy, macro and weighted F1 of each of `n` bootstrap resamples: float64 [n] each."""
+    scores, true = _checked(scores, targets)
+    c, decided = scores.shape[1], scores.argmax(axis=1)
+    values = {"accuracy": [], "macro_f1": [], "weighted_f1": []}
+    for counts in resample_counts(len(true), n, seed, groups):
+        for key, value in _summary(_confusion(true, decided, c, counts)).items():
+            values[key].append(value)
+    return {key: np.array(drawn) for key, drawn in values.items()}
+
+
+def best_thresholds(*, scores, targets) -> dict[str, np.ndarray]:
+    """The threshold of each class that gives the best F1 on these clips.
+
+    A clip has the class where its score is at or above the threshold. Each threshold is the middle
+    between the lowest score above it and the highest below it, so that it separates the two. Of
+    thresholds with equal F1 the highest is taken.
+
+    Args:
+      scores: [N, C] of any unit; the thresholds have the same unit.
+      targets: [N, C], 0 or 1.
+
+    Returns: dict of float64 [C]: threshold, precision, recall, f1; NaN without a positive clip.
+    """
+    scores, targets = np.asarray(scores, np.float64), np.asarray(targets) > 0.5
+    if scores.shape != targets.shape or scores.ndim != 2:
+        raise AsjaxError(f"scores and targets must have one shape [N, C], got {scores.shape}")
+    if np.isnan(scores).any():
+        raise AsjaxError("scores must be numbers, got NaN")
+    out = {k: np.full(scores.shape[1], np.nan) for k in ("threshold", "precision", "recall", "f1")}
+    for j in np.flatnonzero(targets.any(axis=0)):
+        order = np.argsort(-scores[:, j], kind="stable")
+        score, hit = scores[order, j], np.cumsum(targets[order, j])
+        last = np.append(score[:-1] > score[1:], True)  # equal scores are taken together
+        decided = np.arange(1, len(score) + 1)
+        f1 = np.where(last, 2 * hit / (decided + hit[-1]), -1.0)
+        k = int(np.argmax(f1))
+        below = score[k + 1] if k + 1 < len(score) else score[k]
+        middle = score[k] - (score[k] - below) / 2 if np.isfinite(below) else score[k]
+        out["threshold"][j] = middle if middle > below else score[k]
+        out["precision"][j], out["recall"][j] = hit[k] / decided[k], hit[k] / hit[-1]
+        out["f1"][j] = f1[k]
+    return out
+
+
+def at_thresholds(*, scores, targets, thresholds) -> dict[str, np.ndarray]:
+    """Precision, recall and F1 of each class at given thresholds: float64 [C] each.
+
+    NaN where undefined: precision without a decision, recall without a positive. F1 is 0 where only
+    one of the two is undefined.
+    """
+    decided = np.asarray(scores) >= np.asarray(thresholds)
+    targets = np.asarray(targets) > 0.5
+    hit = (decided & targets).sum(axis=0)
+    return dict(
+        zip(("precision", "recall", "f1"), _prf(hit, decided.sum(0), targets.sum(0)), strict=True)
+    )
+
+
+def calibration(*, probabilities, targets, bins=15) -> dict:
+    """Reliability of probabilities: do classes that get p occur in a share p of the clips?
+
+    Args:
+      probabilities: in [0, 1], any shape. targets: 0 or 1, the same shape.
+      bins: equal steps of probability; the upper end belongs to a bin.
+
+    Returns: dict with edges [bins + 1], mean_probability, share (of positives), count [bins], and
+      ece: mean over all values of |share - mean probability| of their bin (Guo et al. 2017).
+    """
+    p = np.asarray(probabilities, np.float64).ravel()
+    y = np.asarray(targets, np.float64).ravel()
+    if p.shape != y.shape or (len(p) and not (p.min() >= 0 and p.max() <= 1)):
+        raise AsjaxError("probabilities must be in [0, 1] and as many as the targets")
+    edges = np.linspace(0, 1, bins + 1)
+    place = np.clip(np.searchsorted(edges, p, side="left") - 1, 0, bins - 1)
+    count = np.bincount(place, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        mean = np.bincount(place, p, bins) / count
+        share = np.bincount(place, y, bins) / count
+    gap = np.abs(np.nan_to_num(share - mean))
+    return {
+        "edges": edges,
+        "mean_probability": mean,
+        "share": share,
+        "count": count,
+        "ece": _share((gap * count).sum(), len(p)),
+    }
+
+
+# ------------------------------------------------------------------------------------ inner parts
+
+
+def _checked(scores, targets):
+    scores, targets = np.asarray(scores), np.asarray(targets)
+    if scores.ndim != 2 or len(scores) != len(targets):
+        raise AsjaxError(f"scores must be [N, C] for N targets, got {scores.shape}")
+    if np.isnan(scores).any():
+        raise AsjaxError("scores must be numbers, got NaN")
+    if targets.ndim == 2:
+        if targets.shape != scores.shape or not ((targets > 0.5).sum(axis=1) == 1).all():
+            raise AsjaxError("targets must have exactly one class for each clip")
+        targets = targets.argmax(axis=1)
+    if len(targets) and not 0 <= targets.min() <= targets.max() < scores.shape[1]:
+        raise AsjaxError(f"targets must be 0 to {scores.shape[1] - 1}")
+    return scores, targets.astype(np.int64)
+
+
+def _confusion(true, decided, c: int, counts=None) -> np.ndarray:
+    table = np.bincount(true * c + decided, counts, c * c)
+    return table.astype(np.int64).reshape(c, c)
+
+
+def _rank(scores, true) -> np.ndarray:
+    """How many classes come before the true one; of equal scores the first class comes first."""
+    own = np.take_along_axis(scores, true[:, None], axis=1)
+    before = np.arange(scores.shape[1])[None] < true[:, None]
+    return ((scores > own) | ((scores == own) & before)).sum(axis=1)
+
+
+def _rates(confusion):
+    return _prf(np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1))
+
+
+def _prf(hit, decided, positive):
+    """Precision, recall, F1 from counts; F1 is undefined only without positives and decisions."""
+    with np.errstate(invalid="ignore"):
+        return hit / decided, hit / positive, 2 * hit / (decided + positive)
+
+
+def _summary(confusion) -> dict[str, float]:
+    _, _, f1 = _rates(confusion)
+    n = confusion.sum()
+    return {
+        "accuracy": _share(np.trace(confusion), n),
+        "macro_f1": _mean(f1),
+        "weighted_f1": _share(np.nansum(f1 * confusion.sum(axis=1)), n),
+    }
+
+
+def _share(part, whole) -> float:
+    return float(part / whole) if whole else float("nan")
+
+
+def _mean(values) -> float:
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else float("nan")

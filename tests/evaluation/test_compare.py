@@ -1,0 +1,122 @@
+"""`asjax compare` against naive resampling, and its mistakes."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from asjax.__main__ import main
+from asjax.config import AsjaxError
+from asjax.evaluation import compare
+from asjax.labels import LabelSet
+from asjax.store.scores import save_scores
+
+sk = pytest.importorskip("sklearn.metrics")
+SET = LabelSet("own", ("a", "b", "c"), ("A", "B", "C"))
+
+
+def evaluation(path, ids, quality, single=True, label_set=SET):
+    """Scores of made-up clips; the same id has the same label and noise in every evaluation."""
+    rows, targets = [], []
+    for clip in ids:
+        rng = np.random.default_rng(int(clip[1:]))
+        true = np.eye(3)[rng.integers(3)]
+        if not single:
+            true = np.maximum(true, rng.random(3) < 0.3)
+        targets.append(true)
+        rows.append(true * quality + rng.normal(size=3))
+    save_scores(path / "eval" / "scores.npz", ids=ids, scores=np.array(rows),
+                targets=np.array(targets), label_set=label_set)  # fmt: skip
+    return str(path)
+
+
+@pytest.fixture
+def pair(tmp_path):
+    ids = [f"x{i}" for i in range(80)]
+    first = evaluation(tmp_path / "one", ids[5:], 0.5)
+    second = evaluation(tmp_path / "two", ids[:75][::-1], 2.0)  # other order, other clips
+    return first, second
+
+
+def test_differences_are_paired_by_clip_and_equal_naive_resampling(pair):
+    got = compare.compare(*pair, n=20, seed=3)
+    assert got["clips"] == 70
+    assert got["left_out"] == (5, 5)
+    ids = sorted(f"x{i}" for i in range(5, 75))
+    tables = []
+    for path in pair:
+        loaded = compare.score_files.load_scores(compare.scores_of(path))
+        rows = [loaded["ids"].index(i) for i in ids]
+        tables.append((loaded["scores"][rows], loaded["targets"][rows]))
+    draws, changes = np.random.default_rng(3), []
+    for _ in range(20):
+        rows = draws.integers(0, 70, 70)
+        a, b = (sk.average_precision_score(t[rows], s[rows], average=None) for s, t in tables)
+        changes.append(b - a)
+    changes = np.array(changes)
+    a, b = (sk.average_precision_score(t, s, average=None) for s, t in tables)
+    first, second, difference, low, high, share = got["metrics"]["mean AP"]
+    assert (first, second) == pytest.approx((a.mean(), b.mean()))
+    means = changes.mean(axis=1)
+    want = np.quantile(means, [0.025, 0.975]) + difference - means.mean()
+    assert (low, high) == pytest.approx(tuple(want))
+    assert share == 1.0
+    for j in range(3):
+        want = np.quantile(changes[:, j], [0.025, 0.975]) + (b - a)[j] - changes[:, j].mean()
+        assert (got["classes"]["low"][j], got["classes"]["high"][j]) == pytest.approx(tuple(want))
+    accuracy = got["metrics"]["accuracy"]
+    for value, (s, t) in zip(accuracy[:2], tables, strict=True):
+        assert value == pytest.approx(sk.accuracy_score(t.argmax(1), s.argmax(1)))
+
+
+def test_a_run_against_itself_differs_by_nothing(pair):
+    got = compare.compare(pair[0], pair[0], n=50)
+    for first, second, difference, low, high, share in got["metrics"].values():
+        assert (first, difference, low, high, share) == (second, 0.0, 0.0, 0.0, 0.5)
+
+
+def test_the_verb_writes_a_page_tables_and_a_picture(pair, tmp_path, capsys):
+    groups = tmp_path / "groups.csv"
+    groups.write_text("".join(f"x{i},g{i // 4}\n" for i in range(80)))
+    out = tmp_path / "out"
+    argv = ["compare", *pair, "--out", str(out), "--bootstrap=50", f"--groups={groups}"]
+    assert main(argv) == 0
+    printed = capsys.readouterr().out
+    assert "70 common clips in 18 groups; 5 only in A and 5 only in B are left out" in printed
+    assert "accuracy" in printed
+    with (out / "classes.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows] == ["A", "B", "C"]
+    assert sum(int(row["n_positive"]) for row in rows) == 70
+    assert (out / "classes.png").read_bytes()[:4] == b"\x89PNG"
+    assert "<img" in (out / "report.html").read_text()
+
+
+def test_clips_with_several_labels_have_no_accuracy(tmp_path):
+    ids = [f"x{i}" for i in range(40)]
+    first = evaluation(tmp_path / "one", ids, 0.5, single=False)
+    second = evaluation(tmp_path / "two", ids, 2.0, single=False)
+    assert set(compare.compare(first, second, n=5)["metrics"]) == {"mean AP", "mean AUC"}
+
+
+def test_what_cannot_be_compared_is_one_line(pair, tmp_path, capsys):
+    other = LabelSet("other", ("a", "b", "d"), ("A", "B", "D"))
+    foreign = evaluation(tmp_path / "three", ["x1", "x2"], 1.0, label_set=other)
+    apart = evaluation(tmp_path / "four", ["x900"], 1.0)
+    short = tmp_path / "short.csv"
+    short.write_text("x1,g\n")
+    for argv, message in [
+        ([pair[0], foreign], "label hash"),
+        ([pair[0], apart], "no clip in common"),
+        ([pair[0], str(tmp_path)], "holds no scores.npz"),
+        ([*pair, f"--groups={short}"], "--groups lacks 70 of 70 clips"),
+        ([*pair, "--groups=nowhere.csv"], "nowhere.csv cannot be read"),
+        ([*pair, "--bootstrap=0"], "--bootstrap must be 1 or more"),
+    ]:
+        assert main(["compare", *argv, "--out", str(tmp_path / "o")]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+    with pytest.raises(AsjaxError, match="line 2 must be id,group"):
+        short.write_text("x1,g\nx2\n")
+        compare.read_groups(short)
