@@ -183,6 +183,8 @@ def label_set(cfg):
     if cfg["labels"]["name"] != "own":
         return labels.get(cfg["labels"]["name"])
     name, values = split_spec(cfg["data"]["train"])
+    if name == "tfds":
+        return config.call(sources.own_tfds_labels, "data source tfds", **values)
     place = values.get("csv") or values.get("path")
     if not place:
         raise AsjaxError(f"labels.name='own' needs data.train with a csv or a path, not {name!r}")

@@ -119,7 +119,7 @@ def run(args, clips, label_set, **fields):
 
 
 def _folder(args) -> int:
-    from asjax.data import sources
+    from asjax.data import lists, sources
     from asjax.data.clips import Clip
 
     separator = args.label_separator
@@ -127,7 +127,7 @@ def _folder(args) -> int:
         label_set = sources.own_labels(args.csv, separator)
     else:
         label_set = label_sets.get(args.labels)
-    rows = sources.read_folder(
+    rows = lists.read_folder(
         args.csv,
         args.audio,
         label_set,

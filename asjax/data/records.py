@@ -223,19 +223,28 @@ class Reader:
             self._open.move_to_end(k)
             return reader
 
-    def record(self, row: int) -> dict[str, list]:
-        """All fields of a row, as lists of bytes or int.
+    def _place(self, row: int) -> tuple[int, int]:
+        """Shard and record in it. IndexError: no such row."""
+        if not 0 <= row < len(self):
+            raise IndexError(f"row must be 0 to {len(self) - 1}, got {row}")
+        k = int(np.searchsorted(self.ends, row, side="right"))
+        return k, int(row - (self.ends[k - 1] if k else 0))
+
+    def where(self, row: int, short: bool = False) -> str:
+        """The shard and the number of a row, as TFDS writes them in `tfds_id`."""
+        k, at = self._place(row)
+        return f"{os.path.basename(self.files[k]) if short else self.files[k]}__{at}"
+
+    def record(self, row: int, only=None) -> dict:
+        """The fields of a row, or only those of some names, as sequences of bytes or numbers.
 
         Raises:
           IndexError: no such row.
           AsjaxError: the shard is damaged there.
         """
-        if not 0 <= row < len(self):
-            raise IndexError(f"row must be 0 to {len(self) - 1}, got {row}")
-        k = int(np.searchsorted(self.ends, row, side="right"))
-        at = int(row - (self.ends[k - 1] if k else 0))
+        k, at = self._place(row)
         try:
-            return example.decode(self._shard(k).read([at])[0])
+            return example.decode(self._shard(k).read([at])[0], only)
         except (RuntimeError, ValueError, IndexError) as error:
             reason = " ".join(str(error).split())
             raise AsjaxError(

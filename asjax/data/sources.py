@@ -1,8 +1,8 @@
-"""Where clips come from: record datasets, the embedded ESC-10, or a folder with a CSV.
+"""Where clips come from: records, the embedded ESC-10, a folder with a CSV, or a set of TFDS.
 
-`esc10`, `records` and `folder` are the names in configs. All take `splits` (which clips, default
-all) and `labels_csv`, rows `filename,labels` as `asjax prepare enhance` writes them: the clips
-whose ids stand under `filename` get these labels, the others keep theirs.
+`esc10`, `records`, `folder` and `tfds` are the names in configs. All take `splits` (which clips,
+default all) and `labels_csv`, rows `filename,labels` as `asjax prepare enhance` writes them: the
+clips whose ids stand under `filename` get these labels, the others keep theirs.
 
 A source is random-access and says `source[i] -> {"id", "audio", "labels"}`, where audio is the
 bytes of an audio file or its path (str) and labels are int64 class indices. Decoding is the
@@ -11,26 +11,27 @@ pipeline's. Sources pickle, open files lazily per process and may be read by man
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from scipy import sparse
 
+from asjax import config
 from asjax import labels as label_sets
 from asjax.config import AsjaxError, unknown
+from asjax.data import lists
 from asjax.data import records as record_files
+from asjax.data import tfds as theirs
 from asjax.labels import LabelSet
 
-__all__ = ["esc10", "folder", "records"]
+__all__ = ["esc10", "folder", "records", "tfds"]
 
 ESC10 = Path(__file__).parent.parent / "assets" / "esc10"
-_LISTED = 10
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -76,7 +77,7 @@ class Source:
         """
         known = set(self.split)
         asked = [splits] if isinstance(splits, (str, int)) else splits
-        wanted = {_split(str(s))[0] if str(s) not in known else str(s) for s in asked}
+        wanted = {lists.split_name(str(s))[0] if str(s) not in known else str(s) for s in asked}
         for split in sorted(wanted - known):
             raise unknown(f"{self.name}: split", split, known)
         if not wanted:
@@ -97,9 +98,24 @@ def own_labels(path, label_separator: str = ";") -> LabelSet:
     path = Path(path)
     if path.is_dir():
         return LabelSet.from_csv(record_files.find(path) / "labels.csv", "own")
-    rows, problems = _rows(path, label_separator)
-    _refuse(path, problems)
+    rows, problems = lists.read_rows(path, label_separator)
+    lists.refuse(path, problems)
     found = tuple(sorted({label for row in rows for label in row.labels}))
+    return LabelSet("own", found, found)
+
+
+def own_tfds_labels(*, builder: str, **fields) -> LabelSet:
+    """The label set "own" of a TFDS data set: the names of its ClassLabel, else its labels, sorted.
+
+    Raises:
+      AsjaxError: as `tfds`.
+    """
+    fields.pop("splits", None)
+    fields.pop("labels_csv", None)
+    found = theirs.class_names(builder, fields.get("labels", ""))
+    if not found:
+        opened = config.call(theirs.open_split, "data source tfds", builder=builder, **fields)
+        found = tuple(sorted(set(chain(*opened.labels))))
     return LabelSet("own", found, found)
 
 
@@ -112,13 +128,13 @@ def _chosen(source: Source, splits, labels_csv, label_set) -> Source:
 
 def _relabelled(source: Source, path: Path, label_set) -> Source:
     """`source` with the labels of a CSV (`filename,labels`) for the ids that stand in it."""
-    rows, problems = _rows(path, ";")
-    classes, hint = _classes(rows, label_set, problems)
+    rows, problems = lists.read_rows(path, ";")
+    classes, hint = lists.look_up(rows, label_set, problems)
     place = {clip: i for i, clip in enumerate(source.ids)}
     strangers = [f"line {r.line} {r.filename!r}" for r in rows if r.filename not in place]
     if strangers:
         problems[f"ids that are not in {source.name}"] = strangers
-    _refuse(path, problems, hint)
+    lists.refuse(path, problems, hint)
     new = {place[row.filename]: found for row, found in zip(rows, classes, strict=True)}
     old, lines = source.labels, [f"{i}\t{','.join(map(str, new[i]))}" for i in sorted(new)]
     encoded = [
@@ -189,89 +205,64 @@ def _read_records(label_set, path, verify, convert, title="") -> Source:
     return Source(name, ids, split, matrix, digest, dataset.reader, rows)
 
 
+# --------------------------------------------------------------------------------------- tfds
+
+
+def tfds(
+    label_set,
+    *,
+    builder: str,
+    split: str = "train",
+    audio: str = "",
+    labels: str = "",
+    ids: str = "",
+    rate: int = 0,
+    label_separator: str = "",
+    splits=None,
+    labels_csv="",
+) -> Source:
+    """An audio data set that TensorFlow Datasets wrote as ArrayRecord; TensorFlow is not needed.
+
+    Args:
+      builder: its folder, or `name[/config][:version]` of one in $TFDS_DATA_DIR, else
+        ~/tensorflow_datasets. split: as in TFDS, e.g. "train", "train[:80%]", "train+test".
+      audio: the feature with integers or floats [S] or [S, channels], or with the bytes of audio
+        files; `a/b` is feature b in a. labels: a ClassLabel, or a text, or a sequence of either:
+        ids or names of the label set. Both default to the feature that is usually called so.
+      ids: a text or number, other in each clip (default: the feature `id`, `filename` or the like,
+        else the shard and the place in it).
+      rate: Hz, where neither the audio feature nor a feature `sample_rate` says it.
+      label_separator: between the labels in a text.
+    """
+    fields = dict(audio=audio, labels=labels, ids=ids, rate=rate)
+    opened = theirs.open_split(builder, split, label_separator=label_separator, **fields)
+    index = lists.index_of(label_set)
+    strange = [
+        name for name in dict.fromkeys(chain(*opened.labels)) if isinstance(index(name), str)
+    ]
+    if strange:
+        raise AsjaxError(
+            f"{opened.path}: {len(strange)} labels are not classes of {label_set.name}: "
+            f"{', '.join(map(repr, strange[:10]))} ({index(strange[0])})"
+        )
+    encoded = [np.unique([index(name) for name in names]) for names in opened.labels]
+    lines = [
+        f"{clip}\t{','.join(map(str, classes))}"
+        for clip, classes in zip(opened.ids, encoded, strict=True)
+    ]
+    source = Source(
+        opened.path.parent.name,
+        opened.ids,
+        [sys.intern(name) for name in opened.split],
+        _matrix(encoded, len(label_set)),
+        _sha256(label_set.hash, *opened.about, split, *lines),
+        opened.waves,
+        opened.row,
+    )
+    return _chosen(source, splits, labels_csv, label_set)
+
+
 # ------------------------------------------------------------------------------------- folder
-
-
-@dataclass(frozen=True)
-class Row:
-    """A usable row of a folder's CSV; `line` counts from 1, the header included."""
-
-    line: int
-    filename: str
-    labels: tuple[str, ...]
-    split: str
-
-
-@dataclass(frozen=True)
-class Found:
-    """A row looked up: class indices (sorted, int64), path, size in bytes (-1: no such file)."""
-
-    row: Row
-    classes: np.ndarray
-    path: str
-    size: int
-
-
-def read_folder(
-    csv_path, root, label_set: LabelSet, *, label_separator=";", split_column="", missing_ok=False
-) -> list[Found]:
-    """The rows of a folder's CSV, checked against the label set and (unless `missing_ok`) the disk.
-
-    Raises:
-      AsjaxError: one message listing the first ten of every kind of problem with line numbers.
-    """
-    csv_path, root = Path(csv_path), Path(root)
-    if not root.is_dir():
-        raise AsjaxError(f"audio folder {root} does not exist")
-    rows, problems = _rows(csv_path, label_separator, split_column)
-    encoded, hint = _classes(rows, label_set, problems)
-    found = []
-    for row, classes in zip(rows, encoded, strict=True):
-        path = os.path.join(root, row.filename)
-        size = _size(path)
-        if size < 0 and not missing_ok:
-            problems.setdefault("missing files", []).append(f"line {row.line} {row.filename!r}")
-        found.append(Found(row, classes, path, size))
-    _refuse(csv_path, problems, hint)
-    return found
-
-
-def _classes(rows, label_set, problems) -> tuple[list[np.ndarray], str]:
-    """Class indices of every row (sorted int64), and why the first unknown label is none.
-
-    Unknown labels are added to `problems`.
-    """
-    encoded, cache = [], {}
-    # With ids such as "7", a digit that is no id would quietly become an index.
-    no_index = any(label.isdigit() for label in label_set.ids)
-    for row in rows:
-        for label in row.labels:
-            if label not in cache:
-                cache[label] = _index(label_set, label, no_index)
-            if isinstance(cache[label], str):
-                problems.setdefault("unknown labels", []).append(f"line {row.line} {label!r}")
-        classes = {cache[label] for label in row.labels if not isinstance(cache[label], str)}
-        encoded.append(np.array(sorted(classes), np.int64))
-    hints = [text for text in cache.values() if isinstance(text, str)]
-    return encoded, hints[0] if hints else ""
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size if os.path.isfile(path) else -1
-    except (OSError, ValueError):  # ValueError: a NUL byte in the name
-        return -1
-
-
-def _index(label_set, label, no_index):
-    """Class index, or (str) why there is none."""
-    try:
-        index = label_set.index(label)
-    except AsjaxError as error:
-        return str(error)
-    if no_index and label.isdigit() and label not in label_set.ids:
-        return f"label {label!r} is not a class of {label_set.name}"
-    return index
 
 
 def folder(
@@ -292,7 +283,7 @@ def folder(
     """
     root = Path(csv).parent if root is None else root
     options = {"label_separator": label_separator, "split_column": split_column}
-    found = read_folder(csv, root, label_set, **options)
+    found = lists.read_folder(csv, root, label_set, **options)
     lines = [
         f"{f.row.filename}\t{f.size}\t{f.row.split}\t{','.join(map(str, f.classes))}" for f in found
     ]
@@ -306,77 +297,3 @@ def folder(
         np.arange(len(found), dtype=np.int64),
     )
     return _chosen(source, splits, labels_csv, label_set)
-
-
-def _rows(path: Path, separator: str, split_column: str = ""):
-    """Usable rows and `{kind of problem: [where, ...]}` of a folder's CSV."""
-    if not separator:
-        raise AsjaxError("label_separator must not be empty")
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as f:
-            return _parse(path, csv.reader(f, skipinitialspace=True), separator, split_column)
-    except FileNotFoundError:
-        raise AsjaxError(f"label list {path} does not exist") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise AsjaxError(f"label list {path} cannot be read as UTF-8 CSV: {error}") from None
-
-
-def _parse(path, reader, separator, split_column):
-    header = [cell.strip() for cell in next(reader, [])]
-    wanted = ["filename", "labels"]
-    split_column = split_column or next((c for c in ("fold", "split") if c in header), "")
-    missing = [c for c in [*wanted, *filter(None, [split_column])] if c not in header]
-    if missing:
-        raise AsjaxError(
-            f"label list {path} must start with the header filename,labels[,fold], "
-            f"got {','.join(header) or 'nothing'}; missing: {', '.join(missing)}"
-        )
-    name_at, labels_at = header.index("filename"), header.index("labels")
-    split_at = header.index(split_column) if split_column else None
-    rows, problems, first = [], {}, {}
-
-    def problem(kind, text):
-        problems.setdefault(kind, []).append(f"line {line} {text}".rstrip())
-
-    for cells in reader:
-        line = reader.line_num
-        if not any(cell.strip() for cell in cells):
-            continue
-        if len(cells) != len(header):
-            kind = f"rows without exactly {len(header)} fields (quote labels that hold commas)"
-            problem(kind, f"({len(cells)})")
-            continue
-        filename = cells[name_at].strip()
-        labels = tuple(filter(None, map(str.strip, cells[labels_at].split(separator))))
-        if not filename or not labels:
-            problem("rows without filename or labels", repr(filename))
-            continue
-        key = os.path.normpath(filename)
-        if key in first:
-            problem("duplicate rows", f"{filename!r} (also line {first[key]})")
-            continue
-        first[key] = line
-        split, bad = _split(cells[split_at].strip() if split_at is not None else "train")
-        if bad:
-            problem("unusable splits", repr(split))
-            continue
-        rows.append(Row(line, filename, labels, split))
-    if not rows and not problems:
-        raise AsjaxError(f"label list {path} has no rows")
-    return rows, problems
-
-
-def _split(text: str) -> tuple[str, bool]:
-    """A fold or split as TFDS can name it (`1` -> `fold1`), and whether it cannot."""
-    name = f"fold{int(text)}" if text.isascii() and text.isdigit() else text
-    return name, not record_files.is_split(name)
-
-
-def _refuse(path, problems: dict[str, list[str]], hint: str = ""):
-    if not problems:
-        return
-    parts = []
-    for kind, where in problems.items():
-        more = f", and {len(where) - _LISTED} more" if len(where) > _LISTED else ""
-        parts.append(f"{len(where)} {kind}: {', '.join(where[:_LISTED])}{more}")
-    raise AsjaxError(f"label list {path}: {'; '.join(parts)}" + (f" ({hint})" if hint else ""))

@@ -36,7 +36,7 @@ TORCH = (
     *postnorm.encoder_rules("enc_layer", "layer", 1),
     (r"(fc_prob|fc_att)", r"head/\1", "linear"),
 )
-TORCH_SKIP = ()
+TORCH_SKIP = (r"positional_encoding\.pe",)  # a fixed table: `positions`
 
 
 def from_other_names(weights: dict) -> dict:
@@ -48,6 +48,25 @@ def from_other_names(weights: dict) -> dict:
         if not hit or name not in weights:
             found[name] = value
     return found
+
+
+def torch_fields(weights: dict) -> dict:
+    """width, n_mels, convs, pools and pooling, as names and shapes tell them.
+
+    Blocks have 2 E / bins channels, and each pooling halves the bins. The poolings without weights
+    leave no trace: without `fc_att` the linear softmax of the paper is taken.
+    """
+    weights = from_other_names(weights)
+    shape = lambda key: np.shape(weights.get(key, ()))  # noqa: E731
+    channels = []
+    while len(now := shape(f"conv.{len(channels)}.conv.weight")) == 4:
+        channels.append(now[0])
+    if not channels or len(shape("fc_prob.weight")) != 2:
+        return {}
+    width = shape("fc_prob.weight")[1]
+    found = dict(width=width, n_mels=2 * width // channels[0], convs=len(channels))
+    found["pools"] = len(set(channels))
+    return found if "fc_att.weight" in weights else {**found, "pooling": "linear_softmax"}
 
 
 def model(variant: str, **over) -> TalNet:
