@@ -326,6 +326,8 @@ def _shards(folder: Path, info, split: str):
             f"{folder}: split {split!r} cannot be read ({files.reason(error)}). Known: "
             f"{', '.join(known)}, and TFDS's slices, such as '{next(iter(known), 'train')}[:80%]'"
         ) from None
+    if not parts:
+        raise AsjaxError(f"{folder}: split {split!r} has no clips")
     of = {str(file): name for name, one in known.items() for file in one.filepaths}
     counts = {str(part.filename): part.examples_in_shard for part in parts}
     for file, count in counts.items():
@@ -335,12 +337,10 @@ def _shards(folder: Path, info, split: str):
             raise AsjaxError(f"shard {file} is damaged: must hold {count} records, got {there}")
     reader = records.Reader(list(counts.items()))
     starts = dict(zip(counts, [0, *reader.ends[:-1]], strict=True))
-    rows, names = [np.zeros(0, np.int64)], []
+    rows, names = [], []
     for part in parts:
         take = part.examples_in_shard - part.skip if part.take == -1 else part.take
         start = int(starts[str(part.filename)]) + part.skip
         rows.append(np.arange(start, start + take, dtype=np.int64))
         names += [of[str(part.filename)]] * take
-    if not names:
-        raise AsjaxError(f"{folder}: split {split!r} has no clips")
     return reader, np.concatenate(rows), names
