@@ -6,6 +6,7 @@ to go on); 2 an error that one line explains.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from functools import partial
 from pathlib import Path
@@ -51,10 +52,10 @@ def main(args) -> int:
 
     import jax
 
-    from asjax import hlp, step
+    from asjax import hlp, pages, step
     from asjax.data import quarantine
     from asjax.evaluation import evaluate
-    from asjax.store import checkpoint, log, workdir
+    from asjax.store import checkpoint, files, log, workdir
     from asjax.weights import start as init_from
 
     first_process = jax.process_index() == 0
@@ -166,6 +167,10 @@ def main(args) -> int:
             f"{train_data.draws_per_epoch} draws an epoch, {mesh.size} devices, "
             f"HLP {'on' if cfg.labels.hlp else 'off'}, {cfg.data.draw}"
         )
+        if first_process:
+            with contextlib.suppress(ImportError, OSError):  # for people; the run goes on without
+                table = pages.parameter_table(state.params, sharding=True)
+                files.write_atomic(work.path / "parameters.txt", table + "\n")
         writer = log.Writer(work.path, start_step=start, active=first_process)
         share = "" if first_process else f"-{jax.process_index()}"  # each meets clips of its own
         bad_clips = quarantine.Quarantine(
