@@ -9,7 +9,7 @@ import sys
 from importlib import import_module
 
 from asjax import __version__
-from asjax.config import AsjaxError, unknown
+from asjax.config import AsjaxError, printable, unknown, warnings_as_lines
 
 # verb -> (module, one line, example)
 VERBS = {
@@ -120,7 +120,8 @@ def main(argv: list[str] | None = None) -> int:
         args = _parse(verb, rest)
         if args.overrides and not getattr(args, "config", None):
             raise AsjaxError("--config.field=value goes with --config=FILE, as asjax train has it")
-        return import_module(VERBS[verb][0]).main(args)
+        with warnings_as_lines(f"asjax {verb}"):
+            return import_module(VERBS[verb][0]).main(args)
     except BrokenPipeError:  # the reader of a table, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -136,7 +137,7 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         where = f" writing {error.filename}" if error.filename else ""
         return f"the disk is full{where}; free some space and run the same command again"
-    return str(error) or type(error).__name__
+    return printable(str(error)) or type(error).__name__
 
 
 if __name__ == "__main__":

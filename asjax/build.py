@@ -48,8 +48,9 @@ FIELDS = {
         "ops": "decode | crop | multihot",  # what makes an example of a clip
         "workers": 0,  # processes that decode beside this one
         "threads": 2,  # that decode, in each of them
-        "cache": True,  # keep up to 1 GiB of decoded clips in memory
+        "cache": True,  # keep up to 1 GiB of decoded clips in memory, in all; or so many bytes
         "max_bad": 0.05,  # share of clips that may be undecodable
+        "decode_timeout_s": 60.0,  # a clip that takes longer to read counts as undecodable
     },
     "frontend": REQUIRED,
     "augment": {"wave": "", "feats": "", "normed": ""},
@@ -96,7 +97,16 @@ OFFERED = {  # kind -> keywords that come from the program, never from a config
     "optim": ("total_steps", "steps_per_epoch"),
     "source": ("label_set",),
     "draw": ("labels", "seed"),
-    "op": ("example", "rng", "sample_rate", "clip_s", "num_classes", "train"),
+    "op": (
+        "example",
+        "rng",
+        "sample_rate",
+        "clip_s",
+        "num_classes",
+        "train",
+        "pcm16",
+        "decode_timeout_s",
+    ),
     "augment": ("rng", "batch"),
 }
 
@@ -178,17 +188,17 @@ def augment(text: str | None):
 def label_set(cfg):
     """The classes that a config names; "own" means those of its training data."""
     from asjax import labels
-    from asjax.data import sources
+    from asjax.data import sources, tfds
 
     if cfg["labels"]["name"] != "own":
         return labels.get(cfg["labels"]["name"])
     name, values = split_spec(cfg["data"]["train"])
     if name == "tfds":
-        return config.call(sources.own_tfds_labels, "data source tfds", **values)
-    place = values.get("csv") or values.get("path")
+        return tfds.own_labels(**values)
+    place = values.get("csv") or values.get("path") or values.get("root")
     if not place:
         raise AsjaxError(f"labels.name='own' needs data.train with a csv or a path, not {name!r}")
-    return sources.own_labels(place, values.get("label_separator", ";"))
+    return sources.own_labels(place, values.get("label_separator"), values.get("columns"))
 
 
 def source(spec, label_set):
@@ -205,13 +215,18 @@ def pipeline(
     clip_s: float,
     train: bool = True,
     seed: int = 0,
+    rows=None,
     process_index: int = 0,
     process_count: int = 1,
     **data,
 ):
     """The batches of a source: endless in the order of `draw`, or one pass in the source's order.
 
+    Waves are int16 where the source says that this loses nothing, and float32 elsewhere.
+
     Args:
+      rows, process_index, process_count: which rows of every batch are made here, as in
+        asjax.data.pipeline.build.
       data: other fields of a config's `data`; those left out have the defaults of FIELDS. Its
         `train` and `eval` have no meaning here.
 
@@ -228,14 +243,21 @@ def pipeline(
     if size < 1:
         raise AsjaxError(f"clip_s * sample_rate (samples) must be at least 1, got {size}")
     known = dict(sample_rate=sample_rate, clip_s=clip_s, num_classes=num_classes, train=train)
+    limit = config.typed("data.decode_timeout_s", data["decode_timeout_s"], 60.0)
     spec = data["draw"] if train else "sequential"
+    ops = chain("op", data["ops"], **known, decode_timeout_s=limit, pcm16=False)
+    # An own op that does not ask for pcm16 may not know that a wave can be int16.
+    aware = all(":" not in name or "pcm16" in op.keywords for name, op in ops)
+    if aware and hasattr(source, "pcm16") and source.pcm16(sample_rate):
+        ops = chain("op", data["ops"], **known, decode_timeout_s=limit, pcm16=True)
     return batches.build(
         source,
         draw=make("draw", spec, labels=source.labels, seed=seed if train else 0),
-        ops=chain("op", data["ops"], **known),
+        ops=ops,
         batch_size=batch_size,
         described=repr([spec, data["ops"], *known.values()]),
         train=train,
+        rows=rows,
         process_index=process_index,
         process_count=process_count,
         **{k: data[k] for k in ("workers", "threads", "cache", "max_bad")},

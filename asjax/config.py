@@ -8,12 +8,16 @@ of its kind (build.py has the table), or a user's own, `"my_package.my_file:thin
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import hashlib
 import importlib.util
 import inspect
 import json
+import os
 import re
+import sys
+import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,49 @@ _TRUSTED: set[str] = set()  # own names that a config file or program of the use
 
 class AsjaxError(ValueError):
     """An error the user can act on: one line saying what is wrong, where, and what to do."""
+
+    def __init__(self, *args):
+        super().__init__(*(printable(a) if isinstance(a, str) else a for a in args))
+
+
+class AsjaxWarning(UserWarning):
+    """Something that the user should know, though the work goes on."""
+
+
+def printable(text: str) -> str:
+    """Text that cannot steer a terminal or break a line: file names may hold anything."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def shown(name, width: int = 100) -> str:
+    """A name for a message: printable, and at most `width` characters (its middle gives way)."""
+    text = printable(os.fspath(name) if isinstance(name, os.PathLike) else str(name))
+    if len(text) <= width:
+        return text
+    return f"{text[: width // 3]}...{text[3 + width // 3 - width :]}"
+
+
+def warn(text: str) -> None:
+    """Tell the user, once for each text: the verbs print it as a line of their own."""
+    warnings.warn(printable(str(text)), AsjaxWarning, stacklevel=2)
+
+
+@contextlib.contextmanager
+def warnings_as_lines(program: str):
+    """Prints what `warn` is told as lines on stderr, "asjax tag: ..."; bars are not torn."""
+
+    def show(message, category, filename, lineno, file=None, line=None):
+        if not issubclass(category, AsjaxWarning):
+            return before(message, category, filename, lineno, file, line)
+        tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
+        bars = tqdm.external_write_mode(file=sys.stderr) if tqdm else contextlib.nullcontext()
+        with bars:
+            print(f"{program}: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", AsjaxWarning)
+        before, warnings.showwarning = warnings.showwarning, show
+        yield
 
 
 def unknown(thing: str, name: Any, known) -> AsjaxError:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import csv
 import difflib
 import hashlib
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 
@@ -20,7 +22,26 @@ from asjax.config import AsjaxError, unknown
 
 ASSETS = Path(__file__).parent / "assets" / "labels"
 ONTOLOGY = ASSETS / "ontology_parents.csv"
-KNOWN = ("audioset527", "fsd50k200", "esc50", "esc10")
+STRONG_ONLY = ASSETS / "ontology_strong.csv"  # nodes that only AudioSet Strong has
+KNOWN = (
+    "audioset527",
+    "audioset_strong447",  # classes of the training clips: the columns of PretrainedSED's models
+    "audioset_strong416",  # of the evaluation clips
+    "audioset_strong407",  # of both: those that are evaluated
+    "audioset_strong456",  # of either
+    "desed10",
+    "fsd50k200",
+    "esc50",
+    "esc10",
+)
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # they could steer a terminal
+
+
+def _folded(name: str) -> str:
+    """A display name as it is compared: any case, accents composed."""
+    return normalize("NFC", normalize("NFC", name).casefold())
 
 
 @dataclass(frozen=True)
@@ -41,13 +62,17 @@ class LabelSet:
 
     def __post_init__(self):
         for what, values in (("id", self.ids), ("display name", self.names)):
-            keys = [v.casefold() if what == "display name" else v for v in values]
+            keys = [_folded(v) if what == "display name" else normalize("NFC", v) for v in values]
             twice = sorted(key for key, n in Counter(keys).items() if n > 1 or not key)
             if twice:
                 raise AsjaxError(
                     f"label set {self.name}: every {what} must be there once, got twice or empty: "
                     + ", ".join(map(repr, twice[:5]))
                 )
+        if odd := next((v for v in (*self.ids, *self.names) if _CONTROL.search(v)), None):
+            raise AsjaxError(
+                f"label set {self.name}: {odd!r} holds control characters; remove them"
+            )
         if not self.ids or len(self.ids) != len(self.names):
             raise AsjaxError(f"label set {self.name} must have as many ids as names, at least one")
         if self.mids and len(self.mids) != len(self.ids):
@@ -65,12 +90,12 @@ class LabelSet:
     @cached_property
     def _lookup(self) -> dict[str, tuple[int, ...]]:
         """Every accepted spelling -> the indices it may mean; an id wins over a name or a mid."""
-        found = {label: (i,) for i, label in enumerate(self.ids)}
+        found = {normalize("NFC", label): (i,) for i, label in enumerate(self.ids)}
         soft: dict[str, tuple[int, ...]] = {}
         for i, classes in enumerate(self.mids):
             for mid in classes:
                 soft[mid] = (*soft.get(mid, ()), i)
-        return {**soft, **{n.casefold(): (i,) for i, n in enumerate(self.names)}, **found}
+        return {**soft, **{_folded(n): (i,) for i, n in enumerate(self.names)}, **found}
 
     def meanings(self, i: int) -> tuple[str, ...]:
         """The mids class `i` stands for (its id, when the set has no separate mids)."""
@@ -79,13 +104,15 @@ class LabelSet:
     def index(self, label: str | int) -> int:
         """Index of a class given by id, mid, display name (any case) or index.
 
+        Accents may be composed or not (NFC, NFD): both are the same label.
+
         Raises:
           AsjaxError: no such class (the nearest names are listed), or a mid of several classes.
         """
         if not isinstance(label, str):
             return self._checked(label)
-        text = label.strip()
-        found = self._lookup.get(text) or self._lookup.get(text.casefold())
+        text = normalize("NFC", label.strip())
+        found = self._lookup.get(text) or self._lookup.get(_folded(text))
         if found is None and text.isascii() and text.isdigit():
             return self._checked(int(text))
         if found is None:
@@ -170,7 +197,7 @@ def read_rows(path: Path, columns: tuple[str, ...], what: str) -> list[dict[str,
 
 
 def get(name_or_path) -> LabelSet:
-    """The label set `audioset527`, `fsd50k200`, `esc50` or `esc10`, or the one in a CSV file."""
+    """The label set of a name in KNOWN, or the one in a CSV file."""
     if isinstance(name_or_path, LabelSet):
         return name_or_path
     text = str(name_or_path)
@@ -189,13 +216,16 @@ def _packaged(name: str) -> LabelSet:
 def parents(name="audioset527") -> dict[str, list[str]]:
     """Parents of every node of the ontology that the set's ids come from: `{mid: [mid, ...]}`.
 
-    It is AudioSet's ontology (632 nodes), nodes that are no class of the set included.
+    It is AudioSet's ontology (632 nodes), nodes that are no class of the set included. AudioSet
+    Strong has 32 classes that the ontology does not know; they have no parents here.
 
     Raises:
       AsjaxError: the set has ids of its own, which no packaged ontology orders.
     """
     labels = get(name)
     table = {node: list(above) for node, above in _ontology().items()}
+    alone = _strong_only()
+    table |= {label: [] for label in labels.ids if label in alone}
     strangers = [label for label in labels.ids if label not in table]
     if strangers:
         raise AsjaxError(
@@ -211,6 +241,11 @@ def restrictions() -> dict[str, tuple[str, ...]]:
     "abstract" nodes only group others, "blacklist" ones were found too obscure to label.
     """
     return {row["node"]: tuple(row["restrictions"].split()) for row in _ontology_rows()}
+
+
+@lru_cache
+def _strong_only() -> frozenset[str]:
+    return frozenset(row["node"] for row in read_rows(STRONG_ONLY, ("node", "name"), "ontology"))
 
 
 @lru_cache

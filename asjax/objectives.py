@@ -1,5 +1,8 @@
 """Objectives: batch + model -> loss, scalars, new statistics. Pure, run inside the jitted step.
 
+A batch holds `wave` [B, S], `target` [B, C], `mask` [B], and whatever else the host ops of the
+config made, as arrays [B, ...]. A wave may be int16, so an objective begins with `to_float`.
+
 Targets go through a fixed order (a test holds it): HLP on the hard labels, then mixup (in
 `augment`), then label smoothing. Propagation of mixed labels is not the mix of propagated ones.
 """
@@ -14,6 +17,7 @@ import numpy as np
 import optax
 
 from asjax import hlp
+from asjax.frontends import to_float
 
 __all__ = ["tagging"]
 
@@ -69,7 +73,8 @@ def tagging(
         target = batch["target"]
         if closure is not None:
             target = hlp.propagate_labels(target, closure)
-        item = {"wave": batch["wave"], "target": target, "mask": batch["mask"]}
+        # Arrays that this objective does not know go through the augmentation with their rows.
+        item = {**batch, "wave": to_float(batch["wave"]), "target": target}
         item = chains["wave"](wave_rng, item)
         item["feats"] = _features(frontend, item.pop("wave"), rng)
         item = chains["feats"](feats_rng, item)

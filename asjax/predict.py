@@ -14,12 +14,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from asjax import build
 from asjax.config import AsjaxError, unknown
+from asjax.evaluation import infer
 from asjax.store import model_dir
 
 REDUCE = ("mean", "max")
@@ -152,7 +154,6 @@ class Tagger:
         self.label_set, self.reduce, self.record = label_set, reduce, record or {}
         self.sample_rate, self.clip_s, self.batch_size = sample_rate, clip_s, batch_size
         self.window = max(1, round(clip_s * sample_rate))  # samples
-        self._forwards = {}
 
     def __call__(self, source):
         """Tags of a path, the bytes of a file, or (wave, rate); of a list, the list of Tags.
@@ -180,7 +181,21 @@ class Tagger:
           on_window: called with the seconds of audio each window added, for progress bars.
           decoding: a context manager to decode in.
         """
-        waiting, rows, flying, size = deque(), [], None, None
+        waiting = deque()
+        batches = self._batches(sources, waiting, on_window, decoding)
+        first = next(batches, None)
+        if first is not None:
+            forward, variables = self._forward(len(first["wave"]))
+            # Made in this thread: `decoding` may redirect what all threads print.
+            for out, rest in forward.over(variables, chain([first], batches), ahead=0):
+                for i, recording in enumerate(rest["recordings"]):  # rows of padding come after
+                    recording.add(out["logits"][i], out["embedding"][i])
+                yield from _finished(waiting)
+        yield from _finished(waiting)
+
+    def _batches(self, sources, waiting, on_window, decoding):
+        """Windows of all sources in full batches; fewer than a batch in all are a smaller one."""
+        rows, size = [], None
         for number, source in enumerate(sources):
             recording = _Recording(source, number, self)
             waiting.append(recording)
@@ -190,53 +205,60 @@ class Tagger:
                     on_window(added_s)
                 if len(rows) == self.batch_size:
                     size = self.batch_size
-                    flying, rows = self._launch(rows, size, flying), []
-                    yield from _finished(waiting)
+                    yield self._batch(rows, size)
+                    rows = []
         if rows:
-            # A call of a few windows need not wait for a full batch: the next power of two.
-            size = size or min(self.batch_size, 1 << (len(rows) - 1).bit_length())
-            flying = self._launch(rows, size, flying)
-        _land(flying)
-        yield from _finished(waiting)
+            yield self._batch(rows, size or self._size(len(rows)))
 
-    @cached_property
-    def _apply(self):
-        import jax
-        import jax.numpy as jnp
+    def _size(self, windows: int) -> int:
+        """Rows for a few windows: 1, 4, 16, ... Each size is a program to compile, so they are few
+        and no more than three quarters of the rows are padding."""
+        size = 1
+        while size < windows:
+            size *= 4
+        return min(size, self.batch_size)
 
-        def apply(variables, wave):
-            out = self.model.apply(variables, self.frontend(wave), train=False)
-            return {k: out[k].astype(jnp.float32) for k in ("logits", "embedding")}
-
-        return jax.jit(apply)
-
-    def _forward(self, size):
-        """wave [size, S] -> logits and embedding, and the rows to pad to: all devices share them,
-        or as many CPU devices as there are rows."""
-        if size not in self._forwards:
-            import jax
-
-            from asjax import sharding
-
-            few = size < jax.device_count()
-            mesh = sharding.make_mesh(batch_sizes=(size,) if few else ())
-            variables = jax.device_put(self.variables, sharding.replicated(mesh))
-            placed, apply = sharding.batch_sharding(mesh), self._apply
-            self._forwards[size] = (
-                lambda wave: apply(variables, jax.device_put(wave, placed)),
-                -(-size // mesh.size) * mesh.size,
-            )
-        return self._forwards[size]
-
-    def _launch(self, rows, size, before):
-        """Start a forward pass of `rows` padded to `size`, then collect the one before it."""
-        forward, padded = self._forward(size)
-        batch = np.zeros((padded, self.window), np.float32)
+    def _batch(self, rows, size):
+        """Windows padded with silence, in as many rows or as many more as the devices want."""
+        devices = self._mesh.size if size > 1 else 1
+        batch = np.zeros((-(-size // devices) * devices, self.window), np.float32)
         for i, (_, wave) in enumerate(rows):
             batch[i, : len(wave)] = wave
-        out = forward(batch)
-        _land(before)
-        return [recording for recording, _ in rows], out
+        return {"wave": batch, "recordings": [recording for recording, _ in rows]}
+
+    @cached_property
+    def _mesh(self):
+        from asjax import sharding
+
+        return sharding.make_mesh(batch_sizes=(self.batch_size,), local=True)
+
+    @cached_property
+    def _passes(self):
+        """The forward pass of larger batches, on all devices, and that of one row, on the first."""
+        from jax.sharding import Mesh
+
+        meshes = self._mesh, Mesh(self._mesh.devices.ravel()[:1], ("data",))
+        outputs = ("logits", "embedding")
+        return [infer.Forward(self.model, self.frontend, mesh, outputs) for mesh in meshes]
+
+    def _forward(self, rows: int):
+        """The forward pass for batches of so many rows, and the weights where it has them.
+
+        The weights are on the first device alone until a batch wants them on all. Then the first
+        device's copy serves single rows too.
+        """
+        import jax
+
+        from asjax import sharding
+
+        forward, where = self._passes[rows == 1], sharding.replicated(self._mesh)
+        placed = [getattr(x, "sharding", None) for x in jax.tree.leaves(self.variables)]
+        if rows == 1 and all(at == where for at in placed):
+            return forward, forward.put(
+                jax.tree.map(lambda x: x.addressable_data(0), self.variables)
+            )
+        self.variables = forward.put(self.variables)
+        return forward, self.variables
 
 
 # ----------------------------------------------------------------------- recordings under way
@@ -304,16 +326,6 @@ class _Recording:
             times=np.stack([starts, ends], axis=1) / rate,
             label_set=self.tagger.label_set,
         )
-
-
-def _land(flight):
-    """Hand the outputs of a launched batch to their recordings; padding rows have none."""
-    if flight is None:
-        return
-    recordings, out = flight
-    logits, embedding = np.asarray(out["logits"]), np.asarray(out["embedding"])
-    for i, recording in enumerate(recordings):
-        recording.add(logits[i].copy(), embedding[i])
 
 
 def _finished(waiting):

@@ -1,4 +1,4 @@
-"""Devices: start-up, mesh, where state and batches live, batches placed ahead of use.
+"""The mesh: where state and batches live, and how they come back.
 
 One program for one core or many hosts: arrays are global, `jax.jit` splits the work over a named
 mesh. Axis "data" splits the batch; "fsdp" splits the batch and the big parameters.
@@ -6,7 +6,6 @@ mesh. Axis "data" splits the batch; "fsdp" splits the batch and the big paramete
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 
@@ -17,16 +16,12 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from asjax.config import AsjaxError, parse_value, unknown
 
 AXES = ("data", "fsdp")
-_log = logging.getLogger("asjax")
-
-
-# --------------------------------------------------------------------------------- start-up
 
 
 # ------------------------------------------------------------------------------------- mesh
 
 
-def make_mesh(spec=None, *, batch_sizes: Sequence[int] = ()) -> Mesh:
+def make_mesh(spec=None, *, batch_sizes: Sequence[int] = (), local: bool = False) -> Mesh:
     """A mesh over the devices.
 
     Args:
@@ -34,17 +29,19 @@ def make_mesh(spec=None, *, batch_sizes: Sequence[int] = ()) -> Mesh:
         may be -1 for "the rest". Fewer devices than there are is fine in a single process.
       batch_sizes: with no spec, on CPU in a single process, only as many devices are taken as
         divide all of these, so that a batch of 2 runs on an 8-core machine.
+      local: over the devices of this process, for work that it does by itself.
     """
-    devices = jax.devices()
+    devices = jax.local_devices() if local else jax.devices()
+    alone = local or jax.process_count() == 1
     sizes = _mesh_sizes(spec, len(devices))
     if not sizes:
         count = len(devices)
-        if devices[0].platform == "cpu" and jax.process_count() == 1 and batch_sizes:
+        if devices[0].platform == "cpu" and alone and batch_sizes:
             common = math.gcd(*batch_sizes)
             count = max(n for n in range(1, count + 1) if common % n == 0)
         sizes = {"data": count}
     needed = math.prod(sizes.values())
-    if needed > len(devices) or (needed < len(devices) and jax.process_count() > 1):
+    if needed > len(devices) or (needed < len(devices) and not alone):
         raise AsjaxError(
             f"mesh {_show(sizes)} needs {needed} devices, there are {len(devices)}; "
             "change the mesh, or --cpu-devices on CPU"
@@ -120,11 +117,37 @@ def with_sharding(abstract_state, shardings):
 # ------------------------------------------------------------------------- batches, results
 
 
-def place(mesh: Mesh, batch: dict) -> dict[str, jax.Array]:
-    """This process's rows of a batch -> global arrays; entries that are no arrays are left out.
+def local_rows(mesh: Mesh, batch_size: int, name: str = "batch size") -> np.ndarray:
+    """Which rows of a global batch live on this process's devices, ascending.
+
+    A mesh may list the devices of several processes in any order (`jax.make_mesh` does so on TPU
+    pods), so a process's rows need not follow one another.
 
     Raises:
-      AsjaxError: rows that the devices do not divide, or entries with different numbers of rows.
+      AsjaxError: the devices do not divide the batch; `name` says which size is meant.
+    """
+    if batch_size % mesh.size:
+        raise AsjaxError(
+            f"{name} {batch_size} must be a multiple of the {mesh.size} devices; change it, or "
+            "--cpu-devices on CPU"
+        )
+    parts = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
+    return np.array(sorted({row for (part,) in parts for row in range(batch_size)[part]}))
+
+
+def place(mesh: Mesh, batch: dict, *, owned: bool = False) -> dict[str, jax.Array]:
+    """This process's rows of a batch, those of `local_rows`, -> global arrays.
+
+    Entries that are no arrays are left out.
+
+    Args:
+      owned: nobody writes to these arrays again, as with the batches of a pipeline. Else they are
+        copied, because jax takes over a buffer on CPU when it happens to be aligned: who writes to
+        the buffer later would change the batch in use.
+
+    Raises:
+      AsjaxError: rows that the devices do not divide, entries with different numbers of rows, or
+        integers beyond 32 bits, which jax would cut.
     """
     arrays = {k: v for k, v in batch.items() if _is_rows(v)}
     counts = {len(v) for v in arrays.values()}
@@ -137,10 +160,36 @@ def place(mesh: Mesh, batch: dict) -> dict[str, jax.Array]:
             f"batch size {rows * jax.process_count()} must be a multiple of the {mesh.size} "
             f"devices; change the batch size, or --cpu-devices on CPU"
         )
+    for key, value in arrays.items():
+        _check_32_bits(key, value)
     where = batch_sharding(mesh)
-    # Copied, because jax takes over a buffer on CPU when it happens to be aligned: a pipeline that
-    # writes to it again would change the batch in use.
-    return {k: jax.make_array_from_process_local_data(where, v.copy()) for k, v in arrays.items()}
+    own = {k: v if owned else v.copy() for k, v in arrays.items()}
+    # Documented: local rows go to the process's places in the global array in ascending order.
+    return {k: jax.make_array_from_process_local_data(where, v) for k, v in own.items()}
+
+
+def _check_32_bits(key: str, value: np.ndarray) -> None:
+    if value.dtype.kind not in "iu" or value.dtype.itemsize < 8 or not value.size:
+        return
+    low, high = int(value.min()), int(value.max())
+    fits = np.iinfo(np.uint32 if value.dtype.kind == "u" else np.int32)
+    if not jax.config.jax_enable_x64 and (low < fits.min or high > fits.max):
+        raise AsjaxError(
+            f"{key} must fit into 32 bits on the device, got {low} to {high}; make it float32, or "
+            "two numbers"
+        )
+
+
+def local(tree):
+    """This process's rows of every global array of a tree, ascending, as numpy: `place` undone."""
+
+    def fetch(x):
+        if x.is_fully_addressable:
+            return np.asarray(x)
+        parts = {shard.index[0].start or 0: shard.data for shard in x.addressable_shards}
+        return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])
+
+    return jax.tree.map(fetch, tree)
 
 
 def _is_rows(value) -> bool:
@@ -159,6 +208,3 @@ def gather(tree):
         return np.asarray(multihost_utils.process_allgather(x, tiled=True))
 
     return jax.tree.map(fetch, tree)
-
-
-# --------------------------------------------------------------------------------- prefetch

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from asjax.config import unknown
+from asjax.frontends import to_float
 from asjax.optim import guard
 
 
@@ -90,13 +92,29 @@ def _updates_made(state: State):
     return counts[-1][1] if counts else state.step - state.nonfinite[0]
 
 
-def make_eval_step(*, model, frontend):
-    """`(variables, wave [B, S]) -> logits [B, C]` float32."""
+def make_eval_step(*, model, frontend, outputs=("logits",)):
+    """`(variables, wave [B, S]) -> {name: [B, ...]}`, floats as float32.
+
+    Args:
+      outputs: which of the arrays that the model returns are wanted.
+
+    Raises:
+      AsjaxError: while it is traced, if the model returns no array of that name.
+    """
 
     def eval_step(variables, wave):
-        return model.apply(variables, frontend(wave), train=False)["logits"].astype(jnp.float32)
+        found = model.apply(variables, frontend(to_float(wave)), train=False)
+        for name in outputs:
+            if found.get(name) is None:
+                known = (key for key, value in found.items() if value is not None)
+                raise unknown(f"{type(model).__name__} on this frontend: output", name, known)
+        return {name: _as_float32(found[name]) for name in outputs}
 
     return eval_step
+
+
+def _as_float32(array):
+    return array.astype(jnp.float32) if jnp.issubdtype(array.dtype, jnp.floating) else array
 
 
 def weights(state: State) -> dict:

@@ -11,9 +11,10 @@ import csv
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
-from asjax.config import AsjaxError
+from asjax.config import AsjaxError, printable, shown
 
 BAR_WIDTH = 20
 
@@ -60,7 +61,7 @@ def main(args) -> int:
                 with progress.file_done():
                     if isinstance(tags, Exception):
                         failed += 1
-                        print(f"asjax tag: {_printable(str(tags))}", file=sys.stderr)
+                        print(f"asjax tag: {tags}", file=sys.stderr)
                     else:
                         write(tags)
                         out.flush()
@@ -83,11 +84,6 @@ def _output(path):
     yield sys.stdout
 
 
-def _printable(text: str) -> str:
-    """Text that cannot steer a terminal or break a line: file names may hold anything."""
-    return "".join(c if c.isprintable() else "?" for c in text)
-
-
 # ------------------------------------------------------------------------------------ formats
 
 
@@ -108,7 +104,7 @@ class _Table:
         self.block = "█" if with_blocks else "#"
 
     def __call__(self, tags):
-        lines = [f"{_printable(tags.file)}  {tags.duration_s:.2f} s"]
+        lines = [f"{shown(tags.file)}  {tags.duration_s:.2f} s"]
         for i, p in _best(tags, None, self.top):
             bar = self.block * round(p * BAR_WIDTH)
             lines.append(f"  {p:5.3f}  {bar:<{BAR_WIDTH}}  {tags.labels[i]}")
@@ -155,11 +151,8 @@ class _Tsv:
     """A header, then one line per tag; `window` is empty for the tags of the whole file."""
 
     def __init__(self, out, top, windows):
-        self.out, self.top, self.windows = (
-            csv.writer(out, "excel-tab", lineterminator="\n"),
-            top,
-            windows,
-        )
+        self.out = csv.writer(out, "excel-tab", lineterminator="\n")
+        self.top, self.windows, self.on_screen = top, windows, out.isatty()
         self.out.writerow(
             ["file", "window", "start_s", "end_s", "rank", "id", "label", "probability"]
         )
@@ -172,9 +165,10 @@ class _Tsv:
 
     def _rows(self, tags, window, times, probabilities):
         begin, end = (f"{t:.3f}" for t in times)
+        name = printable(tags.file) if self.on_screen else tags.file
         for rank, (i, p) in enumerate(_best(tags, probabilities, self.top), 1):
             label = [tags.ids[i], tags.labels[i], f"{p:.7g}"]
-            self.out.writerow([tags.file, window, begin, end, rank, *label])
+            self.out.writerow([name, window, begin, end, rank, *label])
 
 
 # ----------------------------------------------------------------------------------- progress
@@ -218,10 +212,11 @@ class _Progress:
 
 
 def _minutes(file) -> float:
-    from asjax.data import audio
+    from asjax.data import audio, patience, recordings
 
     try:
         with audio.quiet_decoders():
-            return audio.info(file).duration_s / 60
+            seconds = partial(audio.info, file, note=lambda _: None)
+            return patience.call(seconds, recordings.STALL_S, str(file)).duration_s / 60
     except AsjaxError:
         return 0.0

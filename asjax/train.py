@@ -53,7 +53,7 @@ def main(args) -> int:
     import jax
 
     from asjax import hlp, pages, step
-    from asjax.data import quarantine
+    from asjax.data import pipeline, quarantine
     from asjax.evaluation import evaluate
     from asjax.store import checkpoint, files, log, workdir
     from asjax.weights import start as init_from
@@ -72,17 +72,26 @@ def main(args) -> int:
         )
     train_source = build.source(cfg.data.train, label_set)
     eval_source = build.source(cfg.data.eval, label_set)
-    batches_of = partial(build.pipeline, num_classes=len(label_set), **build.data_fields(cfg))
-    train_data = batches_of(
+    # A process decodes the rows of each batch that its devices hold, in training as in evaluation.
+    train_rows = sharding.local_rows(mesh, cfg.batch_size, "batch_size")
+    eval_rows = sharding.local_rows(mesh, cfg.eval.batch_size, "eval.batch_size")
+    fields = {**build.data_fields(cfg), "num_classes": len(label_set)}
+    caches = pipeline.cache_shares(cfg.data.cache, (len(train_source), len(eval_source)))
+    train_data = build.pipeline(
         train_source,
         batch_size=cfg.batch_size,
         train=True,
         seed=cfg.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        rows=train_rows,
+        **{**fields, "cache": caches[0]},
     )
-    # Every process reads the whole evaluation set and computes its share of each batch.
-    eval_data = batches_of(eval_source, batch_size=cfg.eval.batch_size, train=False)
+    eval_data = build.pipeline(
+        eval_source,
+        batch_size=cfg.eval.batch_size,
+        train=False,
+        rows=eval_rows,
+        **{**fields, "cache": caches[1]},
+    )
     data_id = config.fingerprint([train_data.fingerprint, eval_data.fingerprint, label_set.hash])
 
     # ------------------------------------------------------------------ model and objective
@@ -104,14 +113,15 @@ def main(args) -> int:
     )
     average = build.make("average", cfg.average) if cfg.average else None
 
-    with workdir.Workdir.open(
+    work = workdir.Workdir.open(
         args.workdir,
         config=cfg,
         data_fingerprint=data_id,
         allow_config_change=args.allow_config_change,
         allow_data_change=args.allow_data_change,
         primary=first_process,
-    ) as work:
+    )
+    with work, eval_data:  # the workers of the evaluation stay until the end
         # -------------------------------------------------------------- state
         wave_shape = (cfg.batch_size, round(cfg.data.clip_s * cfg.data.sample_rate))
         create = partial(
@@ -143,21 +153,11 @@ def main(args) -> int:
             out_shardings=(state_sharding, replicated),
             donate_argnums=0,
         )
-        forward = infer.forward(model, frontend, mesh)
-
-        def predict(variables, progress=False):
-            """Ids, logits and targets of the evaluation set; clips that cannot be read left out."""
-            with eval_data.iterate() as evaluation:
-                return infer.scores_from_pipeline(
-                    partial(forward, variables),
-                    evaluation,
-                    len(label_set),
-                    progress=progress,
-                    bad=unread,
-                    total=eval_data.steps_per_epoch,
-                )
-
-        unread = []  # (id, reason) of evaluation clips that cannot be decoded
+        forward = infer.Forward(model, frontend, mesh)
+        # state -> ids, logits and targets of the evaluation set, by the averaged weights if any
+        predict = lambda state, **how: infer.scores(  # noqa: E731
+            forward, step.weights(state), eval_data, len(label_set), **how
+        )
 
         # -------------------------------------------------------------- loop
         n_params = sum(x.size for x in jax.tree.leaves(state.params))
@@ -177,13 +177,14 @@ def main(args) -> int:
             work.path / f"quarantine{share}.csv", len(train_source), cfg.data.max_bad
         )
         stop = _StopSignal()
-        batches = prefetch.prefetch(train_data.iterate(start), partial(sharding.place, mesh))
+        place = partial(sharding.place, mesh, owned=True)
+        batches = prefetch.prefetch(train_data.iterate(start), place)
         progress = log.Progress(
             cfg.total_steps, start, batch_size=cfg.batch_size, active=first_process
         )
         pending = None  # scalars of the step before, fetched while the next one runs
         stopped = False
-        with stop, batches, progress, checkpoints:
+        with stop, batches, progress, checkpoints, bad_clips:
             for i in range(start, cfg.total_steps):
                 batch, host = next(batches)
                 state, scalars = train_step(state, batch)
@@ -198,7 +199,7 @@ def main(args) -> int:
                 if evaluating:
                     _report(writer, progress, *pending, cfg, batches)
                     pending = None
-                    metrics = evaluate.trace(*predict(step.weights(state))[1:])
+                    metrics = evaluate.trace(*predict(state, progress=False)[1:])
                     writer.write_scalars(done, {f"eval/{k}": v for k, v in metrics.items()})
                     progress.note(**metrics)
                 if evaluating or asked or done % cfg.log.save_steps == 0:
@@ -226,8 +227,8 @@ def main(args) -> int:
             )
         variables = sharding.gather(step.weights(state))
         say(f"best step {int(state.step)}; scoring it and writing the report")
-        unread.clear()
-        ids, logits, targets = predict(step.weights(state), progress=first_process)
+        unread = []  # (id, reason) of evaluation clips that cannot be decoded
+        ids, logits, targets = predict(state, progress=first_process, bad=unread)
         record = _record(cfg, label_set, train_source, eval_source, state, n_params)
         out = work.path / "eval"
         if first_process:

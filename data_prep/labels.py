@@ -2,8 +2,10 @@
 
     python data_prep/labels.py FOLDER [--out asjax/assets/labels]
 
-FOLDER is searched for `class_labels_indices.csv` and `ontology.json` (AudioSet), `vocabulary.csv`
-(FSD50K), `esc50.csv` (ESC-50) and `esc50_to_audioset.csv` (our own map); each must be there once.
+FOLDER is searched for `class_labels_indices.csv` and `ontology.json` (AudioSet),
+`class_labels_indices_strong.csv` and `class_counts_weak_and_strong.tsv` (AudioSet Strong),
+`vocabulary.csv` (FSD50K), `esc50.csv` (ESC-50), and our own maps `esc50_to_audioset.csv` and
+`class_map.csv` (DESED); each must be there once.
 """
 
 from __future__ import annotations
@@ -28,6 +30,47 @@ def find(folder: Path, name: str) -> Path:
 def audioset(folder: Path) -> LabelSet:
     """AudioSet's 527 classes."""
     return LabelSet.from_csv(find(folder, "class_labels_indices.csv"), "audioset527")
+
+
+def strong(folder: Path) -> list[LabelSet]:
+    """AudioSet Strong: classes with events in training, in evaluation, in both, in either.
+
+    Each is in the order of the display names, as the columns of PretrainedSED's models are.
+    """
+    with find(folder, "class_labels_indices_strong.csv").open(newline="", encoding="utf-8") as file:
+        names = {mid: name for mid, name in csv.reader(file)}
+    with find(folder, "class_counts_weak_and_strong.tsv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    train = {row["class_id"] for row in rows if int(row["train_event_count"])}
+    test = {row["class_id"] for row in rows if int(row["eval_event_count"])}
+    if train | test != names.keys():
+        raise AsjaxError("AudioSet Strong's classes must be those that have events, and no others")
+    sets = []
+    for mids in (train, test, train & test, train | test):
+        order = sorted(mids, key=names.get)
+        label = f"audioset_strong{len(order)}"
+        sets.append(LabelSet(label, tuple(order), tuple(names[mid] for mid in order)))
+    return sets
+
+
+def strong_only(strong: LabelSet, path: Path, known) -> int:
+    """Write the classes of AudioSet Strong that the ontology does not have; how many."""
+    rows = [row for row in zip(strong.ids, strong.names, strict=True) if row[0] not in known]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        out = csv.writer(file, lineterminator="\n")
+        out.writerow(["node", "name"])
+        out.writerows(rows)
+    return len(rows)
+
+
+def desed(folder: Path) -> LabelSet:
+    """DESED's ten classes, each with the nearest AudioSet mids."""
+    columns = ("desed_label", "audioset_mid")
+    mids: dict[str, list[str]] = {}
+    for row in read_rows(find(folder, "class_map.csv"), columns, "DESED map"):
+        mids.setdefault(row["desed_label"], []).append(row["audioset_mid"])
+    words = tuple(sorted(mids))
+    return LabelSet("desed10", words, words, tuple(tuple(mids[w]) for w in words))
 
 
 def fsd50k(folder: Path) -> LabelSet:
@@ -75,11 +118,15 @@ def main(argv=None) -> int:
     parser.add_argument("--out", type=Path, default=ASSETS)
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
-    sets = [audioset(args.folder), fsd50k(args.folder), *esc(args.folder)]
+    sets = [audioset(args.folder), fsd50k(args.folder), *esc(args.folder), desed(args.folder)]
+    sets += strong(args.folder)
     for labels in sets:
         labels.to_csv(args.out / f"{labels.name}.csv")
         print(f"{labels.name}: {len(labels)} classes, hash {labels.hash}")
     print(f"ontology: {ontology(args.folder, args.out / 'ontology_parents.csv')} nodes")
+    known = {n["id"] for n in read_json(find(args.folder, "ontology.json"))}
+    alone = strong_only(sets[-1], args.out / "ontology_strong.csv", known)
+    print(f"AudioSet Strong's classes that the ontology does not have: {alone}")
     shared, left_out = overlap(sets[1], sets[0])
     print(f"FSD50K classes in AudioSet: {len(shared)}; left out: {', '.join(left_out)}")
     return 0

@@ -46,7 +46,7 @@ from asjax.config import AsjaxError  # noqa: E402
 from asjax.store import files  # noqa: E402
 from asjax.weights import detect, port  # noqa: E402
 
-TOLERANCE = 1e-5
+TOLERANCE = 3e-6
 GOLDEN = HERE / "golden"
 # What the authors call the number of classes.
 CLASSES = ("num_classes", "classes_num", "n_classes", "n_class", "label_dim", "num_labels")

@@ -86,3 +86,21 @@ def test_the_gradient_is_that_of_float64_finite_differences(batch):
         up = bce64(batch["wave"] + step, batch["target"], np.ones((4, 3)))
         down = bce64(batch["wave"] - step, batch["target"], np.ones((4, 3)))
         assert grad[k] == pytest.approx((up - down) / 2e-5, rel=1e-4, abs=1e-7)
+
+
+def test_int16_waves_and_arrays_of_other_tasks_change_nothing(batch):
+    """A batch with strong labels or teacher logits in it trains a tagger as one without."""
+    wave = np.random.default_rng(1).integers(-32768, 32768, (4, 3)).astype(np.int16)
+    chains = {
+        "wave": build.augment("roll(samples=1) | gain | mixup(alpha=1.0)"),
+        "normed": build.augment("mixup(alpha=1.0, style='plain')"),
+    }
+    fields = {"augment": chains, "closure": CLOSURE, "label_smoothing": 0.1}
+    plain = run({**batch, "wave": wave.astype(np.float32) / 32768}, **fields)
+    others = {
+        "strong": np.ones((4, 5, 3), np.uint8),
+        "number": np.arange(4),
+        "flag": np.ones(4, bool),
+        "teacher": np.ones((4, 7), np.float16),
+    }
+    assert run({**batch, "wave": wave, **others}, **fields) == plain

@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import gc
 import io
 import json
 import subprocess
@@ -211,6 +212,57 @@ def test_settings_and_broken_weights_are_refused():
     broken.variables = jax.tree.map(lambda v: v * jnp.nan, VARIABLES)
     with pytest.raises(AsjaxError, match="not finite"):
         broken((noise(1), RATE))
+
+
+class Wide(nn.Module):
+    """A tagger with one large array, to be found among all that the device holds."""
+
+    @nn.compact
+    def __call__(self, feats, train: bool):
+        embedding = nn.Dense(60_000, name="wide")(feats.mean(1))
+        return {"logits": nn.Dense(CLASSES)(embedding[:, :9]), "embedding": embedding[:, :9]}
+
+
+def test_calls_of_any_size_share_one_copy_of_the_weights_and_few_programs():
+    """P3: at most a copy on each device, however many recordings the calls have."""
+    model = Wide()
+    variables = model.init(jax.random.key(0), FRONTEND(jnp.zeros((1, SIZE))), train=False)
+    variables = jax.tree.map(np.asarray, variables)  # as a model folder gives them
+    kernel = variables["params"]["wide"]["kernel"]
+    run = predict.Tagger(model, variables, FRONTEND, LABELS, sample_rate=RATE, clip_s=CLIP_S)
+    x = noise(0.5)[:, 0]
+    want = None
+    traced, original = [], Wide.__call__
+
+    def counting(self, feats, train):
+        traced.append(feats.shape)
+        return original(self, feats, train)
+
+    Wide.__call__ = counting
+    try:
+        for n in (1, 2, 4, 8, 16, 3, 1, 5, 40, 1):
+            tags = run([(x, RATE)] * n)
+            want = tags[0].logits if want is None else want
+            for each in tags:
+                np.testing.assert_allclose(each.logits, want, atol=1e-5)
+            gc.collect()
+            places = {
+                (shard.device, shard.data.unsafe_buffer_pointer())
+                for array in jax.live_arrays()
+                if array.shape == kernel.shape
+                for shard in array.addressable_shards
+            }
+            assert len(places) == len({device for device, _ in places}) <= jax.device_count()
+    finally:
+        Wide.__call__ = original
+    assert len(traced) == 3  # 1, 4 and 16 rows
+    assert [len(w.sharding.device_set) for w in jax.tree.leaves(run.variables)] == [2] * 4
+
+
+def test_a_single_window_stays_on_one_device():
+    run = tagger.__wrapped__()
+    run((noise(0.5), RATE))
+    assert {len(w.sharding.device_set) for w in jax.tree.leaves(run.variables)} == {1}
 
 
 def test_half_an_hour_needs_memory_for_batches_only(tmp_path):

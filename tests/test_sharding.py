@@ -1,11 +1,8 @@
-"""Mesh, placement and prefetching on two CPU devices, and on two processes."""
+"""Mesh and placement on two CPU devices, and on two processes."""
 
-import gc
 import os
 import subprocess
 import sys
-import threading
-import time
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +12,6 @@ from jax.sharding import AxisType, PartitionSpec
 
 from asjax import devices, sharding
 from asjax.config import AsjaxError
-from asjax.data import prefetch
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +72,30 @@ def test_placed_rows_are_split_over_devices_and_gather_back_unchanged(mesh):
     assert gathered["b"] == [3]
 
 
+def test_owned_arrays_are_taken_over_and_integers_must_fit_the_device(mesh):
+    raw = np.zeros(2 * 16 * 4 + 64, np.uint8)
+    aligned = raw[-raw.ctypes.data % 64 :][:128].view(np.float32).reshape(2, 16)
+    for owned in (True, False):
+        (shard, _) = sharding.place(mesh, {"x": aligned}, owned=owned)["x"].addressable_shards
+        taken = shard.data.unsafe_buffer_pointer() == aligned.ctypes.data
+        assert taken is owned  # zero copies on CPU, or one of its own
+    small = {"n": np.array([2**31 - 1, -(2**31)])}
+    assert sharding.gather(sharding.place(mesh, small))["n"].tolist() == small["n"].tolist()
+    with pytest.raises(
+        AsjaxError, match="n must fit into 32 bits on the device, got 0 to 2147483648"
+    ):
+        sharding.place(mesh, {"n": np.array([0, 2**31])})
+
+
+def test_local_rows_are_those_of_this_process_and_come_back_as_they_went(mesh):
+    assert sharding.local_rows(mesh, 6).tolist() == list(range(6))
+    rows = np.arange(12, dtype=np.float32).reshape(6, 2)
+    assert np.array_equal(sharding.local(sharding.place(mesh, {"x": rows}))["x"], rows)
+    with pytest.raises(AsjaxError, match="eval.batch_size 3 must be a multiple of the 2 devices"):
+        sharding.local_rows(mesh, 3, "eval.batch_size")
+    assert sharding.make_mesh("data=1", local=True).size == 1
+
+
 def test_rows_that_devices_do_not_divide_are_refused_by_name(mesh):
     with pytest.raises(AsjaxError, match="batch size 3 must be a multiple of the 2 devices"):
         sharding.place(mesh, batch(3))
@@ -119,90 +139,6 @@ def test_one_step_on_fsdp_equals_one_step_on_one_device():
         results.append(sharding.gather(run(jax.device_put(params, where), placed))["w"])
     np.testing.assert_allclose(results[1], results[0], rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(results[2], results[0], rtol=1e-6, atol=1e-7)
-
-
-# --------------------------------------------------------------------------------- prefetch
-
-
-def live():
-    return [t for t in threading.enumerate() if t.name == "asjax-prefetch"]
-
-
-class Source:
-    """Endless or finite batches that remember how far they were asked and whether closed."""
-
-    def __init__(self, n=None, fail_at=None):
-        self.n, self.fail_at, self.asked, self.closed = n, fail_at, 0, False
-
-    def __iter__(self):
-        try:
-            while self.n is None or self.asked < self.n:
-                if self.asked == self.fail_at:
-                    raise OSError("clip 7 has gone")
-                self.asked += 1
-                yield batch(start=self.asked)
-        finally:
-            self.closed = True
-
-
-def test_prefetched_batches_are_the_same_in_the_same_order(mesh):
-    source = Source(5)
-    with prefetch.prefetch(source, lambda b: sharding.place(mesh, b)) as batches:
-        got = list(batches)
-        assert next(batches, "ended") == "ended"
-    assert [float(b["wave"][0, 0]) for b, _ in got] == [1, 2, 3, 4, 5]
-    assert got[0][1] == {"id": list("abcd"), "bad": []}
-    assert source.closed
-    assert not live()
-
-
-def test_an_early_exit_leaves_no_thread_and_at_most_depth_batches_ahead(mesh):
-    source = Source()
-    with prefetch.prefetch(source, lambda b: sharding.place(mesh, b), depth=2) as batches:
-        next(batches)
-        time.sleep(0.3)
-        assert source.asked <= 1 + 2 + 1
-    assert not live()
-    assert source.closed
-    batches.close()  # again is fine
-
-
-def test_an_abandoned_prefetch_stops_by_itself(mesh):
-    batches = prefetch.prefetch(Source(), lambda b: sharding.place(mesh, b))
-    next(batches)
-    del batches
-    gc.collect()
-    deadline = time.time() + 5
-    while live() and time.time() < deadline:
-        time.sleep(0.02)
-    assert not live()
-
-
-def test_errors_of_the_source_and_of_placing_reach_the_consumer(mesh):
-    batches = prefetch.prefetch(Source(fail_at=2), lambda b: sharding.place(mesh, b))
-    next(batches), next(batches)
-    with pytest.raises(OSError, match="clip 7 has gone"):
-        next(batches)
-    with pytest.raises(StopIteration):
-        next(batches)
-    with pytest.raises(AsjaxError, match="batch size 3"):
-        next(prefetch.prefetch([batch(3)], lambda b: sharding.place(mesh, b)))
-    assert not live()
-
-
-def test_waiting_for_data_is_measured(mesh):
-    def slow():
-        for i in range(4):
-            time.sleep(0.1)
-            yield batch(start=i)
-
-    with prefetch.prefetch(slow(), lambda b: sharding.place(mesh, b)) as batches:
-        assert len(list(batches)) == 4
-        assert 0.3 < batches.waited_s < 2
-    with prefetch.prefetch(Source(4), lambda b: sharding.place(mesh, b), depth=8) as batches:
-        time.sleep(0.3)
-        assert len(list(batches)) == 4
-        assert batches.waited_s < 0.1
 
 
 # --------------------------------------------------------------------------------- start-up

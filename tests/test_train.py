@@ -225,6 +225,75 @@ def test_broken_clips_are_quarantined_and_too_many_stop_the_run(tmp_path, capsys
     assert "max_bad" in error
 
 
+OWN_OP = """
+import numpy as np
+
+def strong(example, rng, *, frames: int, sample_rate: int):
+    shape = np.zeros((frames, 2), np.float32)
+    shape[: int(len(example["wave"]) / sample_rate * frames)] = example["target"]
+    return {**example, "strong": shape, "place": np.int32(rng.integers(100))}
+"""
+
+OWN_OBJECTIVE = """
+import jax.numpy as jnp
+from asjax import objectives
+
+def framewise(*, model, frontend, closure=None):
+    plain = objectives.tagging(model=model, frontend=frontend)
+
+    def loss_fn(params, stats, batch, rng):
+        loss, (scalars, stats) = plain(params, stats, batch, rng)
+        frames = batch["strong"]
+        scalars = {**scalars, "active": frames.mean(), "width": jnp.float32(frames.shape[1])}
+        return loss, (scalars, stats)
+
+    return loss_fn
+"""
+
+
+@pytest.mark.parametrize("objective", ["tagging", "mine_{n}.losses:framewise"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_own_host_op_and_an_own_objective_train(tmp_path, monkeypatch, objective, workers):
+    """New arrays of fixed shape are batched, placed and reach the objective; none is harmed."""
+    name = f"mine_{tmp_path.name}"
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").touch()
+    (tmp_path / name / "chain.py").write_text(OWN_OP)
+    (tmp_path / name / "losses.py").write_text(OWN_OBJECTIVE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    config = write_own_config(own_clips(tmp_path / "mine"))
+    objective = objective.replace("mine_{n}", name)
+    argv = [
+        "train",
+        f"--config={config}",
+        f"--workdir={tmp_path / 'run'}",
+        "--config.total_steps=2",
+    ]
+    argv += [f"--config.data.ops=decode | crop | multihot | {name}.chain:strong(frames=8)"]
+    argv += [f"--config.objective.name={objective}", f"--config.data.workers={workers}"]
+    argv += ["--config.log.every_steps=1", "--config.augment.wave=", "--config.augment.feats="]
+    argv += ["--config.augment.normed="]
+    assert main(argv) == 0
+    rows = [json.loads(line) for line in (tmp_path / "run" / "train.jsonl").open()]
+    losses = [row for row in rows if "loss" in row]
+    assert len(losses) == 2
+    if objective != "tagging":
+        # half of the clips are "high", half "low", all of one second
+        assert {row["active"] for row in losses} == {0.5}
+        assert {row["width"] for row in losses} == {8}
+    # what the model folder holds is code of ours alone: `asjax eval` starts none of theirs
+    assert main(["eval", f"--model={tmp_path / 'run'}", "--bootstrap=0"]) == 0
+
+
+def test_an_evaluation_batch_that_devices_cannot_share_is_refused_at_the_start(tmp_path, capsys):
+    """C7: at once, and not after hours at the first evaluation."""
+    argv = ["--config.mesh=data=2", "--config.eval.batch_size=3"]
+    assert quick(tmp_path / "w", *argv) == 2
+    assert "eval.batch_size 3 must be a multiple of the 2 devices" in capsys.readouterr().err
+    assert not (tmp_path / "w").exists()
+
+
 def test_two_processes_train_exactly_as_one_with_as_many_devices(tmp_path):
     """Same draws, same rows, same random numbers: the same losses and the same weights."""
     import socket

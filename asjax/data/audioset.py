@@ -62,7 +62,7 @@ def read_segments(path, label_set, progress: bool = True):
     opened = gzip.open if zipped else open
     classes, lengths, promised = array("i"), array("i"), {}
     try:
-        with opened(path, "rt", encoding="utf-8") as file:
+        with opened(path, "rt", encoding="utf-8-sig") as file:
             _parse(file, path, label_set, classes, lengths, promised, progress)
     except (EOFError, zlib.error, OSError) as error:
         raise AsjaxError(
@@ -106,9 +106,10 @@ def _parse(file, path, label_set, classes, lengths, promised, progress):
                 continue
             try:
                 _, _, _, text = line.split(",", 3)
-                found = [column[mid] for mid in text.strip(' "\r\n').split(",")]
+                text = text.strip(' "\r\n').replace(" ", "")
+                found = [column[mid] for mid in text.split(",")]
             except (ValueError, KeyError) as error:
-                if not line.strip():
+                if not line.strip() or (not lengths and line.lower().startswith("ytid,")):
                     continue
                 raise _bad_line(path, number, line, error, label_set) from None
             classes.extend(found)
@@ -131,10 +132,12 @@ def _bar(name: str, total: int | None):
 
 def _bad_line(path, number, line, error, label_set) -> AsjaxError:
     place = f"segment list {path}, line {number}"
+    if "ytid" in line.lower():
+        return AsjaxError(f"{place} has an index before YTID; write it with to_csv(index=False)")
     if line.count('"') % 2 or not line.endswith("\n"):
         return AsjaxError(f"{place} is cut in its middle: {line.strip()[:80]!r}; fetch it again")
     if isinstance(error, KeyError):
-        mid = error.args[0].strip()
+        mid = error.args[0]
         return AsjaxError(f"{place}: label {mid!r} is not one of {label_set.name}'s classes")
     return AsjaxError(
         f'{place} must be YTID, start_seconds, end_seconds, "mids", got {line.strip()[:80]!r}'

@@ -7,11 +7,14 @@ import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from asjax.config import AsjaxError
+from asjax.config import AsjaxError, shown, warn
+from asjax.data import sound
 
 _BLOCK_S = 30.0
+_NOTED = 10
 _ENCODINGS = {"ogg": ("OGG", "VORBIS"), "flac": ("FLAC", "PCM_16")}
 
 
@@ -26,6 +29,7 @@ class Clip:
     category: str = ""
     licence: str = ""
     attribution: str = ""
+    group: str = ""  # what it comes from (recording, site)
 
 
 @dataclass(frozen=True)
@@ -60,65 +64,91 @@ class Encoding:
 
 
 def load_all(clips, encoding, max_bytes, threads, progress):
-    """`(clip, (bytes, rate, samples) or reason)` in the order of `clips`, decoded by threads."""
+    """`(clip, (bytes, rate, samples) or reason)` in the order of `clips`, decoded by threads.
+
+    What the user should know of clips that are stored is said as warnings.
+    """
     from tqdm import tqdm
 
     total = len(clips) if hasattr(clips, "__len__") else None
     threads = threads or min(8, os.cpu_count() or 1)
-    waiting = deque()
+    waiting, noted = deque(), 0
     with (
         ThreadPoolExecutor(threads) as pool,
         tqdm(total=total, unit="clip", disable=None if progress else True) as bar,
     ):
+
+        def next_done():
+            nonlocal noted
+            clip, future = waiting.popleft()
+            loaded, notes = future.result()
+            noted += bool(notes)
+            if noted <= _NOTED:
+                for note in notes:
+                    warn(note)
+            bar.update()
+            return clip, loaded
+
         try:
             for clip in clips:
                 waiting.append((clip, pool.submit(_load, clip, encoding, max_bytes)))
                 if len(waiting) >= 4 * threads:
-                    clip, future = waiting.popleft()
-                    yield clip, future.result()
-                    bar.update()
+                    yield next_done()
             while waiting:
-                clip, future = waiting.popleft()
-                yield clip, future.result()
-                bar.update()
+                yield next_done()
         finally:
             for _, future in waiting:
                 future.cancel()
+    if noted > _NOTED:
+        warn(f"{noted} clips were stored that have notes; those of the first {_NOTED} were shown")
 
 
 def _load(clip: Clip, encoding, max_bytes):
-    """`(bytes, rate Hz, samples)` of a clip that decodes to its end, else the reason (str)."""
+    """`((bytes, rate Hz, samples), notes)` of a clip that decodes to its end; `(reason, [])` else.
+
+    A clip of which a part is missing is not stored.
+    """
+    from asjax.data import patience
+
+    notes: list[str] = []
+    try:
+        data = given = clip.audio
+        size = len(given) if isinstance(given, bytes) else os.stat(given).st_size
+        if size > max_bytes:
+            reason = f"{size / 2**20:.0f} MiB is more than {max_bytes >> 20}; cut it into clips"
+            return reason, []
+        if not isinstance(given, bytes):
+            read = partial(_bytes, given, clip.id)
+            data = patience.call(read, _limit_s(size), shown(clip.id))
+        work = partial(_decoded, data, encoding, clip.id, notes.append)
+        done = patience.call(work, _limit_s(len(data)), shown(clip.id))
+    except FileNotFoundError:
+        return "file does not exist", []
+    except (sound.AudioError, OSError) as error:
+        return str(error), []
+    lost = [note for note in notes if isinstance(note, sound.Loss)]
+    return (str(lost[0]), []) if lost else (done, list(dict.fromkeys(notes)))
+
+
+def _limit_s(size: int) -> float:
+    """Seconds after which a clip of `size` bytes is given up: a stalled disk, a decoder's loop."""
+    return 60.0 + size / 100_000
+
+
+def _bytes(path, name) -> bytes:
+    with sound.located(path, name) as (file, _, _):
+        return file.readall()
+
+
+def _decoded(data: bytes, encoding, name, note):
+    """`(bytes to store, rate Hz, samples)`."""
     from asjax.data import audio
 
-    try:
-        given = clip.audio
-        size = len(given) if isinstance(given, bytes) else Path(given).stat().st_size
-        if size > max_bytes:
-            return f"{size / 2**20:.0f} MiB is more than {max_bytes >> 20}; cut it into clips"
-        data = given if isinstance(given, bytes) else Path(given).read_bytes()
-        if reason := _cut_wav(data):
-            return reason
-        rate = audio.info(data, name=clip.id).rate
-        if encoding:
-            rate = encoding.sample_rate or rate
-            wave = audio.read(data, rate, name=clip.id)
-            return encoding(wave, rate), rate, len(wave)
-        samples = sum(map(len, audio.blocks(data, rate, _BLOCK_S, name=clip.id)))
-        return data, rate, samples
-    except FileNotFoundError:
-        return "file does not exist"
-    except (AsjaxError, OSError) as error:
-        return str(error)
-
-
-def _cut_wav(data: bytes) -> str:
-    """Why a RIFF file is shorter than it says, or ''. libsndfile reads it as a shorter clip.
-
-    Recorders that write to a pipe put a placeholder (0 or about 2**31, 2**32) as the size.
-    """
-    if data[:4] != b"RIFF" or len(data) < 8:
-        return ""
-    promised = int.from_bytes(data[4:8], "little") + 8
-    if len(data) + 1 < promised < 0x7FFF0000:
-        return f"cut short: its header promises {promised} bytes, {len(data)} are there"
-    return ""
+    options = {"name": name, "note": note}
+    if encoding:
+        rate = encoding.sample_rate or audio.info(data, **options).rate
+        wave = audio.read(data, rate, **options)
+        return encoding(wave, rate), rate, len(wave)
+    sound.refuse_foreign(data, name)
+    rate = audio.info(data, **options).rate
+    return data, rate, sum(map(len, audio.blocks(data, rate, _BLOCK_S, **options)))

@@ -202,8 +202,8 @@ class Weighted(_Draw):
     """Random draws by weight: PaSST's (`scheme="passt"`) or AST's and PSLA's (`scheme="ast"`).
 
     With replacement: `draws` (default N) independent draws per epoch. Without: the first `draws`
-    (default PaSST's 100,000, at most N) of a weighted random order; that one epoch's list is the
-    only one kept.
+    (default PaSST's 100,000, at most N) of a weighted random order. The lists of two epochs are
+    kept, because at an epoch's end threads draw from both.
     """
 
     def __init__(
@@ -233,7 +233,7 @@ class Weighted(_Draw):
             )
         self._weights = None if replacement else weights
         self._ends = _cumulative(weights) if replacement else None
-        self._kept, self._lock = (None, None), threading.Lock()
+        self._kept, self._lock = {}, threading.Lock()  # epoch -> its list, the last made at the end
 
     def _epoch(self, epoch, position):
         if self._replacement:
@@ -242,14 +242,14 @@ class Weighted(_Draw):
         return self._list(epoch)[position]
 
     def _list(self, epoch) -> np.ndarray:
-        kept, found = self._kept
-        if kept == epoch:
-            return found
-        with self._lock:  # one thread makes the list, the others wait for it
-            kept, found = self._kept
-            if kept != epoch:
-                found = self._without_replacement(epoch)
-                self._kept = (epoch, found)
+        found = self._kept.get(epoch)
+        if found is None:
+            with self._lock:  # one thread makes a list, the others wait for it
+                found = self._kept.get(epoch)
+                if found is None:
+                    found = self._without_replacement(epoch)
+                    last = list(self._kept.items())[-1:]
+                    self._kept = dict([*last, (epoch, found)])  # readers have no lock
         return found
 
     def _without_replacement(self, epoch):
@@ -263,7 +263,7 @@ class Weighted(_Draw):
         return first[np.argsort(keys[first], kind="stable")]
 
     def __getstate__(self):
-        return {**self.__dict__, "_kept": (None, None), "_lock": None}
+        return {**self.__dict__, "_kept": {}, "_lock": None}
 
     def __setstate__(self, state):
         self.__dict__.update(state, _lock=threading.Lock())

@@ -1,46 +1,102 @@
 """Host operations on one example: `(example, rng, *, ...) -> example`, numpy only.
 
 An example is a dict. A source gives `id` (str), `audio` (bytes or path) and `labels` (class
-indices). The ops of a chain, such as "decode | crop | multihot", make `wave` and `target` of them;
-what is left under other names is batched as well. Ops run in worker processes. An op never writes
-into an array that it was given, because a cache may share it. Keywords that an op asks for and the
-chain does not give, such as `sample_rate`, `clip_s`, `num_classes` and `train`, come from the
-pipeline. `rng` is a numpy Generator that depends on the seed and the draw alone.
+indices). The ops of a chain, such as "decode | crop | multihot", make `wave` and `target` of them.
+What is left under other names is batched as well: arrays and numbers go to the device and to the
+objective, so they must have one shape and dtype for all clips; anything else stays on the host.
+
+A user's own op stands in the chain as "my_package.my_file:thing(x=1)". Ops run in threads and in
+worker processes. An op never writes into an array that it was given, because a cache may share it.
+`rng` is a numpy Generator that depends on the seed and the draw alone. Keywords that an op asks for
+and the chain does not give come from the pipeline:
+
+    sample_rate, clip_s   what the model hears: Hz, seconds
+    num_classes           classes of `labels`
+    train                 True in training, False in evaluation
+    pcm16                 True where `wave` is int16 (see `decode`). In a chain with an own op that
+                          does not ask for this, waves are float32.
+
+A clip of an evaluation that cannot be decoded goes on through the chain with an empty `wave`. Rows
+of padding do not pass through the chain.
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
-from asjax.config import AsjaxError
+from asjax.config import AsjaxError, shown, warn
 
 __all__ = ["crop", "decode", "multihot"]
 
+_NOTES = 10
+_noted: set[str] = set()
 LONG_S = 60.0  # recordings beyond this are read in part, and not kept in memory
 
 
-def decode(example, rng, *, sample_rate: int, clip_s: float, train: bool):
+def decode(
+    example,
+    rng,
+    *,
+    sample_rate: int,
+    clip_s: float,
+    train: bool,
+    pcm16: bool = False,
+    decode_timeout_s: float = 60.0,
+):
     """`audio` -> `wave` float32 [S'] at `sample_rate` Hz, and `whole`: may the result be kept?
 
     Up to `LONG_S` seconds the whole recording is decoded. Of a longer one a stretch of `clip_s` is
-    read: in training from a random place, else from the beginning. Raises audio.AudioError.
+    read: in training from a random place, else from the beginning. With `pcm16` the wave is int16,
+    full scale 32768: the same numbers in half the bytes.
+
+    Raises:
+      AudioError: the clip cannot be used, or was not read within `decode_timeout_s` seconds.
     """
-    from asjax.data import audio
+    from asjax.data import patience
     from asjax.data.audio import AudioError
 
     example = dict(example)
     source, name = example.pop("audio"), example["id"]
-    try:
-        wave, whole = audio.read(source, sample_rate, name=name, max_s=LONG_S), True
-    except AudioError:  # too long, or not audio, which `info` says again
-        seconds = audio.info(source, name=name).duration_s
-        if seconds <= LONG_S:
-            raise
-        start_s = rng.random() * max(0.0, seconds - clip_s) if train else 0.0
-        part = {"start_s": start_s, "duration_s": clip_s, "max_s": clip_s + 1}
-        wave, whole = audio.read(source, sample_rate, name=name, **part), False
+    work = partial(_read, source, name, sample_rate, clip_s, rng if train else None)
+    wave, whole = patience.call(work, decode_timeout_s, shown(name))
+    if pcm16:
+        exact = wave * np.float32(32768)
+        with np.errstate(invalid="ignore"):  # what does not fit is found in the next line
+            wave = exact.astype(np.int16)
+        if not np.array_equal(wave, exact):
+            raise AudioError(
+                f"{shown(name)} must be 16-bit mono PCM at {sample_rate} Hz, as its source says; "
+                "it was changed after it was listed"
+            )
     wave.setflags(write=False)
     return {**example, "wave": wave, "whole": whole}
+
+
+def _read(source, name, sample_rate, clip_s, rng):
+    """(wave, whole?). `rng` places the stretch of a long recording; a short one leaves it alone,
+    because a clip from the cache does so too."""
+    from asjax.data import audio
+
+    common = {"name": name, "note": _note}
+    try:
+        return audio.read(source, sample_rate, max_s=LONG_S, **common), True
+    except audio.AudioError:  # too long, or not audio, which `info` says again
+        seconds = audio.info(source, **common).duration_s
+        if seconds <= LONG_S:
+            raise
+        start_s = rng.random() * max(0.0, seconds - clip_s) if rng is not None else 0.0
+        part = {"start_s": start_s, "duration_s": clip_s, "max_s": clip_s + 1}
+        return audio.read(source, sample_rate, **common, **part), False
+
+
+def _note(text: str) -> None:
+    """A warning for each of the first `_NOTES` clips that have something to note."""
+    if text in _noted or len(_noted) > _NOTES:
+        return
+    _noted.add(text)
+    warn(text if len(_noted) <= _NOTES else f"more clips have notes; the first {_NOTES} were shown")
 
 
 def crop(example, rng, *, sample_rate: int, clip_s: float, train: bool):

@@ -2,18 +2,19 @@
 
 Row j of step k of the whole run is the global draw n = k * batch_size + j, and every example is a
 function of (seed, n) alone. So neither threads, workers, caches nor processes change a number, and
-a run resumes from its step. Process p of P yields the p-th of P equal stretches of each batch: the
-global array has its rows in the same order whatever the number of processes.
+a run resumes from its step. A process makes the rows of each batch that live on its devices.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import weakref
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import grain
 import numpy as np
@@ -22,11 +23,13 @@ from asjax import config
 from asjax.config import AsjaxError
 from asjax.data import draw as draws
 from asjax.data.audio import AudioError
+from asjax.data.shared import Parcel
 
 CACHE_BYTES = 1 << 30
 MAX_TRIES = 100
 _VERSION = 1  # of the numbers: change it with anything that changes an example
 _EXAMPLE, _REDRAW = 101, 102  # streams of random numbers
+_ALIGN = 64  # bytes; jax on CPU takes over an array that begins at such an address, without a copy
 
 
 def build(
@@ -39,6 +42,7 @@ def build(
     train: bool = True,
     workers: int = 0,
     threads: int = 2,
+    rows: Sequence[int] | None = None,
     process_index: int = 0,
     process_count: int = 1,
     cache: bool | int = True,
@@ -50,13 +54,17 @@ def build(
 
     Args:
       draw: which record comes n-th, of asjax.data.draw.
-      ops: the chain of host ops, [(name, function)]. An example that the op called "decode" cannot
-        read is replaced in training, and masked in evaluation.
+      ops: the chain of host ops, [(name, function)]. An example that an op cannot decode
+        (AudioError) is replaced in training, and masked in evaluation.
       batch_size: rows of the global batch, over all processes.
       described: text that changes with anything that changes a number of a batch.
       workers: processes that decode beside this one (0: none); each runs `threads` threads.
-      cache: keep decoded recordings in memory up to 1 GiB (or this many bytes) in all; what does
-        not fit is decoded each time.
+      rows: which rows of every global batch this process makes, ascending, as
+        asjax.sharding.local_rows says. Default: the `process_index`-th of `process_count` equal
+        stretches.
+      cache: keep decoded recordings in memory. True is `CACHE_BYTES`, a number is that many bytes,
+        for this pipeline and all its workers together; what does not fit is decoded each time.
+        `cache_shares` divides a budget among the pipelines of a program.
       max_bad: share of undecodable clips at which an evaluation stops. In training they are
         replaced and reported in `bad`; quarantine.Quarantine counts them.
 
@@ -68,26 +76,33 @@ def build(
         raise AsjaxError(f"max_bad must be 0 to 1 (a share of the clips), got {max_bad!r}")
     if not len(source):
         raise AsjaxError("the data source must have at least one clip, got none; check its splits")
+    if rows is None:
+        share = batch_size // process_count
+        rows = range(process_index * share, (process_index + 1) * share)
     budget = CACHE_BYTES if cache is True else int(cache)
     examples = _Examples(
-        source,
-        draw,
-        ops=ops,
-        pad_to=0 if train else -(-len(source) // batch_size) * batch_size,
-        cache=_Cache(budget // max(1, workers)),
+        source, draw, ops=ops, train=train, cache=_Cache(budget // max(1, workers))
     )
-    share = batch_size // process_count
-    rows = slice(process_index * share, (process_index + 1) * share)
+    steps_per_epoch = -(-draw.draws_per_epoch // batch_size)
     identity = [_VERSION, source.hash, described, batch_size, train, draw.seed if train else 0]
     return Pipeline(
-        steps=_Steps(examples, batch_size, rows),
+        steps=_Steps(examples, batch_size, np.asarray(rows), 0 if train else steps_per_epoch),
+        train=train,
         workers=workers,
         threads=threads,
+        rows=np.asarray(rows),
+        batch_size=batch_size,
         draws_per_epoch=draw.draws_per_epoch,
-        steps_per_epoch=-(-draw.draws_per_epoch // batch_size),
+        steps_per_epoch=steps_per_epoch,
         fingerprint=config.fingerprint(identity),
-        max_bad=None if train else max_bad * len(source) / process_count,
+        max_bad=None if train else max_bad * len(source),
     )
+
+
+def cache_shares(cache: bool | int, clips: Sequence[int]) -> list[int]:
+    """A budget (True: `CACHE_BYTES`) divided among pipelines in proportion to their clips."""
+    budget = CACHE_BYTES if cache is True else int(cache)
+    return [budget * n // max(1, sum(clips)) for n in clips]
 
 
 def _check_counts(batch_size, workers, threads, process_index, process_count):
@@ -107,45 +122,87 @@ def _check_counts(batch_size, workers, threads, process_index, process_count):
         )
 
 
+# --------------------------------------------------------------------------- passes over the data
+
+
 @dataclass(frozen=True, repr=False, eq=False)
 class Pipeline:
     """What `build` returns.
 
+    The worker processes of an evaluation stay for its next pass. `close`, or a `with` statement,
+    ends them; so do the end of the program and the loss of the last reference to the pipeline.
+
     Attributes:
-      steps: the batches by step, a grain MapDataset.
+      steps: the batches by step, a grain MapDataset; an evaluation begins again after its last.
+      rows: int [R], the rows of each global batch that this process makes.
+      batch_size: rows of the global batch.
       steps_per_epoch: batches that hold an epoch's draws (the last one rounded up).
       fingerprint: SHA-256 (hex) of everything that decides a number of a batch; not of workers,
         threads, cache and processes.
+      max_bad: undecodable clips that an evaluation may have, over all processes.
     """
 
     steps: grain.MapDataset
+    train: bool
     workers: int
     threads: int
+    rows: np.ndarray
+    batch_size: int
     draws_per_epoch: int
     steps_per_epoch: int
     fingerprint: str
     max_bad: float | None
+    _idle: list = field(default_factory=list, init=False)  # workers that wait for the next pass
+
+    def __post_init__(self):
+        weakref.finalize(self, _close, self._idle)
 
     def iterate(self, start_step: int = 0) -> Batches:
         """Batches from `start_step` on. Close the iterator, or use it in a `with` statement.
 
-        A batch is a dict of what the chain makes, such as wave float32 [B, S] and target float32
-        [B, C], and of mask float32 [B] (0: padding, or an undecodable clip of an evaluation), id
-        (list of str, "" for padding) and bad, a list of (id, reason) of the clips replaced or
-        masked.
+        A batch is a dict of what the chain makes, such as wave [B, S] (int16 or float32) and target
+        float32 [B, C], and of mask float32 [B] (0: padding, or an undecodable clip of an
+        evaluation), id (list of str, "" for padding) and bad, a list of (id, reason) of the clips
+        replaced or masked. Its arrays belong to the caller: nothing writes to them again.
+
+        Of an evaluation whose pass ended, the workers have begun the next pass: its first batch is
+        ready. A pass that is closed before its end ends them.
         """
         if start_step < 0:
             raise AsjaxError(f"start_step must be 0 or more, got {start_step}")
+        if self._idle and not start_step:
+            return Batches(self._idle.pop(), self, self.steps_per_epoch)
+        left = None if self.train else max(0, self.steps_per_epoch - start_step)
         # The buffer counts whole batches: one per thread bounds the memory.
         read = grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=self.threads)
-        dataset = self.steps[start_step:].to_iter_dataset(read)
+        last = None if self.train or self.workers else self.steps_per_epoch
+        dataset = self.steps[start_step:last].to_iter_dataset(read)
         if self.workers:
             _parse_flags()
             options = grain.MultiprocessingOptions(
                 num_workers=self.workers, per_worker_buffer_size=1
             )
-            dataset = dataset.mp_prefetch(options, _die_with_parent)
-        return Batches(dataset, self.max_bad, self.workers)
+            dataset = dataset.mp_prefetch(options, _serve_parent)
+        return Batches(iter(dataset), self, left)
+
+    def check_bad(self, bad: dict[str, str]) -> None:
+        """AsjaxError when more clips of an evaluation cannot be decoded than max_bad allows."""
+        if self.max_bad is not None and len(bad) > self.max_bad:
+            raise AsjaxError(
+                f"{len(bad)} clips of the evaluation set cannot be decoded, more than "
+                f"max_bad allows ({'; '.join(sorted(bad.values())[:3])}); repair or remove "
+                "them, or allow more with --config.data.max_bad"
+            )
+
+    def close(self) -> None:
+        """End the workers that wait for a next pass; may be called again."""
+        _close(self._idle)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
 
 
 def _parse_flags():
@@ -156,8 +213,13 @@ def _parse_flags():
         flags.FLAGS.mark_as_parsed()
 
 
-def _die_with_parent(worker: int, workers: int):
-    """Ends this worker when the program is killed: it would wait for a taker for ever."""
+def _serve_parent(worker: int, workers: int):
+    """In a worker: it ends when the program is killed, for it would wait for a taker for ever.
+
+    Ctrl-C goes to all processes of a terminal. It is the program's to answer, which may want the
+    batches that are under way.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
     def watch():
@@ -168,18 +230,24 @@ def _die_with_parent(worker: int, workers: int):
 
 
 class Batches:
-    """Iterator over batches and context manager; `close()` stops threads and worker processes."""
+    """Iterator over batches and context manager; `close()` stops threads and worker processes.
 
-    def __init__(self, dataset, max_bad: float | None, workers: int):
-        self._max_bad, self._bad, self._workers = max_bad, {}, workers
-        self._held = [iter(dataset)]
+    Args:
+      left: batches until the pass ends; None: endless.
+    """
+
+    def __init__(self, iterator, pipeline: Pipeline, left: int | None):
+        self._pipeline, self._left, self._bad = pipeline, left, {}
+        self._held = [iterator]
         # Also when the caller forgets, and at exit while grain's modules are still alive.
-        self._close = weakref.finalize(self, _close, self._held)
+        self._stop = weakref.finalize(self, _close, self._held)
 
     def __iter__(self):
         return self
 
     def __next__(self) -> dict:
+        if self._left == 0:
+            self.close()
         if not self._held:
             raise StopIteration
         try:
@@ -196,24 +264,30 @@ class Batches:
         except BaseException:
             self.close()
             raise
-        if self._workers:  # out of shared memory, which is freed here and not by the user's care
-            batch = {k: np.array(v) if isinstance(v, np.ndarray) else v for k, v in batch.items()}
-        self._check(batch["bad"])
+        if self._pipeline.workers:  # out of shared memory, which is freed here: the only copy
+            batch = {k: _owned(v) if isinstance(v, np.ndarray) else v for k, v in batch.items()}
+        if self._left is not None:
+            self._left -= 1
+            self._check(batch["bad"])
         return batch
 
     def _check(self, bad):
         self._bad.update(bad)
-        if self._max_bad is not None and len(self._bad) > self._max_bad:
-            self.close()
-            raise AsjaxError(
-                f"{len(self._bad)} clips of the evaluation set cannot be decoded, more than "
-                f"max_bad allows ({'; '.join(sorted(self._bad.values())[:3])}); repair or remove "
-                "them, or allow more with --config.data.max_bad"
-            )
+        # With several processes all must stop, so who joins their results checks them.
+        if len(self._pipeline.rows) == self._pipeline.batch_size:
+            try:
+                self._pipeline.check_bad(self._bad)
+            except AsjaxError:
+                self.close()
+                raise
 
     def close(self):
-        """Stop decoding; may be called again."""
-        self._close()
+        """Stop decoding, or leave the workers of a pass that ended to the next pass; may be called
+        again."""
+        idle = self._pipeline._idle
+        if self._held and self._left == 0 and self._pipeline.workers and not idle:
+            idle.append(self._held.pop())
+        self._stop()
 
     def __enter__(self):
         return self
@@ -227,37 +301,48 @@ def _close(held: list):
         held.pop().close()
 
 
-class _Examples(grain.MapDataset):
-    """Random access to examples by global draw number; `pad_to` > 0 ends there with blank rows."""
+def _room(shape, dtype) -> np.ndarray:
+    """An array whose memory begins at a multiple of `_ALIGN` bytes."""
+    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    raw = np.empty(size + _ALIGN, np.uint8)
+    start = -raw.ctypes.data % _ALIGN
+    return raw[start : start + size].view(dtype).reshape(shape)
 
-    def __init__(self, source, draw, *, ops, pad_to, cache):
-        super().__init__()
+
+def _owned(array) -> np.ndarray:
+    copy = _room(array.shape, array.dtype)
+    copy[...] = array
+    return copy
+
+
+# ------------------------------------------------------------------------------ examples, batches
+
+
+class _Examples:
+    """Examples by global draw number."""
+
+    def __init__(self, source, draw, *, ops, train, cache):
         self._source, self._draw, self._seed = source, draw, draw.seed
-        self._ops, self._cache, self._pad_to = [op for _, op in ops], cache, pad_to
-        names = [name for name, _ in ops]
-        self._decoded = names.index("decode") + 1 if "decode" in names else 0
+        self._ops, self._train, self._cache = [op for _, op in ops], train, cache
+        # A decoded clip may be kept if nothing that depends on the draw came before.
+        self._keeps = bool(ops) and ops[0][0] == "decode"
+        pcm16 = any(getattr(op, "keywords", {}).get("pcm16") for op in self._ops)
+        self._silence = np.zeros(0, np.int16 if pcm16 else np.float32)
 
     def __len__(self):
-        return self._pad_to or sys.maxsize
-
-    def __repr__(self):
-        return "asjax examples"
+        return sys.maxsize if self._train else len(self._source)
 
     def __getitem__(self, n):
-        if isinstance(n, slice):
-            return self.slice(n)
-        if not self._pad_to:
-            return self._trained(n)
-        return self._evaluated(n) if n < len(self._source) else self._blank(n, "", [])
+        return self._trained(n) if self._train else self._evaluated(n)
 
     def _trained(self, n):
         """Draw n; an undecodable clip gives way to a draw of the same epoch chosen by (seed, n)."""
         bad, index, epoch_length = [], self._draw(n), self._draw.draws_per_epoch
         for attempt in range(MAX_TRIES):
-            try:
-                return {**self._made(index, self._rng(n)), "mask": 1.0, "bad": bad}
-            except AudioError as error:
-                bad.append((self._source.ids[index], str(error)))
+            example, error = self._made(index, n)
+            if not error:
+                return {**example, "mask": 1.0, "bad": bad}
+            bad.append((self._source.ids[index], error))
             other = draws.random_bits(self._seed, _REDRAW, n, attempt) % epoch_length
             index = self._draw(n - n % epoch_length + other)
         raise AsjaxError(
@@ -265,34 +350,30 @@ class _Examples(grain.MapDataset):
         )
 
     def _evaluated(self, n):
-        index = self._draw(n)
-        try:
-            return {**self._made(index, self._rng(n)), "mask": 1.0, "bad": []}
-        except AudioError as error:
-            start, stop = self._source.labels.indptr[index : index + 2]
-            labels, name = self._source.labels.indices[start:stop], self._source.ids[index]
-            return {**self._blank(n, name, labels), "bad": [(name, str(error))]}
+        example, error = self._made(self._draw(n), n)
+        bad = [(example["id"], error)] if error else []
+        return {**example, "mask": 0.0 if error else 1.0, "bad": bad}
 
-    def _made(self, index, rng):
-        """The example of a record, decoded now or found in the cache."""
+    def _made(self, index, n):
+        """The example of a record, and why it could not be decoded ("" if it could)."""
+        rng, ops, error = self._rng(n), self._ops, ""
         example = self._cache.get(index)
         if example is None:
             example = self._source[index]
-            for op in self._ops[: self._decoded]:
+        else:
+            ops = ops[1:]
+        for op in ops:
+            try:
                 example = op(example, rng)
-            if example.pop("whole", False):
+            except AudioError as caught:
+                error = str(caught)
+                if self._train:
+                    break
+                example = {k: v for k, v in example.items() if k != "audio"}
+                example["wave"] = self._silence
+            if example.pop("whole", False) and self._keeps:
                 self._cache.put(index, example)
-        return self._rest(example, rng)
-
-    def _blank(self, n, name, labels):
-        """A row of padding: silence that went through the rest of the chain."""
-        example = {"id": name, "labels": labels, "wave": np.zeros(0, np.float32)}
-        return {**self._rest(example, self._rng(n)), "mask": 0.0, "bad": []}
-
-    def _rest(self, example, rng):
-        for op in self._ops[self._decoded :]:
-            example = op(example, rng)
-        return example
+        return example, error
 
     def _rng(self, n):
         key = [draws.random_bits(self._seed, _EXAMPLE), n]
@@ -304,27 +385,40 @@ class _Steps(grain.MapDataset):
 
     Arrays go into the batch one by one: held apart and stacked, waves would need twice the memory
     and cost a tenth of the decoding's time.
+
+    Args:
+      period: steps of a pass, after which it begins again; 0: endless.
     """
 
-    def __init__(self, examples, batch_size, rows):
+    def __init__(self, examples, batch_size, rows, period):
         super().__init__()
-        self._examples, self._batch_size, self._rows = examples, batch_size, rows
+        self._examples, self._batch_size = examples, batch_size
+        self._rows, self._period = [int(row) for row in rows], period
+        self._parcel, self._lock = None, threading.Lock()
 
     def __len__(self):
-        return len(self._examples) // self._batch_size
+        return sys.maxsize // self._batch_size
 
     def __repr__(self):
         return "asjax batches"
 
+    def __reduce__(self):
+        """For workers: all of them map the same arrays (asjax.data.shared)."""
+        with self._lock:
+            if self._parcel is None:
+                self._parcel = Parcel((self._examples, self._batch_size, self._rows, self._period))
+        return _steps, (self._parcel,)
+
     def __getitem__(self, step):
         if isinstance(step, slice):
             return self.slice(step)
-        draws = range(step * self._batch_size, (step + 1) * self._batch_size)[self._rows]
-        batch = {}
-        for row, n in enumerate(draws):
+        first = (step % self._period if self._period else step) * self._batch_size
+        real = [first + row for row in self._rows if first + row < len(self._examples)]
+        batch, rows = {}, len(self._rows)
+        for row, n in enumerate(real or [0]):  # of padding alone, the first clip gives the shapes
             example = self._examples[n]
             if not batch:
-                batch = {key: _column(value, len(draws)) for key, value in example.items()}
+                batch = {key: _column(value, rows) for key, value in example.items()}
             _check_like(example, batch)
             for key, value in example.items():
                 if isinstance(batch[key], np.ndarray):
@@ -333,13 +427,25 @@ class _Steps(grain.MapDataset):
                     batch[key] += value
                 else:
                     batch[key].append(value)
+        for key, column in batch.items() if len(real) < rows else ():
+            if isinstance(column, np.ndarray):
+                column[len(real) :] = 0
+            elif key == "bad":
+                batch[key] = column if real else []
+            else:
+                blank = "" if isinstance(column[0], str) else None
+                batch[key] = column[: len(real)] + [blank] * (rows - len(real))
         return batch
+
+
+def _steps(parts) -> _Steps:
+    return _Steps(*parts)
 
 
 def _column(value, rows: int):
     """Room for one entry of each example: an array for arrays and numbers, else a list."""
-    if isinstance(value, np.ndarray):
-        return np.empty((rows, *value.shape), value.dtype)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufcV":
+        return _room((rows, *value.shape), value.dtype)
     if isinstance(value, (bool, int, float, np.generic)):
         dtype = np.float32 if isinstance(value, float) else np.asarray(value).dtype
         return np.empty(rows, dtype)
@@ -347,16 +453,20 @@ def _column(value, rows: int):
 
 
 def _check_like(example, batch) -> None:
-    """AsjaxError unless an example has the names and shapes of its batch."""
+    """AsjaxError unless an example has the names, shapes and dtypes of its batch."""
     if example.keys() != batch.keys():
         odd = ", ".join(sorted(example.keys() ^ batch.keys()))
         raise AsjaxError(f"clip {example['id']}: the host ops give {odd} to some clips only")
     for key, value in example.items():
-        shape = getattr(batch[key], "shape", None)
-        if shape is not None and np.shape(value) != shape[1:]:
+        column = batch[key]
+        if not isinstance(column, np.ndarray):
+            continue
+        kind = (np.shape(value), getattr(value, "dtype", column.dtype))
+        if kind != (column.shape[1:], column.dtype):
             raise AsjaxError(
-                f"clip {example['id']}: the host ops must make {key} of one shape for all clips, "
-                f"got {np.shape(value)} and {shape[1:]}"
+                f"clip {example['id']}: the host ops must make {key} of one shape and dtype for "
+                f"all clips, got {kind[1]} {list(kind[0])} and {column.dtype} "
+                f"{list(column.shape[1:])}"
             )
 
 
@@ -369,13 +479,15 @@ class _Cache:
         self._lock = threading.Lock()
 
     def get(self, index):
-        return self._kept.get(index)
+        example = self._kept.get(index)
+        return None if example is None else dict(example)
 
     def put(self, index, example):
+        size = sum(v.nbytes for v in example.values() if isinstance(v, np.ndarray))
         with self._lock:
-            if index not in self._kept and example["wave"].nbytes <= self._free:
-                self._free -= example["wave"].nbytes
-                self._kept[index] = example
+            if index not in self._kept and size <= self._free:
+                self._free -= size
+                self._kept[index] = dict(example)
 
     def __reduce__(self):
         return _Cache, (self._budget,)

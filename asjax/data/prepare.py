@@ -8,7 +8,7 @@ import io
 from pathlib import Path
 
 from asjax import labels as label_sets
-from asjax.config import AsjaxError
+from asjax.config import AsjaxError, printable, shown
 from asjax.data import enhance
 
 _LISTED = 10
@@ -24,16 +24,27 @@ _ENHANCE_EXAMPLE = """example:
 
 def add_arguments(parser):
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="folder|esc50|enhance")
-    folder = kinds.add_parser("folder", help="any folder of audio with a CSV (filename,labels)")
-    folder.add_argument("--csv", required=True, help="filename,labels[,fold], labels split by ';'")
+    folder = kinds.add_parser(
+        "folder",
+        help="a folder of audio with a CSV (filename,labels), or of folders named by class",
+    )
+    folder.add_argument(
+        "--csv", default="", help="filename,labels[,fold][,group], or as published (default: none)"
+    )
     folder.add_argument("--audio", required=True, metavar="DIR", help="what filenames start from")
     folder.add_argument(
         "--labels",
         default="audioset527",
         help="label set: audioset527, fsd50k200, esc50, a .csv, or own (default: audioset527)",
     )
-    folder.add_argument("--label-separator", default=";", help="between labels (default: ;)")
+    folder.add_argument("--label-separator", help="between labels (default: ; or the layout's)")
     folder.add_argument("--split-column", default="", help="default: fold or split, where present")
+    folder.add_argument(
+        "--columns", default="", metavar="ROLE=NAME,...", help="of file, labels, split, group"
+    )
+    folder.add_argument(
+        "--folds", type=int, default=0, metavar="N", help="make N splits; groups stay together"
+    )
     folder.add_argument("--licence", default="", help="licence of the whole set, for the manifest")
     esc50 = kinds.add_parser("esc50", help="ESC-50 from a copy of its repository")
     esc50.add_argument("--source", required=True, metavar="DIR", help="meta/esc50.csv and audio/")
@@ -101,7 +112,10 @@ def run(args, clips, label_set, **fields):
         encoding = Encoding(args.encode, args.sample_rate, args.compression)
     out = Path(args.out)
     for stale in out.parent.glob(f".{out.name}.*.part"):
-        print(f"note: {stale} is left of a run that was killed, or still at work; remove it if not")
+        print(
+            f"note: {shown(stale)} is left of a run that was killed, or is still at work; "
+            "remove it if it is not"
+        )
     options = {"encoding": encoding, "threads": args.threads, "overwrite": args.overwrite}
     summary = writer.write(args.out, clips, label_set, **options, **fields)
     splits = ", ".join(f"{name} {n}" for name, n in summary.splits.items())
@@ -111,7 +125,7 @@ def run(args, clips, label_set, **fields):
     )
     print(f"left out {len(summary.left_out)}" + (":" if summary.left_out else ""))
     for clip, reason in summary.left_out[:_LISTED]:
-        print(f"  {clip}: {reason}")
+        print(f"  {shown(clip)}: {printable(reason)}")
     if len(summary.left_out) > _LISTED:
         print(f"  ... all in {summary.path / 'manifest.json'}")
     print(f"wrote {summary.path}; use it as data \"records(path='{summary.path}')\"")
@@ -119,32 +133,33 @@ def run(args, clips, label_set, **fields):
 
 
 def _folder(args) -> int:
-    from asjax.data import lists, sources
+    from asjax.data import groups, layouts, lists, sources
     from asjax.data.clips import Clip
 
-    separator = args.label_separator
+    options = {"columns": layouts.parse_columns(args.columns)}
+    options["label_separator"] = args.label_separator
+    place = args.csv or args.audio
     if args.labels == "own":
-        label_set = sources.own_labels(args.csv, separator)
+        label_set = sources.own_labels(place, **options)
     else:
         label_set = label_sets.get(args.labels)
-    rows = lists.read_folder(
-        args.csv,
-        args.audio,
-        label_set,
-        label_separator=separator,
-        split_column=args.split_column,
-        missing_ok=True,
-    )
+    options |= {"split_column": args.split_column, "missing_ok": True}
+    rows = lists.read_folder(args.csv, args.audio, label_set, **options)
+    splits = [f.row.split for f in rows]
+    if args.folds:
+        own = [f.row.group or f"clip {f.row.filename}" for f in rows]
+        splits = groups.folds(own, sources.matrix([f.classes for f in rows], label_set), args.folds)
     clips = [
         Clip(
             f.row.filename,
             f.path,
             tuple(label_set.ids[i] for i in f.classes),
-            f.row.split,
+            split,
+            group=f.row.group,
         )
-        for f in rows
+        for f, split in zip(rows, splits, strict=True)
     ]
-    run(args, clips, label_set, licence=args.licence, description=f"from {Path(args.csv).name}")
+    run(args, clips, label_set, licence=args.licence, description=f"from {Path(place).name}")
     return 0
 
 

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import os
 from pathlib import Path
 
 from asjax.config import AsjaxError
 
 _HEADER = ["id", "reason", "count"]
+_SHORT = 256  # clips; a list that is no longer is written anew each time
 
 
 class Quarantine:
     """Counts undecodable clips in `path` (id,reason,count, sorted by id) and stops a run that
     meets too many.
 
-    Counts go on from the file, if it exists. `count` is the number of distinct clips.
+    Counts go on from the file, if it exists. `count` is the number of distinct clips. What `add`
+    was told is on disk when it returns, also if the program is killed then. A long list grows by a
+    line for each clip that is met, so that meeting one costs the same however long the list is. A
+    clip may then stand in several lines, whose counts add up, until the list is tidied: when it has
+    doubled, when it is closed and when it is opened.
 
     Args:
       total: clips in the source.
@@ -30,14 +36,17 @@ class Quarantine:
         if not 0 <= max_rate <= 1:
             raise AsjaxError(f"max_bad must be 0 to 1 (a share of the clips), got {max_rate!r}")
         self.path, self.total, self.max_rate = Path(path), int(total), float(max_rate)
-        self._found: dict[str, tuple[str, int]] = self._read()
+        self._clips: dict[str, tuple[str, int]] = {}  # id -> reason, count
+        self._added = 0  # lines since the list was tidied
+        if self._read():
+            self._tidy()
 
     @property
     def count(self) -> int:
-        return len(self._found)
+        return len(self._clips)
 
     def add(self, bad) -> None:
-        """Count `(id, reason)` pairs and rewrite the file at once; nothing to do for none.
+        """Count `(id, reason)` pairs and write them to the file; nothing to do for none.
 
         Raises:
           AsjaxError: more than `max_rate` of the clips are undecodable by now.
@@ -45,43 +54,79 @@ class Quarantine:
         if not bad:
             return
         for clip, reason in bad:
-            first, count = self._found.get(clip, (reason, 0))
-            self._found[clip] = (first, count + 1)
-        self._write()
+            self._count(clip, reason, 1)
+        short = self.count <= _SHORT or not self.path.exists()
+        if short or self._added + len(bad) > self.count:
+            self._tidy()
+        else:
+            self._write(_lines((clip, self._clips[clip][0], 1) for clip, _ in bad), "a")
+            self._added += len(bad)
         if self.count > self.max_rate * self.total:
-            reasons = "; ".join(sorted(reason for reason, _ in self._found.values())[:3])
+            reasons = "; ".join(sorted(reason for reason, _ in self._clips.values())[:3])
             raise AsjaxError(
                 f"{self.count} of {self.total} clips cannot be decoded, more than max_bad="
                 f"{self.max_rate:g} allows; they are listed in {self.path} ({reasons}); repair or "
                 f"remove them, or allow more with --config.data.max_bad"
             )
 
-    def _read(self):
+    def close(self) -> None:
+        """Tidy the list: a line for each clip, sorted."""
+        if self._added:
+            self._tidy()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def _count(self, clip, reason, count):
+        first, before = self._clips.get(clip, (reason, 0))
+        self._clips[clip] = (first, before + count)
+
+    def _read(self) -> bool:
+        """Count what is in the file; whether it wants tidying."""
         if not self.path.exists():
-            return {}
+            return False
         try:
-            with open(self.path, newline="", encoding="utf-8") as f:
-                header, *rows = csv.reader(f)
+            text = self.path.read_bytes().decode("utf-8", "surrogateescape")
+            header, *rows = csv.reader(io.StringIO(text, newline=""))
             if header != _HEADER:
                 raise ValueError("another header")
-            return {clip: (reason, int(count)) for clip, reason, count in rows}
+            whole = text.endswith("\n")  # else the program was killed while it wrote the last row
+            for clip, reason, count in rows if whole else rows[:-1]:
+                self._count(clip, reason, int(count))
         except (ValueError, OSError, csv.Error) as error:
             raise AsjaxError(
                 f"{self.path} must be a list id,reason,count as written by asjax ({error}); "
                 "move it away"
             ) from None
+        return not whole or len(rows) > self.count
 
-    def _write(self):
-        """Whole or not at all: a temporary file takes the name."""
-        part = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
+    def _tidy(self):
+        """The whole list anew, sorted, or not at all: a temporary file takes the name."""
+        rows = sorted((clip, *about) for clip, about in self._clips.items())
+        self._write(_lines([_HEADER, *rows]), "w")
+        self._added = 0
+
+    def _write(self, text: str, mode: str):
+        place = self.path
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(part, "w", newline="", encoding="utf-8") as f:
-                out = csv.writer(f)
-                out.writerow(_HEADER)
-                out.writerows((clip, *self._found[clip]) for clip in sorted(self._found))
-            os.replace(part, self.path)
+            if mode == "w":
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                place = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
+            with open(place, f"{mode}b") as file:
+                file.write(text.encode("utf-8", "surrogateescape"))
+            if mode == "w":
+                os.replace(place, self.path)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                part.unlink()
+            if mode == "w":
+                with contextlib.suppress(OSError):
+                    place.unlink()
             raise AsjaxError(f"{self.path} cannot be written: {error.strerror}") from None
+
+
+def _lines(rows) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue()

@@ -3,44 +3,77 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from asjax.config import AsjaxError
-from asjax.data import audio
+from asjax.config import AsjaxError, shown, warn
+from asjax.data import audio, ffmpeg, patience, sound
+
+STALL_S = 60.0  # without a window of a file
 
 
 def find(paths: Iterable) -> list[Path]:
     """Files as given, folders replaced by the audio files anywhere below them, sorted.
 
-    A file that is named twice, or named and found, counts once.
+    A file that is named twice, or named and found, counts once. Sound of other kinds is found if
+    there is an ffmpeg to decode it; else a warning counts it.
 
     Raises:
       AsjaxError: paths that do not exist (the first ten are listed), or a folder without audio.
     """
     paths = [Path(p) for p in paths]
-    missing = [str(p) for p in paths if not p.exists()]
+    missing = [shown(p) for p in paths if not p.exists()]
     if missing:
         more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
         raise AsjaxError(f"no such file or folder: {', '.join(missing[:10])}{more}")
-    found: dict[Path, None] = {}
+    files: dict[Path, None] = {}
+    others: dict[Path, None] = {}
     for path in paths:
-        inside = _walk(path) if path.is_dir() else [path]
+        inside, other = walk(path) if path.is_dir() else ([path], [])
         if not inside:
-            raise AsjaxError(f"folder {path} holds no audio ({' '.join(audio.SUFFIXES)})")
-        found.update(dict.fromkeys(inside))
-    return list(found)
+            hint = f"; {passed_over(other)}" if other else ""
+            raise AsjaxError(
+                f"folder {shown(path)} holds no audio ({' '.join(audio.SUFFIXES)}){hint}"
+            )
+        files.update(dict.fromkeys(inside))
+        others.update(dict.fromkeys(other))
+    if others:
+        warn(passed_over(list(others)))
+    return list(files)
 
 
-def _walk(folder: Path) -> list[Path]:
-    """Audio files below `folder`; links to folders are not followed, so that loops end."""
-    return sorted(
-        Path(root, name)
-        for root, _, names in os.walk(folder)
-        for name in names
-        if name.lower().endswith(audio.SUFFIXES)
+def walk(folder: Path) -> tuple[list[Path], list[Path]]:
+    """(audio files, sound that is not read here) below `folder`, both sorted.
+
+    Links to folders are not followed, so that loops end. What macOS puts beside files (`._*`,
+    `__MACOSX`) is no audio, whatever it is called.
+    """
+    files, others = [], []
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name != "__MACOSX"]
+        for name in names:
+            if name.startswith("._"):
+                continue
+            if name.lower().endswith(audio.SUFFIXES):
+                files.append(Path(root, name))
+            elif name.lower().endswith(audio.OTHER_SUFFIXES):
+                others.append(Path(root, name))
+    if ffmpeg.program():
+        files, others = files + others, []
+    return sorted(files), sorted(others)
+
+
+def passed_over(paths: list[Path]) -> str:
+    """A word on sound that is not read."""
+    counts = Counter(path.suffix.lower() for path in paths)
+    kinds = ", ".join(f"{n} {kind}" for kind, n in counts.most_common())
+    return (
+        f"passed over {len(paths)} files of kinds that libsndfile does not read: {kinds} "
+        f"(first {shown(paths[0])}); {sound.CONVERT}"
     )
 
 
@@ -81,7 +114,13 @@ def _chunks(source, sample_rate, size, name):
         wave = audio.from_array(*source, sample_rate, name=name)
         yield from (wave[i : i + size] for i in range(0, len(wave), size))
     elif isinstance(source, (str, os.PathLike, bytes)) or hasattr(source, "read"):
-        yield from audio.blocks(source, sample_rate, size / sample_rate, name=name)
+        # How much is not finite is known at the end only, after the windows: it is noted.
+        pieces = audio.blocks(
+            source, sample_rate, size / sample_rate, name=name, most_not_finite=1.0
+        )
+        step = partial(next, pieces, None)
+        while (piece := patience.call(step, STALL_S, shown(name))) is not None:
+            yield piece
     else:
         raise AsjaxError(
             f"{name} must be a path, bytes, a binary file or (wave, sample_rate), "

@@ -5,11 +5,13 @@ A dataset is one folder:
     dataset_info.json, features.json      TFDS's own: `tfds.builder_from_directory(folder)`
     NAME-SPLIT.array_record-0000i-of-0000n
     manifest.json                         counts, label set and hash, licences, shards (bytes,
-                                          SHA-256), what was left out and why
+                                          SHA-256), what was left out and why, pcm16_hz (the rate,
+                                          if all clips are 16-bit mono PCM of one rate, else 0)
     manifest.csv                          one row per clip, in record order: id, split, labels,
                                           category, samples, sample_rate, sha256 (of the audio)
     labels.csv                            the label set itself
     ATTRIBUTION.csv                       licence and attribution per clip, where known
+    groups.csv                            id and group (recording, site) per clip, where known
 
 A record holds id, audio (the bytes of an audio file), sample_rate (Hz), samples (per channel, at
 that rate), labels (ids as text, so that no index order can go wrong) and category. Neither
@@ -60,6 +62,14 @@ def find(path) -> Path:
         f"{path} is not an asjax record dataset: manifest.json is missing; "
         "make one with `asjax prepare`"
     )
+
+
+def is_dataset(path) -> bool:
+    """Whether `find` finds a dataset at `path`."""
+    try:
+        return bool(find(path))
+    except AsjaxError:
+        return False
 
 
 def is_version(name: str) -> bool:
@@ -117,6 +127,16 @@ class Dataset:
             raise AsjaxError(f"{rows} is missing; {_HINT}")
         if files.digest(rows) != self.manifest["manifest_sha256"]:
             raise AsjaxError(f"{rows} was changed after it was written (SHA-256 differs); {_HINT}")
+
+    def groups(self) -> dict[str, str]:
+        """What each clip comes from (recording, site), by id; empty where no clip has a group."""
+        digest, path = self.manifest.get("groups_sha256"), self.path / "groups.csv"
+        if digest is None:
+            return {}
+        if not path.is_file() or files.digest(path) != digest:
+            raise AsjaxError(f"{path} is missing or was changed (SHA-256 differs); {_HINT}")
+        with open(path, newline="", encoding="utf-8") as f:
+            return dict(list(csv.reader(f))[1:])
 
     def rows(self) -> Iterator[list[str]]:
         """manifest.csv row by row (`COLUMNS`), in record order."""

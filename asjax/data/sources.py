@@ -1,37 +1,44 @@
 """Where clips come from: records, the embedded ESC-10, a folder with a CSV, or a set of TFDS.
 
 `esc10`, `records`, `folder` and `tfds` are the names in configs. All take `splits` (which clips,
-default all) and `labels_csv`, rows `filename,labels` as `asjax prepare enhance` writes them: the
-clips whose ids stand under `filename` get these labels, the others keep theirs.
+default all), `folds` (make that many splits that keep groups together) and `labels_csv`, rows
+`filename,labels` as `asjax prepare enhance` writes them: the clips whose ids stand under `filename`
+get these labels, the others keep theirs.
 
 A source is random-access and says `source[i] -> {"id", "audio", "labels"}`, where audio is the
 bytes of an audio file or its path (str) and labels are int64 class indices. Decoding is the
-pipeline's. Sources pickle, open files lazily per process and may be read by many threads.
+pipeline's. Sources pickle, open files lazily per process and may be read by many threads. A source
+may say `pcm16(rate) -> bool`: whether int16 samples hold all of its audio at that rate.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 from scipy import sparse
 
-from asjax import config
 from asjax import labels as label_sets
-from asjax.config import AsjaxError, unknown
-from asjax.data import lists
+from asjax.config import AsjaxError, shown, unknown, warn
+from asjax.data import content, groups, lists
 from asjax.data import records as record_files
 from asjax.data import tfds as theirs
+from asjax.data.lists import read_folder
+from asjax.data.shared import Strings
 from asjax.labels import LabelSet
 
 __all__ = ["esc10", "folder", "records", "tfds"]
 
 ESC10 = Path(__file__).parent.parent / "assets" / "esc10"
+_PROBED = 50_000  # headers of a folder that are read to see whether int16 holds its audio
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -43,8 +50,8 @@ class Source:
       ids, split: one str per clip.
       labels: CSR int8 [N, C], 1 where the clip has the class.
       hash: SHA-256 (hex) over ids, labels and what is known of the audio: the recorded SHA-256 of
-        every clip (records), or file names and sizes (folder: cheap, and the same on every
-        machine; an edit that keeps the size is not seen).
+        every clip (records), or digests of the files (folder; asjax.data.content says of what).
+      group: one name per clip, of what it comes from (recording, site); None: not known.
     """
 
     name: str
@@ -54,6 +61,8 @@ class Source:
     hash: str
     audio: Sequence  # audio[row] -> bytes or path
     row: np.ndarray  # int64 [N]: where clip i stands in `audio`
+    pcm16_hz: int | None = 0  # of a clip that is 16-bit mono PCM; 0: of another kind, None: look
+    group: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -68,6 +77,22 @@ class Source:
 
     def __repr__(self) -> str:
         return f"Source({self.name}, {len(self)} clips, {self.hash[:12]})"
+
+    def __getstate__(self) -> dict:
+        """Texts as arrays, which worker processes share (asjax.data.shared)."""
+        texts = {k: Strings(v) for k, v in vars(self).items() if isinstance(v, list)}
+        return {**vars(self), **texts}
+
+    def pcm16(self, sample_rate: int) -> bool:
+        """Whether every clip is 16-bit mono PCM at `sample_rate` Hz, as far as it is known.
+
+        Records say so in their manifest. Of a folder, the headers are read up to the first one that
+        says otherwise; a folder of more than 50,000 files is not looked at.
+        """
+        if self.pcm16_hz is not None:
+            return self.pcm16_hz == sample_rate
+        paths = (self.audio[int(row)] for row in self.row)
+        return len(self) <= _PROBED and all(pcm16_rate(path) == sample_rate for path in paths)
 
     def select(self, splits) -> Source:
         """The clips of the given split or splits, in their order here.
@@ -87,54 +112,76 @@ class Source:
         keep = np.flatnonzero([s in wanted for s in self.split])
         digest = _sha256(self.hash, *sorted(wanted))
         ids, split = [self.ids[i] for i in keep], [self.split[i] for i in keep]
-        return Source(self.name, ids, split, self.labels[keep], digest, self.audio, self.row[keep])
+        group = [self.group[i] for i in keep] if self.group else None
+        kept = {"ids": ids, "split": split, "labels": self.labels[keep], "row": self.row[keep]}
+        return replace(self, hash=digest, group=group, **kept)
 
 
-def own_labels(path, label_separator: str = ";") -> LabelSet:
-    """The label set "own": the sorted distinct labels of a CSV, or that of a record dataset.
+def pcm16_rate(audio) -> int:
+    """Hz of an audio file (path or bytes) of 16-bit mono PCM, such as WAV or FLAC; else 0."""
+    import soundfile
+
+    if isinstance(audio, bytes):
+        audio = io.BytesIO(audio)
+    elif not os.path.isfile(audio):  # a FIFO would wait for a writer
+        return 0
+    elif os.name == "posix":  # as asjax.data.audio: names that are invalid in the locale
+        audio = os.fsencode(audio)
+    try:
+        with soundfile.SoundFile(audio) as file:
+            plain = file.subtype == "PCM_16" and file.channels == 1
+            return file.samplerate if plain else 0
+    except (soundfile.SoundFileError, TypeError, OSError, ValueError):
+        return 0
+
+
+def own_labels(place, label_separator: str | None = None, columns=None) -> LabelSet:
+    """The label set "own": the sorted distinct labels of a CSV or of a folder of folders, or the
+    label set of a record dataset.
 
     The labels are both ids and display names. Raises AsjaxError for unusable rows.
     """
-    path = Path(path)
-    if path.is_dir():
-        return LabelSet.from_csv(record_files.find(path) / "labels.csv", "own")
-    rows, problems = lists.read_rows(path, label_separator)
-    lists.refuse(path, problems)
+    place = Path(place)
+    if place.is_dir() and record_files.is_dataset(place):
+        return LabelSet.from_csv(record_files.find(place) / "labels.csv", "own")
+    if place.is_dir():
+        rows, problems, _ = lists.tree(place)
+    else:
+        rows, problems, _ = lists.read_rows(place, label_separator, columns=columns)
+    lists.refuse(place, problems)
     found = tuple(sorted({label for row in rows for label in row.labels}))
-    return LabelSet("own", found, found)
-
-
-def own_tfds_labels(*, builder: str, **fields) -> LabelSet:
-    """The label set "own" of a TFDS data set: the names of its ClassLabel, else its labels, sorted.
-
-    Raises:
-      AsjaxError: as `tfds`.
-    """
-    fields.pop("splits", None)
-    fields.pop("labels_csv", None)
-    found = theirs.class_names(builder, fields.get("labels", ""))
     if not found:
-        opened = config.call(theirs.open_split, "data source tfds", builder=builder, **fields)
-        found = tuple(sorted(set(chain(*opened.labels))))
+        raise AsjaxError(f"label list {shown(place)} has no label in any of its rows")
+    lists.say_commas(place, found)
     return LabelSet("own", found, found)
 
 
-def _chosen(source: Source, splits, labels_csv, label_set) -> Source:
-    """What every source does in the end: other labels where a CSV gives them, then the splits."""
+def _chosen(source: Source, splits, labels_csv, label_set, folds: int = 0) -> Source:
+    """What every source does in the end: other labels where a CSV gives them, folds, the splits."""
     if labels_csv:
         source = _relabelled(source, Path(labels_csv), label_set)
+    if folds:
+        split = groups.folds(source.group or source.ids, source.labels, folds)
+        digest = _sha256(source.hash, *split)
+        source = replace(source, split=list(map(sys.intern, split)), hash=digest)
+    elif source.group and (both := groups.straddling(source.group, source.split)):
+        warn(
+            f"{source.name}: {len(both)} groups have clips in more than one split, such as "
+            f"{shown(both[0])!r}; folds=5 makes splits that keep groups together"
+        )
     return source if splits is None else source.select(splits)
 
 
 def _relabelled(source: Source, path: Path, label_set) -> Source:
     """`source` with the labels of a CSV (`filename,labels`) for the ids that stand in it."""
-    rows, problems = lists.read_rows(path, ";")
-    classes, hint = lists.look_up(rows, label_set, problems)
-    place = {clip: i for i, clip in enumerate(source.ids)}
-    strangers = [f"line {r.line} {r.filename!r}" for r in rows if r.filename not in place]
+    rows, problems, _ = lists.read_rows(path)
+    classes, hint = lists.classes(rows, label_set, problems)
+    place = {normalize("NFC", clip): i for i, clip in enumerate(source.ids)}
+    strangers = [f"line {r.line} {shown(r.filename)!r}" for r in rows if r.filename not in place]
     if strangers:
         problems[f"ids that are not in {source.name}"] = strangers
     lists.refuse(path, problems, hint)
+    lists.say_unlabelled(path, rows)
     new = {place[row.filename]: found for row, found in zip(rows, classes, strict=True)}
     old, lines = source.labels, [f"{i}\t{','.join(map(str, new[i]))}" for i in sorted(new)]
     encoded = [
@@ -142,43 +189,57 @@ def _relabelled(source: Source, path: Path, label_set) -> Source:
         for i in range(len(source))
     ]
     digest = _sha256(source.hash, *lines)
-    return replace(source, labels=_matrix(encoded, len(label_set)), hash=digest)
+    return replace(source, labels=matrix(encoded, label_set), hash=digest)
 
 
 def _sha256(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _matrix(rows: list, classes: int) -> sparse.csr_matrix:
+def matrix(rows: list, label_set) -> sparse.csr_matrix:
     """Sorted unique class indices per clip -> CSR int8 [N, classes]."""
     ends = np.cumsum([0, *map(len, rows)], dtype=np.int64)
     columns = np.concatenate(rows) if rows else np.zeros(0)
     ones = np.ones(len(columns), np.int8)
-    return sparse.csr_matrix((ones, columns.astype(np.int32), ends), (len(rows), classes))
+    return sparse.csr_matrix((ones, columns.astype(np.int32), ends), (len(rows), len(label_set)))
 
 
 # ------------------------------------------------------------------------------------ records
 
 
 def esc10(
-    label_set, *, splits=None, labels_csv="", verify: bool = False, convert: bool = False
+    label_set,
+    *,
+    splits=None,
+    labels_csv="",
+    verify: bool = False,
+    convert: bool = False,
+    folds: int = 0,
 ) -> Source:
     """The 398 embedded recordings of ESC-10; splits `fold1` to `fold5`."""
     source = _read_records(label_set, ESC10, verify, convert, title="esc10")
-    return _chosen(source, splits, labels_csv, label_set)
+    return _chosen(source, splits, labels_csv, label_set, folds)
 
 
 def records(
-    label_set, *, path, splits=None, labels_csv="", verify: bool = False, convert: bool = False
+    label_set,
+    *,
+    path,
+    splits=None,
+    labels_csv="",
+    verify: bool = False,
+    convert: bool = False,
+    folds: int = 0,
 ) -> Source:
     """A record dataset, as `asjax prepare` writes it.
 
     Args:
       path: its folder. verify: check the SHA-256 of every shard.
       convert: accept another label set, and look every recorded id up in it (by mid or id).
+      folds: make splits fold1, fold2, ... anew; clips of one group come into one fold.
     """
     source = _read_records(label_set, path, verify, convert)
-    return _chosen(source, splits, labels_csv, label_set)
+    return _chosen(source, splits, labels_csv, label_set, folds)
 
 
 def _read_records(label_set, path, verify, convert, title="") -> Source:
@@ -187,7 +248,7 @@ def _read_records(label_set, path, verify, convert, title="") -> Source:
     if not convert:
         what = f"{dataset.path} (label set {theirs['name']})"
         label_sets.check_hash(theirs["hash"], label_set.hash, what)
-    ids, split, encoded, cells = [], [], [], {}
+    ids, split, encoded, cells, of_clip = [], [], [], {}, dataset.groups()
     for clip, name, cell, *_ in dataset.rows():
         ids.append(clip)
         split.append(sys.intern(name))
@@ -199,10 +260,19 @@ def _read_records(label_set, path, verify, convert, title="") -> Source:
             f"{dataset.path}/manifest.csv must have {len(dataset.reader)} rows, got {len(ids)}"
         )
     digest = _sha256(dataset.manifest["manifest_sha256"], label_set.hash)
-    matrix = _matrix(encoded, len(label_set))
+    table = matrix(encoded, label_set)
+    group = _groups([of_clip.get(clip, "") for clip in ids], ids)
     rows = np.arange(len(ids), dtype=np.int64)
     name = title or dataset.manifest.get("name", dataset.path.name)
-    return Source(name, ids, split, matrix, digest, dataset.reader, rows)
+    pcm16_hz = _pcm16_hz(dataset.manifest)
+    return Source(name, ids, split, table, digest, dataset.reader, rows, pcm16_hz, group)
+
+
+def _pcm16_hz(manifest: dict) -> int:
+    if "pcm16_hz" in manifest:
+        return manifest["pcm16_hz"]
+    encoding = manifest.get("encoding") or {}  # older records say how they were encoded
+    return (encoding.get("sample_rate") or 0) if encoding.get("container") == "flac" else 0
 
 
 # --------------------------------------------------------------------------------------- tfds
@@ -220,6 +290,7 @@ def tfds(
     label_separator: str = "",
     splits=None,
     labels_csv="",
+    folds: int = 0,
 ) -> Source:
     """An audio data set that TensorFlow Datasets wrote as ArrayRecord; TensorFlow is not needed.
 
@@ -237,13 +308,11 @@ def tfds(
     fields = dict(audio=audio, labels=labels, ids=ids, rate=rate)
     opened = theirs.open_split(builder, split, label_separator=label_separator, **fields)
     index = lists.index_of(label_set)
-    strange = [
-        name for name in dict.fromkeys(chain(*opened.labels)) if isinstance(index(name), str)
-    ]
+    strange = [n for n in dict.fromkeys(chain(*opened.labels)) if isinstance(index(n), str)]
     if strange:
         raise AsjaxError(
             f"{opened.path}: {len(strange)} labels are not classes of {label_set.name}: "
-            f"{', '.join(map(repr, strange[:10]))} ({index(strange[0])})"
+            f"{', '.join(map(repr, map(shown, strange[:10])))} ({index(strange[0])})"
         )
     encoded = [np.unique([index(name) for name in names]) for names in opened.labels]
     lines = [
@@ -254,12 +323,13 @@ def tfds(
         opened.path.parent.name,
         opened.ids,
         [sys.intern(name) for name in opened.split],
-        _matrix(encoded, len(label_set)),
+        matrix(encoded, label_set),
         _sha256(label_set.hash, *opened.about, split, *lines),
         opened.waves,
         opened.row,
+        opened.waves.pcm16_hz,
     )
-    return _chosen(source, splits, labels_csv, label_set)
+    return _chosen(source, splits, labels_csv, label_set, folds)
 
 
 # ------------------------------------------------------------------------------------- folder
@@ -268,32 +338,55 @@ def tfds(
 def folder(
     label_set,
     *,
-    csv,
+    csv="",
     root=None,
     splits=None,
     labels_csv="",
-    label_separator: str = ";",
+    label_separator: str | None = None,
     split_column: str = "",
+    columns: dict | str | None = None,
+    folds: int = 0,
 ) -> Source:
     """Audio files below `root` (default: where the CSV lies), listed in a CSV.
 
+    Without a CSV the folders below `root` are the classes: `root/dog/1.wav`, or
+    `root/train/dog/1.wav`.
+
     Args:
-      csv: rows `filename,labels[,fold]`. label_separator: between the labels of a clip.
+      csv: rows `filename,labels[,fold][,group]`, or a published layout (asjax.data.layouts).
+      label_separator: between the labels of a clip (default: that of the layout, or ";").
       split_column: the column of the splits (default: `fold` or `split`, where there is one).
+      columns: what holds what, `dict(file="fname", labels="tags", split="part", group="site")`;
+        or as text, "file=fname,labels=tags".
+      folds: make splits fold1, fold2, ... anew; clips of one group come into one fold.
     """
+    if not csv and root is None:
+        raise AsjaxError("data source folder needs csv, a list of clips, or root, a folder of them")
     root = Path(csv).parent if root is None else root
     options = {"label_separator": label_separator, "split_column": split_column}
-    found = lists.read_folder(csv, root, label_set, **options)
+    found = read_folder(csv, root, label_set, columns=columns, **options)
+    prints = content.digests([f.path for f in found], [f.size for f in found])
     lines = [
-        f"{f.row.filename}\t{f.size}\t{f.row.split}\t{','.join(map(str, f.classes))}" for f in found
+        f"{f.row.filename}\t{digest}\t{f.row.split}\t{','.join(map(str, f.classes))}"
+        for f, digest in zip(found, prints, strict=True)
     ]
+    group = [f.row.group for f in found]
     source = Source(
-        Path(csv).stem,
+        Path(csv or root).stem,
         [f.row.filename for f in found],
         [sys.intern(f.row.split) for f in found],
-        _matrix([f.classes for f in found], len(label_set)),
+        matrix([f.classes for f in found], label_set),
         _sha256(label_set.hash, *lines),
         [f.path for f in found],
         np.arange(len(found), dtype=np.int64),
+        pcm16_hz=None,
+        group=_groups(group, [f.row.filename for f in found]),
     )
-    return _chosen(source, splits, labels_csv, label_set)
+    return _chosen(source, splits, labels_csv, label_set, folds)
+
+
+def _groups(group: list[str], ids: list[str]) -> list[str] | None:
+    """Groups of clips, None where no clip has one. A clip without a group is one of its own."""
+    if not any(group):
+        return None
+    return [sys.intern(name or f"clip {clip}") for name, clip in zip(group, ids, strict=True)]

@@ -18,6 +18,7 @@ import numpy as np
 
 from asjax.config import AsjaxError, unknown
 from asjax.data import records
+from asjax.labels import LabelSet
 from asjax.store import files
 
 # Features that are taken if a config names none, by what they are usually called.
@@ -59,6 +60,12 @@ class Waves:
 
     def __len__(self) -> int:
         return len(self.reader)
+
+    @property
+    def pcm16_hz(self) -> int:
+        """The rate if all is 16-bit mono of one rate, as a Source says it; else 0."""
+        plain = _BITS.get(self.column.dtype, 32) <= 16 and self.column.channels == 1
+        return self.rate if plain and self.rates is None else 0
 
     def __getitem__(self, row: int) -> bytes:
         import soundfile
@@ -144,15 +151,19 @@ def find(builder: str) -> Path:
     )
 
 
-def class_names(builder: str, labels: str = "") -> tuple[str, ...]:
-    """The names of a data set's classes; () where its labels are free texts.
+def own_labels(*, builder: str, split: str = "train", labels: str = "", **fields) -> LabelSet:
+    """The label set "own" of a data set: the names of its ClassLabel, else its labels, sorted.
 
     Raises:
-      AsjaxError: no such data set or feature.
+      AsjaxError: as `open_split`.
     """
     folder = find(builder)
-    _, columns = _metadata(folder)
-    return _labels_of(folder, columns, labels).names
+    found = _labels_of(folder, _metadata(folder)[1], labels).names
+    if not found:  # free texts
+        fields = {k: fields[k] for k in ("audio", "ids", "rate", "label_separator") if k in fields}
+        opened = open_split(builder, split, labels=labels, **fields)
+        found = tuple(sorted({name for names in opened.labels for name in names}))
+    return LabelSet("own", found, found)
 
 
 def open_split(

@@ -19,6 +19,7 @@ import numpy as np
 from asjax.config import AsjaxError
 from asjax.data import example, records
 from asjax.data.clips import Clip, Encoding, load_all
+from asjax.data.sources import pcm16_rate
 from asjax.store import files
 
 
@@ -162,7 +163,9 @@ class _Job:
         self.seen: set[str] = set()
         self.left_out: list[tuple[str, str]] = []
         self.seconds, self.licences = 0.0, Counter()
+        self.pcm16_rates: set[int] = set()
         self.attributions: list[list[str]] = []
+        self.groups: list[list[str]] = []
 
     def add(self, clip: Clip, loaded):
         if clip.id in self.seen:
@@ -193,6 +196,9 @@ class _Job:
         row = [clip.id, clip.split, labels, clip.category, samples, rate, digest]
         split.add(example.encode(fields), row)
         self.seconds += samples / rate
+        self.pcm16_rates.add(pcm16_rate(data))
+        if clip.group:
+            self.groups.append([clip.id, clip.group])
         if clip.licence or clip.attribution:
             self.licences[clip.licence] += 1
             self.attributions.append([clip.id, clip.split, labels, clip.licence, clip.attribution])
@@ -220,12 +226,19 @@ class _Job:
                 out = csv.writer(f, lineterminator="\n")
                 out.writerow(["id", "split", "labels", "licence", "attribution"])
                 out.writerows(sorted(self.attributions, key=lambda row: (row[1], row[0])))
+        grouped = {}
+        if self.groups:
+            with (self.folder / "groups.csv").open("w", newline="", encoding="utf-8") as f:
+                csv.writer(f, lineterminator="\n").writerows([["id", "group"], *self.groups])
+            grouped["groups_sha256"] = records.sha256_file(self.folder / "groups.csv")
         return {
+            **grouped,
             "format": records.FORMAT,
             "label_set": {"name": self.label_set.name, "hash": self.label_set.hash},
             "clips": sum(s["records"] for s in shards),
             "seconds": round(self.seconds, 3),
             "splits": {name: sum(self.splits[name].counts) for name in sorted(self.splits)},
+            "pcm16_hz": max(self.pcm16_rates) if len(self.pcm16_rates) == 1 else 0,
             "licences": dict(self.licences.most_common()),
             "left_out_count": len(self.left_out),
             "left_out": [{"id": i, "reason": reason} for i, reason in self.left_out],

@@ -35,8 +35,7 @@ def trace(logits, targets) -> dict:
     followed = ("mean_ap", "mean_auc", "d_prime")
     if not np.isfinite(logits).all():
         return dict.fromkeys(followed, math.nan)
-    values = metrics.tagging(scores=logits, targets=targets)
-    return {key: values[key] for key in followed}
+    return metrics.tagging(scores=logits, targets=targets, only=followed)
 
 
 # ------------------------------------------------------------------------------------- summary

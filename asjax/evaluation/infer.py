@@ -1,68 +1,162 @@
-"""The forward pass over a pipeline: batches in, clip ids, logits and targets out."""
+"""The one forward pass: batches in, what a model says of each row out.
+
+Training's evaluations, `asjax eval`, `asjax tag` and what exports frames or embeddings use it:
+
+    forward = Forward(model, frontend, mesh, outputs=("logits", "embedding"))
+    variables = forward.put(variables)
+    for out, rest in forward.over(variables, batches):
+        out["logits"], rest["id"]           # this process's rows, in the order of the batch
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import sys
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from asjax.config import AsjaxError
 
 
-def forward(model, frontend, mesh):
-    """`(variables, wave [B, S]) -> logits [B, C]` as numpy, jitted, rows split over the mesh.
-
-    With several processes all give the same wave; each computes its share and gets all rows back.
-    """
-    import jax
-
-    from asjax import sharding, step
-
-    run = jax.jit(step.make_eval_step(model=model, frontend=frontend))
-
-    def apply(variables, wave):
-        share = len(wave) // jax.process_count()
-        mine = wave[jax.process_index() * share :][:share]
-        return sharding.gather(run(variables, sharding.place(mesh, {"wave": mine})["wave"]))
-
-    return apply
-
-
-def scores_from_pipeline(apply_fn, batches, num_classes, progress=True, bad=None, total=None):
-    """Run a model over batches; padding rows and clips that could not be decoded are left out.
+class Forward:
+    """A model on a mesh: jitted, rows split over the devices, one program for each batch size.
 
     Args:
-      apply_fn: wave float32 [B, S] -> logits [B, C] (jitted by the caller).
-      batches: iterable of pipeline batches (dicts with wave, target, mask, id, bad).
+      model: has `.apply(variables, feats [B, T, F], train=False)` -> dict of arrays [B, ...].
+      frontend: wave [B, S] -> feats [B, T, F].
+      outputs: which of the model's arrays are wanted, such as "logits" [B, C], "embedding" [B, D]
+        or "frame_logits" [B, T', C].
+    """
+
+    def __init__(self, model, frontend, mesh, outputs=("logits",)):
+        import jax
+
+        from asjax import sharding, step
+
+        self.mesh, self.outputs = mesh, tuple(outputs)
+        run = step.make_eval_step(model=model, frontend=frontend, outputs=self.outputs)
+        self._run = jax.jit(run, out_shardings=sharding.batch_sharding(mesh))
+
+    def put(self, variables):
+        """The weights on every device of the mesh; those that are there already are not copied."""
+        import jax
+
+        from asjax import sharding
+
+        return jax.device_put(variables, sharding.replicated(self.mesh))
+
+    def over(
+        self, variables, batches: Iterable[dict], ahead: int = 2
+    ) -> Iterator[tuple[dict, dict]]:
+        """Outputs for every batch, with the rest of the batch.
+
+        Batch k + 1 is given to the devices before the outputs of batch k are read, so host and
+        devices work at the same time.
+
+        Args:
+          variables: placed on the mesh, whole or sharded.
+          batches: dicts with `wave` [R, S], float or int16: this process's rows of each batch, as
+            `sharding.local_rows` numbers them. Nobody may write to them later.
+          ahead: batches to make and place ahead in a thread; 0 makes them in the caller's thread.
+
+        Yields: ({output: numpy [R, ...]}, the entries of the batch other than `wave`).
+        """
+        from asjax import sharding
+        from asjax.data import prefetch
+
+        def place(batch):
+            return sharding.place(self.mesh, {"wave": batch["wave"]}, owned=True)
+
+        placed = prefetch.prefetch(batches, place, ahead) if ahead else _in_turn(batches, place)
+        flying = None
+        with contextlib.closing(placed):
+            for arrays, rest in placed:
+                out = self._run(variables, arrays["wave"])
+                del arrays  # else the device holds one more batch of waves
+                for array in out.values():
+                    array.copy_to_host_async()
+                if flying is not None:
+                    yield sharding.local(flying[0]), flying[1]
+                flying = (out, rest)
+            if flying is not None:
+                yield sharding.local(flying[0]), flying[1]
+
+
+def _in_turn(batches, place):
+    for batch in batches:
+        yield place(batch), {k: v for k, v in batch.items() if k != "wave"}
+
+
+def scores(forward: Forward, variables, data, num_classes: int, *, progress=True, bad=None):
+    """Clip logits of a whole evaluation; padding and clips that cannot be decoded are left out.
+
+    Several processes each score their rows of every batch, and all get all results at the end.
+
+    Args:
+      forward: with the output "logits".
+      data: an evaluation, as asjax.build.pipeline makes it with `rows=sharding.local_rows(...)`.
       num_classes: C of the model; the targets may have other classes (zero-shot).
       progress: show a bar, and say on stderr what was left out.
       bad: a list to which (id, reason) of every clip left out is added.
-      total: number of batches, for the bar.
 
-    Returns: ids (list of N), logits float32 [N, C], targets uint8 [N, C or those of the data].
+    Returns: ids (list of N), logits float32 [N, C], targets uint8 [N, C or those of the data], in
+      the order of the data.
 
     Raises:
-      AsjaxError: the model returns another shape than [B, C].
+      AsjaxError: the model returns another shape than [B, C], or too many clips are left out.
     """
     from tqdm import tqdm
 
-    bad = [] if bad is None else bad
-    before = len(bad)
-    ids, logits, targets = [], [np.zeros((0, num_classes), np.float32)], []
-    bar = tqdm(batches, desc="scoring", unit="batch", total=total, disable=not progress)
-    for batch in bar:
-        rows = np.flatnonzero(np.asarray(batch["mask"]) > 0)
-        out = np.asarray(apply_fn(batch["wave"]), np.float32)
-        want = (len(batch["mask"]), num_classes)
-        if out.shape != want:
-            raise AsjaxError(f"the model must return logits {want} for this batch, got {out.shape}")
-        ids += [str(batch["id"][i]) for i in rows]
-        logits.append(out[rows])
-        targets.append(np.asarray(batch["target"])[rows] > 0.5)
-        bad += list(batch.get("bad", ()))
-    left_out = bad[before:]
+    ids, left_out = [], []
+    mask, logits, targets = [], [], []
+    with data.iterate() as batches:
+        steps = forward.over(variables, batches)
+        total = data.steps_per_epoch
+        for out, rest in tqdm(steps, "scoring", total, unit="batch", disable=not progress):
+            want = (len(rest["mask"]), num_classes)
+            if out["logits"].shape != want:
+                raise AsjaxError(
+                    f"the model must return logits {want} for this batch, got {out['logits'].shape}"
+                )
+            ids += map(str, rest["id"])
+            left_out += rest["bad"]
+            mask.append(rest["mask"] > 0)
+            logits.append(out["logits"])
+            targets.append(rest["target"] > 0.5)
+    mask, logits = np.concatenate(mask), np.concatenate(logits)
+    targets = np.concatenate(targets).astype(np.uint8)
+    if len(data.rows) < data.batch_size:
+        (ids, left_out), (mask, logits, targets) = _join(
+            data, [ids, left_out], [mask, logits, targets]
+        )
+        data.check_bad(dict(left_out))
     if progress and left_out:
         name, reason = left_out[0]
         print(f"left out {len(left_out)} clips, first {name}: {reason}", file=sys.stderr)
-    targets = np.concatenate(targets or [np.zeros((0, num_classes))]).astype(np.uint8)
-    return ids, np.concatenate(logits), targets
+    if bad is not None:
+        bad += left_out
+    return [clip for clip, real in zip(ids, mask, strict=True) if real], logits[mask], targets[mask]
+
+
+def _join(data, texts: list, arrays: list) -> tuple[list, list]:
+    """Results of this process's rows -> those of all rows, in the order of the data.
+
+    Args:
+      texts: ids of the rows, and (id, reason) pairs in any number. arrays: by row.
+    """
+    from jax.experimental import multihost_utils
+
+    gather = multihost_utils.process_allgather
+    steps = np.arange(data.steps_per_epoch)[:, None] * data.batch_size
+    numbers = np.concatenate(gather((steps + data.rows).ravel().astype(np.int32)))
+    order = np.argsort(numbers)
+    packed = np.frombuffer(json.dumps(texts).encode(), np.uint8)
+    sizes = gather(np.array([len(packed)], np.int32))
+    packed = gather(np.pad(packed, (0, int(sizes.max()) - len(packed))))
+    parts = [json.loads(bytes(text[: int(n)])) for text, (n,) in zip(packed, sizes, strict=True)]
+    ids = [clip for part_ids, _ in parts for clip in part_ids]
+    pairs = [tuple(pair) for _, part_pairs in parts for pair in part_pairs]
+    joined = [np.concatenate(gather(array))[order] for array in arrays]
+    return [[ids[i] for i in order], pairs], joined

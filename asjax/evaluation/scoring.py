@@ -11,7 +11,7 @@ have are left out. FSD50K has 192 of its 200 among AudioSet's 527, as in the HLP
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -159,7 +159,7 @@ class Models:
         members = [None] if self.average == "weights" else self.paths
         self._members = members  # None: the averaged weights
         # With one member the model stays loaded; of several, one at a time is in memory.
-        self._apply = lru_cache(maxsize=1)(self._load)
+        self._loaded = lru_cache(maxsize=1)(self._load)
 
     def _check_architecture(self, path, cfg):
         same = [
@@ -181,20 +181,16 @@ class Models:
         return average_weights(model_dir.load_model(p)[2] for p in self.paths)
 
     def _load(self, path):
-        """wave [B, S] -> logits [B, C] of a member, on all devices."""
-        import jax
-
-        from asjax import sharding
+        """Config, forward pass on all devices and placed weights of a member."""
+        from asjax import devices, sharding
 
         cfg = self.cfg if path is None else self._configs[self.paths.index(path)]
-        from asjax import devices
-
         devices.setup()
         mesh = sharding.make_mesh(batch_sizes=(self.batch_size,))
         frontend = build.make("frontend", cfg["frontend"])
         model = build.make("model", {**cfg["model"], "num_classes": len(self.label_set)})
-        placed = jax.device_put(self.variables(path), sharding.replicated(mesh))
-        return cfg, partial(infer.forward(model, frontend, mesh), placed)
+        forward = infer.Forward(model, frontend, mesh)
+        return cfg, forward, forward.put(self.variables(path))
 
     def own_data(self) -> dict:
         """Spec of the data that the models' configs evaluate on; they must agree."""
@@ -253,20 +249,20 @@ class Models:
 
     def _run(self, path, source, n_targets, clip_s, bad):
         """Ids, logits [N, C] and targets [N, n_targets] of one member."""
+        from asjax import sharding
 
-        cfg, apply_fn = self._apply(path)
+        cfg, forward, variables = self._loaded(path)
         data = {k: cfg["data"][k] for k in _DATA if k in cfg["data"]}
         stream = build.pipeline(
             source,
             batch_size=self.batch_size,
             train=False,
             num_classes=n_targets,
+            rows=sharding.local_rows(forward.mesh, self.batch_size, "batch size"),
             **{**data, "cache": False, **({"clip_s": clip_s} if clip_s else {})},
         )
-        with stream.iterate() as batches:
-            return infer.scores_from_pipeline(
-                apply_fn, batches, len(self.label_set), bad=bad, total=stream.steps_per_epoch
-            )
+        with stream:
+            return infer.scores(forward, variables, stream, len(self.label_set), bad=bad)
 
 
 def _record(paths, average, heads) -> dict:

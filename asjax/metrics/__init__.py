@@ -1,4 +1,4 @@
-"""Pure functions of scores and targets; numpy only."""
+"""Pure functions of scores, targets and events; numpy only."""
 
 from asjax.metrics.decisions import (
     at_thresholds,
@@ -8,6 +8,7 @@ from asjax.metrics.decisions import (
     resampled_single_label,
     single_label,
 )
+from asjax.metrics.detection import PSDS1, PSDS2, psds
 from asjax.metrics.ranking import (
     bootstrap,
     d_prime,
@@ -18,6 +19,7 @@ from asjax.metrics.ranking import (
     resampled_per_class,
     tagging,
 )
+from asjax.metrics.resampling import psds_bootstrap
 
 __all__ = [
     "at_thresholds",
@@ -26,9 +28,13 @@ __all__ = [
     "calibration",
     "resampled_single_label",
     "single_label",
+    "PSDS1",
+    "PSDS2",
     "bootstrap",
     "d_prime",
     "interval",
+    "psds",
+    "psds_bootstrap",
     "regress",
     "resample_counts",
     "resampled",

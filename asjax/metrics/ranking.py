@@ -13,8 +13,15 @@ from math import sqrt
 
 import numpy as np
 
-from asjax.config import AsjaxError
+from asjax.config import AsjaxError, unknown
 
+_BY_CLASS = {  # what the AP and AUC of every class are needed for
+    "mean_ap", "mean_auc", "d_prime", "mean_of_d_prime", "per_class_ap", "per_class_auc"
+}  # fmt: skip
+_KEYS = (
+    "mean_ap", "mean_auc", "d_prime", "mean_of_d_prime", "micro_ap", "lrap", "per_class_ap",
+    "per_class_auc", "n_positive", "prior", "n_clips", "n_classes", "left_out",
+)  # fmt: skip
 _COLUMNS = 250  # resamples handled at once: keeps the weights of one pass near the cache
 _BLOCK_BYTES = 2**28  # clip weights held in memory at once
 
@@ -22,7 +29,7 @@ _BLOCK_BYTES = 2**28  # clip weights held in memory at once
 # ------------------------------------------------------------------------------- public metrics
 
 
-def tagging(*, scores, targets, names=None, class_mask=None) -> dict:
+def tagging(*, scores, targets, names=None, class_mask=None, only=None) -> dict:
     """Mean AP, mean AUC and d' of clip scores, with the values per class.
 
     Args:
@@ -30,6 +37,8 @@ def tagging(*, scores, targets, names=None, class_mask=None) -> dict:
       targets: [N, C], 0 or 1.
       names: C class names, used in `left_out` and in errors; indices otherwise.
       class_mask: bool [C], the classes to evaluate; the others are NaN and not counted.
+      only: the keys to return, such as ("mean_ap", "d_prime"); default: all. What the others alone
+        need is not computed: micro_ap and lrap take most of the time.
 
     Returns: dict with
       mean_ap: mean over classes with a positive (scikit-learn's AP: not interpolated);
@@ -47,26 +56,31 @@ def tagging(*, scores, targets, names=None, class_mask=None) -> dict:
     Raises:
       AsjaxError: shapes that differ, NaN scores, targets that are not 0 or 1.
     """
+    for key in only or ():
+        if key not in _KEYS:
+            raise unknown("metric", key, _KEYS)
+    wanted = set(_KEYS if only is None else only)
     scores, positive, keep = _checked(scores, targets, names, class_mask)
     n, n_positive = len(scores), positive.sum(axis=0)
     counted = keep & (n_positive > 0)
-    ap, auc = _per_class(scores, positive, keep)
-    mean_auc = _mean(auc)
-    return {
-        "mean_ap": _mean(ap),
-        "mean_auc": mean_auc,
-        "d_prime": float(d_prime(mean_auc)),
-        "mean_of_d_prime": _mean(np.where(np.isfinite(d := d_prime(auc)), d, np.nan)),
-        "micro_ap": _micro_ap(scores[:, counted], positive[:, counted]),
-        "lrap": _lrap(scores[:, keep], positive[:, keep]),
-        "per_class_ap": ap,
-        "per_class_auc": auc,
+    found = {
         "n_positive": n_positive,
         "prior": n_positive / max(n, 1),
         "n_clips": n,
         "n_classes": int(counted.sum()),
         "left_out": [names[j] if names else int(j) for j in np.flatnonzero(keep & ~counted)],
     }
+    if wanted & _BY_CLASS:
+        ap, auc = _per_class(scores, positive, keep)
+        mean_auc, each = _mean(auc), d_prime(auc)
+        found |= {"mean_ap": _mean(ap), "mean_auc": mean_auc, "d_prime": float(d_prime(mean_auc))}
+        found["mean_of_d_prime"] = _mean(np.where(np.isfinite(each), each, np.nan))
+        found |= {"per_class_ap": ap, "per_class_auc": auc}
+    if "micro_ap" in wanted:
+        found["micro_ap"] = _micro_ap(scores[:, counted], positive[:, counted])
+    if "lrap" in wanted:
+        found["lrap"] = _lrap(scores[:, keep], positive[:, keep])
+    return {key: found[key] for key in _KEYS if key in wanted}
 
 
 def d_prime(auc):

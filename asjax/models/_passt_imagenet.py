@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asjax.config import AsjaxError
+from asjax.nn.resize import bicubic
 
 
 def init_from_imagenet(module, variables, weights) -> dict:
@@ -98,20 +99,3 @@ def _deit_shapes(module, places: tuple) -> dict[str, tuple]:
         **{f"{k}.weight": v for k, v in parts.items()},
         **{f"{k}.bias": v[:1] for k, v in parts.items()},
     }
-
-
-def bicubic(old: int, new: int) -> np.ndarray:
-    """float64 [new, old]: torch's bicubic resizing of a row (align_corners False, no antialias).
-
-    Keys' kernel with a = -0.75 on four neighbours; beyond an end the last value is repeated.
-    """
-    at = (np.arange(new) + 0.5) * (old / new) - 0.5
-    matrix, a = np.zeros((new, old)), -0.75
-    for tap in (-1, 0, 1, 2):
-        source = np.floor(at) + tap
-        d = np.abs(at - source)
-        near = (a + 2) * d**3 - (a + 3) * d**2 + 1
-        far = a * (d**3 - 5 * d**2 + 8 * d - 4)
-        column = np.clip(source, 0, old - 1).astype(int)
-        np.add.at(matrix, (np.arange(new), column), np.where(d <= 1, near, far))
-    return matrix

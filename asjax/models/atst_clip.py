@@ -8,7 +8,6 @@ blocks -> class tokens and mean tokens, averaged over chunks, side by side -> ba
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -36,16 +35,13 @@ TORCH_SKIP = (r"mask_embed",)  # stands for masked patches in ATST-Frame's pre-t
 HEADLESS = "give num_classes=0 for the features without a head"
 
 # where the encoder lies in the authors' Lightning checkpoints: fine-tuned, pre-trained
-_ROOTS = ("encoder.encoder.", "model.teacher.encoder.", "teacher.encoder.", "encoder.")
+_ROOTS = ("encoder.encoder.", "model.teacher.encoder.", "teacher.encoder.", "encoder.", "backbone.")
 _PRETRAINING = r"(model\.)?(student|teacher\.(projector|predictor))\..*"
 
 
 def from_other_names(weights: dict) -> dict:
-    """The authors' checkpoints as bare encoders: the teacher of pre-training (Lightning's or the
-    first repository's, under "teacher"), the encoder and head of fine-tuning."""
-    if isinstance(weights.get("teacher"), Mapping):
-        first = re.compile(r"^(module\.)?(backbone\.)?")
-        weights = {first.sub("", k): v for k, v in weights["teacher"].items()}
+    """The authors' checkpoints as bare encoders: the teacher of pre-training (Lightning's, or the
+    first repository's `backbone.`), the encoder and head of fine-tuning."""
     out = {}
     for key, value in weights.items():
         if not re.fullmatch(_PRETRAINING, key):

@@ -2,7 +2,7 @@
 
 feats [B, T, 64] in dB -> batch norm over the bins -> chunks of 1012 frames -> 16x16 patches,
 frequency-major, one embedding for the time of a patch and one for its frequency -> pre-norm encoder
--> norm -> mean of the tokens -> norm, head.
+-> norm -> mean of the tokens -> norm, head, or the detector of nn/frames.py.
 
 The recipe on our augment chain masks the raw dB with zeros before the norm; `augment` acts after
 it, where zero is the mean frame.
@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asjax.nn import layers, vit
+from asjax.nn import frames, layers, vit
 
 # width and heads of the published models
 VARIANTS = {
@@ -42,6 +42,7 @@ TORCH = (
     (r"norm", "norm", "norm"),
     (r"outputlayer\.0", "head_norm", "norm"),
     (r"outputlayer\.1", "head", "linear"),
+    *frames.TORCH,
 )
 TORCH_SKIP = (r"front_end\..*",)
 
@@ -57,17 +58,19 @@ def from_other_names(weights: dict) -> dict:
 
 
 def torch_fields(weights: dict) -> dict:
-    """n_mels, frames and pooling as the arrays tell them, for strides of a whole patch."""
+    """n_mels, chunk_frames, pooling and a detector as the arrays tell them, for strides of a whole
+    patch."""
     weights = from_other_names(weights)
     bins, time = (np.shape(weights.get(k)) for k in ("init_bn.1.weight", "time_pos_embed"))
     found = dict(n_mels=bins[0]) if len(bins) == 1 else {}
-    if len(time) == 4 and time[-1] != Ced.frames // 16:
-        found["frames"] = 16 * time[-1]
+    if len(time) == 4 and time[-1] != Ced.chunk_frames // 16:
+        found["chunk_frames"] = 16 * time[-1]
+    found |= frames.torch_fields(weights)
     return {**found, "pooling": "token"} if "cls_token" in weights else found
 
 
 def model(variant: str, **over) -> Ced:
-    """The linen module of a variant; `over` replaces fields (num_classes=50, frames=504, ...)."""
+    """The linen module of a variant; `over` replaces fields (num_classes=50, ...)."""
     module = layers.make(Ced, VARIANTS, variant, over)
     for name, value, known in (
         ("pooling", module.pooling, ("mean", "logit", "dm", "token")),
@@ -80,10 +83,10 @@ def model(variant: str, **over) -> Ced:
         raise layers.AsjaxError(
             f"CED stride must be a positive integer or a pair (frequency, time), got {pair!r}"
         )
-    if min(module.n_mels, module.frames) < module.patch:
+    if min(module.n_mels, module.chunk_frames) < module.patch:
         raise layers.AsjaxError(
             f"CED needs at least {module.patch} mel bins and frames (one patch), got "
-            f"n_mels={module.n_mels}, frames={module.frames}"
+            f"n_mels={module.n_mels}, chunk_frames={module.chunk_frames}"
         )
     if module.n_mels // pair[0] != (module.n_mels - module.patch) // pair[0] + 1:
         raise layers.AsjaxError(
@@ -91,7 +94,7 @@ def model(variant: str, **over) -> Ced:
             f"{module.n_mels} bins, patch={module.patch} and stride={pair[0]} give "
             f"{(module.n_mels - module.patch) // pair[0] + 1} patches; choose stride={module.patch}"
         )
-    return module
+    return frames.checked(module, "CED", off=True)
 
 
 class Ced(nn.Module):
@@ -99,18 +102,19 @@ class Ced(nn.Module):
 
     Args of the call: feats [B, T, n_mels]; `augment`, a function [B, T, F] -> [B, T, F] applied
     after the batch norm. Frames that do not fill a patch are dropped; less than one patch is padded
-    with zeros after the norm. More than `frames` frames are cut into chunks of `frames`, the last
-    padded with zeros after the norm (whose tokens count, as in the original); a clip's probability
-    is the mean of its chunks'. The original drops the last chunk when it is a full one (2024
-    frames are treated as 1012): not so here.
+    with zeros after the norm. More than `chunk_frames` frames are cut into chunks of as many, the
+    last padded with zeros after the norm (whose tokens count, as in the original); a clip's
+    probability is the mean of its chunks'. The original drops the last chunk when it is a full one
+    (2024 frames are treated as 1012): not so here.
 
     Returns: logits [B, num_classes] float32, whose sigmoid is the original's output; embedding
     [B, D], the mean over the chunks of what the head reads; frame_embedding [B, T', D], the mean
     over frequency of the final tokens, patch by patch over the true frames (63 in a full chunk);
-    with pooling="dm" also frame_logits [B, T', num_classes].
+    with pooling="dm" also frame_logits [B, T', num_classes]. With `frames` a detector takes the
+    place of the head (and the call takes `mask` [B, T]): see `frames.Detector` and its fields.
 
     Attributes:
-      frames: longest input without cutting; there are frames // 16 time embeddings.
+      chunk_frames: longest input without cutting; there are chunk_frames // 16 time embeddings.
       stride: bins and frames between patches; a pair is (frequency, time).
       pooling: "mean" of the tokens; "logit", the same with the mean over chunks of logits instead
         of probabilities (the authors' training mode); "token", a class token; "dm", the mean over
@@ -126,7 +130,7 @@ class Ced(nn.Module):
     mlp_ratio: float = 4.0
     num_classes: int = 527
     n_mels: int = 64
-    frames: int = 1012
+    chunk_frames: int = 1012
     patch: int = 16
     stride: int | tuple[int, int] = 16
     pooling: str = "mean"
@@ -137,7 +141,18 @@ class Ced(nn.Module):
     scan_layers: bool | None = None
     remat: bool = False
     attention: str = "auto"
+    frames: int | None = None
+    weak_classes: int | None = None
+    sequence: str | None = None
+    sequence_width: int = 2048
+    sequence_depth: int = 2
+    head: str = "linear"
     dtype: str = "float32"
+
+    @property
+    def input_frames(self) -> int:
+        """Frames that the positions are for."""
+        return self.chunk_frames
 
     @property
     def strides(self) -> tuple[int, int]:
@@ -150,16 +165,18 @@ class Ced(nn.Module):
         return (4 * self.patch, self.n_mels)
 
     @nn.compact
-    def __call__(self, feats, *, train: bool = False, augment=None):
+    def __call__(self, feats, *, train: bool = False, augment=None, mask=None):
         layers.check_feats(feats, self.n_mels, "CED")
+        frames.check_mask(mask, self, "CED")
         x = layers.BatchNorm(momentum=0.99, name="bn0")(feats, train)
         x = x if augment is None else augment(x)
-        clips, frames = x.shape[:2]
-        chunks = -(-frames // self.frames)
+        clips, length = x.shape[:2]
+        chunks = -(-length // self.chunk_frames)
         if chunks > 1:
-            x = layers.pad_frames(x, chunks * self.frames)
-            x = x.reshape(clips, chunks, self.frames, -1).swapaxes(0, 1)
-            x = x.reshape(chunks * clips, self.frames, -1)  # a clip's chunks `clips` rows apart
+            x = layers.pad_frames(x, chunks * self.chunk_frames)
+            x = x.reshape(clips, chunks, self.chunk_frames, -1).swapaxes(0, 1)
+            # a clip's chunks lie `clips` rows apart
+            x = x.reshape(chunks * clips, self.chunk_frames, -1)
         x = layers.pad_frames(x, self.patch)
         x, (bins, count) = self._tokens(x.swapaxes(1, 2), train)
         x = vit.Encoder(
@@ -177,15 +194,16 @@ class Ced(nn.Module):
         )(x, train=train)
         x = layers.layer_norm("norm", "float32")(x.astype(jnp.float32))
         over_time = x[:, -bins * count :].reshape(-1, bins, count, self.width).mean(1)
+        by_clip = lambda x: x.reshape(chunks, clips, *x.shape[1:]).swapaxes(0, 1)  # noqa: E731
+        rest = length - (chunks - 1) * self.chunk_frames  # true frames of the last chunk
+        true = (chunks - 1) * count + max(0, (rest - self.patch) // self.strides[1] + 1)
+        joined = lambda x: by_clip(x).reshape(clips, -1, x.shape[-1])[:, : max(1, true)]  # noqa: E731
+        if self.frames:
+            return frames.detect(self, joined(over_time), mask=mask, train=train)
         embedding = x[:, 0] if self.pooling == "token" else x.mean(1)
         y = over_time if self.pooling == "dm" else embedding
         y = layers.layer_norm("head_norm", "float32", 1e-5)(y)
         y = layers.Dense(self.num_classes, kernel_init=vit.normal, name="head")(y)
-
-        by_clip = lambda x: x.reshape(chunks, clips, *x.shape[1:]).swapaxes(0, 1)  # noqa: E731
-        rest = frames - (chunks - 1) * self.frames  # true frames of the last chunk
-        true = (chunks - 1) * count + max(0, (rest - self.patch) // self.strides[1] + 1)
-        joined = lambda x: by_clip(x).reshape(clips, -1, x.shape[-1])[:, : max(1, true)]  # noqa: E731
         out = {"embedding": by_clip(embedding).mean(1), "frame_embedding": joined(over_time)}
         if self.pooling == "dm":
             out["frame_logits"] = joined(y)
@@ -204,7 +222,7 @@ class Ced(nn.Module):
         batch, bins, count, _ = x.shape
         sf, st = self.strides
         start = nn.initializers.normal(0.02)
-        time = self.param("time_pos_embed", start, (1, 1, self.frames // st, self.width))
+        time = self.param("time_pos_embed", start, (1, 1, self.chunk_frames // st, self.width))
         freq = self.param("freq_pos_embed", start, (1, self.n_mels // sf, 1, self.width))
         x = (x + time[:, :, :count].astype(x.dtype) + freq.astype(x.dtype)).reshape(
             batch, bins * count, self.width

@@ -6,6 +6,8 @@ feats [B, T, F] -> bn0 over mel bins -> blocks of [conv, BN, relu] x convs and a
     pooling="clip"                        max + mean over time -> fc1, relu -> head
     pooling="max", "mean", "attention"    max + mean of three frames -> fc1, relu -> head of every
                                           frame -> clip (PANNs' "decision level")
+
+or, with `frames`, the detector of nn/frames.py.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from asjax.nn import layers, panns
+from asjax.nn import frames, layers, panns
 
 _CNN14 = dict(
     channels=(64, 128, 256, 512, 1024, 2048),
@@ -51,19 +53,20 @@ FRONTENDS = {variant: dict(name="panns_logmel64") for variant in VARIANTS} | {
 
 POOLINGS = ("clip", "max", "mean", "attention")
 
-TORCH = (*panns.TORCH, (r"att_block\.(att|cla)", r"head/\1", "conv"))
+TORCH = (*panns.TORCH, (r"att_block\.(att|cla)", r"head/\1", "conv"), *frames.TORCH)
 TORCH_SKIP = panns.TORCH_SKIP
-torch_fields = panns.torch_fields
+
+
+def torch_fields(weights) -> dict:
+    """Fields that the shapes and names of a checkpoint imply."""
+    return {**panns.torch_fields(weights), **frames.torch_fields(weights)}
 
 
 def model(variant: str, **over) -> Cnn:
     """The linen module of a variant; `over` replaces fields (num_classes=200, dtype=...)."""
     if over.get("pooling", "clip") not in POOLINGS:
         raise layers.unknown("CNN pooling", over["pooling"], POOLINGS)
-    return layers.make(Cnn, VARIANTS, variant, over)
-
-
-# -------------------------------------------------------------------- parts of all PANNs networks
+    return frames.checked(layers.make(Cnn, VARIANTS, variant, over), "CNN", off=True)
 
 
 # ----------------------------------------------------------------------------- the decision level
@@ -126,6 +129,9 @@ class Cnn(nn.Module):
     then the mean over time of relu of fc1, and the head reads dropped frames, as the authors have
     it. Their `framewise_output` is sigmoid(frame_logits), each frame repeated 32 times and the last
     one once more up to T frames.
+
+    With `frames` the frames go to a detector instead: see `frames.Detector` for the outputs and the
+    fields weak_classes, sequence, sequence_width, sequence_depth, head, and `mask` [B, T].
     """
 
     channels: tuple[int, ...]
@@ -139,7 +145,15 @@ class Cnn(nn.Module):
     block_dropout: float = 0.2
     head_dropout: float = 0.5
     head_bias: float = 0.0  # initial; log(p / (1 - p)) starts every class at probability p
+    frames: int | None = None
+    weak_classes: int | None = None
+    sequence: str | None = None
+    sequence_width: int = 2048
+    sequence_depth: int = 2
+    head: str = "linear"
     dtype: str = "float32"
+
+    input_frames = None  # any
 
     @property
     def example_shape(self) -> tuple[int, int]:
@@ -147,8 +161,9 @@ class Cnn(nn.Module):
         return (math.prod(self.pools), self.n_mels)
 
     @nn.compact
-    def __call__(self, feats, *, train: bool = False, augment=None):
+    def __call__(self, feats, *, train: bool = False, augment=None, mask=None):
         layers.check_feats(feats, self.n_mels, "CNN")
+        frames.check_mask(mask, self, "CNN")
         least = math.prod(self.pools)
         panns.check_bins(self.n_mels, least)
         x = panns.normed(feats, train, augment, least).astype(self.dtype)
@@ -158,12 +173,14 @@ class Cnn(nn.Module):
                 x, train
             )
             x = panns.drop(self.block_dropout, x, train)
+        if self.frames:
+            return frames.detect(self, x.mean(2), mask=mask, train=train)
         if self.pooling != "clip":
             return self._decide(x.mean(2).astype(jnp.float32), train)
         return panns.tag(x, train, self.width, self.num_classes, self.head_dropout, self.head_bias)
 
-    def _decide(self, frames, train):
-        x = panns.drop(self.head_dropout, three_frames(frames), train)
+    def _decide(self, tokens, train):
+        x = panns.drop(self.head_dropout, three_frames(tokens), train)
         x = nn.relu(layers.Dense(self.width, kernel_init=panns.xavier, name="fc1")(x))
         embedding = x.mean(1)
         x = panns.drop(self.head_dropout, x, train)
@@ -175,5 +192,5 @@ class Cnn(nn.Module):
                 self.num_classes, kernel_init=panns.xavier, bias_init=start, name="head"
             )(x)
             logits = each.max(1) if self.pooling == "max" else weighted(jnp.zeros_like(each), each)
-        out = {"logits": logits, "embedding": embedding, "frame_embedding": frames}
+        out = {"logits": logits, "embedding": embedding, "frame_embedding": tokens}
         return {**out, "frame_logits": each}

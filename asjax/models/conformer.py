@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from asjax.nn import layers, pooling, vit
+from asjax.nn import frames, layers, pooling, vit
 from asjax.nn.cpu import depthwise
 
 VARIANTS = {
@@ -69,13 +69,16 @@ TORCH = (
     *_pointwise(_L + r"conv_module\.sequential\.5", r"layers[\1]/conv/out"),
     (_L + r"final_layer_norm", r"layers[\1]/norm", "norm"),
     (r"(fc_prob|fc_att)", r"head/\1", "linear"),
+    *frames.TORCH,
 )
+torch_fields = frames.torch_fields
 TORCH_SKIP = ()
 
 
 def model(variant: str, **over) -> Conformer:
     """The linen module of a variant; `over` replaces fields."""
-    return layers.make(Conformer, VARIANTS, variant, over)
+    module = layers.make(Conformer, VARIANTS, variant, over)
+    return frames.checked(module, "Conformer", off=True)
 
 
 def _dense(width, dtype, name):
@@ -184,7 +187,8 @@ class Conformer(nn.Module):
     `mask` [B, T] marks the frames of each clip (the rest is padding at the end, which then has no
     influence: a padded batch equals single clips; with `mask_convolution=False`, as in torchaudio,
     convolutions do see the padding). With num_classes=0 there is no head and no logits; with n_mels
-    == width no input projection.
+    == width no input projection. With `frames` a detector takes the place of the pooling: see
+    `frames.Detector` for it and its fields.
     """
 
     depth: int
@@ -201,7 +205,15 @@ class Conformer(nn.Module):
     scan_layers: bool | None = None
     remat: bool = False
     attention: str = "auto"
+    frames: int | None = None
+    weak_classes: int | None = None
+    sequence: str | None = None
+    sequence_width: int = 2048
+    sequence_depth: int = 2
+    head: str = "linear"
     dtype: str = "float32"
+
+    input_frames = None  # any
 
     @property
     def example_shape(self) -> tuple[int, int]:
@@ -228,6 +240,8 @@ class Conformer(nn.Module):
         x = x.astype(self.dtype)
         x, _ = vit.stacked(Layer, self, nn.broadcast, train)(*options, name="layers")(x, mask)
         x = x.astype(jnp.float32)
+        if self.frames:
+            return frames.detect(self, x, mask=mask, train=train)
         weight = jnp.ones(x.shape[:2]) if mask is None else mask.astype(jnp.float32)
         mean = jnp.einsum("btd,bt->bd", x, weight) / jnp.maximum(weight.sum(1), 1)[:, None]
         out = {"embedding": mean, "frame_embedding": x}

@@ -2,8 +2,9 @@
 
 feats [B, T, 128] -> 3x3 convolution of stride 2 -> MBConv blocks (expand, depthwise, squeeze and
 excite, project) -> 1x1 convolution -> mean over the four rows of frequency -> attention pooling
-over frames. Inside, maps are [B, F, T, C], the authors' order of the axes. Padding is that of a
-square image of the nominal size, whatever the input (efficientnet_pytorch's static padding).
+over frames, or the detector of nn/frames.py. Inside, maps are [B, F, T, C], the authors' order of
+the axes. Padding is that of a square image of the nominal size, whatever the input
+(efficientnet_pytorch's static padding).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from asjax.config import AsjaxError
-from asjax.nn import layers, pooling
+from asjax.nn import frames, layers, pooling
 from asjax.nn.vit import torch_uniform
 
 # width and depth multipliers, nominal image size
@@ -55,6 +56,7 @@ TORCH = (
     *pooling.torch_pointwise(r"attention\.att\.(\d+)", r"attention/att_heads[\1]"),
     *pooling.torch_pointwise(r"attention\.cla\.(\d+)", r"attention/cla_heads[\1]"),
     (r"attention\.head_weight", "attention/head_weight", "param"),
+    *frames.TORCH,
 )
 TORCH_SKIP = (r"effnet\._fc\..*",)  # the ImageNet classifier that some checkpoints still carry
 
@@ -66,13 +68,14 @@ def model(variant: str, **over) -> EfficientNet:
         raise AsjaxError(
             f"EfficientNet heads must be 0 (mean), 1 (attention) or more, got {heads!r}"
         )
-    return layers.make(EfficientNet, VARIANTS, variant, over)
+    module = layers.make(EfficientNet, VARIANTS, variant, over)
+    return frames.checked(module, "EfficientNet", off=True)
 
 
 def torch_fields(weights) -> dict:
-    """Fields that the names of a checkpoint imply: the number of attention heads."""
+    """Fields that the names of a checkpoint imply: the number of attention heads, a detector."""
     heads = sum(k.startswith("attention.att.") and k.endswith(".weight") for k in weights)
-    return dict(heads=heads)
+    return frames.torch_fields(weights) or dict(heads=heads)
 
 
 def rename_from_imagenet(own: dict, weights: dict) -> dict:
@@ -177,6 +180,8 @@ class EfficientNet(nn.Module):
       width, depth: multiply channels and repeats; image: size that the padding is computed for.
       heads: attention heads; 1 is one attention without head weight, 0 the mean of the frames.
       drop_path_rate: stochastic depth, rising linearly from 0 to (almost) this.
+      frames, weak_classes, sequence ... head: with `frames` a detector takes the place of the
+        attention (and the call takes `mask` [B, T]): see `frames.Detector`.
     """
 
     width: float
@@ -186,7 +191,15 @@ class EfficientNet(nn.Module):
     num_classes: int = 527
     n_mels: int = 128
     drop_path_rate: float = 0.2
+    frames: int | None = None
+    weak_classes: int | None = None
+    sequence: str | None = None
+    sequence_width: int = 2048
+    sequence_depth: int = 2
+    head: str = "linear"
     dtype: str = "float32"
+
+    input_frames = None  # any
 
     @property
     def example_shape(self) -> tuple[int, int]:
@@ -219,8 +232,9 @@ class EfficientNet(nn.Module):
                 image = -(-image // step)
 
     @nn.compact
-    def __call__(self, feats, *, train: bool = False, augment=None):
+    def __call__(self, feats, *, train: bool = False, augment=None, mask=None):
         layers.check_feats(feats, self.n_mels, "EfficientNet")
+        frames.check_mask(mask, self, "EfficientNet")
         if self.n_mels < self.min_frames:
             raise AsjaxError(f"n_mels must be at least {self.min_frames} for EfficientNet")
         if augment is not None:
@@ -244,13 +258,15 @@ class EfficientNet(nn.Module):
             x = MBConv(*fields, drop_path=rate, dtype=self.dtype, name=f"block{i}")(x, train)
         x = _pointwise(self._channels(1280), self.dtype, "last")(x)
         x = nn.silu(_norm("last_bn", self.dtype)(x, train)).astype(jnp.float32)
-        frames = x[:, :4].mean(1)  # [B, T', D]
-        prob, frame_logits, _ = self._pool()(frames)
+        tokens = x[:, :4].mean(1)  # [B, T', D]
+        if self.frames:
+            return frames.detect(self, tokens, mask=mask, train=train)
+        prob, frame_logits, _ = self._pool()(tokens)
         return {
             "logits": pooling.logit(prob),
             "prob": prob,
-            "embedding": frames.mean(1),
-            "frame_embedding": frames,
+            "embedding": tokens.mean(1),
+            "frame_embedding": tokens,
             "frame_logits": frame_logits,
         }
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from asjax.config import AsjaxError, unknown
-from asjax.nn import layers, pooling
+from asjax.nn import layers, mobile, pooling
 
 VARIANTS = {
     "mn01": dict(width=0.1),
@@ -31,41 +31,13 @@ VARIANTS = {
 
 FRONTENDS = {variant: dict(name="mn_mel128") for variant in VARIANTS}
 
-# kernel, expanded width, width, squeeze and excite, activation: MobileNetV3-Large, at width 1
-BLOCKS = (
-    (3, 16, 16, False, "relu"),
-    (3, 64, 24, False, "relu"),
-    (3, 72, 24, False, "relu"),
-    (5, 72, 40, True, "relu"),
-    (5, 120, 40, True, "relu"),
-    (5, 120, 40, True, "relu"),
-    (3, 240, 80, False, "hard_swish"),
-    (3, 200, 80, False, "hard_swish"),
-    (3, 184, 80, False, "hard_swish"),
-    (3, 184, 80, False, "hard_swish"),
-    (3, 480, 112, True, "hard_swish"),
-    (3, 672, 112, True, "hard_swish"),
-    (5, 672, 160, True, "hard_swish"),
-    (5, 960, 160, True, "hard_swish"),
-    (5, 960, 160, True, "hard_swish"),
-)
 STRIDED = (1, 3, 6, 12)  # the blocks C1..C4 that halve both axes in the published models
 
 HEADS = ("mlp", "convolution", "attention")
 
 # (pattern of the torch module or key, our path, kind): see asjax/port.py
 TORCH = (
-    (r"features\.0\.0", "stem/conv", "conv"),
-    (r"features\.0\.1", "stem/bn", "norm"),
-    (r"features\.16\.0", "last/conv", "conv"),
-    (r"features\.16\.1", "last/bn", "norm"),
-    (r"features\.(\d+)\.block\.(\d)\.0", r"block\1/conv\2", "conv"),
-    (r"features\.(\d+)\.block\.(\d)\.1", r"block\1/bn\2", "norm"),
-    (
-        r"features\.(\d+)\.block\.(\d)\.conc_se_layers\.0\.(fc[12])",
-        r"block\1/se\2_\3",
-        "linear",
-    ),
+    *mobile.rules(),
     (r"classifier\.2", "fc", "linear"),
     (r"classifier\.5", "head", "linear"),
     (r"classifier\.0", "class_map", "conv"),
@@ -78,9 +50,6 @@ TORCH = (
     ),
 )
 TORCH_SKIP = ()
-
-_kaiming = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-_small = nn.initializers.normal(0.01)
 
 
 def model(variant: str, **over) -> MobileNet:
@@ -124,90 +93,6 @@ def rename_from_imagenet(own: dict, weights: dict) -> dict:
     fits = lambda k, v: k in own and np.shape(own[k]) == np.shape(v)  # noqa: E731
     kept = {k: v for k, v in weights.items() if not k.startswith("classifier.") or fits(k, v)}
     return {**own, **kept}
-
-
-# ------------------------------------------------------------------------------------------- blocks
-
-
-def _norm(name: str, dtype: str) -> layers.BatchNorm:
-    return layers.BatchNorm(momentum=0.99, epsilon=1e-3, dtype=dtype, name=name)
-
-
-def _pointwise(width: int, dtype: str, name: str) -> layers.Conv:
-    """1x1 convolution without bias."""
-    return layers.Conv(width, 1, dtype, _kaiming, name=name)
-
-
-class Bottleneck(nn.Module):
-    """Inverted residual block: [B, F, T, C] -> [B, F', T', width]; strides are (F, T).
-
-    Submodules are numbered as in the authors' Sequential: conv0 expands (left out where nothing is
-    to be expanded), the next is depthwise, then comes the squeeze and excite, then the projection.
-    """
-
-    kernel: int
-    expanded: int
-    width: int
-    squeeze: bool
-    activation: str
-    strides: tuple[int, int] = (1, 1)
-    dtype: str = "float32"
-
-    @nn.compact
-    def __call__(self, x, train: bool):
-        act = getattr(jax.nn, self.activation)
-        y, at = x, 0
-        if self.expanded != x.shape[-1]:
-            y = _pointwise(self.expanded, self.dtype, "conv0")(y)
-            y, at = act(_norm("bn0", self.dtype)(y, train)), 1
-        y = layers.DepthwiseConv(
-            self.kernel,
-            self.dtype,
-            _kaiming,
-            strides=self.strides,
-            use_bias=False,
-            name=f"conv{at}",
-        )(y)
-        y = act(_norm(f"bn{at}", self.dtype)(y, train))
-        if self.squeeze:
-            at += 1
-            y = self._excite(y, f"se{at}")
-        y = _pointwise(self.width, self.dtype, f"conv{at + 1}")(y)
-        y = _norm(f"bn{at + 1}", self.dtype)(y, train)
-        return y + x if self.strides == (1, 1) and x.shape[-1] == self.width else y
-
-    def _excite(self, y, name):
-        narrow = layers.divisible(self.expanded // 4)
-        s = y.astype(jnp.float32).mean((1, 2), keepdims=True)
-        s = nn.relu(layers.Dense(narrow, kernel_init=_small, name=f"{name}_fc1")(s))
-        s = nn.sigmoid(layers.Dense(self.expanded, kernel_init=_small, name=f"{name}_fc2")(s))
-        return y * s.astype(y.dtype)
-
-
-class ConvNorm(nn.Module):
-    """Convolution without bias, batch norm, hardswish."""
-
-    width: int
-    kernel: int = 1
-    stride: int = 1
-    dtype: str = "float32"
-
-    @nn.compact
-    def __call__(self, x, train: bool):
-        if self.kernel == 1:
-            y = _pointwise(self.width, self.dtype, "conv")(x)
-        else:
-            y = nn.Conv(
-                self.width,
-                (self.kernel, self.kernel),
-                strides=self.stride,
-                padding=self.kernel // 2,
-                use_bias=False,
-                dtype=self.dtype,
-                kernel_init=_kaiming,
-                name="conv",
-            )(x)
-        return jax.nn.hard_swish(_norm("bn", self.dtype)(y, train))
 
 
 # -------------------------------------------------------------------------------------------- model
@@ -256,13 +141,13 @@ class MobileNet(nn.Module):
         strides = given
         if len(given) == len(STRIDED):
             at = dict(zip(STRIDED, given, strict=True))
-            strides = tuple(at.get(i, (1, 1)) for i in range(len(BLOCKS)))
-        if len(strides) != len(BLOCKS) or any(len(s) != 2 or min(s) < 1 for s in strides):
+            strides = tuple(at.get(i, (1, 1)) for i in range(len(mobile.BLOCKS)))
+        if len(strides) != len(mobile.BLOCKS) or any(len(s) != 2 or min(s) < 1 for s in strides):
             raise AsjaxError(
-                f"MobileNet strides must be {len(STRIDED)} numbers or {len(BLOCKS)} pairs "
+                f"MobileNet strides must be {len(STRIDED)} numbers or {len(mobile.BLOCKS)} pairs "
                 f"(frequency, time), got {self.strides}"
             )
-        for i, (block, stride) in enumerate(zip(BLOCKS, strides, strict=True)):
+        for i, (block, stride) in enumerate(zip(mobile.BLOCKS, strides, strict=True)):
             kernel, expanded, width, squeeze, activation = block
             tail = 2 if self.reduced_tail else 1
             expanded //= tail if i > STRIDED[-1] else 1
@@ -276,10 +161,10 @@ class MobileNet(nn.Module):
         if augment is not None:
             feats = augment(feats)
         x = feats.astype(self.dtype).swapaxes(1, 2)[..., None]  # [B, F, T, 1]
-        x = ConvNorm(self._channels(16), 3, 2, self.dtype, name="stem")(x, train)
+        x = mobile.ConvNorm(self._channels(16), 3, 2, self.dtype, name="stem")(x, train)
         for i, fields in enumerate(self._blocks(), 1):
-            x = Bottleneck(*fields, dtype=self.dtype, name=f"block{i}")(x, train)
-        x = ConvNorm(6 * x.shape[-1], dtype=self.dtype, name="last")(x, train)
+            x = mobile.Bottleneck(*fields, dtype=self.dtype, name=f"block{i}")(x, train)
+        x = mobile.ConvNorm(6 * x.shape[-1], dtype=self.dtype, name="last")(x, train)
         frames = x.astype(jnp.float32).mean(1)  # [B, T', D]
         embedding = frames.mean(1)
         out = self._head(x.astype(jnp.float32), frames, embedding, train)
@@ -287,21 +172,23 @@ class MobileNet(nn.Module):
 
     def _head(self, x, frames, embedding, train):
         if self.head == "convolution":
-            y = _pointwise(self.num_classes, "float32", "class_map")(x)
+            y = mobile.pointwise(self.num_classes, "float32", "class_map")(x)
             frame_logits = layers.BatchNorm(name="class_map_bn")(y, train).mean(1)
             return {"logits": frame_logits.mean(1), "frame_logits": frame_logits}
         if self.head == "attention":
             return self._attention(frames)
         width = self._channels(1280 // (2 if self.reduced_tail else 1))
-        y = jax.nn.hard_swish(layers.Dense(width, kernel_init=_small, name="fc")(embedding))
+        y = jax.nn.hard_swish(layers.Dense(width, kernel_init=mobile.small, name="fc")(embedding))
         y = nn.Dropout(self.dropout, deterministic=not train)(y)
-        return {"logits": layers.Dense(self.num_classes, kernel_init=_small, name="head")(y)}
+        return {"logits": layers.Dense(self.num_classes, kernel_init=mobile.small, name="head")(y)}
 
     def _attention(self, frames):
         b, t, _ = frames.shape
         shape = (2, self.heads, self.num_classes)
         width = 2 * self.heads * self.num_classes
-        y = layers.Dense(width, kernel_init=_small, name="subspaces")(frames).reshape(b, t, *shape)
+        y = layers.Dense(width, kernel_init=mobile.small, name="subspaces")(frames).reshape(
+            b, t, *shape
+        )
         start = nn.initializers.constant(1 / self.heads)
         weight = self.param("head_weight", start, (self.heads,))
         attention, values = y[:, :, 0], y[:, :, 1]

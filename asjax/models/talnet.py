@@ -2,7 +2,8 @@
 
 feats [B, T, F] -> blocks of [conv, BN, relu] with max pooling -> [B, T // 4, E] -> bidirectional
 GRU, or one Transformer layer applied `passes` times with shared weights (only sharing gives the
-12.1 M parameters of the paper) -> classifier and attention per frame -> clip.
+12.1 M parameters of the paper) -> classifier and attention per frame -> clip, or the detector of
+nn/frames.py.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asjax.nn import layers, postnorm, recurrent
+from asjax.nn import frames, layers, postnorm, recurrent
 
 VARIANTS = {
-    "crnn": dict(sequence="gru"),
-    "crnn_big": dict(sequence="gru", n_mels=128, width=2048),
-    "cnn_transformer": dict(sequence="transformer"),
-    "cnn_transformer_big": dict(sequence="transformer", n_mels=128, width=2048),
+    "crnn": dict(context="gru"),
+    "crnn_big": dict(context="gru", n_mels=128, width=2048),
+    "cnn_transformer": dict(context="transformer"),
+    "cnn_transformer_big": dict(context="transformer", n_mels=128, width=2048),
     # ours: for a few hundred clips
-    "crnn_mini": dict(sequence="gru", width=128, convs=5),
-    "cnn_transformer_mini": dict(sequence="transformer", width=128, convs=5),
+    "crnn_mini": dict(context="gru", width=128, convs=5),
+    "cnn_transformer_mini": dict(context="transformer", width=128, convs=5),
 }
 FRONTENDS = {
     name: dict(name="kaldi_fbank128" if fields.get("n_mels") == 128 else "atdr_logmel64")
@@ -35,8 +36,10 @@ TORCH = (
     *recurrent.rules("gru"),
     *postnorm.encoder_rules("enc_layer", "layer", 1),
     (r"(fc_prob|fc_att)", r"head/\1", "linear"),
+    *frames.TORCH,
 )
 TORCH_SKIP = (r"positional_encoding\.pe",)  # a fixed table: `positions`
+CONTEXTS = ("gru", "transformer", None)
 
 
 def from_other_names(weights: dict) -> dict:
@@ -51,27 +54,32 @@ def from_other_names(weights: dict) -> dict:
 
 
 def torch_fields(weights: dict) -> dict:
-    """width, n_mels, convs, pools and pooling, as names and shapes tell them.
+    """width, n_mels, convs, pools, pooling and those of a detector, by names and shapes.
 
     Blocks have 2 E / bins channels, and each pooling halves the bins. The poolings without weights
     leave no trace: without `fc_att` the linear softmax of the paper is taken.
     """
     weights = from_other_names(weights)
     shape = lambda key: np.shape(weights.get(key, ()))  # noqa: E731
-    channels = []
+    channels, found = [], frames.torch_fields(weights)
     while len(now := shape(f"conv.{len(channels)}.conv.weight")) == 4:
         channels.append(now[0])
-    if not channels or len(shape("fc_prob.weight")) != 2:
-        return {}
-    width = shape("fc_prob.weight")[1]
-    found = dict(width=width, n_mels=2 * width // channels[0], convs=len(channels))
-    found["pools"] = len(set(channels))
-    return found if "fc_att.weight" in weights else {**found, "pooling": "linear_softmax"}
+    after = ("gru.weight_ih_l0", "enc_layer.slf_attn.w_qs.weight", "fc_prob.weight")
+    width = next((shape(key)[1] for key in after if len(shape(key)) == 2), 0)
+    if channels and width:
+        found |= dict(width=width, n_mels=2 * width // channels[0], convs=len(channels))
+        found["pools"] = len(set(channels))
+    if "fc_prob.weight" in weights and "fc_att.weight" not in weights:
+        found["pooling"] = "linear_softmax"
+    return found
 
 
 def model(variant: str, **over) -> TalNet:
     """The linen module of a variant; `over` replaces fields."""
-    return layers.make(TalNet, VARIANTS, variant, over)
+    module = layers.make(TalNet, VARIANTS, variant, over)
+    if module.context not in CONTEXTS:
+        raise layers.unknown("TALNet context", module.context, CONTEXTS)
+    return frames.checked(module, "TALNet", off=True)
 
 
 def positions(frames: int, bins: int) -> np.ndarray:
@@ -108,14 +116,17 @@ class TalNet(nn.Module):
       width: E, features per frame after the convolutions.
       convs, pools: convolutions, of which every (convs / pools)-th ends with a pooling that halves
         the bins; the first two halve the frames as well.
-      sequence: "gru" (E / 2 each way) or "transformer" (a layer shared by `passes` passes).
+      context: "gru" (E / 2 each way), "transformer" (a layer shared by `passes` passes), or None:
+        convolutions alone.
       positions: the input is 8 x + sinusoidal encoding (8 for any number of bins, as in the code;
         the paper's round(sqrt(F)) is 11 at 128). None: as the sequence model wants, on for
         "transformer".
       dropout: before every block and around the sequence model; transformer_dropout: inside it.
+      frames, weak_classes, sequence ... head: with `frames` a detector takes the place of the
+        classifier, after `context`: see `frames.Detector`.
     """
 
-    sequence: str
+    context: str | None
     width: int = 1024
     convs: int = 10
     pools: int = 5
@@ -129,7 +140,15 @@ class TalNet(nn.Module):
     transformer_dropout: float = 0.25
     head_bias: float = 0.0
     attention: str = "auto"
+    frames: int | None = None
+    weak_classes: int | None = None
+    sequence: str | None = None
+    sequence_width: int = 2048
+    sequence_depth: int = 2
+    head: str = "linear"
     dtype: str = "float32"
+
+    input_frames = None  # any
 
     @property
     def example_shape(self) -> tuple[int, int]:
@@ -157,11 +176,9 @@ class TalNet(nn.Module):
     @nn.compact
     def __call__(self, feats, *, train: bool = False, augment=None, mask=None):
         layers.check_feats(feats, self.n_mels, "TALNet")
-        if self.sequence not in ("gru", "transformer"):
-            raise layers.unknown("TALNet sequence", self.sequence, ("gru", "transformer"))
         x = layers.pad_frames(feats if augment is None else augment(feats), 4)
-        mask = None if mask is None else layers.pad_frames(mask > 0, 4)
-        encoded = self.sequence == "transformer" if self.positions is None else self.positions
+        whole = mask = None if mask is None else layers.pad_frames(mask > 0, 4)
+        encoded = self.context == "transformer" if self.positions is None else self.positions
         if encoded:
             x = 8 * x + jnp.asarray(positions(*x.shape[1:]))[None]
         x, drop = x[..., None], nn.Dropout(self.dropout, deterministic=not train)
@@ -173,8 +190,13 @@ class TalNet(nn.Module):
                 mask = mask[:, 1::2]
         b, t, f, c = x.shape
         x = x.swapaxes(2, 3).reshape(b, t, c * f).astype(jnp.float32)
-        frames = self._gru(x, mask, drop) if self.sequence == "gru" else self._pass(x, mask, train)
-        return postnorm.frame_head(self, drop(frames), mask)
+        if self.context == "gru":
+            x = self._gru(x, mask, drop)
+        elif self.context == "transformer":
+            x = self._pass(x, mask, train)
+        if self.frames:
+            return frames.detect(self, drop(x), mask=whole, train=train)
+        return postnorm.frame_head(self, drop(x), mask)
 
     def _gru(self, x, mask, drop):
         return recurrent.Gru(self.width // 2, name="gru")(drop(x), mask)

@@ -1,8 +1,9 @@
 """Recurrent layers with PyTorch's (and cuDNN's) parametrisation: one scan for both directions.
 
-Gates r, z, n; `n = tanh(W_in x + b_in + r * (W_hn h + b_hn))`, `h' = (1 - z) n + z h`, so both bias
-vectors count. The backward pass is written out: the scan that XLA derives adds to the gradient of
-the recurrent matrix in every step, here it is one product after the loop.
+GRU: gates r, z, n; `n = tanh(W_in x + b_in + r * (W_hn h + b_hn))`, `h' = (1 - z) n + z h`, so both
+bias vectors count. LSTM: gates i, f, g, o; `c' = f c + i g`, `h' = o tanh(c')`. The backward passes
+are written out: the scan that XLA derives adds to the gradient of the recurrent matrix in every
+step, here it is one product after the loop.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ import numpy as np
 Array = jax.Array
 
 
-def rules(name: str) -> tuple:
-    """Port rules of a torch recurrent layer called `name`, held under the same name here; they go
-    into a family's TORCH. torch holds [3H, I], we [I, 3H]."""
+def rules(name: str, ours: str | None = None) -> tuple:
+    """Port rules of a torch recurrent layer called `name`, held at the path `ours` (by default of
+    the same name); they go into a family's TORCH. torch holds [G H, I], we [I, G H]."""
     turned = (lambda x: np.swapaxes(x, -1, -2),) * 2
     escaped = name.replace(".", r"\.")
-    ours = name.replace(".", "/")
+    ours = ours or name.replace(".", "/")
     found = []
     for end in ("", "_reverse"):
         weight, bias = rf"{escaped}\.weight_([ih]+)_l(\d)", rf"{escaped}\.bias_([ih]+)_l(\d)"
@@ -46,39 +47,62 @@ class Gru(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, mask: Array | None = None) -> Array:
-        mask = jnp.ones(x.shape[:2], bool) if mask is None else mask > 0
-        ends = ("", "_reverse") if self.bidirectional else ("",)
-        for layer in range(self.layers):
-            weights = [self._weights(f"l{layer}{end}", x.shape[-1]) for end in ends]
-            w_ih, w_hh, b_ih, b_hh = (jnp.stack(group) for group in zip(*weights, strict=True))
-            both = jnp.stack([x, x[:, ::-1]][: len(ends)])  # [D, B, T, I]
-            valid = jnp.stack([mask, mask[:, ::-1]][: len(ends)])
-            gates = jnp.einsum("dbti,dik->tdbk", both, w_ih) + b_ih[None, :, None]
-            states = _recur(gates, w_hh, b_hh, valid.transpose(2, 0, 1)[..., None])
-            x = states[:, 0].swapaxes(0, 1)
-            if self.bidirectional:
-                x = jnp.concatenate([x, states[::-1, 1].swapaxes(0, 1)], -1)
-        return x
+        return _run(self, x, mask, 3, _gru)
 
-    def _weights(self, end: str, width: int):
-        """(input matrix [I, 3H], recurrent matrix [H, 3H], their biases [3H])."""
-        h = self.hidden
-        return (
-            self.param(f"weight_ih_{end}", self.kernel_init, (width, 3 * h)),
-            self.param(f"weight_hh_{end}", self.kernel_init, (h, 3 * h)),
-            self.param(f"bias_ih_{end}", self.bias_init, (3 * h,)),
-            self.param(f"bias_hh_{end}", self.bias_init, (3 * h,)),
-        )
+
+class Lstm(nn.Module):
+    """LSTM over [B, T, I], with the fields, `mask` and output of `Gru`."""
+
+    hidden: int
+    layers: int = 1
+    bidirectional: bool = True
+    kernel_init: Callable = nn.initializers.orthogonal()
+    bias_init: Callable = nn.initializers.zeros
+
+    @nn.compact
+    def __call__(self, x: Array, mask: Array | None = None) -> Array:
+        return _run(self, x, mask, 4, _lstm)
+
+
+def _run(module, x: Array, mask: Array | None, gates: int, recur: Callable) -> Array:
+    """All layers and directions of `module`, whose cell is `recur` with so many gates."""
+    mask = jnp.ones(x.shape[:2], bool) if mask is None else mask > 0
+    ends = ("", "_reverse") if module.bidirectional else ("",)
+    for layer in range(module.layers):
+        weights = [_weights(module, f"l{layer}{end}", x.shape[-1], gates) for end in ends]
+        w_ih, w_hh, b_ih, b_hh = (jnp.stack(group) for group in zip(*weights, strict=True))
+        both = jnp.stack([x, x[:, ::-1]][: len(ends)])  # [D, B, T, I]
+        valid = jnp.stack([mask, mask[:, ::-1]][: len(ends)])
+        inputs = jnp.einsum("dbti,dik->tdbk", both, w_ih) + b_ih[None, :, None]
+        states = recur(inputs, w_hh, b_hh, valid.transpose(2, 0, 1)[..., None])
+        x = states[:, 0].swapaxes(0, 1)
+        if module.bidirectional:
+            x = jnp.concatenate([x, states[::-1, 1].swapaxes(0, 1)], -1)
+    return x
+
+
+def _weights(module, end: str, width: int, gates: int):
+    """(input matrix [I, G H], recurrent matrix [H, G H], their biases [G H])."""
+    h = module.hidden
+    return (
+        module.param(f"weight_ih_{end}", module.kernel_init, (width, gates * h)),
+        module.param(f"weight_hh_{end}", module.kernel_init, (h, gates * h)),
+        module.param(f"bias_ih_{end}", module.bias_init, (gates * h,)),
+        module.param(f"bias_hh_{end}", module.bias_init, (gates * h,)),
+    )
+
+
+# ----------------------------------------------------------------------------------------- cells
 
 
 @jax.custom_vjp
-def _recur(gates: Array, w_hh: Array, b_hh: Array, valid: Array) -> Array:
+def _gru(gates: Array, w_hh: Array, b_hh: Array, valid: Array) -> Array:
     """Input gates [T, D, B, 3H], recurrent weights [D, H, 3H] and [D, 3H], valid [T, D, B, 1]
     -> states [T, D, B, H], from a state of zeros."""
-    return _recur_forward(gates, w_hh, b_hh, valid)[0]
+    return _gru_forward(gates, w_hh, b_hh, valid)[0]
 
 
-def _recur_forward(gates, w_hh, b_hh, valid):
+def _gru_forward(gates, w_hh, b_hh, valid):
     def step(h, now):
         x, on = now
         xr, xz, xn = jnp.split(x, 3, -1)
@@ -93,7 +117,7 @@ def _recur_forward(gates, w_hh, b_hh, valid):
     return states, (w_hh, valid, *kept)
 
 
-def _recur_backward(saved, grad):
+def _gru_backward(saved, grad):
     w_hh, valid, *kept = saved
     turned = w_hh.swapaxes(1, 2)  # once: products of few rows are quicker with rows in order
 
@@ -114,4 +138,49 @@ def _recur_backward(saved, grad):
     return dx, jnp.einsum("tdbh,tdbk->dhk", before, dh), dh.sum((0, 2)), None
 
 
-_recur.defvjp(_recur_forward, _recur_backward)
+_gru.defvjp(_gru_forward, _gru_backward)
+
+
+@jax.custom_vjp
+def _lstm(gates: Array, w_hh: Array, b_hh: Array, valid: Array) -> Array:
+    """As `_gru`, of an LSTM: gates [T, D, B, 4H], recurrent weights [D, H, 4H] and [D, 4H]."""
+    return _lstm_forward(gates, w_hh, b_hh, valid)[0]
+
+
+def _lstm_forward(gates, w_hh, b_hh, valid):
+    def step(carried, now):
+        (h, c), (x, on) = carried, now
+        y = x + jnp.einsum("dbh,dhk->dbk", h, w_hh) + b_hh[:, None]
+        i, f, g, o = jnp.split(y, 4, -1)
+        i, f, o = (jax.nn.sigmoid(gate) for gate in (i, f, o))
+        g, cell = jnp.tanh(g), f * c + i * jnp.tanh(g)
+        new = jnp.where(on, o * jnp.tanh(cell), h), jnp.where(on, cell, c)
+        return new, (new[0], h, c, cell, i, f, g, o)
+
+    start = jnp.zeros((*gates.shape[1:3], gates.shape[3] // 4), gates.dtype)
+    _, (states, *kept) = jax.lax.scan(step, (start, start), (gates, valid))
+    return states, (w_hh, valid, *kept)
+
+
+def _lstm_backward(saved, grad):
+    w_hh, valid, *kept = saved
+    turned = w_hh.swapaxes(1, 2)
+
+    def step(carried, now):
+        (dh, dc), (from_above, on, _, c, cell, i, f, g, o) = carried, now
+        dh = dh + from_above
+        new, old = jnp.where(on, dh, 0), jnp.where(on, 0, dh)
+        past = jnp.tanh(cell)
+        inside = jnp.where(on, dc, 0) + new * o * (1 - past * past)
+        parts = inside * g * i * (1 - i), inside * c * f * (1 - f), inside * i * (1 - g * g)
+        dx = jnp.concatenate([*parts, new * past * o * (1 - o)], -1)
+        before = old + jnp.einsum("dbk,dkh->dbh", dx, turned)
+        return (before, inside * f + jnp.where(on, 0, dc)), dx
+
+    zero = jnp.zeros(grad.shape[1:], grad.dtype)
+    _, dx = jax.lax.scan(step, (zero, zero), (grad, valid, *kept), reverse=True)
+    before = kept[0]
+    return dx, jnp.einsum("tdbh,tdbk->dhk", before, dx), dx.sum((0, 2)), None
+
+
+_lstm.defvjp(_lstm_forward, _lstm_backward)

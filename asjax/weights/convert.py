@@ -73,6 +73,11 @@ def locate(path_or_name, *, progress: bool = False) -> tuple[Path, published.Row
     row = published.find(text)
     if row is not None and row.urls:
         return download.fetch(row, progress=progress), row
+    if row is not None and not row.hub:
+        note = f" ({row.note})" if row.note else ""
+        raise AsjaxError(
+            f"{row.name} must be fetched by hand, from {row.page}{note}; then give the file"
+        )
     repo = row.hub if row is not None else text
     if repo.count("/") == 1 and not path.suffix.startswith((".pt", ".ckpt", ".safe", ".bin")):
         return _from_hub(repo), row or published.by_hub(repo)
@@ -151,8 +156,8 @@ def convert(
     fields = dict(fields or {})
     if row in published.STARTS:
         raise AsjaxError(
-            f"{row.name} is an image model to start a training from, not a tagger; in a config: "
-            f"init_from='imagenet:{row.name}'"
+            f"{row.name} is {'an image model' if row.source == 'imagenet' else 'a backbone'} to "
+            f"start a training from, not a tagger; in a config: init_from='{row.source}:{row.name}'"
         )
     if row is not None and family in (None, row.family) and variant in (None, row.variant):
         family, variant = row.family, row.variant
@@ -160,6 +165,11 @@ def convert(
         frontend = frontend or row.frontend
     found = detect.detect(weights, family, variant, **fields)
     family, variant, fields = found.family, found.variant, found.fields
+    if fields.get("num_classes") == 0:
+        raise AsjaxError(
+            f"{path.name} has no head, so it is no tagger: it is a {family} to start a training "
+            f"from; in a config: init_from='backbone:{path}'"
+        )
     match = port.match(family, variant, weights, **fields)
     module = match.module
     spec = _frontend(models.family(family).FRONTENDS[variant], module, frontend)
@@ -212,13 +222,20 @@ def convert(
 def clip_seconds(module, frontend) -> float:
     """Seconds of audio that a model takes at a time.
 
-    What its positions are for (`frames` of a module, rounded to whole seconds: 998 frames of 10 ms
-    are PaSST's 10 s, 1024 AST's), and AudioSet's 10 s for a model that takes any length.
+    What its positions are for (`input_frames`, rounded to whole seconds: 998 frames of 10 ms are
+    PaSST's 10 s, 1024 AST's), and AudioSet's 10 s for a model that takes any length.
     """
-    frames = getattr(module, "frames", None)
-    if not isinstance(frames, int):
+    frames = input_frames(module)
+    if frames is None:
         return 10.0
     return float(max(1, round(frames * frontend.hop / frontend.sample_rate)))
+
+
+def input_frames(module) -> int | None:
+    """Frames of the input that a model is made for: its `input_frames` where it has a detector
+    (whose `frames` are outputs), else its `frames`; None where any length serves."""
+    frames = getattr(module, "input_frames", getattr(module, "frames", None))
+    return frames if isinstance(frames, int) else None
 
 
 def _free(to: Path, overwrite: bool) -> Path:
@@ -243,9 +260,8 @@ def _frontend(default: dict, module, given) -> dict:
         return {"name": name, **fields}
     spec = dict(default)
     built = frontends.build(**spec)
-    for key in ("n_mels", "frames"):
-        wanted = getattr(module, key, None)
-        if isinstance(wanted, int) and getattr(built, key, wanted) != wanted:
+    for key, wanted in (("n_mels", module.n_mels), ("frames", input_frames(module))):
+        if wanted is not None and getattr(built, key, None) not in (None, wanted):
             spec[key] = wanted
     if build.make("frontend", spec).n_mels != module.n_mels:
         raise AsjaxError(

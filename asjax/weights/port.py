@@ -8,7 +8,9 @@ import this one, may give a pair `(read, write)`: a bare parameter whose layout 
 `TORCH_SKIP` lists patterns of keys that are not weights (DFT kernels, mel filters). A model
 file may offer `from_other_names(weights) -> weights`, which renames what other repositories call
 these weights (and joins or splits arrays) before the rules apply; it leaves alone what it does not
-know. Its `HEADLESS` says what to do about weights without a head. Nothing here needs torch.
+know. `to_other_names(weights) -> weights` adds what torch's state dict has twice. `HEADLESS` says
+what to do about weights without a head; keys that match a pattern of `TORCH_HEAD` are left aside
+where the model has none. Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -183,8 +185,13 @@ def place(file, state_dict, shapes) -> Placed:
     if hasattr(file, "from_other_names"):
         weights = file.from_other_names(weights)
     placed = Placed(_slices(shapes, file.TORCH), {}, {}, {}, [])
+    bare = not any(path.startswith("params/detector/") for path in shapes)
+    heads = getattr(file, "TORCH_HEAD", ()) if bare else ()
     for key, value in weights.items():
-        _place(key, value, file, placed)
+        if any(re.fullmatch(pattern, key) for pattern in heads):
+            placed.skipped[key] = (value, "the model has no head")
+        else:
+            _place(key, value, file, placed)
     placed.trouble.extend(
         f"missing: {_torch_key(path, file.TORCH)} (for {path} {shape})"
         for path, shape in placed.wanted.items()
@@ -225,7 +232,7 @@ def to_torch(family: str, variables) -> dict[str, np.ndarray]:
         array = np.asarray(flat[base] if index is None else flat[base][index], np.float32)
         leaf, array = kind.write(target.rpartition("/")[2], array)
         out[name if kind.whole else f"{name}.{leaf}"] = np.ascontiguousarray(array)
-    return out
+    return file.to_other_names(out) if hasattr(file, "to_other_names") else out
 
 
 # Arrays stacked over layers are handled slice by slice, under names like `blocks[3]/attn/qkv`.
@@ -363,12 +370,12 @@ def _torch_name(target: str, rules) -> tuple[str, Kind | None]:
 
 
 def _report(family, variant, module, trouble) -> str:
-    heads = [t for t in trouble if t.startswith("misshapen") and "params/head/" in t]
+    heads = [t for t in trouble if re.match(r"misshapen.* params/(head|detector)/", t)]
     hint = ""
     if len(heads) == len(trouble):
         hint = f". Only the classes differ: give num_classes (it is {module.num_classes})"
     headless = getattr(models.family(family), "HEADLESS", None)
-    if headless and all(t.startswith("missing") and "/head" in t for t in trouble):
+    if headless and all(re.match(r"missing.*/(head|detector)", t) for t in trouble):
         hint = f". These weights have no head: {headless}"
     listed = "; ".join(sorted(trouble))
     return f"{family} {variant}: {len(trouble)} entries do not fit: {listed}{hint}"

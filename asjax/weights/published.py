@@ -4,45 +4,16 @@
 authors' own, on their own copy of the evaluation set: videos vanish, so that no two are the same
 (of 20,371 clips the HLP paper still had 19,393), and scores of two authors compare roughly.
 Licences are those that the authors state for the weights, or "not stated": a repository's licence
-is of its code. Hashes are of the files as published, where someone has stated them.
+is of its code. Hashes are of the files as published, where someone has stated them. A score of "-"
+is none.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
 from urllib.parse import unquote
 
-
-class Row(NamedTuple):
-    """A published checkpoint.
-
-    file: name of the file; urls: where it lies (tried in order), none if a person must fetch it.
-    score: what the authors report, over the classes of `data`'s evaluation set.
-    sha256, md5: of the file; a sha256 may be its first digits (torch.hub's file names).
-    hub: id of a Hugging Face repository with these weights.
-    frontend, clip_s: instead of the variant's; fields: of the module, those the file does not tell.
-    """
-
-    name: str
-    family: str
-    variant: str
-    file: str
-    urls: tuple[str, ...]
-    score: str
-    data: str
-    licence: str = "not stated"
-    sha256: str | None = None
-    md5: str | None = None
-    fields: dict = {}
-    hub: str | None = None
-    frontend: dict | None = None
-    clip_s: float | None = None
-    note: str = ""
-
-    @property
-    def claim(self) -> str:
-        """The authors' score and what it is on."""
-        return f"{self.score} on {self.data}, as its authors report"
+from asjax.weights.published_detectors import BACKBONES, DETECTORS
+from asjax.weights.published_row import AUDIOSET, Row
 
 
 def find(name: str) -> Row | None:
@@ -62,8 +33,9 @@ def by_hub(repo: str) -> Row | None:
 
 
 def rows() -> list[dict]:
-    """The table as plain dicts."""
-    return [dict(row._asdict(), urls=list(row.urls)) for row in ROWS]
+    """The table as plain dicts: taggers, then backbones that a training starts from."""
+    listed = (*ROWS, *(row for row in STARTS if row.source == "backbone"))
+    return [dict(row._asdict(), urls=list(row.urls)) for row in listed]
 
 
 def table(listed: list[dict] | None = None) -> str:
@@ -81,15 +53,14 @@ def table(listed: list[dict] | None = None) -> str:
             *(line.rstrip() for line in text),
             "",
             "fetch and convert one: asjax port NAME --to=FOLDER. Scores are the authors' own, each",
-            "on their copy of the evaluation set. Weights belong to their authors.",
+            "on their copy of the evaluation set. Weights belong to their authors. Backbones have",
+            "no score: a training starts from one by init_from='backbone:NAME'.",
         ]
     )
 
 
 # ---------------------------------------------------------------------------------- the table
 
-# whose copy of the AudioSet evaluation set
-_AUDIOSET = "AudioSet eval ({} copy)"
 _ZENODO = "https://zenodo.org/record/{}/files/{}?download=1"
 
 
@@ -99,7 +70,7 @@ def _zenodo(record: int, file: str) -> str:
 
 def _panns(name, family, variant, file, score, sha256=None, md5=None):
     urls = (_zenodo(3987831, file),)
-    data = _AUDIOSET.format("PANNs")
+    data = AUDIOSET.format("PANNs")
     return Row(name, family, variant, file, urls, score, data, sha256=sha256, md5=md5)
 
 
@@ -155,7 +126,7 @@ _PANNS = (
 
 def _convnext(name, file, score, md5, note=""):
     urls = (_zenodo(8020843, file),)
-    data = _AUDIOSET.format("ConvNeXt")
+    data = AUDIOSET.format("ConvNeXt")
     return Row(name, "convnext", "tiny", file, urls, score, data, md5=md5, note=note)
 
 
@@ -175,7 +146,7 @@ _PASST_LICENCE = "Apache-2.0 as far as the training data allow (authors, issue 5
 
 def _passt(name, tag, file, score, variant="passt_s", data=None, sha256=None):
     url = f"https://github.com/kkoutini/PaSST/releases/download/{tag}/{file}"
-    data = data or _AUDIOSET.format("PaSST")
+    data = data or AUDIOSET.format("PaSST")
     return Row(name, "passt", variant, file, (url,), score, data, _PASST_LICENCE, sha256)
 
 
@@ -230,7 +201,7 @@ def _ast(name, key, file, score, repo=None, stride=10, data=None, **other):
     """The authors' file, and Hugging Face's conversion of it, which has another epsilon."""
     url = f"https://www.dropbox.com/s/{key}/{file}?dl=1"
     fields = dict(stride=stride, **other.pop("fields", {}))
-    data = data or _AUDIOSET.format("AST")
+    data = data or AUDIOSET.format("AST")
     yield Row(name, "ast", "base384", file, (url,), score, data, fields=fields, **other)
     if repo:
         if "frontend" in other:
@@ -266,7 +237,7 @@ _AST = (
 
 def _ced(size, file, score):
     urls = tuple(_zenodo(record, file) for record in (8275347, 8275319))
-    data = _AUDIOSET.format("CED")
+    data = AUDIOSET.format("CED")
     yield Row(f"ced_{size}", "ced", f"ced_{size}", file, urls, score, data)
     repo = f"mispeech/ced-{size}"
     licence = "Apache-2.0"
@@ -291,7 +262,7 @@ def _mn(name, score, frontend=None, **fields):
     licence = "MIT (author, issue 44)"
     return Row(
         name, "mobilenet", name[:4], file, (f"{_MN_RELEASE}/{file}",), f"mAP .{score}",
-        _AUDIOSET.format("EfficientAT"), licence, fields=fields, frontend=spec,
+        AUDIOSET.format("EfficientAT"), licence, fields=fields, frontend=spec,
     )  # fmt: skip
 
 
@@ -319,7 +290,7 @@ _MN = (
 
 def _psla(name, key, file, score):
     url = f"https://www.dropbox.com/s/{key}/{file}?dl=1"
-    return Row(name, "efficientnet", "effnet_b2", file, (url,), score, _AUDIOSET.format("PSLA"))
+    return Row(name, "efficientnet", "effnet_b2", file, (url,), score, AUDIOSET.format("PSLA"))
 
 
 _PSLA = (
@@ -327,10 +298,12 @@ _PSLA = (
     _psla("psla_wa_0.444", "ieggie0ara4x26d", "as_mdl_0_wa.pth", "mAP .444"),
 )
 
-ROWS: tuple[Row, ...] = (*_PANNS, *_CONVNEXT, *_PASST, *_AST, *_CED, *_MN, *_PSLA)
+ROWS: tuple[Row, ...] = (
+    *_PANNS, *_CONVNEXT, *_PASST, *_AST, *_CED, *_MN, *_PSLA, *DETECTORS,
+)  # fmt: skip
 
 
-# Image models to start from, not taggers: --config.init_from=imagenet:NAME
+# What a training starts from, not taggers: --config.init_from=imagenet:NAME or backbone:NAME
 def _deit(size, digits):
     name = f"deit_{size}"
     file = f"{name}-{digits}.pth"
@@ -352,4 +325,5 @@ STARTS: tuple[Row, ...] = (
         )
         for width in ("mn01", "mn02", "mn04", "mn05", "mn10", "mn20", "mn30", "mn40")
     ),
+    *BACKBONES,
 )

@@ -2,6 +2,7 @@
 
     runs/other                      a run or model directory of ours: every array that fits is taken
     imagenet:deit.pth               an image model's file, through the family's start from ImageNet
+    backbone:BEATs_weak.pt          a detector's or backbone's file, with its head where that fits
     audioset:audioset_10_10.pth     a published tagger's file, through its start from AudioSet
 
 A file is whatever `weights.convert.read_weights` reads. What a start does not give stays as drawn.
@@ -16,7 +17,7 @@ import numpy as np
 from asjax.config import AsjaxError, split_spec
 from asjax.store import model_dir
 
-SOURCES = ("imagenet", "audioset")
+SOURCES = ("imagenet", "audioset", "backbone")
 
 
 def start(state, init_from: str, *, model, spec):

@@ -239,12 +239,14 @@ def _bytes(raw, spend) -> bytes:
 
 def unwrap(value) -> dict:
     """The state dict inside a checkpoint: from under "model" or "state_dict" (training checkpoints,
-    Lightning's too), without the "module." that DataParallel puts before all names.
+    Lightning's too) or "teacher" (a pre-training's), without the "module." that DataParallel puts
+    before all names. Classes beside it (`label_dict`, index -> id) go along as an array of texts.
 
     Raises:
       AsjaxError: no map.
     """
-    for name in ("model", "state_dict", "model", "state_dict"):
+    classes = value.get("label_dict") if isinstance(value, Mapping) else None
+    for name in ("model", "state_dict", "model", "state_dict", "teacher"):
         if isinstance(value, Mapping) and isinstance(value.get(name), Mapping):
             value = value[name]
     if not isinstance(value, Mapping) or not value:
@@ -255,6 +257,8 @@ def unwrap(value) -> dict:
     weights = {str(k): v for k, v in value.items()}
     while all(k.startswith("module.") for k in weights):
         weights = {k.removeprefix("module."): v for k, v in weights.items()}
+    if isinstance(classes, Mapping) and set(classes) == set(range(len(classes))):
+        weights["label_dict"] = np.array([str(classes[i]) for i in range(len(classes))])
     return weights
 
 

@@ -227,6 +227,23 @@ def test_weighted_without_replacement_is_distinct_and_follows_the_sequential_law
     assert p_value(second, naive.second_draw(weights)) > 1e-4
 
 
+def test_threads_on_both_sides_of_an_epochs_end_make_each_list_once(monkeypatch):
+    """P7: and a list is made again, the same, when an epoch is drawn from later."""
+    d = make_draw("weighted(scheme='passt', replacement=False, draws=40)", LABELS, 3)
+    made, original = [], d._without_replacement
+    monkeypatch.setattr(d, "_without_replacement", lambda e: made.append(e) or original(e))
+    expected = [epoch(d, 0), epoch(d, 1)]
+    assert made == [0, 1]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(d, [n + 40 * (k % 2) for n in range(40) for k in range(8)]))
+    assert found[::8] == expected[0].tolist()
+    assert found[1::8] == expected[1].tolist()
+    assert made == [0, 1]
+    epoch(d, 2)
+    assert np.array_equal(epoch(d, 0), expected[0])
+    assert len(d._kept) == 2
+
+
 def test_weighted_never_draws_a_clip_without_labels():
     dense = DENSE.copy()
     dense[[0, 77, 199]] = 0

@@ -117,6 +117,6 @@ def test_what_cannot_be_compared_is_one_line(pair, tmp_path, capsys):
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1
+    short.write_text("x1,g\nx2\n")
     with pytest.raises(AsjaxError, match="line 2 must be id,group"):
-        short.write_text("x1,g\nx2\n")
         compare.read_groups(short)

@@ -9,7 +9,7 @@ import pytest
 from asjax import hlp, labels, metrics
 from asjax.__main__ import main
 from asjax.config import AsjaxError
-from asjax.evaluation import evaluate, infer
+from asjax.evaluation import evaluate
 
 
 def own_set(n=10):
@@ -34,44 +34,7 @@ def saved(path, label_set, n=40, **extra):
     return ids, scores, targets
 
 
-def batch(ids, mask, value=0.0, c=3, bad=()):
-    rows = len(mask)
-    return {
-        "wave": np.full((rows, 4), value, np.float32),
-        "target": np.eye(rows, c, dtype=np.float32),
-        "mask": np.array(mask, np.float32),
-        "id": ids,
-        "bad": list(bad),
-    }
-
-
 # -------------------------------------------------------------------------------- prediction
-
-
-def test_padding_and_undecodable_clips_are_left_out_and_said_so(capsys):
-    batches = [
-        batch(["a", "b"], [1, 1], 1.0),
-        batch(["c", ""], [0, 0], 2.0, bad=[("c", "truncated FLAC")]),
-        batch(["d", ""], [1, 0], 3.0),
-    ]
-    bad = []
-    ids, logits, targets = infer.scores_from_pipeline(
-        lambda wave: wave[:, :1] * np.array([1.0, 2.0, 3.0]), batches, 3, bad=bad
-    )
-    assert ids == ["a", "b", "d"]
-    np.testing.assert_array_equal(logits, [[1, 2, 3], [1, 2, 3], [3, 6, 9]])
-    np.testing.assert_array_equal(targets, [[1, 0, 0], [0, 1, 0], [1, 0, 0]])
-    assert logits.dtype == np.float32
-    assert targets.dtype == np.uint8
-    assert bad == [("c", "truncated FLAC")]
-    assert "left out 1 clips, first c: truncated FLAC" in capsys.readouterr().err
-
-
-def test_no_batch_gives_empty_arrays_and_a_wrong_model_is_refused():
-    ids, logits, targets = infer.scores_from_pipeline(None, [], 3, progress=False)
-    assert (ids, logits.shape, targets.shape) == ([], (0, 3), (0, 3))
-    with pytest.raises(AsjaxError, match=r"\(2, 3\).*got \(2, 4\)"):
-        infer.scores_from_pipeline(lambda w: w, [batch(["a", "b"], [1, 1])], 3, progress=False)
 
 
 def test_the_training_trace_is_the_plain_metric():

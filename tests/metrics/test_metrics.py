@@ -217,3 +217,22 @@ def test_audioset_sized_metrics_take_seconds():
     start = time.perf_counter()
     metrics.bootstrap(scores=scores, targets=targets, n=100)
     assert time.perf_counter() - start < 20  # 0.1 s alone; 1,000 over 527 classes: 4 s
+
+
+def test_only_what_is_asked_for_is_returned_and_computed(monkeypatch):
+    """P2: the trace of a training asks for three means; micro AP and LRAP cost the most."""
+    scores, targets = small()
+    whole = metrics.tagging(scores=scores, targets=targets)
+    for key, value in whole.items():
+        (found,) = metrics.tagging(scores=scores, targets=targets, only=[key]).items()
+        assert found[0] == key
+        np.testing.assert_array_equal(found[1], value)
+    for name in ("_micro_ap", "_lrap"):
+        monkeypatch.setattr(f"asjax.metrics.ranking.{name}", None)  # calling it would raise
+    three = metrics.tagging(scores=scores, targets=targets, only=("d_prime", "mean_ap"))
+    assert three == {key: whole[key] for key in ("mean_ap", "d_prime")}
+    monkeypatch.setattr("asjax.metrics.ranking._per_class", None)
+    assert metrics.tagging(scores=scores, targets=targets, only=("n_clips",)) == {"n_clips": 60}
+    assert metrics.tagging(scores=scores, targets=targets, only=()) == {}
+    with pytest.raises(AsjaxError, match="metric 'map' does not exist"):
+        metrics.tagging(scores=scores, targets=targets, only=("map",))

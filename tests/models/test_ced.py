@@ -15,14 +15,14 @@ from asjax.config import AsjaxError
 from asjax.models import ced
 from asjax.weights import port
 
-SMALL = dict(width=64, heads=2, depth=2, n_mels=32, frames=100, num_classes=5)
+SMALL = dict(width=64, heads=2, depth=2, n_mels=32, chunk_frames=100, num_classes=5)
 
 
 def _weights(module, seed="a"):
     """A state dict under the authors' names."""
     d, (sf, st) = module.width, module.strides
     shapes = {
-        "time_pos_embed": (1, d, 1, module.frames // st),
+        "time_pos_embed": (1, d, 1, module.chunk_frames // st),
         "freq_pos_embed": (1, d, module.n_mels // sf, 1),
         "patch_embed.proj.weight": (d, 1, module.patch, module.patch),
         "patch_embed.proj.bias": (d,),
@@ -204,7 +204,7 @@ def test_weights_come_back_bit_for_bit_and_by_hugging_faces_names(pooling):
     for given in (other, {**weights, **front}, {"model": weights}):
         _, again = port.from_torch("ced", "ced_tiny", given, **fields)
         jax.tree.map(np.testing.assert_array_equal, again, variables)
-    found = dict(n_mels=32, frames=96, **({"pooling": "token"} if pooling == "token" else {}))
+    found = dict(n_mels=32, chunk_frames=96, **({"pooling": "token"} if pooling == "token" else {}))
     assert ced.torch_fields(other) == found
     assert ced.torch_fields({"time_pos_embed": np.zeros((1, 64, 1, 63))}) == {}
 
@@ -248,7 +248,7 @@ def test_a_new_model_starts_as_the_authors_do():
         (dict(pooling="men"), "did you mean 'mean'"),
         (dict(chunk_pooling="sum"), "chunk_pooling"),
         (dict(stride=0), "stride must be a positive integer or a pair"),
-        (dict(frames=15), "at least 16 mel bins and frames"),
+        (dict(chunk_frames=15), "at least 16 mel bins and frames"),
         (dict(stride=10), "n_mels // stride = 6 frequency embeddings"),
     ],
 )

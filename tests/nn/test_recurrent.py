@@ -1,4 +1,4 @@
-"""GRU against torch's, forward and backward; padding; the rules that carry weights over."""
+"""GRU and LSTM against torch's, forward and backward; padding."""
 
 import jax
 import jax.numpy as jnp
@@ -16,19 +16,36 @@ def _random(module, x):
     return jax.tree.map(lambda a: 0.3 * jax.random.normal(KEYS[2], a.shape), variables)
 
 
-def _naive(params, x, layers=1):
+def _sigmoid(a):
+    return 1 / (1 + np.exp(-a))
+
+
+def _module_step(x, h, c):
+    (xr, xz, xn), (hr, hz, hn) = np.split(x, 3), np.split(h[1], 3)
+    r, z = _sigmoid(xr + hr), _sigmoid(xz + hz)
+    return (1 - z) * np.tanh(xn + r * hn) + z * h[0], c
+
+
+def _lstm_step(x, h, c):
+    i, f, g, o = np.split(x + h[1], 4)
+    c = _sigmoid(f) * c + _sigmoid(i) * np.tanh(g)
+    return _sigmoid(o) * np.tanh(c), c
+
+
+CELLS = [(recurrent.Gru, _module_step), (recurrent.Lstm, _lstm_step)]
+cells = pytest.mark.parametrize("cell", [recurrent.Gru, recurrent.Lstm])
+
+
+def _naive(params, x, step, layers=1):
     """float64, one clip [T, I], one step at a time."""
-    sigmoid = lambda a: 1 / (1 + np.exp(-a))  # noqa: E731
     for layer in range(layers):
         outs = []
         for end, order in (("", 1), ("_reverse", -1)):
             get = lambda n: np.asarray(params[f"{n}_l{layer}{end}"], np.float64)  # noqa: B023, E731
-            h, found = np.zeros(get("weight_hh").shape[0]), []
+            h, c, found = *np.zeros((2, get("weight_hh").shape[0])), []
             for frame in x[::order]:
-                xr, xz, xn = np.split(frame @ get("weight_ih") + get("bias_ih"), 3)
-                hr, hz, hn = np.split(h @ get("weight_hh") + get("bias_hh"), 3)
-                r, z = sigmoid(xr + hr), sigmoid(xz + hz)
-                h = (1 - z) * np.tanh(xn + r * hn) + z * h
+                inner = h @ get("weight_hh") + get("bias_hh")
+                h, c = step(frame @ get("weight_ih") + get("bias_ih"), (h, inner), c)
                 found.append(h)
             outs.append(np.stack(found)[::order])
         x = np.concatenate(outs, -1)
@@ -36,37 +53,40 @@ def _naive(params, x, layers=1):
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_states_equal_naive_float64(layers):
+@pytest.mark.parametrize(("cell", "step"), CELLS)
+def test_states_equal_naive_float64(cell, step, layers):
     x = jax.random.normal(KEYS[0], (2, 7, 3))
-    gru = recurrent.Gru(4, layers)
-    variables = _random(gru, x)
-    got = gru.apply(variables, x)
+    module = cell(4, layers)
+    variables = _random(module, x)
+    got = module.apply(variables, x)
     assert got.shape == (2, 7, 8)
     for clip, want in zip(x, got, strict=True):
-        found = _naive(variables["params"], np.asarray(clip, np.float64), layers)
+        found = _naive(variables["params"], np.asarray(clip, np.float64), step, layers)
         np.testing.assert_allclose(want, found, atol=1e-6)
 
 
-def test_a_padded_batch_equals_single_clips_and_padding_gets_no_gradient():
+@cells
+def test_a_padded_batch_equals_single_clips_and_padding_gets_no_gradient(cell):
     x = jax.random.normal(KEYS[0], (2, 9, 3))
     mask = jnp.arange(9)[None] < jnp.array([[9], [5]])
-    gru = recurrent.Gru(4, 2)
-    variables = _random(gru, x)
-    got = gru.apply(variables, x, mask)
-    alone = gru.apply(variables, x[1:, :5])
+    module = cell(4, 2)
+    variables = _random(module, x)
+    got = module.apply(variables, x, mask)
+    alone = module.apply(variables, x[1:, :5])
     np.testing.assert_allclose(got[1, :5], alone[0], atol=1e-6)
-    np.testing.assert_allclose(got[0], gru.apply(variables, x[:1])[0], atol=1e-6)
-    grad = jax.grad(lambda x: jnp.square(gru.apply(variables, x, mask)[1, :5]).sum())(x)
+    np.testing.assert_allclose(got[0], module.apply(variables, x[:1])[0], atol=1e-6)
+    grad = jax.grad(lambda x: jnp.square(module.apply(variables, x, mask)[1, :5]).sum())(x)
     assert not np.asarray(grad[1, 5:]).any()
     assert np.asarray(grad[1, :5]).all()
 
 
-def test_the_written_gradient_equals_finite_differences():
+@cells
+def test_the_written_gradient_equals_finite_differences(cell):
     x = jax.random.normal(KEYS[0], (2, 5, 3))
     mask = jnp.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
-    gru = recurrent.Gru(3)
-    variables = _random(gru, x)
-    loss = lambda v, x: jnp.sin(gru.apply(v, x, mask) * 3).sum()  # noqa: E731
+    module = cell(3)
+    variables = _random(module, x)
+    loss = lambda v, x: jnp.sin(module.apply(v, x, mask) * 3).sum()  # noqa: E731
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda a: jnp.asarray(np.asarray(a), jnp.float64), (variables, x))
         grads = jax.grad(loss, (0, 1))(*wide)
@@ -83,18 +103,20 @@ def test_the_written_gradient_equals_finite_differences():
             np.testing.assert_allclose(slope, dot, rtol=1e-6)
 
 
-def test_states_and_gradients_equal_torch():
+@cells
+def test_states_and_gradients_equal_torch(cell):
     torch = pytest.importorskip("torch")
     x = np.asarray(jax.random.normal(KEYS[0], (2, 6, 3)))
-    gru = recurrent.Gru(4, 2)
-    variables = _random(gru, x)
-    theirs = torch.nn.GRU(3, 4, 2, batch_first=True, bidirectional=True)
+    module = cell(4, 2)
+    variables = _random(module, x)
+    kind = getattr(torch.nn, cell.__name__.upper())
+    theirs = kind(3, 4, 2, batch_first=True, bidirectional=True)
     with torch.no_grad():
         for name, weight in theirs.named_parameters():
             weight.copy_(torch.from_numpy(np.array(variables["params"][name]).T.copy()))
     out, _ = theirs(torch.from_numpy(x.copy()))
-    np.testing.assert_allclose(gru.apply(variables, x), out.detach(), atol=1e-6)
+    np.testing.assert_allclose(module.apply(variables, x), out.detach(), atol=1e-6)
     out.square().sum().backward()
-    grads = jax.grad(lambda v: jnp.square(gru.apply(v, x)).sum())(variables)["params"]
+    grads = jax.grad(lambda v: jnp.square(module.apply(v, x)).sum())(variables)["params"]
     for name, weight in theirs.named_parameters():
         np.testing.assert_allclose(grads[name], weight.grad.numpy().T, atol=2e-5, err_msg=name)

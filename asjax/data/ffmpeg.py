@@ -1,0 +1,174 @@
+"""Sound that libsndfile does not read, decoded by the `ffmpeg` that the user has on the PATH.
+
+ffmpeg runs as a child with limits on memory, time and what it may open. The container is told and
+not guessed, so that a file cannot make it open others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from struct import unpack_from
+
+import numpy as np
+
+WAIT_S = 60.0  # without a byte from ffmpeg
+_CPU_S = 3600
+_MEMORY_KB = 4 << 20
+_HEADER = 1 << 16  # bytes within which its WAV header must end
+_LIMITED = f'ulimit -t {_CPU_S}; ulimit -v {_MEMORY_KB} 2>/dev/null; exec "$@"'
+
+
+class FfmpegError(RuntimeError):
+    """ffmpeg failed, stalled or gave something else than it was asked for: the reason as text."""
+
+
+def program() -> str | None:
+    """The path of ffmpeg, None where there is none."""
+    return shutil.which("ffmpeg") if os.name == "posix" else None
+
+
+@contextlib.contextmanager
+def as_path(file, path):
+    """The path of an open file; a file without one is copied to a temporary one."""
+    if path is not None:
+        yield os.fspath(path)
+        return
+    with tempfile.NamedTemporaryFile(prefix="asjax-") as copy:
+        file.seek(0)
+        shutil.copyfileobj(file, copy)
+        copy.flush()
+        yield copy.name
+
+
+class Child:
+    """The first sound track of a file, read in order as soundfile's files are.
+
+    Attributes:
+      samplerate, channels: of the track. format: "ffmpeg". frames: 2**62, not known.
+
+    Raises:
+      FfmpegError: at once, or when the damage is met.
+    """
+
+    format, frames = "ffmpeg", 1 << 62
+
+    def __init__(self, path: str, demuxer: str):
+        command = ["/bin/sh", "-c", _LIMITED, "sh", program() or "ffmpeg"]
+        command += ["-nostdin", "-hide_banner", "-loglevel", "error", "-threads", "1", "-xerror"]
+        command += ["-protocol_whitelist", "file", "-f", demuxer, "-i", f"file:{path}"]
+        command += ["-map", "0:a:0", "-c:a", "pcm_f32le", "-f", "wav", "-bitexact", "pipe:1"]
+        self._words, self._bytes, self._ended = b"", b"", False
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        try:
+            self._read_header()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """End ffmpeg, if need be by force."""
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._process.stdout.close()
+        self._process.stderr.close()
+
+    @property
+    def words(self) -> str:
+        """What ffmpeg complained about, its last line."""
+        lines = self._words.decode(errors="replace").strip().splitlines()
+        return lines[-1][-200:].strip() if lines else ""
+
+    def seek(self, frame: int):
+        """Skip to a frame from the beginning; nothing may have been read."""
+        while frame > 0:
+            skipped = len(self.read(min(frame, 1 << 16)))
+            if not skipped:
+                return
+            frame -= skipped
+
+    def read(self, frames: int, dtype: str = "float32", always_2d: bool = True) -> np.ndarray:
+        """float32 [n, channels], n < frames only at the end."""
+        width = 4 * self.channels
+        data = self._take(frames * width)
+        data = data[: len(data) // width * width]
+        return np.frombuffer(data, "<f4").reshape(-1, self.channels).astype(np.float32)
+
+    def _read_header(self):
+        head = b""
+        while (place := head.find(b"data", 12)) < 0 or len(head) < place + 8:
+            more = self._take(256)
+            head += more
+            if not more or len(head) > _HEADER:
+                self._fail("it gave no sound")
+        form = head.find(b"fmt ", 12, place)
+        if not head.startswith((b"RIFF", b"RF64")) or form < 0 or form + 24 > place:
+            self._fail("it gave no WAV")
+        tag, self.channels, self.samplerate = unpack_from("<HHI", head, form + 8)
+        bits = unpack_from("<H", head, form + 22)[0]
+        if tag not in (3, 0xFFFE) or bits != 32 or not self.channels:
+            self._fail(f"it gave {bits}-bit samples of {self.channels} channels")
+        self._bytes = head[place + 8 :] + self._bytes
+
+    def _fail(self, reason: str):
+        raise FfmpegError(self.words or reason)
+
+    def _take(self, count: int) -> bytes:
+        """`count` bytes of the output, fewer at its end."""
+        parts, missing = [self._bytes[:count]], count - len(self._bytes)
+        self._bytes = self._bytes[count:]
+        while missing > 0 and not self._ended:
+            block = self._wait()
+            parts.append(block[:missing])
+            self._bytes, missing = block[missing:], missing - len(block)
+        return b"".join(parts)
+
+    def _wait(self) -> bytes:
+        """The next bytes of the output, b"" at its end; complaints are read on the way."""
+        out, words = self._process.stdout.fileno(), self._process.stderr.fileno()
+        waiting = select.poll()
+        for pipe in (out, words):
+            waiting.register(pipe, select.POLLIN)
+        limit, block, both = time.monotonic() + WAIT_S, None, {out, words}
+        while both if block == b"" else block is None:  # to the end of the output: of both
+            ready = waiting.poll(1000 * max(0.0, limit - time.monotonic()))
+            if not ready:
+                raise FfmpegError(self.words or f"nothing came for {WAIT_S:g} s")
+            for pipe, _ in ready:
+                data = os.read(pipe, 1 << 16)
+                if pipe == words:
+                    self._words = (self._words + data)[-4096:]
+                else:
+                    block = data
+                if not data:
+                    waiting.unregister(pipe)
+                    both.discard(pipe)
+        if not block:
+            self._ended = True
+            try:
+                code = self._process.wait(WAIT_S)
+            except subprocess.TimeoutExpired:
+                raise FfmpegError(self.words or f"it did not end within {WAIT_S:g} s") from None
+            if code:
+                raise FfmpegError(self.words or f"it ended with exit code {code}")
+        return block

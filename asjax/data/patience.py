@@ -1,0 +1,102 @@
+"""Work that may never end (a read from a dead network disk), with a limit on the waiting for it.
+
+Nothing can stop a thread that waits inside the system or a C library. So the work runs in a helper
+thread, and a helper that takes too long is given up: it is a daemon, so that it does not keep the
+program from ending, and no more than `MOST_STALLED` may be given up at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+from asjax.config import AsjaxError
+from asjax.data.sound import AudioError
+
+MOST_STALLED = 64
+
+_idle: list[_Helper] = []  # threads that wait for work
+_stalled: set[_Helper] = set()
+_lock = threading.Lock()
+
+
+def call(function: Callable, limit_s: float, what: str):
+    """`function()`, in a helper thread.
+
+    Raises:
+      AudioError: it takes longer than `limit_s` seconds; `what` says of what clip.
+      AsjaxError: too many calls have been given up and still hang.
+    """
+    if not limit_s > 0:
+        raise AsjaxError(f"decode_timeout_s must be more than 0 seconds, got {limit_s!r}")
+    if len(_stalled) >= MOST_STALLED:
+        raise AsjaxError(
+            f"{MOST_STALLED} reads of audio hang at the same time, the next would be {what}; does "
+            "the disk answer? See whether `ls` of its folder returns"
+        )
+    with _lock:
+        helper = _idle.pop() if _idle else _Helper()
+    outcome = _Outcome()
+    helper.work.put((function, outcome))
+    try:
+        outcome.done.acquire(timeout=min(limit_s, threading.TIMEOUT_MAX))
+    finally:  # also when Ctrl-C ends the waiting
+        with _lock:
+            if not outcome.finished:
+                outcome.given_up = True
+                _stalled.add(helper)
+    if outcome.given_up:
+        raise AudioError(
+            f"{what} could not be read within {limit_s:g} s (data.decode_timeout_s); does its disk "
+            "answer?"
+        )
+    with _lock:
+        _idle.append(helper)
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.value
+
+
+class _Outcome:
+    def __init__(self):
+        self.done = threading.Lock()
+        self.done.acquire()
+        self.value = self.error = None
+        self.finished = self.given_up = False
+
+
+class _Helper:
+    """A thread that does one piece of work after another until it is given up."""
+
+    def __init__(self):
+        self.work: SimpleQueue = SimpleQueue()
+        threading.Thread(target=self._serve, name="asjax-read", daemon=True).start()
+
+    def _serve(self):
+        while True:
+            function, outcome = self.work.get()
+            try:
+                outcome.value = function()
+            except BaseException as error:
+                outcome.error = error
+            with _lock:
+                outcome.finished = True
+                _stalled.discard(self)
+            outcome.done.release()
+            if outcome.given_up:
+                return
+            del function, outcome
+
+
+def _forget():
+    """In a forked child none of the threads exists."""
+    global _lock
+    _lock = threading.Lock()
+    _idle.clear()
+    _stalled.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,79 @@
+"""Rankings of segments: average precision and areas under the ROC of frame scores."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from asjax.metrics import ranking, roc
+from asjax.metrics.piecewise import scores_of
+from asjax.metrics.tally import inputs
+from asjax.metrics.truths import DECIMALS, snapped
+
+
+def segment_ranking(*, segment_s: float = 1.0, max_fpr: float = 0.1, **given) -> dict:
+    """How well the classes of segments are ranked by their highest frame score.
+
+    A segment has a class if an event touches it. The curves are staircases, as sed_scores_eval has
+    them, so that ties do not count in the middle.
+
+    Args:
+      max_fpr: false positive rate up to which the partial area is taken, which is divided by it.
+      given: scores or boxes, events, durations_s, frame_rate, lengths, median, class_mask, ... as
+        `psds` takes them.
+
+    Returns: dict with mean_ap, mean_auroc, mean_pauroc (over classes with and without a segment),
+      and per_class_ap, per_class_auroc, per_class_pauroc: float64 [C], NaN where undefined.
+    """
+    data, truth = inputs(**given)
+    out = {
+        f"per_class_{key}": np.full(data.num_classes, np.nan) for key in ("ap", "auroc", "pauroc")
+    }
+    for c, (score, target) in enumerate(segment_table(data, truth, segment_s)):
+        column, positives = data.column[c], int(target.sum())
+        if not positives:
+            continue
+        found = ranking.tagging(scores=score[:, None], targets=target[:, None])
+        out["per_class_ap"][column] = found["mean_ap"]
+        if positives == len(target):
+            continue
+        order = np.argsort(-score, kind="stable")
+        last = np.append(np.diff(score[order]) != 0, True)
+        tpr = np.append(0.0, np.cumsum(target[order])[last] / positives)
+        fpr = np.append(0.0, np.cumsum(~target[order])[last] / (len(target) - positives))
+        for key, limit in (("auroc", 1.0), ("pauroc", max_fpr)):
+            which = roc.envelope(fpr, tpr, limit)
+            out[f"per_class_{key}"][column] = roc.area(fpr[which], tpr[which], limit)
+    for key in ("ap", "auroc", "pauroc"):
+        values = out[f"per_class_{key}"]
+        known = values[~np.isnan(values)]
+        out[f"mean_{key}"] = float(known.mean()) if len(known) else float("nan")
+    return out
+
+
+def segment_table(data, truth, segment_s: float):
+    """Yields per class the highest score of every segment of all clips, and whether it has it.
+
+    Segments without a frame have the score -inf.
+    """
+    counts = np.ceil(snapped(data.durations_s / segment_s, segment_s)).astype(np.int64)
+    counts[~data.kept] = 0
+    first = np.cumsum(counts) - counts
+    score = np.full((truth.classes, int(counts.sum())), -np.inf)
+    target = np.zeros(score.shape, bool)
+    for task in data.tasks():
+        batch = data.batch(task, None)
+        if batch is None:
+            continue
+        rows, edges = scores_of(batch.rows), np.round(batch.edges, DECIMALS)
+        for number in range(int(counts[batch.clip].max())):
+            start, stop = np.round([number * segment_s, (number + 1) * segment_s], DECIMALS)
+            inside = (edges[:-1] < stop) & (edges[1:] > start)
+            part = np.where(inside if edges.ndim == 2 else inside[:, None], rows, -np.inf)
+            there = number < counts[batch.clip]
+            place = first[batch.clip[there]] + number
+            score[batch.label[there], place] = part.max(axis=0, initial=-np.inf)[there]
+    start = np.floor(snapped(truth.onset / segment_s, segment_s)).astype(np.int64)
+    stop = np.ceil(snapped(truth.offset / segment_s, segment_s)).astype(np.int64)
+    for clip, label, a, b in zip(truth.clip, truth.label, start, stop, strict=True):
+        target[label, first[clip] + max(0, a) : first[clip] + min(b, counts[clip])] = True
+    yield from zip(score, target, strict=True)

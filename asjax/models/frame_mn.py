@@ -1,0 +1,118 @@
+"""Frame-MobileNet (Schmid, PretrainedSED, 2025): a MobileNetV3 that keeps a frame every 40 ms.
+
+feats [B, T, 128] -> 3x3 convolution of stride 2 -> 15 inverted bottlenecks that halve frequency six
+times and time once -> 1x1 convolution to six times the last width -> frames [B, T // 4, D]
+(frequency is 1 by then) -> detector (nn/frames.py). Maps are [B, F, T, C].
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from asjax.nn import frames, layers, mobile
+
+VARIANTS = {
+    "frame_mn06": dict(width=0.6),
+    "frame_mn10": dict(width=1.0),
+}
+FRONTENDS = {variant: dict(name="frame_mn_mel128") for variant in VARIANTS}
+
+# of every block, in frequency and in time
+STRIDES = tuple(
+    zip(
+        (1, 2, 2, 1, 1, 2, 1, 2, 1, 1, 2, 1, 1, 1, 2),
+        (1, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1),
+        strict=True,
+    )
+)
+
+# (pattern of the torch module or key, our path, kind): see asjax/weights/port.py
+TORCH = (*mobile.rules(r"model\.frame_mn\."), *frames.TORCH)
+TORCH_SKIP = ()
+TORCH_HEAD, HEADLESS = frames.TORCH_HEAD, frames.HEADLESS
+
+
+def from_other_names(weights: dict) -> dict:
+    """The names of PretrainedSED's module from those of its bare backbone."""
+    return frames.renamed(weights, "frame_mn")
+
+
+def rename_from_backbone(own: dict, weights: dict) -> dict:
+    """Torch names -> arrays of a model that starts from a checkpoint, for `port.from_torch`: see
+    `frames.started`."""
+    return frames.started(from_other_names(own), from_other_names(weights))
+
+
+def torch_fields(weights: dict) -> dict:
+    """The detector's fields; num_classes=0 for a bare backbone."""
+    return frames.torch_fields(from_other_names(weights)) or {"num_classes": 0}
+
+
+def torch_variants(weights: dict) -> list[str]:
+    """The variants that have a checkpoint's number of channels in their last map."""
+    key = "model.frame_mn.features.16.0.weight"
+    channels = (*np.shape(from_other_names(weights).get(key)), 0)[0]
+    fit = [v for v, f in VARIANTS.items() if 6 * layers.divisible(160 * f["width"]) == channels]
+    return fit or list(VARIANTS)
+
+
+def rename_from_imagenet(own: dict, weights: dict) -> dict:
+    """Torch names -> arrays of a model that starts from EfficientAT's mn10_im, for
+    `port.from_torch`: its `features`; the classifier is left out, the detector stays fresh."""
+    taken = {k: v for k, v in weights.items() if not k.startswith("classifier.")}
+    return {**own, **{f"model.frame_mn.{k}": v for k, v in taken.items()}}
+
+
+def model(variant: str, **over) -> FrameMobileNet:
+    """The linen module of a variant; `over` replaces fields (num_classes=447, sequence="gru")."""
+    return frames.checked(layers.make(FrameMobileNet, VARIANTS, variant, over), "Frame-MobileNet")
+
+
+class FrameMobileNet(nn.Module):
+    """feats [B, T, n_mels] -> frame_embedding [B, S, D], S = T / 4 rounded up, and the detector's
+    logits, frame_logits and embedding.
+
+    Args of the call: `mask` [B, T], the frames of each clip, for the detector (the convolutions see
+    zeros after the end of T only); `augment`, a function on feats, applied first. Any length works.
+
+    Attributes:
+      width: multiplies the channels of every layer.
+      num_classes ... head: see `frames.Detector`; num_classes=0 is the bare backbone.
+    """
+
+    width: float = 1.0
+    n_mels: int = 128
+    num_classes: int = 527
+    weak_classes: int | None = None
+    frames: int | None = 250
+    sequence: str | None = None
+    sequence_width: int = 2048
+    sequence_depth: int = 2
+    head: str = "linear"
+    head_bias: float = 0.0
+    attention: str = "auto"
+    dtype: str = "float32"
+
+    input_frames = 1000  # 10 s, which the published models hear
+
+    @property
+    def example_shape(self) -> tuple[int, int]:
+        """Shape of one input, for shape inference."""
+        return (32, self.n_mels)
+
+    @nn.compact
+    def __call__(self, feats, *, train: bool = False, augment=None, mask=None):
+        layers.check_feats(feats, self.n_mels, "Frame-MobileNet")
+        x = feats if augment is None else augment(feats)
+        x = x.astype(self.dtype).swapaxes(1, 2)[..., None]  # [B, F, T, 1]
+        wide = lambda channels: layers.divisible(channels * self.width)  # noqa: E731
+        x = mobile.ConvNorm(wide(16), 3, 2, self.dtype, name="stem")(x, train)
+        for i, (block, strides) in enumerate(zip(mobile.BLOCKS, STRIDES, strict=True), 1):
+            kernel, expanded, width, squeeze, act = block
+            fields = (kernel, wide(expanded), wide(width), squeeze, act, strides, self.dtype)
+            x = mobile.Bottleneck(*fields, name=f"block{i}")(x, train)
+        x = mobile.ConvNorm(6 * x.shape[-1], dtype=self.dtype, name="last")(x, train)
+        tokens = x.astype(jnp.float32).mean(1)  # one row of frequency for 128 bins
+        return frames.detect(self, tokens, mask=mask, train=train)
