@@ -103,27 +103,6 @@ def test_step_k_does_not_depend_on_how_the_run_got_there(parts):
         np.testing.assert_array_equal(a, b)
 
 
-def test_swa_is_the_equal_mean_of_the_weights_from_its_start():
-    average = build.make("average", dict(name="swa", start_step=2, every_steps=2))
-    state = {"params": jnp.zeros(2), "stats": {}, "count": jnp.zeros((), jnp.int32)}
-    seen = []
-    for k in range(7):
-        value = np.array([k * k, -k], np.float64)
-        new = {"params": jnp.asarray(value, jnp.float32), "stats": {}}
-        state = average(state, new, jnp.int32(k))
-        if k >= 2 and k % 2 == 0:
-            seen.append(value)
-        expected = np.mean(seen, 0) if seen else value
-        np.testing.assert_allclose(state["params"], expected, rtol=1e-6)
-
-
-def test_an_unknown_average_lists_the_known_ones():
-    with pytest.raises(ValueError, match="ema, swa"):
-        build.make("average", "polyak")
-    with pytest.raises(ValueError, match="did you mean 'decay'"):
-        build.make("average", dict(name="ema", decai=0.9))
-
-
 def test_the_rate_among_the_scalars_is_the_one_that_moved_the_weights():
     """Plain gradient descent moves by rate x gradient; skipped steps do not advance the rate."""
     rate = lambda updates: 0.4 / (1 + updates)  # noqa: E731
