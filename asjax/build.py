@@ -70,6 +70,15 @@ FIELDS = {
     "mesh": "",  # e.g. "data=2,fsdp=4"; empty: all devices on "data"
     "init_from": "",  # weights to start from
 }
+AT_LEAST = {  # whole numbers, and the smallest that makes sense
+    "total_steps": 1,
+    "batch_size": 1,
+    "eval.every_steps": 1,
+    "eval.batch_size": 1,
+    "eval.bootstrap": 0,
+    "log.every_steps": 1,
+    "log.save_steps": 1,
+}
 SPECS = {  # field -> kind of the thing it describes
     "data.train": "source",
     "data.eval": "source",
@@ -190,11 +199,13 @@ def label_set(cfg):
 
 def _label_set(cfg):
     from asjax import labels
-    from asjax.data import sources
+    from asjax.data import sources, tfds
 
     if cfg["labels"]["name"] != "own":
         return labels.get(cfg["labels"]["name"])
     name, values = split_spec(cfg["data"]["train"])
+    if name == "tfds":
+        return tfds.own_labels(**values)
     place = values.get("csv") or values.get("path") or values.get("root")
     if not place:
         raise AsjaxError(f"labels.name='own' needs data.train with a csv or a path, not {name!r}")
@@ -308,7 +319,7 @@ def load(path_and_arg: str, overrides: dict[str, str] | None = None):
 
 
 def complete(cfg, where: str = "the config") -> None:
-    """Fill in the defaults of FIELDS. AsjaxError: a field is missing, or unknown."""
+    """Fill in the defaults of FIELDS. AsjaxError: a field is missing, unknown or out of range."""
 
     def fill(at, known, prefix):
         for key in at:
@@ -326,6 +337,12 @@ def complete(cfg, where: str = "the config") -> None:
                 fill(at[key], default, f"{prefix}{key}.")
 
     fill(cfg, FIELDS, "")
+    for key, least in AT_LEAST.items():
+        value = cfg
+        for part in key.split("."):
+            value = value[part]
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise AsjaxError(f"{where}: {key} must be a whole number >= {least}, got {value!r}")
 
 
 def _override(cfg, dotted: str, value) -> None:

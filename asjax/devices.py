@@ -94,19 +94,16 @@ def _initialize(*args):
 def _set_compilation_cache() -> None:
     """Keep compiled programs between runs, so that the second one starts sooner.
 
-    In $ASJAX_CACHE ("off" turns it off), else $XDG_CACHE_HOME or ~/.cache; one folder per kind
-    of CPU, because programs compiled for one may not run on another that shares the home folder.
+    They lie in the cache folder, unless ASJAX_CACHE is "off". Each kind of CPU has a folder of its
+    own, because programs compiled for one may not run on another that shares the home folder.
     """
-    place = os.environ.get("ASJAX_CACHE")
-    if place == "off" or jax.config.jax_compilation_cache_dir:
+    if os.environ.get("ASJAX_CACHE") == "off" or jax.config.jax_compilation_cache_dir:
         return
     try:
-        root = Path(place) if place else _cache_home() / "asjax"
-        folder = root / "xla" / _machine()
+        folder = cache_folder() / "xla" / _machine()
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        if not os.access(folder, os.W_OK):
+            raise OSError(f"{folder} cannot be written")
     except (OSError, RuntimeError) as error:
         _log.info("compiled programs are not kept: %s", error)
         return
@@ -119,9 +116,16 @@ def _set_compilation_cache() -> None:
         jax.config.update("jax_remove_custom_partitioning_ptr_from_cache_key", True)
 
 
-def _cache_home() -> Path:
-    given = os.environ.get("XDG_CACHE_HOME")
-    return Path(given) if given else Path.home() / ".cache"
+def cache_folder() -> Path:
+    """Where asjax keeps what it can make or fetch again: compiled programs and checkpoints.
+
+    $ASJAX_CACHE, else $XDG_CACHE_HOME/asjax, else ~/.cache/asjax. The value "off" is not a folder:
+    then no compiled programs are kept, and checkpoints lie in the default place.
+    """
+    given = os.environ.get("ASJAX_CACHE", "off")
+    if given not in ("", "off"):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asjax"
 
 
 def _machine() -> str:

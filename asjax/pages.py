@@ -31,6 +31,17 @@ def table_text(title: str, header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(lines)
 
 
+def parameter_table(arrays, *, sharding: bool = False) -> str:
+    """Path, shape, type and size of every array of a nested dict, and the sum (by clu).
+
+    Args:
+      sharding: say how each is divided among the devices too; for arrays, not for mere shapes.
+    """
+    from clu.parameter_overview import get_parameter_overview
+
+    return get_parameter_overview(arrays, include_stats="sharding" if sharding else False)
+
+
 def write_csv(path: Path, header, rows) -> None:
     """A CSV; empty where a value is None or not finite."""
     text = io.StringIO()

@@ -47,13 +47,15 @@ def init_state(key, *, model, frontend, tx, wave_shape, average: bool) -> State:
     )
 
 
-def make_train_step(*, objective, tx, average=None):
+def make_train_step(*, objective, tx, average=None, lr=None):
     """`(state, batch) -> (state, scalars)`; a non-finite loss or gradient leaves all but the
     counters as they were, on every device alike (the test is on global values).
 
     Args:
       objective: `(params, stats, batch, rng) -> (loss, (scalars, new_stats))`.
       average: None or `(average, new {"params", "stats"}, step) -> average`.
+      lr: learning rate as a function of the updates made; the scalars then hold the rate that this
+        step used. Skipped steps make no update, so the number of steps would give another one.
     """
 
     def train_step(state: State, batch):
@@ -75,6 +77,7 @@ def make_train_step(*, objective, tx, average=None):
             "grad_norm": optax.tree.norm(grads),
             "nonfinite_steps": nonfinite[0],
             "nonfinite_in_a_row": nonfinite[1],
+            **({"lr": lr(_updates_made(state))} if lr else {}),
         }
         state = state.replace(
             step=state.step + 1, nonfinite=nonfinite, **guard.select(ok, new, old)
@@ -82,6 +85,12 @@ def make_train_step(*, objective, tx, average=None):
         return state, scalars
 
     return train_step
+
+
+def _updates_made(state: State):
+    """By the optimiser's own count; by the steps that were not skipped where it has none."""
+    counts = optax.tree_utils.tree_get_all_with_path(state.opt, "count")
+    return counts[-1][1] if counts else state.step - state.nonfinite[0]
 
 
 def make_eval_step(*, model, frontend, outputs=("logits",)):

@@ -6,6 +6,7 @@ to go on); 2 an error that one line explains.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from functools import partial
 from pathlib import Path
@@ -51,10 +52,10 @@ def main(args) -> int:
 
     import jax
 
-    from asjax import hlp, step
+    from asjax import hlp, pages, step
     from asjax.data import pipeline, quarantine
     from asjax.evaluation import evaluate
-    from asjax.store import checkpoint, log, workdir
+    from asjax.store import checkpoint, files, log, workdir
     from asjax.weights import start as init_from
 
     first_process = jax.process_index() == 0
@@ -152,7 +153,7 @@ def main(args) -> int:
             start, state, _ = restored
             say(f"going on from step {start} of {cfg.total_steps} in {work.path}")
         train_step = jax.jit(
-            step.make_train_step(objective=objective, tx=tx, average=average),
+            step.make_train_step(objective=objective, tx=tx, average=average, lr=schedule),
             in_shardings=(state_sharding, batch_sharding),
             out_shardings=(state_sharding, replicated),
             donate_argnums=0,
@@ -171,6 +172,10 @@ def main(args) -> int:
             f"{train_data.draws_per_epoch} draws an epoch, {mesh.size} devices, "
             f"HLP {'on' if cfg.labels.hlp else 'off'}, {cfg.data.draw}"
         )
+        if first_process:
+            with contextlib.suppress(ImportError, OSError):  # for people; the run goes on without
+                table = pages.parameter_table(state.params, sharding=True)
+                files.write_atomic(work.path / "parameters.txt", table + "\n")
         writer = log.Writer(work.path, start_step=start, active=first_process)
         share = "" if first_process else f"-{jax.process_index()}"  # each meets clips of its own
         bad_clips = quarantine.Quarantine(
@@ -184,35 +189,34 @@ def main(args) -> int:
         )
         pending = None  # scalars of the step before, fetched while the next one runs
         stopped = False
-        with stop, batches, progress, bad_clips:
+        with stop, batches, progress, checkpoints, bad_clips:
             for i in range(start, cfg.total_steps):
                 batch, host = next(batches)
                 state, scalars = train_step(state, batch)
                 bad_clips.add(host["bad"])
                 if pending is not None:
-                    _report(writer, progress, *pending, cfg, schedule, batches)
+                    _report(writer, progress, *pending, cfg, batches)
                 pending = (i + 1, scalars)
                 done = i + 1
                 evaluating = done % cfg.eval.every_steps == 0 or done == cfg.total_steps
                 asked = _asked_to_stop(stop, done, cfg.log.every_steps)
                 metrics = None
                 if evaluating:
-                    _report(writer, progress, *pending, cfg, schedule, batches)
+                    _report(writer, progress, *pending, cfg, batches)
                     pending = None
                     metrics = evaluate.trace(*predict(state, progress=False)[1:])
                     writer.write_scalars(done, {f"eval/{k}": v for k, v in metrics.items()})
                     progress.note(**metrics)
-                saved = True
                 if evaluating or asked or done % cfg.log.save_steps == 0:
-                    saved = checkpoints.save(done, state, metrics=metrics, meta={"data": data_id})
+                    checkpoints.save(done, state, metrics=metrics, meta={"data": data_id})
                 if asked and done < cfg.total_steps:
                     stopped = True
                     break
             if pending is not None:
-                _report(writer, progress, *pending, cfg, schedule, batches)
+                _report(writer, progress, *pending, cfg, batches)
         if stopped:
             writer.close()
-            if not saved:
+            if not checkpoints.wait():
                 raise config.AsjaxError(
                     f"stopped at step {done}, which could not be saved: {checkpoints.last_error}; "
                     f"the last sound step is {checkpoints.latest_step()}"
@@ -303,7 +307,7 @@ def _asked_to_stop(stop, done: int, every_steps: int) -> bool:
     return bool(multihost_utils.process_allgather(np.array(stop.requested)).any())
 
 
-def _report(writer, progress, number, scalars, cfg, schedule, batches):
+def _report(writer, progress, number, scalars, cfg, batches):
     """Fetch the scalars of step `number` and show them; stop the run if it went astray."""
     from asjax.config import AsjaxError
 
@@ -316,8 +320,7 @@ def _report(writer, progress, number, scalars, cfg, schedule, batches):
             f"{number - in_a_row + 1}); lower --config.optim.lr or set --config.optim.clip_norm"
         )
     if number % cfg.log.every_steps == 0 or in_a_row:
-        rate = float(schedule(number - 1))
-        writer.write_scalars(number, {**values, "lr": rate, **progress.rates()})
+        writer.write_scalars(number, {**values, **progress.rates()})
 
 
 def _record(cfg, label_set, train_source, eval_source, state, n_params) -> dict:

@@ -6,6 +6,7 @@ the file of that family in tests/parity:
 
     FAMILY                                      name in asjax.models
     spec(case, manifest)                        (variant, fields) or None: not a case of this family
+                                                (a variant None is found by names and shapes)
     features(manifest)                          optional: [B, T, F], default the one input array
     outputs(out, inner, feats)                  {reference name: array in the reference's layout}
     run(case, manifest, module, variables)      optional, instead of the two: the same dict
@@ -15,10 +16,16 @@ the file of that family in tests/parity:
 `out` is the model's dict, `inner` the outputs of its submodules by path ("block1/conv2"); names of
 `out` that are the reference's too need not be repeated. The Markdown table it prints is the one in
 asjax/models/README.md.
+
+The number of classes need not be told: it is one of the reference's arguments (CLASSES), or the
+shapes tell it. So do other fields that `asjax.weights.detect` can find. A case that cannot be
+compared is a row that says why: a damaged file, weights that do not fit, an output that is missing
+or has another shape.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import sys
@@ -34,16 +41,15 @@ sys.path[:0] = [str(HERE / "golden"), str(HERE)]
 
 import rule  # noqa: E402
 
-from asjax import (  # noqa: E402
-    frontends,
-    models,
-)
-from asjax.weights import (  # noqa: E402
-    port,
-)
+from asjax import frontends, models  # noqa: E402
+from asjax.config import AsjaxError  # noqa: E402
+from asjax.store import files  # noqa: E402
+from asjax.weights import detect, port  # noqa: E402
 
 TOLERANCE = 3e-6
 GOLDEN = HERE / "golden"
+# What the authors call the number of classes.
+CLASSES = ("num_classes", "classes_num", "n_classes", "n_class", "label_dim", "num_labels")
 
 
 @cache
@@ -54,36 +60,83 @@ def adapters() -> list:
 
 
 def load(case: str, folder: Path = GOLDEN):
-    """(manifest, expected outputs) of a case."""
+    """(manifest, expected outputs) of a case.
+
+    Raises:
+      AsjaxError: an output of the manifest is not in the npz.
+    """
     manifest = json.loads((folder / f"{case}.json").read_text())
-    return manifest, dict(np.load(folder / f"{case}.npz"))
+    with np.load(folder / f"{case}.npz", allow_pickle=False) as file:
+        expected = {name: file[name] for name in file.files}
+    absent = sorted(set(manifest.get("outputs", ())) - set(expected))
+    if absent or not expected:
+        raise AsjaxError(f"{case}.npz lacks {', '.join(absent) or 'every output'}")
+    return manifest, expected
+
+
+@cache
+def claimed(case: str, folder: Path = GOLDEN):
+    """(adapter, variant or None, fields) as the adapter reads the manifest; None: no family's."""
+    manifest = json.loads((folder / f"{case}.json").read_text())
+    if not isinstance(manifest, dict) or not manifest.get("state_dict"):
+        return None
+    reference = manifest.get("reference")
+    manifest["reference"] = reference = reference if isinstance(reference, dict) else {}
+    for adapter in adapters():
+        found = adapter.spec(case, manifest)
+        if found:
+            given = reference.get("args") if isinstance(reference.get("args"), dict) else {}
+            counts = [("num_classes", given[key]) for key in CLASSES if key in given]
+            return adapter, found[0], {**dict(counts[:1]), **found[1]}
+    return None
 
 
 @cache
 def spec(case: str, folder: Path = GOLDEN):
-    """(adapter, variant, fields) of a case, None when no family knows it."""
-    manifest = json.loads((folder / f"{case}.json").read_text())
-    if not isinstance(manifest, dict) or not manifest.get("state_dict"):
+    """(adapter, variant, fields) of a case, None when no family knows it.
+
+    Raises:
+      AsjaxError: its weights fit no model of that family.
+    """
+    found = claimed(case, folder)
+    if found is None:
         return None
-    for adapter in adapters():
-        found = adapter.spec(case, manifest)
-        if found:
-            return adapter, *found
-    return None
+    adapter, variant, fields = found
+    shapes = _named(
+        json.loads((folder / f"{case}.json").read_text()),
+        lambda shape: np.broadcast_to(np.float32(0), shape),
+    )
+    if variant is not None:
+        try:
+            port.match(adapter.FAMILY, variant, shapes, **fields)
+            return found
+        except AsjaxError:  # the shapes may tell what the arguments do not
+            pass
+    model = detect.detect(shapes, adapter.FAMILY, variant, **fields)
+    return adapter, model.variant, {**fields, **model.fields}
+
+
+def _named(manifest: dict, make=None) -> dict:
+    """The reference's state dict: the rule's values, or `make(shape)` of each entry."""
+    if make is None:
+        weights = rule.state_dict(manifest)
+    else:
+        fixed = manifest.get("buffers", ())
+        weights = {n: make(shape) for n, shape, _ in manifest["state_dict"] if n not in fixed}
+    for alias, name in {**manifest.get("aliases", {}), **manifest.get("tied", {})}.items():
+        weights[alias] = weights[name]
+    return weights
 
 
 def cases(folder: Path = GOLDEN) -> list[str]:
     """Names of the cases whose model family is here, sorted."""
-    return sorted(p.stem for p in folder.glob("*.json") if spec(p.stem, folder) is not None)
+    return [p.stem for p in sorted(folder.glob("*.json")) if claimed(p.stem, folder) is not None]
 
 
 def ported(case: str, manifest: dict, folder: Path = GOLDEN):
     """(module, variables) from the weights that the rule gives the reference."""
     adapter, variant, fields = spec(case, folder)
-    weights = rule.state_dict(manifest)
-    for alias, name in {**manifest.get("aliases", {}), **manifest.get("tied", {})}.items():
-        weights[alias] = weights[name]
-    return port.from_torch(adapter.FAMILY, variant, weights, **fields)
+    return port.from_torch(adapter.FAMILY, variant, _named(manifest), **fields)
 
 
 def features(case: str, manifest: dict, folder: Path = GOLDEN):
@@ -119,7 +172,8 @@ def errors(case: str, folder: Path = GOLDEN) -> dict[str, float]:
             out["clipwise"] = 1 / (1 + np.exp(-out["logits"].astype(np.float64)))
             ours = {**out, **adapter.outputs(out, inner, np.asarray(feats))}
     missing = sorted(set(expected) - set(ours))
-    assert not missing, f"{case}: tests/parity/{adapter.FAMILY}.py gives no {missing}"
+    if missing:
+        raise AsjaxError(f"tests/parity/{adapter.FAMILY}.py gives no {', '.join(missing)}")
     return {
         name: relative(sample(np.asarray(ours[name]), name, manifest["outputs"], array), array)
         for name, array in expected.items()
@@ -147,7 +201,8 @@ def sample(x: np.ndarray, name: str, outputs: dict, want: np.ndarray) -> np.ndar
         full = entry.get("full_shape") or entry.get("shape")
         steps = entry.get("stride") or entry.get("stored_step") or [1] * x.ndim
         if x.shape != want.shape or list(x.shape) == list(full):
-            assert list(x.shape) == list(full), (x.shape, full)
+            if list(x.shape) != list(full):
+                raise AsjaxError(f"{name} is {list(x.shape)} here, {list(full)} in the reference")
             x = x[tuple(slice(None, None, s) for s in steps)]
     elif x.shape != want.shape:
         texts = [str(entry), *(str(t) for t in outputs.values() if f"{list(want.shape)}" in str(t))]
@@ -155,14 +210,16 @@ def sample(x: np.ndarray, name: str, outputs: dict, want: np.ndarray) -> np.ndar
         if cuts:
             steps = [int(part.strip().replace(":", "") or 1) for part in cuts[0].split(",")]
             x = x[tuple(slice(None, None, s) for s in steps)]
-    assert x.shape == want.shape, (name, x.shape, want.shape)
+    if x.shape != want.shape:
+        raise AsjaxError(f"{name} is {list(x.shape)} here, {list(want.shape)} in the npz")
     return x
 
 
 def relative(x, reference) -> float:
     """||x - reference|| / ||reference|| in float64."""
     x, reference = np.asarray(x, np.float64), reference.astype(np.float64)
-    return float(np.linalg.norm(x - reference) / np.linalg.norm(reference))
+    off = np.linalg.norm(x - reference)
+    return float(off / np.linalg.norm(reference)) if off else 0.0
 
 
 def allowed(case: str, output: str, folder: Path = GOLDEN) -> float:
@@ -171,29 +228,59 @@ def allowed(case: str, output: str, folder: Path = GOLDEN) -> float:
 
 
 def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.parity_table")
+    parser.add_argument("folder", nargs="*", type=Path, default=[GOLDEN])
+    folders = parser.parse_args(argv).folder
     print("| case | model | parameters | worst output | relative L2 | reference's own | within |")
     print("|---|---|---|---|---|---|---|")
-    failed = 0
-    for folder in [Path(a) for a in argv] or [GOLDEN]:
-        for case in cases(folder):
-            failed += _row(case, folder)
-    return 1 if failed else 0
+    good = bad = 0
+    strange = []
+    for folder in folders:
+        for path in sorted(folder.glob("*.json")):
+            state, row = _row(path.stem, folder)
+            if row:
+                print(row, flush=True)
+            elif state:
+                strange.append(path.stem)
+            good, bad = good + (state == "yes"), bad + (state == "no")
+    if strange:
+        print(f"\nof no model family here: {', '.join(strange)}")
+    if not good + bad:
+        print(f"no case to compare in {', '.join(map(str, folders))}", file=sys.stderr)
+    return 0 if good and not bad else 1
 
 
-def _row(case: str, folder: Path) -> int:
-    manifest, _ = load(case, folder)
-    found = errors(case, folder)
-    worst = max(found, key=lambda k: found[k] / allowed(case, k, folder))
-    over = [k for k, v in found.items() if not v <= allowed(case, k, folder)]
-    adapter, variant, fields = spec(case, folder)
-    count = models.parameters(models.build(adapter.FAMILY, variant, **fields))
-    own = manifest.get("float32_error", {}).get(worst)
-    print(
-        f"| {case} | {adapter.FAMILY} {variant} | {count:,} | {worst} | {found[worst]:.1e} | "
-        f"{'-' if own is None else f'{own:.1e}'} | {'NO: ' + ', '.join(over) if over else 'yes'} |",
-        flush=True,
-    )
-    return bool(over)
+def _row(case: str, folder: Path) -> tuple[str, str]:
+    """("yes", "no", "strange" or "": no weights, the line of the table or "")."""
+    model, count = "-", "-"
+    try:
+        manifest = json.loads((folder / f"{case}.json").read_text())
+        if not isinstance(manifest, dict) or not manifest.get("state_dict"):
+            return "", ""
+        found = claimed(case, folder)
+        if found is None:
+            return "strange", ""
+        model = f"{found[0].FAMILY} {found[1] or ''}".strip()
+        adapter, variant, fields = spec(case, folder)
+        model = f"{adapter.FAMILY} {variant}"
+        count = f"{models.parameters(models.build(adapter.FAMILY, variant, **fields)):,}"
+        off = errors(case, folder)
+        worst = max(off, key=lambda k: off[k] / allowed(case, k, folder))
+        over = [k for k, v in off.items() if not v <= allowed(case, k, folder)]
+        own = manifest.get("float32_error", {}).get(worst)
+        own = "-" if own is None else f"{own:.1e}"
+        line = f"{worst} | {off[worst]:.1e} | {own} | {'NO: ' + ', '.join(over) if over else 'yes'}"
+        state = "no" if over else "yes"
+    except Exception as error:  # whatever is wrong with one case, the others are compared
+        line, state = f"- | - | - | NO: {_why(error)}", "no"
+    return state, f"| {case} | {model} | {count} | {line} |"
+
+
+def _why(error: Exception) -> str:
+    """One short line for a cell of the table."""
+    kind = "" if isinstance(error, AsjaxError) else f"{type(error).__name__}: "
+    text = f"{kind}{files.reason(error)}".replace("|", "/")
+    return text if len(text) <= 240 else f"{text[:237]}..."
 
 
 if __name__ == "__main__":

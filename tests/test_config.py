@@ -157,3 +157,24 @@ def test_warnings_become_lines_of_the_program(capsys):
     assert capsys.readouterr().err.splitlines()[0] == "asjax x: a? is odd"
     with pytest.warns(config.AsjaxWarning, match="odd"):
         config.warn("odd")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "least"),
+    [
+        ("log.every_steps", "0", 1),
+        ("log.save_steps", "-5", 1),
+        ("eval.every_steps", "0", 1),
+        ("eval.batch_size", "0", 1),
+        ("eval.bootstrap", "-1", 0),
+        ("batch_size", "0", 1),
+        ("total_steps", "0", 1),
+        ("eval.every_steps", "None", 1),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused_before_anything_starts(
+    key, value, least, repo, monkeypatch
+):
+    monkeypatch.chdir(repo)
+    with pytest.raises(AsjaxError, match=f"{key} must be a whole number >= {least}, got {value}"):
+        build.load("configs/quickstart.py:tiny", {key: value})

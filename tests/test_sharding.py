@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from asjax import devices, sharding
+from asjax import sharding
 from asjax.config import AsjaxError
 
 
@@ -139,85 +139,6 @@ def test_one_step_on_fsdp_equals_one_step_on_one_device():
         results.append(sharding.gather(run(jax.device_put(params, where), placed))["w"])
     np.testing.assert_allclose(results[1], results[0], rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(results[2], results[0], rtol=1e-6, atol=1e-7)
-
-
-# --------------------------------------------------------------------------------- start-up
-
-
-def python(code, **env):
-    full = {**os.environ, "JAX_PLATFORMS": "cpu", **{k: str(v) for k, v in env.items()}}
-    full.pop("XLA_FLAGS", None)
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=full
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
-
-
-def test_setup_makes_one_device_per_core_and_a_compile_cache(tmp_path):
-    code = """
-from asjax import devices, sharding
-devices.setup()
-import jax, jax.numpy as jnp
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-jax.jit(lambda x: jnp.tanh(x) @ x)(jnp.ones((64, 64))).block_until_ready()
-print(len(jax.devices()), min(devices.usable_cores(), 8), jax.config.jax_compilation_cache_dir)
-"""
-    made, cores, folder = python(code, ASJAX_CACHE=tmp_path / "cache")
-    assert made == cores
-    assert folder.startswith(str(tmp_path))
-    assert [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
-
-
-def test_the_second_run_finds_its_programs_though_a_partitioning_rule_is_in_them(tmp_path):
-    code = """
-from asjax import devices, sharding
-devices.setup(cpu_devices=2)
-import jax, jax.numpy as jnp
-from asjax import frontends
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-frontend = frontends.build("panns_logmel", sample_rate=16000, n_mels=64, n_fft=512, hop=320)
-mesh = sharding.make_mesh()
-wave = jax.device_put(jnp.ones((2, 3200)), sharding.batch_sharding(mesh))
-print(float(jax.jit(lambda w: frontend(w).sum())(wave)))
-"""
-    first = python(code, ASJAX_CACHE=tmp_path)
-    programs = sorted(p.name for p in tmp_path.rglob("*-cache"))
-    assert any("lambda" in name for name in programs)
-    assert python(code, ASJAX_CACHE=tmp_path) == first
-    assert sorted(p.name for p in tmp_path.rglob("*-cache")) == programs
-
-
-def test_setup_goes_on_without_a_writable_cache_and_takes_the_number_given(tmp_path):
-    (tmp_path / "file").touch()
-    code = """
-from asjax import devices, sharding
-devices.setup(cpu_devices=3)
-import jax
-print(len(jax.devices()), jax.config.jax_compilation_cache_dir)
-"""
-    assert python(code, ASJAX_CACHE=tmp_path / "file" / "x") == ["3", "None"]
-
-
-def test_setup_after_jax_is_in_use_is_harmless_unless_a_number_was_asked_for():
-    jax.devices()
-    before = jax.config.jax_compilation_cache_dir
-    try:
-        os.environ["ASJAX_CACHE"] = "off"
-        devices.setup()
-        devices.setup(cpu_devices=2)
-        with pytest.raises(AsjaxError, match="before jax is used"):
-            devices.setup(cpu_devices=5)
-    finally:
-        del os.environ["ASJAX_CACHE"]
-    assert jax.config.jax_compilation_cache_dir == before
-
-
-def test_incomplete_process_settings_are_refused():
-    with pytest.raises(AsjaxError, match="need coordinator"):
-        devices.setup(num_processes=2)
-    with pytest.raises(AsjaxError, match="process_id must be in 0..1"):
-        devices.setup(coordinator="localhost:1", num_processes=2, process_id=2)
 
 
 RANK = """

@@ -103,22 +103,25 @@ def test_step_k_does_not_depend_on_how_the_run_got_there(parts):
         np.testing.assert_array_equal(a, b)
 
 
-def test_swa_is_the_equal_mean_of_the_weights_from_its_start():
-    average = build.make("average", dict(name="swa", start_step=2, every_steps=2))
-    state = {"params": jnp.zeros(2), "stats": {}, "count": jnp.zeros((), jnp.int32)}
-    seen = []
-    for k in range(7):
-        value = np.array([k * k, -k], np.float64)
-        new = {"params": jnp.asarray(value, jnp.float32), "stats": {}}
-        state = average(state, new, jnp.int32(k))
-        if k >= 2 and k % 2 == 0:
-            seen.append(value)
-        expected = np.mean(seen, 0) if seen else value
-        np.testing.assert_allclose(state["params"], expected, rtol=1e-6)
-
-
-def test_an_unknown_average_lists_the_known_ones():
-    with pytest.raises(ValueError, match="ema, swa"):
-        build.make("average", "polyak")
-    with pytest.raises(ValueError, match="did you mean 'decay'"):
-        build.make("average", dict(name="ema", decai=0.9))
+def test_the_rate_among_the_scalars_is_the_one_that_moved_the_weights():
+    """Plain gradient descent moves by rate x gradient; skipped steps do not advance the rate."""
+    rate = lambda updates: 0.4 / (1 + updates)  # noqa: E731
+    model, tx = Net(), optax.sgd(rate)
+    create = partial(
+        step.init_state, model=model, frontend=frontend, tx=tx, wave_shape=(8, 40), average=False
+    )
+    objective = objectives.tagging(model=model, frontend=frontend)
+    run = jax.jit(step.make_train_step(objective=objective, tx=tx, lr=rate))
+    state, rates = create(jax.random.key(0)), []
+    for k, fine in enumerate([True, False, False, True, False, True]):
+        given = batch(k)
+        if not fine:
+            given["wave"][0, 0] = np.inf
+        new, scalars = run(state, given)
+        moved = jax.tree.map(lambda a, b: a - b, new.params, state.params)
+        used = optax.tree.norm(moved) / scalars["grad_norm"]
+        if fine:
+            assert float(scalars["lr"]) == pytest.approx(float(used), rel=1e-4)
+        rates.append(float(scalars["lr"]))
+        state = new
+    np.testing.assert_allclose(rates, [0.4, 0.2, 0.2, 0.2, 0.4 / 3, 0.4 / 3], rtol=1e-6)

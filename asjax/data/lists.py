@@ -10,6 +10,7 @@ import io
 import os
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from unicodedata import normalize
 
@@ -153,19 +154,24 @@ def classes(rows, label_set, problems) -> tuple[list[np.ndarray], str]:
 
     Unknown labels are added to `problems`.
     """
-    encoded, cache = [], {}
-    # With ids such as "7", a digit that is no id would quietly become an index.
-    no_index = any(label.isdigit() for label in label_set.ids)
+    encoded, hint, index = [], "", index_of(label_set)
     for row in rows:
+        found = {label: index(label) for label in row.labels}
         for label in row.labels:
-            if label not in cache:
-                cache[label] = _index(label_set, label, no_index)
-            if isinstance(cache[label], str):
+            if isinstance(found[label], str):
                 problem = f"line {row.line} {shown(label)!r}"
                 problems.setdefault("unknown labels", []).append(problem)
-        indices = {cache[label] for label in row.labels if not isinstance(cache[label], str)}
+                hint = hint or found[label]
+        indices = {i for i in found.values() if not isinstance(i, str)}
         encoded.append(np.array(sorted(indices), np.int64))
-    return encoded, next((text for text in cache.values() if isinstance(text, str)), "")
+    return encoded, hint
+
+
+def index_of(label_set):
+    """`label -> class index, or (str) why there is none`; every label is looked up once."""
+    # With ids such as "7", a digit that is no id would quietly become an index.
+    no_index = any(label.isdigit() for label in label_set.ids)
+    return cache(lambda label: _index(label_set, label, no_index))
 
 
 def say_unlabelled(place, rows) -> None:

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import hashlib
 import json
 import os
 import re
@@ -37,6 +36,7 @@ import numpy as np
 
 from asjax.config import AsjaxError
 from asjax.data import example
+from asjax.store import files
 
 FORMAT = 1
 COLUMNS = ("id", "split", "labels", "category", "samples", "sample_rate", "sha256")
@@ -80,11 +80,6 @@ def is_version(name: str) -> bool:
 def is_split(name: str) -> bool:
     """Whether TFDS can address a split of this name ("all" means every split to it)."""
     return re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is not None and name != "all"
-
-
-def sha256_file(path) -> str:
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 class Dataset:
@@ -133,7 +128,7 @@ class Dataset:
         rows = self.path / "manifest.csv"
         if not rows.is_file():
             raise AsjaxError(f"{rows} is missing; {_HINT}")
-        if sha256_file(rows) != self.manifest["manifest_sha256"]:
+        if files.digest(rows) != self.manifest["manifest_sha256"]:
             raise AsjaxError(f"{rows} was changed after it was written (SHA-256 differs); {_HINT}")
 
     def groups(self) -> dict[str, str]:
@@ -141,7 +136,7 @@ class Dataset:
         digest, path = self.manifest.get("groups_sha256"), self.path / "groups.csv"
         if digest is None:
             return {}
-        if not path.is_file() or sha256_file(path) != digest:
+        if not path.is_file() or files.digest(path) != digest:
             raise AsjaxError(f"{path} is missing or was changed (SHA-256 differs); {_HINT}")
         with open(path, newline="", encoding="utf-8") as f:
             return dict(list(csv.reader(f))[1:])
@@ -199,7 +194,7 @@ def _check_shard(file: Path, shard: dict, verify: bool):
         raise AsjaxError(
             f"shard {file} is damaged: must hold {shard['records']} records, got {count}; {_HINT}"
         )
-    if verify and sha256_file(file) != shard["sha256"]:
+    if verify and files.digest(file) != shard["sha256"]:
         raise AsjaxError(f"shard {file} is damaged: its SHA-256 differs; {_HINT}")
 
 
@@ -251,19 +246,28 @@ class Reader:
             self._open.move_to_end(k)
             return reader
 
-    def record(self, row: int) -> dict[str, list]:
-        """All fields of a row, as lists of bytes or int.
+    def _place(self, row: int) -> tuple[int, int]:
+        """Shard and record in it. IndexError: no such row."""
+        if not 0 <= row < len(self):
+            raise IndexError(f"row must be 0 to {len(self) - 1}, got {row}")
+        k = int(np.searchsorted(self.ends, row, side="right"))
+        return k, int(row - (self.ends[k - 1] if k else 0))
+
+    def where(self, row: int, short: bool = False) -> str:
+        """The shard and the number of a row, as TFDS writes them in `tfds_id`."""
+        k, at = self._place(row)
+        return f"{os.path.basename(self.files[k]) if short else self.files[k]}__{at}"
+
+    def record(self, row: int, only=None) -> dict:
+        """The fields of a row, or only those of some names, as sequences of bytes or numbers.
 
         Raises:
           IndexError: no such row.
           AsjaxError: the shard is damaged there.
         """
-        if not 0 <= row < len(self):
-            raise IndexError(f"row must be 0 to {len(self) - 1}, got {row}")
-        k = int(np.searchsorted(self.ends, row, side="right"))
-        at = int(row - (self.ends[k - 1] if k else 0))
+        k, at = self._place(row)
         try:
-            return example.decode(self._shard(k).read([at])[0])
+            return example.decode(self._shard(k).read([at])[0], only)
         except (RuntimeError, ValueError, IndexError) as error:
             reason = " ".join(str(error).split())
             raise AsjaxError(

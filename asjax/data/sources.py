@@ -1,7 +1,7 @@
-"""Where clips come from: record datasets, the embedded ESC-10, or a folder with a CSV.
+"""Where clips come from: records, the embedded ESC-10, a folder with a CSV, or a set of TFDS.
 
-`esc10`, `records` and `folder` are the names in configs. All take `splits` (which clips, default
-all), `folds` (make that many splits that keep groups together) and `labels_csv`, rows
+`esc10`, `records`, `folder` and `tfds` are the names in configs. All take `splits` (which clips,
+default all), `folds` (make that many splits that keep groups together) and `labels_csv`, rows
 `filename,labels` as `asjax prepare enhance` writes them: the clips whose ids stand under `filename`
 get these labels, the others keep theirs.
 
@@ -18,6 +18,7 @@ import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from unicodedata import normalize
 
@@ -28,11 +29,12 @@ from asjax import labels as label_sets
 from asjax.config import AsjaxError, shown, unknown, warn
 from asjax.data import content, groups, lists, pcm16, strong
 from asjax.data import records as record_files
+from asjax.data import tfds as theirs
 from asjax.data.lists import read_folder
 from asjax.data.shared import Strings
 from asjax.labels import LabelSet
 
-__all__ = ["esc10", "folder", "records"]
+__all__ = ["esc10", "folder", "records", "tfds"]
 
 ESC10 = Path(__file__).parent.parent / "assets" / "esc10"
 
@@ -245,6 +247,63 @@ def _read_records(label_set, path, verify, convert, title="") -> Source:
     events = strong.Marked(marks, label_set) if dataset.strong else None
     reader = dataset.reader
     return Source(name, ids, split, table, digest, reader, rows, rate, group, events)
+
+
+# --------------------------------------------------------------------------------------- tfds
+
+
+def tfds(
+    label_set,
+    *,
+    builder: str,
+    split: str = "train",
+    audio: str = "",
+    labels: str = "",
+    ids: str = "",
+    rate: int = 0,
+    label_separator: str = "",
+    splits=None,
+    labels_csv="",
+    folds: int = 0,
+) -> Source:
+    """An audio data set that TensorFlow Datasets wrote as ArrayRecord; TensorFlow is not needed.
+
+    Args:
+      builder: its folder, or `name[/config][:version]` of one in $TFDS_DATA_DIR, else
+        ~/tensorflow_datasets. split: as in TFDS, e.g. "train", "train[:80%]", "train+test".
+      audio: the feature with integers or floats [S] or [S, channels], or with the bytes of audio
+        files; `a/b` is feature b in a. labels: a ClassLabel, or a text, or a sequence of either:
+        ids or names of the label set. Both default to the feature that is usually called so.
+      ids: a text or number, other in each clip (default: the feature `id`, `filename` or the like,
+        else the shard and the place in it).
+      rate: Hz, where neither the audio feature nor a feature `sample_rate` says it.
+      label_separator: between the labels in a text.
+    """
+    fields = dict(audio=audio, labels=labels, ids=ids, rate=rate)
+    opened = theirs.open_split(builder, split, label_separator=label_separator, **fields)
+    index = lists.index_of(label_set)
+    strange = [n for n in dict.fromkeys(chain(*opened.labels)) if isinstance(index(n), str)]
+    if strange:
+        raise AsjaxError(
+            f"{opened.path}: {len(strange)} labels are not classes of {label_set.name}: "
+            f"{', '.join(map(repr, map(shown, strange[:10])))} ({index(strange[0])})"
+        )
+    encoded = [np.unique([index(name) for name in names]) for names in opened.labels]
+    lines = [
+        f"{clip}\t{','.join(map(str, classes))}"
+        for clip, classes in zip(opened.ids, encoded, strict=True)
+    ]
+    source = Source(
+        opened.path.parent.name,
+        opened.ids,
+        [sys.intern(name) for name in opened.split],
+        matrix(encoded, label_set),
+        _sha256(label_set.hash, *opened.about, split, *lines),
+        opened.waves,
+        opened.row,
+        opened.waves.pcm16_hz,
+    )
+    return _chosen(source, splits, labels_csv, label_set, folds)
 
 
 # ------------------------------------------------------------------------------------- folder

@@ -14,17 +14,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from asjax import events
 from asjax.config import AsjaxError
 from asjax.data import example, pcm16, records
 from asjax.data.clips import Clip, Encoding, load_all
-from asjax.store import swap
-
-_TENSOR = "tensorflow_datasets.core.features.tensor_feature.Tensor"
-_TEXT = {
-    "pythonClassName": "tensorflow_datasets.core.features.text_feature.Text",
-    "text": {},
-}
+from asjax.store import files, swap
 
 
 @dataclass(frozen=True)
@@ -266,7 +262,7 @@ class _Job:
         if self.groups:
             with (self.folder / "groups.csv").open("w", newline="", encoding="utf-8") as f:
                 csv.writer(f, lineterminator="\n").writerows([["id", "group"], *self.groups])
-            grouped["groups_sha256"] = records.sha256_file(self.folder / "groups.csv")
+            grouped["groups_sha256"] = files.digest(self.folder / "groups.csv")
         strong = {"strong": True, "events": self.events, "events_cut": self.cut}
         return {
             **grouped,
@@ -281,7 +277,7 @@ class _Job:
             "left_out_count": len(self.left_out),
             "left_out": [{"id": i, "reason": reason} for i, reason in self.left_out],
             "shards": shards,
-            "manifest_sha256": records.sha256_file(self.folder / "manifest.csv"),
+            "manifest_sha256": files.digest(self.folder / "manifest.csv"),
         }
 
     def _seal(self, split: str, index: int, counts: list[int]) -> dict:
@@ -294,42 +290,37 @@ class _Job:
             "split": split,
             "records": counts[index],
             "bytes": path.stat().st_size,
-            "sha256": records.sha256_file(path),
+            "sha256": files.digest(path),
         }
 
 
 def _write_metadata(folder: Path, manifest: dict, label_set):
-    """manifest.json, labels.csv and what TFDS reads: dataset_info.json, features.json."""
+    """manifest.json, labels.csv, and dataset_info.json and features.json by TFDS's own classes."""
+    import tensorflow_datasets as tfds
+
     label_set.to_csv(folder / "labels.csv")
-    info = {"description": manifest["description"], "fileFormat": "array_record"}
-    info |= {"name": manifest["name"], "version": manifest["version"], "splits": []}
+    text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
+    (folder / "manifest.json").write_text(text, encoding="utf-8")
+    text, core = tfds.features.Text(), tfds.core
+    # The bytes of an audio file are a Text: `features.Audio` cannot be read without TensorFlow.
+    columns = {"id": text, "audio": text, "sample_rate": np.int32, "samples": np.int64}
+    columns |= {"labels": tfds.features.Sequence(text), "category": text}
+    if manifest.get("strong"):
+        columns |= {"strong": np.int64, "events": tfds.features.Sequence(text)}
+    name, version = manifest["name"], core.Version(manifest["version"])
+    template = core.ShardedFileTemplate(
+        dataset_name=name, data_dir=folder, filetype_suffix="array_record"
+    )
+    splits = []
     for split in manifest["splits"]:
         shards = [s for s in manifest["shards"] if s["split"] == split]
-        info["splits"].append(
-            {
-                "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-                "name": split,
-                "numBytes": str(sum(s["bytes"] for s in shards)),
-                "shardLengths": [str(s["records"]) for s in shards],
-            }
-        )
-    number = {
-        key: {"pythonClassName": _TENSOR, "tensor": {"dtype": key, "encoding": "none", "shape": {}}}
-        for key in ("int32", "int64")
-    }
-    many = {
-        "pythonClassName": "tensorflow_datasets.core.features.sequence_feature.Sequence",
-        "sequence": {"feature": _TEXT, "length": "-1"},
-    }
-    # The bytes of an audio file are a Text: `features.Audio` cannot be read without TensorFlow.
-    columns = {"id": _TEXT, "audio": _TEXT, "sample_rate": number["int32"]}
-    columns |= {"samples": number["int64"], "labels": many, "category": _TEXT}
-    if manifest.get("strong"):
-        columns |= {"strong": number["int64"], "events": many}
-    features = {
-        "featuresDict": {"features": columns},
-        "pythonClassName": "tensorflow_datasets.core.features.features_dict.FeaturesDict",
-    }
-    for name, value in (("dataset_info", info), ("features", features), ("manifest", manifest)):
-        text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-        (folder / f"{name}.json").write_text(text, encoding="utf-8")
+        lengths, size = [s["records"] for s in shards], sum(s["bytes"] for s in shards)
+        splits.append(core.SplitInfo(split, lengths, size, template))
+    info = core.DatasetInfo(
+        builder=core.DatasetIdentity(name, version, data_dir=str(folder), module_name=""),
+        features=tfds.features.FeaturesDict(columns),
+        description=manifest["description"],
+        split_dict=core.SplitDict(splits),
+    )
+    info.set_file_format(core.FileFormat.ARRAY_RECORD)
+    info.write_to_directory(folder)

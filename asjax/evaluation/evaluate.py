@@ -17,7 +17,7 @@ from asjax import hlp, labels, metrics
 from asjax.config import AsjaxError, to_plain
 from asjax.evaluation.views import View, views
 from asjax.store import model_dir
-from asjax.store.files import write_atomic
+from asjax.store.files import finite, write_atomic
 from asjax.store.scores import load_scores, save_scores
 
 LEVEL = 0.95
@@ -151,7 +151,7 @@ def write(outdir, found, results, *, about, closure=None, history=None, train_co
     outdir.mkdir(parents=True, exist_ok=True)
     keys = ("title", "mapped", "n_clips", "n_classes", *MEANS, "ci", "left_out")
     summary = {**about, "views": {v: {k: r[k] for k in keys} for v, r in results.items()}}
-    text = json.dumps(_finite(to_plain(summary)), indent=2, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(finite(to_plain(summary)), indent=2, allow_nan=False, ensure_ascii=False)
     write_atomic(outdir / "metrics.json", text + "\n")
     own = {k: r for k, r in results.items() if not r["mapped"]}
     _write_per_class(outdir / "per_class.csv", found["labels"], own, train_counts)
@@ -187,15 +187,6 @@ def _write_per_class(path: Path, view: View, results: dict, train_counts) -> Non
         values = [column[i] for column in columns.values()]
         out.writerow([i, label, name, *["" if v != v else f"{v:.6g}" for v in values]])
     write_atomic(path, text.getvalue())
-
-
-def _finite(value):
-    """JSON has no NaN and no infinity: null."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 # ------------------------------------------------------------------------------------ the verb

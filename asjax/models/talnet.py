@@ -38,8 +38,7 @@ TORCH = (
     (r"(fc_prob|fc_att)", r"head/\1", "linear"),
     *frames.TORCH,
 )
-torch_fields = frames.torch_fields
-TORCH_SKIP = ()
+TORCH_SKIP = (r"positional_encoding\.pe",)  # a fixed table: `positions`
 CONTEXTS = ("gru", "transformer", None)
 
 
@@ -51,6 +50,27 @@ def from_other_names(weights: dict) -> dict:
         name = f"conv.{int(hit[1]) - 1}.{hit[2]}" if hit else key
         if not hit or name not in weights:
             found[name] = value
+    return found
+
+
+def torch_fields(weights: dict) -> dict:
+    """width, n_mels, convs, pools, pooling and those of a detector, by names and shapes.
+
+    Blocks have 2 E / bins channels, and each pooling halves the bins. The poolings without weights
+    leave no trace: without `fc_att` the linear softmax of the paper is taken.
+    """
+    weights = from_other_names(weights)
+    shape = lambda key: np.shape(weights.get(key, ()))  # noqa: E731
+    channels, found = [], frames.torch_fields(weights)
+    while len(now := shape(f"conv.{len(channels)}.conv.weight")) == 4:
+        channels.append(now[0])
+    after = ("gru.weight_ih_l0", "enc_layer.slf_attn.w_qs.weight", "fc_prob.weight")
+    width = next((shape(key)[1] for key in after if len(shape(key)) == 2), 0)
+    if channels and width:
+        found |= dict(width=width, n_mels=2 * width // channels[0], convs=len(channels))
+        found["pools"] = len(set(channels))
+    if "fc_prob.weight" in weights and "fc_att.weight" not in weights:
+        found["pooling"] = "linear_softmax"
     return found
 
 

@@ -143,6 +143,39 @@ def measure(cfg, batches: int | None = None, progress: bool = True) -> dict:
     }
 
 
+def picture(cfg, path) -> None:
+    """A PNG: the features of the first clip of data.train as the model gets them, and the filters.
+
+    Raises:
+      AsjaxError: what the config gets wrong.
+    """
+    from asjax.papers import lists_plots
+
+    label_set = build.label_set(cfg)
+    stream = build.pipeline(
+        build.source(cfg.data.train, label_set),
+        **{**build.data_fields(cfg), "workers": 0},
+        num_classes=len(label_set),
+        batch_size=1,
+        train=False,
+    )
+    with stream.iterate() as batches:
+        batch = next(batches)
+    wave = np.asarray(batch["wave"])
+    if wave.dtype.kind == "i":
+        wave = wave.astype(np.float32) / 32768
+    frontend = build.make("frontend", cfg.frontend)
+    banks = (frontend, getattr(frontend, "logmel", None))  # Wavegram's is one of two
+    lists_plots.features(
+        path,
+        np.asarray(frontend(wave), np.float32)[0],
+        title=f"{cfg.frontend.name}: {batch['id'][0]}",
+        sample_rate=cfg.data.sample_rate,
+        hop=next(bank.hop for bank in banks if hasattr(bank, "hop")),
+        filters=next((bank.mel_filters for bank in banks if hasattr(bank, "mel_filters")), None),
+    )
+
+
 def _observe(cfg, stream, objective, clips: int, progress: bool):
     """Moments of every batch, (frames, bins), and the ids of clips that cannot be read."""
     from tqdm import tqdm
@@ -255,5 +288,6 @@ def main(args) -> int:
     if out:
         found = {"config": args.config, "config_overrides": args.overrides, **found}
         files.write_atomic(out, json.dumps(found, indent=1) + "\n")
-        print(f"\nwritten to {out}")
+        picture(cfg, out.with_suffix(".png"))
+        print(f"\nwritten to {out}; a clip and the filter bank: {out.with_suffix('.png')}")
     return 0

@@ -1,4 +1,4 @@
-"""The pictures of `asjax stats`; matplotlib is imported only here, without a display."""
+"""The pictures of `asjax stats`. Only they import matplotlib and librosa; no display is needed."""
 
 from __future__ import annotations
 
@@ -115,4 +115,32 @@ def beta_prior(found: dict, path) -> None:
     axes.set_xlabel("class rank by count before oversampling")
     axes.set_ylabel("prior (log scale)")
     axes.legend(frameon=False, loc="upper right", fontsize=9, ncols=2)
+    figure.savefig(path)
+
+
+def features(path, feats, *, title: str, sample_rate: int, hop: int, filters=None) -> None:
+    """A clip's features [T, F] and the filter bank [bins, F] they are made with, by librosa.
+
+    Args:
+      filters: None for a frontend without a fixed filter bank: then the clip is shown alone.
+    """
+    from librosa.display import specshow
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    parts = 1 if filters is None else 2
+    figure = Figure(figsize=(9, 3.2 * parts), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(parts, squeeze=False)[:, 0]
+    shown = specshow(np.asarray(feats).T, sr=sample_rate, hop_length=hop, x_axis="time", ax=axes[0])
+    figure.colorbar(shown, ax=axes[0])
+    axes[0].set_title(title, loc="left", fontsize=11)
+    axes[0].set_ylabel("bin")
+    if filters is not None:
+        bins = len(filters)
+        step = sample_rate / (2 * (bins - 1) if bins % 2 else 2 * bins)  # some leave Nyquist out
+        scaled = filters / np.maximum(filters.max(axis=0), 1e-12)
+        specshow(scaled.T, x_coords=np.arange(bins) * step, x_axis="hz", ax=axes[1])
+        axes[1].set_title("filter bank, each filter scaled to its maximum", loc="left", fontsize=11)
+        axes[1].set_ylabel("bin")
     figure.savefig(path)

@@ -1,19 +1,27 @@
-"""Checkpoints of a run: orbax, each with a list of SHA-256 hashes.
+"""Checkpoints of a run: orbax, each with a list of SHA-256 hashes, written beside the training.
 
 A step folder `checkpoints/<step>/` holds `state/` (orbax), `run.json` (metrics, history, meta,
-shapes) and `SHA256SUMS`. It is written under a temporary name, synced and renamed, so a step that
-has its name is whole; orbax itself loads flipped bits silently, hence the hashes. What to keep is
-decided here and not by orbax's manager, whose `best_fn` deletes the latest step (specs, section 5)
-and which deletes before the new step is proven.
+shapes) and `SHA256SUMS`. It is written under a temporary name, hashed, synced and then renamed. So
+a step that bears its name is whole. The hashes are there because orbax loads flipped bits silently.
+
+`save` blocks only while the state is copied from the devices. A thread, the finisher, does the
+rest. One save is under way at a time: the next save, and every method that looks at the steps,
+waits for it first. On CPUs the copy is a view of the state's own memory. jax does not donate memory
+that has such a view, it copies it. So the next step cannot change what is being written.
+
+orbax's CheckpointManager (0.12) is not used, for three reasons. It renames a step before its files
+could be hashed. Its preservation policies see the metrics of the steps on disk only, and the rule
+below needs those of every evaluated step. After a save that failed, it forgets the older steps that
+it meant to delete: it neither lists nor deletes them any more.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import math
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -24,19 +32,22 @@ from asjax.config import AsjaxError, to_plain, unknown
 from asjax.store import choice, files
 
 TEMPORARY = ".orbax-checkpoint-tmp"
+_ANOTHER = "another process failed"
 _log = logging.getLogger("asjax")
 
 
 class Checkpoints:
     """The checkpoints of one run; the process that owns the workdir writes, all processes call.
 
-    Kept: the newest `keep` steps, the best one (centre of the best `window`-point moving average
-    of `metric` over the evaluated steps) and the last `window // 2` evaluated steps, each of which
-    may still become that centre.
+    Three kinds of steps are kept: the newest `keep`; the best one, which is the middle of the
+    `window` consecutive evaluations with the highest mean of `metric`; and the last `window // 2`
+    evaluated steps, because these cannot be a middle before later evaluations exist.
+
+    Use it in a `with` statement, or call `wait` before the program ends.
 
     Attributes:
       damaged: one line per step that was found unsound, naming the file.
-      last_error: why the last save failed, or None.
+      last_error: why the last save failed, or None; `wait` first.
     """
 
     def __init__(self, directory, *, metric: str = "d_prime", window: int = 7, keep: int = 2):
@@ -47,15 +58,24 @@ class Checkpoints:
         self.damaged: list[str] = []
         self.last_error: str | None = None
         self._history: list[tuple[int, float]] | None = None
+        self._proven: int | None = None  # the step that was written or restored last
+        self._finisher = ThreadPoolExecutor(1, "checkpoint")
+        self._pending = None  # (step, history, future) of the save under way
         if _primary():
             files.prove_writable(self.directory, "checkpoint folder")
             self._clean()
-        self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+        for name in ("absl", "asyncio"):
+            logging.getLogger(name).addFilter(_not_orbax)
+        self._orbax = _orbax()
 
     # ------------------------------------------------------------------------------ looking
 
     def steps(self) -> list[int]:
         """Steps on disk, ascending, sound or not."""
+        self.wait()
+        return self._on_disk()
+
+    def _on_disk(self) -> list[int]:
         if not self.directory.is_dir():
             return []
         return sorted(int(p.name) for p in self.directory.iterdir() if p.name.isdecimal())
@@ -66,9 +86,10 @@ class Checkpoints:
     @property
     def history(self) -> list[tuple[int, float]]:
         """(step, metric) of every evaluated step so far, also of those no longer kept."""
+        self.wait()
         if self._history is None:
             self._history = []
-            for step in reversed(self.steps()):
+            for step in reversed(self._on_disk()):
                 if not self.problems(step, only="run.json"):
                     self._history = self._read(step)["history"]
                     break
@@ -77,9 +98,9 @@ class Checkpoints:
     def best_step(self) -> int | None:
         """The evaluated step to use; None before the first evaluation.
 
-        Should its files be damaged, the sound evaluated step nearest to it stands in, loudly.
+        If its files are damaged, the nearest sound evaluated step is taken, with a warning.
         """
-        chosen = self._chosen()
+        chosen = self._chosen(self.history)
         if chosen is None:
             return None
         evaluated = {s for s, value in self.history if math.isfinite(value)} & set(self.steps())
@@ -99,11 +120,12 @@ class Checkpoints:
     # ------------------------------------------------------------------------------- saving
 
     def save(self, step: int, state, *, metrics: dict | None = None, meta: dict | None = None):
-        """Write a step and drop those no longer needed; all processes must call it.
+        """Begin to write a step; all processes must call it. The state may be donated afterwards.
 
         Returns:
-          True, or False when it could not be written (disk full, folder gone): the reason is
-          logged, older steps are untouched and the run may go on.
+          True if the state was copied, `wait` then says whether it reached the disk. False if it
+          could not be begun (disk full, folder gone). In either case a failure is logged in one
+          line, older steps are untouched and the run may go on.
 
         Raises:
           AsjaxError: `metrics` has no `metric`, or `meta` is not JSON.
@@ -114,48 +136,69 @@ class Checkpoints:
                 raise unknown("checkpoint metric", self.metric, metrics)
             history = [(s, v) for s, v in history if s != step]
             history.append((step, float(metrics[self.metric])))
-        elif step in self.steps() and not self.problems(step):
+        elif step == self._proven:
             return True  # nothing new to say about it
+        history.sort()
         text = files.to_strict_json(
             {
                 "step": step,
                 "metrics": to_plain(metrics or {}),
-                "history": sorted(history),
+                # JSON has no infinity; as text it reads back, and a perfect d' is still the best
+                "history": [[s, v if math.isfinite(v) else str(v)] for s, v in history],
                 "meta": to_plain(meta or {}),
                 "tree": _describe(state),
             }
         )
-        self.last_error = self._write(step, state, text)
-        if self.last_error is None:
-            self._history = sorted(history)
-            if _primary():
-                self._prune()
+        self.last_error = self._begin(step, state, text)
+        if self.last_error is not None:
+            return False
+        future = self._finisher.submit(self._finish, step, history)
+        self._pending = (step, history, future)
+        return True
+
+    def wait(self) -> bool:
+        """Until the save under way is on disk; all processes must call it.
+
+        Returns:
+          Whether the last save succeeded; True before the first.
+        """
+        if self._pending is not None:
+            (step, history, future), self._pending = self._pending, None
+            error = future.result()
+            if _all_agree(error is None):
+                self._history, self._proven = history, step
+            else:
+                self.last_error = error or self._failed(step, _ANOTHER)
+                self._orbax = _orbax()
         return self.last_error is None
 
-    def _write(self, step: int, state, text: str) -> str | None:
-        """None, or why it failed (the same on all processes)."""
-        temporary = self.directory / f"{step}{TEMPORARY}"
+    def __enter__(self):
+        return self
 
-        def begin():
+    def __exit__(self, kind, *_):
+        if kind is None:
+            self.wait()
+        else:  # this process fails alone: it cannot ask the others
+            self._finisher.shutdown()
+
+    def _begin(self, step: int, state, text: str) -> str | None:
+        """Copy the state and start orbax. None, or why it failed (the same on all processes)."""
+        temporary = self._temporary(step)
+
+        def make_room():
             if not self.directory.is_dir():
                 raise OSError(f"{self.directory} has gone")
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir()
-            # Asked first: orbax's writers, cut off half way, fill the terminal with tracebacks.
             need, free = _bytes(state), shutil.disk_usage(self.directory).free
             if need > free:
                 raise OSError(f"No space left on device: {need:,} bytes needed, {free:,} free")
-
-        def write_state():
-            with _one_voice():
-                self._orbax.save(temporary / "state", args=ocp.args.StandardSave(state))
-
-        def commit():
             (temporary / "run.json").write_text(text)
-            files.write_sums(temporary)
-            self._swap_in(temporary, step)
 
-        for work, everywhere in ((begin, False), (write_state, True), (commit, False)):
+        def copy():
+            self._orbax.save(temporary / "state", args=ocp.args.StandardSave(state))
+
+        for work, everywhere in ((make_room, False), (copy, True)):
             error = None
             if everywhere or _primary():
                 try:
@@ -163,18 +206,38 @@ class Checkpoints:
                 except Exception as caught:  # orbax raises plain ValueErrors for a full disk
                     error = files.reason(caught)
             if not _all_agree(error is None):
-                error = error or "another process failed"
-                _log.error(
-                    "checkpoint of step %d NOT saved: %s. Older checkpoints are intact; free space "
-                    "or fix the folder, the next save is tried as usual",
-                    step,
-                    error,
-                )
-                if _primary():
-                    shutil.rmtree(temporary, ignore_errors=True)
-                self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
-                return error
+                self._orbax = _orbax()
+                return self._failed(step, error or _ANOTHER)
         return None
+
+    def _finish(self, step: int, history) -> str | None:
+        """The finisher's work: until the step bears its name. None, or why it failed."""
+        try:
+            self._orbax.wait_until_finished()
+            if _primary():
+                temporary = self._temporary(step)
+                if not (temporary / "run.json").is_file():  # orbax makes the folder anew
+                    raise OSError(f"{temporary} has gone")
+                files.write_sums(temporary)
+                self._swap_in(temporary, step)
+                self._prune(history)
+        except Exception as caught:
+            return self._failed(step, files.reason(caught))
+        return None
+
+    def _failed(self, step: int, error: str) -> str:
+        _log.error(
+            "checkpoint of step %d NOT saved: %s. Older checkpoints are intact; free space or fix "
+            "the folder, the next save is tried as usual",
+            step,
+            error,
+        )
+        if _primary():
+            shutil.rmtree(self._temporary(step), ignore_errors=True)
+        return error
+
+    def _temporary(self, step: int) -> Path:
+        return self.directory / f"{step}{TEMPORARY}"
 
     def _swap_in(self, temporary: Path, step: int) -> None:
         final, old = self.directory / str(step), self.directory / f"{step}.old{TEMPORARY}"
@@ -184,18 +247,17 @@ class Checkpoints:
         files.sync(self.directory)
         shutil.rmtree(old, ignore_errors=True)
 
-    def _chosen(self) -> int | None:
-        steps = [s for s, _ in self.history]
-        values = [v for _, v in self.history]
+    def _chosen(self, history) -> int | None:
+        values = [v for _, v in history]
         if not any(map(math.isfinite, values)):
             return None
-        return steps[choice.moving_average_best(values, window=self.window)]
+        return history[choice.moving_average_best(values, window=self.window)][0]
 
-    def _prune(self) -> None:
-        steps = self.steps()
-        evaluated = [s for s, _ in self.history]
+    def _prune(self, history) -> None:
+        steps = self._on_disk()
+        evaluated = [s for s, _ in history]
         pending = evaluated[-(self.window // 2) :] if self.window > 1 else []
-        kept = {*steps[-self.keep :], *pending, self._chosen()}
+        kept = {*steps[-self.keep :], *pending, self._chosen(history)}
         for step in set(steps) - kept:
             # Renamed first: a kill in the middle leaves a leftover, not a step with holes.
             gone = self.directory / f"{step}.deleted{TEMPORARY}"
@@ -228,9 +290,10 @@ class Checkpoints:
         Raises:
           AsjaxError: steps exist but none is sound, or the step holds another model's shapes.
         """
-        if step is None and not self.steps():
+        steps = self.steps()
+        if step is None and not steps:
             return None
-        for candidate in [step] if step is not None else reversed(self.steps()):
+        for candidate in [step] if step is not None else reversed(steps):
             problems = self.problems(candidate) if _primary() else []
             if _all_agree(not problems):
                 run = self._read(candidate)
@@ -238,11 +301,11 @@ class Checkpoints:
                 try:
                     path = self.directory / str(candidate) / "state"
                     args = ocp.args.StandardRestore(abstract_state)
-                    with _one_voice():
-                        state = self._orbax.restore(path, args=args)
+                    state = self._orbax.restore(path, args=args)
                 except Exception as error:
                     problems = [f"state: {files.reason(error)}"]
                 if _all_agree(not problems):
+                    self._proven = candidate
                     if step is None:
                         self._set_aside_newer(candidate)
                         self._history = run["history"]
@@ -260,6 +323,7 @@ class Checkpoints:
         return run
 
     def _note_damage(self, step: int, problems: list[str]) -> None:
+        self._proven = None if step == self._proven else self._proven
         more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
         line = f"step {step}: {problems[0]}{more}"
         if line not in self.damaged:
@@ -268,7 +332,7 @@ class Checkpoints:
 
     def _set_aside_newer(self, step: int) -> None:
         """Steps newer than the one restored are damaged: out of the way, kept for a look."""
-        for newer in [s for s in self.steps() if s > step] if _primary() else []:
+        for newer in [s for s in self._on_disk() if s > step] if _primary() else []:
             aside = self.directory / f"{newer}.damaged"
             shutil.rmtree(aside, ignore_errors=True)
             try:
@@ -285,16 +349,14 @@ def _primary() -> bool:
     return jax.process_index() == 0
 
 
-@contextlib.contextmanager
-def _one_voice():
-    """Orbax prints every failure as several tracebacks; we raise or log it in one line."""
-    absl = logging.getLogger("absl")
-    level = absl.level
-    absl.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        absl.setLevel(level)
+def _orbax() -> ocp.AsyncCheckpointer:
+    return ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
+
+
+def _not_orbax(record: logging.LogRecord) -> bool:
+    """Orbax logs every failure as several tracebacks; we raise it, or log it in one line."""
+    theirs = "orbax" in record.pathname or "/orbax/" in record.getMessage()
+    return not theirs or record.levelno < logging.WARNING
 
 
 def _all_agree(fine: bool) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -13,13 +14,34 @@ import numpy as np
 from asjax.config import AsjaxError
 from asjax.store.schema import parse_json
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 SUMS = "SHA256SUMS"  # `sha256sum -c SHA256SUMS` reads it too
 
 
-def digest(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
+def digest(path: Path, kind: str = "sha256") -> str:
+    """SHA-256 (hex) of a file's bytes, or another hash that hashlib knows."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, kind).hexdigest()
+
+
+def lock(file) -> bool:
+    """Take an open file for this process alone; False if another process has it.
+
+    The system drops the lock when the file is closed or the process dies. Where there are no locks
+    (Windows, some network disks) the answer is always True: better to work than to refuse.
+    """
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+    return True
 
 
 def sync(path: Path) -> None:
@@ -31,16 +53,26 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Replace a text file at once: readers see the old text or the new, a crash leaves one."""
+@contextlib.contextmanager
+def replacing(path: Path):
+    """A temporary path that takes the place of `path` at the end of the `with` block.
+
+    Readers see the old file or the new one; a crash leaves one of them, whole.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        yield temporary
         sync(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace a text file at once."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_sums(folder: Path) -> None:
@@ -145,10 +177,19 @@ _SAFETENSORS = {
 }
 
 
+def finite(value):
+    """Plain values with None (null in JSON) for NaN and infinity, which JSON does not have."""
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def to_strict_json(value) -> str:
-    """JSON text of plain values. Raises AsjaxError for anything else."""
+    """JSON text of plain values, null for NaN and infinity. Raises AsjaxError for anything else."""
     try:
-        return json.dumps(value, indent=1, sort_keys=True) + "\n"
+        return json.dumps(finite(value), indent=1, sort_keys=True, allow_nan=False) + "\n"
     except TypeError as error:
         raise AsjaxError(f"meta and record must be plain JSON values: {error}") from None
 

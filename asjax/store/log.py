@@ -167,10 +167,7 @@ def _scalar(value) -> bool:
 
 
 def _line(row: dict) -> str:
-    plain = {
-        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()
-    }
-    return json.dumps(plain) + "\n"
+    return json.dumps(files.finite(row)) + "\n"
 
 
 # ---------------------------------------------------------------------------------- progress

@@ -53,7 +53,7 @@ def save_model(directory, *, config, label_set, variables, record: dict, extra=N
                 files.write_safetensors(new / EXTRA, extra, {"format": "asjax"})
             names = sorted(p.name for p in new.iterdir() if p.name != swap.MARKER)
             card = {
-                **to_plain(record),
+                **files.finite(to_plain(record)),  # before the hash: what a reader of the file sees
                 "asjax": __version__,
                 "label_set": label_set.name,
                 "label_hash": label_set.hash,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 
 from asjax import labels
 from asjax.config import AsjaxError, quoted, to_plain
-from asjax.store import formats, npz, schema
+from asjax.store import files, formats, npz, schema
 
 KINDS = {  # name -> kinds of numpy's types, number of axes
     "ids": ("U", 1),
@@ -33,24 +32,19 @@ def save_scores(path, *, ids, scores, targets, label_set, extra=None) -> None:
         )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     about = {"label_set": label_set.name, "label_hash": label_set.hash, "extra": to_plain(extra)}
     if label_set.taxonomy is not None:
         about["parents"] = label_set.taxonomy
-    try:
-        with partial.open("wb") as file:
-            np.savez(
-                file,
-                ids=np.array(list(ids), str),
-                scores=scores,
-                targets=targets.astype(np.uint8),
-                label_ids=np.array(label_set.ids, str),
-                label_names=np.array(label_set.names, str),
-                about=json.dumps(about),
-            )
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with files.replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(
+            file,
+            ids=np.array(list(ids), str),
+            scores=scores,
+            targets=targets.astype(np.uint8),
+            label_ids=np.array(label_set.ids, str),
+            label_names=np.array(label_set.names, str),
+            about=json.dumps(about),
+        )
 
 
 def load_scores(path, label_set=None) -> dict:

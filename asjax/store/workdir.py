@@ -13,11 +13,6 @@ from pathlib import Path
 from asjax.config import AsjaxError, differences, fingerprint, to_json, to_plain
 from asjax.store import files, formats, schema
 
-try:
-    import fcntl
-except ImportError:  # Windows: no flock, so two runs in one folder are not noticed
-    fcntl = None
-
 MARKER = "run.json"
 LOCK = ".lock"
 OWN = (LOCK, ".probe-", f".{MARKER}.")  # what a start that was killed may leave behind
@@ -100,19 +95,14 @@ class Workdir:
 def _take_lock(path: Path):
     """An open file that holds the lock; the system drops it with the process, however it dies."""
     handle = (path / LOCK).open("a+", encoding="utf-8")
-    if fcntl is not None:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.seek(0)
-            holder = handle.read().strip() or "another process"
-            handle.close()
-            raise AsjaxError(
-                f"workdir {path} is in use by {holder}; wait for it, stop it, or choose another "
-                "--workdir"
-            ) from None
-        except OSError:  # a file system without locks: better to train than to refuse
-            pass
+    if not files.lock(handle):
+        handle.seek(0)
+        holder = handle.read().strip() or "another process"
+        handle.close()
+        raise AsjaxError(
+            f"workdir {path} is in use by {holder}; wait for it, stop it, or choose another "
+            "--workdir"
+        )
     handle.seek(0)
     handle.truncate()
     handle.write(f"process {os.getpid()} on {socket.gethostname()} since {_now()}\n")

@@ -1,15 +1,13 @@
 """Fetch a published checkpoint: go on where it stopped, prove it, say what to do when it fails.
 
-Files lie in $ASJAX_CACHE (else $XDG_CACHE_HOME/asjax, else ~/.cache/asjax), folder `checkpoints`.
-A file under way is NAME.part, with what the server calls this version of it in NAME.part.json.
+Files lie in the folder `checkpoints` of asjax's cache (`devices.cache_folder`). A file under way
+is NAME.part, with what the server calls this version of it in NAME.part.json.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
-import hashlib
 import http.client
 import json
 import os
@@ -20,6 +18,7 @@ import urllib.request
 from pathlib import Path
 
 from asjax.config import AsjaxError
+from asjax.store import files
 
 TRIES = 4
 TIMEOUT_S = 30.0
@@ -41,11 +40,9 @@ class _Failed(Exception):
 
 def folder() -> Path:
     """Where fetched checkpoints lie."""
-    cache = os.environ.get("ASJAX_CACHE")
-    if not cache:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        cache = Path(home) / "asjax"
-    return Path(cache) / "checkpoints"
+    from asjax import devices
+
+    return devices.cache_folder() / "checkpoints"
 
 
 def fetch(row, *, progress: bool = False) -> Path:
@@ -64,7 +61,8 @@ def fetch(row, *, progress: bool = False) -> Path:
     final.parent.mkdir(parents=True, exist_ok=True)
     part = final.with_name(f"{final.name}.part")
     with part.open("ab") as file:
-        _alone(file, row)
+        if not files.lock(file):
+            raise AsjaxError(f"another process is fetching {row.file} at this moment")
         reasons = []
         for url in row.urls:
             try:
@@ -88,13 +86,6 @@ def fetch(row, *, progress: bool = False) -> Path:
     return final
 
 
-def _alone(file, row) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise AsjaxError(f"another process is fetching {row.file} at this moment") from None
-
-
 def _forget(part: Path) -> None:
     for path in (part, part.with_name(f"{part.name}.json")):
         path.unlink(missing_ok=True)
@@ -104,8 +95,7 @@ def _prove(path: Path, row, then: str) -> None:
     """AsjaxError unless the file has the row's hashes."""
     for kind, wanted in (("sha256", row.sha256), ("md5", None if row.sha256 else row.md5)):
         if wanted:
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, kind).hexdigest()
+            found = files.digest(path, kind)
             if not found.startswith(wanted):
                 raise AsjaxError(
                     f"{path} is not the published {row.name}: its {kind} is {found}, not {wanted}; "

@@ -70,15 +70,11 @@ def export(directory, to, *, overwrite: bool = False) -> dict:
 
 
 def _write(to: Path, arrays: dict, metadata: dict[str, str]) -> None:
-    temporary = to.with_name(f".{to.name}.tmp")
     try:
-        files.write_safetensors(temporary, arrays, metadata)
-        files.sync(temporary)
-        temporary.replace(to)
+        with files.replacing(to) as temporary:
+            files.write_safetensors(temporary, arrays, metadata)
     except OSError as error:
         raise AsjaxError(f"{to} could not be written: {files.reason(error)}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _counters(arrays: dict) -> dict:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from asjax import frontends, models
+from asjax import frontends, models, pages
+from asjax.config import AsjaxError
 from asjax.weights import published
 
 
@@ -13,6 +14,9 @@ def add_arguments(parser):
     parser.add_argument(
         "--published", action="store_true", help="the checkpoints that `asjax port NAME` knows"
     )
+    parser.add_argument(
+        "--parameters", metavar="VARIANT", help="the arrays of a variant of the one family given"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -20,6 +24,14 @@ def main(args) -> int:
     """Print families and variants, with sizes computed (not quoted), or the published ones."""
     for name in args.family:
         models.family(name)
+    if args.parameters:
+        if len(args.family) != 1:
+            raise AsjaxError(
+                "--parameters=VARIANT needs one family: asjax models cnn --parameters=cnn6"
+            )
+        module = models.build(args.family[0], args.parameters)
+        print(pages.parameter_table(models.abstract(module)["params"]))
+        return 0
     if args.published:
         return _published(args)
     rows = map(_with_input, models.list_models(args.family))
@@ -33,8 +45,9 @@ def main(args) -> int:
             f"{row['sample_rate']:>6}  {row['n_mels']:>4}  {_call(row['frontend'])}",
             flush=True,
         )
-    print("\nparameters: trainable, at 527 classes. Use one: --config.model.variant=femto, or")
-    print("asjax.models.build('convnext', variant='femto', num_classes=200)")
+    print("\nparameters: trainable, at 527 classes; array by array with --parameters=VARIANT")
+    print("use one:    --config.model.name=convnext --config.model.variant=femto, or")
+    print("            asjax.models.build('convnext', variant='femto', num_classes=200)")
     print("checkpoints of their authors: asjax models --published")
     return 0
 

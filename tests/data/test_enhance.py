@@ -9,7 +9,7 @@ import rule
 from asjax import build, hlp, labels
 from asjax.__main__ import main as asjax_main
 from asjax.config import AsjaxError
-from asjax.data import enhance, sources
+from asjax.data import enhance, lists
 from asjax.store.scores import save_scores
 
 AUDIOSET = labels.get("audioset527")
@@ -215,5 +215,5 @@ def test_the_list_is_also_one_that_asjax_prepare_folder_takes(scored, tmp_path):
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["filename"] for row in rows] == scored[0].ids
-    found = sources.read_folder(out, tmp_path, AUDIOSET, missing_ok=True)
+    found = lists.read_folder(out, tmp_path, AUDIOSET, missing_ok=True)
     assert [f.row.filename for f in found] == scored[0].ids

@@ -11,14 +11,12 @@ def spec(case, manifest):
         return "base384_hf", dict(
             frames=given["max_length"],
             n_mels=given["num_mel_bins"],
-            num_classes=given["num_labels"],
             stride=(given["frequency_stride"], given["time_stride"]),
         )
     if cls.endswith(":ASTModel"):
         return given.get("model_size", "base384"), dict(
             frames=given.get("input_tdim", 1024),
             n_mels=given.get("input_fdim", 128),
-            num_classes=given.get("label_dim", 527),
             stride=(given.get("fstride", 10), given.get("tstride", 10)),
         )
     return None

@@ -20,9 +20,7 @@ def spec(case, manifest):
     if hit is None:
         return None
     pooling = re.search(r"pooling (\w+)", name)
-    shapes = {name: shape for name, shape, _ in manifest["state_dict"]}
-    fields = dict(num_classes=shapes["outputlayer.1.weight"][0])
-    return hit[1], {**fields, "pooling": pooling[1]} if pooling else fields
+    return hit[1], {"pooling": pooling[1]} if pooling else {}
 
 
 def run(case, manifest, module, variables):

@@ -15,13 +15,7 @@ def spec(case, manifest):
     name = str(manifest["reference"].get("class", ""))
     if not name.startswith("Cnn"):
         return None
-    return _CLASSES.get(name, name.lower()), classes(manifest)
-
-
-def classes(manifest):
-    """The field of the class count, where it is not AudioSet's."""
-    count = manifest["reference"].get("args", {}).get("classes_num", 527)
-    return {} if count == 527 else {"num_classes": count}
+    return _CLASSES.get(name, name.lower()), {}
 
 
 def outputs(out, inner, feats):

@@ -12,9 +12,10 @@ TOLERANCE = {"mel": 1e-4}  # logarithms of small powers: the reference's own flo
 
 
 def spec(case, manifest):
-    """(variant, fields) of a case by its name; None when it is not ours."""
-    hit = re.fullmatch(r"sed_effat_(mn\d+)", case)
-    return (hit[1], {}) if hit else None
+    """(variant, fields) of a case by the authors' constructor; None when it is not ours."""
+    name = str(manifest["reference"].get("class", ""))
+    hit = re.match(r"models\.mn\.model\.get_model\(.*width_mult=([\d.]+)", name)
+    return (f"mn{round(10 * float(hit[1])):02d}", {}) if hit else None
 
 
 def features(manifest):

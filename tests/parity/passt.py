@@ -19,7 +19,6 @@ def spec(case, manifest):
         stride=tuple(given["stride"]),
         frames=frames,
         n_mels=n_mels,
-        num_classes=given["num_classes"],
         width=given["embed_dim"],
         heads=given["num_heads"],
         depth=given["depth"],

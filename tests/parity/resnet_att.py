@@ -10,11 +10,11 @@ def spec(case, manifest):
     path, _, cls = manifest["reference"].get("cls", "").rpartition(":")
     args = manifest["reference"].get("args", {})
     if path.endswith("AudioResNet.py"):
-        return f"{cls}_asdr", dict(num_classes=args["num_classes"])
+        return f"{cls}_asdr", {}
     if cls != "ResNetAttention":
         return None
     variant = "resnet50_scrambled" if args["n_mels"] == 64 else "resnet50"
-    return variant, dict(num_classes=args["n_class"], activation=args["att_activation"])
+    return variant, dict(activation=args["att_activation"])
 
 
 def outputs(out, inner, feats):

@@ -4,6 +4,10 @@ from asjax.nn import pooling
 
 FAMILY = "talnet"
 SEQUENCES = {"TALNet": "crnn", "TransformerEncoder": "cnn_transformer"}
+POOLINGS = dict(max="max", ave="mean", lin="linear_softmax", exp="exp_softmax", att="tal_attention")
+_FIELDS = dict(
+    n_mels="n_mels", embedding_size="width", n_conv_layers="convs", n_pool_layers="pools"
+)
 
 
 def spec(case, manifest):
@@ -11,16 +15,17 @@ def spec(case, manifest):
     path, _, cls = manifest["reference"].get("cls", "").rpartition(":")
     if not path.endswith("Net_mModal_mgpu.py") or cls not in SEQUENCES:
         return None
-    args = manifest["reference"]["args"]
-    fields = dict(
-        n_mels=args["n_mels"],
-        width=args["embedding_size"],
-        convs=args["n_conv_layers"],
-        pools=args["n_pool_layers"],
-    )
+    names = _FIELDS
     if cls == "TransformerEncoder":
-        fields |= dict(passes=args["n_trans_layers"], positions=args["addpos"])
-    return SEQUENCES[cls], fields
+        names = names | dict(n_trans_layers="passes", addpos="positions")
+    return SEQUENCES[cls], fields(manifest, names)
+
+
+def fields(manifest, names):
+    """Our fields by the reference's arguments, the pooling included, as far as it has them."""
+    args = manifest["reference"].get("args", {})
+    found = {ours: args[theirs] for theirs, ours in names.items() if theirs in args}
+    return {**found, **({"pooling": POOLINGS[args["pooling"]]} if "pooling" in args else {})}
 
 
 def outputs(out, inner, feats):
@@ -40,7 +45,7 @@ def outputs(out, inner, feats):
 
 
 def pooled(out):
-    """prob and prob_max ... from the outputs of a model with TAL attention."""
-    names = dict(max="max", ave="mean", lin="linear_softmax", exp="exp_softmax")
+    """prob by the model's own pooling, prob_max ... by those that need nothing but the frames."""
+    names = {k: v for k, v in POOLINGS.items() if k != "att"}  # that has weights of its own
     found = {f"prob_{k}": pooling.pool(v)(out["frame_logits"])[0] for k, v in names.items()}
     return {"prob": out["clipwise"], **found}

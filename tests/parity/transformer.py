@@ -9,15 +9,10 @@ def spec(case, manifest):
     """(variant, fields) of a case from the reference's class, arguments and shapes."""
     if not manifest["reference"].get("cls", "").endswith("Net_mModal_mgpu.py:Transformer"):
         return None
-    args = manifest["reference"]["args"]
     shapes = {name: shape for name, shape, _ in manifest["state_dict"]}
-    fields = dict(
-        n_mels=args["n_mels"],
-        width=args["embedding_size"],
-        depth=args["n_trans_layers"],
-        mlp=shapes["layer_stack.0.pos_ffn.w_1.weight"][0],
-    )
-    return "transformer", fields
+    names = dict(n_mels="n_mels", embedding_size="width", n_trans_layers="depth")
+    fields = talnet.fields(manifest, names)
+    return "transformer", {**fields, "mlp": shapes["layer_stack.0.pos_ffn.w_1.weight"][0]}
 
 
 def outputs(out, inner, feats):

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def three(directory, **more):
     kept = Checkpoints(directory, keep=3, **more)
     for step in (1, 2, 3):
         assert kept.save(step, make_state(float(step)), meta={"position": step * 10})
+    assert kept.wait()
     return kept
 
 
@@ -68,7 +70,8 @@ def test_a_state_of_two_devices_comes_back_on_one_and_on_another_mesh(tmp_path):
     wide = sharding.make_mesh("data=1,fsdp=2")
     where = sharding.state_sharding(wide, SHAPES, min_size=1)
     state = jax.jit(lambda: make_state(5.0), out_shardings=where)()
-    Checkpoints(tmp_path).save(5, state)
+    with Checkpoints(tmp_path) as kept:
+        kept.save(5, state)
     for spec in ("data=1", "data=2", "data=1,fsdp=2"):
         mesh = sharding.make_mesh(spec)
         there = sharding.state_sharding(mesh, SHAPES, min_size=1)
@@ -193,6 +196,7 @@ def test_a_fault_in_any_file_is_named_and_the_step_before_is_used(fault, tmp_pat
     assert kept.steps() == [1, 2]  # the damaged one is out of the way, for a look
     assert (tmp_path / "c" / "3.damaged").is_dir()
     assert kept.save(3, make_state(3.0))
+    assert kept.wait()
     assert Checkpoints(tmp_path / "c").restore(SHAPES)[0] == 3
 
 
@@ -201,7 +205,8 @@ def test_orbax_alone_would_load_a_flipped_bit_silently(tmp_path):
     import orbax.checkpoint as ocp
 
     state = {"w": jnp.asarray(np.random.default_rng(0).normal(size=(256, 256)), jnp.float32)}
-    Checkpoints(tmp_path).save(1, state)
+    with Checkpoints(tmp_path) as kept:
+        kept.save(1, state)
     folder = tmp_path / "1" / "state"
     flip(max(folder.rglob("d/*"), key=lambda p: p.stat().st_size))
     orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
@@ -255,12 +260,18 @@ print("ready", flush=True)
 for step in range(start + 1, start + 1000):
     state = {"x": jnp.full((64, 512), float(step)), "step": jnp.int32(step)}
     assert kept.save(step, state, metrics={"d_prime": 1.0})
+    print("begun", flush=True)
+    assert kept.wait()
     print(step, flush=True)
 """
 
 
 def test_kill_9_at_any_time_loses_at_most_the_save_in_progress(tmp_path):
-    """Two kills here, more by $ASJAX_TEST_KILLS: what was reported saved is there and sound."""
+    """Two kills here, more by $ASJAX_TEST_KILLS: what was reported saved is there and sound.
+
+    The child is killed at a random time after a save was begun: while the finisher writes, hashes,
+    renames or deletes.
+    """
     shapes = jax.eval_shape(lambda: {"x": jnp.zeros((64, 512)), "step": jnp.int32(0)})
     rng = np.random.default_rng(0)
     for _ in range(int(os.environ.get("ASJAX_TEST_KILLS", "2"))):
@@ -270,12 +281,15 @@ def test_kill_9_at_any_time_loses_at_most_the_save_in_progress(tmp_path):
             text=True,
             env={**os.environ, "JAX_PLATFORMS": "cpu"},
         )
-        for line in child.stdout:
-            if line.strip() != "ready":
-                break
+        first = []
+        while not (first and first[-1].isdecimal()):  # one step at least
+            first.append(child.stdout.readline().strip())
+        while first[-1] != "begun":
+            first.append(child.stdout.readline().strip())
         time.sleep(rng.uniform(0, 0.25))
         child.send_signal(signal.SIGKILL)
-        reported = [int(x) for x in [line, *child.stdout.readlines()] if x.strip().isdecimal()]
+        lines = [*first, *map(str.strip, child.stdout.readlines())]
+        reported = [int(x) for x in lines if x.isdecimal()]
         child.wait()
         kept = Checkpoints(tmp_path)
         step, state, _ = kept.restore(shapes)
@@ -285,24 +299,154 @@ def test_kill_9_at_any_time_loses_at_most_the_save_in_progress(tmp_path):
         assert float(state["x"].min()) == float(state["x"].max()) == step
 
 
-@pytest.mark.parametrize("where", ["state", "sums"])
+@pytest.mark.parametrize("where", ["copy", "write", "sums"])
 def test_a_full_disk_fails_the_save_only(where, tmp_path, monkeypatch, caplog):
+    """Before the state is copied the save says so at once; later, `wait` and the next save do."""
     kept = three(tmp_path)
 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch, caplog.at_level(logging.ERROR, "asjax"):
-        if where == "state":
-            patch.setattr(kept._orbax, "save", full)
-        else:
-            patch.setattr(files, "write_sums", full)
-        assert kept.save(4, make_state(4.0)) is False
+        orbax = kept._orbax
+        at, name = dict(
+            copy=(orbax, "save"), write=(orbax.handler, "finalize"), sums=(files, "write_sums")
+        )[where]
+        patch.setattr(at, name, full)
+        assert kept.save(4, make_state(4.0), metrics={"d_prime": 0.5}) is (where != "copy")
+        assert kept.wait() is False
     assert kept.last_error == "No space left on device"
     assert "step 4 NOT saved: No space left on device" in caplog.text
+    assert len(caplog.records) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "2", "3"]
+    assert kept.history == []
     assert kept.save(5, make_state(5.0)) is True
+    assert kept.wait() is True
+    assert kept.last_error is None
     assert Checkpoints(tmp_path).restore(SHAPES)[0] == 5
+
+
+class Held:
+    """Lets the finisher write and hash, then keeps it waiting until `go` is called."""
+
+    def __init__(self, monkeypatch):
+        original, go, reached = files.write_sums, threading.Event(), threading.Event()
+
+        def write_sums(folder):
+            original(folder)
+            reached.set()
+            assert go.wait(120)
+
+        self.go, self.reached = go.set, lambda: reached.wait(120)
+        monkeypatch.setattr(files, "write_sums", write_sums)
+
+
+def test_training_goes_on_while_the_finisher_writes(tmp_path, monkeypatch):
+    kept, held = Checkpoints(tmp_path), Held(monkeypatch)
+    assert kept.save(1, make_state(1.0))  # returns, though the finisher cannot
+    assert not (tmp_path / "1").exists()
+    assert int(jax.jit(lambda x: x + 1)(jnp.int32(1))) == 2
+    held.go()
+    assert kept.steps() == [1]  # looking at the steps waits for the one under way
+    assert not kept.problems(1)
+
+
+def test_a_save_blocks_for_less_than_a_tenth_of_what_it_takes(tmp_path):
+    noise = np.random.default_rng(0).normal(size=(32, 2**18))  # float32: 32 MiB that pack badly
+    state = {f"w{i}": jnp.asarray(row, jnp.float32) for i, row in enumerate(noise)}
+    kept, shares = Checkpoints(tmp_path), []
+    for step in range(4):  # the first warms up; the best of the others is little disturbed
+        start = time.perf_counter()
+        assert kept.save(step, state)
+        blocked = time.perf_counter() - start
+        assert kept.wait()
+        shares.append(blocked / (time.perf_counter() - start))
+    assert min(shares[1:]) < 0.1, shares
+
+
+def test_a_state_may_be_donated_as_soon_as_it_is_saved(tmp_path):
+    """The next steps overwrite the state in place while it is being written: on two devices."""
+    mesh = sharding.make_mesh("data=2")
+    there = {"w": sharding.batch_sharding(mesh), "b": sharding.replicated(mesh)}
+    make = lambda: {"w": jnp.ones((2, 2**21)), "b": jnp.ones(2**21)}  # noqa: E731
+    state = jax.jit(make, out_shardings=there)()
+    twice = jax.jit(lambda s: jax.tree.map(lambda x: 2 * x, s), donate_argnums=0)
+    kept = Checkpoints(tmp_path)
+    assert kept.save(1, state)
+    for _ in range(20):
+        state = twice(state)
+    jax.block_until_ready(state)
+    assert float(state["w"].min()) == 2.0**20
+    _, got, _ = kept.restore(sharding.with_sharding(jax.eval_shape(make), there))
+    assert all(float(x.min()) == float(x.max()) == 1.0 for x in jax.tree.leaves(got))
+
+
+def test_a_step_is_hashed_once_when_it_is_saved(tmp_path, monkeypatch):
+    three(tmp_path)
+    hashed, digest = [], files.digest
+    monkeypatch.setattr(files, "digest", lambda path: hashed.append(path) or digest(path))
+    with Checkpoints(tmp_path, keep=9) as kept:
+        kept.restore(SHAPES)
+        before = len(hashed)
+        kept.save(3, make_state(3.0))  # restored a moment ago: it is there and sound
+        assert kept.wait()
+        assert len(hashed) == before
+        kept.save(4, make_state(4.0), metrics={"d_prime": 1.0})
+        kept.save(4, make_state(4.0))
+        kept.save(5, make_state(5.0))
+    files_of_4 = [path for path in hashed[before:] if "4.orbax" in str(path)]
+    assert len(hashed) - before == len(set(hashed[before:])) > len(files_of_4) > 8
+
+
+TWO = """
+import sys
+import jax, jax.numpy as jnp
+jax.distributed.initialize(f"localhost:{sys.argv[2]}", 2, int(sys.argv[3]))
+from asjax import sharding
+from asjax.store import checkpoint, files
+mesh = sharding.make_mesh("data=2")
+make = lambda: {"w": jnp.arange(8.0)}
+there = {"w": sharding.batch_sharding(mesh)}
+write_sums = files.write_sums
+def full(folder):
+    if folder.name.startswith("2."):
+        raise OSError(28, "No space left on device")
+    write_sums(folder)
+files.write_sums = full  # only process 0 comes here
+results = []
+with checkpoint.Checkpoints(sys.argv[1]) as kept:
+    for step in (1, 2, 3):
+        kept.save(step, jax.jit(make, out_shardings=there)(), metrics={"d_prime": 1.0})
+        results.append((kept.wait(), kept.last_error))
+    state = kept.restore(sharding.with_sharding(jax.eval_shape(make), there))
+    print(results, kept.steps(), kept.history, state[0])
+"""
+
+
+def test_two_processes_agree_about_a_save_that_one_of_them_could_not_finish(tmp_path):
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "JAX_NUM_CPU_DEVICES": "1"}
+    command = [sys.executable, "-c", TWO, str(tmp_path), str(port)]
+    ranks = [
+        subprocess.Popen([*command, str(p)], stdout=-1, stderr=-1, text=True, env=env)
+        for p in (0, 1)
+    ]
+    output = [rank.communicate(timeout=180) for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], output
+    full = "No space left on device"
+    for (out, err), reason in zip(output, (full, "another process failed"), strict=True):
+        results = [(True, None), (False, reason), (True, None)]
+        assert out.splitlines()[-1] == f"{results} [1, 3] [(1, 1.0), (3, 1.0)] 3"
+        assert f"step 2 NOT saved: {reason}" in err
+    shapes = jax.eval_shape(lambda: {"w": jnp.arange(8.0)})
+    for spec in ("data=1", "data=2"):  # saved by two processes, restored by one
+        there = {"w": sharding.batch_sharding(sharding.make_mesh(spec))}
+        _, got, _ = Checkpoints(tmp_path).restore(sharding.with_sharding(shapes, there))
+        np.testing.assert_array_equal(got["w"], np.arange(8.0))
 
 
 @pytest.fixture
@@ -328,6 +472,7 @@ def test_a_really_full_disk_fails_the_save_only(small_disk, caplog):
     first = state()
     assert kept.save(1, first)
     assert kept.save(2, state())
+    assert kept.wait()
     assert kept.save(3, state()) is False
     assert kept.last_error == "No space left on device"
     assert len(caplog.records) == 1  # one line, none of orbax's tracebacks
@@ -336,13 +481,14 @@ def test_a_really_full_disk_fails_the_save_only(small_disk, caplog):
     kept.keep = 1
     shutil.rmtree(small_disk / "c" / "2")
     assert kept.save(4, state())  # space again: the same object goes on
+    assert kept.wait()
     with pytest.raises(AsjaxError, match="No space left"):
         small_model(small_disk / "m", {"params": {"x": np.zeros(3_000_000, np.float32)}})
     assert [p.name for p in small_disk.iterdir()] == ["c"]
 
 
 def test_a_folder_that_cannot_be_written_fails_at_the_start_and_a_vanished_one_at_the_save(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, caplog
 ):
     (tmp_path / "file").touch()
     with pytest.raises(AsjaxError, match="cannot be written: Not a directory; choose a --workdir"):
@@ -359,6 +505,26 @@ def test_a_folder_that_cannot_be_written_fails_at_the_start_and_a_vanished_one_a
     shutil.rmtree(tmp_path / "c")
     assert kept.save(4, make_state()) is False
     assert "has gone" in kept.last_error
+    with monkeypatch.context() as patch:
+        kept, held = three(tmp_path / "d"), Held(patch)
+        assert kept.save(4, make_state()) is True
+        assert held.reached()
+        (tmp_path / "d").rename(tmp_path / "elsewhere")  # while it is being written
+        held.go()
+        assert kept.wait() is False
+    assert "step 4 NOT saved: No such file or directory" in caplog.text
+    kept = three(tmp_path / "e")
+    with monkeypatch.context() as patch:
+        save = kept._orbax.save
+
+        def save_elsewhere(*args, **kwargs):
+            (tmp_path / "e").rename(tmp_path / "far")
+            save(*args, **kwargs)
+
+        patch.setattr(kept._orbax, "save", save_elsewhere)
+        assert kept.save(4, make_state()) is True
+        assert kept.wait() is False  # though orbax wrote a state into a new folder
+    assert not (tmp_path / "e" / "4").exists()
 
 
 def test_a_missing_metric_and_meta_that_is_no_json_are_errors_of_the_caller(tmp_path):

@@ -77,3 +77,17 @@ def test_variants_that_differ_in_training_only_are_one():
 def test_what_fits_nothing_says_what_is_nearest(change, message):
     with pytest.raises(AsjaxError, match=message):
         detect.detect(change(shaped("cnn", "cnn6")))
+
+
+@pytest.mark.parametrize(
+    ("variant", "fields"),
+    [
+        ("crnn", {"width": 512}),
+        ("crnn_mini", {"width": 96, "pooling": "linear_softmax", "num_classes": 10}),
+        ("crnn_big", {"pooling": "linear_softmax"}),
+        ("cnn_transformer", {"width": 256, "num_classes": 3}),
+    ],
+)
+def test_talnet_s_width_blocks_and_absent_attention_are_found(variant, fields):
+    found = detect.detect(shaped("talnet", variant, **fields))
+    assert (found.family, found.variant, found.fields) == ("talnet", variant, fields)

@@ -216,3 +216,51 @@ def test_features_that_are_not_finite_are_named_by_batch(recipe):
     loud["augment.wave"] += " | gain(low_db=200, high_db=200) | gain(low_db=200, high_db=200)"
     with pytest.raises(AsjaxError, match="batch 1: features are not finite"):
         stats_features.measure(load(recipe, **loud), 1, progress=False)
+
+
+@pytest.mark.parametrize("name", ["atdr_logmel64", "kaldi_fbank128", "panns_logmel64", "mn_mel128"])
+def test_the_picture_shows_the_clip_and_the_filters_that_training_uses(name, recipe, monkeypatch):
+    from asjax.papers import lists_plots
+
+    text = BASE[: BASE.index("    c.frontend")] + f"    c.frontend = dict(name={name!r})\n"
+    recipe.write_text(text + BASE[BASE.index("    c.augment") :])
+    frontend = build.make("frontend", dict(name=name))
+    cfg = load(recipe, **{"data.sample_rate": str(frontend.sample_rate)})
+    shown = {}
+    monkeypatch.setattr(
+        lists_plots, "features", lambda path, feats, **how: shown.update(how, x=feats)
+    )
+    stats_features.picture(cfg, "unused.png")
+    stream = build.pipeline(
+        build.source(cfg.data.train, labels.get("audioset527")), batch_size=1, num_classes=527,
+        train=False, sample_rate=frontend.sample_rate, clip_s=0.5,
+    )  # fmt: skip
+    with stream.iterate() as batches:
+        batch = next(batches)
+    np.testing.assert_allclose(shown["x"], np.asarray(frontend(batch["wave"]))[0], atol=1e-5)
+    assert str(batch["id"][0]) in shown["title"]
+    assert shown["filters"].shape[1] == shown["x"].shape[1]
+    assert shown["hop"] == frontend.hop
+
+
+def test_the_picture_stands_beside_the_json_and_shows_where_a_filter_is(recipe, tmp_path):
+    """The tallest filter's column of the picture is bright where the frontend has its peak."""
+    from matplotlib.image import imread
+
+    from asjax.papers import lists_plots
+
+    out = tmp_path / "f.json"
+    words = ["stats", "--features", f"--config={recipe}", "--batches=1", f"--out={out}"]
+    assert asjax_main(words) == 0
+    assert imread(tmp_path / "f.png").shape[:2] == (960, 1350)
+    low, high = np.zeros((101, 4)), np.zeros((101, 4))
+    low[10], high[90] = 1, 1
+    pictures = []
+    for bank in (low, high):
+        lists_plots.features(
+            tmp_path / "x.png", np.zeros((9, 4)), title="", sample_rate=8000, hop=80, filters=bank
+        )
+        pictures.append(imread(tmp_path / "x.png")[520:860, :, :3])
+    columns = np.flatnonzero(np.abs(pictures[0] - pictures[1]).sum((0, 2)) > 50)
+    middle = pictures[0].shape[1] / 2
+    assert columns.min() < middle < columns.max()
