@@ -5,7 +5,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax.numpy as jnp
 
-from asjax.nn import layers, pooling, vit
+from asjax.nn import attention, layers, pooling
 
 
 def encoder_rules(theirs: str, ours: str, group: int) -> tuple:
@@ -50,7 +50,7 @@ class EncoderLayer(nn.Module):
         if self.train and self.dropout:
             y = self._attend_dropping(q, k, v, hidden, drop)
         else:
-            y = vit.attend(q, k, v, mask=hidden, backend=self.backend)
+            y = attention.attend(q, k, v, mask=hidden, backend=self.backend)
         x = norm("norm1", x + drop(dense(width, "proj")(y.reshape(b, t, width))))
         y = dense(width, "fc2")(nn.relu(dense(self.mlp, "fc1")(x)))
         return norm("norm2", x + drop(y)), None
