@@ -233,7 +233,7 @@ print(len(jax.devices()), min(devices.usable_cores(), 8), jax.config.jax_compila
     assert [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
 
 
-def test_the_second_run_finds_its_programs_though_a_partitioning_rule_is_in_them(tmp_path):
+def test_the_second_run_finds_the_programs_of_the_first(tmp_path):
     code = """
 from asjax import devices, sharding
 devices.setup(cpu_devices=2)

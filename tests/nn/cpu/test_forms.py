@@ -107,8 +107,7 @@ def test_max_pooling_by_places_equals_the_library(window, strides, pads, shape, 
     if tied:  # of equal maxima the first takes the gradient
         x = np.maximum(x, 0)
     ours, library = (
-        lambda x, f=f: f(x, window, strides, pads)
-        for f in (pools.max_pool, plain.max_pool)
+        lambda x, f=f: f(x, window, strides, pads) for f in (pools.max_pool, plain.max_pool)
     )
     g = rng.normal(size=jax.eval_shape(library, x).shape).astype("f4")
     for a, b in zip(pulled(ours, x, g=g), pulled(library, x, g=g), strict=True):
