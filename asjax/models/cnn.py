@@ -139,6 +139,7 @@ class Cnn(nn.Module):
     block_dropout: float = 0.2
     head_dropout: float = 0.5
     head_bias: float = 0.0  # initial; log(p / (1 - p)) starts every class at probability p
+    remat: bool = False
     dtype: str = "float32"
 
     @property
@@ -154,9 +155,8 @@ class Cnn(nn.Module):
         x = panns.normed(feats, train, augment, least).astype(self.dtype)
         for i, (width, pool) in enumerate(zip(self.channels, self.pools, strict=True), 1):
             pools = (pool, pool)
-            x = panns.Block(width, self.convs, self.kernel, pools, self.dtype, name=f"block{i}")(
-                x, train
-            )
+            block = layers.remat(panns.Block, self)
+            x = block(width, self.convs, self.kernel, pools, self.dtype, name=f"block{i}")(x, train)
             x = panns.drop(self.block_dropout, x, train)
         if self.pooling != "clip":
             return self._decide(x.mean(2).astype(jnp.float32), train)

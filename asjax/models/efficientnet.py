@@ -186,6 +186,7 @@ class EfficientNet(nn.Module):
     num_classes: int = 527
     n_mels: int = 128
     drop_path_rate: float = 0.2
+    remat: bool = False
     dtype: str = "float32"
 
     @property
@@ -241,7 +242,8 @@ class EfficientNet(nn.Module):
         blocks = list(self._blocks())
         for i, fields in enumerate(blocks):
             rate = self.drop_path_rate * i / len(blocks)
-            x = MBConv(*fields, drop_path=rate, dtype=self.dtype, name=f"block{i}")(x, train)
+            block = layers.remat(MBConv, self)
+            x = block(*fields, drop_path=rate, dtype=self.dtype, name=f"block{i}")(x, train)
         x = _pointwise(self._channels(1280), self.dtype, "last")(x)
         x = nn.silu(_norm("last_bn", self.dtype)(x, train)).astype(jnp.float32)
         frames = x[:, :4].mean(1)  # [B, T', D]

@@ -240,6 +240,7 @@ class MobileNet(nn.Module):
     head: str = "mlp"
     heads: int = 4
     dropout: float = 0.2
+    remat: bool = False
     dtype: str = "float32"
 
     @property
@@ -278,7 +279,8 @@ class MobileNet(nn.Module):
         x = feats.astype(self.dtype).swapaxes(1, 2)[..., None]  # [B, F, T, 1]
         x = ConvNorm(self._channels(16), 3, 2, self.dtype, name="stem")(x, train)
         for i, fields in enumerate(self._blocks(), 1):
-            x = Bottleneck(*fields, dtype=self.dtype, name=f"block{i}")(x, train)
+            block = layers.remat(Bottleneck, self)
+            x = block(*fields, dtype=self.dtype, name=f"block{i}")(x, train)
         x = ConvNorm(6 * x.shape[-1], dtype=self.dtype, name="last")(x, train)
         frames = x.astype(jnp.float32).mean(1)  # [B, T', D]
         embedding = frames.mean(1)

@@ -110,6 +110,7 @@ class TalNet(nn.Module):
     transformer_dropout: float = 0.25
     head_bias: float = 0.0
     attention: str = "auto"
+    remat: bool = False
     dtype: str = "float32"
 
     @property
@@ -149,7 +150,8 @@ class TalNet(nn.Module):
         for i, (channels, pool) in enumerate(self.stack()):
             if mask is not None:  # what a convolution finds beyond the end of a clip
                 x = jnp.where(mask[..., None, None], x, 0)
-            x = Block(channels, pool, self.dtype, name=f"block{i}")(drop(x), train)
+            block = layers.remat(Block, self)
+            x = block(channels, pool, self.dtype, name=f"block{i}")(drop(x), train)
             if mask is not None and pool[0] == 2:
                 mask = mask[:, 1::2]
         b, t, f, c = x.shape
@@ -161,7 +163,7 @@ class TalNet(nn.Module):
         return recurrent.Gru(self.width // 2, name="gru")(drop(x), mask)
 
     def _pass(self, x, mask, train):
-        layer = postnorm.EncoderLayer(
+        layer = layers.remat(postnorm.EncoderLayer, self, ())(
             self.width,
             self.heads,
             self.transformer_dropout,

@@ -284,6 +284,15 @@ class DropPath(nn.Module):
         return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
 
 
+def remat(block, module, static=(2,)):
+    """`block`; where `module.remat`, its activations are computed again in the backward pass.
+
+    `static` numbers the arguments of its call that are no arrays, self being 0. Give them by
+    position: the second one is `train` in most blocks.
+    """
+    return nn.remat(block, static_argnums=static) if module.remat else block
+
+
 def divisible(width: float, by: int = 8) -> int:
     """`width` rounded to a multiple of `by`, at least `by`, never more than 10 % down."""
     rounded = max(by, int(width + by / 2) // by * by)

@@ -56,10 +56,12 @@ class EncoderLayer(nn.Module):
         return norm("norm2", x + drop(y)), None
 
     def _attend_dropping(self, q, k, v, mask, drop):
-        scores = jnp.einsum("bqnd,bknd->bnqk", q, k) * q.shape[-1] ** -0.5
+        f32 = dict(preferred_element_type=jnp.float32)
+        scores = jnp.einsum("bqnd,bknd->bnqk", q, k, **f32) * q.shape[-1] ** -0.5
         if mask is not None:
             scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
-        return jnp.einsum("bnqk,bknd->bqnd", drop(nn.softmax(scores)), v)
+        weights = drop(nn.softmax(scores)).astype(v.dtype)
+        return jnp.einsum("bnqk,bknd->bqnd", weights, v)
 
 
 def frame_head(module, frames, mask) -> dict:
