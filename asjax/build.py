@@ -35,6 +35,7 @@ FIELDS = {
     "seed": 0,
     "total_steps": REQUIRED,
     "batch_size": REQUIRED,  # rows of the global batch, over all processes
+    "accumulate": 1,  # parts of a batch that are computed one after the other, to save memory
     "labels": {
         "name": "audioset527",  # a label set, or "own": the labels of the training data
         "hlp": False,  # labels propagated up the ontology

@@ -66,12 +66,12 @@ def _set_cpu_devices(wanted: int | None, coordinator: str | None, num_processes:
     local = (coordinator or "").rpartition(":")[0] in ("localhost", "127.0.0.1", "[::1]")
     if wanted is None and local and num_processes:  # the processes share this machine
         count = max(1, count // num_processes)
-    # XLA:CPU runs everything, collectives too, on the threads of one pool, NPROC of them (default:
-    # one per core), and a collective keeps its thread until all devices have come to it. A device
-    # has at most three under way (sums of a batch norm, kernel gradients): when those of the others
-    # fill the pool, the last device never arrives, a deadlock that ends the process after 40 s.
-    # More threads than that slow the cores down: at 16 on 2 cores CNN6's step takes 8 % longer.
-    # (None are enough where a loop holds a collective: see models/kernels.device_groups.)
+    # XLA's CPU backend has one pool of NPROC threads (default: one per core). A collective blocks a
+    # thread until every device joins. A device blocks at most three threads (sums of a batch norm,
+    # kernel gradients). So with fewer than 3 * (devices - 1) + 1 threads all may be blocked
+    # while the last device still needs one. XLA ends such a deadlock after 40 s. A bigger pool is
+    # slower: with 16 threads on 2 cores CNN6's step takes 8 % longer. The bound does not hold for
+    # collectives in a loop; nn/cpu/README.md says how those are avoided.
     os.environ.setdefault("NPROC", str(max(usable_cores(), 3 * (count - 1) + 1)))
     try:
         jax.config.update("jax_num_cpu_devices", count)
@@ -109,11 +109,6 @@ def _set_compilation_cache() -> None:
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    # A custom partitioning rule (frontends/stft.py has one) stands in the program as the address of
-    # a Python object, new in every process: with it in the key no program would be found again.
-    # Leaving it out is safe as long as the rule is the same, which the folder's name ensures.
-    if hasattr(jax.config, "jax_remove_custom_partitioning_ptr_from_cache_key"):
-        jax.config.update("jax_remove_custom_partitioning_ptr_from_cache_key", True)
 
 
 def cache_folder() -> Path:
@@ -129,16 +124,13 @@ def cache_folder() -> Path:
 
 
 def _machine() -> str:
-    """Short hash of the kind of CPU, of jax's version and of our partitioning rules."""
+    """Short hash of the kind of CPU and of jax's version."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     except OSError:
         flags = ""
-    rules = hashlib.sha256(
-        (Path(__file__).parent / "frontends" / "stft.py").read_bytes()
-    ).hexdigest()
-    text = f"{platform.machine()} {platform.processor()} {flags} {jax.__version__} {rules}"
+    text = f"{platform.machine()} {platform.processor()} {flags} {jax.__version__}"
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

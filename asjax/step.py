@@ -10,8 +10,9 @@ import optax
 from flax import struct
 
 from asjax import models
-from asjax.config import unknown
+from asjax.config import AsjaxError, unknown
 from asjax.frontends import to_float
+from asjax.nn import placement
 from asjax.optim import guard
 
 
@@ -47,21 +48,25 @@ def init_state(key, *, model, frontend, tx, wave_shape, average: bool) -> State:
     )
 
 
-def make_train_step(*, objective, tx, average=None, lr=None):
-    """`(state, batch) -> (state, scalars)`; a non-finite loss or gradient leaves all but the
-    counters as they were, on every device alike (the test is on global values).
+def make_train_step(*, objective, tx, average=None, lr=None, accumulate: int = 1):
+    """`(state, batch) -> (state, scalars)`.
+
+    If the loss or any gradient is NaN or infinite, the step is skipped: parameters, statistics,
+    optimiser and average keep their values; only `step` and `nonfinite` change. The check is on
+    global values, so all devices agree.
 
     Args:
       objective: `(params, stats, batch, rng) -> (loss, (scalars, new_stats))`.
       average: None or `(average, new {"params", "stats"}, step) -> average`.
       lr: learning rate as a function of the updates made; the scalars then hold the rate that this
         step used. Skipped steps make no update, so the number of steps would give another one.
+      accumulate: parts of a batch that are computed one after the other (`accumulated`).
     """
+    compute = accumulated(objective, accumulate)
 
     def train_step(state: State, batch):
         rng = jax.random.fold_in(state.rng, state.step)
-        grad_fn = jax.value_and_grad(objective, has_aux=True)
-        (loss, (scalars, stats)), grads = grad_fn(state.params, state.stats, batch, rng)
+        (loss, (scalars, stats)), grads = compute(state.params, state.stats, batch, rng)
         ok = guard.all_finite((loss, grads))
         updates, opt = tx.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -91,6 +96,65 @@ def _updates_made(state: State):
     """By the optimiser's own count; by the steps that were not skipped where it has none."""
     counts = optax.tree_utils.tree_get_all_with_path(state.opt, "count")
     return counts[-1][1] if counts else state.step - state.nonfinite[0]
+
+
+def accumulated(objective, parts: int):
+    """`(params, stats, batch, rng) -> ((loss, (scalars, new_stats)), grads)` over parts of a batch.
+
+    A step then needs the memory of one part. Batch size, schedule and averages stay those of the
+    whole batch. Part j has the rows j, j + parts, j + 2 parts ..., so that each device divides its
+    own rows. Loss, scalars and gradients are means over the parts, weighted by their real rows
+    (`mask`). For a loss that is a mean over rows they equal those of the whole batch.
+
+    Each part is augmented and mixed by itself, with a key of its own. Batch norm normalises each
+    part by its own statistics, and its running statistics move once for every part.
+
+    Raises:
+      AsjaxError: `parts` is no whole number above 0. When called: the rows, or the rows that a
+        device holds, cannot be divided.
+    """
+    if not isinstance(parts, int) or isinstance(parts, bool) or parts < 1:
+        raise AsjaxError(f"accumulate must be a whole number >= 1, got {parts!r}")
+    grad_fn = jax.value_and_grad(objective, has_aux=True)
+    if parts == 1:
+        return grad_fn
+
+    def compute(params, stats, batch, rng):
+        split = {name: _parted(x, parts) for name, x in batch.items()}
+        weights = split["mask"].sum(1) if "mask" in split else jnp.ones(parts)
+        weights = weights / jnp.maximum(weights.sum(), 1e-9)
+
+        def one(carried, part):
+            stats, total = carried
+            batch, weight, number = part
+            key = jax.random.fold_in(rng, number)
+            (loss, (scalars, new)), grads = grad_fn(params, stats, batch, key)
+            add = lambda a, b: a + weight * b.astype(jnp.float32)  # noqa: E731
+            return ({**stats, **new}, jax.tree.map(add, total, (loss, scalars, grads))), None
+
+        inputs = split, weights, jnp.arange(parts)
+        first = jax.tree.map(lambda x: x[0], inputs)
+        (loss, (scalars, _)), grads = jax.eval_shape(grad_fn, params, stats, first[0], rng)
+        zero = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), (loss, scalars, grads))
+        # On CPUs no loop, because it would hold the sums over devices (asjax/nn/cpu/README.md).
+        unroll = parts if placement.on_cpu(batch["wave"]) else 1
+        (stats, total), _ = jax.lax.scan(one, (stats, zero), inputs, unroll=unroll)
+        loss, scalars, grads = total
+        grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, params)
+        return (loss, (scalars, stats)), grads
+
+    return compute
+
+
+def _parted(x, parts: int):
+    """[B, ...] -> [parts, B // parts, ...]: row i goes to part i % parts."""
+    devices = placement.mesh(x).size or 1
+    if x.shape[0] % (parts * devices):
+        raise AsjaxError(
+            f"batch_size {x.shape[0]} must be a multiple of accumulate={parts} times the "
+            f"{devices} devices; change one of them"
+        )
+    return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
 
 
 def make_eval_step(*, model, frontend, outputs=("logits",)):

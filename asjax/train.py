@@ -59,7 +59,8 @@ def main(args) -> int:
     from asjax.weights import start as init_from
 
     first_process = jax.process_index() == 0
-    mesh = sharding.make_mesh(cfg.mesh, batch_sizes=(cfg.batch_size, cfg.eval.batch_size))
+    rows = (cfg.batch_size // max(1, cfg.accumulate), cfg.eval.batch_size)
+    mesh = sharding.make_mesh(cfg.mesh, batch_sizes=rows)
     say = partial(print, flush=True) if first_process else (lambda *a, **k: None)
 
     # ------------------------------------------------------------------ data
@@ -153,7 +154,13 @@ def main(args) -> int:
             start, state, _ = restored
             say(f"going on from step {start} of {cfg.total_steps} in {work.path}")
         train_step = jax.jit(
-            step.make_train_step(objective=objective, tx=tx, average=average, lr=schedule),
+            step.make_train_step(
+                objective=objective,
+                tx=tx,
+                average=average,
+                lr=schedule,
+                accumulate=cfg.accumulate,
+            ),
             in_shardings=(state_sharding, batch_sharding),
             out_shardings=(state_sharding, replicated),
             donate_argnums=0,

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from math import prod
-from unittest import mock
 
 import jax
 
-from asjax.nn.cpu import kernels
+from asjax import nn
 
 
 def count(function, *args) -> int:
     """FLOPs of the matrix products and convolutions that function(*args) does, loops included.
 
-    Traced in the forms that are not the CPU's, which write depthwise convolutions as shifts.
+    Traced in the forms of accelerators, because those of CPUs write convolutions as other products.
     """
-    with mock.patch.object(kernels, "on_cpu", return_value=False):
+    with nn.forms("accelerator"):
         return _count(jax.make_jaxpr(function)(*args).jaxpr)
 
 

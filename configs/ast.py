@@ -43,6 +43,9 @@ def get_config(arg=None):
         stride=10,
         clips=0,
         imagenet=True,
+        dtype="float32",
+        remat=False,
+        accumulate=1,
         seed=0,
         tiny=False,
     )
@@ -56,6 +59,7 @@ def get_config(arg=None):
     c.seed = arg.seed
     c.total_steps = 2 if arg.tiny else epochs * epoch_steps
     c.batch_size = 4 if arg.tiny else BATCH
+    c.accumulate = arg.accumulate
     c.labels = dict(name="audioset527", hlp=arg.hlp, strict=False)
     c.data = audioset.recipe_data(
         tiny=arg.tiny,
@@ -79,8 +83,8 @@ def get_config(arg=None):
         variant="base384",
         stride=arg.stride,
         frames=frames,
-        dtype="float32",
-        remat=False,
+        dtype=arg.dtype,
+        remat=arg.remat,
     )
     if arg.tiny:
         c.model.update(width=16, heads=2, depth=1)

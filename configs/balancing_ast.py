@@ -41,6 +41,9 @@ def get_config(arg=None):
         lr=1e-4,
         eval_split="eval",
         imagenet=True,
+        dtype="float32",
+        remat=False,
+        accumulate=1,
         seed=0,
         tiny=False,
     )
@@ -48,6 +51,7 @@ def get_config(arg=None):
     c.seed = arg.seed
     c.total_steps = 2 if arg.tiny else 120_000
     c.batch_size = 4 if arg.tiny else 1024
+    c.accumulate = arg.accumulate
     c.labels = dict(name="audioset527", hlp=arg.hlp, strict=False)
     c.data = audioset.recipe_data(
         tiny=arg.tiny, draw=f"oversample(beta={arg.beta})", sample_rate=16_000
@@ -65,7 +69,7 @@ def get_config(arg=None):
         normed="",
     )
     c.model = dict(
-        name="ast", variant="base384", stride=10, frames=frames, dtype="float32", remat=False
+        name="ast", variant="base384", stride=10, frames=frames, dtype=arg.dtype, remat=arg.remat
     )
     if arg.tiny:
         c.model.update(width=16, heads=2, depth=1)

@@ -41,6 +41,9 @@ def get_config(arg=None):
         roll=False,
         imagenet=True,
         label_smoothing=0.0,
+        dtype="float32",
+        remat=False,
+        accumulate=1,
         seed=0,
         tiny=False,
     )
@@ -48,6 +51,7 @@ def get_config(arg=None):
     c.seed = arg.seed
     c.total_steps = 2 if arg.tiny else 75_000
     c.batch_size = 4 if arg.tiny else 512
+    c.accumulate = arg.accumulate
     c.labels = dict(name="audioset527", hlp=arg.hlp, strict=False)
     c.data = audioset.recipe_data(
         tiny=arg.tiny, draw=f"oversample(beta={arg.beta})" if arg.beta else arg.draw
@@ -68,7 +72,8 @@ def get_config(arg=None):
         variant="tiny",
         stem="252x56",
         drop_path_rate=arg.drop_path,
-        dtype="float32",
+        dtype=arg.dtype,
+        remat=arg.remat,
     )
     if arg.tiny:
         c.model.update(dims=(4, 8, 16, 32), depths=(1, 1, 1, 1))

@@ -39,6 +39,9 @@ def get_config(arg=None):
         label_smoothing=0.0,
         stem="252x56",
         drop_path=-1.0,
+        dtype="float32",
+        remat=False,
+        accumulate=1,
         seed=0,
         tiny=False,
     )
@@ -49,6 +52,7 @@ def get_config(arg=None):
     c.seed = arg.seed
     c.total_steps = 2 if arg.tiny else 75_000
     c.batch_size = 4 if arg.tiny else 512
+    c.accumulate = arg.accumulate
     c.labels = dict(name="audioset527", hlp=arg.hlp, strict=False)
     c.data = audioset.recipe_data(
         tiny=arg.tiny, draw=f"oversample(beta={arg.beta})" if arg.beta else arg.draw
@@ -59,7 +63,14 @@ def get_config(arg=None):
         feats="",
         normed="specaug(time_width=64, freq_width=28) | mixup(alpha=1.0, style='panns')",
     )
-    c.model = dict(name="convnext", variant=arg.variant, stem=arg.stem, drop_path_rate=drop_path)
+    c.model = dict(
+        name="convnext",
+        variant=arg.variant,
+        stem=arg.stem,
+        drop_path_rate=drop_path,
+        dtype=arg.dtype,
+        remat=arg.remat,
+    )
     if arg.tiny:
         c.model.update(dims=(4, 8, 16, 32), depths=(1, 1, 1, 1))
     c.objective = dict(name="tagging", label_smoothing=arg.label_smoothing)

@@ -83,6 +83,19 @@ def test_each_dial_changes_its_field_alone(name):
     assert changed(name, "beta=0.3") <= {"data.draw"}
 
 
+@pytest.mark.parametrize("name", [*OURS, "atdr"])
+def test_memory_is_saved_by_three_arguments_that_change_their_fields_alone(name):
+    assert changed(name, "dtype=bfloat16,remat=True,accumulate=4") == {
+        "model.dtype",
+        "model.remat",
+        "accumulate",
+    }
+    c = load(name, "tiny,dtype=bfloat16,remat=True,accumulate=2")
+    assert (c.model.dtype, c.model.remat, c.accumulate) == ("bfloat16", True, 2)
+    module = build.make("model", c.model, num_classes=5)
+    assert (module.dtype, module.remat) == ("bfloat16", True)
+
+
 def test_the_grid_of_the_balancing_paper_is_seven_draws():
     draws = [load("balancing_ast", f"beta={beta}").data.draw for beta in BETAS]
     assert draws == [f"oversample(beta={float(beta)})" for beta in BETAS]

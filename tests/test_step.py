@@ -10,6 +10,8 @@ import optax
 import pytest
 
 from asjax import build, objectives, sharding, step
+from asjax import nn as asjax_nn
+from asjax.config import AsjaxError
 
 
 class Net(nn.Module):
@@ -125,3 +127,122 @@ def test_the_rate_among_the_scalars_is_the_one_that_moved_the_weights():
         rates.append(float(scalars["lr"]))
         state = new
     np.testing.assert_allclose(rates, [0.4, 0.2, 0.2, 0.2, 0.4 / 3, 0.4 / 3], rtol=1e-6)
+
+
+# ----------------------------------------------------------------------- a batch in parts
+
+
+class Plain(nn.Module):
+    """No batch norm, so that no row sees another."""
+
+    @nn.compact
+    def __call__(self, feats, *, train=False, augment=None):
+        return {"logits": nn.Dense(3)(nn.tanh(nn.Dense(8)(feats.reshape(feats.shape[0], -1))))}
+
+
+def stepped(model, accumulate, devices, batches, form="cpu", **options):
+    """(scalars of each step, state at the end)"""
+    tx = optax.adam(1e-2)
+    create = partial(
+        step.init_state, model=model, frontend=frontend, tx=tx, wave_shape=(8, 40), average=True
+    )
+    objective = objectives.tagging(model=model, frontend=frontend, **options)
+    train_step = step.make_train_step(
+        objective=objective,
+        tx=tx,
+        average=build.make("average", dict(name="ema", decay=0.5)),
+        accumulate=accumulate,
+    )
+    mesh, seen = sharding.make_mesh(dict(data=devices)), []
+    state = jax.jit(create, out_shardings=sharding.replicated(mesh))(jax.random.key(0))
+    with asjax_nn.forms(form):
+        run = jax.jit(train_step)
+        for given in batches:
+            state, scalars = run(state, sharding.place(mesh, given))
+            seen.append({name: float(x) for name, x in scalars.items()})
+    return seen, state
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("form", ["cpu", "accelerator"])
+@pytest.mark.parametrize(("accumulate", "devices"), [(8, 1), (2, 2), (4, 2)])
+def test_a_step_in_parts_equals_the_whole_step(accumulate, devices, form, masked):
+    batches = [batch(k) for k in range(3)]
+    if masked:  # parts with different numbers of real rows, one of them with none
+        for given in batches:
+            given["mask"][[0, 4, 5]] = 0
+    whole, expected = stepped(Plain(), 1, 1, batches)
+    parts, found = stepped(Plain(), accumulate, devices, batches, form)
+    for a, b in zip(whole, parts, strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            assert b[name] == pytest.approx(a[name], rel=1e-5), name
+    for a, b in zip(arrays(expected), arrays(found), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
+
+
+def test_running_statistics_move_once_for_every_part():
+    """Flax's momentum .9 twice: old .81, first part .09, second part .1."""
+    given = batch()
+    _, state = stepped(Net(), 2, 1, [given])
+    means = [given["wave"][j::2].reshape(4, 4, 10).mean((0, 1)) for j in range(2)]
+    found = state.stats["batch_stats"]["BatchNorm_0"]["mean"]
+    np.testing.assert_allclose(found, 0.09 * means[0] + 0.1 * means[1], atol=1e-6)
+
+
+def test_every_part_draws_from_a_key_of_its_own():
+    keys = []
+
+    def objective(params, stats, batch, rng):
+        keys.append(jax.random.key_data(rng))
+        return params["w"] * jax.random.normal(rng), ({}, {})
+
+    compute = step.accumulated(objective, 2)
+    given = {"wave": jnp.zeros((4, 1)), "mask": jnp.ones(4)}
+    key = jax.random.key(3)
+    _, grads = compute({"w": jnp.ones(())}, {}, given, key)
+    drawn = [jax.random.normal(jax.random.fold_in(key, j)) for j in range(2)]
+    np.testing.assert_allclose(grads["w"], np.mean(drawn), rtol=1e-6)
+
+
+def test_a_non_finite_part_skips_the_whole_step():
+    bad = batch()
+    bad["wave"][5, 3] = np.inf
+    (scalars,), state = stepped(Plain(), 4, 1, [bad])
+    assert scalars["nonfinite_in_a_row"] == 1
+    _, fresh = stepped(Plain(), 4, 1, [])
+    for a, b in zip(arrays(state.params), arrays(fresh.params), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("accumulate", "devices", "words"),
+    [
+        (3, 1, "batch_size 8 must be a multiple of accumulate=3 times the 1 devices"),
+        (8, 2, "batch_size 8 must be a multiple of accumulate=8 times the 2 devices"),
+        (0, 1, "accumulate must be a whole number >= 1, got 0"),
+        (2.0, 1, "accumulate must be a whole number >= 1, got 2.0"),
+    ],
+)
+def test_rows_that_cannot_be_divided_are_one_clear_error(accumulate, devices, words):
+    with pytest.raises(AsjaxError, match=words):
+        stepped(Plain(), accumulate, devices, [batch()])
+
+
+def test_on_cpus_parts_are_no_loop_and_on_accelerators_they_are():
+    mesh = sharding.make_mesh("data=2")
+    objective = objectives.tagging(model=Plain(), frontend=frontend)
+    tx = optax.sgd(1e-2)
+    run = jax.jit(step.make_train_step(objective=objective, tx=tx, accumulate=4))
+    create = partial(
+        step.init_state, model=Plain(), frontend=frontend, tx=tx, wave_shape=(8, 40), average=False
+    )
+    state = jax.jit(create, out_shardings=sharding.replicated(mesh))(jax.random.key(0))
+    args = state, sharding.place(mesh, batch())
+    text = run.lower(*args).compile().as_text()
+    before, entry = text.split("\nENTRY ")
+    assert "all-reduce" in entry
+    assert " all-reduce(" not in before
+    assert "stablehlo.while" not in run.lower(*args).as_text()
+    with asjax_nn.forms("accelerator"):
+        assert run.lower(*args).as_text().count("stablehlo.while") == 1

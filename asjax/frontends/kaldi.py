@@ -83,8 +83,8 @@ def _logmel(wave, cfg: KaldiFbank):
     frames = frames - frames.mean(2, keepdims=True)
     before = jnp.concatenate([frames[..., :1], frames[..., :-1]], 2)  # the first follows itself
     frames = (frames - _EMPHASIS * before) * cfg.taper[None, None]
-    frames = jnp.pad(frames, ((0, 0), (0, 0), (0, cfg.n_fft - cfg.window)))
-    mel = jnp.matmul(stft.power(frames), cfg.mel_filters, precision=stft.HIGHEST)
+    power = stft.power(frames, cfg.n_fft)
+    mel = jnp.matmul(power, cfg.mel_filters, precision=stft.HIGHEST)
     return jnp.log(jnp.maximum(mel, _FLOOR))
 
 

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.experimental.custom_partitioning import custom_partitioning
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, PartitionSpec
 
 from asjax.config import AsjaxError
+from asjax.nn import placement
 
 HIGHEST = lax.Precision.HIGHEST  # TF32 or bf16 passes would cost 40 dB of dynamic range
 
@@ -103,10 +103,52 @@ def fit_frames(feats, count: int | None):
     return jnp.pad(feats[:, :count], ((0, 0), (0, max(0, count - feats.shape[1])), (0, 0)))
 
 
-def power(frames):
-    """Power spectrum of [B, T, n_fft] windowed frames: [B, T, n_fft // 2 + 1]."""
-    spectrum = _rfft(frames)
+def power(frames, n_fft: int | None = None):
+    """Power spectrum of frames [B, T, N], extended by zeros to n_fft: [B, T, n_fft // 2 + 1].
+
+    CPUs take an FFT. Accelerators take the discrete Fourier transform as two matrix products: they
+    shard and compile everywhere, and on a TPU they need an eighth of the memory of XLA's FFT
+    (benchmarks/README.md). Transforms so long that the matrices would be large take the FFT too.
+    """
+    n_fft = n_fft or frames.shape[-1]
+    if placement.on_cpu(frames) or frames.shape[-1] * n_fft > _LARGEST_DFT:
+        return _by_clip(functools.partial(_fft_power, n_fft=n_fft), frames)
+    cosines, sines = _dft(frames.shape[-1], n_fft)
+    real = jnp.matmul(frames, cosines, precision=HIGHEST)
+    return jnp.square(real) + jnp.square(jnp.matmul(frames, sines, precision=HIGHEST))
+
+
+_LARGEST_DFT = 2**22  # samples x n_fft: two matrices of 8 MB each
+
+
+def _fft_power(frames, n_fft: int):
+    spectrum = jnp.fft.rfft(frames, n_fft)
     return jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+
+
+def _by_clip(function, frames):
+    """`function` of frames [B, T, N], on each device for the clips that lie there.
+
+    XLA on CPUs and GPUs gathers the operand of an FFT, so that every device would transform the
+    whole batch (twice the time on two devices).
+    """
+    mesh = placement.mesh(frames)
+    automatic = all(kind == AxisType.Auto for kind in mesh.axis_types)
+    if mesh.size <= 1 or not automatic or frames.shape[0] % mesh.size:
+        return function(frames)
+    rows = PartitionSpec(mesh.axis_names)
+    return jax.shard_map(function, mesh=mesh, in_specs=rows, out_specs=rows)(frames)
+
+
+@functools.lru_cache(maxsize=8)
+def _dft(samples: int, n_fft: int) -> tuple[np.ndarray, np.ndarray]:
+    """cos and sin of 2 pi t k / n_fft for t < samples, k <= n_fft // 2: float32, read-only."""
+    turns = np.outer(np.arange(samples), np.arange(n_fft // 2 + 1)) % n_fft  # exact, unlike floats
+    angles = 2 * np.pi * turns / n_fft
+    tables = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+    for table in tables:
+        table.setflags(write=False)
+    return tables
 
 
 def centred_power(wave, window: np.ndarray, hop: int, *, pad: str = "reflect"):
@@ -120,36 +162,12 @@ def centred_power(wave, window: np.ndarray, hop: int, *, pad: str = "reflect"):
     if pad == "reflect":
         wave = jnp.pad(wave, ((0, 0), (0, max(0, half + 1 - samples))))
     wave = jnp.pad(wave, ((0, 0), (half, half)), mode=pad)
-    return power(frame(wave, n_fft, hop, 1 + samples // hop) * window[None, None])
-
-
-# XLA gathers the operand of an FFT on every device, so that each would transform the whole batch
-# (measured: twice the time on two devices). The rule below keeps the clips where they are.
-@custom_partitioning
-def _rfft_by_clip(frames):
-    return jnp.fft.rfft(frames)
-
-
-def _partition(mesh, arg_shapes, result_shape):
-    clips = next(iter(arg_shapes[0].sharding.spec), None)
-    whole = NamedSharding(mesh, PartitionSpec(clips, None, None))
-    return mesh, jnp.fft.rfft, whole, (whole,)
-
-
-_rfft_by_clip.def_partition(
-    partition=_partition, sharding_rule="b t n -> b t f", need_replication_factors=("n", "f")
-)
-
-
-@jax.custom_jvp
-def _rfft(frames):
-    """Real FFT of [B, T, n_fft] over the last axis, split over devices by clip."""
-    return _rfft_by_clip(frames)
-
-
-@_rfft.defjvp
-def _rfft_jvp(primals, tangents):
-    return _rfft(*primals), jnp.fft.rfft(*tangents)  # linear
+    if not placement.on_cpu(wave):  # zeros of the window need no products; a shift keeps the power
+        inside = np.flatnonzero(window)
+        first, last = (inside[0], inside[-1] + 1) if inside.size else (0, n_fft)
+        wave, window = wave[:, first:], window[first:last]
+    frames = frame(wave, len(window), hop, 1 + samples // hop)
+    return power(frames * window[None, None], n_fft)
 
 
 # ---------------------------------------------------------------------------------- mel filters

@@ -303,7 +303,7 @@ class Beats(nn.Module):
             self.dtype,
             train,
         )
-        layer = vit.stacked(Layer, self, nn.broadcast, train)(*options, name="layers")
+        layer = vit.stacked(Layer, self, nn.broadcast, train, x)(*options, name="layers")
         x, _ = layer(x.astype(self.dtype), position)
         return frames.detect(self, x, mask=mask, train=train)
 

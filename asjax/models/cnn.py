@@ -151,6 +151,7 @@ class Cnn(nn.Module):
     sequence_width: int = 2048
     sequence_depth: int = 2
     head: str = "linear"
+    remat: bool = False
     dtype: str = "float32"
 
     input_frames = None  # any
@@ -169,9 +170,8 @@ class Cnn(nn.Module):
         x = panns.normed(feats, train, augment, least).astype(self.dtype)
         for i, (width, pool) in enumerate(zip(self.channels, self.pools, strict=True), 1):
             pools = (pool, pool)
-            x = panns.Block(width, self.convs, self.kernel, pools, self.dtype, name=f"block{i}")(
-                x, train
-            )
+            block = layers.remat(panns.Block, self)
+            x = block(width, self.convs, self.kernel, pools, self.dtype, name=f"block{i}")(x, train)
             x = panns.drop(self.block_dropout, x, train)
         if self.frames:
             return frames.detect(self, x.mean(2), mask=mask, train=train)

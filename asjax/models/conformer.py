@@ -15,8 +15,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from asjax.nn import frames, layers, pooling, vit
-from asjax.nn.cpu import depthwise
+from asjax.nn import frames, layers, ops, pooling, vit
 
 VARIANTS = {
     "conformer": dict(depth=12, width=768, heads=12, mlp=1024, kernel=15),
@@ -110,7 +109,7 @@ class DepthwiseOverTime(nn.Module):
     @nn.compact
     def __call__(self, x):
         kernel = self.param("kernel", vit.torch_uniform, (self.size, 1, x.shape[-1]))
-        y = depthwise.correlate(
+        y = ops.depthwise(
             x.astype(self.dtype)[:, :, None],
             kernel.astype(self.dtype)[:, None],
             (1, 1),
@@ -238,7 +237,7 @@ class Conformer(nn.Module):
             self.dtype,
         )
         x = x.astype(self.dtype)
-        x, _ = vit.stacked(Layer, self, nn.broadcast, train)(*options, name="layers")(x, mask)
+        x, _ = vit.stacked(Layer, self, nn.broadcast, train, x)(*options, name="layers")(x, mask)
         x = x.astype(jnp.float32)
         if self.frames:
             return frames.detect(self, x, mask=mask, train=train)

@@ -168,6 +168,7 @@ class ConvNeXt(nn.Module):
     drop_path_rate: float = 0.0
     layer_scale: float = 1e-6
     head_bias: float = 0.0  # initial; log(p / (1 - p)) starts every class at probability p
+    remat: bool = False
     dtype: str = "float32"
 
     @property
@@ -206,7 +207,8 @@ class ConvNeXt(nn.Module):
                 rate = self.drop_path_rate * done / last
                 done += 1
                 name = f"stage{stage}_block{block}"
-                x = Block(rate, self.layer_scale, self.dtype, name=name)(x, train)
+                kind = layers.remat(Block, self)
+                x = kind(rate, self.layer_scale, self.dtype, name=name)(x, train)
         frames = x.astype(jnp.float32).mean(2)  # [B, T', D]
         x = layers.layer_norm("norm", "float32")(layers.max_mean(frames))
         start = nn.initializers.constant(self.head_bias)

@@ -197,6 +197,7 @@ class EfficientNet(nn.Module):
     sequence_width: int = 2048
     sequence_depth: int = 2
     head: str = "linear"
+    remat: bool = False
     dtype: str = "float32"
 
     input_frames = None  # any
@@ -255,7 +256,8 @@ class EfficientNet(nn.Module):
         blocks = list(self._blocks())
         for i, fields in enumerate(blocks):
             rate = self.drop_path_rate * i / len(blocks)
-            x = MBConv(*fields, drop_path=rate, dtype=self.dtype, name=f"block{i}")(x, train)
+            block = layers.remat(MBConv, self)
+            x = block(*fields, drop_path=rate, dtype=self.dtype, name=f"block{i}")(x, train)
         x = _pointwise(self._channels(1280), self.dtype, "last")(x)
         x = nn.silu(_norm("last_bn", self.dtype)(x, train)).astype(jnp.float32)
         tokens = x[:, :4].mean(1)  # [B, T', D]

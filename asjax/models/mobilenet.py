@@ -125,6 +125,7 @@ class MobileNet(nn.Module):
     head: str = "mlp"
     heads: int = 4
     dropout: float = 0.2
+    remat: bool = False
     dtype: str = "float32"
 
     @property
@@ -163,7 +164,8 @@ class MobileNet(nn.Module):
         x = feats.astype(self.dtype).swapaxes(1, 2)[..., None]  # [B, F, T, 1]
         x = mobile.ConvNorm(self._channels(16), 3, 2, self.dtype, name="stem")(x, train)
         for i, fields in enumerate(self._blocks(), 1):
-            x = mobile.Bottleneck(*fields, dtype=self.dtype, name=f"block{i}")(x, train)
+            block = layers.remat(mobile.Bottleneck, self)
+            x = block(*fields, dtype=self.dtype, name=f"block{i}")(x, train)
         x = mobile.ConvNorm(6 * x.shape[-1], dtype=self.dtype, name="last")(x, train)
         frames = x.astype(jnp.float32).mean(1)  # [B, T', D]
         embedding = frames.mean(1)

@@ -103,6 +103,7 @@ class ResNet(nn.Module):
     residual_dropout: float = 0.1
     head_dropout: float = 0.5
     head_bias: float = 0.0  # initial; log(p / (1 - p)) starts every class at probability p
+    remat: bool = False
     dtype: str = "float32"
 
     @property
@@ -115,14 +116,15 @@ class ResNet(nn.Module):
         layers.check_feats(feats, self.n_mels, "ResNet")
         panns.check_bins(self.n_mels, _POOLED)
         x = panns.normed(feats, train, augment, _POOLED).astype(self.dtype)
-        x = panns.Block(self.dims[0], dtype=self.dtype, name="block1")(x, train)
+        block, residual = (layers.remat(kind, self) for kind in (panns.Block, Residual))
+        x = block(self.dims[0], dtype=self.dtype, name="block1")(x, train)
         x = panns.drop(self.block_dropout, x, train)
         for layer, (depth, width) in enumerate(zip(self.depths, self.dims, strict=True), 1):
             for i in range(depth):
                 pool = layer > 1 and i == 0
                 fields = (width, pool, self.bottleneck, self.residual_dropout, self.dtype)
-                x = Residual(*fields, name=f"layer{layer}_{i}")(x, train)
+                x = residual(*fields, name=f"layer{layer}_{i}")(x, train)
         x = panns.drop(self.block_dropout, layers.avg_pool(x, (2, 2)), train)
-        x = panns.Block(self.last, pool=(1, 1), dtype=self.dtype, name="after")(x, train)
+        x = block(self.last, pool=(1, 1), dtype=self.dtype, name="after")(x, train)
         x = panns.drop(self.block_dropout, x, train)
         return panns.tag(x, train, self.width, self.num_classes, self.head_dropout, self.head_bias)

@@ -138,6 +138,7 @@ class ResNet(nn.Module):
     pooling: str = "psla_attention"
     activation: str = "sigmoid"
     head_bias: float = 0.0
+    remat: bool = False
     dtype: str = "float32"
 
     @property
@@ -162,7 +163,7 @@ class ResNet(nn.Module):
             for i in range(depth):
                 stride = 2 if stage and not i else 1
                 fields = (self.width * 2**stage, stride, self.bottleneck, self.dtype)
-                x = Block(*fields, name=f"layer{stage + 1}_block{i}")(x, train)
+                x = layers.remat(Block, self)(*fields, name=f"layer{stage + 1}_block{i}")(x, train)
         frames = self._frames(x.astype(jnp.float32))
         options = dict(bias_init=nn.initializers.constant(self.head_bias), name="head")
         if self.pooling == "psla_attention":

@@ -146,6 +146,7 @@ class TalNet(nn.Module):
     sequence_width: int = 2048
     sequence_depth: int = 2
     head: str = "linear"
+    remat: bool = False
     dtype: str = "float32"
 
     input_frames = None  # any
@@ -185,7 +186,8 @@ class TalNet(nn.Module):
         for i, (channels, pool) in enumerate(self.stack()):
             if mask is not None:  # what a convolution finds beyond the end of a clip
                 x = jnp.where(mask[..., None, None], x, 0)
-            x = Block(channels, pool, self.dtype, name=f"block{i}")(drop(x), train)
+            block = layers.remat(Block, self)
+            x = block(channels, pool, self.dtype, name=f"block{i}")(drop(x), train)
             if mask is not None and pool[0] == 2:
                 mask = mask[:, 1::2]
         b, t, f, c = x.shape
@@ -202,7 +204,7 @@ class TalNet(nn.Module):
         return recurrent.Gru(self.width // 2, name="gru")(drop(x), mask)
 
     def _pass(self, x, mask, train):
-        layer = postnorm.EncoderLayer(
+        layer = layers.remat(postnorm.EncoderLayer, self, ())(
             self.width,
             self.heads,
             self.transformer_dropout,

@@ -79,7 +79,7 @@ class Transformer(nn.Module):
         )(x)
         x = drop(layers.layer_norm("norm_in", self.dtype, 1e-5)(x))
         options = (self.mlp, self.heads, self.dropout, self.attention, self.dtype, train)
-        x, _ = vit.stacked(postnorm.EncoderLayer, self, nn.broadcast, train)(
+        x, _ = vit.stacked(postnorm.EncoderLayer, self, nn.broadcast, train, x)(
             *options, name="layers"
         )(x, mask)
         frames = layers.max_pool(drop(x)[:, :, None], (4, 1))[:, :, 0].astype(jnp.float32)

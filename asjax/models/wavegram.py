@@ -95,6 +95,7 @@ class Wavegram(nn.Module):
     block_dropout: float = 0.2
     head_dropout: float = 0.5
     head_bias: float = 0.0  # initial; log(p / (1 - p)) starts every class at probability p
+    remat: bool = False
     dtype: str = "float32"
 
     @property
@@ -121,7 +122,8 @@ class Wavegram(nn.Module):
             wave = _mix(augment, wave)
         for i, width in enumerate(self.channels, 1):
             pool = (1, 1) if i == len(self.channels) else (2, 2)
-            x = panns.Block(width, pool=pool, dtype=self.dtype, name=f"block{i}")(x, train)
+            block = layers.remat(panns.Block, self)
+            x = block(width, pool=pool, dtype=self.dtype, name=f"block{i}")(x, train)
             if i == 1:
                 x = jnp.concatenate([x, wave], -1)
             x = panns.drop(self.block_dropout, x, train)
@@ -146,6 +148,8 @@ class Wavegram(nn.Module):
             real = jnp.arange(x.shape[1])[None] < -(-length // 5)[:, None] // (full // x.shape[1])
             return jnp.where(real.reshape(real.shape + (1,) * (x.ndim - 2)), x, 0)
 
+        kinds = (WaveBlock, panns.Block)
+        wave_block, block = (layers.remat(k, self, (2, 3)) if train else k for k in kinds)
         first, *widths = self.wave_channels
         x = nn.Conv(
             first,
@@ -160,11 +164,13 @@ class Wavegram(nn.Module):
         full = x.shape[1]  # a multiple of 64, by which the pools divide
         x = nn.relu(layers.BatchNorm(dtype=self.dtype, name="pre_bn0")(x, train))
         for i, width in enumerate((*widths, 2 * self.n_mels), 1):
-            x = WaveBlock(width, self.dtype, name=f"pre_block{i}")(x, train, keep)
+            x = wave_block(width, self.dtype, name=f"pre_block{i}")(x, train, keep)
         b, n, _ = x.shape  # channels are 4 groups of F / 2 rows of frequency
         x = x.reshape(b, n, 4, self.n_mels // 2).swapaxes(2, 3)
-        block = panns.Block(self.channels[0], pool=(2, 1), dtype=self.dtype, name="pre_block4")
-        return block(x, train, keep)
+        x = block(self.channels[0], pool=(2, 1), dtype=self.dtype, name="pre_block4")(
+            x, train, keep
+        )
+        return x
 
 
 def _mix(augment, maps):

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from asjax.config import AsjaxError, unknown
-from asjax.nn.cpu import depthwise, kernels, norms
+from asjax.nn import norms, ops
+from asjax.nn.ops import product
 
 Array = jax.Array
 
@@ -129,7 +130,7 @@ class LayerNorm(nn.Module):
     """LayerNorm over the last axis, computed in float32.
 
     With `fork` the call returns (x, normed): the residual stream to add the branch to, and what the
-    branch takes (norms.py says why they come together).
+    branch takes (`ops.fork`).
     """
 
     dtype: str = "float32"
@@ -141,8 +142,7 @@ class LayerNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
         scale, bias = expand(scale, x.ndim), expand(bias, x.ndim)
-        fork = norms.fork_apart if kernels.on_cpu() and x.ndim > 2 else norms.fork
-        x, y = fork(x, scale.astype(jnp.float32), bias.astype(jnp.float32), self.epsilon)
+        x, y = ops.fork(x, scale.astype(jnp.float32), bias.astype(jnp.float32), self.epsilon)
         y = y.astype(self.dtype)
         return (x, y) if self.fork else y
 
@@ -155,17 +155,12 @@ def layer_norm(name: str, dtype: str, epsilon: float = 1e-6, fork: bool = False)
 # ------------------------------------------------------------------- products and convolutions
 
 
-def product(x: Array, kernel: Array) -> Array:
-    """[..., I] @ [I, O] -> [..., O]."""
-    return (kernels.product_upright if kernels.on_cpu() else kernels.product)(x, kernel)
-
-
 def _dot_general(x, kernel, dimension_numbers, precision=None):
     return product(x, kernel)
 
 
 def _gelu_dot_general(x, kernel, dimension_numbers, precision=None):
-    return (kernels.gelu_product_apart if kernels.on_cpu() else kernels.gelu_product)(x, kernel)
+    return product(x, kernel, gelu=True)
 
 
 # nn.Dense with `product`, all its fields; and the same of GELU(x), the exact one
@@ -187,10 +182,7 @@ class Conv(nn.Module):
         shape = (self.size, self.size, x.shape[-1], self.width)
         kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
         x = x.astype(self.dtype)
-        if self.size == 1:
-            y = product(x, kernel[0, 0])
-        else:
-            y = (kernels.conv_matmul if kernels.on_cpu() else kernels.conv)(x, kernel)
+        y = product(x, kernel[0, 0]) if self.size == 1 else ops.conv(x, kernel)
         if not self.use_bias:
             return y
         bound = (self.size * self.size * shape[2]) ** -0.5  # torch's start
@@ -232,8 +224,7 @@ class DepthwiseConv(nn.Module):
     """Odd square depthwise convolution: [B, T, F, C] -> [B, T', F', C].
 
     `pads` are the zeros (before, after) along T and F, size // 2 everywhere unless given. The
-    kernel is stored as nn.Conv stores it, [k, k, 1, C]. On the CPU it is a sum of shifted slices,
-    elsewhere the library's convolution (models/depthwise.py says why).
+    kernel is stored as nn.Conv stores it, [k, k, 1, C].
     """
 
     size: int = 7
@@ -249,7 +240,7 @@ class DepthwiseConv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, (self.size, self.size, 1, width))
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         pads = self.pads or ((self.size // 2,) * 2,) * 2
-        y = depthwise.correlate(x, kernel, self.strides, pads)
+        y = ops.depthwise(x, kernel, self.strides, pads)
         if not self.use_bias:
             return y
         bias = self.param("bias", nn.initializers.zeros, (width,))
@@ -271,8 +262,7 @@ def max_pool(x: Array, window: tuple[int, int], strides=None, pads=((0, 0), (0, 
 
     What does not fill a window is dropped. Of equal maxima the first takes the gradient.
     """
-    pool = kernels.max_pool_indexed if kernels.on_cpu() else kernels.max_pool
-    return pool(x, window, strides or window, pads)
+    return ops.max_pool(x, window, strides or window, pads)
 
 
 def max_mean(x: Array) -> Array:
@@ -292,6 +282,15 @@ class DropPath(nn.Module):
         shape = (x.shape[0],) + (1,) * (x.ndim - 1)
         keep = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, shape)
         return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
+
+
+def remat(block, module, static=(2,)):
+    """`block`; where `module.remat`, its activations are computed again in the backward pass.
+
+    `static` numbers the arguments of its call that are no arrays, self being 0. Give them by
+    position: the second one is `train` in most blocks.
+    """
+    return nn.remat(block, static_argnums=static) if module.remat else block
 
 
 def divisible(width: float, by: int = 8) -> int:

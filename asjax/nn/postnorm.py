@@ -5,7 +5,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax.numpy as jnp
 
-from asjax.nn import layers, pooling, vit
+from asjax.nn import attention, layers, pooling
 
 
 def encoder_rules(theirs: str, ours: str, group: int) -> tuple:
@@ -50,16 +50,18 @@ class EncoderLayer(nn.Module):
         if self.train and self.dropout:
             y = self._attend_dropping(q, k, v, hidden, drop)
         else:
-            y = vit.attend(q, k, v, mask=hidden, backend=self.backend)
+            y = attention.attend(q, k, v, mask=hidden, backend=self.backend)
         x = norm("norm1", x + drop(dense(width, "proj")(y.reshape(b, t, width))))
         y = dense(width, "fc2")(nn.relu(dense(self.mlp, "fc1")(x)))
         return norm("norm2", x + drop(y)), None
 
     def _attend_dropping(self, q, k, v, mask, drop):
-        scores = jnp.einsum("bqnd,bknd->bnqk", q, k) * q.shape[-1] ** -0.5
+        f32 = dict(preferred_element_type=jnp.float32)
+        scores = jnp.einsum("bqnd,bknd->bnqk", q, k, **f32) * q.shape[-1] ** -0.5
         if mask is not None:
             scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
-        return jnp.einsum("bnqk,bknd->bqnd", drop(nn.softmax(scores)), v)
+        weights = drop(nn.softmax(scores)).astype(v.dtype)
+        return jnp.einsum("bnqk,bknd->bqnd", weights, v)
 
 
 def frame_head(module, frames, mask) -> dict:

@@ -76,7 +76,7 @@ class Encoder(nn.Module):
             start = vit.normal
             x = layers.Dense(self.width, dtype=self.dtype, kernel_init=start, name="input")(x)
         options = (heads, self.attention, self.dtype, train)
-        blocks = vit.stacked(Block, self, nn.broadcast, train)(*options, name="blocks")
+        blocks = vit.stacked(Block, self, nn.broadcast, train, x)(*options, name="blocks")
         x, _ = blocks(x.astype(self.dtype), mask)
         return layers.layer_norm("norm", "float32")(x.astype(jnp.float32))
 

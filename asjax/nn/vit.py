@@ -13,9 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from asjax.config import AsjaxError
-from asjax.nn import layers
-from asjax.nn.cpu import attention as forms
-from asjax.nn.cpu import kernels
+from asjax.nn import layers, placement, plain
+from asjax.nn.attention import attend
 
 Array = jax.Array
 
@@ -33,28 +32,6 @@ def torch_blocks(prefix: str = "") -> tuple:
         (prefix + r"blocks\.(\d+)\.attn\.(qkv|proj)", r"encoder/blocks[\1]/attn/\2", "linear"),
         (prefix + r"blocks\.(\d+)\.mlp\.(fc[12])", r"encoder/blocks[\1]/mlp/\2", "linear"),
     )
-
-
-def attend(q: Array, k: Array, v: Array, *, bias=None, mask=None, backend: str = "auto") -> Array:
-    """softmax(q k^T / sqrt(d) + bias) v for q [B, S, N, d], k and v [B, K, N, d].
-
-    Args:
-      bias: added to the scores, of rank 4 and broadcastable to [B, N, S, K].
-      mask: bool, as bias; False hides a key.
-      backend: "xla", "cudnn", or "auto": cuDNN's fused kernel on NVIDIA GPUs in half precision,
-        XLA elsewhere. The softmax is taken in float32 either way.
-    """
-    if backend not in ("auto", "xla", "cudnn"):
-        raise AsjaxError(f"attention must be auto, xla or cudnn, got {backend!r}")
-    if backend == "auto":
-        backend = "cudnn" if _has_cudnn() and q.dtype != jnp.float32 else "xla"
-    if backend == "cudnn":
-        return jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask, implementation=backend)
-    return (forms.by_heads if kernels.on_cpu() else forms.library)(q, k, v, bias, mask)
-
-
-def _has_cudnn() -> bool:
-    return "cuda" in jax.devices()[0].client.platform_version.lower()
 
 
 class Attention(nn.Module):
@@ -96,7 +73,7 @@ class Mlp(nn.Module):
         drop = nn.Dropout(self.dropout, deterministic=not self.train)
         y = dense(self.width, self, name="fc1")(x)
         if self.train and self.dropout:
-            y = dense(x.shape[-1], self, name="fc2")(drop(kernels.gelu(y)))
+            y = dense(x.shape[-1], self, name="fc2")(drop(plain.gelu(y)))
         else:
             y = dense(x.shape[-1], self, name="fc2", layer=layers.GeluDense)(y)
         return drop(y)
@@ -146,17 +123,18 @@ class Block(nn.Module):
         return jnp.where(keep, y / (1 - rate).astype(y.dtype), jnp.zeros_like(y))
 
 
-def stacked(block, module, in_axes, train: bool):
+def stacked(block, module, in_axes, train: bool, x=None):
     """`block`, which returns (x, more), repeated `module.depth` times with stacked weights.
 
     `module.scan_layers` and `module.remat` say how it runs; `in_axes` as `nn.scan` takes them, for
-    the arguments after x. Statistics (batch norm) are stacked like the weights. Without a choice
-    (None) the layers are looped over, but for training on CPUs: there a loop first writes zeros
-    where it will stack gradients and activations, which costs a tenth of a step.
+    the arguments after x. Statistics (batch norm) are stacked like the weights. `scan_layers=None`
+    is a loop over the layers, except in training on CPUs (where `x` lies, if it is given): there a
+    loop must first write zeros where it will stack gradients and activations, which costs a tenth
+    of a step.
     """
     scan = module.scan_layers
     if scan is None:
-        scan = not train or not kernels.on_cpu()
+        scan = not train or not placement.on_cpu(x)
     if module.remat:
         block = nn.remat(block, prevent_cse=not scan)
     return nn.scan(
@@ -201,7 +179,7 @@ class Encoder(nn.Module):
     def __call__(
         self, x: Array, *, train: bool = False, collect: bool = False, bias=None, mask=None
     ):
-        blocks = stacked(Block, self, (0, nn.broadcast, nn.broadcast), train)(
+        blocks = stacked(Block, self, (0, nn.broadcast, nn.broadcast), train, x)(
             heads=self.heads,
             mlp=self.mlp,
             qkv_bias=self.qkv_bias,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from asjax.nn import layers
-from asjax.nn.cpu import depthwise, kernels, norms
+from asjax.nn import plain
+from asjax.nn.cpu import convolution, norms, pools, products, shifts
 
 
 def moved(text):
@@ -25,7 +25,7 @@ def pulled(function, *args, g):
 
 def depthwise_form(shape, size, strides, pads):
     form = dict(strides=strides, pads=pads)
-    pair = (functools.partial(f, **form) for f in (depthwise.shifts, depthwise.library))
+    pair = (functools.partial(f, **form) for f in (shifts.depthwise, plain.depthwise))
     return (*pair, shape, (size, size, 1, shape[-1]))
 
 
@@ -35,9 +35,9 @@ FORMS = [
     depthwise_form((2, 10, 7, 3), 5, (2, 2), ((1, 2), (2, 2))),  # EfficientNet-B0's padding
     depthwise_form((2, 2, 11, 3), 3, (1, 3), ((1, 1), (0, 1))),
     depthwise_form((2, 1, 1, 3), 5, (2, 2), ((2, 2), (2, 2))),
-    (kernels.conv_matmul, kernels.conv, (2, 9, 8, 3), (5, 5, 3, 4)),
-    (kernels.conv_matmul, kernels.conv, (3, 70, 8, 2), (3, 3, 2, 4)),  # more than one step
-    (kernels.conv_matmul, kernels.conv, (2, 9, 8, 1), (5, 5, 1, 4)),
+    (convolution.conv, plain.conv, (2, 9, 8, 3), (5, 5, 3, 4)),
+    (convolution.conv, plain.conv, (3, 70, 8, 2), (3, 3, 2, 4)),  # more than one step
+    (convolution.conv, plain.conv, (2, 9, 8, 1), (5, 5, 1, 4)),
 ]
 
 
@@ -74,25 +74,13 @@ def test_cpu_convolutions_on_a_sharded_batch_move_no_activations(form):
     assert not moved(text)
 
 
-def test_away_from_the_cpu_the_library_is_called(monkeypatch):
-    def text():
-        module = layers.DepthwiseConv(7)
-        x = jax.ShapeDtypeStruct((2, 9, 8, 3), jnp.float32)
-        call = jax.jit(lambda x: module.init_with_output(jax.random.key(0), x)[0])
-        return call.lower(x).as_text()
-
-    assert "stablehlo.convolution" not in text()
-    monkeypatch.setattr(kernels, "on_cpu", lambda: False)
-    assert text().count("stablehlo.convolution") == 1
-
-
 @pytest.mark.parametrize("shape", [(5, 3), (2, 7, 3), (2, 3, 4, 3)])
 def test_the_kernel_gradient_of_a_product_is_made_as_the_kernel_lies(shape):
     rng = np.random.default_rng(6)
     x, kernel, g = (rng.normal(size=s).astype("f4") for s in (shape, (3, 4), (*shape[:-1], 4)))
     with jax.default_matmul_precision("highest"):
-        ours = pulled(kernels.product_upright, x, kernel, g=g)
-        text = jax.jit(functools.partial(pulled, kernels.product_upright)).lower(x, kernel, g=g)
+        ours = pulled(products.product, x, kernel, g=g)
+        text = jax.jit(functools.partial(pulled, products.product)).lower(x, kernel, g=g)
     flat, slope = x.reshape(-1, 3).astype("f8"), g.reshape(-1, 4).astype("f8")
     expected = x.astype("f8") @ kernel, g.astype("f8") @ kernel.T, flat.T @ slope
     for a, b in zip(ours, expected, strict=True):
@@ -118,21 +106,20 @@ def test_max_pooling_by_places_equals_the_library(window, strides, pads, shape, 
     x = rng.normal(size=shape).astype("f4")
     if tied:  # of equal maxima the first takes the gradient
         x = np.maximum(x, 0)
-    ours, plain = (
-        lambda x, f=f: f(x, window, strides, pads)
-        for f in (kernels.max_pool_indexed, kernels.max_pool)
+    ours, library = (
+        lambda x, f=f: f(x, window, strides, pads) for f in (pools.max_pool, plain.max_pool)
     )
-    g = rng.normal(size=jax.eval_shape(plain, x).shape).astype("f4")
-    for a, b in zip(pulled(ours, x, g=g), pulled(plain, x, g=g), strict=True):
+    g = rng.normal(size=jax.eval_shape(library, x).shape).astype("f4")
+    for a, b in zip(pulled(ours, x, g=g), pulled(library, x, g=g), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
 
 
 def test_a_nan_goes_through_max_pooling():
     x = jnp.zeros((1, 4, 4, 1)).at[0, 1, 1].set(jnp.nan).at[0, 1, 0].set(5.0)
     form = (2, 2), (2, 2), ((0, 0), (0, 0))
-    y, _ = jax.vjp(lambda x: kernels.max_pool_indexed(x, *form), x)
+    y, _ = jax.vjp(lambda x: pools.max_pool(x, *form), x)
     assert np.isnan(y).sum() == 1
-    np.testing.assert_array_equal(y, kernels.max_pool(x, *form))
+    np.testing.assert_array_equal(y, plain.max_pool(x, *form))
 
 
 @pytest.mark.parametrize("shape", [(2, 6, 5), (2, 7, 5), (3, 1, 4), (2, 2, 5, 3)])
@@ -145,7 +132,7 @@ def test_a_norm_in_halves_equals_the_plain_one_and_hands_on_the_stream(shape, dt
     g = stream, rng.normal(size=shape).astype("f4")
     (ours, *slopes), (theirs, *expected) = (
         pulled(lambda *args, f=f: f(*args, 1e-6), x, scale, bias, g=g)
-        for f in (norms.fork_apart, norms.fork)
+        for f in (norms.fork, plain.fork)
     )
     np.testing.assert_array_equal(ours[0], x)
     assert slopes[0].dtype == x.dtype
@@ -161,14 +148,18 @@ def test_a_norm_of_a_sharded_batch_moves_no_activations():
     rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     x = jax.device_put(np.ones((4, 7, 6), np.float32), rows)
     scale = np.ones((1, 1, 6), np.float32)
-    loss = lambda x, scale: sum((y**3).sum() for y in norms.fork_apart(x, scale, scale, 1e-6))  # noqa: E731
+    loss = lambda x, scale: sum((y**3).sum() for y in norms.fork(x, scale, scale, 1e-6))  # noqa: E731
     text = jax.jit(jax.grad(loss, (0, 1))).lower(x, scale).compile().as_text()
     assert "all-reduce" in text
     assert not moved(text)
 
 
+def plain_gelu_product(x, kernel):
+    return plain.product(plain.gelu(x), kernel)
+
+
 @pytest.mark.parametrize("width", [5, 6])
-@pytest.mark.parametrize("form", [kernels.gelu_product, kernels.gelu_product_apart])
+@pytest.mark.parametrize("form", [plain_gelu_product, products.gelu_product])
 def test_a_product_of_gelu_equals_the_normal_distribution_in_value_and_slope(form, width):
     rng = np.random.default_rng(5)
     x, kernel, g = rng.normal(0, 3, (2, 3, width)), np.eye(width), rng.normal(size=(2, 3, width))
@@ -200,4 +191,4 @@ def test_gelu_is_computed_again_in_the_backward_pass():
         compiled = jax.jit(jax.grad(loss, (0, 1))).lower(jnp.ones((2, 256, 16)), down).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
-    assert peak(kernels.gelu_product_apart) < 0.55 * peak(kernels.gelu_product)
+    assert peak(products.gelu_product) < 0.55 * peak(plain_gelu_product)

@@ -1,26 +1,52 @@
-"""Attention as the library does it, and in a form that XLA runs well on CPUs, with its gradient."""
+"""Attention of heads: in full, by heads (which saves memory), and by NVIDIA's kernel."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 
-from asjax.nn.cpu import kernels
+from asjax.config import unknown
+from asjax.nn import placement
+
+BACKENDS = ("auto", "heads", "xla", "cudnn")
 
 
-def library(q, k, v, bias, mask):
-    """softmax(q k^T / sqrt(d) + bias) v over [B, S, N, d], as XLA differentiates it."""
-    return jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask, implementation="xla")
+def attend(q, k, v, *, bias=None, mask=None, backend: str = "auto"):
+    """softmax(q k^T / sqrt(d) + bias) v for q [B, S, N, d], k and v [B, K, N, d].
+
+    Args:
+      bias: added to the scores, of rank 4 and broadcastable to [B, N, S, K].
+      mask: bool, as bias; False hides a key.
+      backend: "heads" computes one head after the other and keeps no scores. "xla" keeps the scores
+        of all heads, [B, N, S, K]. "cudnn" is the fused kernel of NVIDIA GPUs; it takes bfloat16
+        and float16. "auto" is "cudnn" where it can run, else "heads". The softmax is always taken
+        in float32.
+    """
+    if backend not in BACKENDS:
+        raise unknown("attention", backend, BACKENDS)
+    if backend == "auto":
+        backend = "cudnn" if _has_cudnn(q) else "heads"
+    if backend == "heads":
+        return by_heads(q, k, v, bias, mask)
+    return jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask, implementation=backend)
+
+
+def _has_cudnn(q) -> bool:
+    """Whether q will be on a GPU, and this machine has NVIDIA's to compile for."""
+    if placement.platform(q) != "gpu" or q.dtype not in (jnp.bfloat16, jnp.float16):
+        return False
+    return "cuda" in jax.devices()[0].client.platform_version.lower()
 
 
 @jax.custom_vjp
 def by_heads(q, k, v, bias, mask):
-    """The same in a loop over the heads, with its gradient written out.
+    """`attend` in a loop over the heads, with its gradient written out.
 
-    The scores of one head stay in cache and are computed again in the backward pass, transposed, so
-    that products read rows (Dao et al. 2022, algorithm 4, without its blocks). Kept for all heads
-    and layers they are most of what a transformer's training step writes. 1214 tokens of 12 heads
-    with the gradient, one core: 191 ms; 348 with kept scores, XLA's own three times as much.
+    The backward pass computes the scores of each head again, transposed, so that products read rows
+    (Dao et al. 2022, algorithm 4, without its blocks). Scores of all heads and layers would be most
+    of what a transformer's training step writes. On CPUs the scores of one head stay in cache (1214
+    tokens of 12 heads with the gradient, one core: 191 ms, with stored scores 348, XLA's own three
+    times as much). Temporaries of one layer on a TPU: benchmarks/README.md.
     """
     return _forward(q, k, v, bias, mask)[0]
 
@@ -55,7 +81,7 @@ def _backward(kept, grad):
         ds = p * (dp - now["mean"])
         own = None
         if bias is not None:
-            own = _bias_gradient(ds.swapaxes(1, 2)[:, None], bias)
+            own = _bias_gradient(ds.swapaxes(1, 2)[:, None], bias, clips)
             dbias, own = (dbias, own) if bias.shape[1] > 1 else (dbias + own, None)
         ds = ds.astype(q.dtype)
         dk = jnp.einsum("bkq,bqd->bkd", ds, q)
@@ -64,9 +90,14 @@ def _backward(kept, grad):
 
     rows = {"lse": lse.swapaxes(2, 3), "mean": mean[:, :, None], "grad": grad}
     extras = {name: x.swapaxes(2, 3) for name, x in _per_head(bias, mask, len(out)).items()}
-    start = None
-    if bias is not None and bias.shape[1] == 1:
-        start = jnp.zeros((_clips(bias, len(mean[0])), *bias.shape[1:]), jnp.float32)
+    start, clips = None, 0
+    if bias is not None:
+        # Without an axis of clips, each device sums its own in the loop, and the sum over devices
+        # comes after it.
+        batch = mean.shape[1]
+        clips = batch if len(bias) > 1 else placement.splits(batch, grad)
+        if bias.shape[1] == 1:
+            start = jnp.zeros((clips, *bias.shape[1:]), jnp.float32)
     dbias, (dq, dk, dv, own) = jax.lax.scan(head, start, {**heads, **rows, **extras})
     if bias is not None:
         dbias = dbias if own is None else own[:, :, 0].swapaxes(0, 1)
@@ -98,14 +129,9 @@ def _per_head(bias, mask, heads: int) -> dict:
     return {k: x.swapaxes(0, 1) for k, x in whole.items()}
 
 
-def _clips(bias, batch: int) -> int:
-    """Rows of the bias's gradient inside the loop, which holds no sum over devices."""
-    return batch if len(bias) > 1 else kernels.device_groups(batch)
-
-
-def _bias_gradient(ds, bias):
-    """ds [B, 1, S, K] summed over what the bias was broadcast along, over clips within a device."""
-    ds = ds.reshape(_clips(bias, len(ds)), -1, *ds.shape[1:]).sum(1)
+def _bias_gradient(ds, bias, clips: int):
+    """ds [B, 1, S, K] -> [clips, 1, S, K], summed over what else the bias was broadcast along."""
+    ds = ds.reshape(clips, -1, *ds.shape[1:]).sum(1)
     axes = tuple(i for i in (2, 3) if bias.shape[i] == 1)
     return ds.sum(axes, keepdims=True)
 

@@ -1,14 +1,4 @@
-"""Depthwise convolution with strides, in the library's form and in one that XLA runs well on CPUs.
-
-XLA's own is slow there, above all its gradients. Batch 4, two cores, gradients in ms,
-XLA's against `shifts`: 64 x 500 x 64, 3x3, stride 2: 450, 54; 16 x 125 x 120, 5x5: 75, 10;
-4 x 32 x 960, 5x5: 372, 9; 252 x 56 x 48, 7x7, one core: 811, 96 (jax 0.10.2).
-
-XLA fuses a cheap-looking producer into every consumer and computes it again in each pass of a norm,
-each matrix product, each bias gradient. A sum of shifted slices is not cheap. XLA fuses across
-everything but a loop, so it runs in a loop of two halves. A batch sharded over devices stays where
-it is.
-"""
+"""Depthwise convolution as a sum of shifted slices, with its gradient."""
 
 from __future__ import annotations
 
@@ -17,39 +7,28 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from asjax.nn.cpu import kernels
-
 Array = jax.Array
 Pair = tuple[int, int]
 
 
-def correlate(x: Array, kernel: Array, strides: Pair, pads: tuple[Pair, Pair]) -> Array:
-    """[B, H, W, C] * [kh, kw, 1, C] -> [B, H', W', C]; pads: zeros on each side."""
-    return (shifts if kernels.on_cpu() else library)(x, kernel, strides, pads)
-
-
-def library(x: Array, kernel: Array, strides: Pair, pads: tuple[Pair, Pair]) -> Array:
-    """`correlate` by the library."""
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        strides,
-        pads,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=x.shape[-1],
-    )
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def shifts(x: Array, kernel: Array, strides: Pair, pads: tuple[Pair, Pair]) -> Array:
-    """The same as kh * kw shifted multiply-adds in float32, by halves of the rows."""
+def depthwise(x: Array, kernel: Array, strides: Pair, pads: tuple[Pair, Pair]) -> Array:
+    """[B, H, W, C] * [kh, kw, 1, C] -> [B, H', W', C] by kh * kw multiply-adds in float32.
+
+    `pads` are zeros on each side. XLA is slow here, above all in the gradients. Gradients in ms,
+    XLA's against these, batch 4, two cores: 64 x 500 x 64, 3x3, stride 2: 450, 54;
+    16 x 125 x 120, 5x5: 75, 10; 4 x 32 x 960, 5x5: 372, 9.
+    """
     sizes = zip(x.shape[1:3], kernel.shape[:2], strides, pads, strict=True)
     rows, columns = ((n + sum(pad) - k) // s + 1 for n, k, s, pad in sizes)
     return _correlate(_pad(x, *pads), kernel, strides, rows, columns)
 
 
 def _correlate(x, kernel, strides, rows, columns):
-    """Unpadded strided correlation, `rows` x `columns` out; where x ends too soon, zeros follow."""
+    """Strided correlation without padding: `rows` x `columns` out, zeros after the end of x.
+
+    It runs in a loop of two halves of the rows, so that XLA fuses it with nothing.
+    """
     (kh, kw), (sh, sw) = kernel.shape[:2], strides
     b, h, w, c = x.shape
     half = -(-rows // 2)
@@ -78,7 +57,7 @@ def _pad(x, rows, columns):
 
 
 def _forward(x, kernel, strides, pads):
-    return shifts(x, kernel, strides, pads), (x, kernel)
+    return depthwise(x, kernel, strides, pads), (x, kernel)
 
 
 def _backward(strides, pads, saved, g):
@@ -89,12 +68,15 @@ def _backward(strides, pads, saved, g):
     return dx, _kernel_gradient(padded, kernel, g, strides).astype(kernel.dtype)
 
 
-shifts.defvjp(_forward, _backward)
+depthwise.defvjp(_forward, _backward)
 
 
 def _input_gradient(padded, kernel, g, strides):
-    """The gradient at padded rows a, a + sh, a + 2 sh ... takes taps a, a + sh ...: one small
-    correlation of g with the turned taps for every a and, of the columns, every e."""
+    """Rows with the same remainder a modulo sh are covered by the taps a, a + sh ... of the kernel.
+
+    So the gradient is, for every a, and for every remainder e of the columns, one small correlation
+    of g with these taps in reverse.
+    """
     sh, sw = strides
     rows, columns = -(-padded.shape[1] // sh), -(-padded.shape[2] // sw)
     parts = []
@@ -111,8 +93,10 @@ def _input_gradient(padded, kernel, g, strides):
 
 
 def _kernel_gradient(padded, kernel, g, strides):
-    """Adds up one row of g at a time, because XLA reduces a shifted product one number after the
-    other; the sum over the batch comes last, so that a sharded batch stays where it is."""
+    """Adds up products of whole rows of g, because XLA sums a product number by number.
+
+    The sum over the batch comes last, so that the loop holds no collective.
+    """
     (kh, kw), (sh, sw) = kernel.shape[:2], strides
     span = (g.shape[2] - 1) * sw + 1
 

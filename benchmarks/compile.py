@@ -1,0 +1,194 @@
+"""Compile the training steps of recipes for TPUs, on a machine that has none.
+
+    pip install 'libtpu==0.0.42.*'      # what jax[tpu] of jax 0.10.2 names
+    python benchmarks/compile.py --topology v5e:2x4 [--configs FILE[:ARGS] ...] [--batch N]
+        [--meshes data data,fsdp] [--out results.jsonl]
+    python benchmarks/compile.py --table results.jsonl
+
+One JSON line per recipe and mesh: seconds of compilation, bytes of HBM per device (arguments,
+temporaries), FLOPs per device, the compiler's estimate of a step's seconds, and the collectives by
+kind with the bytes that one device receives, loops counted as often as they turn. A recipe that the
+compiler refuses gives its reason. `--table` prints lines as Markdown.
+
+A mesh is an asjax mesh without sizes: "data", or "data,fsdp" with all devices on the latter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from functools import partial
+from pathlib import Path
+
+import hlo
+
+ROOT = Path(__file__).resolve().parent.parent
+GIB = 2**30
+
+
+def devices_of(topology: str):
+    """The devices of a TPU that is not there, as "v5e:2x4" names it."""
+    # libtpu asks for the machine's metadata unless these say that there is none.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    from jax.experimental import topologies
+
+    try:
+        return topologies.get_topology_desc(topology, "tpu").devices
+    except Exception as error:
+        raise SystemExit(f"no topology {topology!r}: {str(error).splitlines()[0]}") from None
+
+
+def make_mesh(devices, axes: str):
+    """ "data" or "data,fsdp": all devices on the last axis."""
+    import numpy as np
+    from jax.sharding import AxisType, Mesh
+
+    names = axes.split(",")
+    shape = (1,) * (len(names) - 1) + (len(devices),)
+    return Mesh(np.array(devices).reshape(shape), names, axis_types=(AxisType.Auto,) * len(names))
+
+
+def train_step(cfg, mesh):
+    """(jitted step of a config, shapes of its arguments with their shardings)."""
+    import jax
+    import jax.numpy as jnp
+
+    from asjax import build, hlp, sharding, step
+
+    label_set = build.label_set(cfg)
+    frontend = build.make("frontend", cfg.frontend)
+    model = build.make("model", cfg.model, num_classes=len(label_set))
+    objective = build.make(
+        "objective",
+        cfg.objective,
+        model=model,
+        frontend=frontend,
+        augment={place: build.augment(text) for place, text in cfg.augment.items()},
+        closure=hlp.closure_if_known(label_set, strict=False) if cfg.labels.hlp else None,
+    )
+    tx, _ = build.make("optim", cfg.optim, total_steps=cfg.total_steps, steps_per_epoch=1000)
+    average = build.make("average", cfg.average) if cfg.average else None
+    rows, size = cfg.batch_size, round(cfg.data.clip_s * cfg.data.sample_rate)
+    create = partial(
+        step.init_state,
+        model=model,
+        frontend=frontend,
+        tx=tx,
+        wave_shape=(rows, size),
+        average=average is not None,
+    )
+    shapes = jax.eval_shape(create, jax.random.key(0))
+    state = sharding.with_sharding(shapes, sharding.state_sharding(mesh, shapes))
+    shape = partial(jax.ShapeDtypeStruct, sharding=sharding.batch_sharding(mesh))
+    batch = {
+        "wave": shape((rows, size), jnp.float32),
+        "target": shape((rows, len(label_set)), jnp.float32),
+        "mask": shape((rows,), jnp.float32),
+    }
+    run = step.make_train_step(
+        objective=objective, tx=tx, average=average, accumulate=cfg.accumulate
+    )
+    out = jax.tree.map(lambda s: s.sharding, state), sharding.replicated(mesh)
+    return jax.jit(run, out_shardings=out, donate_argnums=0), (state, batch)
+
+
+def measure(config: str, mesh, batch: int = 0) -> dict:
+    """One line of results; "refused" says why the compiler would not."""
+    from asjax import build
+
+    path, colon, arg = config.partition(":")
+    cfg = build.load(f"{ROOT / path}{colon}{arg}")
+    with cfg.unlocked():
+        cfg.batch_size = batch or cfg.batch_size
+        if cfg.batch_size % (mesh.size * cfg.accumulate):  # e.g. 12 rows on 8 devices
+            whole = mesh.size * cfg.accumulate
+            cfg.batch_size = -(-cfg.batch_size // whole) * whole
+    row = dict(config=config, devices=mesh.size, mesh=",".join(mesh.axis_names))
+    row["batch"] = cfg.batch_size
+    begin = time.time()
+    step, args = train_step(cfg, mesh)
+    lowered = step.lower(*args)
+    row["trace_s"] = round(time.time() - begin, 1)
+    begin = time.time()
+    try:
+        compiled = lowered.compile()
+    except Exception as error:
+        return {**row, "compile_s": round(time.time() - begin, 1), "refused": _reason(error)}
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+    seconds = cost.get("optimal_seconds", -1)
+    return {
+        **row,
+        "compile_s": round(time.time() - begin, 1),
+        "arguments": memory.argument_size_in_bytes,
+        "temporaries": memory.temp_size_in_bytes,
+        "flops": cost.get("flops"),
+        "optimal_s": seconds if seconds > 0 else None,  # XLA returns negative numbers at times
+        "collectives": hlo.collectives(compiled.as_text()),
+    }
+
+
+def _reason(error) -> str:
+    text = " ".join(str(error).split())
+    for start in ("Ran out of memory", "RESOURCE_EXHAUSTED"):
+        if start in text:
+            return text[text.index(start) :][:200]
+    return text[:200]
+
+
+def table(lines) -> str:
+    """Results as a Markdown table."""
+    out = [
+        "| recipe | devices | mesh | batch | compile s | arguments GiB | temporaries GiB "
+        "| TFLOP a device | estimate ms | collectives: number, MB |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in lines:
+        head = f"| `{r['config'].removeprefix('configs/')}` | {r['devices']} | {r['mesh']} "
+        head += f"| {r['batch']} | {r['compile_s']:.0f} "
+        if "refused" in r:
+            out.append(f"{head}| {r['refused']} | | | | |")
+            continue
+        kinds = "; ".join(
+            f"{kind} {c['count']}, {c['bytes'] / 1e6:,.0f}" for kind, c in r["collectives"].items()
+        )
+        estimate = f"{1e3 * r['optimal_s']:.0f}" if r["optimal_s"] else "-"
+        out.append(
+            f"{head}| {r['arguments'] / GIB:.2f} | {r['temporaries'] / GIB:.2f} "
+            f"| {(r['flops'] or 0) / 1e12:.2f} | {estimate} | {kinds} |"
+        )
+    return "\n".join(out)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--topology", default="v5e:2x4")
+    parser.add_argument("--configs", nargs="+", help="FILE.py[:ARGS]; default: all, each :tiny")
+    parser.add_argument("--batch", type=int, default=0, help="instead of the recipe's")
+    parser.add_argument("--meshes", nargs="+", default=["data", "data,fsdp"])
+    parser.add_argument("--out", help="file to which the JSON lines are appended")
+    parser.add_argument("--table", help="only print the lines of this file as Markdown")
+    args = parser.parse_args()
+    if args.table:
+        print(table(json.loads(line) for line in Path(args.table).read_text().splitlines()))
+        return
+    devices = devices_of(args.topology)
+    configs = args.configs or [
+        f"configs/{p.name}:tiny" for p in sorted((ROOT / "configs").glob("*.py"))
+    ]
+    for config in configs:
+        for axes in args.meshes:
+            row = measure(config, make_mesh(devices, axes), args.batch)
+            text = json.dumps({"topology": args.topology, **row})
+            print(text, flush=True)
+            if args.out:
+                with open(args.out, "a") as file:
+                    file.write(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
