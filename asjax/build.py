@@ -35,7 +35,6 @@ FIELDS = {
     "seed": 0,
     "total_steps": REQUIRED,
     "batch_size": REQUIRED,  # rows of the global batch, over all processes
-    "accumulate": 1,  # parts of a batch that are computed one after the other, to save memory
     "labels": {
         "name": "audioset527",  # a label set, or "own": the labels of the training data
         "hlp": False,  # labels propagated up the ontology
@@ -74,6 +73,7 @@ FIELDS = {
 AT_LEAST = {  # whole numbers, and the smallest that makes sense
     "total_steps": 1,
     "batch_size": 1,
+    "optim.accumulate_steps": 1,
     "eval.every_steps": 1,
     "eval.batch_size": 1,
     "eval.bootstrap": 0,
@@ -93,6 +93,10 @@ SPECS = {  # field -> kind of the thing it describes
     "objective": "objective",
     "optim": "optim",
     "average": "average",
+}
+READ = {  # kind -> fields of its spec that the program reads itself, with their defaults
+    # Parts that a batch is divided into; they are computed one after the other to save memory.
+    "optim": {"accumulate_steps": 1},
 }
 OFFERED = {  # kind -> keywords that come from the program, never from a config
     "model": ("num_classes",),
@@ -143,6 +147,7 @@ def make(kind: str, spec, **offered):
     """
     name, fields = split_spec(spec)
     label = f"{_CALLED.get(kind, kind)} {name}"
+    fields = {k: v for k, v in fields.items() if k not in READ.get(kind, ())}
     return config.call(find(kind, name), label, offered=offered, **fields)
 
 
@@ -339,11 +344,20 @@ def complete(cfg, where: str = "the config") -> None:
 
     fill(cfg, FIELDS, "")
     for key, least in AT_LEAST.items():
-        value = cfg
-        for part in key.split("."):
-            value = value[part]
+        value = read(cfg, key)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise AsjaxError(f"{where}: {key} must be a whole number >= {least}, got {value!r}")
+
+
+def read(cfg, dotted: str):
+    """The value of a field such as "optim.accumulate_steps", or its default."""
+    *parents, leaf = dotted.split(".")
+    for part in parents:
+        cfg = cfg[part]
+    if ".".join(parents) not in SPECS:
+        return cfg[leaf]
+    _, fields = split_spec(cfg)
+    return fields.get(leaf, READ[SPECS[".".join(parents)]].get(leaf))
 
 
 def _override(cfg, dotted: str, value) -> None:
@@ -386,7 +400,7 @@ def _override_spec(spec, kind: str, path: str, key: str, value) -> None:
         return
     if not spec.get("name"):
         raise AsjaxError(f"config field {path}.{key}: the config names no {kind}; set {path}.name")
-    known = fields(kind, spec["name"])
+    known = {**fields(kind, spec["name"]), **READ.get(kind, {})}
     if key not in known:
         raise config.unknown("config field", f"{path}.{key}", {f"{path}.{k}" for k in known})
     default = spec[key] if key in spec else known[key]

@@ -114,7 +114,7 @@ def accumulated(objective, parts: int):
         device holds, cannot be divided.
     """
     if not isinstance(parts, int) or isinstance(parts, bool) or parts < 1:
-        raise AsjaxError(f"accumulate must be a whole number >= 1, got {parts!r}")
+        raise AsjaxError(f"accumulate_steps must be a whole number >= 1, got {parts!r}")
     grad_fn = jax.value_and_grad(objective, has_aux=True)
     if parts == 1:
         return grad_fn
@@ -151,7 +151,7 @@ def _parted(x, parts: int):
     devices = placement.mesh(x).size or 1
     if x.shape[0] % (parts * devices):
         raise AsjaxError(
-            f"batch_size {x.shape[0]} must be a multiple of accumulate={parts} times the "
+            f"batch_size {x.shape[0]} must be a multiple of accumulate_steps={parts} times the "
             f"{devices} devices; change one of them"
         )
     return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)

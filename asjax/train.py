@@ -59,7 +59,8 @@ def main(args) -> int:
     from asjax.weights import start as init_from
 
     first_process = jax.process_index() == 0
-    rows = (cfg.batch_size // max(1, cfg.accumulate), cfg.eval.batch_size)
+    parts = build.read(cfg, "optim.accumulate_steps")
+    rows = (cfg.batch_size // parts, cfg.eval.batch_size)
     mesh = sharding.make_mesh(cfg.mesh, batch_sizes=rows)
     say = partial(print, flush=True) if first_process else (lambda *a, **k: None)
 
@@ -159,7 +160,7 @@ def main(args) -> int:
                 tx=tx,
                 average=average,
                 lr=schedule,
-                accumulate=cfg.accumulate,
+                accumulate=parts,
             ),
             in_shardings=(state_sharding, batch_sharding),
             out_shardings=(state_sharding, replicated),

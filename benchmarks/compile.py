@@ -91,7 +91,10 @@ def train_step(cfg, mesh):
         "mask": shape((rows,), jnp.float32),
     }
     run = step.make_train_step(
-        objective=objective, tx=tx, average=average, accumulate=cfg.accumulate
+        objective=objective,
+        tx=tx,
+        average=average,
+        accumulate=build.read(cfg, "optim.accumulate_steps"),
     )
     out = jax.tree.map(lambda s: s.sharding, state), sharding.replicated(mesh)
     return jax.jit(run, out_shardings=out, donate_argnums=0), (state, batch)
@@ -105,8 +108,10 @@ def measure(config: str, mesh, batch: int = 0) -> dict:
     cfg = build.load(f"{ROOT / path}{colon}{arg}")
     with cfg.unlocked():
         cfg.batch_size = batch or cfg.batch_size
-        if cfg.batch_size % (mesh.size * cfg.accumulate):  # e.g. 12 rows on 8 devices
-            whole = mesh.size * cfg.accumulate
+        if cfg.batch_size % (
+            mesh.size * build.read(cfg, "optim.accumulate_steps")
+        ):  # e.g. 12 rows on 8 devices
+            whole = mesh.size * build.read(cfg, "optim.accumulate_steps")
             cfg.batch_size = -(-cfg.batch_size // whole) * whole
     row = dict(config=config, devices=mesh.size, mesh=",".join(mesh.axis_names))
     row["batch"] = cfg.batch_size

@@ -59,7 +59,6 @@ def get_config(arg=None):
     c.seed = arg.seed
     c.total_steps = 2 if arg.tiny else epochs * epoch_steps
     c.batch_size = 4 if arg.tiny else BATCH
-    c.accumulate = arg.accumulate
     c.labels = dict(name="audioset527", hlp=arg.hlp, strict=False)
     c.data = audioset.recipe_data(
         tiny=arg.tiny,
@@ -98,6 +97,7 @@ def get_config(arg=None):
         f" stair_steps={1 if arg.tiny else 50}, milestones={milestones}, factor=0.5,"
         f" epoch_steps={epoch_steps})",
     )
+    c.optim.accumulate_steps = arg.accumulate
     c.average = dict(
         name="swa",
         start_step=0 if arg.tiny else first_averaged * epoch_steps - 1,

@@ -141,7 +141,6 @@ def get_config(arg=None):
     c.seed = arg.seed
     c.total_steps = 2 if arg.tiny else arg.epochs * steps_per_epoch
     c.batch_size = 4 if arg.tiny else v["batch"]
-    c.accumulate = arg.accumulate
     c.labels = dict(name="audioset527", hlp=arg.hlp, strict=False)
     c.data = audioset.recipe_data(
         tiny=arg.tiny,
@@ -163,6 +162,7 @@ def get_config(arg=None):
     c.optim = dict(name="adam", lr=v["lr"], schedule=schedule(arg, c.total_steps))
     if arg.source == "runs":
         c.optim.update(b1=0.95, weight_decay=5e-7)
+    c.optim.accumulate_steps = arg.accumulate
     c.average = None
     if arg.average:
         start = 2 if arg.tiny else 3 * steps_per_epoch

@@ -51,7 +51,6 @@ def get_config(arg=None):
     c.seed = arg.seed
     c.total_steps = 2 if arg.tiny else 120_000
     c.batch_size = 4 if arg.tiny else 1024
-    c.accumulate = arg.accumulate
     c.labels = dict(name="audioset527", hlp=arg.hlp, strict=False)
     c.data = audioset.recipe_data(
         tiny=arg.tiny, draw=f"oversample(beta={arg.beta})", sample_rate=16_000
@@ -75,6 +74,7 @@ def get_config(arg=None):
         c.model.update(width=16, heads=2, depth=1)
     c.objective = dict(name="tagging", label_smoothing=0.0)
     c.optim = dict(name="adam", lr=arg.lr, schedule="constant")
+    c.optim.accumulate_steps = arg.accumulate
     c.average = None
     c.eval = dict(
         every_steps=2 if arg.tiny else 3_000,

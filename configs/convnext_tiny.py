@@ -51,7 +51,6 @@ def get_config(arg=None):
     c.seed = arg.seed
     c.total_steps = 2 if arg.tiny else 75_000
     c.batch_size = 4 if arg.tiny else 512
-    c.accumulate = arg.accumulate
     c.labels = dict(name="audioset527", hlp=arg.hlp, strict=False)
     c.data = audioset.recipe_data(
         tiny=arg.tiny, draw=f"oversample(beta={arg.beta})" if arg.beta else arg.draw
@@ -83,6 +82,7 @@ def get_config(arg=None):
         c.optim = dict(name="adamw", lr=1e-3, weight_decay=arg.weight_decay, schedule=schedule)
     else:
         c.optim = dict(name="adam", lr=1e-3, amsgrad=True, schedule=schedule)
+    c.optim.accumulate_steps = arg.accumulate
     c.average = None
     c.eval = dict(
         every_steps=2 if arg.tiny else 5_000,

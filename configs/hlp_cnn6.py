@@ -36,7 +36,6 @@ def get_config(arg=None):
     c.seed = arg.seed
     c.total_steps = 2 if arg.tiny else 600_000
     c.batch_size = 4 if arg.tiny else 64
-    c.accumulate = arg.accumulate
     c.labels = dict(name="audioset527", hlp=arg.hlp, strict=False)
     c.data = audioset.recipe_data(
         tiny=arg.tiny, draw=f"oversample(beta={arg.beta})" if arg.beta else arg.draw
@@ -52,6 +51,7 @@ def get_config(arg=None):
         c.model.update(channels=(4, 4, 8, 8), width=8)
     c.objective = dict(name="tagging", label_smoothing=arg.label_smoothing)
     c.optim = dict(name="adam", lr=1e-3, amsgrad=True, schedule="constant")
+    c.optim.accumulate_steps = arg.accumulate
     c.average = None
     c.eval = dict(
         every_steps=2 if arg.tiny else 2_000,

@@ -52,7 +52,6 @@ def get_config(arg=None):
     c.seed = arg.seed
     c.total_steps = 2 if arg.tiny else 75_000
     c.batch_size = 4 if arg.tiny else 512
-    c.accumulate = arg.accumulate
     c.labels = dict(name="audioset527", hlp=arg.hlp, strict=False)
     c.data = audioset.recipe_data(
         tiny=arg.tiny, draw=f"oversample(beta={arg.beta})" if arg.beta else arg.draw
@@ -80,6 +79,7 @@ def get_config(arg=None):
         amsgrad=True,
         schedule=f"one_cycle(pct_start={0.75 if arg.tiny else 0.3})",
     )
+    c.optim.accumulate_steps = arg.accumulate
     c.average = None
     c.eval = dict(
         every_steps=2 if arg.tiny else 2_000,

@@ -56,7 +56,6 @@ def get_config(arg=None):
     c.seed = arg.seed
     c.total_steps = 2 if arg.tiny else EPOCHS * epoch_steps
     c.batch_size = 4 if arg.tiny else BATCH
-    c.accumulate = arg.accumulate
     c.labels = dict(name="audioset527", hlp=arg.hlp, strict=False)
     c.data = audioset.recipe_data(
         tiny=arg.tiny, draw=f"oversample(beta={arg.beta})" if arg.beta else arg.draw
@@ -91,6 +90,7 @@ def get_config(arg=None):
         decay_1d=True,
         schedule=f"passt(epoch_steps={epoch_steps})",
     )
+    c.optim.accumulate_steps = arg.accumulate
     # The step that ends epoch 48 (from 0) gives the weights at the start of epoch 49.
     c.average = dict(
         name="swa",

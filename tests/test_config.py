@@ -159,9 +159,20 @@ def test_warnings_become_lines_of_the_program(capsys):
         config.warn("odd")
 
 
+def test_parts_of_a_batch_are_set_with_the_optimiser_and_not_given_to_it(repo, monkeypatch):
+    monkeypatch.chdir(repo)
+    field = "optim.accumulate_steps"
+    for recipe in ("quickstart.py:tiny", "ast.py:tiny"):
+        assert build.read(build.load(f"configs/{recipe}"), field) == 1
+        cfg = build.load(f"configs/{recipe}", {field: "4"})
+        assert build.read(cfg, field) == 4
+        build.make("optim", cfg.optim, total_steps=10, steps_per_epoch=5)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "least"),
     [
+        ("optim.accumulate_steps", "0", 1),
         ("log.every_steps", "0", 1),
         ("log.save_steps", "-5", 1),
         ("eval.every_steps", "0", 1),

@@ -218,10 +218,10 @@ def test_a_non_finite_part_skips_the_whole_step():
 @pytest.mark.parametrize(
     ("accumulate", "devices", "words"),
     [
-        (3, 1, "batch_size 8 must be a multiple of accumulate=3 times the 1 devices"),
-        (8, 2, "batch_size 8 must be a multiple of accumulate=8 times the 2 devices"),
-        (0, 1, "accumulate must be a whole number >= 1, got 0"),
-        (2.0, 1, "accumulate must be a whole number >= 1, got 2.0"),
+        (3, 1, "batch_size 8 must be a multiple of accumulate_steps=3 times the 1 devices"),
+        (8, 2, "batch_size 8 must be a multiple of accumulate_steps=8 times the 2 devices"),
+        (0, 1, "accumulate_steps must be a whole number >= 1, got 0"),
+        (2.0, 1, "accumulate_steps must be a whole number >= 1, got 2.0"),
     ],
 )
 def test_rows_that_cannot_be_divided_are_one_clear_error(accumulate, devices, words):
