@@ -88,10 +88,10 @@ def test_memory_is_saved_by_three_arguments_that_change_their_fields_alone(name)
     assert changed(name, "dtype=bfloat16,remat=True,accumulate=4") == {
         "model.dtype",
         "model.remat",
-        "accumulate",
+        "optim.accumulate_steps",
     }
     c = load(name, "tiny,dtype=bfloat16,remat=True,accumulate=2")
-    assert (c.model.dtype, c.model.remat, c.accumulate) == ("bfloat16", True, 2)
+    assert (c.model.dtype, c.model.remat, c.optim.accumulate_steps) == ("bfloat16", True, 2)
     module = build.make("model", c.model, num_classes=5)
     assert (module.dtype, module.remat) == ("bfloat16", True)
 
