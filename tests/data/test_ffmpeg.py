@@ -106,7 +106,7 @@ def test_a_failure_in_the_middle_is_an_error_and_a_complaint_is_noted(fake, tmp_
     fake(gives(tmp_path, streamed(TONE, 22_050), "sys.stderr.write('ended prematurely')"))
     notes = []
     assert len(audio.read(sounds.MP4, 22_050, note=notes.append)) == len(TONE)
-    assert "ffmpeg says: ended prematurely" in notes[0]
+    assert "ffmpeg reports: ended prematurely" in notes[0]
 
 
 @pytest.mark.parametrize("when", ["at once", "in the middle"])
