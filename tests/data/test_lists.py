@@ -227,7 +227,7 @@ def test_clips_without_labels_are_negatives_and_counted(tmp_path):
 def test_labels_with_commas_are_told(tmp_path):
     clips(tmp_path, "a.wav")
     text = 'filename,labels\na.wav,"Dog,Cat"\n'
-    with pytest.raises(AsjaxError, match="several with commas: give label_separator=','"):
+    with pytest.raises(AsjaxError, match="several labels with commas: give label_separator=','"):
         read(tmp_path, text)
     assert short(read(tmp_path, text, label_separator=","))[0][1] == ["Dog", "Cat"]
     with pytest.warns(UserWarning, match="1 labels hold commas, such as 'Dog,Cat'"):

@@ -413,7 +413,7 @@ def test_a_dataset_is_replaced_only_on_request_and_a_foreign_folder_never(datase
     foreign = tmp_path / "photos"
     foreign.mkdir()
     (foreign / "cat.jpg").write_bytes(b"x")
-    with pytest.raises(AsjaxError, match="no record dataset"):
+    with pytest.raises(AsjaxError, match="not a record dataset"):
         writer.write(foreign, made, LABELS, overwrite=True, progress=False)
 
 
