@@ -32,7 +32,7 @@ VERBS = {
     ),
     "compare": (
         "asjax.evaluation.compare",
-        "compare two evaluations of the same clips: paired differences with intervals, by class",
+        "compare two evaluations of the same clips: differences with intervals, by class",
         "asjax compare runs/a runs/b --out compare-ab",
     ),
     "tag": (
@@ -47,7 +47,7 @@ VERBS = {
     ),
     "report": (
         "asjax.papers.report",
-        "make a paper's tables and figures from finished runs, beside the published numbers",
+        "a paper's tables and figures from finished runs, beside the published numbers",
         "asjax report hlp runs/cnn6 runs/cnn6_hlp --out report-hlp",
     ),
     "port": (
@@ -62,7 +62,7 @@ VERBS = {
     ),
     "stats": (
         "asjax.papers.lists",
-        "make the papers' tables on HLP and balancing from AudioSet segment lists",
+        "the papers' tables on HLP and balancing, made from AudioSet segment lists",
         "asjax stats balanced_train_segments.csv eval_segments.csv --out stats/",
     ),
     "models": (

@@ -1,9 +1,9 @@
 """The one place that turns names into objects and config files into checked configs.
 
-A short name in a config means a public name in the place of its kind (PLACES). Public names are
-those in `__all__` of a module, or the public files of a package. A user's own code has a long name,
-"my_package.my_file:thing". The function with that name is called with the fields of the config. The
-program adds values that only it knows, such as num_classes, if the function takes them.
+A short name in a config means a public name in the place of its kind (PLACES): in `__all__` of a
+module, or a public file of a package. A user's code has a long name, "my_package.my_file:thing".
+The function is called with the fields of the config. The program adds values that only it knows,
+such as num_classes, if the function takes them.
 """
 
 from __future__ import annotations
@@ -189,10 +189,7 @@ def augment(text: str | None):
 
 
 def label_set(cfg):
-    """The label set of a config, with the taxonomy in `labels.parents` if that is set.
-
-    The name "own" means the classes of the training data.
-    """
+    """The label set of a config, with the taxonomy in `labels.parents` if that is set."""
     labels = _label_set(cfg)
     parents = cfg["labels"].get("parents")
     return labels.with_taxonomy(parents) if parents else labels
@@ -300,8 +297,7 @@ def fields(kind: str, name: str) -> dict:
 def load(path_and_arg: str, overrides: dict[str, str] | None = None):
     """`"configs/x.py:arg"` plus `{"optim.lr": "3e-4"}` -> complete, locked ConfigDict.
 
-    A field that the config does not set has its default from FIELDS. An override may set any field
-    of FIELDS and any keyword of a spec, even if the config file does not have it.
+    FIELDS has the defaults. An override may set any field of FIELDS and any keyword of a spec.
 
     Raises:
       AsjaxError: no such file, an unknown field (with the nearest known one), a missing field

@@ -42,10 +42,8 @@ class Checkpoints:
 
     Three kinds of steps are kept:
     1. The newest `keep` steps.
-    2. The best step: the middle of the `window` consecutive evaluations with the highest mean of
-       `metric`.
-    3. The last `window // 2` evaluated steps, because they cannot be a middle before later
-       evaluations exist.
+    2. The best step: the middle of the `window` successive evaluations with the best mean `metric`.
+    3. The last `window // 2` evaluated steps: only later evaluations can make them a middle.
 
     Use it in a `with` statement, or call `wait` before the program ends.
 
