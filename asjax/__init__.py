@@ -1,6 +1,6 @@
 """asjax: audio tagging and sound event detection in JAX.
 
-Importing the package is cheap: the public names below are resolved on first use.
+Importing the package is cheap, because the public names below are resolved on first use.
 """
 
 from importlib import import_module
@@ -13,7 +13,7 @@ _PUBLIC = {
     "list_models": "asjax.models",
     "AsjaxError": "asjax.config",
 }
-_SHORT = {  # modules that are known by a shorter name
+_SHORT = {  # modules that also have a shorter name
     "port": "asjax.weights.port",
     "checkpoint": "asjax.store.checkpoint",
 }

@@ -1,7 +1,8 @@
-"""`asjax <verb>`: one small parser; each verb's module brings its own arguments and `main`.
+"""`asjax <verb>`: one small parser. Each verb's module has its own arguments and `main`.
 
-Exit codes: what the verb says; 2 an error that one line explains; 70 an error of asjax itself, in
-one line with the file that holds the traceback (ASJAX_DEBUG=1 shows it instead); 130 Ctrl-C.
+Exit codes: 2 for an error that the user can act on, explained in one line. 70 for an error inside
+asjax: one line names the file with the traceback (ASJAX_DEBUG=1 prints the traceback instead). 130
+for Ctrl-C. Other codes come from the verb.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ EXIT_UNEXPECTED = 70  # sysexits.h: an error inside the program
 VERBS = {
     "train": (
         "asjax.train",
-        "train a tagger from a config; run it again to go on where it stopped",
+        "train a tagger from a config; the same command resumes a stopped run",
         "asjax train --config=configs/quickstart.py:beta=0.5 --workdir=runs/quickstart",
     ),
     "eval": (
@@ -31,7 +32,7 @@ VERBS = {
     ),
     "compare": (
         "asjax.evaluation.compare",
-        "two evaluations on the same clips: paired differences with intervals, by class",
+        "compare two evaluations of the same clips: differences with intervals, by class",
         "asjax compare runs/a runs/b --out compare-ab",
     ),
     "tag": (
@@ -46,27 +47,27 @@ VERBS = {
     ),
     "report": (
         "asjax.papers.report",
-        "the papers' tables and figures from finished runs, their numbers beside yours",
+        "a paper's tables and figures from finished runs, beside the published numbers",
         "asjax report hlp runs/cnn6 runs/cnn6_hlp --out report-hlp",
     ),
     "port": (
         "asjax.weights.convert",
-        "turn a published checkpoint (torch, safetensors, Hub) into a model folder",
+        "convert a published checkpoint (torch, safetensors, Hub) to a model folder",
         "asjax port Cnn6_mAP=0.343.pth --to=models/cnn6",
     ),
     "export": (
         "asjax.weights.export",
-        "write a model's weights for its authors' torch code",
+        "write a model's weights in the format of its authors' torch code",
         "asjax export runs/quickstart/model --safetensors cnn6.safetensors",
     ),
     "stats": (
         "asjax.papers.lists",
-        "the papers' tables on HLP and balancing from AudioSet segment lists",
+        "the papers' tables on HLP and balancing, made from AudioSet segment lists",
         "asjax stats balanced_train_segments.csv eval_segments.csv --out stats/",
     ),
     "models": (
         "asjax.weights.zoo",
-        "list the models: family, variant, parameters; their published checkpoints",
+        "list the models (family, variant, parameters) and their published checkpoints",
         "asjax models passt ast --json",
     ),
 }
@@ -125,10 +126,10 @@ def main(argv: list[str] | None = None) -> int:
             raise unknown("verb", verb, VERBS)
         args = _parse(verb, rest)
         if args.overrides and not getattr(args, "config", None):
-            raise AsjaxError("--config.field=value goes with --config=FILE, as asjax train has it")
+            raise AsjaxError("--config.field=value needs --config=FILE, which asjax train takes")
         with warnings_as_lines(f"asjax {verb}"):
             return import_module(VERBS[verb][0]).main(args)
-    except BrokenPipeError:  # the reader of a table, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader of the output, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (AsjaxError, OSError) as error:
@@ -145,7 +146,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _unexpected(error: Exception, argv: list[str]) -> str:
-    """One line about an error that nobody foresaw; its traceback goes to a file that is named."""
+    """One line about an unexpected error. It names the file with the traceback."""
     import tempfile
     import traceback
 

@@ -1,17 +1,17 @@
 """Augmentations on device, per batch: `op(rng, batch, *, ...) -> batch`, pure and jit-able.
 
-An op acts on the keys it knows among
+An op changes some of these keys and returns all others as they are:
 
     wave [B, S] float   feats [B, T, F] float   target [B, ...] float   mask [B] float (0 = padding)
 
-and hands the others on. What it draws never depends on which keys are there: targets may be mixed
-in one call and features in another with the same `rng`. Arithmetic is float32, each array keeps
-its dtype; `roll` also takes an integer wave.
+The random draws do not depend on which keys the batch has. So two calls with the same `rng`, one
+with the targets and one with the features, make the same choices. Arithmetic is float32 and each
+array keeps its dtype. `roll` also takes an integer wave.
 
     augment = asjax.build.augment("specaug(time_width=64) | mixup(alpha=1.0)")
     batch = augment(rng, {"feats": feats, "target": target})
 
-An op checks its keywords before it looks at the batch: called with an empty batch, it only checks.
+An op checks its keywords first, so a call with an empty batch only checks them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from asjax.config import AsjaxError
 __all__ = ["gain", "mixup", "noise", "roll", "roll_frames", "specaug", "speed"]
 
 _KEYS = ("wave", "feats", "target", "mask")
-_SCALE = {"db_energy": 10 / math.log(10), "ln_energy": 1.0}  # unit of the logarithm per neper
+_SCALE = {"db_energy": 10 / math.log(10), "ln_energy": 1.0}  # units of the feature per neper
 
 
 # ------------------------------------------------------------------------------- waveform
@@ -36,8 +36,8 @@ _SCALE = {"db_energy": 10 / math.log(10), "ln_energy": 1.0}  # unit of the logar
 def roll(rng, batch, *, fraction=1.0, samples=None, half_open=False, per_batch=False):
     """Circular shift of each wave by U{-m..m} samples, m = `samples` or `fraction` of the clip.
 
-    PaSST: `roll(samples=50)`. The audio ConvNeXt leaves +m out and shifts all clips alike:
-    `roll(samples=50, half_open=True, per_batch=True)`.
+    PaSST: `roll(samples=50)`. The audio ConvNeXt never shifts by +m and shifts all clips of a
+    batch by the same amount: `roll(samples=50, half_open=True, per_batch=True)`.
     """
     _number("roll fraction", fraction, 0, 1)
     if samples is not None:
@@ -51,9 +51,9 @@ def roll(rng, batch, *, fraction=1.0, samples=None, half_open=False, per_batch=F
 def _rolled(rng, array, most: int, half_open: bool, per_batch: bool):
     """Circular shift along axis 1 by U{-most..most}, without +most if `half_open`."""
     clips, length = array.shape[:2]
-    end = max(most, 1 - most) if half_open else most + 1  # most = 0 leaves 0 alone
+    end = max(most, 1 - most) if half_open else most + 1  # most = 0: the only shift is 0
     shift = jax.random.randint(rng, (1 if per_batch else clips, 1), -most, end)
-    # One division a clip: a remainder of every place would take half of the time.
+    # One remainder per clip: a remainder per sample would take half of the time.
     source = jnp.arange(length)[None] + -shift % max(1, length)
     source = jnp.where(source < length, source, source - length)
     source = jnp.broadcast_to(source, (clips, length))
@@ -62,11 +62,11 @@ def _rolled(rng, array, most: int, half_open: bool, per_batch: bool):
 
 
 def speed(rng, batch, *, low=0.5, high=1.5, rate=0.5, per_batch=False):
-    """A share `rate` of the waves drawn out to U[low, high) times their length, pitch included.
+    """Stretch a share `rate` of the waves to U[low, high) times their length; the pitch changes.
 
-    Sample i of the result is sample round(i / factor) (no filter, as in the audio ConvNeXt's code);
-    of a longer one a random stretch is kept, a shorter one lies at a random place among zeros.
-    The audio ConvNeXt, where the option is on: `speed(per_batch=True)`.
+    Sample i of the result is sample round(i / factor), without a filter, as in the audio ConvNeXt's
+    code. A longer wave is cut at a random place. A shorter wave is padded with zeros on both sides,
+    at a random place. The audio ConvNeXt with this option on: `speed(per_batch=True)`.
     """
     _number("speed low", low, 0.01, 100)
     _number("speed high", high, low, 100)
@@ -78,7 +78,7 @@ def speed(rng, batch, *, low=0.5, high=1.5, rate=0.5, per_batch=False):
     factor, place, chance = jax.random.uniform(rng, (3, 1 if per_batch else clips, 1))
     factor = low + factor * (high - low)
     drawn = jnp.ceil(length * factor)
-    # U{0..extra-1} cuts a longer one, U{0..missing} zeros go before a shorter one.
+    # A longer wave is cut at U{0..extra-1}. A shorter wave gets U{0..missing} zeros before it.
     longer = drawn > length
     start = jnp.floor(place * jnp.where(longer, drawn - length, length - drawn + 1))
     at = jnp.arange(length)[None] + jnp.where(longer, start, -start)
@@ -90,9 +90,9 @@ def speed(rng, batch, *, low=0.5, high=1.5, rate=0.5, per_batch=False):
 
 
 def gain(rng, batch, *, low_db=-7, high_db=6, integer=True, per_batch=False):
-    """Each wave louder by U{low_db..high_db} dB (PaSST: -7..6, whole dB), without clipping.
+    """Change the level of each wave by U{low_db..high_db} dB (PaSST: -7..6), without clipping.
 
-    `integer=False` draws any real value between the two.
+    The gain is a whole number of dB. With `integer=False` it is any real value in that range.
     """
     _number("gain low_db", low_db, -200, whole=integer)
     _number("gain high_db", high_db, low_db, 200, whole=integer)
@@ -123,17 +123,17 @@ def specaug(
     law="panns",
     per_batch=False,
 ):
-    """Stripes of `fill` over frames and over bins (SpecAugment).
+    """Replace random stripes of frames and of bins by `fill` (SpecAugment).
 
     Law "panns": each stripe of each clip has width U{0..W-1} and start U{0..total-width-1}. Law
-    "torchaudio" (AST, PaSST): with v = W U[0, 1), width floor(v) and start floor(U[0, 1) (total -
-    v)), so that the last place is rarer. W is cut to the total for features shorter than it: one
-    frame and one bin are always left by a single stripe.
+    "torchaudio" (AST, PaSST): v = W U[0, 1), the width is floor(v) and the start is
+    floor(U[0, 1) (total - v)), so the last start is rarer. If the features are shorter than W, W
+    is their length. So a single stripe always leaves one frame or one bin.
 
-    PANNs fill with 0 after the input normalisation: the mean, not the floor in dB. ConvNeXt:
-    `freq_width=28`. AST: `time_width=192, time_stripes=1, freq_width=48, freq_stripes=1,
-    law='torchaudio'`, filled with what 0 becomes in the frontend's normalisation, (0 - mean) /
-    (2 std) = 0.467; PaSST the same with 0.9 and one draw for the whole batch, `per_batch=True`.
+    PANNs fill with 0 after the input normalisation: this is the mean, not the floor in dB.
+    ConvNeXt: `freq_width=28`. AST: `time_width=192, time_stripes=1, freq_width=48, freq_stripes=1,
+    law='torchaudio'`, with fill = (0 - mean) / (2 std) = 0.467, which is 0 after the frontend's
+    normalisation. PaSST: as AST, with fill 0.9 and one draw for the batch, `per_batch=True`.
     """
     for name, value in dict(
         time_width=time_width,
@@ -158,7 +158,7 @@ def specaug(
 
 
 def _stripes(rng, rows: int, total: int, width: int, count: int, law: str):
-    """Boolean [rows, total], True inside `count` random stripes narrower than `width`."""
+    """Boolean [rows, total]: True inside `count` random stripes, each narrower than `width`."""
     width = min(width, total)
     if not width or not count:
         return jnp.zeros((rows, total), bool)
@@ -212,23 +212,23 @@ def mixup(
 
     Args:
       alpha: lam ~ Beta(alpha, alpha), one per mixture.
-      rate: the share of mixtures, drawn one by one; the others keep lam = 1.
-      style: "panns": a, b are rows (0, 1), (2, 3), ...; the batch halves.
+      rate: probability that a pair is mixed, drawn per pair. Other pairs have lam = 1.
+      style: "panns": a, b are rows (0, 1), (2, 3), ..., so the batch size halves.
         "passt": b is a permutation of the batch, lam = max(lam, 1 - lam).
         "plain": b is a permutation, lam as drawn (AST, balancing paper).
-        A row that is its own partner stays as it is.
-      domain: how feats are mixed. "linear": as they are. "db_energy": feats are decibels, their
-        energies are mixed, `10 log10(lam 10^(a/10) + (1 - lam) 10^(b/10))`; "ln_energy" the same
+        A row that is its own partner does not change.
+      domain: how feats are mixed. "linear": as they are. "db_energy": feats are decibels and their
+        energies are mixed, `10 log10(lam 10^(a/10) + (1 - lam) 10^(b/10))`. "ln_energy": the same
         for natural logarithms.
-      scale: in these two domains, what the frontend multiplied the logarithms by: for features
-        (x - mean) / (2 std), `scale=1 / (2 std)`. What it subtracted does not matter: a shift of
-        both parts is a shift of the mixture. Balancing paper on AST's features, std 4.569:
-        `mixup(alpha=10, style='plain', domain='ln_energy', scale=0.10943)`.
-      remove_mean: a mixed wave and both its parts are freed of their mean (AST, PaSST).
+      scale: for these two domains, the factor that the frontend multiplied the logarithms by. For
+        features (x - mean) / (2 std) it is `1 / (2 std)`. The subtracted mean does not matter,
+        because a shift of both parts shifts the mixture equally. Balancing paper on AST's
+        features, std 4.569: `mixup(alpha=10, style='plain', domain='ln_energy', scale=0.10943)`.
+      remove_mean: subtract the mean of both parts and of the mixed wave (AST, PaSST).
 
-    A mixture into which a padding row enters becomes padding itself: its mask is the product of
-    the two, so nothing of a padding row reaches a loss. Training batches have no padding rows.
-    Arrays under other keys keep the rows of a.
+    The mask of a mixture is the product of both masks. So a mixture with a padding row is padding
+    too, and a padding row never reaches a loss. Training batches have no padding rows. Arrays
+    under other keys have the rows of a.
 
     Raises:
       AsjaxError: a field out of range, keys of unequal batch size, an integer array, or an odd
@@ -266,9 +266,9 @@ def mixup(
 
 
 def _pairs(rng, clips: int, alpha: float, rate: float, style: str):
-    """Partner rows (int [B], None: neighbours) and lam (float32, exactly 1 where unmixed)."""
+    """Partner rows (int [B]; None: neighbours) and lam (float32; exactly 1 means not mixed)."""
     count = clips // 2 if style == "panns" else clips
-    # One draw for everything: the generator is most of what there is to compile.
+    # One call draws everything, because the generator takes most of the compile time.
     radius, angle, chance, order = jax.random.uniform(rng, (4, count))
     lam = jnp.where(chance < rate, _symmetric_beta(radius, angle, alpha), 1.0)
     if style == "panns":
@@ -282,9 +282,9 @@ def _pairs(rng, clips: int, alpha: float, rate: float, style: str):
 def _symmetric_beta(radius, angle, alpha: float):
     """Two independent uniforms in [0, 1) -> Beta(alpha, alpha), elementwise.
 
-    With t of Student's law with 2 alpha degrees, (1 + t / sqrt(2 alpha + t^2)) / 2 is
-    Beta(alpha, alpha); t by the polar method of Bailey, Mathematics of Computation 62 (1994).
-    (`jax.random.beta` samples by rejection and takes two seconds to compile.)
+    If t follows Student's law with 2 alpha degrees of freedom, (1 + t / sqrt(2 alpha + t^2)) / 2
+    follows Beta(alpha, alpha). t is drawn by the polar method of Bailey, Mathematics of Computation
+    62 (1994). `jax.random.beta` is not used: it samples by rejection and compiles for two seconds.
     """
     square = jnp.expm1(-jnp.log1p(-radius) / alpha)  # t^2 / (2 alpha cos^2)
     cosine = jnp.cos(2 * jnp.pi * angle)
@@ -293,7 +293,7 @@ def _symmetric_beta(radius, angle, alpha: float):
 
 
 def _sides(array, partner):
-    """The clips a and b of every mixture; neighbours by reshaping, which stays on the device."""
+    """The clips a and b of every mixture. A reshape pairs neighbours without moving devices."""
     if partner is not None:
         return array, array[partner]
     pairs = array.reshape(array.shape[0] // 2, 2, *array.shape[1:])

@@ -1,8 +1,8 @@
 """Data set balancing: class statistics, beta-oversampling, and the samplers' weights.
 
-Equations are those of "Dataset balancing can hurt model performance". `labels` is hard multi-hot
-[N, C], dense or scipy.sparse; whatever is not 0 counts as a positive, once. Everything is float64
-or integer: float32 sums give other tables. One pass over the positives, never over N x C.
+The equations come from "Dataset balancing can hurt model performance". `labels` is hard multi-hot
+[N, C], dense or scipy.sparse. Every value except 0 is one positive. Everything is float64 or
+integer, because float32 sums give other tables. Each function visits the positives only, not N x C.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from asjax.config import AsjaxError
 
 
 def _rows(labels) -> tuple[np.ndarray, np.ndarray, int]:
-    """Labels as `(start of each row and the end, class of each positive, number of classes)`."""
+    """Labels as `(row starts [N + 1], class of each positive, number of classes)`, as in CSR."""
     if len(getattr(labels, "shape", ())) != 2:
         labels = np.asarray(labels)
         if labels.ndim != 2:
@@ -45,9 +45,9 @@ def priors(labels) -> np.ndarray:
 
 
 def imbalance_ratio(counts) -> float:
-    """rho = max N_k / min N_k over the classes that occur; NaN when none does.
+    """rho = max N_k / min N_k over the classes that occur; NaN when none occurs.
 
-    Classes without a positive would make it infinite and say nothing; report their number.
+    A class without a positive would make rho infinite, so report the number of such classes beside.
     """
     present = np.asarray(counts, np.float64)
     present = present[present > 0]
@@ -57,8 +57,8 @@ def imbalance_ratio(counts) -> float:
 def gini(p, textbook: bool = False) -> float:
     """Gini coefficient of priors or counts over all C classes, absent ones included.
 
-    The default is the paper's eq. 3, 1 - 2 sum_k cumsum_k / (C sum p) over ascending p; the
-    textbook coefficient is larger by exactly 1 / C. NaN when nothing occurs.
+    The default is the paper's eq. 3, 1 - 2 sum_k cumsum_k / (C sum p) over ascending p. The
+    textbook coefficient is larger by exactly 1 / C. The result is NaN when no class occurs.
     """
     p = np.sort(np.asarray(p, np.float64))
     if p.ndim != 1 or not p.size or not np.isfinite(p).all() or p[0] < 0:
@@ -72,7 +72,7 @@ def gini(p, textbook: bool = False) -> float:
 def _rarest(labels) -> np.ndarray:
     """N_k of the rarest class of each clip, int64 [N].
 
-    A clip without a label takes the largest value that occurs: it weighs as little as any clip.
+    A clip without a label gets the largest value that occurs, so its weight is the smallest.
     """
     starts, classes, size = _rows(labels)
     per_class = np.bincount(classes, minlength=size)
@@ -87,15 +87,17 @@ def _rarest(labels) -> np.ndarray:
 
 def _check_beta(beta: float) -> float:
     if not (isinstance(beta, (int, float, np.number)) and np.isfinite(beta) and beta >= 0):
-        raise AsjaxError(f"beta must be a finite number >= 0 (0 = as is, 1 = full), got {beta!r}")
+        raise AsjaxError(
+            f"beta must be a finite number >= 0 (0: no balancing, 1: full balancing), got {beta!r}"
+        )
     return float(beta)
 
 
 def clip_factor(labels, beta: float) -> np.ndarray:
     """m_j = max over the classes k of clip j of (1 / p_k)^beta, float64 [N].
 
-    A clip without a label gets the smallest m_j that occurs. Proportional to the expected number
-    of draws, so it serves as a sampling weight too.
+    A clip without a label gets the smallest m_j that occurs. m_j is proportional to the expected
+    number of draws, so it is a sampling weight too.
     """
     beta, rarest = _check_beta(beta), _rarest(labels)
     return (len(rarest) / rarest) ** beta
@@ -104,9 +106,9 @@ def clip_factor(labels, beta: float) -> np.ndarray:
 def oversampling(labels, beta: float) -> np.ndarray:
     """Copies of each clip per epoch, M_j = round(m_j / min_j m_j), int64 [N], at least 1.
 
-    Computed as (N_a / N_b)^beta from the counts of rarest classes, so that beta = 1 is one
-    correctly rounded division and ties are true ones; they round half to even. A clip without a
-    label has 1.
+    The ratio is computed as (N_a / N_b)^beta from the counts of the rarest classes. So for beta = 1
+    it is one correctly rounded division and exact halves stay exact; they round to even. A clip
+    without a label has 1 copy.
     """
     beta = _check_beta(beta)
     rarest = _rarest(labels)
@@ -130,7 +132,7 @@ def effective_counts(labels, copies) -> np.ndarray:
 
 
 def _summed(labels, per_class) -> np.ndarray:
-    """Sum over the labels of each clip of a number per class, float64 [N]; 0 without a label."""
+    """Sum of a per-class number over the labels of each clip, float64 [N]; 0 without a label."""
     starts, classes, size = _rows(labels)
     per_count = per_class(np.bincount(classes, minlength=size).astype(np.float64))
     clip = np.repeat(np.arange(len(starts) - 1), np.diff(starts))

@@ -1,9 +1,9 @@
-"""The one place where a name becomes an object, and a config file a checked config.
+"""The one place that turns names into objects and config files into checked configs.
 
-A name in a config is short for a public name in the place of its kind, or a user's own,
-"my_package.my_file:thing". A public name is one in `__all__` of that module (of a package: one of
-its public files). What is found is called with the fields of the config; those that the program
-knows, such as num_classes, are passed if they are asked for.
+A short name in a config means a public name in the place of its kind (PLACES): in `__all__` of a
+module, or a public file of a package. A user's code has a long name, "my_package.my_file:thing".
+The function is called with the fields of the config. The program adds values that only it knows,
+such as num_classes, if the function takes them.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ PLACES = {
 }
 
 REQUIRED = inspect.Parameter.empty
-# Every field of a config that is not a keyword of what it builds, with its default.
+# Every field of a config with its default. The keywords of the things it builds are not here.
 FIELDS = {
     "seed": 0,
     "total_steps": REQUIRED,
     "batch_size": REQUIRED,  # rows of the global batch, over all processes
     "labels": {
         "name": "audioset527",  # a label set, or "own": the labels of the training data
-        "hlp": False,  # labels propagated up the ontology
-        "strict": False,  # False contracts abstract classes, True goes by direct links only
-        "parents": "",  # a CSV child,parent: an ontology of your own for these classes
+        "hlp": False,  # propagate labels up the ontology
+        "strict": False,  # False contracts abstract classes, True follows direct links only
+        "parents": "",  # a CSV child,parent: your own ontology for these classes
     },
     "data": {
         "train": REQUIRED,  # a source
         "eval": REQUIRED,  # a source
         "sample_rate": REQUIRED,  # Hz
-        "clip_s": REQUIRED,  # seconds that the model hears
-        "draw": "shuffle",  # which clip comes next
-        "ops": "decode | crop | multihot",  # what makes an example of a clip
-        "workers": 0,  # processes that decode beside this one
-        "threads": 2,  # that decode, in each of them
-        "cache": True,  # decoded clips in memory: 1 GiB for a program with all its workers
-        "max_bad": 0.05,  # share of clips that may be undecodable
+        "clip_s": REQUIRED,  # length of the model's input in seconds
+        "draw": "shuffle",  # the order in which training clips are drawn
+        "ops": "decode | crop | multihot",  # steps from a clip to an example
+        "workers": 0,  # additional processes that decode
+        "threads": 2,  # decoding threads in each process
+        "cache": True,  # keep decoded clips in memory: 1 GiB for the program with all its workers
+        "max_bad": 0.05,  # largest share of clips that may be undecodable
         "decode_timeout_s": 60.0,  # a clip that takes longer to read counts as undecodable
     },
     "frontend": REQUIRED,
@@ -59,18 +59,18 @@ FIELDS = {
     "model": REQUIRED,
     "objective": {"name": "tagging"},
     "optim": REQUIRED,
-    "average": None,  # of the weights
+    "average": None,  # an average of the weights
     "eval": {
         "every_steps": 500,
         "batch_size": 16,
         "bootstrap": 1000,  # resamples for the intervals
-        "mappings": [],  # label sets whose classes are reported as well
+        "mappings": [],  # other label sets to report the scores in
     },
     "log": {"every_steps": 10, "save_steps": 1000},
     "mesh": "",  # e.g. "data=2,fsdp=4"; empty: all devices on "data"
     "init_from": "",  # weights to start from
 }
-AT_LEAST = {  # whole numbers, and the smallest that makes sense
+AT_LEAST = {  # fields that are whole numbers, with the smallest allowed value
     "total_steps": 1,
     "batch_size": 1,
     "optim.accumulate_steps": 1,
@@ -95,7 +95,7 @@ SPECS = {  # field -> kind of the thing it describes
     "average": "average",
 }
 READ = {  # kind -> fields of its spec that the program reads itself, with their defaults
-    # Parts that a batch is divided into; they are computed one after the other to save memory.
+    # Parts of a batch, computed one after the other to save memory.
     "optim": {"accumulate_steps": 1},
 }
 OFFERED = {  # kind -> keywords that come from the program, never from a config
@@ -117,7 +117,7 @@ OFFERED = {  # kind -> keywords that come from the program, never from a config
     "augment": ("rng", "batch"),
 }
 
-_CALLED = {  # in messages
+_CALLED = {  # how messages call a kind
     "augment": "augmentation",
     "model": "model family",
     "op": "host op",
@@ -129,7 +129,7 @@ _CALLED = {  # in messages
 
 
 def find(kind: str, name: str):
-    """The function of that name; AsjaxError lists those that exist, and the nearest."""
+    """The function of that name. AsjaxError lists the names that exist and the nearest one."""
     if kind not in PLACES:
         raise config.unknown("kind", kind, PLACES)
     return config.find(_CALLED.get(kind, kind), PLACES[kind], name)
@@ -140,7 +140,7 @@ def make(kind: str, spec, **offered):
 
     Args:
       kind: a key of PLACES. spec: a dict with a name, or a call as text.
-      offered: what the program knows and the config does not; passed if it is asked for.
+      offered: values that only the program knows; passed if the function takes them.
 
     Raises:
       AsjaxError: unknown name or field, a missing field, a value out of range.
@@ -157,26 +157,26 @@ def chain(kind: str, text: str | None, **offered) -> list:
     Raises:
       AsjaxError: as `make`.
     """
-    made = []
+    links = []
     for name, fields in config.chain(text):
         function, label = find(kind, name), f"{_CALLED.get(kind, kind)} {name}"
         known = inspect.signature(function).parameters
-        kept = {k: v for k, v in offered.items() if k in known}
-        own = [k for k in known if k not in OFFERED[kind]]
+        from_program = {k: v for k, v in offered.items() if k in known}
+        from_config = [k for k in known if k not in OFFERED[kind]]
         for key in fields:
-            if key not in own:
-                raise config.unknown(f"{label}: field", key, own)
-        made.append((name, partial(function, **kept, **fields)))
-    return made
+            if key not in from_config:
+                raise config.unknown(f"{label}: field", key, from_config)
+        links.append((name, partial(function, **from_program, **fields)))
+    return links
 
 
 def augment(text: str | None):
-    """A chain of augmentations: `fn(rng, batch) -> batch`; empty or None leaves batches alone.
+    """A chain of augmentations: `fn(rng, batch) -> batch`. Empty or None does not change batches.
 
-    Op number i gets `fold_in(rng, i)`. `fn.names` are the ops' names, `fn.spec` the text.
+    Op number i gets `fold_in(rng, i)`. `fn.names` are the ops' names, `fn.spec` is the text.
 
     Raises:
-      AsjaxError: as `make`; values out of range are found now, not at the first batch.
+      AsjaxError: as `make`. Values out of range are found here, not at the first batch.
     """
     import jax
 
@@ -194,13 +194,10 @@ def augment(text: str | None):
 
 
 def label_set(cfg):
-    """The classes that a config names, with the taxonomy of its `labels.parents` where it has one.
-
-    The name "own" means the classes of the training data.
-    """
-    found = _label_set(cfg)
+    """The label set of a config, with the taxonomy in `labels.parents` if that is set."""
+    labels = _label_set(cfg)
     parents = cfg["labels"].get("parents")
-    return found.with_taxonomy(parents) if parents else found
+    return labels.with_taxonomy(parents) if parents else labels
 
 
 def _label_set(cfg):
@@ -239,13 +236,13 @@ def pipeline(
 ):
     """The batches of a source: endless in the order of `draw`, or one pass in the source's order.
 
-    Waves are int16 where the source says that this loses nothing, and float32 elsewhere.
+    Waves are int16 if the source says that int16 loses nothing, else float32.
 
     Args:
-      rows, process_index, process_count: which rows of every batch are made here, as in
+      rows, process_index, process_count: which rows of every batch this process makes, as in
         asjax.data.pipeline.build.
-      data: other fields of a config's `data`; those left out have the defaults of FIELDS. Its
-        `train` and `eval` have no meaning here.
+      data: other fields of a config's `data`, with the defaults of FIELDS. `train` and `eval` have
+        no effect here.
 
     Raises:
       AsjaxError: unknown draw or op, a value out of its range, an empty source.
@@ -263,7 +260,7 @@ def pipeline(
     limit = config.typed("data.decode_timeout_s", data["decode_timeout_s"], 60.0)
     spec = data["draw"] if train else "sequential"
     ops = chain("op", data["ops"], **known, decode_timeout_s=limit, pcm16=False)
-    # An own op that does not ask for pcm16 may not know that a wave can be int16.
+    # A user's op without the keyword pcm16 may not expect an int16 wave.
     aware = all(":" not in name or "pcm16" in op.keywords for name, op in ops)
     if aware and hasattr(source, "pcm16") and source.pcm16(sample_rate):
         ops = chain("op", data["ops"], **known, decode_timeout_s=limit, pcm16=True)
@@ -287,13 +284,13 @@ def data_fields(cfg) -> dict:
 
 
 def fields(kind: str, name: str) -> dict:
-    """Field -> default (REQUIRED without one) of what a name of a config stands for."""
+    """Field -> default (REQUIRED if there is none) of the function that a config's name means."""
     function = find(kind, name)
     known = inspect.signature(function).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in known.values()):  # a model family: those of its module
+    if any(p.kind is p.VAR_KEYWORD for p in known.values()):  # a model family: its module's fields
         module = typing.get_type_hints(function).get("return", object)
         known = {**known, **inspect.signature(module).parameters}
-        for key in ("parent", "name"):  # linen's own
+        for key in ("parent", "name"):  # fields of every linen module
             known.pop(key, None)
     keep = {k: p for k, p in known.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
     return {k: p.default for k, p in keep.items() if k not in OFFERED.get(kind, ())}
@@ -305,8 +302,7 @@ def fields(kind: str, name: str) -> dict:
 def load(path_and_arg: str, overrides: dict[str, str] | None = None):
     """`"configs/x.py:arg"` plus `{"optim.lr": "3e-4"}` -> complete, locked ConfigDict.
 
-    A field that the config leaves out takes its default from FIELDS. An override may set any field
-    of FIELDS and any keyword of what a spec names, whether or not the config has it.
+    FIELDS has the defaults. An override may set any field of FIELDS and any keyword of a spec.
 
     Raises:
       AsjaxError: no such file, an unknown field (with the nearest known one), a missing field
@@ -315,12 +311,12 @@ def load(path_and_arg: str, overrides: dict[str, str] | None = None):
     cfg = config.read(path_and_arg)
     config.trust(cfg)
     changed = {key: config.parse_value(text) for key, text in (overrides or {}).items()}
-    for key in sorted(changed, key=lambda key: not key.endswith(".name")):  # names decide the rest
+    for key in sorted(changed, key=lambda key: not key.endswith(".name")):  # names come first
         config.trust(changed[key]) if isinstance(changed[key], str) else None
         _override(cfg, key, changed[key])
     where = f"config {path_and_arg.partition(':')[0]}"
     complete(cfg, where=where)
-    schema.require(config.to_plain(cfg), formats.CONFIG, where)  # what a model folder may hold
+    schema.require(config.to_plain(cfg), formats.CONFIG, where)  # so that it can be saved later
     return cfg.lock() if hasattr(cfg, "lock") else cfg
 
 
@@ -361,7 +357,7 @@ def read(cfg, dotted: str):
 
 
 def _override(cfg, dotted: str, value) -> None:
-    """Set one field, made if need be, checked against what it configures."""
+    """Set one field, checked against FIELDS or against the function that it configures."""
     *parents, leaf = dotted.split(".")
     at, known, path = cfg, FIELDS, ""
     for part in parents:
@@ -370,7 +366,7 @@ def _override(cfg, dotted: str, value) -> None:
         if known is None or not (isinstance(known, dict) or path in SPECS):
             raise config.unknown("config field", dotted, _flat(FIELDS))
         if at.get(part) is None or (isinstance(at.get(part), str) and path in SPECS):
-            # a spec as text, or left out: from here on a dict
+            # a spec given as text or not at all becomes a dict
             name, values = split_spec(at[part]) if at.get(part) else ("", {})
             at[part] = {**({"name": name} if name else {}), **values}
         at = at[part]

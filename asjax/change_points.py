@@ -1,9 +1,9 @@
 """Events as boxes between change points of the scores (cSEBBs).
 
 "Sound event bounding boxes", Ebbers et al., Interspeech 2024 (arXiv 2406.04212).
-A frame score mixes how sure a model is with where it hears something. Here the boundaries come from
-where the score changes most, and each box has one score, its mean. Written from the paper; checked
-against numbers of the authors' package.
+A frame score mixes two things: the model's confidence and the place of the event. Here the
+boundaries are the places where the score changes most, and each box has one score, its mean. This
+is written from the paper and checked against numbers of the authors' package.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from asjax.config import AsjaxError
 from asjax.events import EVENT
 
 BOX = np.dtype([*EVENT.descr, ("score", np.float64)])
-_SOFT = 1e-3  # added to scores before they are divided
-_SHORT = 1e-6  # seconds added to lengths before they divide
-_SAME = 1e-10  # steps of this size are no change
+_SOFT = 1e-3  # added to two scores before their ratio is computed
+_SHORT = 1e-6  # seconds added to a length before a division by it
+_SAME = 1e-10  # a smaller difference counts as no change
 
 
 def boxes(
@@ -27,19 +27,21 @@ def boxes(
     merge_abs=1.0,
     merge_rel=2.0,
 ) -> np.ndarray:
-    """Boxes of the probabilities [T, C] of a clip: `BOX` array by class and onset.
+    """Boxes of the probabilities [T, C] of a clip: `BOX` array, sorted by class and onset.
 
-    At every time the mean score of the step_s / 2 seconds after it is compared with that of the
-    step_s / 2 seconds before it; outside the clip the score is 0. Maxima of the difference are
-    onsets and minima offsets, one after the other. The gap between two boxes is closed if the
-    larger maximum of the two exceeds the minimum in the gap by less than `merge_abs` and by a
-    factor below `merge_rel`. Where the difference is constant at an extreme its first point counts.
+    At every time, the mean score of the next step_s / 2 seconds is compared with the mean score of
+    the last step_s / 2 seconds. Outside the clip the score is 0. Maxima of the difference are
+    onsets and minima are offsets, in turn. If the difference is constant at an extreme, the first
+    point counts. Two neighbouring boxes are merged under two conditions. The larger of their
+    maxima must exceed the minimum in the gap by less than `merge_abs`, and by a factor below
+    `merge_rel`.
 
     Args:
-      step_s, merge_abs, merge_rel: one number, or one per class; inf switches a condition off.
+      step_s, merge_abs, merge_rel: one number, or one per class. merge_* = inf turns its
+        condition off.
 
     Raises:
-      AsjaxError: scores that are no probabilities.
+      AsjaxError: the scores are not probabilities.
     """
     scores = np.asarray(scores, np.float64)
     if scores.ndim != 2 or (scores.size and not (scores.min() >= 0 and scores.max() <= 1)):
@@ -62,7 +64,7 @@ def boxes(
 
 
 def above(scored: np.ndarray, threshold) -> np.ndarray:
-    """The boxes whose score is above a threshold, one or one per class, as `EVENT` array."""
+    """Boxes with a score above `threshold` (a number, or one per class) as an `EVENT` array."""
     limit = np.asarray(threshold, np.float64)
     limit = limit[scored["class"]] if limit.ndim else limit
     chosen = scored[scored["score"] > limit]
@@ -80,7 +82,7 @@ def _boxes(scores, step_s, merge_abs, merge_rel, frame_rate) -> np.ndarray:
     if not len(label):
         return np.zeros(0, BOX)
     tall = _over(np.maximum, scores, label, onset, offset, frame_rate)
-    inner = label[1:] == label[:-1]  # there is a gap after a box and before the next
+    inner = label[1:] == label[:-1]  # the next box has the same class, so there is a gap
     low = _over(np.minimum, scores, label[:-1], offset[:-1], onset[1:], frame_rate, inner)
     high = np.maximum(tall[:-1], tall[1:])
     with np.errstate(invalid="ignore"):
@@ -96,9 +98,10 @@ def _boxes(scores, step_s, merge_abs, merge_rel, frame_rate) -> np.ndarray:
 
 
 def _differences(scores, half_s, frame_rate):
-    """Times [K] between which everything is linear, differences [K, C], and the integral.
+    """Times [K], differences [K, C], and the integral of the scores as a function.
 
-    The integral is a function of times and classes, seconds from the start.
+    Between two neighbouring times everything is linear. The function takes times in seconds and
+    classes.
     """
     frames, count = scores.shape
     edges = np.arange(frames + 1) / frame_rate
@@ -120,10 +123,10 @@ def _differences(scores, half_s, frame_rate):
 
 
 def _alternating(times, difference):
-    """Class, onset and offset of maxima and the minima that follow them, by class and time."""
+    """Class, onset (a maximum) and offset (the next minimum), sorted by class and time."""
     step = np.diff(difference, axis=0)
     step = np.where(np.abs(step) < _SAME, 0, np.sign(step)).astype(np.int8)
-    # a plateau belongs to what follows it, so that its first point is the extreme
+    # A plateau gets the direction after it, so its first point is the extreme.
     order = np.where(step != 0, np.arange(len(step))[:, None], len(step))
     following = np.minimum.accumulate(order[::-1], axis=0)[::-1]
     edge = np.ones((1, step.shape[1]), np.int8)
@@ -136,7 +139,7 @@ def _alternating(times, difference):
 
 
 def _over(reduce, scores, label, start_s, end_s, frame_rate, wanted=None) -> np.ndarray:
-    """Maximum or minimum of the frames that each stretch touches; NaN where not wanted."""
+    """Maximum or minimum over the frames that each interval touches; NaN where not wanted."""
     frames = len(scores)
     flat = np.append(scores.T.reshape(-1), 0.0)
     first = np.floor(start_s * frame_rate + 1e-6).astype(np.int64)

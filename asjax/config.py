@@ -1,8 +1,8 @@
 """Specs and configs: parse calls without eval, find things by name, compare and hash configs.
 
 A *spec* is a dict `{"name": ..., **keywords}` or a string in call syntax, `"mixup(alpha=1)"`. A
-*chain* is a string of such calls joined by `|`. A name is either short, a public name in the place
-of its kind (build.py has the table), or a user's own, `"my_package.my_file:thing"`.
+*chain* is a string of calls joined by `|`. A name is either a short public name (build.py has the
+table of places) or the name of a user's own code, `"my_package.my_file:thing"`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 _OWN = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*):(?=[A-Za-z_])")  # "my_package.my_file:"
-_TRUSTED: set[str] = set()  # own names that a config file or program of the user's brought in
+_TRUSTED: set[str] = set()  # names of the user's code, from the user's config files and programs
 
 
 class AsjaxError(ValueError):
@@ -34,16 +34,16 @@ class AsjaxError(ValueError):
 
 
 class AsjaxWarning(UserWarning):
-    """Something that the user should know, though the work goes on."""
+    """Something that the user should know. The work goes on."""
 
 
 def printable(text: str) -> str:
-    """Text that cannot steer a terminal or break a line: file names may hold anything."""
+    """Text without control characters, because a file name may have line breaks or escape codes."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def shown(name, width: int = 160) -> str:
-    """A name for a message: printable, and at most `width` characters (its middle gives way)."""
+    """A name for a message: printable, at most `width` characters, shortened in the middle."""
     text = printable(os.fspath(name) if isinstance(name, os.PathLike) else str(name))
     if len(text) <= width:
         return text
@@ -51,13 +51,13 @@ def shown(name, width: int = 160) -> str:
 
 
 def warn(text: str) -> None:
-    """Tell the user, once for each text: the verbs print it as a line of their own."""
+    """Warn the user, once per text. The verbs print the text as one line."""
     warnings.warn(printable(str(text)), AsjaxWarning, stacklevel=2)
 
 
 @contextlib.contextmanager
 def warnings_as_lines(program: str):
-    """Prints what `warn` is told as lines on stderr, "asjax tag: ..."; bars are not torn."""
+    """Print the texts of `warn` as lines on stderr, "asjax tag: ...", above any progress bar."""
 
     def show(message, category, filename, lineno, file=None, line=None):
         if not issubclass(category, AsjaxWarning):
@@ -74,21 +74,21 @@ def warnings_as_lines(program: str):
 
 
 def unknown(thing: str, name: Any, known) -> AsjaxError:
-    """The error for a name that does not exist: lists what does and the nearest spelling."""
+    """The error for an unknown name. It lists the known names and the nearest spelling."""
     known = sorted(map(str, known))
     hint = nearest(name, known) or "."
     return AsjaxError(f"{thing} {quoted(name, 200)} does not exist{hint} Known: {', '.join(known)}")
 
 
 def nearest(name: Any, known) -> str:
-    """`"; did you mean 'x'?"` for the known name that is spelt most like `name`, or ""."""
+    """`"; did you mean 'x'?"` with the most similar known name, or "" if none is similar."""
     folded = {str(one).casefold(): str(one) for one in known}
     near = difflib.get_close_matches(str(name)[:200].casefold(), folded, n=1)
     return f"; did you mean {folded[near[0]]!r}?" if near else ""
 
 
 def quoted(value: Any, most: int = 60) -> str:
-    """A value of a user's file for a message: printable, on one line, short whatever it is."""
+    """A value from a user's file for a message: always printable, short and on one line."""
     if isinstance(value, int) and value.bit_length() > 128:
         return "a huge integer"
     if isinstance(value, (dict, list)) and len(value) > 20:
@@ -113,7 +113,7 @@ def _literal(node: ast.expr, text: str):
 def parse_call(text: str) -> tuple[str, dict[str, Any]]:
     """`"specaug(time=64, freq=8)"` -> `("specaug", {"time": 64, "freq": 8})`; keywords only.
 
-    The name may be a user's own, as in `"my_package.my_file:thing(x=1)"`.
+    The name may be that of a user's own code, as in `"my_package.my_file:thing(x=1)"`.
     """
     shape = AsjaxError(f"spec {text!r} must look like name or name(key=value, ...)")
     own = _OWN.match(text.strip())
@@ -132,7 +132,7 @@ def parse_call(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def _split(text: str, at: str) -> list[str]:
-    """Split on a character outside of brackets and quotes, so that values may hold it."""
+    """Split at a character, but not inside brackets or quotes."""
     parts, depth, quote, start = [], 0, "", 0
     for i, char in enumerate(text):
         if quote:
@@ -165,7 +165,7 @@ def split_spec(spec) -> tuple[str, dict[str, Any]]:
 
 
 def parse_value(text: str):
-    """A command-line value: a Python literal where it reads as one, else the string itself."""
+    """A command-line value: a Python literal if it can be parsed as one, else the string itself."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -176,7 +176,7 @@ def parse_arg(arg: str | None, **defaults):
     """`"beta=0.5,hlp=False,tiny"` over typed defaults -> ConfigDict (a bare name means True).
 
     Raises:
-      AsjaxError: unknown name (the known ones are listed) or a value of another type.
+      AsjaxError: an unknown name (the known names are listed) or a value of another type.
     """
     values = dict(defaults)
     for item in _split(arg or "", ","):
@@ -188,10 +188,10 @@ def parse_arg(arg: str | None, **defaults):
 
 
 def typed(key: str, value, default):
-    """`value` in the type of `default`: int may widen to float, everything else must agree.
+    """`value` in the type of `default`. An int may become a float; no other type may change.
 
     Raises:
-      AsjaxError: another type; `key` says of what.
+      AsjaxError: `value` has another type. `key` is its name in the message.
     """
     if default is None or value is None or isinstance(value, type(default)):
         if isinstance(default, int) and not isinstance(default, bool) and isinstance(value, bool):
@@ -213,13 +213,14 @@ def find(kind: str, place: str, name: str):
     """The thing called `name`.
 
     Args:
-      kind: for messages. place: where short names stand for, "module:{name}" (a public name of
-        that module) or "package.{name}:thing" (a public file of that package).
-      name: short, or the user's own, "my_package.my_file:thing".
+      kind: for messages. place: the meaning of short names, "module:{name}" (a public name of that
+        module) or "package.{name}:thing" (a public file of that package).
+      name: a short name, or the name of the user's own code, "my_package.my_file:thing".
 
     Raises:
-      AsjaxError: no such name (those that exist are listed, and the nearest), or an own name that
-        only a stored file asks for: code is run for the user's own configs and programs only.
+      AsjaxError: no such name (the message lists the known names and the nearest), or a name of
+        the user's code that comes only from a stored file. Such code runs only if the user's config
+        or program names it.
     """
     if ":" in name:
         return _own(kind, name)
@@ -242,8 +243,8 @@ def _own(kind: str, name: str):
     module, _, thing = name.partition(":")
     if name not in _TRUSTED:
         raise AsjaxError(
-            f"{kind} {name!r} is code outside of asjax, which a stored file may not start; if you "
-            "trust it, call asjax.config.trust with that name first"
+            f"{kind} {name!r} is code outside of asjax, and a stored file may not run such code; "
+            "if you trust it, call asjax.config.trust with that name first"
         )
     try:
         return getattr(import_module(module), thing)
@@ -252,9 +253,9 @@ def _own(kind: str, name: str):
 
 
 def trust(value) -> None:
-    """Allow the user's own names, "my_package.my_file:thing", in a string or anywhere in a config.
+    """Allow all names of user code, "my_package.my_file:thing", in a string or in a config.
 
-    `load` does so for config files and overrides: who runs a config file runs its code anyway.
+    `load` calls it for config files and overrides, because a config file is code that runs anyway.
     """
     if isinstance(value, str):
         _TRUSTED.update(re.findall(r"[A-Za-z_]\w*(?:\.\w+)*:[A-Za-z_]\w*", value))
@@ -265,11 +266,10 @@ def trust(value) -> None:
 
 
 def call(function, label: str, /, *args, offered: dict | None = None, **fields):
-    """Call `function`; an unknown keyword is an error that lists the known ones.
+    """Call `function`. An unknown keyword raises an error that lists the known keywords.
 
     Args:
-      label: for messages. offered: keywords that are passed only if the function takes them: what
-        the program knows and a config need not say.
+      label: for messages. offered: values from the program, passed only if the function takes them.
     """
     known = inspect.signature(function).parameters
     anything = any(p.kind is p.VAR_KEYWORD for p in known.values())
@@ -281,7 +281,7 @@ def call(function, label: str, /, *args, offered: dict | None = None, **fields):
     ]
     for key in fields:
         if key in offered:
-            raise AsjaxError(f"{label}: {key} comes from the program, leave it out")
+            raise AsjaxError(f"{label}: {key} is set by the program; remove it from the config")
         if key not in takes and not anything:
             raise unknown(f"{label}: field", key, takes)
     for name in takes:
@@ -296,7 +296,7 @@ def call(function, label: str, /, *args, offered: dict | None = None, **fields):
 def _config_dict(values: dict):
     try:
         from ml_collections import ConfigDict
-    except ImportError:  # an accelerator machine without it: attribute access is all we need
+    except ImportError:  # a machine without ml_collections; attribute access is enough
         return _Namespace(values)
     return ConfigDict(values)
 
@@ -355,7 +355,7 @@ def differences(old, new) -> list[str]:
 
 
 def read(path_and_arg: str):
-    """`"configs/x.py:arg"` -> the ConfigDict that its `get_config` makes, unlocked.
+    """`"configs/x.py:arg"` -> the unlocked ConfigDict that its `get_config` returns.
 
     Raises:
       AsjaxError: no such file, not Python, or no `get_config`.
@@ -376,5 +376,5 @@ def read(path_and_arg: str):
 
 
 def new():
-    """An empty ConfigDict: what a config file fills."""
+    """An empty ConfigDict for a config file to fill."""
     return _config_dict({})

@@ -1,6 +1,6 @@
 """From frame scores to events: median filter, thresholds, and windows over long recordings.
 
-Everything works on scores [T, C]: logits or probabilities, of which only the order counts.
+Everything works on scores [T, C]: logits or probabilities, because only their order matters.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ import numpy as np
 from asjax import events as lists
 from asjax.config import AsjaxError
 
-_BLOCK = 1 << 17  # elements filtered at once: the intermediate rows of a block stay in the cache
+_BLOCK = 1 << 17  # elements per block, so that the intermediate rows stay in the CPU cache
 
 
 # ------------------------------------------------------------------------------- median filter
 
 
 def window_frames(seconds, frame_rate: float):
-    """A window in seconds as the nearest number of frames (halves to even), at least 1."""
+    """A window in seconds as a number of frames: rounded half to even, at least 1."""
     return np.maximum(1, np.rint(np.asarray(seconds, np.float64) * frame_rate).astype(np.int64))
 
 
 def median_filter(scores, frames, *, mode: str = "reflect", axis: int = 0) -> np.ndarray:
-    """Running median over time, as scipy.ndimage.median_filter has it; an array like `scores`.
+    """Running median over time, equal to scipy.ndimage.median_filter; shape and dtype of `scores`.
 
-    An even window of k frames covers i - k/2 ... i + k/2 - 1 and gives the upper of its two middle
-    values. A NaN makes every window NaN that holds it.
+    An even window of k frames covers i - k/2 ... i + k/2 - 1, and its median is the upper of the
+    two middle values. A window with a NaN gives NaN.
 
     Args:
       scores: [T, ...] of any real type. frames: the window, or one per class (the last axis).
-      mode: "reflect" repeats the signal backwards beyond its ends, edge value included; "zeros" is
-        what sed_scores_eval does, right for probabilities only.
-      axis: of time.
+      mode: "reflect" mirrors the signal at its ends, edge value included. "zeros" pads with 0 as
+        sed_scores_eval does, which is right for probabilities only.
+      axis: the time axis.
     """
     scores = np.moveaxis(np.asarray(scores), axis, 0)
     if mode not in ("reflect", "zeros"):
@@ -78,14 +78,15 @@ def _median(scores: np.ndarray, k: int, mode: str) -> np.ndarray:
 def _middle(padded: np.ndarray, k: int) -> np.ndarray:
     """The value of rank k // 2 among every k consecutive rows: [L, C] -> [L - k + 1, C].
 
-    Sorted runs of 1, 2, 4, ... rows are merged from two runs of half the length, once for all
-    places. A window is made of runs whose lengths are the binary digits of k. All but the longest
-    are merged, and the rank is chosen between the two lists that are left.
+    Sorted runs of 2, 4, 8, ... rows are each merged from two runs of half the length, for all
+    places at once. A window of k rows is a sequence of such runs: their lengths are the powers of
+    two in k. All runs except the longest are merged into one list. The value of the wanted rank
+    then comes from this list and the longest run.
     """
     places = len(padded) - k + 1
     pieces, start, run, size = [], 0, [padded], 1
     while size <= k:
-        if k & size:  # the shorter runs come first, so that the longest is found last
+        if k & size:  # the shorter runs lie first in the window, so the longest comes last
             pieces.append([row[start : start + places] for row in run])
             start += size
         if 2 * size > k:
@@ -112,10 +113,10 @@ def _merged(a: list, b: list) -> list:
 
 
 def _of_rank(a: list, b: list, rank: int) -> np.ndarray:
-    """The value of a rank (from 0) among two sorted lists of arrays.
+    """The value of a rank (counted from 0) in the union of two sorted lists of arrays.
 
-    i of the rank + 1 smallest come from a and the others from b; the right i makes the larger of
-    their last ones the smallest.
+    Take the first i values of a and the first rank + 1 - i of b. The larger of their last values
+    is at least the wanted one. So the wanted value is the minimum over all i.
     """
     best = None
     for i in range(max(0, rank + 1 - len(b)), min(len(a), rank + 1) + 1):
@@ -132,8 +133,8 @@ def active(scores, threshold, low=None) -> np.ndarray:
     """Frames above a threshold: bool [T, C].
 
     Args:
-      scores: [T, C]. threshold: one, or one per class; a score equal to it is not active.
-      low: for hysteresis: a stretch above `low` counts where some frame of it is above `threshold`.
+      scores: [T, C]. threshold: one, or one per class. A score equal to it is not active.
+      low: for hysteresis: a run of frames above `low` is active if one frame is above `threshold`.
     """
     scores = np.asarray(scores)
     high = scores > _per_class(threshold, scores, "threshold")
@@ -143,7 +144,7 @@ def active(scores, threshold, low=None) -> np.ndarray:
     if (low > _per_class(threshold, scores, "threshold")).any():
         raise AsjaxError("low must not be above the threshold")
     wide = scores > low
-    # number the stretches of each class, then keep those that a high frame falls into
+    # Number the runs of each class, then choose the runs that contain a high frame.
     first = np.diff(wide, axis=0, prepend=np.zeros((1, wide.shape[1]), bool)) & wide
     number = np.cumsum(first, axis=0)
     number += np.arange(wide.shape[1]) * (len(wide) + 1)
@@ -173,13 +174,13 @@ def decode(
 ) -> np.ndarray:
     """Events of frame scores [T, C], an `EVENT` array in time order.
 
-    Frames that begin after `duration_s` are dropped before the median filter, so that padding does
-    not reach into the last frames. Then: median filter, threshold, gaps of at most `gap_s` closed,
-    events shorter than `min_s` removed.
+    1. Drop frames that begin after `duration_s`, so that padding does not affect the last frames.
+    2. Apply the median filter and the threshold.
+    3. Close gaps of at most `gap_s`, then remove events shorter than `min_s`.
 
     Args:
       threshold, low: as in `active`, in the unit of the scores. median: window in frames, or one
-        per class. rule: where in its frames an event begins and ends, see `events.from_frames`.
+        per class. rule: begin and end of an event within its frames, see `events.from_frames`.
     """
     scores = np.asarray(scores)
     if np.isfinite(duration_s):
@@ -194,7 +195,7 @@ def decode(
 
 
 def frames_of(duration_s, frame_rate: float):
-    """Frames that begin before the end: ceil(duration * rate), a millionth of a frame forgiven."""
+    """Frames that begin before the end: ceil(duration * rate - 1e-6); 1e-6 absorbs rounding."""
     return np.ceil(np.asarray(duration_s) * frame_rate - 1e-6).astype(np.int64)
 
 
@@ -206,8 +207,8 @@ class Windows:
     """Windows over a recording, in frames; window i starts at frame `starts[i]`.
 
     Attributes:
-      frames: of the recording. size: of a window. starts: int64 [W].
-      keep: int64 [W, 2], the frames of the recording that are taken from each window.
+      frames: length of the recording. size: length of a window. starts: int64 [W].
+      keep: int64 [W, 2], first and end (exclusive) of the frames that each window contributes.
     """
 
     frames: int
@@ -217,13 +218,13 @@ class Windows:
 
 
 def windows(frames: int, size: int = 250, *, overlap: bool = True) -> Windows:
-    """How a recording is cut. A recording of up to `size` frames is one window.
+    """The windows of a recording. A recording of up to `size` frames is one window.
 
     Args:
-      overlap: True: windows at half their length, the last one moved back to the recording's end.
-        Of each overlap both windows keep their half, so that no frame but those of the recording's
-        ends lies near the edge of its window. False: windows side by side, the last one to be
-        padded (PretrainedSED's 10-s chunks).
+      overlap: True: a window starts every size // 2 frames, and the last one ends with the
+        recording. Each overlap is divided in the middle between its two windows. So only the first
+        and last frames of the recording come from a window's edge. False: windows side by side;
+        the last one needs padding (PretrainedSED's 10-s chunks).
     """
     if frames < 1 or size < 2:
         raise AsjaxError(f"windows need a frame and a size of 2 or more, got {frames} and {size}")
@@ -241,7 +242,7 @@ def stitch(parts, plan: Windows) -> np.ndarray:
     parts = np.asarray(parts)
     if parts.shape[:2] != (len(plan.starts), plan.size):
         raise AsjaxError(
-            f"scores of the windows must be [{len(plan.starts)}, {plan.size}, ...], got "
+            f"window scores must have shape [{len(plan.starts)}, {plan.size}, ...], got "
             f"{parts.shape}"
         )
     out = np.empty((plan.frames, *parts.shape[2:]), parts.dtype)

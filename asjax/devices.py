@@ -1,4 +1,4 @@
-"""Start-up of jax: CPU devices, joined processes, the cache of compiled programs."""
+"""Start-up of jax: CPU devices, several processes, the cache of compiled programs."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def setup(
     """Prepare jax; call it before anything else uses a device.
 
     Args:
-      cpu_devices: devices to make of this machine's CPU; default one per usable core, at most 8
-        (XLA:CPU runs a convolution on one core, so this is what makes training use them all).
+      cpu_devices: number of jax devices on this machine's CPU; default one per usable core, at most
+        8. XLA on CPU runs a convolution on one core, so training needs a device per core.
       coordinator: "host:port" of process 0, or "auto" under SLURM, Open MPI or on a TPU pod.
       num_processes, process_id: how many processes train together and which one this is.
     """
@@ -45,7 +45,7 @@ def setup(
 
 
 def usable_cores() -> int:
-    """Cores this process may use: its affinity, and the container's quota where one is set."""
+    """Cores that this process may use: the smaller of its affinity and the container's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -75,7 +75,7 @@ def _set_cpu_devices(wanted: int | None, coordinator: str | None, num_processes:
     os.environ.setdefault("NPROC", str(max(usable_cores(), 3 * (count - 1) + 1)))
     try:
         jax.config.update("jax_num_cpu_devices", count)
-    except RuntimeError:  # a backend is up already: keep it unless the user asked for a number
+    except RuntimeError:  # a backend runs already: use it, unless the user asked for a number
         if wanted is not None and len(jax.devices("cpu")) != wanted:
             raise AsjaxError(
                 f"cpu devices must be chosen before jax is used; this process has "
@@ -92,10 +92,10 @@ def _initialize(*args):
 
 
 def _set_compilation_cache() -> None:
-    """Keep compiled programs between runs, so that the second one starts sooner.
+    """Store compiled programs in the cache folder, so that the next run starts faster.
 
-    They lie in the cache folder, unless ASJAX_CACHE is "off". Each kind of CPU has a folder of its
-    own, because programs compiled for one may not run on another that shares the home folder.
+    ASJAX_CACHE="off" turns this off. Each kind of CPU has its own folder, because machines may
+    share a home folder and a program for one CPU may not run on another.
     """
     if os.environ.get("ASJAX_CACHE") == "off" or jax.config.jax_compilation_cache_dir:
         return
@@ -105,26 +105,26 @@ def _set_compilation_cache() -> None:
         if not os.access(folder, os.W_OK):
             raise OSError(f"{folder} cannot be written")
     except (OSError, RuntimeError) as error:
-        _log.info("compiled programs are not kept: %s", error)
+        _log.info("compiled programs are not stored: %s", error)
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def cache_folder() -> Path:
-    """Where asjax keeps what it can make or fetch again: compiled programs and checkpoints.
+    """The folder of compiled programs and downloaded checkpoints; it may be deleted at any time.
 
-    $ASJAX_CACHE, else $XDG_CACHE_HOME/asjax, else ~/.cache/asjax. The value "off" is not a folder:
-    then no compiled programs are kept, and checkpoints lie in the default place.
+    $ASJAX_CACHE, else $XDG_CACHE_HOME/asjax, else ~/.cache/asjax. With ASJAX_CACHE="off" no
+    compiled programs are stored, and checkpoints are in the default folder.
     """
-    given = os.environ.get("ASJAX_CACHE", "off")
-    if given not in ("", "off"):
-        return Path(given)
+    folder = os.environ.get("ASJAX_CACHE", "off")
+    if folder not in ("", "off"):
+        return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asjax"
 
 
 def _machine() -> str:
-    """Short hash of the kind of CPU and of jax's version."""
+    """Short hash of the CPU type and of jax's version."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
@@ -134,4 +134,4 @@ def _machine() -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-MAX_DEFAULT_CPU_DEVICES = 8  # every device holds a copy of replicated state
+MAX_DEFAULT_CPU_DEVICES = 8  # a limit, because every device has a copy of replicated state

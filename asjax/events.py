@@ -1,7 +1,8 @@
-"""Events in time: lists of (onset_s, offset_s, class), and their form on a grid of frames.
+"""Events in time: lists of (onset_s, offset_s, class), and the same events on a grid of frames.
 
-The events of one clip are an array of `EVENT`, sorted by onset; `as_events` makes it of any list
-of tuples. Frame i of a grid covers the seconds [i / frame_rate, (i + 1) / frame_rate).
+The events of one clip are an array of `EVENT`, sorted by onset. `as_events` converts a list of
+tuples to such an array. Frame i of a grid covers the seconds
+[i / frame_rate, (i + 1) / frame_rate).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from asjax.config import AsjaxError, unknown
 
 EVENT = np.dtype([("onset_s", np.float64), ("offset_s", np.float64), ("class", np.int32)])
 RULES = ("touched", "pretrained_sed", "centre")
-FAULTS = (  # what `repair` finds, in the order in which it looks
+FAULTS = (  # the faults that `repair` looks for, in its order
     "times that are no numbers",
     "offsets before onsets",
     "events without length",
@@ -30,10 +31,10 @@ def as_events(events, label_set=None, *, sort: bool = True) -> np.ndarray:
 
     Args:
       events: a list of (onset_s, offset_s, class), or an `EVENT` array.
-      label_set: looks classes up that are given as names or ids; else they are indices.
+      label_set: needed if classes are names or ids; without it they must be indices.
 
     Raises:
-      AsjaxError: not such a list, a time that is not finite, an offset before its onset, an
+      AsjaxError: another kind of list, a time that is not finite, an offset before its onset, an
         unknown class.
     """
     if not (isinstance(events, np.ndarray) and events.dtype == EVENT):
@@ -43,7 +44,7 @@ def as_events(events, label_set=None, *, sort: bool = True) -> np.ndarray:
     if bad.any():
         raise AsjaxError(
             "events must have finite times and no offset before its onset, got "
-            f"{tuple(events[bad][0].tolist())}; asjax.events.repair mends lists"
+            f"{tuple(events[bad][0].tolist())}; asjax.events.repair corrects such lists"
         )
     limit = np.inf if label_set is None else len(label_set)
     if len(events) and not 0 <= events["class"].min() <= events["class"].max() < limit:
@@ -68,7 +69,7 @@ def _parsed(events, label_set) -> np.ndarray:
 
 
 def in_order(events: np.ndarray) -> np.ndarray:
-    """A copy in order of onset, then offset, then class."""
+    """A copy, sorted by onset, then offset, then class."""
     order = np.lexsort((events["class"], events["offset_s"], events["onset_s"]))
     return events[order]
 
@@ -77,7 +78,7 @@ def in_order(events: np.ndarray) -> np.ndarray:
 
 
 def merge(events: np.ndarray, gap_s: float = 0.0) -> np.ndarray:
-    """Events of one class that overlap, touch, or lie at most `gap_s` seconds apart become one."""
+    """Join events of one class that overlap, touch, or are at most `gap_s` seconds apart."""
     if len(events) < 2:
         return in_order(events)
     by_class = events[np.lexsort((events["onset_s"], events["class"]))]
@@ -93,7 +94,7 @@ def merge(events: np.ndarray, gap_s: float = 0.0) -> np.ndarray:
 
 
 def cut(events: np.ndarray, start_s: float, end_s: float) -> np.ndarray:
-    """What lies in [start_s, end_s), in seconds from start_s; events that end up empty go."""
+    """The parts of events in [start_s, end_s), in seconds from start_s, without empty events."""
     inside = (events["offset_s"] > start_s) & (events["onset_s"] < end_s)
     inside &= events["offset_s"] > events["onset_s"]
     inside_events = events[inside].copy()
@@ -103,16 +104,16 @@ def cut(events: np.ndarray, start_s: float, end_s: float) -> np.ndarray:
 
 
 def longer_than(events: np.ndarray, min_s: float) -> np.ndarray:
-    """The events of at least `min_s` seconds; a nanosecond of rounding is forgiven."""
+    """The events of at least `min_s` seconds, with a tolerance of a nanosecond for rounding."""
     return events[events["offset_s"] - events["onset_s"] >= min_s - 1e-9]
 
 
 def repair(events: np.ndarray, duration_s: float = np.inf) -> tuple[np.ndarray, Counter]:
     """A list without faults, and how often each fault of `FAULTS` occurred.
 
-    Removed: times that are no numbers, offsets before onsets, events without length, and events
-    that begin at or after the end. Cut: what reaches beyond `duration_s` or begins before 0.
-    Joined: events of one class that overlap (those that only touch stay apart).
+    Removed: events with times that are no numbers, with an offset before the onset, without
+    length, or wholly outside the clip. Cut: events that reach beyond `duration_s` or begin before
+    0. Joined: events of one class that overlap (events that only touch are not joined).
     """
     counts = Counter()
 
@@ -137,7 +138,7 @@ def repair(events: np.ndarray, duration_s: float = np.inf) -> tuple[np.ndarray, 
 
 
 def overlaps(events: np.ndarray) -> int:
-    """How many events begin before an earlier one of their class has ended."""
+    """How many events begin before an earlier event of the same class ends."""
     by_class = events[np.lexsort((events["onset_s"], events["class"]))]
     count = 0
     for part in np.split(by_class, np.flatnonzero(np.diff(by_class["class"])) + 1):
@@ -147,7 +148,7 @@ def overlaps(events: np.ndarray) -> int:
 
 
 def _joined(events: np.ndarray) -> np.ndarray:
-    """`merge`, but events that only touch stay apart."""
+    """Like `merge`, but events that only touch are not joined."""
     joined = []
     for event in events[np.lexsort((events["onset_s"], events["class"]))]:
         last = joined[-1] if joined else None
@@ -171,15 +172,16 @@ def to_frames(
     single: bool = False,
     rule: str = "touched",
 ) -> np.ndarray:
-    """Which class is active in which frame: float32 [frames, num_classes] of 0 and 1.
+    """Activity of each class in each frame: float32 [frames, num_classes] of 0 and 1.
 
     Args:
       frame_rate: frames per second (PretrainedSED: 25, frames of 40 ms).
-      rule: "touched" marks every frame that an event touches; a boundary within a millionth of a
-        frame's edge is on it. "pretrained_sed" does so without that tolerance, in samples at
-        `sample_rate` first, so that some boundaries on an edge spill over by a frame. "centre"
-        marks the frames whose centre c lies in onset <= c <= offset (HEAR: DCASE 2016, MAESTRO).
-      single: times rounded to float32 first, as the published PretrainedSED data set stores them.
+      rule: "touched" marks every frame that an event touches. A boundary within a millionth of a
+        frame from a frame edge counts as on the edge. "pretrained_sed" has no such tolerance and
+        converts to samples at `sample_rate` first, so a boundary on an edge can mark one frame
+        more. "centre" marks frames with their centre c in onset <= c <= offset (HEAR: DCASE 2016,
+        MAESTRO).
+      single: round times to float32 first, as the published PretrainedSED data set stores them.
     """
     target = np.zeros((frames, num_classes), np.float32)
     if not len(events):
@@ -206,7 +208,7 @@ def frame_bounds(
     kind = np.float32 if single else np.float64
     onset, offset = (np.asarray(t, kind).astype(np.float64) for t in (onset_s, offset_s))
     if rule == "centre":
-        # HEAR asks intervals [start, end + 0.1 us) of milliseconds for the frames' centres
+        # HEAR tests the frame centres against intervals [start, end + 0.1 us) in milliseconds.
         first = np.ceil(onset * frame_rate - 0.5 - 1e-9)
         end = np.ceil((offset + 1e-7) * frame_rate - 0.5)
         first, end = (np.clip(f, 0, frames).astype(np.int64) for f in (first, end))
@@ -222,7 +224,7 @@ def frame_bounds(
 
 
 def _on_edges(x):
-    """Places counted in frames; those within a millionth of an edge are on it."""
+    """Positions in frames; a position within a millionth of a frame edge moves to the edge."""
     whole = np.rint(x)
     return np.where(np.abs(x - whole) < 1e-6, whole, x)
 
@@ -238,10 +240,11 @@ def from_frames(
     """Contiguous active frames as events: `EVENT` array in time order.
 
     Args:
-      active: bool (or above 0) [T, C]. duration_s: events end here at the latest, and those that
-        would begin here are left out.
-      rule: "centre": from centre to centre (HEAR), which leaves no length to an event of one frame;
-        others: from the start of the first frame to the end of the last.
+      active: [T, C], bool or a number (active above 0). duration_s: latest end of an event. An
+        event that would begin at or after it is left out.
+      rule: "centre": from the centre of the first frame to the centre of the last (HEAR), so an
+        event of one frame has length 0. Others: from the start of the first frame to the end of
+        the last.
     """
     active = np.asarray(active) > 0
     edge = np.zeros((1, active.shape[1]), np.int8)
@@ -260,7 +263,7 @@ def from_frames(
 
 
 def weak(events: np.ndarray, num_classes: int) -> np.ndarray:
-    """The clip's labels, float32 [num_classes]: 1 where a class has an event (the maximum)."""
+    """The clip's labels, float32 [num_classes]: 1 where a class has an event."""
     target = np.zeros(num_classes, np.float32)
     target[events["class"]] = 1.0
     return target
@@ -270,9 +273,10 @@ def weak(events: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def to_text(events) -> str:
-    """Events (onset_s, offset_s, class id) as one field of a table; "-" for None: none marked.
+    """Events (onset_s, offset_s, class id) as one field of a table; None (not annotated) is "-".
 
-    The text is "onset offset id;onset offset id;..." in seconds; the numbers come back exactly.
+    The text is "onset offset id;onset offset id;..." in seconds. `from_text` reads exactly the same
+    numbers.
     """
     if events is None:
         return "-"
@@ -280,7 +284,7 @@ def to_text(events) -> str:
 
 
 def from_text(text: str) -> list[tuple[float, float, str]] | None:
-    """What `to_text` wrote. Raises AsjaxError for another text."""
+    """The events that `to_text` wrote. AsjaxError: any other text."""
     if text == "-":
         return None
     try:
@@ -291,10 +295,10 @@ def from_text(text: str) -> list[tuple[float, float, str]] | None:
 
 
 def relabelled(events: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Events in another label set; those that it does not have are left out.
+    """Events in another label set, without the classes that it does not have.
 
     Args:
-      table: bool [C, D], True where class i stands for class j, as `labels.mapping` gives it.
+      table: bool [C, D], True where class i means class j, as from `labels.mapping`.
     """
     which, label = np.nonzero(table[events["class"]])
     moved = events[which].copy()

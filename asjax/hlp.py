@@ -1,8 +1,10 @@
 """Hierarchical label propagation (HLP): from an ontology to ancestors, labels and scores.
 
-The rule (it reproduces the table published with the HLP paper exactly): contract the ontology to
-the target classes, so that a removed node is passed through to its own parents; while a class has
-exactly one nearest ancestor left, step to it and mark it; stop at none or at several.
+1. Contract the ontology to the target classes: a removed node's children get its parents.
+2. From each class, step to its nearest ancestor and mark it, as long as there is exactly one.
+3. Stop at a class with no or with several nearest ancestors.
+
+This rule reproduces the table published with the HLP paper exactly.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from asjax.config import AsjaxError
 
 
 def read_json(path):
-    """Parsed JSON of a file; AsjaxError when it is missing or no JSON."""
+    """The parsed JSON of a file. AsjaxError: the file is missing or not JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -35,14 +37,14 @@ def parents_of(ontology) -> dict:
 
     Args:
       ontology: path of a JSON file, or its content: AudioSet's layout (a list of nodes with `id`
-        and `child_ids`) or a parent table (a dict). Parents keep the order of the nodes.
+        and `child_ids`) or a parent table (a dict). Parents are in the order of the nodes.
 
     Raises:
       AsjaxError: another layout, a node given twice, or a child or parent that is no node.
     """
     if isinstance(ontology, (str, Path)):
         ontology = read_json(ontology)
-        if isinstance(ontology, dict):  # JSON keys are strings, so its parents must be, too
+        if isinstance(ontology, dict):  # JSON keys are strings, so the parents become strings too
             ontology = {k: [str(p) for p in _listed(k, v)] for k, v in ontology.items()}
     if isinstance(ontology, dict):
         table = {node: list(dict.fromkeys(_listed(node, v))) for node, v in ontology.items()}
@@ -85,19 +87,19 @@ def _from_children(nodes) -> dict:
 
 
 def closure(spec, strict: bool = False, targets=None) -> np.ndarray:
-    """Which class implies which: bool [C, C], True at [child, ancestor], diagonal True.
+    """The pairs (child, ancestor) of the HLP rule: bool [C, C], with a diagonal of True.
 
     Args:
-      spec: a label set (name, path of its CSV, or `LabelSet`) whose ids are AudioSet mids; or an
-        ontology as `parents_of` takes it (path of a .json, parsed list, parent table).
-      strict: propagate along nodes with a single parent in the ontology itself, as the paper's
-        text says. The default contracts the ontology first, as the paper's numbers need: 15 more
-        AudioSet classes propagate (Bell -> Musical instrument, ...), 731 pairs instead of 697.
-      targets: with an ontology, the classes: ids in index order or a label set. Default: every
-        node, in the table's order.
+      spec: a label set with AudioSet mids as ids (name, path of its CSV, or `LabelSet`), or an
+        ontology as in `parents_of` (path of a .json, parsed list, parent table).
+      strict: True propagates along nodes with a single parent in the ontology itself, as the
+        paper's text says. False contracts the ontology first, which gives the paper's numbers: 15
+        more AudioSet classes propagate (Bell -> Musical instrument, ...), 731 pairs, not 697.
+      targets: only with an ontology: the classes, as ids in index order or as a label set.
+        Default: every node, in the table's order.
 
     Raises:
-      AsjaxError: a cycle, a target that the ontology does not know, a target given twice.
+      AsjaxError: a cycle, a target that is not in the ontology, a target given twice.
     """
     is_ontology = isinstance(spec, (dict, list, tuple)) or str(spec).endswith(".json")
     if is_ontology:
@@ -131,7 +133,7 @@ def _closure(table: dict, column: dict, strict: bool) -> np.ndarray:
         near[node] = set()
         for parent in table[node]:
             near[node] |= {parent} if parent in column else near[parent]
-        # The strict walk also steps through removed nodes, but only along single parents.
+        # With `strict` the walk also steps through removed nodes, but only along single parents.
         steps = table[node] if strict else near[node]
         above[node] = set()
         if len(steps) == 1:
@@ -144,7 +146,7 @@ def _closure(table: dict, column: dict, strict: bool) -> np.ndarray:
 
 
 def closure_if_known(label_set, strict: bool = False) -> np.ndarray | None:
-    """`closure`, or None when no packaged ontology orders the classes (a user's own names)."""
+    """`closure`, or None if no ontology is known for the classes (for example a user's names)."""
     try:
         label_sets.parents(label_set)
     except AsjaxError:
@@ -162,10 +164,10 @@ def pairs(closure) -> np.ndarray:
 
 
 def propagate_labels(y, closure):
-    """Add every implied ancestor to hard labels: out[j] = OR over i with closure[i, j] of y[i].
+    """Add every ancestor to hard labels: out[j] = OR of y[i] over all i with closure[i, j].
 
-    One matrix product, so it runs inside `jax.jit`. Apply it to hard labels, before mixup and label
-    smoothing: any value above 0 counts as a positive.
+    This is one matrix product, so it runs inside `jax.jit`. Apply it to hard labels, before mixup
+    and label smoothing, because any value above 0 counts as a positive.
 
     Args:
       y: [..., C] of 0 and 1, bool, integer or float; numpy, jax (traced or not) or scipy.sparse.
@@ -175,7 +177,7 @@ def propagate_labels(y, closure):
       Same kind, shape and dtype as `y`.
 
     Raises:
-      AsjaxError: the class counts differ, or numpy or sparse `y` holds something but 0 and 1.
+      AsjaxError: the class counts differ, or a numpy or sparse `y` has a value other than 0 and 1.
     """
     implies = _square(closure, y.shape[-1])
     if hasattr(y, "tocsr"):
@@ -183,7 +185,7 @@ def propagate_labels(y, closure):
     if isinstance(y, np.ndarray):
         _check_hard(y)
     xp = y.__array_namespace__()
-    # float32 holds sums of up to 2^24 ones exactly, whatever the product's precision is set to
+    # Sums of up to 2^24 ones are exact in float32, at every matmul precision of jax.
     positives = xp.matmul(y.astype(np.float32), implies.astype(np.float32))
     return (positives > 0).astype(y.dtype)
 
@@ -206,12 +208,12 @@ def _propagate_sparse(y, implies: np.ndarray):
 
 
 def propagate_scores(s, closure):
-    """Raise every ancestor to its best descendant: out[j] = max over i with closure[i, j] of s[i].
+    """Raise every ancestor to its best descendant: out[j] = max of s[i] over i with closure[i, j].
 
-    Right for any score where higher means surer, all-negative logits included, and monotone, so it
-    commutes with the sigmoid. A NaN in a class or in any of its descendants gives NaN; -inf is an
-    ordinary value. Memory is O(pairs) per row: never batch x C x C. numpy and jax agree bit for
-    bit (subnormal numbers excepted: XLA may take them for 0 when it compares).
+    It works for any score where a higher value means more certain, also for negative logits. It is
+    monotone, so it commutes with the sigmoid. A NaN in a class or in one of its descendants gives
+    NaN; -inf is an ordinary value. Memory is O(pairs) per row, never batch x C x C. numpy and jax
+    agree bit for bit, except for subnormal numbers: XLA may compare them as 0.
 
     Args:
       s: [..., C] numpy or jax (traced or not).
@@ -222,21 +224,21 @@ def propagate_scores(s, closure):
     xp, best = s.__array_namespace__(), s
     for left, right in rounds:
         a, b = best[..., left], best[..., right]
-        # Not `maximum`: its choice between -0.0 and 0.0 and its NaN differ between libraries.
-        with np.errstate(invalid="ignore"):  # NaN is defined here, whatever the dtype thinks
+        # Not `maximum`: libraries differ in its result for -0.0 and 0.0 and in its NaN.
+        with np.errstate(invalid="ignore"):  # comparing a NaN is intended here
             best = xp.where((a >= b) | (a != a), a, b)
     return xp.concat([s, best], axis=-1)[..., columns] if rounds else s
 
 
 @lru_cache(maxsize=16)
 def _tournament(size: int, packed: bytes):
-    """Gathers of a knock-out tournament among the candidates (descendants) of gaining classes.
+    """Index tables for the maximum over the descendants of each class, as a tournament.
 
     Returns:
-      `(rounds, columns)`: index pairs (left, right) per round, every one halving each class's
-      list of candidates (an odd one out meets itself) until one is left: log2(longest list)
-      rounds, the first of at most pairs + C elements; and where each class's result stands in
-      the scores with the winners appended.
+      rounds: index pairs (left, right) for each round. A round halves the list of candidates
+        (descendants) of each class until one is left; in an odd list the last one is compared with
+        itself. There are log2(longest list) rounds, and the first has at most pairs + C elements.
+      columns: [C], the place of each class's result in the scores with the winners appended.
     """
     implies = np.unpackbits(np.frombuffer(packed, np.uint8), count=size * size)
     implies = implies.reshape(size, size).astype(bool)

@@ -1,7 +1,7 @@
-"""Label sets: which class stands at which index, proven by a content hash, and how sets relate.
+"""Label sets: the order of the classes, a hash that proves it, and mappings between sets.
 
-A class has an id (an AudioSet mid such as `/m/09x0r`, `/t/dd00088` or `/g/122z_qxw`, or an id of
-the set's own) and a display name. Sets whose ids are their own may say which mids each class means.
+A class has a display name and an id: an AudioSet mid such as `/m/09x0r`, `/t/dd00088` or
+`/g/122z_qxw`, or an id of another kind. A set with other ids may list the mids of each class.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from asjax.config import AsjaxError, quoted, unknown
 
 ASSETS = Path(__file__).parent / "assets" / "labels"
 ONTOLOGY = ASSETS / "ontology_parents.csv"
-STRONG_ONLY = ASSETS / "ontology_strong.csv"  # nodes that only AudioSet Strong has
+STRONG_ONLY = ASSETS / "ontology_strong.csv"  # nodes of AudioSet Strong outside the ontology
 KNOWN = (
     "audioset527",
     "audioset_strong447",  # classes of the training clips: the columns of PretrainedSED's models
-    "audioset_strong416",  # of the evaluation clips
-    "audioset_strong407",  # of both: those that are evaluated
-    "audioset_strong456",  # of either
+    "audioset_strong416",  # classes of the evaluation clips
+    "audioset_strong407",  # classes in both: the evaluated classes
+    "audioset_strong456",  # classes in one or both
     "desed10",
     "fsd50k200",
     "esc50",
@@ -36,11 +36,11 @@ KNOWN = (
 )
 
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # they could steer a terminal
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # unsafe to print: a terminal may obey them
 
 
 def _folded(name: str) -> str:
-    """A display name as it is compared: any case, accents composed."""
+    """A display name for comparisons: casefolded, accents composed (NFC)."""
     return normalize("NFC", normalize("NFC", name).casefold())
 
 
@@ -49,12 +49,12 @@ class LabelSet:
     """An ordered set of classes.
 
     Attributes:
-      name: what it is called in configs and reports.
-      ids: one id per class, the order is the index.
+      name: its name in configs and reports.
+      ids: one id per class, in index order.
       names: one display name per class.
-      mids: AudioSet mids that each class stands for, when the ids are not mids themselves.
-      taxonomy: the user's own, `{node: [parents]}` of ids and of nodes that are no class; None
-        where AudioSet's ontology orders the classes, or nothing does.
+      mids: the AudioSet mids of each class, if the ids are not mids themselves.
+      taxonomy: the user's ontology, `{node: [parents]}`. A node is the id of a class, or a group
+        that is no class. None: AudioSet's ontology, if it has the classes.
     """
 
     name: str
@@ -69,7 +69,7 @@ class LabelSet:
             twice = sorted(key for key, n in Counter(keys).items() if n > 1 or not key)
             if twice:
                 raise AsjaxError(
-                    f"label set {self.name}: every {what} must be there once, got twice or empty: "
+                    f"label set {self.name}: every {what} must occur once, got twice or empty: "
                     + ", ".join(map(quoted, twice[:5]))
                 )
         if odd := next((v for v in (*self.ids, *self.names) if _CONTROL.search(v)), None):
@@ -92,22 +92,22 @@ class LabelSet:
 
     @cached_property
     def _lookup(self) -> dict[str, tuple[int, ...]]:
-        """Every accepted spelling -> the indices it may mean; an id wins over a name or a mid."""
-        found = {normalize("NFC", label): (i,) for i, label in enumerate(self.ids)}
-        soft: dict[str, tuple[int, ...]] = {}
+        """Every accepted spelling -> its possible indices. Ids come before names and mids."""
+        by_id = {normalize("NFC", label): (i,) for i, label in enumerate(self.ids)}
+        by_mid: dict[str, tuple[int, ...]] = {}
         for i, classes in enumerate(self.mids):
             for mid in classes:
-                soft[mid] = (*soft.get(mid, ()), i)
-        return {**soft, **{_folded(n): (i,) for i, n in enumerate(self.names)}, **found}
+                by_mid[mid] = (*by_mid.get(mid, ()), i)
+        return {**by_mid, **{_folded(n): (i,) for i, n in enumerate(self.names)}, **by_id}
 
     def meanings(self, i: int) -> tuple[str, ...]:
-        """The mids class `i` stands for (its id, when the set has no separate mids)."""
+        """The mids of class `i`. They are its id if the set has no separate mids."""
         return self.mids[i] if self.mids else (self.ids[i],)
 
     def index(self, label: str | int) -> int:
         """Index of a class given by id, mid, display name (any case) or index.
 
-        Accents may be composed or not (NFC, NFD): both are the same label.
+        Composed and decomposed accents (NFC, NFD) mean the same label.
 
         Raises:
           AsjaxError: no such class (the nearest names are listed), or a mid of several classes.
@@ -115,16 +115,16 @@ class LabelSet:
         if not isinstance(label, str):
             return self._checked(label)
         text = normalize("NFC", label.strip())
-        found = self._lookup.get(text) or self._lookup.get(_folded(text))
-        if found is None and text.isascii() and text.isdigit() and len(text) < 10:
+        indices = self._lookup.get(text) or self._lookup.get(_folded(text))
+        if indices is None and text.isascii() and text.isdigit() and len(text) < 10:
             return self._checked(int(text))
-        if found is None:
+        if indices is None:
             what = f"{self.name} ({len(self)} classes){self._near(text[:200])}"
             raise AsjaxError(f"label {quoted(label)} is not a class of {what}")
-        if len(found) > 1:
-            several = ", ".join(self.names[i] for i in found)
+        if len(indices) > 1:
+            several = ", ".join(self.names[i] for i in indices)
             raise AsjaxError(f"label {label!r} means several classes of {self.name}: {several}")
-        return found[0]
+        return indices[0]
 
     def _checked(self, label) -> int:
         try:
@@ -163,10 +163,10 @@ class LabelSet:
 
     @classmethod
     def from_csv(cls, path, name: str | None = None) -> LabelSet:
-        """Read what `to_csv` writes, or AudioSet's `class_labels_indices.csv`.
+        """Read a CSV from `to_csv`, or AudioSet's `class_labels_indices.csv`.
 
         Raises:
-          AsjaxError: not such a file, or the indices are not 0, 1, 2, ... in order.
+          AsjaxError: another kind of file, or the indices are not 0, 1, 2, ... in order.
         """
         path = Path(path)
         rows = read_rows(path, ("index", "mid", "display_name"), "a label set")
@@ -174,7 +174,7 @@ class LabelSet:
             if row["index"].strip() != str(i):
                 raise AsjaxError(
                     f"label set {path}: indices must run 0, 1, 2, ... in order, "
-                    f"got {quoted(row['index'])} where {i} belongs"
+                    f"got {quoted(row['index'])} instead of {i}"
                 )
         mids = [tuple(filter(None, (r.get("audioset_mids") or "").split(";"))) for r in rows]
         return cls(
@@ -192,7 +192,7 @@ class LabelSet:
 
 
 def read_rows(path: Path, columns: tuple[str, ...], what: str) -> list[dict[str, str]]:
-    """Rows of a small CSV that must have `columns`; AsjaxError says what is wrong with the file."""
+    """Rows of a small CSV. AsjaxError: no such file, not CSV, or one of `columns` is missing."""
     try:
         with Path(path).open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file, skipinitialspace=True))
@@ -206,7 +206,7 @@ def read_rows(path: Path, columns: tuple[str, ...], what: str) -> list[dict[str,
 
 
 def get(name_or_path) -> LabelSet:
-    """The label set of a name in KNOWN, or the one in a CSV file."""
+    """The label set with a name in KNOWN, or from a CSV file."""
     if isinstance(name_or_path, LabelSet):
         return name_or_path
     text = str(name_or_path)
@@ -223,14 +223,14 @@ def _packaged(name: str) -> LabelSet:
 
 
 def parents(name="audioset527") -> dict[str, list[str]]:
-    """Parents of every node of the ontology that the set's ids come from: `{mid: [mid, ...]}`.
+    """Parents of every node of a set's ontology: `{mid: [mid, ...]}`.
 
-    It is the set's own taxonomy where it has one, else AudioSet's ontology (632 nodes). Nodes that
-    are no class of the set are included. AudioSet Strong has 32 classes that the ontology does not
-    know; they have no parents here.
+    The ontology is the set's taxonomy if it has one, else AudioSet's ontology (632 nodes). It also
+    has nodes that are no class of the set. The 32 classes of AudioSet Strong that are not in
+    AudioSet's ontology have no parents here.
 
     Raises:
-      AsjaxError: the set has ids of its own, which no packaged ontology orders.
+      AsjaxError: the set has no taxonomy and its ids are not AudioSet mids.
     """
     labels = get(name)
     if labels.taxonomy is not None:
@@ -249,9 +249,10 @@ def parents(name="audioset527") -> dict[str, list[str]]:
 
 
 def restrictions() -> dict[str, tuple[str, ...]]:
-    """What AudioSet's ontology says of using a node as a label: `{mid: ("abstract", ...)}`.
+    """Nodes that AudioSet's ontology excludes as labels, and why: `{mid: ("abstract", ...)}`.
 
-    "abstract" nodes only group others, "blacklist" ones were found too obscure to label.
+    An "abstract" node only groups other nodes. A "blacklist" node is too obscure to label. Other
+    nodes have an empty tuple.
     """
     return {row["node"]: tuple(row["restrictions"].split()) for row in _ontology_rows()}
 
@@ -274,7 +275,7 @@ def _ontology_rows() -> list[dict[str, str]]:
 def mapping(source="esc10", target="audioset527") -> np.ndarray:
     """bool [n_source, n_target]: the target classes that share a mid with each source class.
 
-    A row without True is a class that the target does not have.
+    A row of False means that the target does not have the class.
     """
     source, target = get(source), get(target)
     columns: dict[str, list[int]] = {}
@@ -293,8 +294,8 @@ def overlap(a, b) -> tuple[np.ndarray, tuple[str, ...]]:
 
     Returns:
       `(shared, left_out)`: index pairs (in a, in b) as int64 [n, 2], and the display names of the
-      classes of `a` that `b` does not have. `overlap("fsd50k200", "audioset527")` is the HLP
-      paper's zero-shot evaluation: 192 shared, 8 left out.
+      classes of `a` that `b` does not have. `overlap("fsd50k200", "audioset527")` gives the classes
+      of the HLP paper's zero-shot evaluation: 192 shared, 8 left out.
     """
     a, table = get(a), mapping(a, b)
     left_out = tuple(a.names[i] for i in np.flatnonzero(~table.any(axis=1)))
@@ -302,7 +303,7 @@ def overlap(a, b) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def check_hash(expected: str, found: str, what: str) -> None:
-    """AsjaxError naming both hashes unless they are equal; `what` says whose labels they are."""
+    """Raise AsjaxError with both hashes if they differ. `what` names the owner of the labels."""
     if expected != found:
         raise AsjaxError(
             f"label hash of {what} must be {expected}, got {found}: the classes or their order "

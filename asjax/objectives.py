@@ -1,10 +1,11 @@
 """Objectives: batch + model -> loss, scalars, new statistics. Pure, run inside the jitted step.
 
-A batch holds `wave` [B, S], `target` [B, C], `mask` [B], and whatever else the host ops of the
-config made, as arrays [B, ...]. A wave may be int16, so an objective begins with `to_float`.
+A batch has `wave` [B, S], `target` [B, C], `mask` [B], and all other arrays [B, ...] from the host
+ops of the config. A wave may be int16, so an objective begins with `to_float`.
 
-Targets go through a fixed order (a test holds it): HLP on the hard labels, then mixup (in
-`augment`), then label smoothing. Propagation of mixed labels is not the mix of propagated ones.
+The order for targets is fixed and tested: HLP on the hard labels, then mixup (in `augment`), then
+label smoothing. HLP must come before mixup, because propagating mixed labels gives other targets
+than mixing propagated labels.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ AUGMENT_PLACES = ("wave", "feats", "normed")
 
 
 def bce(logits, target, mask=None, class_mask=None):
-    """Mean binary cross-entropy of logits [B, C] in float32 over real rows and counted classes.
+    """Mean binary cross-entropy of logits [B, C], in float32, without masked rows and classes.
 
     Args:
-      mask: [B], 0 for padding rows. class_mask: [C], 0 for classes left out of the loss.
+      mask: [B], 0 for padding rows. class_mask: [C], 0 for classes to leave out of the loss.
     """
     loss = optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), target)  # [B, C]
     weight = jnp.ones_like(loss)
@@ -60,7 +61,7 @@ def tagging(
       frontend: `wave [B, S] -> feats [B, T, F]`.
       augment: place -> op chain `(rng, batch) -> batch`. Places: `wave`, `feats` (frontend output)
         and `normed` (after the model's input normalisation, where PANNs and ConvNeXt augment).
-      closure: bool [C, C] (child, ancestor); None leaves labels as they are.
+      closure: bool [C, C] (child, ancestor) for HLP; None: no HLP.
       class_mask: [C], 0 leaves a class out of the loss.
 
     Returns:
@@ -73,12 +74,12 @@ def tagging(
         target = batch["target"]
         if closure is not None:
             target = hlp.propagate_labels(target, closure)
-        # Arrays that this objective does not know go through the augmentation with their rows.
+        # Other arrays stay in the batch, because the augmentation may reorder its rows.
         item = {**batch, "wave": to_float(batch["wave"]), "target": target}
         item = chains["wave"](wave_rng, item)
         item["feats"] = _features(frontend, item.pop("wave"), rng)
         item = chains["feats"](feats_rng, item)
-        # The same key makes the same choices on features (inside the model) and on targets (here).
+        # The same key gives the same draws for features (inside the model) and for targets (here).
         feats = item.pop("feats")
         item = chains["normed"](normed_rng, item)
         outputs, new_stats = model.apply(
@@ -98,7 +99,7 @@ def tagging(
 
 
 def _features(frontend, wave, rng):
-    """The frontend's features as in training: some (PaSST's) draw their filter bank per batch."""
+    """Features for training. Some frontends (PaSST's) draw a random filter bank per batch."""
     if not getattr(frontend, "draws_in_training", False):
         return frontend(wave)
     return frontend(wave, rng=jax.random.fold_in(rng, 4))

@@ -1,4 +1,4 @@
-"""The look of every table, page and picture: text tables, CSV, HTML, matplotlib's settings."""
+"""The style of all tables, pages and figures: text tables, CSV, HTML, matplotlib settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from asjax.store.files import write_atomic
 
 
 def table_text(title: str, header: list[str], rows: list[list[str]]) -> str:
-    """A plain text table: first column left, the others right."""
+    """A plain text table: the first column is aligned left, the others right."""
     width = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = [title]
     for row in [header, ["-" * w for w in width], *rows]:
@@ -32,10 +32,10 @@ def table_text(title: str, header: list[str], rows: list[list[str]]) -> str:
 
 
 def parameter_table(arrays, *, sharding: bool = False) -> str:
-    """Path, shape, type and size of every array of a nested dict, and the sum (by clu).
+    """Path, shape, type and size of every array of a nested dict, and the total (uses clu).
 
     Args:
-      sharding: say how each is divided among the devices too; for arrays, not for mere shapes.
+      sharding: also show the sharding over devices. This needs arrays, not only their shapes.
     """
     from clu.parameter_overview import get_parameter_overview
 
@@ -43,7 +43,7 @@ def parameter_table(arrays, *, sharding: bool = False) -> str:
 
 
 def write_csv(path: Path, header, rows) -> None:
-    """A CSV; empty where a value is None or not finite."""
+    """Write a CSV. A cell is empty if its value is None or not finite."""
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
     out.writerow(header)
@@ -59,7 +59,7 @@ def _csv_cell(value):
 
 
 def html_table(header, rows, numbers_from: int = 1) -> str:
-    """An HTML table of text cells; what follows a line break in a cell is printed small below."""
+    """An HTML table of text cells. Further lines of a cell are printed small below the first."""
 
     def line(row, tag):
         for i, cell in enumerate(row):
@@ -74,7 +74,7 @@ def html_table(header, rows, numbers_from: int = 1) -> str:
 
 
 def below(cell: str) -> str:
-    """`31.0 [30.1, 31.9]` with the interval on a line of its own."""
+    """Move the interval of `31.0 [30.1, 31.9]` to a second line."""
     return re.sub(r" \[(.*), (.*)\]", r"\n\1 to \2", cell)
 
 
@@ -114,7 +114,7 @@ def page(title: str, body: str) -> str:
 
 
 def figure(png: bytes, alt: str, caption: str) -> str:
-    """A picture with its caption (HTML), inside the page."""
+    """HTML of a figure with its caption; the picture is embedded in the page."""
     data = base64.b64encode(png).decode("ascii")
     return (
         f'<figure><div class="wide"><img alt="{escape(alt)}" src="data:image/png;base64,{data}">'
@@ -123,7 +123,7 @@ def figure(png: bytes, alt: str, caption: str) -> str:
 
 
 def number(value, digits=3) -> str:
-    """A number for a table: a dash where undefined."""
+    """A number for a table, or a dash if it is undefined."""
     if value is None or math.isnan(value):
         return "–"
     return "∞" if math.isinf(value) else f"{value:.{digits}f}"
@@ -134,7 +134,7 @@ def number(value, digits=3) -> str:
 BLUE, ORANGE, GREY, INK = "#2f6690", "#d1703c", "#b9bec5", "#22262b"
 
 
-WIDTH = 7.2  # inches; shown at up to 46 rem, so 9 pt here is about body text there
+WIDTH = 7.2  # inches; at 46 rem on the page, a 9 pt font is about as large as the body text
 
 
 STYLE = {
@@ -157,14 +157,14 @@ STYLE = {
     "svg.hashsalt": "asjax",
 }
 
-PAPER = "#6b7280"  # what a paper printed
+PAPER = "#6b7280"  # colour of a paper's published numbers
 
 
 HOLLOW = dict(markerfacecolor="white", markeredgewidth=1.3, linestyle="none", zorder=3)
 
 
 def png(draw, height: float) -> bytes:
-    """A picture of WIDTH x `height` inches, drawn by `draw(figure)`, as the bytes of a PNG."""
+    """The PNG bytes of a picture of WIDTH x `height` inches, drawn by `draw(figure)`."""
     out = io.BytesIO()
     with _drawn(draw, height) as figure:
         figure.savefig(out, format="png", dpi=150, metadata={"Software": None})
@@ -172,7 +172,7 @@ def png(draw, height: float) -> bytes:
 
 
 def save(draw, height: float, stem: Path) -> bytes:
-    """The same as stem.png and stem.svg; returns the bytes of the PNG."""
+    """Save the picture as stem.png and stem.svg; return the PNG bytes."""
     with _drawn(draw, height) as figure:
         figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
         figure.savefig(stem.with_suffix(".png"), dpi=150, metadata={"Software": None})
@@ -181,13 +181,13 @@ def save(draw, height: float, stem: Path) -> bytes:
 
 @contextlib.contextmanager
 def _drawn(draw, height: float):
-    """A matplotlib figure in our style, without any display."""
+    """A matplotlib figure in our style; no display is needed."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # names in any script
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name may be in any script
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         FigureCanvasAgg(figure)
         draw(figure)

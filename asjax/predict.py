@@ -1,10 +1,10 @@
 """`asjax.load` and `Tagger`: audio files or waves -> tags and embeddings.
 
-A recording is cut into windows of the model's clip length, one after the other. The last window
-ends with the recording (it overlaps the one before it); a recording shorter than one window is
-padded with zeros. The tags of a recording are the mean of its windows' probabilities, or their
-maximum. Windows of all recordings share batches of one shape, and audio is decoded as it is
-needed, so that memory does not grow with the length of a recording.
+A recording is cut into consecutive windows of the model's clip length. The last window ends with
+the recording, so it overlaps the window before it. A recording shorter than a window is padded with
+zeros. The tags of a recording are the mean of its windows' probabilities, or their maximum. Windows
+of all recordings share batches of one shape. Audio is decoded when it is needed, so memory does not
+grow with the length of a recording.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ HOW_TO_GET_A_MODEL = (
 
 
 def load(path, *, reduce: str = "mean", batch_size: int = 16) -> Tagger:
-    """The tagger in a model folder, or in the workdir of a finished run.
+    """The tagger from a model folder, or from the workdir of a finished run.
 
     Raises:
-      AsjaxError: no such folder or no model in it, or files that do not belong together.
+      AsjaxError: no such folder, no model in it, or files that do not fit together.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -70,13 +70,13 @@ def load(path, *, reduce: str = "mean", batch_size: int = 16) -> Tagger:
 
 @dataclass(frozen=True, eq=False)
 class Tags:
-    """What a tagger heard in one recording.
+    """The tags of one recording.
 
     Attributes:
       file: path, or a name for a wave in memory.
       duration_s: length of the recording in seconds.
       clip: float32 [C], probability of each class in the whole recording.
-      logits: float32 [C], log-odds of `clip`; of a single window, the model's own output.
+      logits: float32 [C], log-odds of `clip`; for a single window, the output of the model.
       embedding: float32 [D], mean over the windows.
       windows: float32 [n, C], probabilities of each window.
       times: float64 [n, 2], begin and end of each window in seconds.
@@ -99,11 +99,11 @@ class Tags:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Ids of the classes (AudioSet mids, or the label set's own)."""
+        """Ids of the classes: AudioSet mids, or other ids of the label set."""
         return self.label_set.ids
 
     def __getitem__(self, label) -> float:
-        """Probability of a class by display name, id or index."""
+        """Probability of a class, given by display name, id or index."""
         return float(self.clip[self.label_set.index(label)])
 
     def order(self, k: int | None = None) -> np.ndarray:
@@ -125,13 +125,13 @@ class Tagger:
     Args:
       model: has `.apply(variables, feats [B, T, F], train=False)` -> dict of logits [B, C] and
         embedding [B, D].
-      variables: of the model.
+      variables: the model's parameters and statistics.
       frontend: wave [B, S] -> feats [B, T, F].
       label_set: the C classes.
-      sample_rate, clip_s: what the model hears: Hz, seconds per window.
+      sample_rate, clip_s: input of the model: Hz, seconds per window.
       reduce: "mean" or "max" over the probabilities of a recording's windows.
       batch_size: windows per forward pass.
-      record: what the model says of itself.
+      record: how the model was trained and on what data.
     """
 
     def __init__(
@@ -157,43 +157,44 @@ class Tagger:
         self.window = max(1, round(clip_s * sample_rate))  # samples
 
     def __call__(self, source, *, batch: bool | None = None):
-        """Tags of a path, the bytes of a file, or (wave, rate); of a list, the list of Tags.
+        """The Tags of one recording, or the list of Tags of a list of recordings.
 
         Args:
-          source: a wave is numbers, an array or a tensor: [S], [channels, S] or [S, channels].
-          batch: True takes (waves [B, S], rate) as B recordings and returns the list of their
-            Tags. False says that a short first axis is channels; None does so with a warning.
+          source: a path, the bytes of a file, or (wave, rate). A wave is a list of numbers, an
+            array or a tensor: [S], [channels, S] or [S, channels].
+          batch: True: (waves [B, S], rate) are B recordings, and the result is a list of B Tags.
+            False: a short first axis means channels. None: as False, with a warning.
 
         Raises:
           AudioError: the first recording that cannot be used.
         """
         many = isinstance(source, list) or bool(batch)
         sources = waves.rows(source) if batch else source if many else [source]
-        found = []
+        results = []
         for tags in self.stream(sources, batch=False if batch else batch):
             if isinstance(tags, Exception):
                 raise tags
-            found.append(tags)
-        return found if many else found[0]
+            results.append(tags)
+        return results if many else results[0]
 
     def stream(
         self, sources: Iterable, *, batch=None, on_window=None, decoding=contextlib.nullcontext
     ) -> Iterator[Tags | AsjaxError]:
-        """Tags of each source in order, or the error that kept it from being tagged.
+        """The Tags of each source in order, or the error for a source that cannot be tagged.
 
-        At most two batches of windows are held, plus the logits of unfinished recordings.
+        At most two batches of windows are in memory, plus the logits of unfinished recordings.
 
         Args:
-          sources: as for a call. batch: False or None, as there.
-          on_window: called with the seconds of audio each window added, for progress bars.
-          decoding: a context manager to decode in.
+          sources, batch: as in `__call__`, but batch is False or None.
+          on_window: called with the seconds of new audio in each window, for progress bars.
+          decoding: a context manager for the decoding.
         """
         waiting = deque()
         batches = self._batches(sources, waiting, on_window, decoding, batch)
         first = next(batches, None)
         if first is not None:
             forward, variables = self._forward(len(first["wave"]))
-            # Made in this thread: `decoding` may redirect what all threads print.
+            # ahead=0 decodes in this thread, because `decoding` may redirect all threads' output.
             for out, rest in forward.over(variables, chain([first], batches), ahead=0):
                 if out["logits"].shape[1:] != (len(self.label_set),):
                     raise AsjaxError(
@@ -206,7 +207,7 @@ class Tagger:
         yield from _finished(waiting)
 
     def _batches(self, sources, waiting, on_window, decoding, batch):
-        """Windows of all sources in full batches; fewer than a batch in all are a smaller one."""
+        """Batches of the windows of all sources. If all fit into one batch, it may be smaller."""
         rows, size = [], None
         for number, source in enumerate(sources):
             recording = _Recording(source, number, self, batch)
@@ -233,7 +234,7 @@ class Tagger:
         )
 
     def __reduce__(self):
-        """Pickled as what it was made of: compiled programs and placed weights are made anew."""
+        """Pickle the arguments only: compiled programs and weights on devices are made again."""
         import jax
 
         variables = jax.tree.map(np.asarray, self.variables)
@@ -244,15 +245,15 @@ class Tagger:
         return _made, (self.model, variables, self.frontend, self.label_set, keywords)
 
     def _size(self, windows: int) -> int:
-        """Rows for a few windows: 1, 4, 16, ... Each size is a program to compile, so they are few
-        and no more than three quarters of the rows are padding."""
+        """Rows of a small batch: 1, 4, 16, ... There are few sizes, because each is compiled
+        separately. At most three quarters of the rows are padding."""
         size = 1
         while size < windows:
             size *= 4
         return min(size, self.batch_size)
 
     def _batch(self, rows, size):
-        """Windows padded with silence, in as many rows or as many more as the devices want."""
+        """A batch of `size` rows, rounded up to a multiple of the devices; padding is silence."""
         devices = self._mesh.size if size > 1 else 1
         batch = np.zeros((-(-size // devices) * devices, self.window), np.float32)
         for i, (_, wave) in enumerate(rows):
@@ -267,7 +268,7 @@ class Tagger:
 
     @cached_property
     def _passes(self):
-        """The forward pass of larger batches, on all devices, and that of one row, on the first."""
+        """Two forward passes: larger batches run on all devices, one row on the first device."""
         from jax.sharding import Mesh
 
         meshes = self._mesh, Mesh(self._mesh.devices.ravel()[:1], ("data",))
@@ -275,10 +276,10 @@ class Tagger:
         return [infer.Forward(self.model, self.frontend, mesh, outputs) for mesh in meshes]
 
     def _forward(self, rows: int):
-        """The forward pass for batches of so many rows, and the weights where it has them.
+        """The forward pass for batches of `rows` rows, and the weights on its devices.
 
-        The weights are on the first device alone until a batch wants them on all. Then the first
-        device's copy serves single rows too.
+        The weights are on the first device only, until a batch needs all devices. After that,
+        single rows use the first device's copy.
         """
         import jax
 
@@ -302,7 +303,7 @@ def _made(model, variables, frontend, label_set, keywords) -> Tagger:
 
 
 class _Recording:
-    """A source on its way: its windows go out, their logits come back."""
+    """A source in progress: it gives windows and collects their logits."""
 
     def __init__(self, source, number, tagger, batch=None):
         from asjax.data import recordings
@@ -315,7 +316,7 @@ class _Recording:
         self.samples, self.read, self.error = 0, False, None
 
     def windows(self, decoding):
-        """(window, seconds of audio it adds) until the end or an error, which is kept."""
+        """(window, seconds of new audio in it) until the end or an error; see `self.error`."""
         while True:
             try:
                 with decoding():
@@ -341,7 +342,9 @@ class _Recording:
 
         logits = np.stack(self.logits)
         if not np.isfinite(logits).all():
-            return AsjaxError(f"{self.name}: the model's output is not finite; are its weights?")
+            return AsjaxError(
+                f"{self.name}: the model's output is not finite; check the weights for NaN"
+            )
         windows = expit(logits)
         if len(logits) == 1:
             clip = logits[0]

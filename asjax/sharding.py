@@ -1,7 +1,8 @@
-"""The mesh: where state and batches live, and how they come back.
+"""The mesh: how state and batches are divided over devices and gathered again.
 
-One program for one core or many hosts: arrays are global, `jax.jit` splits the work over a named
-mesh. Axis "data" splits the batch; "fsdp" splits the batch and the big parameters.
+The same program runs on one core or on many hosts: arrays are global, and `jax.jit` splits the work
+over a named mesh. Axis "data" splits the batch. Axis "fsdp" splits the batch and the big
+parameters.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ def make_mesh(spec=None, *, batch_sizes: Sequence[int] = (), local: bool = False
     """A mesh over the devices.
 
     Args:
-      spec: None or "" puts all devices on "data"; else `"data=2,fsdp=4"` or a dict, where one size
-        may be -1 for "the rest". Fewer devices than there are is fine in a single process.
-      batch_sizes: with no spec, on CPU in a single process, only as many devices are taken as
-        divide all of these, so that a batch of 2 runs on an 8-core machine.
-      local: over the devices of this process, for work that it does by itself.
+      spec: None or "" puts all devices on "data". Else `"data=2,fsdp=4"` or a dict; one size may
+        be -1, which means all other devices. A single process may use fewer devices than it has.
+      batch_sizes: if there is no spec, a single process on CPU uses the largest number of devices
+        that divides all of these. So a batch of 2 runs on an 8-core machine.
+      local: use only the devices of this process, for work that it does alone.
     """
     devices = jax.local_devices() if local else jax.devices()
     alone = local or jax.process_count() == 1
@@ -46,7 +47,7 @@ def make_mesh(spec=None, *, batch_sizes: Sequence[int] = (), local: bool = False
             f"mesh {_show(sizes)} needs {needed} devices, there are {len(devices)}; "
             "change the mesh, or --cpu-devices on CPU"
         )
-    # Auto must be said: make_mesh would choose explicit axes, which refuse fsdp (specs, section 2).
+    # The default of make_mesh is explicit axes, and jax does not allow our fsdp split with those.
     auto = (AxisType.Auto,) * len(sizes)
     return jax.make_mesh(
         tuple(sizes.values()), tuple(sizes), axis_types=auto, devices=devices[:needed]
@@ -62,7 +63,9 @@ def _mesh_sizes(spec, n_devices: int) -> dict[str, int]:
         if name not in AXES:
             raise unknown("mesh axis", name, AXES)
         if isinstance(size, bool) or not isinstance(size, int) or (size < 1 and size != -1):
-            raise AsjaxError(f"mesh axis {name} must be a size >= 1, or -1 for the rest: {size!r}")
+            raise AsjaxError(
+                f"mesh axis {name} must be a size >= 1, or -1 for the rest, got {size!r}"
+            )
     free = [name for name, size in sizes.items() if size == -1]
     if len(free) > 1:
         raise AsjaxError("mesh: only one axis may be -1")
@@ -80,20 +83,20 @@ def _show(sizes) -> str:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """A whole copy on every device."""
+    """The sharding with a full copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows split over all devices, whatever axes the mesh has."""
+    """The sharding with rows split over all devices, over all axes of the mesh."""
     return NamedSharding(mesh, PartitionSpec(tuple(mesh.axis_names)))
 
 
 def state_sharding(mesh: Mesh, abstract_state, min_size: int = 2**18):
     """A sharding per leaf of a tree of shapes.
 
-    Leaves under `min_size` elements, and all of them without an "fsdp" axis, are replicated; else
-    the largest dimension that the axis divides is split (none: replicated).
+    A leaf of at least `min_size` elements is split over "fsdp", along its largest dimension that
+    this axis divides. All other leaves are replicated.
     """
     ways = mesh.shape.get("fsdp", 1)
 
@@ -108,7 +111,7 @@ def state_sharding(mesh: Mesh, abstract_state, min_size: int = 2**18):
 
 
 def with_sharding(abstract_state, shardings):
-    """Shapes that know where they live, as a restore needs them."""
+    """Add shardings to a tree of shapes; the restore of a checkpoint needs both."""
     return jax.tree.map(
         lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract_state, shardings
     )
@@ -118,13 +121,13 @@ def with_sharding(abstract_state, shardings):
 
 
 def local_rows(mesh: Mesh, batch_size: int, name: str = "batch size") -> np.ndarray:
-    """Which rows of a global batch live on this process's devices, ascending.
+    """Numbers of the rows of a global batch on this process's devices, ascending.
 
-    A mesh may list the devices of several processes in any order (`jax.make_mesh` does so on TPU
-    pods), so a process's rows need not follow one another.
+    The rows of a process may have gaps, because a mesh may mix the devices of several processes
+    (`jax.make_mesh` does so on TPU pods).
 
     Raises:
-      AsjaxError: the devices do not divide the batch; `name` says which size is meant.
+      AsjaxError: the devices do not divide the batch. `name` is the name of the size in messages.
     """
     if batch_size % mesh.size:
         raise AsjaxError(
@@ -136,18 +139,18 @@ def local_rows(mesh: Mesh, batch_size: int, name: str = "batch size") -> np.ndar
 
 
 def place(mesh: Mesh, batch: dict, *, owned: bool = False) -> dict[str, jax.Array]:
-    """This process's rows of a batch, those of `local_rows`, -> global arrays.
+    """This process's rows of a batch (see `local_rows`) -> global arrays.
 
-    Entries that are no arrays are left out.
+    Entries that are not arrays are left out.
 
     Args:
-      owned: nobody writes to these arrays again, as with the batches of a pipeline. Else they are
-        copied, because jax takes over a buffer on CPU when it happens to be aligned: who writes to
-        the buffer later would change the batch in use.
+      owned: True promises that nobody writes to these arrays again, as for batches of a pipeline.
+        False copies them. The reason: on CPU, jax uses an aligned buffer without a copy, so a later
+        write to it would change the batch in use.
 
     Raises:
-      AsjaxError: rows that the devices do not divide, entries with different numbers of rows, or
-        integers beyond 32 bits, which jax would cut.
+      AsjaxError: the devices do not divide the rows, entries have different numbers of rows, or
+        integers need more than 32 bits, which jax would cut off.
     """
     arrays = {k: v for k, v in batch.items() if _is_rows(v)}
     counts = {len(v) for v in arrays.values()}
@@ -163,9 +166,9 @@ def place(mesh: Mesh, batch: dict, *, owned: bool = False) -> dict[str, jax.Arra
     for key, value in arrays.items():
         _check_32_bits(key, value)
     where = batch_sharding(mesh)
-    own = {k: v if owned else v.copy() for k, v in arrays.items()}
-    # Documented: local rows go to the process's places in the global array in ascending order.
-    return {k: jax.make_array_from_process_local_data(where, v) for k, v in own.items()}
+    rows = {k: v if owned else v.copy() for k, v in arrays.items()}
+    # jax documents that a process's rows fill its places in the global array in ascending order.
+    return {k: jax.make_array_from_process_local_data(where, v) for k, v in rows.items()}
 
 
 def _check_32_bits(key: str, value: np.ndarray) -> None:
@@ -181,7 +184,7 @@ def _check_32_bits(key: str, value: np.ndarray) -> None:
 
 
 def local(tree):
-    """This process's rows of every global array of a tree, ascending, as numpy: `place` undone."""
+    """This process's rows of every global array of a tree, ascending, as numpy: undoes `place`."""
 
     def fetch(x):
         if x.is_fully_addressable:
@@ -197,7 +200,7 @@ def _is_rows(value) -> bool:
 
 
 def gather(tree):
-    """Global arrays of a tree -> whole numpy arrays on every host; all processes must call it."""
+    """Global arrays of a tree -> full numpy arrays on every host. All processes must call it."""
     if all(getattr(x, "is_fully_addressable", True) for x in jax.tree.leaves(tree)):
         return jax.tree.map(np.asarray, jax.device_get(tree))
     from jax.experimental import multihost_utils

@@ -1,4 +1,4 @@
-"""The training state and the two jitted steps: pure, importable with jax, flax, optax and numpy."""
+"""The training state and the train and eval steps: pure functions, to be jitted by the caller."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from asjax.optim import guard
 
 @struct.dataclass
 class State:
-    """Everything a run needs to go on: one pytree, saved whole."""
+    """Everything that a run needs to resume: one pytree, saved as a whole."""
 
     step: Any  # int32 [], steps taken, skipped ones included
     params: Any
     stats: Any  # every non-param collection, by name
     opt: Any
     average: Any  # {"params", "stats", "count"} or {}: EMA or SWA of the weights
-    nonfinite: Any  # int32 [2]: skipped steps in all, and in a row
+    nonfinite: Any  # int32 [2]: skipped steps in total, and in a row
     rng: Any  # base key; step k uses fold_in(rng, k)
 
 
 def init_state(key, *, model, frontend, tx, wave_shape, average: bool) -> State:
-    """Fresh state for waves of `wave_shape` [B, S]; run it under jit with out_shardings."""
+    """The initial state for waves of `wave_shape` [B, S]. Run it under jit with out_shardings."""
     init_key, rng = jax.random.split(key)
     feats = frontend(jnp.zeros(wave_shape, jnp.float32))
     variables = dict(model.init(init_key, feats, train=False))
     params = variables.pop("params")
-    # A copy, not the same buffers: both are donated to the train step.
+    # The average needs its own buffers, because both are donated to the train step.
     copy = jax.tree.map(jnp.copy, {"params": params, "stats": variables})
     return State(
         step=jnp.zeros((), jnp.int32),
@@ -58,9 +58,9 @@ def make_train_step(*, objective, tx, average=None, lr=None, accumulate: int = 1
     Args:
       objective: `(params, stats, batch, rng) -> (loss, (scalars, new_stats))`.
       average: None or `(average, new {"params", "stats"}, step) -> average`.
-      lr: learning rate as a function of the updates made; the scalars then hold the rate that this
-        step used. Skipped steps make no update, so the number of steps would give another one.
-      accumulate: parts of a batch that are computed one after the other (`accumulated`).
+      lr: learning rate as a function of the number of updates; adds this step's rate to the
+        scalars. It is not a function of the number of steps, because skipped steps do not update.
+      accumulate: number of parts of a batch, computed one after the other; see `accumulated`.
     """
     compute = accumulated(objective, accumulate)
 
@@ -93,7 +93,7 @@ def make_train_step(*, objective, tx, average=None, lr=None, accumulate: int = 1
 
 
 def _updates_made(state: State):
-    """By the optimiser's own count; by the steps that were not skipped where it has none."""
+    """The update count of the optimiser, or the number of steps not skipped if it has no count."""
     counts = optax.tree_utils.tree_get_all_with_path(state.opt, "count")
     return counts[-1][1] if counts else state.step - state.nonfinite[0]
 
@@ -101,17 +101,17 @@ def _updates_made(state: State):
 def accumulated(objective, parts: int):
     """`(params, stats, batch, rng) -> ((loss, (scalars, new_stats)), grads)` over parts of a batch.
 
-    A step then needs the memory of one part. Batch size, schedule and averages stay those of the
-    whole batch. Part j has the rows j, j + parts, j + 2 parts ..., so that each device divides its
-    own rows. Loss, scalars and gradients are means over the parts, weighted by their real rows
-    (`mask`). For a loss that is a mean over rows they equal those of the whole batch.
+    A step then needs the memory of one part. Batch size, schedule and averages do not change. Part
+    j has the rows j, j + parts, j + 2 parts ..., so each device divides its own rows. Loss, scalars
+    and gradients are means over the parts, weighted by their number of real rows (`mask`). If the
+    loss is a mean over rows, they equal the values of the whole batch.
 
-    Each part is augmented and mixed by itself, with a key of its own. Batch norm normalises each
-    part by its own statistics, and its running statistics move once for every part.
+    Each part is augmented and mixed separately, with its own key. Batch norm normalises each part
+    by the part's statistics. The running statistics are updated once per part.
 
     Raises:
-      AsjaxError: `parts` is no whole number above 0. When called: the rows, or the rows that a
-        device holds, cannot be divided.
+      AsjaxError: `parts` is not a whole number >= 1. When called: the rows of the batch, or of a
+        device, cannot be divided into parts.
     """
     if not isinstance(parts, int) or isinstance(parts, bool) or parts < 1:
         raise AsjaxError(f"accumulate_steps must be a whole number >= 1, got {parts!r}")
@@ -136,7 +136,7 @@ def accumulated(objective, parts: int):
         first = jax.tree.map(lambda x: x[0], inputs)
         (loss, (scalars, _)), grads = jax.eval_shape(grad_fn, params, stats, first[0], rng)
         zero = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), (loss, scalars, grads))
-        # On CPUs no loop, because it would hold the sums over devices (asjax/nn/cpu/README.md).
+        # No loop on CPU: sums over devices inside a loop can deadlock (asjax/nn/cpu/README.md).
         unroll = parts if placement.on_cpu(batch["wave"]) else 1
         (stats, total), _ = jax.lax.scan(one, (stats, zero), inputs, unroll=unroll)
         loss, scalars, grads = total
@@ -161,10 +161,10 @@ def make_eval_step(*, model, frontend, outputs=("logits",)):
     """`(variables, wave [B, S]) -> {name: [B, ...]}`, floats as float32.
 
     Args:
-      outputs: which of the arrays that the model returns are wanted.
+      outputs: names of the wanted arrays among the model's outputs.
 
     Raises:
-      AsjaxError: while it is traced, if the model returns no array of that name.
+      AsjaxError: when traced, if the model has no output of that name.
     """
 
     def eval_step(variables, wave):
@@ -183,6 +183,6 @@ def _as_float32(array):
 
 
 def weights(state: State) -> dict:
-    """The variables to evaluate and keep: the average where there is one, else the raw ones."""
-    kept = state.average or {"params": state.params, "stats": state.stats}
-    return {"params": kept["params"], **kept["stats"]}
+    """The variables to evaluate and to save: the averaged ones if there are any, else the raw."""
+    chosen = state.average or {"params": state.params, "stats": state.stats}
+    return {"params": chosen["params"], **chosen["stats"]}

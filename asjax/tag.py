@@ -1,7 +1,7 @@
 """`asjax tag`: tables, JSON lines or TSV of the tags in files and folders.
 
-Exit codes: 0 all done; 1 some files could not be tagged, each named on stderr; 2 nothing was done,
-one line says why.
+Exit codes: 0 all files are tagged; 1 some files could not be tagged, each has a line on stderr; 2
+nothing was done, one line says why.
 """
 
 from __future__ import annotations
@@ -21,22 +21,25 @@ BAR_WIDTH = 20
 
 def add_arguments(parser):
     parser.add_argument(
-        "paths", nargs="+", metavar="FILE_OR_FOLDER", help="audio files; folders with all below"
+        "paths",
+        nargs="+",
+        metavar="FILE_OR_FOLDER",
+        help="audio files; folders with all subfolders",
     )
     parser.add_argument("--model", required=True, help="model folder, or workdir of a finished run")
     parser.add_argument("--top", type=int, default=5, help="tags per file (default 5)")
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="one JSON object per line and file")
+    form.add_argument("--json", action="store_true", help="one line per file, a JSON object")
     form.add_argument("--tsv", action="store_true", help="tab-separated, one line per tag")
-    parser.add_argument("--out", help="write here instead of to standard output")
-    parser.add_argument("--windows", action="store_true", help="the tags of every window as well")
+    parser.add_argument("--out", help="write to this file instead of standard output")
+    parser.add_argument("--windows", action="store_true", help="also the tags of every window")
     parser.add_argument(
         "--reduce",
         choices=("mean", "max"),
         default="mean",
-        help="over the windows of a file: mean of probabilities (default) or maximum",
+        help="tags of a file: mean (default) or maximum of the probabilities of its windows",
     )
-    parser.add_argument("--batch-size", type=int, default=16, help="windows at a time (default 16)")
+    parser.add_argument("--batch-size", type=int, default=16, help="windows per batch (default 16)")
 
 
 def main(args) -> int:
@@ -54,10 +57,10 @@ def main(args) -> int:
     form = _Json if args.json else _Tsv if args.tsv else _Table
     failed = 0
     with _output(args.out) as out, _Progress(files) as progress:
-        found = tagger.stream(files, on_window=progress.heard, decoding=audio.quiet_decoders)
+        results = tagger.stream(files, on_window=progress.heard, decoding=audio.quiet_decoders)
         try:
             write = form(out, args.top, args.windows)
-            for tags in found:
+            for tags in results:
                 with progress.file_done():
                     if isinstance(tags, Exception):
                         failed += 1
@@ -65,7 +68,7 @@ def main(args) -> int:
                     else:
                         write(tags)
                         out.flush()
-        except BrokenPipeError:  # the reader, such as `head`, has had enough
+        except BrokenPipeError:  # the reader of the output, such as `head`, has closed the pipe
             with contextlib.suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
     if failed and len(files) > 1:
@@ -79,7 +82,7 @@ def _output(path):
         with open(path, "w", encoding="utf-8", errors="replace", newline="") as file:
             yield file
         return
-    if hasattr(sys.stdout, "reconfigure"):  # a file name may hold what stdout cannot encode
+    if hasattr(sys.stdout, "reconfigure"):  # stdout may not be able to encode a file name
         sys.stdout.reconfigure(errors="replace")
     yield sys.stdout
 
@@ -88,7 +91,7 @@ def _output(path):
 
 
 def _best(tags, probabilities, top):
-    """(index, probability) of the `top` highest; of the clip when `probabilities` is None."""
+    """(index, probability) of the `top` highest. `probabilities` None means those of the clip."""
     if probabilities is None:
         return [(i, float(tags.clip[i])) for i in tags.order(top)]
     order = (-probabilities).argsort(kind="stable")[:top]
@@ -117,7 +120,7 @@ class _Table:
 
 
 class _Json:
-    """One JSON object per line and file; probabilities with the digits that float32 has."""
+    """One line per file, a JSON object; probabilities have the 7 digits of float32."""
 
     def __init__(self, out, top, windows):
         self.out, self.top, self.windows = out, top, windows
@@ -137,7 +140,7 @@ class _Json:
                 }
                 for (begin, end), row in zip(tags.times, tags.windows, strict=True)
             ]
-        # Escaped, so that a line is ASCII whatever the file is called.
+        # json.dumps escapes other characters, so a line is always ASCII.
         print(json.dumps(item), file=self.out)
 
     def _tags(self, tags, probabilities):
@@ -175,8 +178,8 @@ class _Tsv:
 
 
 class _Progress:
-    """A bar on stderr when that is a terminal and there is much to do: many files, or one long
-    one, whose minutes are counted."""
+    """A progress bar on stderr, if stderr is a terminal and the work is long. It counts files, or
+    minutes if there is one file."""
 
     def __init__(self, files):
         from tqdm import tqdm
@@ -204,7 +207,7 @@ class _Progress:
 
     @contextlib.contextmanager
     def file_done(self):
-        """Count a file; what is printed inside does not tear the bar."""
+        """Count a file. Lines that are printed inside appear above the bar."""
         if self._by_file:
             self._bar.update()
         with self._tqdm.external_write_mode(file=sys.stderr):

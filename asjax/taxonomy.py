@@ -1,4 +1,4 @@
-"""An ontology of one's own: a CSV of children and parents for the classes of a label set."""
+"""A user's ontology: a CSV of children and parents for the classes of a label set."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ COLUMNS = ("child", "parent")
 
 
 def read(path, label_set) -> dict[str, list[str]]:
-    """Parents of every node, `{node: [node, ...]}`; classes stand there by their ids.
+    """Parents of every node, `{node: [node, ...]}`. A class is given by its id.
 
     Args:
-      path: a CSV with a row `child,parent` per link. Either is the id or display name of a class
-        (in any case), or any other text: a node that is no class, such as a group. A row without a
-        parent says that a node has none.
+      path: a CSV with a row `child,parent` per link. Each is the id or display name of a class (in
+        any case). Any other text is a node that is no class, such as a group. A row with an empty
+        parent is a node without parents.
 
     Raises:
-      AsjaxError: no such file, rows that cannot be (with their lines), or a cycle (by name).
+      AsjaxError: no such file, wrong rows (with line numbers), or a cycle (with the names in it).
     """
     path = Path(path)
     known = {_same(name): i for name, i in zip(label_set.names, label_set.ids, strict=True)}
     known |= {i: i for i in label_set.ids}
-    other: dict[str, str] = {}  # nodes that are no class, as they are first spelt
+    other: dict[str, str] = {}  # nodes that are no class, in their first spelling
     table: dict[str, list[str]] = {}
-    first: dict[str, int] = {}  # line that names a node first
-    links: dict[tuple[str, str], int] = {}  # line of a child and its parent
+    first: dict[str, int] = {}  # node -> the first line with it
+    links: dict[tuple[str, str], int] = {}  # (child, parent) -> line
     wrong = []
     for line, *cells in _rows(path):
         child, parent = (
@@ -48,7 +48,7 @@ def read(path, label_set) -> dict[str, list[str]]:
     _refuse_cycle(path, table, links, label_set)
     above = _above(table, label_set.ids)
     wrong += [
-        f"line {first[node]} {quoted(node)} is no class of {label_set.name} and stands above none"
+        f"line {first[node]} {quoted(node)} is no class of {label_set.name} and no ancestor of one"
         f"{nearest(node, label_set.names)}"
         for node in table
         if node not in above
@@ -60,7 +60,7 @@ def read(path, label_set) -> dict[str, list[str]]:
 
 
 def write(path, table: dict[str, list[str]]) -> None:
-    """Write what `read` reads."""
+    """Write a taxonomy in the form that `read` reads."""
     with Path(path).open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(COLUMNS)
@@ -86,7 +86,7 @@ def _rows(path: Path):
 
 
 def _same(text: str) -> str:
-    """What two spellings of a name have in common."""
+    """The common form of two spellings of a name: NFC and casefolded."""
     return unicodedata.normalize("NFC", text).casefold()
 
 

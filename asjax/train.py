@@ -1,7 +1,7 @@
 """`asjax train`: one function, read top to bottom.
 
-Exit codes: 0 finished; 75 stopped on SIGTERM or Ctrl-C with everything saved (run the same command
-to go on); 2 an error that one line explains.
+Exit codes: 0 finished; 75 stopped by SIGTERM or Ctrl-C after saving everything (the same command
+resumes the run); 2 an error that one line explains.
 """
 
 from __future__ import annotations
@@ -24,17 +24,15 @@ def add_arguments(parser):
     parser.add_argument("--config", required=True, help="config file, FILE.py or FILE.py:key=value")
     parser.add_argument("--workdir", required=True, help="folder of this run; resumed if it exists")
     parser.add_argument(
-        "--allow-config-change", action="store_true", help="go on though the config differs"
+        "--allow-config-change", action="store_true", help="resume with a changed config"
     )
-    parser.add_argument(
-        "--allow-data-change", action="store_true", help="go on though the data differ"
-    )
+    parser.add_argument("--allow-data-change", action="store_true", help="resume with changed data")
     parser.add_argument("--cpu-devices", type=int, help="devices on CPU (default: one per core)")
     parser.add_argument("--coordinator", help="host:port of process 0, for several processes")
     parser.add_argument("--num-processes", type=int, help="how many processes train together")
-    parser.add_argument("--process-id", type=int, help="which of them this one is")
+    parser.add_argument("--process-id", type=int, help="number of this process, from 0")
     parser.add_argument_group(
-        "config fields", "--config.optim.lr=3e-4 and the like override any field of the config"
+        "config fields", "options such as --config.optim.lr=3e-4 override any field of the config"
     )
 
 
@@ -69,13 +67,13 @@ def main(args) -> int:
     closure = hlp.closure_if_known(label_set, strict=cfg.labels.strict)
     if cfg.labels.hlp and closure is None:
         raise config.AsjaxError(
-            f"labels.hlp: the classes of {label_set.name} are in no ontology asjax knows; set "
+            f"labels.hlp: the classes of {label_set.name} are in no ontology that asjax has; set "
             "--config.labels.hlp=False, use classes with AudioSet mids, or give their ontology as "
             "--config.labels.parents=FILE.csv (rows child,parent)"
         )
     train_source = build.source(cfg.data.train, label_set)
     eval_source = build.source(cfg.data.eval, label_set)
-    # A process decodes the rows of each batch that its devices hold, in training as in evaluation.
+    # In training and in evaluation, a process decodes only the rows of its own devices.
     train_rows = sharding.local_rows(mesh, cfg.batch_size, "batch_size")
     eval_rows = sharding.local_rows(mesh, cfg.eval.batch_size, "eval.batch_size")
     fields = {**build.data_fields(cfg), "num_classes": len(label_set)}
@@ -126,7 +124,7 @@ def main(args) -> int:
         allow_data_change=args.allow_data_change,
         primary=first_process,
     )
-    with work, eval_data:  # the workers of the evaluation stay until the end
+    with work, eval_data:  # the evaluation's decoding workers run until the end
         # -------------------------------------------------------------- state
         wave_shape = (cfg.batch_size, round(cfg.data.clip_s * cfg.data.sample_rate))
         create = partial(
@@ -153,7 +151,7 @@ def main(args) -> int:
             start = 0
         else:
             start, state, _ = restored
-            say(f"going on from step {start} of {cfg.total_steps} in {work.path}")
+            say(f"resuming at step {start} of {cfg.total_steps} in {work.path}")
         train_step = jax.jit(
             step.make_train_step(
                 objective=objective,
@@ -167,7 +165,7 @@ def main(args) -> int:
             donate_argnums=0,
         )
         forward = infer.Forward(model, frontend, mesh)
-        # state -> ids, logits and targets of the evaluation set, by the averaged weights if any
+        # state -> ids, logits and targets of the evaluation set, with averaged weights if any
         predict = lambda state, **how: infer.scores(  # noqa: E731
             forward, step.weights(state), eval_data, len(label_set), **how
         )
@@ -181,11 +179,11 @@ def main(args) -> int:
             f"HLP {'on' if cfg.labels.hlp else 'off'}, {cfg.data.draw}"
         )
         if first_process:
-            with contextlib.suppress(ImportError, OSError):  # for people; the run goes on without
+            with contextlib.suppress(ImportError, OSError):  # this file is only for people to read
                 table = pages.parameter_table(state.params, sharding=True)
                 files.write_atomic(work.path / "parameters.txt", table + "\n")
         writer = log.Writer(work.path, start_step=start, active=first_process)
-        share = "" if first_process else f"-{jax.process_index()}"  # each meets clips of its own
+        share = "" if first_process else f"-{jax.process_index()}"  # each process reads other clips
         bad_clips = quarantine.Quarantine(
             work.path / f"quarantine{share}.csv", len(train_source), cfg.data.max_bad
         )
@@ -195,7 +193,7 @@ def main(args) -> int:
         progress = log.Progress(
             cfg.total_steps, start, batch_size=cfg.batch_size, active=first_process
         )
-        pending = None  # scalars of the step before, fetched while the next one runs
+        pending = None  # scalars of the last step, fetched while the next step runs
         stopped = False
         with stop, batches, progress, checkpoints, bad_clips:
             for i in range(start, cfg.total_steps):
@@ -227,9 +225,9 @@ def main(args) -> int:
             if not checkpoints.wait():
                 raise config.AsjaxError(
                     f"stopped at step {done}, which could not be saved: {checkpoints.last_error}; "
-                    f"the last sound step is {checkpoints.latest_step()}"
+                    f"the last saved step is {checkpoints.latest_step()}"
                 )
-            say(f"stopped at step {done}, everything saved; run the same command to go on")
+            say(f"stopped at step {done}, everything is saved; run the same command to resume")
             return EXIT_STOPPED
 
         # -------------------------------------------------------------- best weights, report, model
@@ -297,12 +295,12 @@ class _StopSignal:
 
     def _handle(self, number, frame):
         if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt  # asked twice: stop at once, the last save stays
+            raise KeyboardInterrupt  # a second Ctrl-C stops at once; the last save remains
         self.requested = True
 
 
 def _asked_to_stop(stop, done: int, every_steps: int) -> bool:
-    """Several processes must stop at the same step, so they ask each other now and then."""
+    """Whether to stop. Processes must stop at the same step, so they ask each other at times."""
     import jax
     import numpy as np
 
@@ -316,7 +314,7 @@ def _asked_to_stop(stop, done: int, every_steps: int) -> bool:
 
 
 def _report(writer, progress, number, scalars, cfg, batches):
-    """Fetch the scalars of step `number` and show them; stop the run if it went astray."""
+    """Fetch, show and log the scalars of step `number`. AsjaxError: too many nonfinite steps."""
     from asjax.config import AsjaxError
 
     values = {k: float(v) for k, v in scalars.items()}
@@ -332,7 +330,7 @@ def _report(writer, progress, number, scalars, cfg, batches):
 
 
 def _record(cfg, label_set, train_source, eval_source, state, n_params) -> dict:
-    """What a model says of itself: how it was trained and on what."""
+    """The record in a model folder: how the model was trained and on what data."""
     from asjax import config
 
     return {

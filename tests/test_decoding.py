@@ -165,7 +165,7 @@ def test_an_event_across_a_window_edge_is_one_event():
     parts = np.stack([frames[s : s + 250] for s in plan.starts])
     answer = decoding.decode(decoding.stitch(parts, plan))
     np.testing.assert_allclose(answer.tolist(), [(9.6, 10.8, 0)])
-    with pytest.raises(AsjaxError, match="scores of the windows"):
+    with pytest.raises(AsjaxError, match="window scores must"):
         decoding.stitch(parts[:-1], plan)
     with pytest.raises(AsjaxError, match="windows need"):
         decoding.windows(0)

@@ -120,7 +120,7 @@ def test_csv_round_trip_keeps_everything(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("index,mid,display_name\n1,/m/a,A\n", "in order, got '1' where 0 belongs"),
+        ("index,mid,display_name\n1,/m/a,A\n", "in order, got '1' instead of 0"),
         ("index,mid,display_name\n0,/m/a,A\n1,/m/a,B\n", "every id"),
         ("index,mid,display_name\n0,/m/a,A\n1,/m/b,a\n", "every display name"),
         ("index,mid,display_name\n0,/m/a,\n", "every display name"),

@@ -222,7 +222,7 @@ def test_a_batch_of_waves_is_one_recording_or_many_as_is_chosen():
 
 
 def test_numbers_of_another_range_are_tagged_with_a_warning():
-    with pytest.warns(AsjaxWarning, match="whose full scale is 1"):
+    with pytest.warns(AsjaxWarning, match="but the full scale is 1"):
         tagger()((noise(0.5)[:, 0] * 32_768, RATE))
 
 
@@ -434,7 +434,7 @@ def test_a_folder_from_a_mac_is_done_and_what_was_passed_over_is_said(
     code, out, err = run(capsys, folder, "--model", model, "--json")
     assert code == 0
     assert len(out.splitlines()) == 1
-    assert err.startswith("asjax tag: passed over 1 files of kinds that libsndfile does not read")
+    assert err.startswith("asjax tag: skipped 1 files of kinds that libsndfile does not read")
     assert len(err.splitlines()) == 1
 
 

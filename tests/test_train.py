@@ -107,7 +107,7 @@ def test_stop_and_resume_equals_uninterrupted_bit_for_bit(tmp_path, monkeypatch,
     assert "stopped at step 3" in capsys.readouterr().out
     assert not (tmp_path / "stopped" / "model").exists()
     assert quick(tmp_path / "stopped") == 0
-    assert "going on from step 3 of 6" in capsys.readouterr().out
+    assert "resuming at step 3 of 6" in capsys.readouterr().out
     assert losses(tmp_path / "straight") == losses(tmp_path / "stopped")
     one, two = weights(tmp_path / "straight"), weights(tmp_path / "stopped")
     assert one.keys() == two.keys()

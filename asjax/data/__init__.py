@@ -1,1 +1,1 @@
-"""From audio files and lists to batches."""
+"""The data pipeline: from audio files and lists to batches."""

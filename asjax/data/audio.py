@@ -1,13 +1,12 @@
 """Audio files as float32 mono waves: any container that libsndfile reads, any rate, any channels.
 
-Sizes are checked against the header before anything is allocated, and decoding goes block by
-block, so that a lying header costs neither time nor memory. Full scale is 1.0; NaN and Inf become
-0 and values beyond +-`LIMIT` (100 dB above full scale) are clipped to it, so that a power spectrum
-stays finite in float32.
+Header and file size are compared before memory is allocated, and decoding goes block by block. So a
+wrong header costs neither time nor memory. Full scale is 1.0. NaN and Inf become 0. Values beyond
++-`LIMIT` (100 dB above full scale) are clipped, so that a power spectrum is finite in float32.
 
-Nothing is lost in silence. A file that promises more than it holds is an error. Of joined files
-every part is read. What may be a loss and may be none (a stream without an end mark, some NaN) is
-handed to `note`, by default as a warning.
+No data are lost without a message. If a file has fewer samples than its header promises, that is an
+error. All parts of joined files are read. A possible loss (a stream without an end mark, some NaN)
+calls `note`, which by default warns.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ __all__ = [
     "sanitise",
 ]
 
-# What a folder is searched for; other containers are read when they are named.
+# Suffixes that a search of a folder finds. Other containers are read if the user names the file.
 SUFFIXES = (
     ".wav",
     ".flac",
@@ -58,7 +57,7 @@ SUFFIXES = (
     ".rf64",
     ".bw64",
 )
-# Sound that only ffmpeg decodes: counted when a folder is searched.
+# Suffixes of audio that only ffmpeg decodes. A search of a folder counts such files.
 OTHER_SUFFIXES = (
     ".m4a",
     ".m4b",
@@ -83,7 +82,7 @@ _BLOCK = 1 << 20  # values (frames x channels) decoded at a time: 4 MiB
 
 
 class Info(NamedTuple):
-    """What a header says: `rate` in Hz, `channels`, `frames` (samples per channel)."""
+    """Values of a header: `rate` in Hz, `channels`, `frames` (samples per channel)."""
 
     rate: int
     channels: int
@@ -126,16 +125,16 @@ def read(
     Args:
       source: path, the bytes of a file, or a binary file open at its beginning.
       sample_rate: Hz of the result; S = round(frames * sample_rate / rate), at least 1.
-      start_s: seconds to skip; must lie within the recording.
-      duration_s: seconds to read at most; None reads to the end.
-      max_s: more than this is refused; longer files are for `blocks`.
-      name: what errors call the source; its path by default.
-      note: called with what the user should know of a file that is read all the same.
-      most_not_finite: share of NaN and Inf that become 0, with a note; more is an error.
+      start_s: seconds to skip; must be within the recording.
+      duration_s: largest number of seconds to read; None reads to the end.
+      max_s: a longer result is an error; use `blocks` for long files.
+      name: name of the source in messages; default: its path.
+      note: called with a text about a fault that does not stop the reading.
+      most_not_finite: allowed share of NaN and Inf. They become 0, with a note.
 
     Raises:
       AudioError: missing, empty, not audio, cut short, no samples, more than 64 channels, a rate
-        outside 100 Hz to 1 MHz, a promise of more samples than its bytes can hold, longer than
+        outside 100 Hz to 1 MHz, more samples in the header than fit into the file, longer than
         `max_s`, or too many NaN and Inf.
     """
     _check_request(sample_rate, start_s, duration_s)
@@ -170,9 +169,9 @@ def blocks(
 ) -> Iterator[np.ndarray]:
     """`read` as a stream of float32 pieces of `block_s` seconds (the last may be shorter).
 
-    Memory is bounded by the block, not by the recording. The pieces joined equal the one-shot
-    wave. Raises AudioError as `read` does, but for the length; a file that turns out to be
-    damaged raises where the damage is met, after the sound blocks.
+    Memory depends on the block size, not on the length of the recording. The joined pieces equal
+    the result of `read`. AudioError: as `read`, except for the length. In a damaged file the error
+    comes after the undamaged blocks.
     """
     _check_request(sample_rate, 0.0, block_s)
     size = max(1, round(block_s * sample_rate))
@@ -200,10 +199,10 @@ def from_array(
     name: str = "wave",
     note: Callable[[str], None] = warn,
 ) -> np.ndarray:
-    """A wave in memory as `read` would give it: float32 mono [S] at `sample_rate` Hz.
+    """Convert a wave in memory to the form of `read`: float32 mono [S] at `sample_rate` Hz.
 
     Args:
-      wave: [S], or two axes of which the shorter one is the channels; float with full scale 1, or
+      wave: [S], or two axes, where the shorter one is the channels. Float with full scale 1, or
         signed integers, which are divided by their full scale (int16: 32768).
       rate: Hz of `wave`.
 
@@ -222,7 +221,7 @@ def from_array(
     if wave.ndim == 2 and min(wave.shape) > MAX_CHANNELS:
         raise AudioError(f"{name} must have 1 to {MAX_CHANNELS} channels, got {min(wave.shape)}")
     scale = -float(np.iinfo(wave.dtype).min) if wave.dtype.kind == "i" else 1.0
-    with np.errstate(over="ignore"):  # float64 beyond float32 becomes Inf, then 0
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes Inf, and later 0
         scaled = (wave / scale).astype(np.float32) if scale != 1 else np.float32(wave)
     wave, bad = sound.sanitise(scaled)
     if bad:
@@ -239,19 +238,19 @@ def resample(wave: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
     if rate == sample_rate:
         return wave
     out = soxr.resample(wave, rate, sample_rate, quality="HQ")
-    # soxr rounds the length, so a sample or two of a fast recording would vanish.
+    # soxr rounds the length, so one or two samples at a high rate would give no sample.
     return out if len(out) or not len(wave) else wave[:1].copy()
 
 
 def sanitise(wave: np.ndarray) -> np.ndarray:
-    """NaN and Inf -> 0, the rest clipped to +-`LIMIT`; a clean array is returned as it is."""
+    """NaN and Inf -> 0, other values clipped to +-`LIMIT`. A clean array is returned as it is."""
     return sound.sanitise(wave)[0]
 
 
 @contextlib.contextmanager
 def quiet_decoders():
-    """Hides what C decoders (mpg123) print on stderr. It redirects file descriptor 2 of the whole
-    process, so it is for single-threaded programs and short stretches only."""
+    """Hide the output of C decoders (mpg123) on stderr. It redirects file descriptor 2 of the whole
+    process, so use it only in single-threaded programs and for a short time."""
     sys.stderr.flush()
     try:
         saved = os.dup(2)
@@ -272,7 +271,7 @@ def quiet_decoders():
 
 
 def _check_request(sample_rate, start_s, length_s):
-    sound.check_rate("the sample_rate asked for", sample_rate)
+    sound.check_rate("the requested sample_rate", sample_rate)
     if not 0 <= start_s < float("inf"):
         raise AudioError(f"start_s must be 0 or more seconds, got {start_s!r}")
     if length_s is not None and not 0 < length_s < float("inf"):
@@ -287,7 +286,7 @@ def _too_long(what, seconds, max_s):
 
 
 def _resampled(pieces, rate, sample_rate) -> Iterator[np.ndarray]:
-    """Streamed counterpart of `resample`."""
+    """`resample` for a stream of pieces."""
     if rate == sample_rate:
         yield from pieces
         return

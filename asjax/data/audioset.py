@@ -1,4 +1,4 @@
-"""AudioSet: the `data` of its recipes, and its segment lists, checked against their own header."""
+"""AudioSet: the `data` of its recipes, and its segment lists, checked against their header."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from asjax.config import AsjaxError
 def recipe_data(*, tiny: bool, draw: str, sample_rate: int = 32_000, clip_s: float = 10.0):
     """The `data` of an AudioSet recipe: records in $ASJAX_DATA/audioset, splits train and eval.
 
-    `tiny` takes one second of the embedded recordings instead, so that a recipe runs anywhere.
+    `tiny` uses one second of the embedded recordings instead, so that a recipe runs anywhere.
     """
     folder = os.path.join(os.environ.get("ASJAX_DATA", "data"), "audioset")
 
@@ -44,13 +44,13 @@ def recipe_data(*, tiny: bool, draw: str, sample_rate: int = 32_000, clip_s: flo
 def read_segments(path, label_set, progress: bool = True):
     """Labels of an AudioSet segment list: scipy CSR int8 [clips, C], one row per data line.
 
-    The format is `YTID, start_seconds, end_seconds, "mid,mid,..."` below comment lines, of which
-    one gives `num_segs=` and `num_positive_labels=`. Lines are streamed: memory grows with the
-    positives only (about 7 bytes each).
+    The format is `YTID, start_seconds, end_seconds, "mid,mid,..."` below comment lines. A comment
+    line gives `num_segs=` and `num_positive_labels=`. Lines are streamed, so memory grows only with
+    the positives (about 7 bytes each).
 
     Raises:
-      AsjaxError: no such file, not this format, a mid that is no class, a file that is cut short or
-        damaged, or whose clips or labels are not as many as its header says.
+      AsjaxError: no such file, another format, a mid that is no class, a cut or damaged file, or
+        another number of clips or labels than in the header.
     """
     from scipy import sparse
 
@@ -71,19 +71,19 @@ def read_segments(path, label_set, progress: bool = True):
         ) from None
     except UnicodeDecodeError:
         raise AsjaxError(f"segment list {path} is not text; give a .csv or .csv.gz") from None
-    for what, key, found in (
+    for what, key, count in (
         ("clips", "num_segs", len(lengths)),
         ("labels", "num_positive_labels", len(classes)),
     ):
-        if promised.get(key, found) != found:
+        if promised.get(key, count) != count:
             raise AsjaxError(
                 f"segment list {path} must have {promised[key]:,} {what} as its header says, got "
-                f"{found:,}; it is cut or changed: fetch it again"
+                f"{count:,}; it is cut or changed: fetch it again"
             )
     if not lengths:
         raise AsjaxError(f"segment list {path} has no clips")
     if not promised:
-        print(f"{path.name}: no counts in its header, so a cut goes unnoticed", file=sys.stderr)
+        print(f"{path.name}: no counts in its header, so a cut is not detected", file=sys.stderr)
     starts = np.concatenate([[0], np.cumsum(np.frombuffer(lengths, np.int32))])
     table = sparse.csr_array(
         (np.ones(len(classes), np.int8), np.frombuffer(classes, np.int32), starts),
@@ -95,7 +95,7 @@ def read_segments(path, label_set, progress: bool = True):
 
 
 def _parse(file, path, label_set, classes, lengths, promised, progress):
-    """Append the classes and the number of labels of every line; header counts to `promised`."""
+    """Append the classes and the number of labels of every line. `promised` gets header counts."""
     column = {label: i for i, label in enumerate(label_set.ids)}
     bar = None
     try:
@@ -135,7 +135,7 @@ def _bad_line(path, number, line, error, label_set) -> AsjaxError:
     if "ytid" in line.lower():
         return AsjaxError(f"{place} has an index before YTID; write it with to_csv(index=False)")
     if line.count('"') % 2 or not line.endswith("\n"):
-        return AsjaxError(f"{place} is cut in its middle: {line.strip()[:80]!r}; fetch it again")
+        return AsjaxError(f"{place} is cut in the middle: {line.strip()[:80]!r}; fetch it again")
     if isinstance(error, KeyError):
         mid = error.args[0]
         return AsjaxError(f"{place}: label {mid!r} is not one of {label_set.name}'s classes")

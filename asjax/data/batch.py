@@ -1,4 +1,4 @@
-"""Examples by draw, batches by step: random access, a pure function of the number."""
+"""Examples by draw number and batches by step number: random access, pure functions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from asjax.data.shared import Parcel
 
 MAX_TRIES = 100
 _EXAMPLE, _REDRAW = 101, 102  # streams of random numbers
-_ALIGN = 64  # bytes; jax on CPU takes over an array that begins at such an address, without a copy
+_ALIGN = 64  # bytes; jax on CPU uses an array at such an address without a copy
 
 
 class Examples:
@@ -36,7 +36,8 @@ class Examples:
         return self._trained(n) if self._train else self._evaluated(n)
 
     def _trained(self, n):
-        """Draw n; an undecodable clip gives way to a draw of the same epoch chosen by (seed, n)."""
+        """The example of draw n. Another draw of the same epoch, chosen by (seed, n), replaces an
+        undecodable clip."""
         bad, index, epoch_length = [], self._draw(n), self._draw.draws_per_epoch
         for attempt in range(MAX_TRIES):
             example, error = self._made(index, n)
@@ -46,7 +47,7 @@ class Examples:
             other = draws.random_bits(self._seed, _REDRAW, n, attempt) % epoch_length
             index = self._draw(n - n % epoch_length + other)
         raise AsjaxError(
-            f"{MAX_TRIES} draws in a row could not be decoded, the last one: {bad[-1][1]}"
+            f"{MAX_TRIES} clips in a row could not be decoded; the last error: {bad[-1][1]}"
         )
 
     def _evaluated(self, n):
@@ -55,7 +56,7 @@ class Examples:
         return {**example, "mask": 0.0 if error else 1.0, "bad": bad}
 
     def _made(self, index, n):
-        """The example of a record, and why it could not be decoded ("" if it could)."""
+        """(example, error) of a record; the error is "" if it could be decoded."""
         rng, error = self._rng(n), ""
         example = self._cache.get(index)
         done = example is not None
@@ -72,7 +73,7 @@ class Examples:
                     break
                 example = {k: v for k, v in example.items() if k != "audio"}
                 example["wave"] = self._silence
-            # Only the first op's result depends on nothing but the record.
+            # Only the result of the first op depends on the record alone and may be cached.
             if example.pop("whole", False) and self._decode == number == 0:
                 self._cache.put(index, example)
         return example, error
@@ -85,11 +86,11 @@ class Examples:
 class Steps(grain.MapDataset):
     """Random access to this process's rows of the batch of each step.
 
-    Arrays go into the batch one by one: held apart and stacked, waves would need twice the memory
-    and cost a tenth of the decoding's time.
+    Each array is copied into the batch at once. Stacking all waves at the end would need twice the
+    memory and cost a tenth of the decoding time.
 
     Args:
-      period: steps of a pass, after which it begins again; 0: endless.
+      period: steps of a pass; after it the next pass begins. 0: endless.
     """
 
     def __init__(self, examples, batch_size, rows, period):
@@ -105,7 +106,7 @@ class Steps(grain.MapDataset):
         return "asjax batches"
 
     def __reduce__(self):
-        """For workers: all of them map the same arrays (asjax.data.shared)."""
+        """Pickle as a parcel, so that all workers map the same arrays (asjax.data.shared)."""
         with self._lock:
             if self._parcel is None:
                 self._parcel = Parcel((self._examples, self._batch_size, self._rows, self._period))
@@ -117,7 +118,7 @@ class Steps(grain.MapDataset):
         first = (step % self._period if self._period else step) * self._batch_size
         real = [first + row for row in self._rows if first + row < len(self._examples)]
         batch, rows = {}, len(self._rows)
-        for row, n in enumerate(real or [0]):  # of padding alone, the first clip gives the shapes
+        for row, n in enumerate(real or [0]):  # if all rows are padding, clip 0 gives the shapes
             example = self._examples[n]
             if not batch:
                 batch = {key: _column(value, rows) for key, value in example.items()}
@@ -145,9 +146,9 @@ def _steps(parts) -> Steps:
 
 
 def _column(value, rows: int):
-    """Room for one entry of each example: an array for arrays and numbers, else a list.
+    """An empty column of a batch: an array for arrays and numbers, else a list.
 
-    Arrays with named fields, such as events, stay on the host: their lengths differ.
+    Arrays with named fields, such as events, go into a list, because their lengths differ.
     """
     plain = isinstance(value, np.ndarray) and value.dtype.names is None
     if plain and value.dtype.kind in "biufcV":
@@ -159,7 +160,7 @@ def _column(value, rows: int):
 
 
 def _check_like(example, batch) -> None:
-    """AsjaxError unless an example has the names, shapes and dtypes of its batch."""
+    """Raise AsjaxError if an example differs from its batch in names, shapes or dtypes."""
     if example.keys() != batch.keys():
         odd = ", ".join(sorted(example.keys() ^ batch.keys()))
         raise AsjaxError(f"clip {example['id']}: the host ops give {odd} to some clips only")
@@ -177,8 +178,8 @@ def _check_like(example, batch) -> None:
 
 
 class Cache:
-    """Decoded examples by record index until `budget` bytes are used; nothing is thrown out,
-    because a shuffled pass comes back to each clip after all others. Workers start empty."""
+    """Decoded examples by record index, up to `budget` bytes. Nothing is removed again, because a
+    shuffled pass returns to a clip only after all others. Workers start with an empty cache."""
 
     def __init__(self, budget: int):
         self._budget, self._free, self._kept = budget, budget, {}
@@ -200,7 +201,7 @@ class Cache:
 
 
 def _room(shape, dtype) -> np.ndarray:
-    """An array whose memory begins at a multiple of `_ALIGN` bytes."""
+    """An empty array with its memory aligned to `_ALIGN` bytes."""
     size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
     raw = np.empty(size + _ALIGN, np.uint8)
     start = -raw.ctypes.data % _ALIGN
@@ -208,7 +209,7 @@ def _room(shape, dtype) -> np.ndarray:
 
 
 def owned(array) -> np.ndarray:
-    """A copy, which jax on CPU need not copy again."""
+    """A copy in aligned memory, so that jax on CPU does not copy it again."""
     copy = _room(array.shape, array.dtype)
     copy[...] = array
     return copy

@@ -1,4 +1,4 @@
-"""Clips on their way into records: read, checked by decoding to the end, re-encoded on request."""
+"""Load clips for records: read them, check them by decoding all samples, perhaps re-encode them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _ENCODINGS = {"ogg": ("OGG", "VORBIS"), "flac": ("FLAC", "PCM_16")}
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip to be written: `audio` is the path or the bytes of an audio file, labels are ids.
+    """A clip to write: `audio` is the path or the bytes of an audio file, labels are ids.
 
-    `events` are (onset_s, offset_s, id); None means that nobody marked when things sound.
+    `events` are (onset_s, offset_s, id); None means that the clip is not annotated.
     """
 
     id: str
@@ -32,16 +32,16 @@ class Clip:
     category: str = ""
     licence: str = ""
     attribution: str = ""
-    group: str = ""  # what it comes from (recording, site)
+    group: str = ""  # its origin (recording, site)
     events: tuple[tuple[float, float, str], ...] | None = None
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How audio is re-encoded: mono, at `sample_rate` Hz (None keeps it), as ogg or flac.
+    """Re-encode audio as mono ogg or flac at `sample_rate` Hz (None: the rate does not change).
 
-    `compression` is libsndfile's level: 0 is the best quality (ogg) or the fastest (flac), 1 the
-    smallest file. FLAC clips what lies beyond full scale.
+    `compression` is libsndfile's level: 0 is the best quality (ogg) or the fastest (flac), 1 is the
+    smallest file. FLAC clips values beyond full scale.
     """
 
     container: str
@@ -70,7 +70,7 @@ class Encoding:
 def load_all(clips, encoding, max_bytes, threads, progress):
     """`(clip, (bytes, rate, samples) or reason)` in the order of `clips`, decoded by threads.
 
-    What the user should know of clips that are stored is said as warnings.
+    The notes of stored clips become warnings.
     """
     from tqdm import tqdm
 
@@ -104,13 +104,13 @@ def load_all(clips, encoding, max_bytes, threads, progress):
             for _, future in waiting:
                 future.cancel()
     if noted > _NOTED:
-        warn(f"{noted} clips were stored that have notes; those of the first {_NOTED} were shown")
+        warn(f"{noted} stored clips have notes; the notes of the first {_NOTED} were shown")
 
 
 def _load(clip: Clip, encoding, max_bytes):
-    """`((bytes, rate Hz, samples), notes)` of a clip that decodes to its end; `(reason, [])` else.
+    """`((bytes, rate Hz, samples), notes)` of a clip, or `(reason, [])` if it cannot be decoded.
 
-    A clip of which a part is missing is not stored.
+    A clip with a missing part counts as not decodable.
     """
     from asjax.data import patience
 
@@ -130,7 +130,7 @@ def _load(clip: Clip, encoding, max_bytes):
         return "file does not exist", []
     except sound.AudioError as error:
         return str(error), []
-    except AsjaxError:  # not this clip's fault: the disk is gone
+    except AsjaxError:  # not a fault of the clip: the disk does not answer
         raise
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
         return f"cannot be read: {getattr(error, 'strerror', None) or error}", []
@@ -139,7 +139,7 @@ def _load(clip: Clip, encoding, max_bytes):
 
 
 def _limit_s(size: int) -> float:
-    """Seconds after which a clip of `size` bytes is given up: a stalled disk, a decoder's loop."""
+    """Time limit in seconds for a clip of `size` bytes, against stalled disks and endless loops."""
     return 60.0 + size / 100_000
 
 

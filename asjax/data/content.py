@@ -1,9 +1,10 @@
-"""Digests of files by what they hold: the same on every machine, another for a swapped clip.
+"""Digests of the content of files: the same on every machine, different if a clip changes.
 
-Modification times are left out on purpose. A copy to another machine changes them, and a run that
-is refused for that teaches people to allow any change. Small sets, which people edit by hand, are
-read in full. Of large ones a few blocks of every file are read, which a swapped recording changes
-and an edit of a few samples may not: records (`asjax prepare`) hold the hash of every byte.
+Modification times are not used on purpose. A copy to another machine changes them; if a run then
+refused its data, people would learn to allow any change. Small sets are read in full, because
+people edit them by hand. Of large sets only a few blocks of every file are read. This detects
+another recording, but perhaps not an edit of a few samples. Records (`asjax prepare`) have the hash
+of every byte.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ _BLOCK = 4096
 _BLOCKS = 4
 _THREADS = 8
 
-_known: dict[tuple, str] = {}  # training and evaluation often share a folder
+_known: dict[tuple, str] = {}  # a cache, because training and evaluation often share a folder
 
 
 def digests(paths: list[str], sizes: list[int]) -> list[str]:
-    """SHA-256 (hex) of each file's size and bytes, or of blocks of them in a set of many bytes.
+    """SHA-256 (hex) of each file's size and bytes; above `FULL_BYTES` in all, only of some blocks.
 
     Raises:
       AsjaxError: a file cannot be read.

@@ -1,11 +1,11 @@
-"""Which clip comes next: draws as pure functions of (seed, global draw number).
+"""The order of the training clips: draws as pure functions of (seed, global draw number).
 
 A draw has `draws_per_epoch` and maps the global draw number n (int, or int array) to a record
-index; epoch = n // draws_per_epoch. Nothing moves from draw to draw, so any worker or process may
-ask for any n, and a run resumes from its step number alone.
+index; epoch = n // draws_per_epoch. A draw has no state, so any worker or process may compute any
+n, and a run resumes from its step number alone.
 
-All randomness is one counter-based generator, SplitMix64's output function over hashed counters:
-the same numbers in any process, thread, chunking and numpy version.
+All random numbers come from one counter-based generator: the output function of SplitMix64 on
+hashed counters. They are the same in any process, thread, chunking and numpy version.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["class_queue", "expected", "oversample", "sequential", "shuffle", "we
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
-_TABLE = 4096  # permutations up to this size are sorted tables, exact; larger ones Feistel
+_TABLE = 4096  # up to this size a permutation is an exact table, above it a Feistel network
 _ROUNDS = 6
 PASST_DRAWS = 100_000
 
@@ -38,7 +38,7 @@ def _mix(x):
 
 
 def _hash(*words):
-    """64 random bits from non-negative ints or uint64 arrays, every word in its turn."""
+    """64 random bits from non-negative ints or uint64 arrays, hashed one after the other."""
     x = _GOLDEN
     for word in words:
         x = _mix((x ^ word) * _GOLDEN + _GOLDEN & _MASK)
@@ -51,7 +51,7 @@ def _unit(bits):
 
 
 def _number(n):
-    """Draw numbers as Python int or uint64 array, which `_hash` needs."""
+    """Draw numbers as Python int or uint64 array, because `_hash` needs this."""
     return n.astype(np.uint64) if isinstance(n, np.ndarray) else int(n)
 
 
@@ -70,8 +70,8 @@ def _table(size: int, key: int) -> np.ndarray:
 def permute(i, size: int, key: int):
     """Position `i` (int or int array, 0 <= i < size) under a keyed permutation of range(size)."""
     if size <= _TABLE:
-        found = _table(size, key)[i]
-        return found.astype(np.int64) if isinstance(i, np.ndarray) else int(found)
+        place = _table(size, key)[i]
+        return place.astype(np.int64) if isinstance(i, np.ndarray) else int(place)
     return _feistel(i, size, _round_keys(key))
 
 
@@ -81,10 +81,10 @@ def _round_keys(key: int) -> tuple[int, ...]:
 
 
 def _feistel(i, size, keys):
-    """A Feistel network on Z_a x Z_b, a * b >= size, walked on until inside range(size).
+    """A Feistel network on Z_a x Z_b with a * b >= size, repeated until inside range(size).
 
-    Sums modulo a and b instead of xor keep a * b within about sqrt(size) of size, so walking on
-    is rare.
+    With sums modulo a and b instead of xor, a * b exceeds size by about sqrt(size) at most. So a
+    repetition is rare.
     """
     many = isinstance(i, np.ndarray)
     a = int(size**0.5)
@@ -113,9 +113,9 @@ def _feistel(i, size, keys):
 
 
 class _Draw:
-    """Splits n into (epoch, position); draws whose order starts anew each epoch build on it.
+    """Splits n into (epoch, position), for draws with a new order in each epoch.
 
-    They define `_epoch(epoch, position) -> record index`, of ints or of int64 arrays.
+    A subclass defines `_epoch(epoch, position) -> record index` for ints and int64 arrays.
     """
 
     draws_per_epoch: int
@@ -142,7 +142,7 @@ class _Draw:
         return out
 
     def _order(self, epoch, position):
-        """Position under this epoch's permutation of all its draws."""
+        """The position after this epoch's permutation of all its draws."""
         return permute(position, self.draws_per_epoch, _hash(self.seed, epoch))
 
     def _draws(self, draws: int) -> int:
@@ -168,7 +168,7 @@ class Shuffle(_Draw):
 class Oversample(_Draw):
     """The balancing paper's oversampling: record j exactly M_j times per epoch, shuffled.
 
-    The epoch is the virtual list of sum(M_j) entries; only its N cumulative counts exist.
+    An epoch is a list of sum(M_j) entries. Only its N cumulative counts are stored.
     """
 
     def __init__(self, labels, seed: int, beta: float = 0.5):
@@ -183,8 +183,9 @@ class Oversample(_Draw):
 class Expected(_Draw):
     """beta-balancing by expected frequency: an epoch of `draws` (default N) draws, shuffled.
 
-    Systematic sampling over the weights m_j with a new offset each epoch: every record's count is
-    within 1 of its expectation, draws * m_j / sum(m), and equal to it on average.
+    It is systematic sampling over the weights m_j with a new offset each epoch. The count of a
+    record differs by less than 1 from its expectation, draws * m_j / sum(m), and equals it on
+    average.
     """
 
     def __init__(self, labels, seed: int, beta: float = 0.5, draws: int | None = None):
@@ -201,9 +202,9 @@ class Expected(_Draw):
 class Weighted(_Draw):
     """Random draws by weight: PaSST's (`scheme="passt"`) or AST's and PSLA's (`scheme="ast"`).
 
-    With replacement: `draws` (default N) independent draws per epoch. Without: the first `draws`
-    (default PaSST's 100,000, at most N) of a weighted random order. The lists of two epochs are
-    kept, because at an epoch's end threads draw from both.
+    With replacement: `draws` (default N) independent draws per epoch. Without replacement: the
+    first `draws` (default 100,000 as in PaSST, at most N) of a weighted random order. The lists of
+    two epochs are stored, because threads need both at the end of an epoch.
     """
 
     def __init__(
@@ -228,12 +229,12 @@ class Weighted(_Draw):
         self.draws_per_epoch = self._draws(draws)
         if not replacement and draws > drawable:
             raise AsjaxError(
-                f"weighted draw without replacement: draws must be at most the {drawable} clips "
-                f"that have labels, got {draws}; lower it or set replacement=True"
+                f"weighted draw without replacement: draws must be at most {drawable}, the number "
+                f"of clips with labels, got {draws}; lower it or set replacement=True"
             )
         self._weights = None if replacement else weights
         self._ends = _cumulative(weights) if replacement else None
-        self._kept, self._lock = {}, threading.Lock()  # epoch -> its list, the last made at the end
+        self._kept, self._lock = {}, threading.Lock()  # epoch -> its list, the newest one last
 
     def _epoch(self, epoch, position):
         if self._replacement:
@@ -242,19 +243,20 @@ class Weighted(_Draw):
         return self._list(epoch)[position]
 
     def _list(self, epoch) -> np.ndarray:
-        found = self._kept.get(epoch)
-        if found is None:
+        order = self._kept.get(epoch)
+        if order is None:
             with self._lock:  # one thread makes a list, the others wait for it
-                found = self._kept.get(epoch)
-                if found is None:
-                    found = self._without_replacement(epoch)
+                order = self._kept.get(epoch)
+                if order is None:
+                    order = self._without_replacement(epoch)
                     last = list(self._kept.items())[-1:]
-                    self._kept = dict([*last, (epoch, found)])  # readers have no lock
-        return found
+                    self._kept = dict([*last, (epoch, order)])  # a new dict: readers do not lock
+        return order
 
     def _without_replacement(self, epoch):
-        """The `draws` smallest of N exponentials with rates w_j, in their order: the same law as
-        drawing one by one, each time by weight among what is left (Efraimidis, Spirakis 2006)."""
+        """The `draws` smallest of N exponential variables with rates w_j, sorted. The result has
+        the same law as drawing one by one, by weight among the clips that remain (Efraimidis,
+        Spirakis 2006)."""
         bits = _hash(self.seed, epoch, np.arange(self.size, dtype=np.uint64))
         with np.errstate(divide="ignore"):
             keys = -np.log1p(-_unit(bits)) / self._weights
@@ -270,11 +272,11 @@ class Weighted(_Draw):
 
 
 class ClassQueue(_Draw):
-    """PANNs' balanced sampler: an endless queue of class permutations; each draw takes the next
-    clip of its class from that class's list, reshuffled when it is used up.
+    """PANNs' balanced sampler. Each cycle draws every class once, in a random order. A draw takes
+    the next clip from the shuffled list of its class. A list is shuffled again after its last clip.
 
-    A class comes once per cycle, so in cycle q it stands at its q-th clip and any draw can be
-    computed alone. Classes without clips are left out. An epoch counts N draws.
+    In cycle q a class is at position q of its list. So any draw can be computed without the draws
+    before it. Classes without clips are left out. An epoch has N draws.
     """
 
     def __init__(self, labels, seed: int):
@@ -289,8 +291,8 @@ class ClassQueue(_Draw):
 
     def __call__(self, n):
         if isinstance(n, np.ndarray):
-            found = [self(int(i)) for i in n.ravel()]
-            return np.array(found, np.int64).reshape(n.shape)
+            indices = [self(int(i)) for i in n.ravel()]
+            return np.array(indices, np.int64).reshape(n.shape)
         cycle, turn = divmod(int(n), len(self._classes))
         k = int(self._classes[permute(turn, len(self._classes), _hash(self.seed, cycle))])
         length = int(self._lengths[k])
@@ -313,10 +315,10 @@ def _cumulative(weights) -> np.ndarray:
 
 
 def _search(ends, at):
-    """Records whose stretch of the cumulative weights holds `at`; rounding never leaves it."""
+    """Records with `at` in their interval of the cumulative weights; safe against rounding."""
     return np.minimum(ends.searchsorted(at, side="right"), ends.searchsorted(ends[-1], side="left"))
 
 
-# the names in configs: `draw="oversample(beta=0.5)"`
+# The names in configs: `draw="oversample(beta=0.5)"`
 sequential, shuffle, oversample = Sequential, Shuffle, Oversample
 expected, weighted, class_queue = Expected, Weighted, ClassQueue

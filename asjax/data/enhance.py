@@ -1,9 +1,10 @@
-"""PSLA's label enhancement: a first model's scores fill in labels that the ontology suggests.
+"""PSLA's label enhancement: the scores of a first model add missing labels.
 
 AudioSet's annotators often gave a parent without its child, or a child without its parent. For
-every label that a clip has, classes beside it in the ontology are added when the model's
-probability is above a threshold of their own, taken from the clips that do have the class (Gong,
-Chung & Glass 2021, section III). HLP adds parents whatever a model says; this adds children, too.
+every label of a clip, its children and ancestors in the ontology are candidates. A candidate is
+added if the model's probability is above the threshold of its class. The threshold comes from the
+clips that have the class (Gong, Chung & Glass 2021, section III). HLP adds ancestors without a
+model; this method also adds children.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ from asjax import labels as label_sets
 from asjax.config import AsjaxError, unknown
 
 # Statistic of a class's probabilities over the clips that have it; numbers are percentiles. The
-# paper takes the mean for the balanced set, and found no gain on the full one.
+# paper uses the mean for the balanced set, and reports no gain on the full set.
 THRESHOLDS = ("mean", "median", "25", "10", "5")
 TYPES = {1: "children of a label", 2: "ancestors of a label"}
 
 
 def relations(label_set) -> dict[int, np.ndarray]:
-    """What may be added beside what: `{type: bool [C, C]}`, True at [label there, class added].
+    """The candidates for each label: `{type: bool [C, C]}`, True at [label of a clip, candidate].
 
     Type 1: direct children. Type 2: ancestors over any number of steps, also through nodes that
-    are no class. As in the authors' code, a node that the ontology calls "abstract", and nothing
-    besides, is no parent: a path does not go through it. AudioSet's 527 classes have 378 pairs of
-    the first kind and 767 of the second.
+    are no class. As in the authors' code, a node with the single restriction "abstract" is no
+    parent, and no path goes through it. AudioSet's 527 classes have 378 pairs of type 1 and 767 of
+    type 2.
 
     Raises:
       AsjaxError: the ids are not AudioSet's mids.
@@ -37,21 +38,21 @@ def relations(label_set) -> dict[int, np.ndarray]:
         for node, parents in label_sets.parents(label_set).items()
     }
     column = {label: i for i, label in enumerate(label_set.ids)}
-    found = {kind: np.zeros((len(column), len(column)), bool) for kind in TYPES}
+    pairs = {kind: np.zeros((len(column), len(column)), bool) for kind in TYPES}
     for label, i in column.items():
-        found[1][[column[p] for p in above[label] if p in column], i] = True
+        pairs[1][[column[p] for p in above[label] if p in column], i] = True
         reached, ahead = set(), list(above[label])
         while ahead:
             node = ahead.pop()
             if node not in reached:
                 reached.add(node)
                 ahead += above[node]
-        found[2][i, [column[a] for a in reached if a in column]] = True
-    return found
+        pairs[2][i, [column[a] for a in reached if a in column]] = True
+    return pairs
 
 
 def thresholds(probabilities, targets, kind: str = "mean") -> np.ndarray:
-    """The probability that a class must exceed: float64 [C], NaN where no clip has the class.
+    """The threshold of each class: float64 [C], NaN where no clip has the class.
 
     Args:
       probabilities: [N, C] of the first model on its training clips.
@@ -68,19 +69,19 @@ def thresholds(probabilities, targets, kind: str = "mean") -> np.ndarray:
 
 
 def enhance(probabilities, targets, allowed, limits) -> np.ndarray:
-    """Targets with what the scores confirm added: uint8 [N, C].
+    """Targets with added labels: uint8 [N, C].
 
-    Only labels that a clip had before suggest others: what is added suggests nothing.
+    Only the original labels of a clip give candidates. Added labels do not lead to more additions.
 
     Args:
-      probabilities, targets: as `thresholds` takes them.
-      allowed: bool [C, C], True at [label there, class added]: a matrix of `relations`, or several
-        joined by `|`, which gives the union of their results.
-      limits: [C], what a probability must exceed; NaN adds nothing.
+      probabilities, targets: as in `thresholds`.
+      allowed: bool [C, C], True at [label of a clip, candidate]: a matrix of `relations`, or
+        several joined by `|`, which gives the union of their results.
+      limits: [C], thresholds; NaN adds nothing.
     """
     _check(probabilities, targets)
     grown = (targets > 0).astype(np.uint8)
-    for k, suggests in enumerate(allowed.T):  # by class: a table of all pairs would be big
+    for k, suggests in enumerate(allowed.T):  # a loop, because a table of all pairs would be big
         suggested = (targets[:, suggests] > 0).any(axis=1)
         rows = np.flatnonzero(suggested & (targets[:, k] == 0))
         grown[rows[probabilities[rows, k].astype(np.float64) > limits[k]], k] = 1

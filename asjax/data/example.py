@@ -1,8 +1,8 @@
-"""`tf.train.Example`, the record that TFDS stores, written and read without TensorFlow.
+"""Write and read `tf.train.Example`, the record of TFDS, without TensorFlow.
 
-The message is declared here by its public field numbers (tensorflow/core/example/*.proto), in a
-descriptor pool of its own, so that it never meets TensorFlow's copy and protobuf's C parser does
-the work.
+The message is declared here by its public field numbers (tensorflow/core/example/*.proto). So
+protobuf's C parser does the work. It has its own descriptor pool, so that it does not collide with
+TensorFlow's declaration.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def encode(fields: dict) -> bytes:
         if isinstance(value, int):
             feature.int64.value.append(value)
             continue
-        feature.bytes.SetInParent()  # an empty list is still a list, which TFDS asks for
+        feature.bytes.SetInParent()  # TFDS needs the list, even if it is empty
         values = [value] if isinstance(value, (bytes, str)) else value
         feature.bytes.value.extend(v.encode() if isinstance(v, str) else v for v in values)
     return message.SerializeToString(deterministic=True)
@@ -64,8 +64,8 @@ def decode(record: bytes, only=None) -> dict:
     """Serialized Example -> `{name: sequence of bytes, int or float}`.
 
     Args:
-      only: names that are wanted. The others are passed over unread, which takes no time for a
-        field of many numbers.
+      only: names of the wanted fields. Other fields are skipped without parsing, which saves the
+        time for a field of many numbers.
 
     Raises:
       ValueError: the record is not an Example.
@@ -78,39 +78,39 @@ def decode(record: bytes, only=None) -> dict:
         message = _message().FromString(record)
     except (DecodeError, IndexError) as error:
         raise ValueError(f"not a tf.train.Example: {error}") from None
-    found = {}
+    fields = {}
     for name, feature in message.features.feature.items():
         kind = feature.WhichOneof("kind")
-        found[name] = getattr(feature, kind).value if kind else []
-    return found
+        fields[name] = getattr(feature, kind).value if kind else []
+    return fields
 
 
 def _reduced(record: bytes, only) -> bytes:
-    """The same Example with the entries of some names only.
+    """The same Example with only the entries whose names are in `only`.
 
-    On the wire an Example is a field 1 that holds a field 1 for each entry, which begins with its
-    name, again a field 1. Each has a tag byte (0x0A), a length and as many bytes. Writers may do it
-    otherwise; then the record is left as it is.
+    In the bytes of an Example, field 1 contains one field 1 per entry. An entry begins with its
+    name, which is again a field 1. Each field has a tag byte (0x0A), a length and its content. If a
+    writer used another order, the record is returned unchanged.
     """
     wanted = {name.encode() for name in only}
     start, end = _field(record, 0, len(record))
     if end != len(record):
         return record
-    kept, at = [], start
+    entries, at = [], start
     while at < end:
         inner, stop = _field(record, at, end)
         name, name_end = _field(record, inner, stop)
         if min(inner, name) < 0:
             return record
         if record[name:name_end] in wanted:
-            kept.append(record[at:stop])
+            entries.append(record[at:stop])
         at = stop
-    body = b"".join(kept)
+    body = b"".join(entries)
     return b"\x0a" + _varint(len(body)) + body
 
 
 def _field(record: bytes, at: int, end: int) -> tuple[int, int]:
-    """Where the content of the field 1 at `at` begins and ends; (-1, -1): there is none."""
+    """Begin and end of the content of the field 1 at `at`; (-1, -1) if there is no such field."""
     if at >= end or record[at] != 0x0A:
         return -1, -1
     length = shift = 0

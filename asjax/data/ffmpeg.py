@@ -1,7 +1,7 @@
-"""Sound that libsndfile does not read, decoded by the `ffmpeg` that the user has on the PATH.
+"""Decode audio that libsndfile does not read with the `ffmpeg` on the user's PATH.
 
-ffmpeg runs as a child with limits on memory, time and what it may open. The container is told and
-not guessed, so that a file cannot make it open others.
+ffmpeg runs as a child process with limits on memory, time and protocols. We pass the container
+format instead of letting ffmpeg guess it, so that a file cannot make ffmpeg open other files.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from struct import unpack_from
 
 import numpy as np
 
-WAIT_S = 60.0  # without a byte from ffmpeg
+WAIT_S = 60.0  # longest wait for a byte from ffmpeg
 _CPU_S = 3600
 _MEMORY_KB = 4 << 20
-_HEADER = 1 << 16  # bytes within which its WAV header must end
+_HEADER = 1 << 16  # largest size of the WAV header in bytes
 _LIMITED = f'ulimit -t {_CPU_S}; ulimit -v {_MEMORY_KB} 2>/dev/null; exec "$@"'
 
 
 class FfmpegError(RuntimeError):
-    """ffmpeg failed, stalled or gave something else than it was asked for: the reason as text."""
+    """ffmpeg failed, stalled or gave a wrong output. The text is the reason."""
 
 
 def program() -> str | None:
-    """The path of ffmpeg, None where there is none."""
+    """The path of ffmpeg, or None."""
     return shutil.which("ffmpeg") if os.name == "posix" else None
 
 
 @contextlib.contextmanager
 def as_path(file, path):
-    """The path of an open file; a file without one is copied to a temporary one."""
+    """The path of an open file. A file without a path is copied to a temporary file."""
     if path is not None:
         yield os.fspath(path)
         return
@@ -48,13 +48,13 @@ def as_path(file, path):
 
 
 class Child:
-    """The first sound track of a file, read in order as soundfile's files are.
+    """The first audio track of a file, read in order, with the interface of a soundfile file.
 
     Attributes:
-      samplerate, channels: of the track. format: "ffmpeg". frames: 2**62, not known.
+      samplerate, channels: of the track. format: "ffmpeg". frames: 2**62, because not known.
 
     Raises:
-      FfmpegError: at once, or when the damage is met.
+      FfmpegError: at the start, or when the reading reaches the damage.
     """
 
     format, frames = "ffmpeg", 1 << 62
@@ -85,7 +85,7 @@ class Child:
         self.close()
 
     def close(self):
-        """End ffmpeg, if need be by force."""
+        """Stop ffmpeg; it is killed if it still runs."""
         if self._process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -95,12 +95,12 @@ class Child:
 
     @property
     def words(self) -> str:
-        """What ffmpeg complained about, its last line."""
+        """The last error line of ffmpeg."""
         lines = self._words.decode(errors="replace").strip().splitlines()
         return lines[-1][-200:].strip() if lines else ""
 
     def seek(self, frame: int):
-        """Skip to a frame from the beginning; nothing may have been read."""
+        """Skip to a frame, counted from the beginning. Call it before the first read."""
         while frame > 0:
             skipped = len(self.read(min(frame, 1 << 16)))
             if not skipped:
@@ -108,7 +108,7 @@ class Child:
             frame -= skipped
 
     def read(self, frames: int, dtype: str = "float32", always_2d: bool = True) -> np.ndarray:
-        """float32 [n, channels], n < frames only at the end."""
+        """float32 [n, channels]; n < frames only at the end."""
         width = 4 * self.channels
         data = self._take(frames * width)
         data = data[: len(data) // width * width]
@@ -134,7 +134,7 @@ class Child:
         raise FfmpegError(self.words or reason)
 
     def _take(self, count: int) -> bytes:
-        """`count` bytes of the output, fewer at its end."""
+        """`count` bytes of the output; fewer at its end."""
         parts, missing = [self._bytes[:count]], count - len(self._bytes)
         self._bytes = self._bytes[count:]
         while missing > 0 and not self._ended:
@@ -144,16 +144,16 @@ class Child:
         return b"".join(parts)
 
     def _wait(self) -> bytes:
-        """The next bytes of the output, b"" at its end; complaints are read on the way."""
+        """The next bytes of the output, b"" at its end. Error lines are read at the same time."""
         out, words = self._process.stdout.fileno(), self._process.stderr.fileno()
         waiting = select.poll()
         for pipe in (out, words):
             waiting.register(pipe, select.POLLIN)
         limit, block, both = time.monotonic() + WAIT_S, None, {out, words}
-        while both if block == b"" else block is None:  # to the end of the output: of both
+        while both if block == b"" else block is None:  # at the end, read both pipes to their end
             ready = waiting.poll(1000 * max(0.0, limit - time.monotonic()))
             if not ready:
-                raise FfmpegError(self.words or f"nothing came for {WAIT_S:g} s")
+                raise FfmpegError(self.words or f"it gave no data for {WAIT_S:g} s")
             for pipe, _ in ready:
                 data = os.read(pipe, 1 << 16)
                 if pipe == words:

@@ -1,4 +1,4 @@
-"""Splits that keep groups together: clips of one recording or site must not train and test."""
+"""Splits that keep groups together: one recording or site must not be in training and test."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from asjax.config import AsjaxError
 
 
 def folds(groups: list[str], labels, count: int) -> list[str]:
-    """`fold1` ... `fold{count}` for each clip; clips of one group are in one fold.
+    """`fold1` ... `fold{count}` for each clip. Clips of one group are in one fold.
 
-    Classes and clips are spread evenly: groups go one by one, the largest first, to the fold where
-    the sum over classes of (share of the class)^2 grows least, clips counting as one class more.
-    Ties are broken by the SHA-256 of the group's name, so that the order of the list is no matter.
+    Classes and clips are spread evenly. Groups are assigned one by one, the largest first, to the
+    fold where the sum over classes of (share of the class)^2 grows least. The number of clips
+    counts as one more class. Groups of equal size are ordered by the SHA-256 of their name, so the
+    result does not depend on the order of the list.
 
     Args:
       groups: one per clip. labels: scipy sparse [N, C].

@@ -1,4 +1,4 @@
-"""Label lists as data sets are published with: which column holds what."""
+"""The columns of published label lists."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ ROLES = ("file", "labels", "split", "group")
 
 @dataclass(frozen=True)
 class Layout:
-    """Columns by what they hold; "" where there is none.
+    """The column of each role; "" if there is none.
 
     Attributes:
       separator: between the labels of a cell; "" means that a cell is one label.
-      names: cells of a row (by column) -> file names that it may mean, the first one its id.
-      hint: what helps where its labels are no classes.
+      names: cells of a row (by column) -> possible file names; the first one is the id.
+      hint: added to the error message if a label is not a class.
     """
 
     name: str
@@ -36,7 +36,7 @@ def _urbansound(cells):
 
 
 def _audioset(cells):
-    """As downloaders call the clips: by id, with the start and maybe the end in s or ms."""
+    """File names of downloaders: the id, perhaps with start and end in s or ms."""
     clip = cells["ytid"] if "ytid" in cells else cells["video_id"]
     names = [clip, f"Y{clip}"]
     times = [cells.get(key, "") for key in ("start_seconds", "end_seconds")]
@@ -55,7 +55,7 @@ def _audioset(cells):
 
 
 _HUB = "Hugging Face audiofolder"
-# (columns that must be there, layout); the first that fits is taken
+# (needed columns, layout); the first one that fits is used
 _KNOWN = (
     ({"filename", "labels"}, Layout("asjax", "filename", "labels")),
     (
@@ -112,10 +112,10 @@ def parse_columns(text: str) -> dict[str, str]:
 
 
 def choose(header: list[str], columns: Mapping[str, str] | None, split_column: str = ""):
-    """The layout that a header has, with the columns that the user named; None if it has none.
+    """The layout of a header, changed by the user's `columns`; None if no layout fits.
 
     Raises:
-      AsjaxError: a role that does not exist, or a column that the header lacks.
+      AsjaxError: a role does not exist, or the header does not have a column.
     """
     asked = {**(columns or {}), **({"split": split_column} if split_column else {})}
     for role in asked:
@@ -125,7 +125,7 @@ def choose(header: list[str], columns: Mapping[str, str] | None, split_column: s
     lacking = [column for column in asked.values() if column.casefold() not in known]
     if lacking:
         raise AsjaxError(
-            f"its header {_shown(header)} lacks a column; missing: {', '.join(lacking)}"
+            f"its header {_shown(header)} does not have the columns {', '.join(lacking)}"
         )
     asked = {role: column.casefold() for role, column in asked.items()}
     layout = next((layout for needs, layout in _KNOWN if needs <= known), None)
@@ -144,7 +144,7 @@ def choose(header: list[str], columns: Mapping[str, str] | None, split_column: s
 
 
 def explain(header: list[str]) -> str:
-    """Why no layout was found, and the columns to name if they can be guessed."""
+    """The message if no layout fits, with a guess of the columns if possible."""
     known = [name.casefold() for name in header]
     missing = [name for name in ("filename", "labels") if name not in known]
     text = (
@@ -162,7 +162,7 @@ def explain(header: list[str]) -> str:
             guess[role] = near[close[0]] if close else "..."
     if set(guess.values()) == {"..."}:
         return text
-    return f"{text}; if so, give --columns file={guess['file']},labels={guess['labels']}"
+    return f"{text}; perhaps give --columns file={guess['file']},labels={guess['labels']}"
 
 
 def _shown(header) -> str:

@@ -1,6 +1,6 @@
-"""Label lists: CSV files as people and programs write them, and folders of folders.
+"""Label lists: CSV files as people and programs write them, and folders named by class.
 
-What is read is what `Row` holds. All problems of a list are in one error, with line numbers.
+Every list is read as rows (`Row`). One error has all problems of a list, with line numbers.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _SPLITS = {
     "testing", "eval", "evaluation",
 }  # fmt: skip
 _SPLIT_HINT = (
-    "a split is called by letters, digits and _, such as training_set; no digit comes first, and "
-    "'all' is taken"
+    "the name of a split has only letters, digits and _, such as training_set; it must not begin "
+    "with a digit and must not be 'all'"
 )
 
 
@@ -47,12 +47,12 @@ class Row:
     labels: tuple[str, ...]  # in NFC
     split: str
     group: str = ""
-    names: tuple[str, ...] = ()  # what the file may be called; empty: `filename`
+    names: tuple[str, ...] = ()  # possible names of the file; empty: `filename`
 
 
 @dataclass(frozen=True)
 class Found:
-    """A row looked up: class indices (sorted, int64), path, size in bytes (-1: no such file)."""
+    """A row with its class indices (sorted, int64), path, and size in bytes (-1: no such file)."""
 
     row: Row
     classes: np.ndarray
@@ -73,11 +73,11 @@ def read_folder(
     """The rows of a list, checked against the label set and (unless `missing_ok`) the disk.
 
     Args:
-      csv_path: the list; None or "" takes the folders below `root` as classes.
-      columns: what holds what, `{"file": ..., "labels": ..., "split": ..., "group": ...}`.
+      csv_path: the list; None or "" means that the folders below `root` are the classes.
+      columns: names of columns, `{"file": ..., "labels": ..., "split": ..., "group": ...}`.
 
     Raises:
-      AsjaxError: one message listing the first ten of every kind of problem with line numbers.
+      AsjaxError: one message with the first ten problems of every kind and their line numbers.
     """
     if not Path(root).is_dir():
         raise AsjaxError(f"audio folder {shown(root)} does not exist")
@@ -120,10 +120,10 @@ def read_rows(path, label_separator=None, split_column="", columns=None):
 
 
 def tree(root):
-    """As `read_rows`, of a folder of folders: a clip's class is the folder that it lies in.
+    """As `read_rows`, for folders: the class of a clip is the name of its folder.
 
-    Where the folders below `root` are called as splits (train, test, ...), those below them are
-    the classes.
+    If the folders below `root` have names of splits (train, test, ...), the folders below those
+    are the classes.
     """
     root = Path(root)
     files, others = recordings.walk(root)
@@ -131,7 +131,7 @@ def tree(root):
         warn(recordings.passed_over(others))
     parts = [path.relative_to(root).parts for path in files]
     if not files:
-        raise AsjaxError(f"folder {shown(root)} holds no audio, so no classes either")
+        raise AsjaxError(f"folder {shown(root)} holds no audio, so it has no classes")
     by_split = all(len(p) > 2 and _is_split_folder(p[0]) for p in parts)
     rows, problems = [], {}
     for line, names in enumerate(parts, 1):
@@ -150,32 +150,32 @@ def tree(root):
 
 
 def classes(rows, label_set, problems) -> tuple[list[np.ndarray], str]:
-    """Class indices of every row (sorted int64), and why the first unknown label is none.
+    """Class indices of every row (sorted int64), and the message for the first unknown label.
 
     Unknown labels are added to `problems`.
     """
     encoded, hint, index = [], "", index_of(label_set)
     for row in rows:
-        found = {label: index(label) for label in row.labels}
+        results = {label: index(label) for label in row.labels}
         for label in row.labels:
-            if isinstance(found[label], str):
+            if isinstance(results[label], str):
                 problem = f"line {row.line} {shown(label)!r}"
                 problems.setdefault("unknown labels", []).append(problem)
-                hint = hint or found[label]
-        indices = {i for i in found.values() if not isinstance(i, str)}
+                hint = hint or results[label]
+        indices = {i for i in results.values() if not isinstance(i, str)}
         encoded.append(np.array(sorted(indices), np.int64))
     return encoded, hint
 
 
 def index_of(label_set):
-    """`label -> class index, or (str) why there is none`; every label is looked up once."""
-    # With ids such as "7", a digit that is no id would quietly become an index.
+    """A cached function: label -> class index, or a message (str) if there is none."""
+    # If ids are numbers such as "7", a number that is no id must not become an index.
     no_index = any(label.isdigit() for label in label_set.ids)
     return cache(lambda label: _index(label_set, label, no_index))
 
 
 def say_unlabelled(place, rows) -> None:
-    """A clip without labels is a negative example of every class. AsjaxError: all of them are."""
+    """Warn about clips without labels. AsjaxError: no clip has a label."""
     without = sum(not row.labels for row in rows)
     if without == len(rows):
         raise AsjaxError(f"label list {shown(place)} has no label in any of its rows")
@@ -187,23 +187,24 @@ def say_unlabelled(place, rows) -> None:
 
 
 def say_commas(place, labels) -> None:
-    """A word on own labels that may be several."""
+    """Warn about labels with commas, because each may be several labels."""
     odd = [label for label in labels if re.search(r"[^\s,],[^\s,]", label)]
     if odd:
         warn(
             f"label list {shown(place)}: {len(odd)} labels hold commas, such as {shown(odd[0])!r}; "
-            "each is one class. If it is several, give label_separator=',' (--label-separator ,)"
+            "each is one class. If commas separate labels, give label_separator=',' "
+            "(--label-separator ,)"
         )
 
 
 def split_name(text: str) -> tuple[str, bool]:
-    """A fold or split as TFDS can name it (`1` -> `fold1`), and whether it cannot."""
+    """(the name of a split in TFDS, whether TFDS does not allow it); `1` -> `fold1`."""
     name = f"fold{int(text)}" if text.isascii() and text.isdigit() else text
     return name, not record_files.is_split(name)
 
 
 def refuse(path, problems: dict[str, list[str]], hint: str = "") -> None:
-    """AsjaxError with the first ten of every kind of problem, if there is any."""
+    """Raise AsjaxError with the first ten problems of every kind, if there are any."""
     if not problems:
         return
     hints = [hint] if hint else []
@@ -221,7 +222,7 @@ def _is_split_folder(name: str) -> bool:
 
 
 def _index(label_set, label, no_index):
-    """Class index, or (str) why there is none."""
+    """Class index, or a message (str) if there is none."""
     try:
         index = label_set.index(label)
     except AsjaxError as error:
@@ -237,7 +238,7 @@ def _several(label_set, label: str) -> str:
         label_set.encode(parts)
     except AsjaxError:
         return ""
-    return "; it is several with commas: give label_separator=',' (--label-separator ,)"
+    return "; it is several labels with commas: give label_separator=',' (--label-separator ,)"
 
 
 def _find(names: Names, row: Row) -> File:
@@ -259,7 +260,7 @@ def _text(path) -> str:
         reason = getattr(error, "strerror", None) or error
         raise AsjaxError(f"label list {shown(path)} cannot be read: {reason}") from None
     encoding = next((e for mark, e in _MARKS.items() if data.startswith(mark)), "utf-8")
-    if encoding == "utf-8" and len(data) > 3:  # UTF-16 without a mark: every other byte is 0
+    if encoding == "utf-8" and len(data) > 3:  # UTF-16 without a mark: every second byte is 0
         if not any(data[1:64:2]):
             encoding = "utf-16-le"
         elif not any(data[0:64:2]):
@@ -277,7 +278,7 @@ def _text(path) -> str:
 def _opened(path, text: str, columns, split_column):
     """(header, reader of the rows, layout), with the separator that gives a known header."""
     first = text[:64].lstrip()
-    skip = first[:4].lower() == "sep=" and len(first) > 5  # Excel's own word on it
+    skip = first[:4].lower() == "sep=" and len(first) > 5  # Excel writes the separator like this
     separators = first[4] if skip else _SEPARATORS
     why, cells = None, 0
     for separator in separators:
@@ -311,7 +312,7 @@ def _header(text: str, separator: str) -> list[str]:
 
 
 def _unquoted(cell: str) -> str:
-    """A cell without spaces and quotes around it; CSV itself knows straight double ones only."""
+    """A cell without spaces and quotes around it. The csv module removes only straight quotes."""
     cell = cell.strip()
     if len(cell) > 1 and _QUOTES.get(cell[0]) == cell[-1]:
         return cell[1:-1].strip()
@@ -319,7 +320,7 @@ def _unquoted(cell: str) -> str:
 
 
 def _labels(cell: str, separator: str) -> tuple[str, ...]:
-    """Labels of a cell; Python's and numpy's way to print a list of strings is read as a list."""
+    """Labels of a cell. A printed list of strings (Python, numpy) is read as a list."""
     cell = cell.strip()
     if cell.startswith("[") and cell.endswith("]"):
         parts = [a or b for a, b in _QUOTED.findall(cell)]

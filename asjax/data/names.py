@@ -1,4 +1,4 @@
-"""Files as lists call them and as disks hold them: other Unicode, other slashes, no extension."""
+"""Find a list's files on disk, also if Unicode form, slashes or the extension differ."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from asjax.data import audio
 
 
 class File(NamedTuple):
-    """`size` in bytes is -1 where there is no such file; `hint` may then say what there is."""
+    """A path and its size in bytes. -1: no such file; `hint` then may describe what is there."""
 
     path: str
     size: int
@@ -22,18 +22,18 @@ class File(NamedTuple):
 
 
 class Names:
-    """Looks names up below a folder. Folders are listed once, and only for names not found."""
+    """Looks up names below a folder. A folder is listed at most once, if a name does not exist."""
 
     def __init__(self, root):
         self.root = Path(root)
         self._listing = cache(self._list)
 
     def find(self, name: str) -> File:
-        """The file that `name` means.
+        """The file for a name in a list.
 
-        It is the file of that name. If there is none, the one whose name differs in the
-        composition of its accents, in backslashes for slashes, or by an extension that the list
-        leaves out. Two that fit are none.
+        If no file has exactly this name, three differences are allowed: composed or decomposed
+        accents, backslashes for slashes, and a missing extension. If several files match, none is
+        chosen.
         """
         path = os.path.join(self.root, name)
         size, kind = _size(path)
@@ -52,7 +52,7 @@ class Names:
         return File(path, -1, self._near(plain))
 
     def _search(self, name: str) -> list[str]:
-        """Names on disk, relative to the root, that `name` may mean."""
+        """Paths on disk, relative to the root, that match `name`."""
         places = [""]
         *folders, last = os.path.normpath(name).split(os.sep)
         for folder in folders:
@@ -73,7 +73,7 @@ class Names:
         return f" (there is {shown(there[0])!r})" if there else ""
 
     def _list(self, folder: str):
-        """Names in a folder by NFC, sound by NFC without extension, names by folded case."""
+        """Three tables of a folder: names by NFC, audio by NFC stem, names by casefolded NFC."""
         whole: dict[str, list[str]] = {}
         stems: dict[str, list[str]] = {}
         folded: dict[str, list[str]] = {}
@@ -92,7 +92,7 @@ class Names:
 
 
 def _size(path: str) -> tuple[int, str]:
-    """(bytes of a regular file or -1, what it is if it is something else)."""
+    """(size of a regular file in bytes, ""), or (-1, the kind of thing that it is)."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):  # ValueError: a NUL byte in the name

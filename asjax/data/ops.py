@@ -1,26 +1,27 @@
 """Host operations on one example: `(example, rng, *, ...) -> example`, numpy only.
 
 An example is a dict. A source gives `id` (str), `audio` (bytes or path) and `labels` (class
-indices). A source with events in time gives `events` as well, an array of `asjax.events.EVENT`, or
-None for a clip in which none are marked; `decode` and `crop` then say in `start_s` where in the
-recording the wave begins. The ops of a chain, such as "decode | crop | multihot", make `wave` and
-`target` of them. What is left under other names is batched as well: arrays and numbers go to the
-device and to the objective, so they must have one shape and dtype for all clips; anything else
-stays on the host.
+indices). A source with events in time also gives `events`: an array of `asjax.events.EVENT`, or
+None for a clip that is not annotated. Then `decode` and `crop` set `start_s`, the time in the
+recording at which the wave begins.
 
-A user's own op stands in the chain as "my_package.my_file:thing(x=1)". Ops run in threads and in
-worker processes. An op never writes into an array that it was given, because a cache may share it.
-`rng` is a numpy Generator that depends on the seed and the draw alone. Keywords that an op asks for
-and the chain does not give come from the pipeline:
+A chain of ops, such as "decode | crop | multihot", makes `wave` and `target`. All other entries are
+batched too. Arrays and numbers go to the device and to the objective, so they must have one shape
+and dtype for all clips. Other values stay on the host.
 
-    sample_rate, clip_s   what the model hears: Hz, seconds
-    num_classes           classes of `labels`
+A user's op is in the chain as "my_package.my_file:thing(x=1)". Ops run in threads and in worker
+processes. An op never writes into its input arrays, because a cache may share them. `rng` is a
+numpy Generator that depends only on the seed and the draw. The pipeline gives these keywords to an
+op that takes them, unless the chain sets them:
+
+    sample_rate, clip_s   input of the model: Hz, seconds
+    num_classes           number of classes
     train                 True in training, False in evaluation
-    pcm16                 True where `wave` is int16 (see `decode`). In a chain with an own op that
-                          does not ask for this, waves are float32.
+    pcm16                 True if `wave` is int16 (see `decode`). If a user's op in the chain does
+                          not take this keyword, waves are float32.
 
-A clip of an evaluation that cannot be decoded goes on through the chain with an empty `wave`. Rows
-of padding do not pass through the chain.
+In an evaluation, a clip that cannot be decoded passes the other ops with an empty `wave`. Rows of
+padding do not pass the chain.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ __all__ = ["crop", "decode", "multihot", "strong"]
 
 _NOTES = 10
 _noted: set[str] = set()
-LONG_S = 60.0  # recordings beyond this are read in part, and not kept in memory
+LONG_S = 60.0  # longer recordings are read in part and not cached
 
 
 def decode(
@@ -49,11 +50,11 @@ def decode(
     pcm16: bool = False,
     decode_timeout_s: float = 60.0,
 ):
-    """`audio` -> `wave` float32 [S'] at `sample_rate` Hz, and `whole`: may the result be kept?
+    """`audio` -> `wave` float32 [S'] at `sample_rate` Hz, and `whole`: True if it may be cached.
 
-    Up to `LONG_S` seconds the whole recording is decoded. Of a longer one a stretch of `clip_s` is
-    read: in training from a random place, else from the beginning. With `pcm16` the wave is int16,
-    full scale 32768: the same numbers in half the bytes.
+    A recording of up to `LONG_S` seconds is decoded as a whole. From a longer one, `clip_s` seconds
+    are read: in training from a random place, else from the beginning. With `pcm16` the wave is
+    int16 with full scale 32768: the same values in half of the memory.
 
     Raises:
       AudioError: the clip cannot be used, or was not read within `decode_timeout_s` seconds.
@@ -67,12 +68,12 @@ def decode(
     wave, whole, start_s = patience.call(work, decode_timeout_s, shown(name))
     if pcm16:
         exact = wave * np.float32(32768)
-        with np.errstate(invalid="ignore"):  # what does not fit is found in the next line
+        with np.errstate(invalid="ignore"):  # the next line finds values that do not fit
             wave = exact.astype(np.int16)
         if not np.array_equal(wave, exact):
             raise AudioError(
                 f"{shown(name)} must be 16-bit mono PCM at {sample_rate} Hz, as its source says; "
-                "it was changed after it was listed"
+                "it was changed after the source was opened"
             )
     wave.setflags(write=False)
     if "events" in example:
@@ -81,17 +82,17 @@ def decode(
 
 
 def _read(source, name, sample_rate, clip_s, rng):
-    """(wave, whole?, where it begins in seconds).
+    """(wave, whether it is the whole recording, its begin in seconds).
 
-    `rng` places the stretch of a long recording. A short one leaves it alone, because a clip from
-    the cache does so too.
+    `rng` is used only for a long recording. A short recording must not use it, because a clip from
+    the cache does not use it either.
     """
     from asjax.data import audio
 
     common = {"name": name, "note": _note}
     try:
         return audio.read(source, sample_rate, max_s=LONG_S, **common), True, 0.0
-    except audio.AudioError:  # too long, or not audio, which `info` says again
+    except audio.AudioError:  # too long, or not audio; then `info` raises the same error
         seconds = audio.info(source, **common).duration_s
         if seconds <= LONG_S:
             raise
@@ -101,7 +102,7 @@ def _read(source, name, sample_rate, clip_s, rng):
 
 
 def _note(text: str) -> None:
-    """A warning for each of the first `_NOTES` clips that have something to note."""
+    """Warn with the notes of the first `_NOTES` clips."""
     if text in _noted or len(_noted) > _NOTES:
         return
     _noted.add(text)
@@ -111,8 +112,8 @@ def _note(text: str) -> None:
 def crop(example, rng, *, sample_rate: int, clip_s: float, train: bool):
     """`wave` [S'] -> [S], S = clip_s * sample_rate rounded.
 
-    A longer wave is cut, in training from a random start, else from 0. A shorter one gets zeros on
-    its right.
+    A longer wave is cut: in training at a random start, else at 0. A shorter one gets zeros at its
+    end.
     """
     wave, size, start = example["wave"], round(clip_s * sample_rate), 0
     if len(wave) > size:
@@ -147,20 +148,20 @@ def strong(
     single: bool = False,
     weak: bool = True,
 ):
-    """`events` and `labels` -> targets in time and of the clip, and which of the two are known.
+    """`events` and `labels` -> targets per frame and per clip, and flags for which are known.
 
-    The events are cut where the wave begins and ends, and overlaps of a class are merged.
+    The events are cut to the wave, and overlapping events of a class are merged.
 
     Args:
-      frame_rate: frames per second. frames: their number T (default: those that fit in clip_s).
-      rule, single: what an event marks, as in asjax.events.to_frames.
-      weak: a clip with marked events also counts as weakly labelled, by its events inside the wave.
+      frame_rate: frames per second. frames: number of frames T (default: as many as fit in clip_s).
+      rule, single: the frames of an event, as in asjax.events.to_frames.
+      weak: an annotated clip also counts as weakly labelled, by its events inside the wave.
 
     Returns: the example with
-      frame_target: float32 [T, num_classes] of 0 and 1; zeros without marks.
-      has_strong: 1.0 where events are marked, though there may be none; else 0.0.
+      frame_target: float32 [T, num_classes] of 0 and 1; zeros if the clip is not annotated.
+      has_strong: 1.0 if the clip is annotated, even without any event; else 0.0.
       target: float32 [num_classes], the maximum of frame_target over time, or the clip's labels.
-      has_weak: 1.0 where target may be trained on.
+      has_weak: 1.0 if target may be used for training.
     """
     example = dict(example)
     marked, start_s = example.pop("events", None), example.pop("start_s", 0.0)

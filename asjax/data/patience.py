@@ -1,8 +1,8 @@
-"""Work that may never end (a read from a dead network disk), with a limit on the waiting for it.
+"""Run work that may never end (a read from a dead network disk), with a time limit.
 
-Nothing can stop a thread that waits inside the system or a C library. So the work runs in a helper
-thread, and a helper that takes too long is given up: it is a daemon, so that it does not keep the
-program from ending, and no more than `MOST_STALLED` may be given up at a time.
+Python cannot stop a thread that waits inside the system or a C library. So the work runs in a
+helper thread, and the caller abandons a helper that takes too long. Helpers are daemon threads, so
+the program can still end. At most `MOST_STALLED` helpers may be abandoned at a time.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _lock = threading.Lock()
 
 
 def call(function: Callable, limit_s: float, what: str):
-    """`function()`, in a helper thread.
+    """The result of `function()`, run in a helper thread.
 
     Raises:
-      AudioError: it takes longer than `limit_s` seconds; `what` says of what clip.
-      AsjaxError: too many calls have been given up and still hang.
+      AudioError: it takes longer than `limit_s` seconds. `what` is the name of the clip.
+      AsjaxError: too many abandoned calls still hang.
     """
     if not limit_s > 0:
         raise AsjaxError(f"decode_timeout_s must be more than 0 seconds, got {limit_s!r}")
     if len(_stalled) >= MOST_STALLED:
         raise AsjaxError(
-            f"{MOST_STALLED} reads of audio hang at the same time, the next would be {what}; does "
-            "the disk answer? See whether `ls` of its folder returns"
+            f"{MOST_STALLED} reads of audio hang at the same time, before {what}; does "
+            "the disk answer? Check whether `ls` of its folder returns"
         )
     with _lock:
         helper = _idle.pop() if _idle else _Helper()
@@ -68,7 +68,7 @@ class _Outcome:
 
 
 class _Helper:
-    """A thread that does one piece of work after another until it is given up."""
+    """A thread that does one piece of work after the other, until it is abandoned."""
 
     def __init__(self):
         self.work: SimpleQueue = SimpleQueue()
@@ -91,7 +91,7 @@ class _Helper:
 
 
 def _forget():
-    """In a forked child none of the threads exists."""
+    """Reset the state in a forked child, because the threads do not exist there."""
     global _lock
     _lock = threading.Lock()
     _idle.clear()

@@ -1,8 +1,8 @@
 """From a source to batches: draw -> chain of host ops -> batch and mask (grain).
 
 Row j of step k of the whole run is the global draw n = k * batch_size + j, and every example is a
-function of (seed, n) alone. So neither threads, workers, caches nor processes change a number, and
-a run resumes from its step. A process makes the rows of each batch that live on its devices.
+function of (seed, n) alone. So threads, workers, caches and processes do not change any number, and
+a run resumes from its step. A process makes only the rows of a batch that belong to its devices.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from asjax.config import AsjaxError
 from asjax.data.batch import Cache, Examples, Steps, owned
 
 CACHE_BYTES = 1 << 30
-_VERSION = 1  # of the numbers: change it with anything that changes an example
+_VERSION = 1  # increase it with every change of the code that changes an example
 
 
 def build(
@@ -44,23 +44,22 @@ def build(
 ) -> Pipeline:
     """Batches of `source`: endless in training, one pass in order in evaluation.
 
-    A config is turned into these arguments by asjax.build.pipeline.
+    asjax.build.pipeline makes these arguments from a config.
 
     Args:
-      draw: which record comes n-th, of asjax.data.draw.
+      draw: the record of each draw number, from asjax.data.draw.
       ops: the chain of host ops, [(name, function)]. An example that an op cannot decode
         (AudioError) is replaced in training, and masked in evaluation.
       batch_size: rows of the global batch, over all processes.
-      described: text that changes with anything that changes a number of a batch.
-      workers: processes that decode beside this one (0: none); each runs `threads` threads.
-      rows: which rows of every global batch this process makes, ascending, as
-        asjax.sharding.local_rows says. Default: the `process_index`-th of `process_count` equal
-        stretches.
-      cache: keep decoded recordings in memory. True is `CACHE_BYTES`, a number is that many bytes,
-        for this pipeline and all its workers together; what does not fit is decoded each time.
-        `cache_shares` divides a budget among the pipelines of a program.
-      max_bad: share of undecodable clips at which an evaluation stops. In training they are
-        replaced and reported in `bad`; quarantine.Quarantine counts them.
+      described: a text of all options that change a number of a batch, for the fingerprint.
+      workers: number of additional processes that decode; each runs `threads` threads.
+      rows: the rows of every global batch that this process makes, ascending, as from
+        asjax.sharding.local_rows. Default: part `process_index` of `process_count` equal parts.
+      cache: keep decoded recordings in memory. True means `CACHE_BYTES`; a number is a size in
+        bytes, for this pipeline and all its workers together. Other recordings are decoded each
+        time. `cache_shares` divides a budget among the pipelines of a program.
+      max_bad: largest share of undecodable clips in an evaluation. In training such clips are
+        replaced and reported in `bad`, and quarantine.Quarantine counts them.
 
     Raises:
       AsjaxError: a value out of its range, an empty source.
@@ -92,7 +91,7 @@ def build(
 
 
 def cache_shares(cache: bool | int, clips: Sequence[int]) -> list[int]:
-    """A budget (True: `CACHE_BYTES`) divided among pipelines in proportion to their clips."""
+    """Divide a budget (True: `CACHE_BYTES`) among pipelines in proportion to their clips."""
     budget = CACHE_BYTES if cache is True else int(cache)
     return [budget * n // max(1, sum(clips)) for n in clips]
 
@@ -119,19 +118,19 @@ def _check_counts(batch_size, workers, threads, process_index, process_count):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Pipeline:
-    """What `build` returns.
+    """The result of `build`.
 
-    The worker processes of an evaluation stay for its next pass. `close`, or a `with` statement,
-    ends them; so do the end of the program and the loss of the last reference to the pipeline.
+    The worker processes of an evaluation wait for its next pass. They end with `close`, with a
+    `with` statement, with the program, and with the last reference to the pipeline.
 
     Attributes:
       steps: the batches by step, a grain MapDataset; an evaluation begins again after its last.
       rows: int [R], the rows of each global batch that this process makes.
       batch_size: rows of the global batch.
-      steps_per_epoch: batches that hold an epoch's draws (the last one rounded up).
-      fingerprint: SHA-256 (hex) of everything that decides a number of a batch; not of workers,
-        threads, cache and processes.
-      max_bad: undecodable clips that an evaluation may have, over all processes.
+      steps_per_epoch: number of batches for the draws of an epoch, rounded up.
+      fingerprint: SHA-256 (hex) of everything that changes a number of a batch. Workers, threads,
+        cache and processes do not change it.
+      max_bad: largest number of undecodable clips in an evaluation, over all processes.
     """
 
     steps: grain.MapDataset
@@ -152,22 +151,24 @@ class Pipeline:
     def iterate(self, start_step: int = 0) -> Batches:
         """Batches from `start_step` on. Close the iterator, or use it in a `with` statement.
 
-        A batch is a dict of what the chain makes, such as wave [B, S] (int16 or float32) and target
-        float32 [B, C], and of mask float32 [B] (0: padding, or an undecodable clip of an
-        evaluation), id (list of str, "" for padding) and bad, a list of (id, reason) of the clips
-        replaced or masked. Its arrays belong to the caller: nothing writes to them again.
+        A batch is a dict with the results of the chain, such as wave [B, S] (int16 or float32) and
+        target float32 [B, C], and these entries:
+          mask: float32 [B], 0 for padding and for an undecodable clip of an evaluation
+          id: list of str, "" for padding
+          bad: list of (id, reason) of replaced or masked clips
+        The arrays belong to the caller: nothing writes to them again.
 
-        Of an evaluation whose pass ended, the workers have begun the next pass: its first batch is
-        ready. A pass that is closed before its end ends them.
+        At the end of a pass of an evaluation, its workers begin the next pass, so the first batch
+        of that pass is ready. If a pass is closed before its end, the workers end.
         """
         if start_step < 0:
             raise AsjaxError(f"start_step must be 0 or more, got {start_step}")
         if self._idle and not start_step:
             return Batches(self._idle.pop(), self, self.steps_per_epoch)
-        if not self.train:  # beyond the end there is no batch
+        if not self.train:  # a pass has no batch after its end
             start_step = min(start_step, self.steps_per_epoch)
         left = None if self.train else self.steps_per_epoch - start_step
-        # The buffer counts whole batches: one per thread bounds the memory.
+        # The buffer counts whole batches. One per thread limits the memory.
         read = grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=self.threads)
         last = None if self.train or self.workers else self.steps_per_epoch
         dataset = self.steps[start_step:last].to_iter_dataset(read)
@@ -180,7 +181,7 @@ class Pipeline:
         return Batches(iter(dataset), self, left)
 
     def check_bad(self, bad: dict[str, str]) -> None:
-        """AsjaxError when more clips of an evaluation cannot be decoded than max_bad allows."""
+        """Raise AsjaxError if more clips of an evaluation are undecodable than max_bad allows."""
         if self.max_bad is not None and len(bad) > self.max_bad:
             raise AsjaxError(
                 f"{len(bad)} clips of the evaluation set cannot be decoded, more than "
@@ -189,7 +190,7 @@ class Pipeline:
             )
 
     def close(self) -> None:
-        """End the workers that wait for a next pass; may be called again."""
+        """End the workers that wait for a next pass. A second call does nothing."""
         _close(self._idle)
 
     def __enter__(self):
@@ -200,7 +201,7 @@ class Pipeline:
 
 
 def _parse_flags():
-    """grain's workers read absl flags, which a program without absl has never parsed."""
+    """Mark absl flags as parsed, because grain's workers read them and may run without absl.app."""
     from absl import flags
 
     if not flags.FLAGS.is_parsed():
@@ -208,10 +209,10 @@ def _parse_flags():
 
 
 def _serve_parent(worker: int, workers: int):
-    """In a worker: it ends when the program is killed, for it would wait for a taker for ever.
+    """Set up a worker: it ends if the program is killed, else it would wait forever.
 
-    Ctrl-C goes to all processes of a terminal. It is the program's to answer, which may want the
-    batches that are under way.
+    Ctrl-C goes to all processes of a terminal. A worker ignores it, because the program handles it
+    and may still need the batches in progress.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
@@ -224,16 +225,16 @@ def _serve_parent(worker: int, workers: int):
 
 
 class Batches:
-    """Iterator over batches and context manager; `close()` stops threads and worker processes.
+    """Iterator over batches and context manager. `close()` stops threads and worker processes.
 
     Args:
-      left: batches until the pass ends; None: endless.
+      left: number of batches until the end of the pass; None: endless.
     """
 
     def __init__(self, iterator, pipeline: Pipeline, left: int | None):
         self._pipeline, self._left, self._bad = pipeline, left, {}
         self._held = [iterator]
-        # Also when the caller forgets, and at exit while grain's modules are still alive.
+        # Closes also if the caller does not, and at exit, before grain's modules are removed.
         self._stop = weakref.finalize(self, _close, self._held)
 
     def __iter__(self):
@@ -258,7 +259,7 @@ class Batches:
         except BaseException:
             self.close()
             raise
-        if self._pipeline.workers:  # out of shared memory, which is freed here: the only copy
+        if self._pipeline.workers:  # copy out of the shared memory, which is then freed
             batch = {k: owned(v) if isinstance(v, np.ndarray) else v for k, v in batch.items()}
         if self._left is not None:
             self._left -= 1
@@ -267,7 +268,7 @@ class Batches:
 
     def _check(self, bad):
         self._bad.update(bad)
-        # With several processes all must stop, so who joins their results checks them.
+        # With several processes all must stop. So the check is where their results are joined.
         if len(self._pipeline.rows) == self._pipeline.batch_size:
             try:
                 self._pipeline.check_bad(self._bad)
@@ -276,8 +277,8 @@ class Batches:
                 raise
 
     def close(self):
-        """Stop decoding, or leave the workers of a pass that ended to the next pass; may be called
-        again."""
+        """Stop decoding. After a complete pass the workers remain for the next pass. A second call
+        does nothing."""
         idle = self._pipeline._idle
         if self._held and self._left == 0 and self._pipeline.workers and not idle:
             idle.append(self._held.pop())

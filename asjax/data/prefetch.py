@@ -1,4 +1,4 @@
-"""Batches placed ahead of use, in a thread."""
+"""Place batches on the devices ahead of their use, in a thread."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _log = logging.getLogger("asjax")
 
 
 def prefetch(batches: Iterable[dict], place: Callable[[dict], dict], depth: int = 2) -> Prefetch:
-    """Place up to `depth` batches ahead in a thread; iterates `(device_batch, rest_on_host)`."""
+    """Place up to `depth` batches ahead in a thread. Iterates `(device_batch, rest_on_host)`."""
     return Prefetch(batches, place, depth)
 
 
 class Prefetch:
-    """What `prefetch` returns: an iterator and context manager.
+    """The iterator of `prefetch`, also a context manager.
 
     Attributes:
-      waited_s: seconds that the consumer has waited for data so far.
+      waited_s: total seconds that the consumer has waited for data.
     """
 
     def __init__(self, batches, place, depth: int = 2):
@@ -29,7 +29,7 @@ class Prefetch:
         self._ready: queue.Queue = queue.Queue(maxsize=max(1, depth))
         self._stop = threading.Event()
         self._ended = False
-        # The thread holds no reference to self: an abandoned iterator is collected and stops it.
+        # The thread has no reference to self. So an unused iterator is collected, which stops it.
         self._thread = threading.Thread(
             target=_fill,
             args=(batches, place, self._ready, self._stop),
@@ -56,7 +56,7 @@ class Prefetch:
         raise StopIteration
 
     def close(self, timeout_s: float = 30.0) -> None:
-        """Stop the thread, close the source and drop what is ready; may be called again."""
+        """Stop the thread, close the source and drop ready batches. A second call does nothing."""
         self._ended = True
         self._stop.set()
         while True:
@@ -93,10 +93,10 @@ def _fill(batches, place, ready: queue.Queue, stop: threading.Event) -> None:
                 break
             placed = place(batch)
             put(((placed, {k: v for k, v in batch.items() if k not in placed}), None))
-            del batch, placed  # else one more batch would stay alive while this one waits
-    except BaseException as caught:  # handed to the consumer, who raises it
+            del batch, placed  # else these batches stay in memory while the next one is made
+    except BaseException as caught:  # the consumer raises it
         error = caught
-    try:  # closed by the thread that ran it: a generator refuses to be closed by another
+    try:  # close in this thread, because only the thread that runs a generator can close it
         close = getattr(iterator if hasattr(iterator, "close") else batches, "close", None)
         if close is not None:
             close()

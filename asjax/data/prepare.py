@@ -35,24 +35,33 @@ def add_arguments(parser):
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="folder|strong|esc50|enhance")
     folder = kinds.add_parser(
         "folder",
-        help="a folder of audio with a CSV (filename,labels), or of folders named by class",
+        help="a folder of audio with a CSV (filename,labels), or with a subfolder per class",
     )
     folder.add_argument(
-        "--csv", default="", help="filename,labels[,fold][,group], or as published (default: none)"
+        "--csv",
+        default="",
+        help="filename,labels[,fold][,group], or a published layout (default: none)",
     )
-    folder.add_argument("--audio", required=True, metavar="DIR", help="what filenames start from")
+    folder.add_argument(
+        "--audio", required=True, metavar="DIR", help="folder that filenames are relative to"
+    )
     folder.add_argument(
         "--labels",
         default="audioset527",
         help="label set: audioset527, fsd50k200, esc50, a .csv, or own (default: audioset527)",
     )
     folder.add_argument("--label-separator", help="between labels (default: ; or the layout's)")
-    folder.add_argument("--split-column", default="", help="default: fold or split, where present")
     folder.add_argument(
-        "--columns", default="", metavar="ROLE=NAME,...", help="of file, labels, split, group"
+        "--split-column", default="", help="column of the splits (default: fold or split, if any)"
     )
     folder.add_argument(
-        "--folds", type=int, default=0, metavar="N", help="make N splits; groups stay together"
+        "--columns",
+        default="",
+        metavar="ROLE=NAME,...",
+        help="names of the columns; roles: file, labels, split, group",
+    )
+    folder.add_argument(
+        "--folds", type=int, default=0, metavar="N", help="make N splits that keep groups together"
     )
     folder.add_argument("--licence", default="", help="licence of the whole set, for the manifest")
     events = kinds.add_parser(
@@ -72,9 +81,9 @@ def add_arguments(parser):
         add_writer_arguments(kind)
     grown = kinds.add_parser(
         "enhance",
-        help="labels that a first model's scores add (PSLA)",
-        description="PSLA's label enhancement: classes that stand under or above a label in the\n"
-        "ontology are added to a clip where a first model is sure enough of them.",
+        help="add labels by the scores of a first model (PSLA)",
+        description="PSLA's label enhancement: classes below and above a label in the ontology\n"
+        "are added to a clip if the scores of a first model are high enough.",
         epilog=_ENHANCE_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -82,14 +91,14 @@ def add_arguments(parser):
         "--scores",
         required=True,
         metavar="NPZ",
-        help="scores of a first model on its training clips, by asjax eval --data",
+        help="scores of a first model on its training clips, from asjax eval --data",
     )
     grown.add_argument(
         "--threshold",
         choices=enhance.THRESHOLDS,
         default="mean",
-        help="of a class's probabilities over the clips that have it; numbers are percentiles "
-        "(default: %(default)s)",
+        help="threshold of a class: this statistic of its probabilities over the clips that have "
+        "it; numbers are percentiles (default: %(default)s)",
     )
     grown.add_argument(
         "--types",
@@ -107,14 +116,18 @@ def _strong_arguments(parser):
     parser.add_argument(
         "--weak", default=[], **more, help="lists of filename and event_labels, without times"
     )
-    parser.add_argument("--audio", required=True, metavar="DIR", help="searched with subfolders")
+    parser.add_argument(
+        "--audio", required=True, metavar="DIR", help="folder of the audio, with subfolders"
+    )
     parser.add_argument(
         "--labels",
         default="audioset_strong456",
         help="label set: audioset_strong456, audioset_strong447, desed10, audioset527, a .csv, or "
         "own (default: %(default)s)",
     )
-    parser.add_argument("--label-column", default="", help="of the class, if it has another name")
+    parser.add_argument(
+        "--label-column", default="", help="column of the class, if it has no usual name"
+    )
     parser.add_argument(
         "--durations", nargs="+", default=[], metavar="FILE", help="lists of filename and seconds"
     )
@@ -122,19 +135,24 @@ def _strong_arguments(parser):
         "--faults",
         choices=["repair", "refuse"],
         default="repair",
-        help="of the lists: mend them and say so, or stop (default: %(default)s)",
+        help="faults of the lists: repair and report them, or stop (default: %(default)s)",
     )
     parser.add_argument("--licence", default="", help="licence of the whole set, for the manifest")
 
 
 def add_writer_arguments(parser):
-    """Options of `writer.write`, for every builder."""
+    """Add the options of `writer.write`, for every kind."""
     parser.add_argument(
-        "--encode", choices=["ogg", "flac"], help="re-encode as mono (default: bytes as they are)"
+        "--encode", choices=["ogg", "flac"], help="re-encode as mono (default: bytes unchanged)"
     )
-    parser.add_argument("--sample-rate", type=int, metavar="HZ", help="with --encode; resamples")
     parser.add_argument(
-        "--compression", type=float, default=0.5, help="with --encode; 0 best ... 1 smallest"
+        "--sample-rate", type=int, metavar="HZ", help="resample to this rate; needs --encode"
+    )
+    parser.add_argument(
+        "--compression",
+        type=float,
+        default=0.5,
+        help="for --encode: 0 best quality (ogg) or fastest (flac) ... 1 smallest",
     )
     parser.add_argument("--threads", type=int, help="decoding threads (default: up to 8)")
     parser.add_argument("--overwrite", action="store_true", help="replace the dataset at --out")
@@ -146,7 +164,7 @@ def main(args) -> int:
 
 
 def run(args, clips, label_set, **fields):
-    """Write `clips` by the options in `args`, print what was kept and what was left out."""
+    """Write `clips` with the options in `args` and print how many were stored and left out."""
     from asjax.data import writer
     from asjax.data.clips import Encoding
 
@@ -158,8 +176,8 @@ def run(args, clips, label_set, **fields):
     out = Path(args.out)
     for stale in out.parent.glob(f".{out.name}.*.part"):
         print(
-            f"note: {shown(stale)} is left of a run that was killed, or is still at work; "
-            "remove it if it is not"
+            f"note: {shown(stale)} is from a run that was killed or that still runs; "
+            "remove it if no run uses it"
         )
     options = {"encoding": encoding, "threads": args.threads, "overwrite": args.overwrite}
     summary = writer.write(args.out, clips, label_set, **options, **fields)
@@ -244,7 +262,7 @@ def _strong(args) -> int:
 
 
 def _split_of(text: str) -> tuple[str, str]:
-    """`"eval=list.tsv"` -> `("eval", "list.tsv")`; without a split it is train."""
+    """`"eval=list.tsv"` -> `("eval", "list.tsv")`; the default split is train."""
     split, equals, path = text.partition("=")
     if equals and not Path(text).is_file():
         return split, path
@@ -266,16 +284,16 @@ def _esc50(args) -> int:
 
 
 def esc50_clips(source: Path, label_set) -> list:
-    """Clips of an ESC-50 copy: 5 official folds, labels as ids of `label_set` by way of mids.
+    """Clips of a copy of ESC-50: 5 official folds, labels as ids of `label_set`, mapped by mids.
 
     Raises:
-      AsjaxError: no esc50.csv there, or a category without a class in `label_set`.
+      AsjaxError: no esc50.csv, or a category without a class in `label_set`.
     """
     from asjax.data.clips import Clip
 
     esc50 = label_sets.get("esc50")
     table = label_sets.mapping(esc50, label_set)
-    if label_set.hash == esc50.hash:  # classes that share a mid stay apart
+    if label_set.hash == esc50.hash:  # two classes may share a mid, so map each to itself
         table = table & False
         table[range(len(esc50)), range(len(esc50))] = True
     meta = next((p for p in (source / "meta/esc50.csv", source / "esc50.csv") if p.is_file()), None)
@@ -314,8 +332,8 @@ def _enhance(args) -> int:
     from asjax.store.scores import load_scores
 
     kinds = _types(args.types)
-    found = load_scores(args.scores)
-    label_set, scores, before = found["label_set"], found["scores"], found["targets"]
+    stored = load_scores(args.scores)
+    label_set, scores, before = stored["label_set"], stored["scores"], stored["targets"]
     if not np.isfinite(scores).all():
         raise AsjaxError(f"{args.scores}: all scores must be finite; the model has diverged")
     related = enhance.relations(label_set)
@@ -338,7 +356,7 @@ def _enhance(args) -> int:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["filename", "labels"])
-    for clip, classes in zip(found["ids"], after, strict=True):
+    for clip, classes in zip(stored["ids"], after, strict=True):
         if classes.any():  # a clip without labels cannot gain one
             rows.writerow([clip, ";".join(label_set.ids[k] for k in classes.nonzero()[0])])
     write_atomic(out, text.getvalue())
@@ -347,7 +365,7 @@ def _enhance(args) -> int:
 
 
 def _sigmoid(logits):
-    """In place of the logits: float32 [N, C], a table that need not be held twice."""
+    """Probabilities, computed in place of the logits float32 [N, C] to save memory."""
     import numpy as np
 
     with np.errstate(over="ignore"):  # exp(-x) = inf is a probability of 0

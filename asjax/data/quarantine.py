@@ -1,4 +1,4 @@
-"""The list of clips that could not be decoded, kept in a run's folder."""
+"""The list of clips that could not be decoded, in the folder of a run."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from pathlib import Path
 from asjax.config import AsjaxError
 
 _HEADER = ["id", "reason", "count"]
-_SHORT = 256  # clips; a list that is no longer is written anew each time
+_SHORT = 256  # clips; a list up to this length is rewritten each time
 
 
 class Quarantine:
-    """Counts undecodable clips in `path` (id,reason,count, sorted by id) and stops a run that
-    meets too many.
+    """Counts undecodable clips in the file `path` (id,reason,count, sorted by id) and stops a run
+    with too many of them.
 
-    Counts go on from the file, if it exists. `count` is the number of distinct clips. What `add`
-    was told is on disk when it returns, also if the program is killed then. A long list grows by a
-    line for each clip that is met, so that meeting one costs the same however long the list is. A
-    clip may then stand in several lines, whose counts add up, until the list is tidied: when it has
-    doubled, when it is closed and when it is opened.
+    If the file exists, its counts are used. `count` is the number of different clips. When `add`
+    returns, its clips are on disk, even if the program is killed then. In a long list, `add` only
+    appends a line per clip, so its cost does not depend on the length. A clip may then have several
+    lines; their counts add up. The list is tidied to one line per clip when it has doubled, when it
+    is closed and when it is opened.
 
     Args:
-      total: clips in the source.
-      max_rate: share of them that may be undecodable.
+      total: number of clips in the source.
+      max_rate: largest share of undecodable clips.
 
     Raises:
-      AsjaxError: the file exists and is no quarantine list.
+      AsjaxError: the file exists and is not a quarantine list.
     """
 
     def __init__(self, path, total: int, max_rate: float = 0.05):
@@ -46,10 +46,10 @@ class Quarantine:
         return len(self._clips)
 
     def add(self, bad) -> None:
-        """Count `(id, reason)` pairs and write them to the file; nothing to do for none.
+        """Count `(id, reason)` pairs and write them to the file.
 
         Raises:
-          AsjaxError: more than `max_rate` of the clips are undecodable by now.
+          AsjaxError: more than `max_rate` of the clips are undecodable now.
         """
         if not bad:
             return
@@ -70,7 +70,7 @@ class Quarantine:
             )
 
     def close(self) -> None:
-        """Tidy the list: a line for each clip, sorted."""
+        """Tidy the list: one line per clip, sorted."""
         if self._added:
             self._tidy()
 
@@ -85,7 +85,7 @@ class Quarantine:
         self._clips[clip] = (first, before + count)
 
     def _read(self) -> bool:
-        """Count what is in the file; whether it wants tidying."""
+        """Count the clips in the file. Returns whether the list must be tidied."""
         if not self.path.exists():
             return False
         try:
@@ -93,7 +93,7 @@ class Quarantine:
             header, *rows = csv.reader(io.StringIO(text, newline=""))
             if header != _HEADER:
                 raise ValueError("another header")
-            whole = text.endswith("\n")  # else the program was killed while it wrote the last row
+            whole = text.endswith("\n")  # else the program was killed while writing the last row
             for clip, reason, count in rows if whole else rows[:-1]:
                 self._count(clip, reason, int(count))
         except (ValueError, OSError, csv.Error) as error:
@@ -104,7 +104,7 @@ class Quarantine:
         return not whole or len(rows) > self.count
 
     def _tidy(self):
-        """The whole list anew, sorted, or not at all: a temporary file takes the name."""
+        """Rewrite the whole list, sorted. A temporary file replaces it, so the write is atomic."""
         rows = sorted((clip, *about) for clip, about in self._clips.items())
         self._write(_lines([_HEADER, *rows]), "w")
         self._added = 0

@@ -1,4 +1,4 @@
-"""Recordings of any length and kind as windows of one size: files, bytes, waves in memory."""
+"""Recordings (files, bytes, waves in memory) of any length as windows of one size."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import numpy as np
 from asjax.config import AsjaxError, shown, warn
 from asjax.data import audio, ffmpeg, patience, sound, waves
 
-STALL_S = 60.0  # without a window of a file
+STALL_S = 60.0  # longest wait for a window of a file
 
 
 def find(paths: Iterable) -> list[Path]:
-    """Files as given, folders replaced by the audio files anywhere below them, sorted.
+    """The audio files in `paths`. A folder gives all audio files below it, sorted.
 
-    A file that is named twice, or named and found, counts once. Sound of other kinds is found if
-    there is an ffmpeg to decode it; else a warning counts it.
+    A file that occurs twice counts once. Audio of other kinds is included if there is an ffmpeg to
+    decode it. Else a warning gives the number of such files.
 
     Raises:
       AsjaxError: paths that do not exist (the first ten are listed), or a folder without audio.
@@ -47,10 +47,10 @@ def find(paths: Iterable) -> list[Path]:
 
 
 def walk(folder: Path) -> tuple[list[Path], list[Path]]:
-    """(audio files, sound that is not read here) below `folder`, both sorted.
+    """(audio files, audio files that cannot be decoded here) below `folder`, both sorted.
 
-    Links to folders are not followed, so that loops end. What macOS puts beside files (`._*`,
-    `__MACOSX`) is no audio, whatever it is called.
+    Links to folders are not followed, because they may form a loop. Files that macOS adds (`._*`,
+    `__MACOSX`) are skipped, because they are not audio.
     """
     files, others = [], []
     for root, folders, names in os.walk(folder):
@@ -68,17 +68,17 @@ def walk(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def passed_over(paths: list[Path]) -> str:
-    """A word on sound that is not read."""
+    """The message about audio files that are skipped."""
     counts = Counter(path.suffix.lower() for path in paths)
     kinds = ", ".join(f"{n} {kind}" for kind, n in counts.most_common())
     return (
-        f"passed over {len(paths)} files of kinds that libsndfile does not read: {kinds} "
+        f"skipped {len(paths)} files of kinds that libsndfile does not read: {kinds} "
         f"(first {shown(paths[0])}); {sound.CONVERT}"
     )
 
 
 def name_of(source, number: int) -> str:
-    """What errors and results call a source: its path, or its place in the list."""
+    """The name of a source in errors and results: its path, or its number in the list."""
     if isinstance(source, (str, os.PathLike)):
         return os.fspath(source)
     return str(getattr(source, "name", f"recording {number}"))
@@ -87,17 +87,17 @@ def name_of(source, number: int) -> str:
 def windows(
     source, sample_rate: int, size: int, *, name: str, batch: bool | None = None
 ) -> Iterator[tuple[int, np.ndarray, int]]:
-    """(first sample, float32 window, new samples) from the begin of a recording to its end.
+    """(first sample, float32 window, number of new samples) for each window of a recording.
 
-    Windows of `size` samples at `sample_rate` follow one another; the last one ends with the
-    recording and so overlaps the one before. A recording shorter than `size` is one short window.
+    Windows of `size` samples at `sample_rate` are consecutive. The last one ends with the
+    recording, so it overlaps the previous one. A recording shorter than `size` is one short window.
 
     Args:
       source: path, bytes of a file, binary file, or (wave, rate) as in `audio.from_array`.
       batch: as in `waves.check`.
 
     Raises:
-      AudioError, AsjaxError: the recording cannot be used; maybe after the first windows.
+      AudioError, AsjaxError: the recording cannot be used. The error may come after some windows.
     """
     at, before = 0, None
     for chunk in _chunks(source, sample_rate, size, name, batch):
@@ -117,7 +117,7 @@ def _chunks(source, sample_rate, size, name, batch):
         wave = audio.from_array(wave, source[1], sample_rate, name=name)
         yield from (wave[i : i + size] for i in range(0, len(wave), size))
     elif isinstance(source, (str, os.PathLike, bytes)) or hasattr(source, "read"):
-        # How much is not finite is known at the end only, after the windows: it is noted.
+        # The share of NaN and Inf is known only at the end, after the windows. So it is only noted.
         pieces = audio.blocks(
             source, sample_rate, size / sample_rate, name=name, most_not_finite=1.0
         )

@@ -2,22 +2,22 @@
 
 A dataset is one folder:
 
-    dataset_info.json, features.json      TFDS's own: `tfds.builder_from_directory(folder)`
+    dataset_info.json, features.json      files of TFDS for `tfds.builder_from_directory(folder)`
     NAME-SPLIT.array_record-0000i-of-0000n
     manifest.json                         counts, label set and hash, licences, shards (bytes,
-                                          SHA-256), what was left out and why, pcm16_hz (the rate,
+                                          SHA-256), clips left out with reasons, pcm16_hz (the rate,
                                           if all clips are 16-bit mono PCM of one rate, else 0)
     manifest.csv                          one row per clip, in record order: id, split, labels,
                                           category, samples, sample_rate, sha256 (of the audio);
-                                          with events in time also: events
-    labels.csv                            the label set itself
-    ATTRIBUTION.csv                       licence and attribution per clip, where known
-    groups.csv                            id and group (recording, site) per clip, where known
+                                          in a set with events in time also: events
+    labels.csv                            the label set
+    ATTRIBUTION.csv                       licence and attribution per clip, if known
+    groups.csv                            id and group (recording, site) per clip, if known
 
-A record holds id, audio (the bytes of an audio file), sample_rate (Hz), samples (per channel, at
-that rate), labels (ids as text, so that no index order can go wrong) and category. Neither
-writing nor reading needs TensorFlow. An ArrayRecord that was cut short opens without an error and
-reports 0 records, therefore sizes and counts are compared at every opening.
+A record has id, audio (the bytes of an audio file), sample_rate (Hz), samples (per channel, at
+that rate), labels and category. Labels are ids as text, so they do not depend on the order of the
+classes. Writing and reading do not need TensorFlow. A cut ArrayRecord file opens without an error
+and reports 0 records, so sizes and counts are checked at every opening.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from asjax.store import files
 FORMAT = 1
 COLUMNS = ("id", "split", "labels", "category", "samples", "sample_rate", "sha256")
 _MAX_OPEN_SHARDS = 400  # per process; the usual limit on open files is 1024
-_READER_OPTIONS = "readahead_buffer_size:0"  # random access: reading ahead only costs
-_HINT = "copy it again or run `asjax prepare` anew"
+_READER_OPTIONS = "readahead_buffer_size:0"  # reading ahead is no use for random access
+_HINT = "copy it again or run `asjax prepare` again"
 
 
 def find(path) -> Path:
-    """The dataset folder at `path`: itself, or its newest version folder (`1.0.0`).
+    """The dataset folder at `path`: `path`, or its newest version folder (`1.0.0`).
 
     Raises:
-      AsjaxError: there is none.
+      AsjaxError: no such dataset.
     """
     path = Path(path)
     if (path / "manifest.json").is_file():
@@ -78,7 +78,7 @@ def is_version(name: str) -> bool:
 
 
 def is_split(name: str) -> bool:
-    """Whether TFDS can address a split of this name ("all" means every split to it)."""
+    """Whether TFDS allows this name of a split. In TFDS "all" means every split."""
     return re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is not None and name != "all"
 
 
@@ -88,15 +88,15 @@ class Dataset:
     Attributes:
       path, manifest: the folder; manifest.json as a dict.
       splits: `{split: number of clips}` in record order.
-      strong: whether manifest.csv has a column of events.
+      strong: whether manifest.csv has a column `events`.
       reader: `reader[row]` -> bytes of the audio file in that row of manifest.csv.
     """
 
     def __init__(self, path, *, verify: bool = False):
-        """Opens and checks; `verify` also hashes every shard (reads everything once).
+        """Open and check the dataset. `verify` also hashes every shard, which reads all data.
 
         Raises:
-          AsjaxError: naming the file that is missing, cut short, changed or miscounted.
+          AsjaxError: a file is missing, cut short, changed, or has another number of records.
         """
         self.path = find(path)
         self.manifest = _json(self.path / "manifest.json")
@@ -132,7 +132,7 @@ class Dataset:
             raise AsjaxError(f"{rows} was changed after it was written (SHA-256 differs); {_HINT}")
 
     def groups(self) -> dict[str, str]:
-        """What each clip comes from (recording, site), by id; empty where no clip has a group."""
+        """The group (recording, site) of each clip, by id. Empty if no clip has a group."""
         digest, path = self.manifest.get("groups_sha256"), self.path / "groups.csv"
         if digest is None:
             return {}
@@ -142,7 +142,7 @@ class Dataset:
             return dict(list(csv.reader(f))[1:])
 
     def rows(self) -> Iterator[list[str]]:
-        """manifest.csv row by row (`COLUMNS`, and events in a set with them), in record order."""
+        """Rows of manifest.csv in record order: `COLUMNS`, and `events` in a set with events."""
         with open(self.path / "manifest.csv", newline="", encoding="utf-8") as f:
             reader = csv.reader(f)
             next(reader)
@@ -203,7 +203,7 @@ def count_records(file) -> int:
 
     reader = array_record_module.ArrayRecordReader(str(file), _READER_OPTIONS)
     count = reader.num_records()
-    with contextlib.suppress(RuntimeError):  # closing reports damage that made the count 0
+    with contextlib.suppress(RuntimeError):  # `close` raises for a damaged file; its count is 0
         reader.close()
     return count
 
@@ -211,8 +211,9 @@ def count_records(file) -> int:
 class Reader:
     """Random access to the records of a list of shards.
 
-    Opened lazily, once per process (it may be pickled, and forked), shared by threads. At most
-    `_MAX_OPEN_SHARDS` stay open; a dropped one closes when its last user is done.
+    A shard is opened when needed, once per process, and shared by threads. The reader may be
+    pickled, and the process may be forked. At most `_MAX_OPEN_SHARDS` shards are open. A shard that
+    is removed from the list closes when its last user ends.
     """
 
     def __init__(self, shards: list[tuple[str, int]]):
@@ -233,7 +234,7 @@ class Reader:
     def _shard(self, k: int):
         from array_record.python import array_record_module
 
-        if self._pid != os.getpid():  # forked: the parent's readers and lock are not ours
+        if self._pid != os.getpid():  # after a fork, do not use the parent's readers and lock
             self.__setstate__({})
         with self._lock:
             reader = self._open.get(k)
@@ -247,23 +248,23 @@ class Reader:
             return reader
 
     def _place(self, row: int) -> tuple[int, int]:
-        """Shard and record in it. IndexError: no such row."""
+        """(shard, record in the shard) of a row. IndexError: no such row."""
         if not 0 <= row < len(self):
             raise IndexError(f"row must be 0 to {len(self) - 1}, got {row}")
         k = int(np.searchsorted(self.ends, row, side="right"))
         return k, int(row - (self.ends[k - 1] if k else 0))
 
     def where(self, row: int, short: bool = False) -> str:
-        """The shard and the number of a row, as TFDS writes them in `tfds_id`."""
+        """The shard of a row and its number there, in the form of TFDS's `tfds_id`."""
         k, at = self._place(row)
         return f"{os.path.basename(self.files[k]) if short else self.files[k]}__{at}"
 
     def record(self, row: int, only=None) -> dict:
-        """The fields of a row, or only those of some names, as sequences of bytes or numbers.
+        """The fields of a row (with `only`: these names) as sequences of bytes or numbers.
 
         Raises:
           IndexError: no such row.
-          AsjaxError: the shard is damaged there.
+          AsjaxError: the shard is damaged at this record.
         """
         k, at = self._place(row)
         try:

@@ -1,9 +1,9 @@
-"""Big objects for worker processes: written to memory once, mapped by every worker, not copied.
+"""Share big objects with worker processes: written to memory once, mapped by every worker.
 
-A source of two million clips is 100 MB of ids and labels. Pickled into each of eight workers, it
-costs seconds at their start and gigabytes in all. Here the pickle of an object goes into a file in
-memory, with its arrays beside it (pickle protocol 5, out-of-band buffers). A worker gets the file's
-name, and its arrays are views of the file.
+A source of two million clips has 100 MB of ids and labels. A pickle for each of eight workers would
+cost seconds at their start and gigabytes in total. Here the pickle of an object goes into a file in
+memory, with its arrays beside it (pickle protocol 5, out-of-band buffers). A worker gets the name
+of the file, and its arrays are views of the file.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _ALIGN = 64  # bytes
 
 
 class Parcel:
-    """An object packed for other processes, as long as this one keeps the parcel.
+    """An object packed for other processes. It is valid while this process holds the parcel.
 
-    `pickle.dumps(parcel)` is some hundred bytes. `pickle.loads` of it gives the object itself, with
-    arrays that cannot be written. On Linux the file has no name that could stay behind: it is gone
-    when the last process that uses it ends, however it ends.
+    `pickle.dumps(parcel)` has a few hundred bytes. `pickle.loads` gives the object with read-only
+    arrays. On Linux the file has no name on disk, so it disappears when the last process that uses
+    it ends, even if that process is killed.
     """
 
     def __init__(self, value):
-        import cloudpickle  # as grain does, so that classes of the user's program travel too
+        import cloudpickle  # as in grain; it can pickle classes of the user's main program
 
         buffers: list[pickle.PickleBuffer] = []
         head = cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.append)
@@ -47,7 +47,7 @@ class Parcel:
 
 
 def _new_file(owner):
-    """A file that vanishes with its owner, and a path at which other processes can open it."""
+    """A file that is removed with its owner, and a path for other processes to open it."""
     if hasattr(os, "memfd_create"):
         file = os.fdopen(os.memfd_create("asjax"), "wb")
         path = f"/proc/{os.getpid()}/fd/{file.fileno()}"
@@ -75,7 +75,7 @@ def _unpack(path, spans):
 
 
 class Strings(Sequence):
-    """Texts in two arrays, their UTF-8 bytes and where each ends: what a list is for a parcel."""
+    """A list of texts as two arrays (UTF-8 bytes, ends of the texts), for use in a parcel."""
 
     def __init__(self, texts: Iterable[str]):
         encoded = [text.encode("utf-8", "surrogatepass") for text in texts]

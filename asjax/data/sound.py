@@ -1,7 +1,7 @@
-"""A sound file opened for reading from its first to its last sample, whatever it is made of.
+"""Open a sound file and read it from its first to its last sample.
 
-The file's structure is walked first (`asjax.data.containers`). So a file of several streams is
-read through all of them, and one that is cut or damaged is an error and not a shorter clip.
+The structure of the file is checked first (`asjax.data.containers`). So all streams of a file are
+read, and a cut or damaged file is an error, not a shorter clip.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ LIMIT = 1e5
 MAX_NOT_FINITE = 0.01  # share of a recording's values
 MAX_CHANNELS = 64
 RATES_HZ = (100, 1_000_000)
-UNKNOWN = 1 << 62  # libsndfile's frame count of a FLAC stream whose header leaves it open
-# No codec reaches this: a FLAC frame of digital silence holds about 6,000 frames per byte.
+UNKNOWN = 1 << 62  # libsndfile's frame count of a FLAC stream without a count in its header
+# More than any codec reaches: FLAC with digital silence has about 6,000 frames per byte.
 _MAX_FRAMES_PER_BYTE = 8192
-# The others of libsndfile's containers do not say how long they are, so a cut would be silent.
+# Other containers of libsndfile do not store their length, so a cut could not be detected.
 _READ = {"WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF", "NIST", "ffmpeg"}
 _KINDS = {stat.S_IFIFO: "a FIFO (named pipe)", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
 _MPEG_FRAME = 1152
-_PREROLL = 24 * _MPEG_FRAME  # layer III borrows at most 511 bytes, and a frame has 24 or more
+_PREROLL = 24 * _MPEG_FRAME  # layer III needs up to 511 earlier bytes; a frame has at least 24
 _VARIANTS = {b"OggS": "ogg", b"RIFF": "wav", b"FORM": "aiff", b"caff": "caf"}  # ffmpeg's names
 _NONE = np.zeros(0, np.float32)
 _HINT = "give wav, flac, ogg, opus, mp3 or aiff"
@@ -42,7 +42,7 @@ CONVERT = "convert it first, e.g. ffmpeg -i IN OUT.flac, or put ffmpeg on the PA
 
 
 class AudioError(AsjaxError):
-    """A recording that cannot be used: names the file and says why."""
+    """A recording cannot be used. The message has the file and the reason."""
 
 
 def check_rate(what, rate):
@@ -52,7 +52,7 @@ def check_rate(what, rate):
 
 
 def sanitise(wave: np.ndarray) -> tuple[np.ndarray, int]:
-    """NaN and Inf -> 0, the rest clipped to +-`LIMIT`; and the number of NaN and Inf.
+    """(wave with 0 for NaN and Inf, other values clipped to +-`LIMIT`; number of NaN and Inf).
 
     A clean array is returned as it is.
     """
@@ -63,15 +63,15 @@ def sanitise(wave: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 class _Sequential(soundfile.SoundFile):
-    """A sound file read in order: soundfile otherwise seeks after each read, which costs time
-    in MP3 and fails at the end of FLAC streams of unknown length."""
+    """A sound file that is read in order. A seekable soundfile seeks after each read, which costs
+    time for MP3 and fails at the end of FLAC streams of unknown length."""
 
     def seekable(self):
         return False
 
 
 class _Memory(io.BytesIO):
-    """Bytes as a file. libsndfile follows damaged headers to places before the begin."""
+    """Bytes as a file. Seeks before the begin go to 0: libsndfile does them for damaged headers."""
 
     def seek(self, offset, whence=io.SEEK_SET):
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell(), io.SEEK_END: self.getbuffer().nbytes}
@@ -79,12 +79,12 @@ class _Memory(io.BytesIO):
 
 
 class Sound:
-    """An opened sound file; `opened` makes one.
+    """An opened sound file; use `opened`.
 
     Attributes:
       what: its name in messages.
-      rate, channels: of its first stream; Hz. Streams of other rates are resampled to it.
-      frames: samples per channel, `UNKNOWN` where only decoding can tell.
+      rate, channels: of its first stream, rate in Hz. Other streams are resampled to this rate.
+      frames: samples per channel; `UNKNOWN` if only decoding can tell.
     """
 
     def __init__(self, what: str, streams: list[_Stream], note, most_not_finite: float):
@@ -96,12 +96,12 @@ class Sound:
         self._ends = [0, *accumulate(frames)]
 
     def mono(self, start: int, stop: int, block: int) -> Iterator[np.ndarray]:
-        """Means over the channels of frames start..stop as float32, `block` values decoded a time.
+        """Means over the channels of frames start..stop as float32, in blocks of `block` values.
 
-        NaN and Inf become 0. At the end of the stretch they are noted, or are too many.
+        NaN and Inf become 0. Their number is noted at the end.
 
         Raises:
-          AudioError: damage, fewer samples than promised, too many of NaN and Inf.
+          AudioError: damage, fewer samples than in the header, or too many NaN and Inf.
         """
         bad = heard = 0
         for stream, begin, end in zip(self._streams, self._ends, self._ends[1:], strict=False):
@@ -111,7 +111,7 @@ class Sound:
                     bad, heard = bad + wrong, heard + len(wave)
                     yield wave
                 if words := stream.complaint:
-                    text = f"{self.what} may be cut short or damaged; ffmpeg says: {words}"
+                    text = f"{self.what} may be cut short or damaged; ffmpeg reports: {words}"
                     self._note(Loss(text))
                 if len(self._streams) > 1:
                     stream.close()
@@ -128,14 +128,14 @@ class Sound:
 
 
 class _Stream:
-    """What one decoder reads; `opener` opens it, again after `close`."""
+    """The audio of one decoder. `opener` opens it, and opens it again after `close`."""
 
     def __init__(self, what: str, size: int, opener, most: int = 0):
         self.what, self._opener = what, opener
         self._file = opener()
         f = self._file
         if f.format not in _READ:
-            # libsndfile takes .vox or .gsm files of any content for headerless telephone audio.
+            # libsndfile reads any .vox or .gsm file as telephone audio without a header.
             raise AudioError(
                 f"{what} is not audio that libsndfile can read with certainty ({f.format}); {_HINT}"
             )
@@ -159,7 +159,7 @@ class _Stream:
 
     @property
     def complaint(self) -> str:
-        """What ffmpeg said of a file that it decoded."""
+        """The last error line of ffmpeg for this file, or ""."""
         return getattr(self._file, "words", "")
 
     def frames_at(self, rate: int) -> int:
@@ -187,7 +187,7 @@ class _Stream:
         f = self._file = self._file or self._opener()
         step = max(1, block // self.channels)
         if start:
-            # MPEG frames lean on those before them: mpg123 gives zeros for the first ones.
+            # An MPEG frame needs earlier frames, so mpg123 gives zeros for the first ones.
             early = min(start, _PREROLL if f.format == "MP3" else 0)
             f.seek(start - early)
             while early > 0 and len(skipped := f.read(min(step, early), always_2d=True)):
@@ -205,7 +205,7 @@ class _Stream:
                     mono = mono + x[:, channel]
                 mono /= self.channels
             yield mono, bad
-        # mpg123 counts a frame that encoders put into the header without sound.
+        # mpg123 counts a frame in the header that has no sound.
         allowed = _MPEG_FRAME if f.format == "MP3" else 0
         if at + allowed < stop < UNKNOWN and self.frames < UNKNOWN:
             raise AudioError(
@@ -216,11 +216,11 @@ class _Stream:
 
 @contextlib.contextmanager
 def opened(source, name, note, most_not_finite: float = MAX_NOT_FINITE) -> Iterator[Sound]:
-    """The sound of a path, bytes or binary file; failures inside become AudioErrors.
+    """The sound of a path, bytes or binary file. Errors of libraries become AudioErrors.
 
     Args:
-      source, name: as for `audio.read`. note: called with what the user should know (str).
-      most_not_finite: share of NaN and Inf that is taken for 0 with a note; more is an error.
+      source, name: as in `audio.read`. note: called with a text for the user.
+      most_not_finite: allowed share of NaN and Inf. They become 0, with a note.
     """
     with located(source, name) as (file, path, what), contextlib.ExitStack() as stack:
         try:
@@ -241,7 +241,7 @@ def opened(source, name, note, most_not_finite: float = MAX_NOT_FINITE) -> Itera
 
 
 def _openers(tape: Tape, path, what, note, stack):
-    """Pairs (function that opens a stream, samples that it holds or 0) of a file."""
+    """Pairs (function that opens a stream, number of its samples or 0) of a file."""
     try:
         structure = layout(tape)
     except Foreign as error:
@@ -256,7 +256,7 @@ def _openers(tape: Tape, path, what, note, stack):
 
 
 def _open_whole(tape: Tape, path, what, stack):
-    """A file of one stream. Where libsndfile lacks a variant of its container, ffmpeg tries."""
+    """Open a file of one stream. If libsndfile does not read its variant, ffmpeg tries."""
     try:
         return _open(tape, Part(((0, tape.size),), whole=True), what)
     except AudioError:
@@ -273,7 +273,7 @@ def _open(tape: Tape, part: Part, what: str) -> soundfile.SoundFile:
         if f.frames < part.least:
             f.close()
             if part.spare is None:
-                raise AudioError(f"{what}: its MPEG frames have lengths that libsndfile mistakes")
+                raise AudioError(f"{what}: libsndfile reads the lengths of its MPEG frames wrongly")
             f = _Sequential(Window(tape, part.spare.spans, part.spare.head), closefd=False)
         return f
     except (soundfile.SoundFileError, TypeError, OSError) as error:
@@ -284,7 +284,7 @@ def _open(tape: Tape, part: Part, what: str) -> soundfile.SoundFile:
 
 
 def _target(tape: Tape):
-    """What soundfile opens fastest: the file's descriptor, where it has one."""
+    """The object that soundfile opens fastest: the file descriptor, if there is one."""
     tape.file.seek(tape.begin)
     if isinstance(tape.file, io.FileIO) and os.name == "posix" and not tape.begin:
         return tape.file.fileno()
@@ -301,16 +301,16 @@ def _by_ffmpeg(error: Foreign, tape: Tape, path, what, stack):
 
 
 def refuse_foreign(data: bytes, name) -> None:
-    """AudioError if only ffmpeg decodes these bytes: other machines may have no ffmpeg."""
+    """AudioError if only ffmpeg decodes these bytes, because other machines may have no ffmpeg."""
     try:
         layout(Tape(io.BytesIO(data)))
     except Foreign as error:
         if error.demuxer and ffmpeg.program():
             raise AudioError(
-                f"{shown(name)} is {error}, which asjax stores converted only: add --encode flac"
+                f"{shown(name)} is {error}; asjax can store it only converted: add --encode flac"
             ) from None
     except Broken:
-        pass  # reading it says so
+        pass  # reading the file raises the error
 
 
 @contextlib.contextmanager
@@ -327,7 +327,7 @@ def located(source, name):
         mode = stat.S_IFMT(os.stat(source).st_mode)
         if mode != stat.S_IFREG:
             raise AudioError(f"{what} must be an audio file, got {_KINDS.get(mode, 'a device')}")
-        # Non-blocking: were the file replaced by a FIFO just now, opening it would wait for ever.
+        # Non-blocking: if a FIFO has just replaced the file, opening it would wait forever.
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         file = io.FileIO(os.open(source, flags | getattr(os, "O_CLOEXEC", 0)))
     except FileNotFoundError:

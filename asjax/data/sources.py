@@ -1,15 +1,17 @@
-"""Where clips come from: records, the embedded ESC-10, a folder with a CSV, or a set of TFDS.
+"""Data sources: records, the embedded ESC-10, a folder with a CSV, or a data set of TFDS.
 
-`esc10`, `records`, `folder` and `tfds` are the names in configs. All take `splits` (which clips,
-default all), `folds` (make that many splits that keep groups together) and `labels_csv`, rows
-`filename,labels` as `asjax prepare enhance` writes them: the clips whose ids stand under `filename`
-get these labels, the others keep theirs.
+`esc10`, `records`, `folder` and `tfds` are the names in configs. All take three options:
 
-A source is random-access and says `source[i] -> {"id", "audio", "labels"}`, where audio is the
-bytes of an audio file or its path (str) and labels are int64 class indices. Where events in time
-are known there is also "events": an array of `asjax.events.EVENT`, or None for a clip in which none
-are marked. Decoding is the pipeline's. Sources pickle, open files lazily per process and may be
-read by many threads. They may have `pcm16(rate) -> bool`: do int16 samples hold all of the audio?
+    splits      the splits to use (default: all)
+    folds       make this number of splits; clips of one group are in one split
+    labels_csv  a CSV `filename,labels`, as from `asjax prepare enhance`: new labels for the clips
+                with these ids; other clips do not change
+
+A source gives random access: `source[i] -> {"id", "audio", "labels"}`. Audio is the bytes of an
+audio file or its path (str); labels are int64 class indices. A source with events in time also
+gives "events": an array of `asjax.events.EVENT`, or None for a clip that is not annotated. The
+pipeline does the decoding. Sources can be pickled, open files when needed in each process, and many
+threads may read them. They may have `pcm16(rate) -> bool`: is all audio exact as int16?
 """
 
 from __future__ import annotations
@@ -44,12 +46,12 @@ class Source:
     """Clips with labels.
 
     Attributes:
-      name: for people.
+      name: a name for messages and reports.
       ids, split: one str per clip.
       labels: CSR int8 [N, C], 1 where the clip has the class.
-      hash: SHA-256 (hex) over ids, labels and what is known of the audio: the recorded SHA-256 of
-        every clip (records), or digests of the files (folder; asjax.data.content says of what).
-      group: one name per clip, of what it comes from (recording, site); None: not known.
+      hash: SHA-256 (hex) over ids, labels and the audio: for records the stored SHA-256 of every
+        clip, for folders the digests of the files (see asjax.data.content).
+      group: one name per clip: its origin (recording, site). None: not known.
     """
 
     name: str
@@ -58,10 +60,10 @@ class Source:
     labels: sparse.csr_matrix
     hash: str
     audio: Sequence  # audio[row] -> bytes or path
-    row: np.ndarray  # int64 [N]: where clip i stands in `audio`
-    pcm16_hz: int | None = 0  # of a clip that is 16-bit mono PCM; 0: of another kind, None: look
+    row: np.ndarray  # int64 [N]: the index of clip i in `audio`
+    pcm16_hz: int | None = 0  # rate if all clips are 16-bit mono PCM; 0: no; None: not known yet
     group: list[str] | None = None
-    events: Sequence | None = None  # events[i] -> EVENT array, or None: not marked
+    events: Sequence | None = None  # events[i] -> EVENT array, or None: not annotated
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -79,7 +81,7 @@ class Source:
         return f"Source({self.name}, {len(self)} clips, {self.hash[:12]})"
 
     def __getstate__(self) -> dict:
-        """Texts as arrays, which worker processes share (asjax.data.shared)."""
+        """The state with texts as arrays, because workers share arrays (asjax.data.shared)."""
         texts = {k: Strings(v) for k, v in vars(self).items() if isinstance(v, list)}
         return {**vars(self), **texts}
 
@@ -90,10 +92,10 @@ class Source:
         return pcm16.all_at([self.audio[int(row)] for row in self.row], sample_rate)
 
     def select(self, splits) -> Source:
-        """The clips of the given split or splits, in their order here.
+        """The clips of one or several splits, in the same order as here.
 
         Raises:
-          AsjaxError: a split that does not exist, or none given.
+          AsjaxError: a split does not exist, or no split is given.
         """
         known = set(self.split)
         asked = [splits] if isinstance(splits, (str, int)) else splits
@@ -109,15 +111,14 @@ class Source:
         ids, split = [self.ids[i] for i in keep], [self.split[i] for i in keep]
         group = [self.group[i] for i in keep] if self.group else None
         events = None if self.events is None else self.events.select(keep)
-        kept = {"ids": ids, "split": split, "labels": self.labels[keep], "row": self.row[keep]}
-        return replace(self, hash=digest, group=group, events=events, **kept)
+        fields = {"ids": ids, "split": split, "labels": self.labels[keep], "row": self.row[keep]}
+        return replace(self, hash=digest, group=group, events=events, **fields)
 
 
 def own_labels(place, label_separator: str | None = None, columns=None) -> LabelSet:
-    """The label set "own": the sorted distinct labels of a CSV or of a folder of folders, or the
-    label set of a record dataset.
+    """The label set "own": the labels of a CSV or of class folders, or the label set of records.
 
-    The labels are both ids and display names. Raises AsjaxError for unusable rows.
+    Labels are sorted. A label is both id and display name. AsjaxError: unusable rows.
     """
     place = Path(place)
     if place.is_dir() and record_files.is_dataset(place):
@@ -135,7 +136,7 @@ def own_labels(place, label_separator: str | None = None, columns=None) -> Label
 
 
 def _chosen(source: Source, splits, labels_csv, label_set, folds: int = 0) -> Source:
-    """What every source does in the end: other labels where a CSV gives them, folds, the splits."""
+    """The last steps of every source: new labels from a CSV, folds, the choice of splits."""
     if labels_csv:
         source = _relabelled(source, Path(labels_csv), label_set)
     if folds:
@@ -151,7 +152,7 @@ def _chosen(source: Source, splits, labels_csv, label_set, folds: int = 0) -> So
 
 
 def _relabelled(source: Source, path: Path, label_set) -> Source:
-    """`source` with the labels of a CSV (`filename,labels`) for the ids that stand in it."""
+    """`source` with new labels for the ids in a CSV (`filename,labels`)."""
     rows, problems, _ = lists.read_rows(path)
     classes, hint = lists.classes(rows, label_set, problems)
     place = {normalize("NFC", clip): i for i, clip in enumerate(source.ids)}
@@ -160,7 +161,7 @@ def _relabelled(source: Source, path: Path, label_set) -> Source:
         problems[f"ids that are not in {source.name}"] = strangers
     lists.refuse(path, problems, hint)
     lists.say_unlabelled(path, rows)
-    new = {place[row.filename]: found for row, found in zip(rows, classes, strict=True)}
+    new = {place[row.filename]: indices for row, indices in zip(rows, classes, strict=True)}
     old, lines = source.labels, [f"{i}\t{','.join(map(str, new[i]))}" for i in sorted(new)]
     encoded = [
         new[i] if i in new else old.indices[old.indptr[i] : old.indptr[i + 1]]
@@ -209,12 +210,12 @@ def records(
     convert: bool = False,
     folds: int = 0,
 ) -> Source:
-    """A record dataset, as `asjax prepare` writes it.
+    """A record dataset of `asjax prepare`.
 
     Args:
       path: its folder. verify: check the SHA-256 of every shard.
-      convert: accept another label set, and look every recorded id up in it (by mid or id).
-      folds: make splits fold1, fold2, ... anew; clips of one group come into one fold.
+      convert: accept another label set; every stored label is looked up in it (by mid or id).
+      folds: make new splits fold1, fold2, ...; clips of one group are in one fold.
     """
     source = _read_records(label_set, path, verify, convert)
     return _chosen(source, splits, labels_csv, label_set, folds)
@@ -266,18 +267,19 @@ def tfds(
     labels_csv="",
     folds: int = 0,
 ) -> Source:
-    """An audio data set that TensorFlow Datasets wrote as ArrayRecord; TensorFlow is not needed.
+    """An audio data set of TensorFlow Datasets, stored as ArrayRecord; TensorFlow is not needed.
 
     Args:
-      builder: its folder, or `name[/config][:version]` of one in $TFDS_DATA_DIR, else
+      builder: its folder, or `name[/config][:version]` in $TFDS_DATA_DIR or
         ~/tensorflow_datasets. split: as in TFDS, e.g. "train", "train[:80%]", "train+test".
-      audio: the feature with integers or floats [S] or [S, channels], or with the bytes of audio
-        files; `a/b` is feature b in a. labels: a ClassLabel, or a text, or a sequence of either:
-        ids or names of the label set. Both default to the feature that is usually called so.
-      ids: a text or number, other in each clip (default: the feature `id`, `filename` or the like,
-        else the shard and the place in it).
-      rate: Hz, where neither the audio feature nor a feature `sample_rate` says it.
-      label_separator: between the labels in a text.
+      audio: name of the feature with samples (integers or floats, [S] or [S, channels]) or with the
+        bytes of audio files. `a/b` is feature b in feature a. labels: name of a feature with class
+        labels or texts (ids or names of the label set), one or several per clip. Both default to a
+        feature with a usual name.
+      ids: name of a feature with a unique text or number per clip. Default: the feature `id`,
+        `filename` or similar, else the shard and the position in it.
+      rate: Hz, if neither the audio feature nor a feature `sample_rate` has it.
+      label_separator: between several labels in one text.
     """
     fields = dict(audio=audio, labels=labels, ids=ids, rate=rate)
     opened = theirs.open_split(builder, split, label_separator=label_separator, **fields)
@@ -322,20 +324,21 @@ def folder(
     columns: dict | str | None = None,
     folds: int = 0,
 ) -> Source:
-    """Audio files below `root` (default: where the CSV lies), listed in a CSV.
+    """Audio files below `root` (default: the folder of the CSV), listed in a CSV.
 
     Without a CSV the folders below `root` are the classes: `root/dog/1.wav`, or
     `root/train/dog/1.wav`.
 
     Args:
       csv: rows `filename,labels[,fold][,group]`, or a published layout (asjax.data.layouts).
-      events_csv: rows `filename,onset,offset,event_label` (or what `asjax prepare strong` reads),
-        in seconds; clips that it does not name have no marks. Faulty lists are refused.
+      events_csv: rows `filename,onset,offset,event_label` in seconds, or another list that
+        `asjax prepare strong` reads. Clips that are not in it are not annotated. A list with faults
+        is an error.
       label_separator: between the labels of a clip (default: that of the layout, or ";").
-      split_column: the column of the splits (default: `fold` or `split`, where there is one).
-      columns: what holds what, `dict(file="fname", labels="tags", split="part", group="site")`;
+      split_column: the column of the splits (default: `fold` or `split`, if there is one).
+      columns: names of columns, `dict(file="fname", labels="tags", split="part", group="site")`,
         or as text, "file=fname,labels=tags".
-      folds: make splits fold1, fold2, ... anew; clips of one group come into one fold.
+      folds: make new splits fold1, fold2, ...; clips of one group are in one fold.
     """
     if not csv and root is None:
         raise AsjaxError("data source folder needs csv, a list of clips, or root, a folder of them")
@@ -367,7 +370,7 @@ def folder(
 
 
 def _groups(group: list[str], ids: list[str]) -> list[str] | None:
-    """Groups of clips, None where no clip has one. A clip without a group is one of its own."""
+    """Groups of clips; None if no clip has a group. A clip without a group is its own group."""
     if not any(group):
         return None
     return [sys.intern(name or f"clip {clip}") for name, clip in zip(group, ids, strict=True)]

@@ -1,7 +1,7 @@
 """Lists of events in time: AudioSet Strong, DESED, plain CSV, Audacity and Raven label tracks.
 
-Every reader gives rows (recording, onset_s, offset_s, class as text). Nothing is judged while
-reading; `tidy` finds the faults of all lists of a set, and mends or refuses them.
+Every reader gives rows (recording, onset_s, offset_s, class as text). Reading does not check the
+rows. `tidy` finds and repairs the faults of all lists of a set.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ UNKNOWN = "unknown classes"
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a list; times are NaN where they are no numbers; without event label and times
-    are None: the recording was listened to, and has no event (more)."""
+    """One line of a list. A time is NaN if it is not a number. If label and times are None, the
+    recording was annotated and this line has no event."""
 
     where: str  # file and line, for messages
     recording: str
@@ -46,30 +46,32 @@ class Row:
 
 
 def read(path, label_column: str = "") -> list[Row]:
-    """Rows of a list of events, whatever its kind.
+    """Rows of a list of events of any supported kind.
 
-    With a header, columns are found by their usual names: AudioSet Strong's `segment_id
-    start_time_seconds end_time_seconds label`, DESED's `filename onset offset event_label` (empty
-    times: no event), Raven's selection tables (each selection once, though a table lists it once
-    per view). Without a header: `onset offset label` (Audacity's label track, of the recording that
-    has the file's name), `filename onset offset label` or `filename scene onset offset label`.
-    Fields are separated by tabs, commas or semicolons; `.gz` is read as well.
+    Lists with a header, columns are found by their usual names:
+      AudioSet Strong: `segment_id start_time_seconds end_time_seconds label`
+      DESED: `filename onset offset event_label` (empty times: no event)
+      Raven: selection tables. A table lists a selection once per view; it is read once.
+    Lists without a header:
+      Audacity's label track: `onset offset label`; the file has the name of the recording
+      `filename onset offset label` or `filename scene onset offset label`
+    Fields are separated by tabs, commas or semicolons. `.gz` files are read too.
 
     Args:
-      label_column: the column of the class, where it is none of the usual.
+      label_column: the column of the class, if it has no usual name.
 
     Raises:
-      AsjaxError: no such file, no text, a line with another number of fields, no known columns.
+      AsjaxError: no such file, not text, a line with another number of fields, no known columns.
     """
     path = Path(path)
     text = _text(path)
     lines = [(i, line) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
-    # Audacity writes the frequencies of a selection into a second line that begins with \
+    # Audacity writes the frequencies of a selection on a second line that begins with \.
     lines = [(i, line) for i, line in lines if not line.startswith("\\")]
     if not lines:
         raise AsjaxError(f"list of events {path} is empty")
     separator = next((c for c in "\t;," if c in lines[0][1]), ",")
-    quoting = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL  # labels may hold a "
+    quoting = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL  # a label may have a "
     table = csv.reader(
         [line for _, line in lines], delimiter=separator, quoting=quoting, strict=True
     )
@@ -137,7 +139,7 @@ def _without_header(path, rows) -> list[Row]:
     if all(row.onset_s != row.onset_s for row in out):
         raise AsjaxError(
             f"list of events {path}: the first line is no known header, and no line has times; "
-            "expected filename,onset,offset,event_label, or onset, offset and label by tabs"
+            "expected filename,onset,offset,event_label, or onset, offset and label with tabs"
         )
     return out
 
@@ -159,7 +161,7 @@ def _row(path, number, name, onset, offset, label) -> Row:
 
 
 def _seconds(text: str) -> float:
-    try:  # a decimal comma can stand in a file whose fields are separated by tabs
+    try:  # a file with tabs between its fields may have decimal commas
         return float(text.replace(",", ".") if text.count(",") == 1 and "." not in text else text)
     except ValueError:
         return math.nan
@@ -172,19 +174,22 @@ def read_weak(path, separator: str = ",") -> dict[str, list[str]]:
     header = [c.strip().casefold() for c in re.split("[\t;]", lines[0])] if lines else []
     if header[:1] != ["filename"] or "event_labels" not in header:
         raise AsjaxError(
-            f"weak list {path} must have the columns filename and event_labels by tabs"
+            f"weak list {path} must have the columns filename and event_labels, with tabs between"
         )
     at, out = header.index("event_labels"), {}
     for number, line in enumerate(lines[1:], 2):
         cells = [c.strip() for c in re.split("[\t;]", line)]
         if len(cells) != len(header) or cells[0] in out:
-            raise AsjaxError(f"weak list {path}, line {number}: another number of fields, or twice")
+            raise AsjaxError(
+                f"weak list {path}, line {number}: must have {len(header)} fields and a filename "
+                "that occurs once"
+            )
         out[cells[0]] = [c.strip() for c in cells[at].split(separator) if c.strip()]
     return out
 
 
 def read_durations(path) -> dict[str, float]:
-    """`filename duration` with or without a header, by tabs or commas: recording -> seconds."""
+    """`filename duration`, with tabs or commas, with or without a header: recording -> seconds."""
     path, out = Path(path), {}
     for number, line in enumerate(_text(path).splitlines(), 1):
         cells = [c.strip() for c in re.split("[\t,;]", line) if c.strip()]
@@ -201,29 +206,29 @@ def read_durations(path) -> dict[str, float]:
 
 
 def stem(name: str) -> str:
-    """The name without folders and without an audio ending."""
+    """The name without folders and without an audio extension."""
     name = name.replace("\\", "/").rpartition("/")[2]
     return re.sub(r"\.(wav|flac|mp3|ogg|opus|m4a|aif|aiff|mp4|webm)$", "", name, flags=re.I)
 
 
 def own_labels(event_lists, weak_lists=(), label_column: str = "") -> LabelSet:
-    """The label set "own": the sorted distinct labels of lists."""
+    """The label set "own": the sorted labels of all lists."""
     words = {row.label for path in event_lists for row in read(path, label_column) if row.label}
     words |= {
         word for path in weak_lists for words_of in read_weak(path).values() for word in words_of
     }
     if not words:
-        raise AsjaxError("the lists have no event: there is no label to make a set of")
+        raise AsjaxError("the lists have no event, so there is no label for a label set")
     ids = tuple(sorted(words))
     return LabelSet("own", ids, ids)
 
 
-# --------------------------------------------------------------------------------------- mending
+# --------------------------------------------------------------------------------------- repairs
 
 
 @dataclass
 class Tidy:
-    """What `tidy` found: events per recording as EVENT arrays, and the faults with examples."""
+    """The result of `tidy`: events per recording as EVENT arrays, and the faults with examples."""
 
     events: dict[str, np.ndarray] = field(default_factory=dict)
     counts: Counter = field(default_factory=Counter)
@@ -240,10 +245,10 @@ class Tidy:
 
 
 def tidy(rows, label_set, duration_of=None) -> Tidy:
-    """Events of every recording without faults; see `asjax.events.repair` for what is done.
+    """Repair the events of every recording; see `asjax.events.repair` for the rules.
 
     Args:
-      rows: of one or several lists. duration_of: recording -> seconds, or None where unknown.
+      rows: of one or several lists. duration_of: recording -> seconds, or None if not known.
     """
     tidied, by_recording, known = Tidy(), {}, {}
     for row in rows:
@@ -268,7 +273,7 @@ def tidy(rows, label_set, duration_of=None) -> Tidy:
 
 def _class(label_set, label: str) -> int | None:
     if label.isascii() and label.isdigit() and label not in label_set.ids:
-        return None  # an index is no label of a list
+        return None  # in a list, a number is not the index of a class
     try:
         return label_set.index(label)
     except AsjaxError:
@@ -286,7 +291,7 @@ def _note(tidied: Tidy, kind: str, example: str, count: int = 1):
 
 
 class Marked(Sequence):
-    """Events per clip, parsed when asked for: `marked[i]` -> EVENT array, or None: none marked."""
+    """Events per clip, parsed when needed: `marked[i]` -> EVENT array, or None: not annotated."""
 
     def __init__(self, cells: list[str], label_set, chosen=None):
         self.cells, self.label_set = cells, label_set
@@ -302,7 +307,7 @@ class Marked(Sequence):
         return None if marks is None else lists.as_events(marks, self.label_set)
 
     def __getstate__(self) -> dict:
-        """The texts as arrays, which worker processes share (asjax.data.shared)."""
+        """The state with texts as arrays, because workers share arrays (asjax.data.shared)."""
         return {**vars(self), "cells": Strings(self.cells)}
 
     def select(self, which) -> Marked:
@@ -310,13 +315,13 @@ class Marked(Sequence):
 
 
 def marked(path, ids, label_set) -> tuple[Marked, list[str]]:
-    """Events of the clips `ids` from a list, for a folder; and its content as text, for a hash.
+    """Events of the clips `ids` of a folder from a list, and the same as texts for a hash.
 
     Raises:
-      AsjaxError: faults of any kind, or a recording that is no clip of the folder.
+      AsjaxError: the list has a fault, or a recording that is not a clip of the folder.
     """
     tidied = tidy(read(path), label_set)
-    known = {stem(name): i for i, name in enumerate(ids)}  # label tracks have no audio ending
+    known = {stem(name): i for i, name in enumerate(ids)}  # label tracks have no audio extension
     known |= {name: i for i, name in enumerate(ids)}
     strangers = [name for name in tidied.events if name not in known]
     problems = tidied.lines()

@@ -1,4 +1,4 @@
-"""Clips with events for `asjax prepare strong`: lists and audio files brought together."""
+"""Clips with events for `asjax prepare strong`: the audio files for lists of events."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from asjax.data import strong
 from asjax.data.clips import Clip
 
 _AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aif", ".aiff", ".m4a", ".mp4", ".webm")
-_DIFFER_S = 0.5  # by which a listed duration may differ from that of the file
+_DIFFER_S = 0.5  # allowed difference between a listed duration and that of the file
 
 
 @dataclass
 class Found:
-    """Clips to write, `(id, reason)` of those without audio, and what to tell the user."""
+    """Clips to write, `(id, reason)` of clips without audio, notes for the manifest, messages."""
 
     clips: list[Clip] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
@@ -26,15 +26,16 @@ class Found:
 
 
 def clips(lists, weak_lists, audio, label_set, *, durations=(), faults="repair", label_column=""):
-    """Clips of lists of events and of weak lists.
+    """Clips from lists of events and from weak lists.
 
     Args:
       lists, weak_lists: (split, path) pairs. audio: folder, searched with all its subfolders.
-      durations: lists of `filename seconds`, which count where the file is not asked.
-      faults: "repair" mends the lists and says so, "refuse" raises.
+      durations: lists of `filename seconds`. Of the listed and the file's duration, the smaller
+        one is used.
+      faults: "repair" repairs the lists and reports it, "refuse" raises an error.
 
     Raises:
-      AsjaxError: unreadable lists, a clip in two splits, two audio files of one name, faults.
+      AsjaxError: unreadable lists, a clip in two splits, two audio files of one name, or faults.
     """
     index, out = AudioIndex(audio), Found()
     listed: dict[str, float] = {}
@@ -44,11 +45,11 @@ def clips(lists, weak_lists, audio, label_set, *, durations=(), faults="repair",
 
     def duration_of(name):
         path, key = index.find(name), strong.stem(name)
-        given = listed.get(key, listed.get(f"Y{video_of(name)}"))
+        in_list = listed.get(key, listed.get(f"Y{video_of(name)}"))
         real = _seconds(path) if path else None
-        if given and real and abs(given - real) > _DIFFER_S:
-            odd.append(f"{name} {given:g} s listed, {real:g} s")
-        return min(filter(None, (given, real)), default=None)
+        if in_list and real and abs(in_list - real) > _DIFFER_S:
+            odd.append(f"{name} {in_list:g} s in the list, {real:g} s in the file")
+        return min(filter(None, (in_list, real)), default=None)
 
     seen: dict[str, str] = {}
     for split, path in lists:
@@ -64,7 +65,7 @@ def clips(lists, weak_lists, audio, label_set, *, durations=(), faults="repair",
             labels = tuple(label_set.ids[i] for i in label_set.encode(words))
             _add(out, seen, index, split, path, name, labels, None)
     if index.by_id:
-        out.lines.append(f"{len(index.by_id)} recordings were found by their YouTube id")
+        out.lines.append(f"the files of {len(index.by_id)} recordings were found by YouTube id")
     if odd:
         out.notes["durations that differ"] = len(odd)
         out.lines.append(f"{len(odd)} durations differ from the files: {', '.join(odd[:3])}")
@@ -110,23 +111,23 @@ def _seconds(path: str) -> float | None:
 
     try:
         return audio.info(path).duration_s
-    except AsjaxError:  # the writer says what is wrong with it
+    except AsjaxError:  # the writer reports the fault later
         return None
 
 
 def video_of(name: str) -> str | None:
-    """The YouTube id of AudioSet's names: `Y<id>`, `<id>_<start>`, `Y<id>_<start>_<end>`."""
+    """The YouTube id in a name of AudioSet: `Y<id>`, `<id>_<start>`, `Y<id>_<start>_<end>`."""
     key = strong.stem(name)
     match = re.fullmatch(r"Y([\w-]{11})|Y?([\w-]{11})(_\d+(\.\d+)?){1,2}", key)
     return (match[1] or match[2]) if match else None
 
 
 class AudioIndex:
-    """Audio files below a folder: by relative path, by name without ending, by YouTube id."""
+    """Finds audio files below a folder by relative path, by stem, or by YouTube id."""
 
     def __init__(self, folder):
         self.folder, self.by_stem, self.by_video, self.twice = Path(folder), {}, {}, {}
-        self.by_id = set()  # recordings that only their YouTube id led to a file
+        self.by_id = set()  # recordings that were found only by their YouTube id
         if not self.folder.is_dir():
             raise AsjaxError(f"audio folder {folder} does not exist")
         for place, _, names in os.walk(self.folder):
@@ -144,7 +145,7 @@ class AudioIndex:
         """The path of a recording's audio, or None.
 
         Raises:
-          AsjaxError: two files could be meant.
+          AsjaxError: two files match.
         """
         direct = self.folder / name
         if name and ".." not in Path(name).parts and direct.is_file():

@@ -1,8 +1,8 @@
-"""Other people's audio data sets as TensorFlow Datasets stores them, read without TensorFlow.
+"""Read audio data sets of TensorFlow Datasets (TFDS) without TensorFlow.
 
-TFDS itself finds the shards of a split (`train[:80%]`, `train+test`) and the names of classes. The
-records are read here, because TFDS needs TensorFlow to make its own Audio feature. Worker processes
-do not import TFDS.
+TFDS finds the shards of a split (`train[:80%]`, `train+test`) and the names of classes. This module
+reads the records, because the Audio feature of TFDS needs TensorFlow. Worker processes do not
+import TFDS.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from asjax.data import records
 from asjax.labels import LabelSet
 from asjax.store import files
 
-# Features that are taken if a config names none, by what they are usually called.
+# Usual names of features. The first one that exists is used if a config names none.
 _USUAL = {
     "audio": ("audio", "wav", "wave", "waveform", "speech", "sound"),
     "labels": ("labels", "label", "classes", "class", "tags", "targets", "target", "category"),
     "ids": ("id", "ids", "clip_id", "video_id", "filename", "file_name", "audio/filename"),
     "rate": ("sample_rate", "sampling_rate", "audio/sample_rate"),
 }
-_BITS = {"int8": 8, "int16": 16, "int32": 32, "int64": 16}  # TFDS keeps 16-bit audio as int64
+_BITS = {"int8": 8, "int16": 16, "int32": 32, "int64": 16}  # TFDS stores 16-bit audio as int64
 
 
 @dataclass(frozen=True)
 class Column:
-    """A feature of a data set: where it stands in a record and what it holds.
+    """A feature of a data set: its path in a record and its type.
 
-    kind: "numbers", "bytes", "text", "class", or "" for what is of no use here.
-    many: a sequence of them.
+    kind: "numbers", "bytes", "text", "class", or "" for a feature that is not used here.
+    many: the feature is a sequence.
     """
 
     path: str
@@ -50,9 +50,10 @@ class Column:
 
 
 class Waves:
-    """`waves[row]` -> bytes of an audio file. It pickles, and opens its shards once per process.
+    """`waves[row]` -> bytes of an audio file. Can be pickled; opens its shards once per process.
 
-    Integers become 16- or 32-bit WAV without loss, floats a float WAV; stored files stay as is.
+    Integers become 16- or 32-bit WAV without loss, floats become float WAV. Stored audio files are
+    not changed.
     """
 
     def __init__(self, reader: records.Reader, column: Column, rate: int, rates: Column | None):
@@ -63,7 +64,7 @@ class Waves:
 
     @property
     def pcm16_hz(self) -> int:
-        """The rate if all is 16-bit mono of one rate, as a Source says it; else 0."""
+        """The rate if all audio is 16-bit mono PCM of one rate, else 0; see `Source.pcm16_hz`."""
         plain = _BITS.get(self.column.dtype, 32) <= 16 and self.column.channels == 1
         return self.rate if plain and self.rates is None else 0
 
@@ -88,7 +89,7 @@ class Waves:
 
 
 def _samples(value, column: Column) -> np.ndarray:
-    """What a record holds as int16, int32 or float32 [S] or [S, channels]."""
+    """The samples of a record as int16, int32 or float32, [S] or [S, channels]."""
     if column.encoding == "none":
         x = np.asarray(value)
     else:
@@ -101,19 +102,19 @@ def _samples(value, column: Column) -> np.ndarray:
     bits = _BITS[column.dtype]
     low, high = (int(x.min()), int(x.max())) if x.size else (0, 0)
     if low < -(2 ** (bits - 1)) or high >= 2 ** (bits - 1):
-        raise ValueError(f"samples from {low} to {high} are more than {bits} bits hold")
+        raise ValueError(f"samples from {low} to {high} do not fit into {bits} bits")
     return x.astype(np.int32) if bits == 32 else (x * 2 ** (16 - bits)).astype(np.int16)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Opened:
-    """A split of a data set, its labels read.
+    """A split of a data set with its labels.
 
     Attributes:
       path: its folder. ids, split: a text per clip. labels: names of classes per clip.
-      classes: all names, if the label feature has a list of them, else ().
-      waves, row: where the audio of clip i is: `waves[row[i]]`.
-      about: texts that change when the data do.
+      classes: all class names, if the label feature has a list of them, else ().
+      waves, row: `waves[row[i]]` is the audio of clip i.
+      about: texts that change if the data change.
     """
 
     path: Path
@@ -127,10 +128,10 @@ class Opened:
 
 
 def find(builder: str) -> Path:
-    """The folder of a prepared data set: a path, or `name[/config][:version]` as TFDS has it.
+    """The folder of a prepared data set, given by path or by TFDS's `name[/config][:version]`.
 
     Raises:
-      AsjaxError: there is none; says which configs there are.
+      AsjaxError: no such data set. The message lists the configs that exist.
     """
     name, colon, version = str(builder).partition(":")
     name, version = (name, version) if records.is_version(version) else (str(builder), "")
@@ -140,10 +141,10 @@ def find(builder: str) -> Path:
         place = root / Path(name).expanduser() / version
         if (place / "dataset_info.json").is_file():
             return place
-        found = [p.parent for p in place.glob("*/dataset_info.json")]
-        found = [p for p in found if records.is_version(p.name)]
-        if found:
-            return max(found, key=lambda p: tuple(map(int, p.name.split("."))))
+        versions = [p.parent for p in place.glob("*/dataset_info.json")]
+        versions = [p for p in versions if records.is_version(p.name)]
+        if versions:
+            return max(versions, key=lambda p: tuple(map(int, p.name.split("."))))
         configs += sorted({p.parent.parent.name for p in place.glob("*/*/dataset_info.json")})
     hint = f"; it has the configs {', '.join(configs)}: add /CONFIG" if configs else ""
     raise AsjaxError(
@@ -152,18 +153,18 @@ def find(builder: str) -> Path:
 
 
 def own_labels(*, builder: str, split: str = "train", labels: str = "", **fields) -> LabelSet:
-    """The label set "own" of a data set: the names of its ClassLabel, else its labels, sorted.
+    """The label set "own" of a data set: the names of its ClassLabel, else its sorted labels.
 
     Raises:
       AsjaxError: as `open_split`.
     """
     folder = find(builder)
-    found = _labels_of(folder, _metadata(folder)[1], labels).names
-    if not found:  # free texts
+    classes = _labels_of(folder, _metadata(folder)[1], labels).names
+    if not classes:  # the labels are free texts
         fields = {k: fields[k] for k in ("audio", "ids", "rate", "label_separator") if k in fields}
         opened = open_split(builder, split, labels=labels, **fields)
-        found = tuple(sorted({name for names in opened.labels for name in names}))
-    return LabelSet("own", found, found)
+        classes = tuple(sorted({name for names in opened.labels for name in names}))
+    return LabelSet("own", classes, classes)
 
 
 def open_split(
@@ -179,8 +180,8 @@ def open_split(
     """A split of a prepared data set; see `asjax.data.sources.tfds` for the arguments.
 
     Raises:
-      AsjaxError: no such data set, split or feature, another file format, a damaged shard, or
-        features that are no audio or no labels.
+      AsjaxError: no such data set, split or feature, another file format, a damaged shard, or a
+        feature of the wrong type.
     """
     folder = find(builder)
     info, columns = _metadata(folder)
@@ -199,7 +200,7 @@ def open_split(
         rate = rate or wave.rate
         rates = None if rate else pick("rate", "", ("numbers",))
         if not rate and rates is None:
-            raise AsjaxError(f"{folder}: nothing says the sample rate of {wave.path}; give rate=HZ")
+            raise AsjaxError(f"{folder}: the sample rate of {wave.path} is not known; give rate=HZ")
     reader, row, names = _shards(folder, info, split)
     wanted = {label.path, *([ident.path] if ident else ())}
     seen, clips, texts = set(), [], []
@@ -207,7 +208,9 @@ def open_split(
         fields = reader.record(int(place), wanted)
         clip = _text(fields[ident.path][0]) if ident else reader.where(int(place), short=True)
         if clip in seen:
-            raise AsjaxError(f"{folder}: {ident.path} {clip!r} comes twice; give ids='' or another")
+            raise AsjaxError(
+                f"{folder}: {ident.path} must be unique, got {clip!r} twice; give another ids=..."
+            )
         seen.add(clip)
         clips.append(clip)
         texts.append(_labels(folder, clip, label, fields.get(label.path, ()), label_separator))
@@ -245,7 +248,7 @@ def _config(folder: Path) -> dict:
 
 
 def _metadata(folder: Path):
-    """`(dataset_info.json as TFDS's message, {path: Column})`."""
+    """`(dataset_info.json as a protobuf message of TFDS, {path: Column})`."""
     from google.protobuf import json_format
     from tensorflow_datasets.core import dataset_info
     from tensorflow_datasets.core.proto import feature_pb2
@@ -255,7 +258,7 @@ def _metadata(folder: Path):
         features = json_format.ParseDict(_config(folder), feature_pb2.Feature())
     except AsjaxError:
         raise
-    except Exception as error:  # TFDS has several of its own
+    except Exception as error:  # TFDS raises several kinds
         raise AsjaxError(f"{folder} is no data set of TFDS: {files.reason(error)}") from None
     if info.file_format != "array_record":
         raise AsjaxError(
@@ -302,12 +305,12 @@ def _names(folder: Path, path: str, count: int) -> tuple[str, ...]:
 
 
 def _pick(folder: Path, columns: dict, what: str, name: str, kinds) -> Column | None:
-    """The feature that is asked for, or the first of those usually called so; None without one."""
+    """The feature `name`, else the first one with a usual name, else None."""
     if name:
         if name not in columns:
             raise unknown(f"{folder}: feature", name, columns)
         if columns[name].kind not in kinds:
-            raise AsjaxError(f"{folder}: feature {name} holds no {what}")
+            raise AsjaxError(f"{folder}: feature {name} has a type that cannot be {what}")
         return columns[name]
     usual = (columns[name] for name in _USUAL[what] if name in columns)
     return next((column for column in usual if column.kind in kinds), None)
@@ -344,8 +347,8 @@ def _shards(folder: Path, info, split: str):
     for file, count in counts.items():
         if not Path(file).is_file():
             raise AsjaxError(f"shard {file} is missing")
-        if (there := records.count_records(file)) != count:
-            raise AsjaxError(f"shard {file} is damaged: must hold {count} records, got {there}")
+        if (stored := records.count_records(file)) != count:
+            raise AsjaxError(f"shard {file} is damaged: must hold {count} records, got {stored}")
     reader = records.Reader(list(counts.items()))
     starts = dict(zip(counts, [0, *reader.ends[:-1]], strict=True))
     rows, names = [], []

@@ -1,4 +1,4 @@
-"""Writing the record format (see `records`): clips in, one complete folder or nothing out."""
+"""Write the record format (see `records`): the result is one complete folder, or nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from asjax.store import files, swap
 
 @dataclass(frozen=True)
 class Summary:
-    """What was written: clips per split, `(id, reason)` of what was left out, seconds, bytes."""
+    """The result of `write`: clips per split, `(id, reason)` of clips left out, seconds, bytes."""
 
     path: Path
     splits: dict[str, int]
@@ -33,7 +33,7 @@ class Summary:
     seconds: float
     bytes: int
     events: int = 0
-    cut: int = 0  # events that reached beyond the last decoded sample
+    cut: int = 0  # events cut at the last decoded sample
 
     @property
     def clips(self) -> int:
@@ -58,23 +58,23 @@ def write(
     overwrite: bool = False,
     progress: bool = True,
 ) -> Summary:
-    """Write `clips` as the record dataset `out`; clips that cannot be decoded are left out.
+    """Write `clips` as the record dataset `out`. Clips that cannot be decoded are left out.
 
-    Every clip is decoded once from its first to its last sample. Nothing appears at `out` before
-    everything is written, read back and counted. The order of the clips is the order on disk.
+    Every clip is decoded once from its first to its last sample. The folder appears at `out` after
+    everything is written, read back and counted. The order on disk is the order of the clips.
 
     Args:
-      out: folder to make. A version such as `.../mine/1.0.0` lets `tfds.data_source("mine")`
-        find it; else the version is 1.0.0.
-      left_out: `(id, reason)` known beforehand, e.g. missing files; goes into the manifest.
-      encoding: None keeps every file's bytes as they are.
-      strong: the set has events in time; they are cut where the decoded clip ends.
-      notes: goes into the manifest as it is, e.g. what was repaired.
-      max_mb: larger audio files are left out.
+      out: folder to make. With a version such as `.../mine/1.0.0`, `tfds.data_source("mine")`
+        finds it. Without one the version is 1.0.0.
+      left_out: `(id, reason)` of other clips, e.g. with missing files, for the manifest.
+      encoding: None stores the bytes of every file unchanged.
+      strong: the set has events in time. They are cut at the end of the decoded clip.
+      notes: JSON for the manifest, e.g. a list of repairs.
+      max_mb: largest audio file in MiB; larger ones are left out.
 
     Raises:
-      AsjaxError: `out` is in use, an id comes twice, a label is no id of `label_set`, nothing is
-        left to write, or the disk refuses.
+      AsjaxError: `out` exists, an id occurs twice, a label is not an id of `label_set`, no clip is
+        left, or the disk cannot be written.
     """
     out = Path(out)
     _check_free(out, overwrite)
@@ -106,13 +106,13 @@ def _check_free(out: Path, overwrite: bool):
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / "manifest.json").is_file():
-        raise AsjaxError(f"{out} exists and is no record dataset; choose another folder")
+        raise AsjaxError(f"{out} exists and is not a record dataset; choose another folder")
     if not overwrite:
         raise AsjaxError(f"{out} exists; choose another folder or replace it with --overwrite")
 
 
 def _ours(folder: Path) -> set[str] | None:
-    """The names in a record dataset that are written here; None if it is no record dataset."""
+    """The file names that `write` may make in a record dataset; None for another folder."""
     if not (folder / "manifest.json").is_file():
         return None
     shards = {p.name for p in folder.iterdir() if ".array_record-" in p.name}
@@ -141,7 +141,7 @@ class _Split:
 
         if self.writer is None or (self.bytes and self.bytes + len(record) > self.limit):
             self.close()
-            # Encoded audio does not compress; stored as it is it reads three times as fast.
+            # Encoded audio does not compress further. Uncompressed it reads three times as fast.
             self.writer = array_record_module.ArrayRecordWriter(
                 str(self.folder / f"{self.name}.{len(self.counts)}"), "group_size:1,uncompressed"
             )
@@ -159,7 +159,7 @@ class _Split:
 
 
 class _Job:
-    """Everything of one dataset while it is written."""
+    """The state of one dataset while it is written."""
 
     def __init__(self, folder, name, label_set, limit, stack, strong=False):
         self.folder, self.name, self.limit, self.stack = folder, name, limit, stack
@@ -175,7 +175,7 @@ class _Job:
 
     def add(self, clip: Clip, loaded):
         if clip.id in self.seen:
-            raise AsjaxError(f"clip {clip.id!r} comes twice; ids must be unique")
+            raise AsjaxError(f"clip {clip.id!r} occurs twice; ids must be unique")
         self.seen.add(clip.id)
         for label in clip.labels:
             if label not in self.known or ";" in label:
@@ -217,13 +217,13 @@ class _Job:
             self.attributions.append([clip.id, clip.split, labels, clip.licence, clip.attribution])
 
     def _marks(self, clip: Clip, seconds: float) -> list[tuple[float, float, str]] | None:
-        """The events, cut at the clip's end; None: none marked."""
+        """The events, cut at the clip's end; None if the clip is not annotated."""
         if clip.events is None:
             return None
         inside = []
         for onset, offset, label in clip.events:
             good = label in self.known and ";" not in label
-            if not (good and 0 <= onset < offset < float("inf")):  # NaN fails as well
+            if not (good and 0 <= onset < offset < float("inf")):  # NaN fails too
                 raise AsjaxError(
                     f"clip {clip.id!r}: an event must be (onset_s, offset_s, id of "
                     f"{self.label_set.name}) with 0 <= onset < offset, got {onset, offset, label}"
@@ -237,10 +237,10 @@ class _Job:
     def check_some(self, out):
         if not self.splits:
             first = "; ".join(f"{i}: {reason}" for i, reason in self.left_out[:3])
-            raise AsjaxError(f"{out}: no clip could be kept ({first or 'none was given'})")
+            raise AsjaxError(f"{out}: no clip could be stored ({first or 'none was given'})")
 
     def finish(self) -> dict:
-        """Close, name and hash the shards, join the rows; the manifest's own part."""
+        """Close, rename and hash the shards, and join the rows. Returns the manifest's fields."""
         shards = []
         with (self.folder / "manifest.csv").open("wb") as rows:
             columns = (*records.COLUMNS, *["events"] * self.strong)
@@ -295,14 +295,14 @@ class _Job:
 
 
 def _write_metadata(folder: Path, manifest: dict, label_set):
-    """manifest.json, labels.csv, and dataset_info.json and features.json by TFDS's own classes."""
+    """Write manifest.json, labels.csv, dataset_info.json and features.json (by TFDS's classes)."""
     import tensorflow_datasets as tfds
 
     label_set.to_csv(folder / "labels.csv")
     text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
     (folder / "manifest.json").write_text(text, encoding="utf-8")
     text, core = tfds.features.Text(), tfds.core
-    # The bytes of an audio file are a Text: `features.Audio` cannot be read without TensorFlow.
+    # Audio bytes are a Text, because `features.Audio` cannot be read without TensorFlow.
     columns = {"id": text, "audio": text, "sample_rate": np.int32, "samples": np.int64}
     columns |= {"labels": tfds.features.Sequence(text), "category": text}
     if manifest.get("strong"):

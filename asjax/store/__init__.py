@@ -1,1 +1,1 @@
-"""What a run leaves on disk, and the proof that it is whole."""
+"""The files of a run, and the checks that they are complete and unchanged."""

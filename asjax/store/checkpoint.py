@@ -1,18 +1,19 @@
-"""Checkpoints of a run: orbax, each with a list of SHA-256 hashes, written beside the training.
+"""Checkpoints of a run: orbax files with a list of SHA-256 hashes, written during the training.
 
-A step folder `checkpoints/<step>/` holds `state/` (orbax), `run.json` (metrics, history, meta,
+A step folder `checkpoints/<step>/` has `state/` (orbax), `run.json` (metrics, history, meta,
 shapes) and `SHA256SUMS`. It is written under a temporary name, hashed, synced and then renamed. So
-a step that bears its name is whole. The hashes are there because orbax loads flipped bits silently.
+a folder with the name of a step is complete. The hashes are needed because orbax loads flipped bits
+without an error.
 
 `save` blocks only while the state is copied from the devices. A thread, the finisher, does the
-rest. One save is under way at a time: the next save, and every method that looks at the steps,
-waits for it first. On CPUs the copy is a view of the state's own memory. jax does not donate memory
-that has such a view, it copies it. So the next step cannot change what is being written.
+rest. There is one save at a time: the next save, and every method that looks at the steps, waits
+for it first. On CPU the copy is a view of the state's memory. jax does not donate memory that has
+such a view, but copies it. So the next step cannot change the data that is being written.
 
 orbax's CheckpointManager (0.12) is not used, for three reasons. It renames a step before its files
-could be hashed. Its preservation policies see the metrics of the steps on disk only, and the rule
-below needs those of every evaluated step. After a save that failed, it forgets the older steps that
-it meant to delete: it neither lists nor deletes them any more.
+could be hashed. Its preservation policies know the metrics of the steps on disk only, but the rule
+below needs the metrics of every evaluated step. After a failed save, it forgets the older steps
+that it wanted to delete: it neither lists nor deletes them later.
 """
 
 from __future__ import annotations
@@ -37,17 +38,18 @@ _log = logging.getLogger("asjax")
 
 
 class Checkpoints:
-    """The checkpoints of one run; the process that owns the workdir writes, all processes call.
+    """The checkpoints of one run. All processes call its methods; the first process writes.
 
-    Three kinds of steps are kept: the newest `keep`; the best one, which is the middle of the
-    `window` consecutive evaluations with the highest mean of `metric`; and the last `window // 2`
-    evaluated steps, because these cannot be a middle before later evaluations exist.
+    Three kinds of steps are kept:
+    1. The newest `keep` steps.
+    2. The best step: the middle of the `window` successive evaluations with the best mean `metric`.
+    3. The last `window // 2` evaluated steps: only later evaluations can make them a middle.
 
     Use it in a `with` statement, or call `wait` before the program ends.
 
     Attributes:
-      damaged: one line per step that was found unsound, naming the file.
-      last_error: why the last save failed, or None; `wait` first.
+      damaged: one line per damaged step, with the name of the file.
+      last_error: why the last save failed, or None. Call `wait` first.
     """
 
     def __init__(self, directory, *, metric: str = "d_prime", window: int = 7, keep: int = 2):
@@ -60,7 +62,7 @@ class Checkpoints:
         self._history: list[tuple[int, float]] | None = None
         self._proven: int | None = None  # the step that was written or restored last
         self._finisher = ThreadPoolExecutor(1, "checkpoint")
-        self._pending = None  # (step, history, future) of the save under way
+        self._pending = None  # (step, history, future) of a save in progress
         if _primary():
             files.prove_writable(self.directory, "checkpoint folder")
             self._clean()
@@ -71,7 +73,7 @@ class Checkpoints:
     # ------------------------------------------------------------------------------ looking
 
     def steps(self) -> list[int]:
-        """Steps on disk, ascending, sound or not."""
+        """Steps on disk, ascending, damaged ones included."""
         self.wait()
         return self._on_disk()
 
@@ -85,7 +87,7 @@ class Checkpoints:
 
     @property
     def history(self) -> list[tuple[int, float]]:
-        """(step, metric) of every evaluated step so far, also of those no longer kept."""
+        """(step, metric) of every evaluated step so far, also of deleted steps."""
         self.wait()
         if self._history is None:
             self._history = []
@@ -96,9 +98,9 @@ class Checkpoints:
         return self._history
 
     def best_step(self) -> int | None:
-        """The evaluated step to use; None before the first evaluation.
+        """The best evaluated step; None before the first evaluation.
 
-        If its files are damaged, the nearest sound evaluated step is taken, with a warning.
+        If its files are damaged, the nearest undamaged evaluated step is used, with a warning.
         """
         chosen = self._chosen(self.history)
         if chosen is None:
@@ -108,24 +110,24 @@ class Checkpoints:
             problems = self.problems(step)
             if not problems:
                 if step != chosen:
-                    _log.warning("best step %d is not usable, taking step %d", chosen, step)
+                    _log.warning("best step %d is damaged, using step %d", chosen, step)
                 return step
             self._note_damage(step, problems)
         return None
 
     def problems(self, step: int, only: str | None = None) -> list[str]:
-        """What is wrong with a step, one line per file; an empty list means proven sound."""
+        """Faults of a step, one line per file. An empty list means that all hashes are right."""
         return files.check_sums(self.directory / str(step), only)
 
     # ------------------------------------------------------------------------------- saving
 
     def save(self, step: int, state, *, metrics: dict | None = None, meta: dict | None = None):
-        """Begin to write a step; all processes must call it. The state may be donated afterwards.
+        """Begin to write a step. All processes must call it. The state may be donated afterwards.
 
         Returns:
-          True if the state was copied, `wait` then says whether it reached the disk. False if it
-          could not be begun (disk full, folder gone). In either case a failure is logged in one
-          line, older steps are untouched and the run may go on.
+          True: the state is copied, and `wait` returns whether it reached the disk. False: the save
+          could not begin (disk full, no folder). A failure is logged in one line, older steps are
+          untouched, and the run may go on.
 
         Raises:
           AsjaxError: `metrics` has no `metric`, or `meta` is not JSON.
@@ -137,13 +139,13 @@ class Checkpoints:
             history = [(s, v) for s, v in history if s != step]
             history.append((step, float(metrics[self.metric])))
         elif step == self._proven:
-            return True  # nothing new to say about it
+            return True  # this step is on disk already, with the same content
         history.sort()
         text = files.to_strict_json(
             {
                 "step": step,
                 "metrics": to_plain(metrics or {}),
-                # JSON has no infinity; as text it reads back, and a perfect d' is still the best
+                # JSON has no infinity, so it is text: a perfect d' is infinite and must stay best.
                 "history": [[s, v if math.isfinite(v) else str(v)] for s, v in history],
                 "meta": to_plain(meta or {}),
                 "tree": _describe(state),
@@ -157,10 +159,10 @@ class Checkpoints:
         return True
 
     def wait(self) -> bool:
-        """Until the save under way is on disk; all processes must call it.
+        """Wait until the current save is on disk. All processes must call it.
 
         Returns:
-          Whether the last save succeeded; True before the first.
+          Whether the last save succeeded; True before the first save.
         """
         if self._pending is not None:
             (step, history, future), self._pending = self._pending, None
@@ -178,16 +180,16 @@ class Checkpoints:
     def __exit__(self, kind, *_):
         if kind is None:
             self.wait()
-        else:  # this process fails alone: it cannot ask the others
+        else:  # only this process may have failed, so it cannot wait for the others
             self._finisher.shutdown()
 
     def _begin(self, step: int, state, text: str) -> str | None:
-        """Copy the state and start orbax. None, or why it failed (the same on all processes)."""
+        """Copy the state and start orbax. Returns None, or the reason of a failure."""
         temporary = self._temporary(step)
 
         def make_room():
             if not self.directory.is_dir():
-                raise OSError(f"{self.directory} has gone")
+                raise OSError(f"{self.directory} does not exist any more")
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir()
             need, free = _bytes(state), shutil.disk_usage(self.directory).free
@@ -211,13 +213,13 @@ class Checkpoints:
         return None
 
     def _finish(self, step: int, history) -> str | None:
-        """The finisher's work: until the step bears its name. None, or why it failed."""
+        """The finisher: all work up to the rename. Returns None, or the reason of a failure."""
         try:
             self._orbax.wait_until_finished()
             if _primary():
                 temporary = self._temporary(step)
-                if not (temporary / "run.json").is_file():  # orbax makes the folder anew
-                    raise OSError(f"{temporary} has gone")
+                if not (temporary / "run.json").is_file():  # orbax would create a missing folder
+                    raise OSError(f"{temporary} does not exist any more")
                 files.write_sums(temporary)
                 self._swap_in(temporary, step)
                 self._prune(history)
@@ -227,8 +229,8 @@ class Checkpoints:
 
     def _failed(self, step: int, error: str) -> str:
         _log.error(
-            "checkpoint of step %d NOT saved: %s. Older checkpoints are intact; free space or fix "
-            "the folder, the next save is tried as usual",
+            "checkpoint of step %d NOT saved: %s. Older checkpoints are intact. Free space or fix "
+            "the folder; the next checkpoint is saved as usual",
             step,
             error,
         )
@@ -241,7 +243,7 @@ class Checkpoints:
 
     def _swap_in(self, temporary: Path, step: int) -> None:
         final, old = self.directory / str(step), self.directory / f"{step}.old{TEMPORARY}"
-        if final.exists():  # the same step again, now with metrics
+        if final.exists():  # the step was saved before without metrics
             final.rename(old)
         temporary.rename(final)
         files.sync(self.directory)
@@ -259,7 +261,7 @@ class Checkpoints:
         pending = evaluated[-(self.window // 2) :] if self.window > 1 else []
         kept = {*steps[-self.keep :], *pending, self._chosen(history)}
         for step in set(steps) - kept:
-            # Renamed first: a kill in the middle leaves a leftover, not a step with holes.
+            # Rename first: if the process is killed here, no incomplete step has a step's name.
             gone = self.directory / f"{step}.deleted{TEMPORARY}"
             try:
                 (self.directory / str(step)).rename(gone)
@@ -268,7 +270,7 @@ class Checkpoints:
                 _log.warning("old checkpoint %d could not be deleted: %s", step, error)
 
     def _clean(self) -> None:
-        """Remove what a killed process left; an interrupted replacement gets its old step back."""
+        """Clean up after a killed process: remove unfinished steps, restore a replaced step."""
         for leftover in sorted(self.directory.glob(f"*{TEMPORARY}")):
             step, _, rest = leftover.name.partition(".")
             if rest.startswith("old.") and not (self.directory / step).exists():
@@ -280,15 +282,15 @@ class Checkpoints:
     # ---------------------------------------------------------------------------- restoring
 
     def restore(self, abstract_state, step: int | None = None):
-        """The newest sound step (or just `step`): `(step, state, meta)`; None without any step.
+        """`(step, state, meta)` of the newest undamaged step, or of `step`; None without any step.
 
-        Unsound steps are named in `damaged`, set aside as `<step>.damaged` and passed over.
+        Damaged newer steps are listed in `damaged`, renamed to `<step>.damaged` and skipped.
 
         Args:
           abstract_state: tree of `jax.ShapeDtypeStruct`, with the shardings to restore to.
 
         Raises:
-          AsjaxError: steps exist but none is sound, or the step holds another model's shapes.
+          AsjaxError: all steps are damaged, or the step has the shapes of another model.
         """
         steps = self.steps()
         if step is None and not steps:
@@ -313,7 +315,7 @@ class Checkpoints:
             self._note_damage(candidate, problems or ["state: another process could not read it"])
         listed = "; ".join(self.damaged[-3:])
         raise AsjaxError(
-            f"no sound checkpoint in {self.directory}: {listed}; choose another --workdir, or "
+            f"no undamaged checkpoint in {self.directory}: {listed}; choose another --workdir, or "
             "delete the checkpoints folder to start again"
         )
 
@@ -328,18 +330,18 @@ class Checkpoints:
         line = f"step {step}: {problems[0]}{more}"
         if line not in self.damaged:
             self.damaged.append(line)
-            _log.warning("damaged checkpoint passed over: %s", line)
+            _log.warning("damaged checkpoint skipped: %s", line)
 
     def _set_aside_newer(self, step: int) -> None:
-        """Steps newer than the one restored are damaged: out of the way, kept for a look."""
+        """Rename the steps newer than `step`: they are damaged, but the user may inspect them."""
         for newer in [s for s in self._on_disk() if s > step] if _primary() else []:
             aside = self.directory / f"{newer}.damaged"
             shutil.rmtree(aside, ignore_errors=True)
             try:
                 (self.directory / str(newer)).rename(aside)
             except OSError as error:
-                _log.warning("damaged checkpoint %d could not be set aside: %s", newer, error)
-        _all_agree(True)  # nobody lists steps before they are out of the way
+                _log.warning("damaged checkpoint %d could not be renamed: %s", newer, error)
+        _all_agree(True)  # a barrier: no process lists the steps before they are renamed
 
 
 # ------------------------------------------------------------------------------------- small
@@ -354,13 +356,13 @@ def _orbax() -> ocp.AsyncCheckpointer:
 
 
 def _not_orbax(record: logging.LogRecord) -> bool:
-    """Orbax logs every failure as several tracebacks; we raise it, or log it in one line."""
+    """Hide orbax's log of a failure (several tracebacks), because we raise it or log one line."""
     theirs = "orbax" in record.pathname or "/orbax/" in record.getMessage()
     return not theirs or record.levelno < logging.WARNING
 
 
 def _all_agree(fine: bool) -> bool:
-    """True if `fine` on every process; a barrier as well."""
+    """True if `fine` is True on every process. It is also a barrier."""
     if jax.process_count() == 1:
         return fine
     from jax.experimental import multihost_utils
@@ -377,7 +379,7 @@ def _describe(state) -> dict[str, str]:
 
 
 def _bytes(state) -> int:
-    """Size of a state on disk, uncompressed, with room for the small files beside it."""
+    """Size of a state on disk, uncompressed, plus 64 KiB for the small files."""
     sizes = (x.nbytes for x in jax.tree.leaves(state) if hasattr(x, "nbytes"))
     return sum(sizes) + 2**16
 
@@ -385,7 +387,7 @@ def _bytes(state) -> int:
 def _check_fits(saved: dict[str, str], abstract_state, what: str) -> None:
     wanted = _describe(abstract_state)
     wrong = [
-        f"{key} is {saved.get(key, 'absent')} there, {wanted.get(key, 'absent')} here"
+        f"{key} is {saved.get(key, 'absent')} in the file, {wanted.get(key, 'absent')} here"
         for key in sorted({*saved, *wanted})
         if saved.get(key) != wanted.get(key)
     ]
@@ -393,5 +395,5 @@ def _check_fits(saved: dict[str, str], abstract_state, what: str) -> None:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise AsjaxError(
             f"{what} is of another model or optimiser: {'; '.join(wrong[:5])}{more}; use the "
-            "config it was trained with, or another --workdir"
+            "config of that run, or another --workdir"
         )

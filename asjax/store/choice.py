@@ -1,4 +1,4 @@
-"""Which evaluated step of a run is the best one."""
+"""The choice of the best evaluated step of a run."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from asjax.config import AsjaxError
 def moving_average(values, window: int = 7) -> np.ndarray:
     """Centred moving average over full windows only: entry i is the mean of values[i : i + window].
 
-    Returns: float64 [N - window + 1]. NaN values are left out of a window's mean; where the centre
-    is NaN the average is NaN, since there is no checkpoint to choose.
+    Returns: float64 [N - window + 1]. A window's mean leaves NaN values out. If the centre is NaN,
+    the average is NaN, because that step cannot be chosen.
 
     Raises:
       AsjaxError: an even window, or one longer than the values.
@@ -28,28 +28,28 @@ def moving_average(values, window: int = 7) -> np.ndarray:
 
 
 def moving_average_best(values, window: int = 7) -> int:
-    """Index of the centre of the best window of a centred moving average (higher is better).
+    """Index of the highest centred moving average: the checkpoint rule of the balancing paper.
 
-    The checkpoint rule of the balancing paper (7 points). With fewer points than `window`, or none
-    whose centre is a number, the window shrinks to the next odd size that fits. NaN values are left
-    out of the averages and never chosen; the earliest of equals wins.
+    The paper uses 7 points. If there are fewer points than `window`, or every window has NaN at its
+    centre, the window shrinks to the next smaller odd size. NaN values are left out of the averages
+    and are never chosen. Among equal averages the earliest is chosen.
 
     Raises:
-      AsjaxError: no number among the values, or an even window.
+      AsjaxError: all values are NaN, or an even window.
     """
     return smoothed_best(values, window)[0]
 
 
 def smoothed_best(values, window: int = 7) -> tuple[int, float]:
-    """`moving_average_best` and the average there, by which the balancing paper compares rates."""
+    """`moving_average_best` and its average, which the balancing paper uses to compare rates."""
     values = np.asarray(values, np.float64)
     if window < 1 or window % 2 == 0:
         raise AsjaxError(f"window must be odd and positive, got {window!r}")
     if np.isnan(values).all():
-        raise AsjaxError("values must hold at least one number to choose a checkpoint by")
+        raise AsjaxError("values must have at least one number to choose a checkpoint")
     for width in range(min(window, len(values) - 1 + len(values) % 2), 0, -2):
         mean = moving_average(values, width)
         if not np.isnan(mean).all():
             best = int(np.nanargmax(mean))
             return best + width // 2, float(mean[best])
-    raise AssertionError("a window of one finds every number")
+    raise AssertionError("unreachable: a window of one has every number as its centre")

@@ -1,4 +1,4 @@
-"""Files that must be right: hashes, synced and atomic writes, sizes checked before use."""
+"""Safe file access: hashes, synced and atomic writes, sizes checked before use."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def digest(path: Path, kind: str = "sha256") -> str:
 
 
 def lock(file) -> bool:
-    """Take an open file for this process alone; False if another process has it.
+    """Lock an open file for this process. False: another process has the lock.
 
-    The system drops the lock when the file is closed or the process dies. Where there are no locks
-    (Windows, some network disks) the answer is always True: better to work than to refuse.
+    The system releases the lock when the file is closed or the process ends. On systems without
+    locks (Windows, some network disks) the answer is always True, so that asjax works there.
     """
     if fcntl is not None:
         try:
@@ -45,7 +45,7 @@ def lock(file) -> bool:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    """Wait until the content of a file, or the list of names of a folder, is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -55,9 +55,9 @@ def sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path):
-    """A temporary path that takes the place of `path` at the end of the `with` block.
+    """A temporary path that replaces `path` at the end of the `with` block.
 
-    Readers see the old file or the new one; a crash leaves one of them, whole.
+    At any time, also after a crash, `path` is the complete old file or the complete new file.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -70,13 +70,13 @@ def replacing(path: Path):
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Replace a text file at once."""
+    """Write a text file atomically; see `replacing`."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_sums(folder: Path) -> None:
-    """Sync all files of a folder, then list their hashes; the list ends with its own hash."""
+    """Write the hashes of all files of a folder, then a hash of this list; sync everything."""
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     body = "".join(f"{digest(p)}  {p.relative_to(folder).as_posix()}\n" for p in files)
     (folder / SUMS).write_text(f"{body}# {hashlib.sha256(body.encode()).hexdigest()}\n")
@@ -85,27 +85,27 @@ def write_sums(folder: Path) -> None:
 
 
 def check_sums(folder: Path, only: str | None = None) -> list[str]:
-    """What is wrong with a folder that `write_sums` sealed, a line per file; [] = proven sound."""
+    """Faults of a folder with a list from `write_sums`, a line per file; [] means no fault."""
     try:
-        body, mark, own = (folder / SUMS).read_bytes().decode().rpartition("# ")
-        if not mark or own != f"{hashlib.sha256(body.encode()).hexdigest()}\n":
+        body, mark, end = (folder / SUMS).read_bytes().decode().rpartition("# ")
+        if not mark or end != f"{hashlib.sha256(body.encode()).hexdigest()}\n":
             return [f"{SUMS}: the list of hashes is damaged"]
     except (OSError, UnicodeDecodeError) as error:
         return [f"{SUMS}: {reason(error)}"]
-    found = []
+    problems = []
     for line in body.splitlines():
         wanted, name = line.split("  ", 1)
         if only in (None, name):
             try:
                 if digest(folder / name) != wanted:
-                    found.append(f"{name}: its SHA-256 is not the one recorded")
+                    problems.append(f"{name}: its SHA-256 is not the one recorded")
             except OSError as error:
-                found.append(f"{name}: {reason(error)}")
-    return found
+                problems.append(f"{name}: {reason(error)}")
+    return problems
 
 
 def prove_writable(folder: Path, what: str) -> None:
-    """Make `folder` if need be and write one byte in it. Raises AsjaxError naming `what`."""
+    """Create `folder` if it is missing and write one byte in it, else AsjaxError with `what`."""
     probe = folder / f".probe-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ def prove_writable(folder: Path, what: str) -> None:
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Arrays of a safetensors file; the sizes in its header are checked against the file first."""
+    """Arrays of a safetensors file. The sizes in its header are first checked against the file."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -141,13 +141,13 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def write_safetensors(path: Path, arrays: dict, metadata: dict[str, str]) -> None:
-    """Write arrays one after the other, so that no more than one is copied at a time.
+    """Write arrays one by one, so that at most one is copied at a time.
 
     Args:
       arrays: name -> anything with shape and dtype that `np.asarray` takes.
 
     Raises:
-      AsjaxError: an array of a type that the format does not know.
+      AsjaxError: the format does not have the type of an array.
     """
     for name, array in arrays.items():
         if np.dtype(array.dtype).name not in _SAFETENSORS:
@@ -178,7 +178,7 @@ _SAFETENSORS = {
 
 
 def finite(value):
-    """Plain values with None (null in JSON) for NaN and infinity, which JSON does not have."""
+    """Plain values with None (null in JSON) for NaN and infinity, because JSON has neither."""
     if isinstance(value, dict):
         return {k: finite(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -187,7 +187,7 @@ def finite(value):
 
 
 def to_strict_json(value) -> str:
-    """JSON text of plain values, null for NaN and infinity. Raises AsjaxError for anything else."""
+    """JSON text of plain values; NaN and infinity become null. AsjaxError: other values."""
     try:
         return json.dumps(finite(value), indent=1, sort_keys=True, allow_nan=False) + "\n"
     except TypeError as error:
@@ -195,11 +195,11 @@ def to_strict_json(value) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """One line of an exception, whatever the library wrote."""
+    """One short line for an exception from any library."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = str(error)
-    if "No space left" in text:  # orbax and safetensors bury it in a long line of paths
+    if "No space left" in text:  # orbax and safetensors write it inside a long line of paths
         return "No space left on device"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:300]

@@ -1,7 +1,7 @@
-"""The small files of asjax: what each may hold. `schema` has the checks that these are made of.
+"""The formats of asjax's small files, made of the checks in `schema`.
 
-Ranges are wide enough for every model that makes sense and narrow enough that no number in a file
-can fill the memory. Unknown fields are allowed: files grow, and hubs add their own.
+Every range is wide enough for any reasonable model, and small enough that no number in a file can
+fill the memory. Unknown fields are allowed, because later versions and hubs add fields.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BIN = optional(integer(1, 32_768))
 
 
 def _spec(**known):
-    """One thing of a config: a call as text, or an object with a name and its keywords."""
+    """A spec in a config: a call as text, or an object with a name and keywords."""
     as_object = mapping({"name": _NAME}, known, sized(2**20))
     return lambda value: _NAME(value) if isinstance(value, str) else as_object(value)
 
@@ -62,13 +62,13 @@ _OTHER_FIELDS = {
     "optim": optional(mapping({}, {}, loose)),
 }
 
-# config.json of a model folder: what loading, tagging and evaluating read of it
+# config.json of a model folder: the fields that loading, tagging and evaluating read
 CONFIG = mapping(
     {"model": _MODEL, "frontend": _FRONTEND, "data": mapping(_HEARD, _DATA_FIELDS)},
     _OTHER_FIELDS,
     loose,
 )
-# config.json of a workdir: what reports read of it
+# config.json of a workdir: the fields that reports read
 RUN_CONFIG = mapping(
     {},
     {**_OTHER_FIELDS, "model": _MODEL, "data": mapping({}, _HEARD | _DATA_FIELDS)},
@@ -76,7 +76,7 @@ RUN_CONFIG = mapping(
 )
 
 _DATA = optional(mapping({}, {"name": text(), "clips": _COUNT, "hash": text()}))
-# what a model or a run says of itself: in card.json, and in metrics.json under "record"
+# The record of a model or a run: in card.json, and in metrics.json under "record"
 RECORD = {
     "hlp": optional(boolean),
     "draw": optional(text()),

@@ -4,12 +4,12 @@ A set of frame scores is one folder:
 
     about.json        format, dtype, frames, frame_rate, label set and hash, shards, `extra`
     labels.csv        the classes
-    clips.csv         one row per clip: id, duration_s, events ("-": none marked)
+    clips.csv         one row per clip: id, duration_s, events ("-": not annotated)
     logits-00000.npy  float16 or float32 [n, frames, classes], ...
     SHA256SUMS        of all files
 
-Clips shorter than `frames` are padded; `lengths` says how many frames of a clip count. Shards are
-memory maps: a slice reads what it needs.
+Clips shorter than `frames` are padded. `lengths` is the number of real frames of each clip. Shards
+are memory maps, so a slice reads only its own part of the file.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from asjax.store.files import check_sums, reason, write_sums
 FORMAT = 1
 _KINDS = ("float16", "float32")
 _ABOUT, _LABELS, _CLIPS = "about.json", "labels.csv", "clips.csv"
-_HEADER = 1 << 12  # bytes of a .npy header, at most
-_HINT = "copy it again or write it anew"
+_HEADER = 1 << 12  # largest size of a .npy header in bytes
+_HINT = "copy it again or write it again"
 
 
 class FrameScoresWriter:
-    """Writes a set of frame scores; the folder appears whole, when the `with` statement ends.
+    """Writes a set of frame scores. The complete folder appears when the `with` statement ends.
 
     Args:
-      frames, frame_rate: frames per clip, and per second. dtype: float16 or float32 on disk.
-      extra: goes into about.json, such as the model's folder. shard_mb: size of a shard.
+      frames, frame_rate: frames per clip, frames per second. dtype: float16 or float32 on disk.
+      extra: JSON for about.json, such as the model's folder. shard_mb: size of a shard in MiB.
 
     Raises:
-      AsjaxError: the folder exists, or scores that are no numbers in the asked type.
+      AsjaxError: the folder exists, or scores are not finite in this dtype.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class FrameScoresWriter:
     ):
         self.path = Path(path)
         if self.path.exists() and not (overwrite and (self.path / _ABOUT).is_file()):
-            raise AsjaxError(f"{path} exists; choose another folder, or overwrite frame scores")
+            raise AsjaxError(f"{path} exists; choose another folder, or set overwrite=True")
         if dtype not in _KINDS:
             raise AsjaxError(f"dtype of frame scores must be float16 or float32, got {dtype!r}")
         self.part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
@@ -81,7 +81,7 @@ class FrameScoresWriter:
 
         Args:
           ids: n names. logits: [n, frames, C]. durations_s: n seconds.
-          events: n lists of (onset_s, offset_s, class), or None where none are marked.
+          events: n lists of (onset_s, offset_s, class); None for a clip that is not annotated.
         """
         logits = np.asarray(logits)
         if logits.shape != (len(ids), *self.shape) or len(durations_s) != len(ids):
@@ -89,18 +89,20 @@ class FrameScoresWriter:
                 f"logits must be {(len(ids), *self.shape)}, with as many durations, got "
                 f"{logits.shape} and {len(durations_s)}"
             )
-        with np.errstate(over="ignore"):  # what does not fit is told below
+        with np.errstate(over="ignore"):  # an overflow raises an error below
             stored = logits.astype(self.dtype)
         bad = np.flatnonzero(~np.isfinite(stored).all(axis=(1, 2)))
         if len(bad):
             raise AsjaxError(
-                f"logits of clip {ids[bad[0]]!r} are no numbers of {self.dtype.name}; the model "
-                "has diverged, or they need float32"
+                f"logits of clip {ids[bad[0]]!r} are not finite as {self.dtype.name}; the model "
+                "has diverged, or the logits need float32"
             )
         for i, clip in enumerate(ids):
             seconds = float(durations_s[i])
             if clip in self.seen or not 0 < seconds < math.inf:
-                raise AsjaxError(f"clip {clip!r} comes twice, or its duration {seconds} is none")
+                raise AsjaxError(
+                    f"clip {clip!r} must occur once and have a duration above 0, got {seconds} s"
+                )
             self.seen.add(clip)
             self.rows.append([clip, repr(seconds), self._text(events[i] if events else None)])
         self.waiting.append(stored)
@@ -157,24 +159,24 @@ class FrameScoresWriter:
 
 
 class FrameScores:
-    """An opened set of frame scores; sizes are checked, nothing is read before it is asked for.
+    """An opened set of frame scores. Sizes are checked at once; logits are read when needed.
 
     Attributes:
-      ids: list of N. durations_s: float64 [N]. lengths: int64 [N], frames that count.
+      ids: list of N. durations_s: float64 [N]. lengths: int64 [N], number of real frames.
       scores: logits [N, T, C]; `scores[a:b]` and `scores[i]` read from disk.
-      frame_rate: per second. label_set: the classes. extra: what the writer was given.
+      frame_rate: frames per second. label_set: the classes. extra: `extra` of the writer.
     """
 
     def __init__(self, path, label_set=None, *, verify: bool = False):
-        """Args: label_set: the classes expected. verify: check every file's SHA-256.
+        """Args: label_set: the expected classes. verify: check the SHA-256 of every file.
 
         Raises:
-          AsjaxError: no such folder, files that are missing, changed or of another size, other
-            classes than expected (both hashes).
+          AsjaxError: no such folder, a file is missing, changed or of another size, or the classes
+            are not the expected ones (the message has both hashes).
         """
         self.path = Path(path)
         if not (self.path / _ABOUT).is_file():
-            raise AsjaxError(f"{path} is no folder of frame scores: {_ABOUT} is missing")
+            raise AsjaxError(f"{path} is not a folder of frame scores: {_ABOUT} is missing")
         problems = check_sums(self.path, None if verify else _ABOUT)
         problems = problems or ([] if verify else check_sums(self.path, _CLIPS))
         if problems:
@@ -217,7 +219,7 @@ class FrameScores:
 
     @cached_property
     def events(self) -> list:
-        """Per clip an `EVENT` array, or None where none are marked."""
+        """An `EVENT` array per clip, or None for a clip that is not annotated."""
         marks = map(lists.from_text, self._texts)
         return [None if e is None else lists.as_events(e, self.label_set) for e in marks]
 
@@ -255,7 +257,7 @@ class Shards:
 
 
 def _mapped(file: Path, shape, dtype, size: int) -> np.ndarray:
-    """A .npy file as a memory map, once its size and header are what they must be."""
+    """A .npy file as a memory map, after a check of its size and header."""
     try:
         if file.parent / file.name != file or file.stat().st_size != size:
             raise ValueError(f"its size must be {size} bytes")
@@ -263,7 +265,7 @@ def _mapped(file: Path, shape, dtype, size: int) -> np.ndarray:
             version = np.lib.format.read_magic(opened)
             read = {(1, 0): np.lib.format.read_array_header_1_0}.get(version)
             if read is None:
-                raise ValueError(f"version {version} of .npy is not read")
+                raise ValueError(f"version {version} of .npy is not supported")
             header = read(opened, max_header_size=_HEADER)
             start = opened.tell()
     except (OSError, ValueError) as error:
@@ -279,10 +281,10 @@ def _mapped(file: Path, shape, dtype, size: int) -> np.ndarray:
 
 
 def read_tsv(path) -> tuple[np.ndarray, list[str], np.ndarray]:
-    """Scores of one clip as sed_scores_eval stores them: edges [T + 1], class names, scores [T, C].
+    """Read a score file of sed_scores_eval (one clip): edges [T + 1], class names, scores [T, C].
 
     Raises:
-      AsjaxError: not such a file, or frames that do not follow each other.
+      AsjaxError: another kind of file, or a frame does not begin where the last one ends.
     """
     path = Path(path)
     try:
@@ -292,14 +294,14 @@ def read_tsv(path) -> tuple[np.ndarray, list[str], np.ndarray]:
         if header[:2] != ["onset", "offset"] or table.ndim != 2:
             raise ValueError("it must begin with the columns onset and offset")
         if (table[1:, 0] != table[:-1, 1]).any() or (table[:, 1] <= table[:, 0]).any():
-            raise ValueError("each frame must begin where the one before ends")
+            raise ValueError("each frame must begin where the previous frame ends")
     except (OSError, ValueError, IndexError) as error:
         raise AsjaxError(f"score file {path} cannot be read: {reason(error)}") from None
     return np.append(table[:, 0], table[-1, 1]), header[2:], table[:, 2:]
 
 
 def write_tsv(path, scores, names, *, frame_rate: float = 25.0) -> None:
-    """Scores [T, C] of one clip in the form that sed_scores_eval reads."""
+    """Write scores [T, C] of one clip as a file for sed_scores_eval."""
     scores = np.asarray(scores, np.float64)
     if scores.ndim != 2 or scores.shape[1] != len(names):
         raise AsjaxError(f"scores must be [frames, {len(names)} names], got {scores.shape}")

@@ -1,4 +1,4 @@
-"""What a run says while it goes: metric files, a progress line, the step clock."""
+"""The log of a running training: metric files, a progress line, the step clock."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _log = logging.getLogger("asjax")
 
 
 class MetricWriter(Protocol):
-    """What every writer offers."""
+    """The methods of every writer."""
 
     def write_scalars(self, step: int, scalars: dict) -> None: ...
 
@@ -27,16 +27,16 @@ class MetricWriter(Protocol):
 
 
 class Writer:
-    """`train.jsonl` always, TensorBoard files too when tensorboardX is installed.
+    """Writes `train.jsonl`, and TensorBoard files if tensorboardX is installed.
 
-    Rows after `start_step` are dropped first, so that a resumed run shows no step twice.
+    Rows after `start_step` are removed first, so that a resumed run has no step twice.
 
     Args:
       folder: the workdir.
-      start_step: the step the run goes on from (0: a fresh run).
-      tensorboard: True says once when tensorboardX is missing, False never writes its files; None
-        writes them if it can.
-      active: False (all processes but the first) makes every call do nothing.
+      start_step: the step at which the run resumes (0: a new run).
+      tensorboard: None: write TensorBoard files if tensorboardX is installed. True: also log one
+        line if it is missing. False: never write them.
+      active: False makes every call do nothing; for all processes except the first.
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class Writer:
 
 
 class JsonlWriter:
-    """One JSON object a line: `{"step": 10, "loss": 0.5}`; numbers that are not finite are null.
+    """One JSON object per line: `{"step": 10, "loss": 0.5}`. NaN and infinity are null.
 
-    A log that cannot be written (disk full) does not end the run: it is said once.
+    If the log cannot be written (disk full), the run continues and the error is logged once.
     """
 
     def __init__(self, path, start_step: int = 0):
@@ -118,7 +118,7 @@ class JsonlWriter:
 
 
 class TensorBoardWriter:
-    """The same scalars for TensorBoard. Raises ImportError without tensorboardX."""
+    """Writes the same scalars for TensorBoard. Raises ImportError without tensorboardX."""
 
     def __init__(self, folder, start_step: int = 0):
         from tensorboardX import SummaryWriter
@@ -138,9 +138,10 @@ class TensorBoardWriter:
 
 
 def read_jsonl(path) -> list[dict]:
-    """Rows of a log, oldest first: scalars by name, and `step`; null reads as nan.
+    """Rows of a log, oldest first: scalars by name, and `step`. null is read as nan.
 
-    What is no row of a log is left out, such as a last line cut short, and so is what is no number.
+    Lines that are not rows of a log are left out, for example an incomplete last line. Values that
+    are not numbers are left out too.
     """
     path = Path(path)
     rows = _rows(path) if path.exists() else []
@@ -152,7 +153,7 @@ def _rows(path: Path) -> list[dict]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = parse_json(line)
-        except ValueError:  # the line being written when the process was killed
+        except ValueError:  # an incomplete line, if the process was killed while writing it
             continue
         if isinstance(row, dict):
             row = {k: v for k, v in row.items() if v is None or _scalar(v)}
@@ -162,7 +163,7 @@ def _rows(path: Path) -> list[dict]:
 
 
 def _scalar(value) -> bool:
-    """A number that a float holds?"""
+    """Whether a value is a float or an integer below 2^63."""
     return type(value) is float or (type(value) is int and abs(value) < 2**63)
 
 
@@ -174,7 +175,7 @@ def _line(row: dict) -> str:
 
 
 class StepClock:
-    """Mean step time, clips per second and share of time waiting for data since `reset`."""
+    """Mean step time, clips per second and share of time spent waiting for data since `reset`."""
 
     def __init__(self, batch_size: int = 0, now=time.perf_counter):
         self._now, self._batch_size = now, batch_size
@@ -185,13 +186,13 @@ class StepClock:
         self._start, self._steps, self._waited_before = self._now(), 0, self._waited
 
     def tick(self, steps: int = 1, waited_s: float | None = None) -> None:
-        """`steps` more are done; `waited_s` is the prefetcher's running total."""
+        """Count `steps` more steps. `waited_s` is the total waiting time of the prefetcher."""
         self._steps += steps
         if waited_s is not None:
             self._waited = waited_s
 
     def rates(self) -> dict[str, float]:
-        """`{"step_s", "clips_per_s", "data_wait"}` (a share, 0 to 1); empty before a step."""
+        """`{"step_s", "clips_per_s", "data_wait"}`; data_wait is 0 to 1. Empty before a step."""
         spent = self._now() - self._start
         if not self._steps or spent <= 0:
             return {}
@@ -206,7 +207,7 @@ class Progress:
     """A bar on a terminal, else a line every `every_s` seconds: loss, clips/s, time left, wait.
 
     Args:
-      total_steps, start_step: of the whole run, and where this one begins.
+      total_steps: steps of the whole run. start_step: the step at which this process begins.
       batch_size: clips per step.
     """
 
@@ -231,7 +232,7 @@ class Progress:
             self._bar = _bar(total_steps, start_step, self._stream)
 
     def update(self, step: int, *, loss: float, waited_s: float | None = None) -> None:
-        """`step` steps of the run are done."""
+        """Show that `step` steps of the run are done."""
         done, self._step = step - self._step, step
         if done <= 0:
             return
@@ -245,7 +246,7 @@ class Progress:
             self._print_line()
 
     def note(self, **values: float) -> None:
-        """Show further numbers (evaluation) from now on."""
+        """Add other numbers (of an evaluation) to the display from now on."""
         self._notes.update(values)
         if self._bar is not None:
             self._bar.set_postfix_str(self._text())

@@ -1,10 +1,10 @@
 """The model directory: config, class names, weights and a card with the hashes of all of them.
 
     config.json  labels.csv  model.safetensors ("params/conv/kernel", ...)  card.json
-    parents.csv (of classes with a taxonomy of their own)
-    torch_extra.safetensors (of ported checkpoints: entries of the torch file without use here)
+    parents.csv (only for classes with the user's own taxonomy)
+    torch_extra.safetensors (only for ported checkpoints: entries of the torch file not used here)
 
-It explains itself: loading needs no table of architectures and never runs code from the files.
+Loading needs no table of architectures and never runs code from the files.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def save_model(directory, *, config, label_set, variables, record: dict, extra=N
 
     Args:
       variables: nested dict of arrays, `{"params": ..., "batch_stats": ...}`.
-      extra: name -> array of what else the torch checkpoint held that this model was made from.
-      record: what the model says of itself (HLP, beta, seed, scores, data hash); the label hash,
-        asjax's version and the SHA-256 of each file are added.
+      extra: name -> array: unused entries of the torch checkpoint of a ported model.
+      record: how the model was trained (HLP, beta, seed, scores, data hash). The card adds the
+        label hash, asjax's version and the SHA-256 of each file.
 
     Raises:
-      AsjaxError: the folder holds other things than a model, or it could not be written.
+      AsjaxError: the folder has other contents than a model, or it could not be written.
     """
     from asjax import __version__
 
@@ -53,7 +53,7 @@ def save_model(directory, *, config, label_set, variables, record: dict, extra=N
                 files.write_safetensors(new / EXTRA, extra, {"format": "asjax"})
             names = sorted(p.name for p in new.iterdir() if p.name != swap.MARKER)
             card = {
-                **files.finite(to_plain(record)),  # before the hash: what a reader of the file sees
+                **files.finite(to_plain(record)),  # so that the hash is of the values in the file
                 "asjax": __version__,
                 "label_set": label_set.name,
                 "label_hash": label_set.hash,
@@ -67,7 +67,7 @@ def save_model(directory, *, config, label_set, variables, record: dict, extra=N
 
 
 def _ours(folder: Path) -> set[str] | None:
-    """The names in a model folder that `save_model` writes; None if it is no model folder."""
+    """The file names that `save_model` may write; None if `folder` is not a model folder."""
     if not (folder / "card.json").is_file():
         return None
     return {*FILES, EXTRA, PARENTS, "card.json"}
@@ -76,11 +76,11 @@ def _ours(folder: Path) -> set[str] | None:
 def load_model(directory):
     """`(config dict, LabelSet, variables, record)` of a model directory, or of its workdir.
 
-    Every file is checked against the hashes in card.json before it is used, config.json and
-    card.json against what they may hold (`formats`).
+    Before use, every file is checked against the hashes in card.json. The values in config.json and
+    card.json are also checked (`formats`).
 
     Raises:
-      AsjaxError: no model there, or a missing, changed or impossible file, which is named.
+      AsjaxError: no model there, or a file is missing, changed or invalid. The message names it.
     """
     folder = _model_folder(Path(directory))
     card = _card(folder)
@@ -108,7 +108,7 @@ def load_model(directory):
 
 
 def _card(folder: Path) -> dict:
-    """card.json of a model folder. AsjaxError: it is damaged, or was changed."""
+    """The content of card.json. AsjaxError: it is damaged or was changed."""
     path = folder / "card.json"
     card = schema.read_json(path, CARD_BYTES)
     schema.require(card, formats.CARD, path)
@@ -119,7 +119,7 @@ def _card(folder: Path) -> dict:
 
 
 def load_extra(directory) -> dict[str, np.ndarray]:
-    """What else the torch checkpoint of a ported model held: torch name -> array; {} for others.
+    """Unused entries of a ported model's torch checkpoint: torch name -> array, or {} if none.
 
     Raises:
       AsjaxError: as `load_model`.
@@ -133,23 +133,23 @@ def load_extra(directory) -> dict[str, np.ndarray]:
 
 
 def _check(path: Path, wanted: str | None) -> None:
-    """AsjaxError unless the file has the SHA-256 that the card says."""
+    """Raise AsjaxError if the SHA-256 of a file is not the one in card.json."""
     try:
-        found = files.digest(path)
+        digest = files.digest(path)
     except OSError as error:
         raise AsjaxError(f"{path} cannot be read: {files.reason(error)}") from None
-    if found != wanted:
+    if digest != wanted:
         raise AsjaxError(
-            f"{path} was changed or is damaged: its SHA-256 is {found}, card.json says {wanted}"
+            f"{path} was changed or is damaged: its SHA-256 is {digest}, card.json has {wanted}"
         )
 
 
 def _model_folder(path: Path) -> Path:
     for folder in (path, path / "model"):
-        place = swap.find(folder)  # elsewhere when a replacement was interrupted
+        place = swap.find(folder)  # has another name if a replacement was interrupted
         if place is not None and (place / "card.json").is_file():
             return place
-    what = "does not exist" if not path.exists() else "holds no card.json"
+    what = "does not exist" if not path.exists() else "has no card.json"
     raise AsjaxError(
         f"model {path} {what}; give a workdir that finished training, or its model folder"
     )
@@ -173,6 +173,8 @@ def _nested(flat: dict[str, np.ndarray], folder: Path) -> dict:
             if not isinstance(at, dict):
                 break
         if not isinstance(at, dict) or isinstance(at.get(leaf), dict):
-            raise AsjaxError(f"{folder / 'model.safetensors'}: {quoted(name)} is two things")
+            raise AsjaxError(
+                f"{folder / 'model.safetensors'}: {quoted(name)} is both an array and a group"
+            )
         at[leaf] = value
     return tree

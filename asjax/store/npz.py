@@ -1,4 +1,4 @@
-"""npz archives of others: every size is compared with the archive's before memory is taken."""
+"""npz archives from users: every size is checked against the archive before memory is allocated."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
-MAX_COMPRESSED = 1 << 30  # bytes that compressed members may unpack to, together
+MAX_COMPRESSED = 1 << 30  # total unpacked size of compressed members in bytes
 
 
 def load(path, kinds: dict[str, tuple[str, int]]) -> dict[str, np.ndarray]:
-    """The named arrays of an npz archive; others in it are not read.
+    """The arrays of an npz archive with names in `kinds`. Other arrays are not read.
 
     Args:
-      kinds: name -> (kinds of its type as numpy's letters, number of axes).
+      kinds: name -> (numpy's letters of the allowed types, number of axes).
 
     Raises:
-      ValueError: no archive, an array that is missing, of another type, or that claims more than
-        its member of the archive holds. The text says which.
+      ValueError: not an archive, an array is missing or of another type, or its header claims
+        another size than its member has. The text names the array.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -28,11 +28,11 @@ def load(path, kinds: dict[str, tuple[str, int]]) -> dict[str, np.ndarray]:
             _check_sizes(Path(path), list(members.values()))
             return {name: _array(archive, members, name, *kinds[name]) for name in kinds}
     except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError) as error:
-        raise ValueError(f"not a sound npz archive: {error}") from None
-    except Exception as error:  # zipfile meets wild headers with errors of many kinds
+        raise ValueError(f"not a valid npz archive: {error}") from None
+    except Exception as error:  # zipfile raises many kinds of errors for invalid headers
         if isinstance(error, (ValueError, OSError)):
             raise
-        raise ValueError(f"not a sound npz archive: {type(error).__name__}") from None
+        raise ValueError(f"not a valid npz archive: {type(error).__name__}") from None
 
 
 def _check_sizes(path: Path, members: list) -> None:
@@ -49,7 +49,7 @@ def _array(archive, members: dict, name: str, letters: str, axes: int) -> np.nda
     with archive.open(info) as file:
         version = npy.read_magic(file)
         if version not in ((1, 0), (2, 0)):
-            raise ValueError(f"array {name!r} is of an unknown version of the format")
+            raise ValueError(f"array {name!r} has an unknown format version")
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = read(file)
         if dtype.kind not in letters or len(shape) != axes or not dtype.itemsize:
@@ -58,7 +58,8 @@ def _array(archive, members: dict, name: str, letters: str, axes: int) -> np.nda
         left = info.file_size - file.tell()
         if size != left:
             raise ValueError(f"array {name!r} claims {size:,} bytes and has {left:,}")
-        # a stored member is as large as the file at most, a packed one may claim what it likes
+        # A stored member is at most as large as the file, so its memory is allocated at once. A
+        # compressed member may claim any size, so only its real bytes are read.
         packed = info.compress_type != zipfile.ZIP_STORED
         data = bytearray(file.read(size)) if packed else bytearray(size)
         if len(data) != size or (not packed and file.readinto(data) != size):

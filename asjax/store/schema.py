@@ -1,8 +1,7 @@
-"""What the small files may hold: types and ranges, checked in one place before anything is used.
+"""Checks of small JSON files: types and ranges, before anything is used.
 
-A *check* is a function of a value. It returns None, or a `Trouble`: where, and what must stand
-there. A file is read by `read_json`, which bounds its size and its depth, and then goes through
-`require`.
+A *check* is a function of a value. It returns None, or a `Trouble` with the place and the rule that
+is broken. `read_json` reads a file and limits its size and depth. `require` then checks its value.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ MAX_BYTES = 64 << 20
 
 
 class Trouble(NamedTuple):
-    """What is wrong inside of a value, and the keys and numbers that lead there."""
+    """A fault in a value: the path of keys and indices to it, and the reason."""
 
     path: tuple
     why: str
@@ -41,7 +40,7 @@ Check = Callable[[object], Trouble | None]
 
 
 def parse_json(text: str | bytes):
-    """The value of a JSON text. Raises ValueError for whatever is wrong with it, also its depth."""
+    """The value of a JSON text. Raises ValueError for every fault, also for too deep nesting."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -52,13 +51,13 @@ def read_json(path, max_bytes: int = MAX_BYTES):
     """The value in a JSON file.
 
     Raises:
-      AsjaxError: no file, one that is too large for what it is, or no JSON.
+      AsjaxError: no such file, more than `max_bytes`, or not JSON.
     """
     path = Path(path)
     try:
         size = path.stat().st_size
         if size > max_bytes:
-            raise ValueError(f"it has {size:,} bytes, more than the {max_bytes:,} that make sense")
+            raise ValueError(f"it has {size:,} bytes, the limit is {max_bytes:,}")
         return parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -66,7 +65,7 @@ def read_json(path, max_bytes: int = MAX_BYTES):
 
 
 def require(value, check: Check, where) -> None:
-    """AsjaxError naming the field and what it must be, unless `value` passes."""
+    """Raise AsjaxError if `value` fails a check. The message names the field and the rule."""
     trouble = check(value)
     if trouble:
         raise AsjaxError(f"{where}: {trouble}")
@@ -80,12 +79,12 @@ def _must(wanted: str, value) -> Trouble:
 
 
 def _first(pairs) -> Trouble | None:
-    """The first trouble of (key, trouble or None) pairs, with its key before its path."""
-    return next((Trouble((key, *found.path), found.why) for key, found in pairs if found), None)
+    """The first trouble of (key, trouble or None) pairs; its path then begins with the key."""
+    return next((Trouble((key, *bad.path), bad.why) for key, bad in pairs if bad), None)
 
 
 def integer(low: int, high: int) -> Check:
-    """An integer from `low` to `high`; no bool, no float."""
+    """An integer from `low` to `high`; a bool or float fails."""
 
     def check(value):
         fits = type(value) is int and low <= value <= high
@@ -121,12 +120,12 @@ def boolean(value):
 
 
 def optional(check: Check) -> Check:
-    """null, or what `check` takes."""
+    """null, or a value that passes `check`."""
     return lambda value: None if value is None else check(value)
 
 
 def list_of(check: Check, most: int = 1_000_000) -> Check:
-    """A list whose items pass."""
+    """A list of at most `most` items that all pass `check`."""
 
     def run(value):
         if not isinstance(value, list) or len(value) > most:
@@ -137,7 +136,7 @@ def list_of(check: Check, most: int = 1_000_000) -> Check:
 
 
 def mapping(needed: dict[str, Check], known: dict[str, Check] | None = None, others=None) -> Check:
-    """An object with the fields `needed`, maybe those `known`, and others that pass `others`."""
+    """An object: all fields in `needed`, perhaps fields in `known`; others must pass `others`."""
     fields = {**(known or {}), **needed}
 
     def check(value):
@@ -152,7 +151,7 @@ def mapping(needed: dict[str, Check], known: dict[str, Check] | None = None, oth
 
 
 def plain(value, finite: bool = True, most: int = 2**63, length: int = 10**7):
-    """Plain JSON, not nested deep: finite numbers, integers up to `most`, lists up to `length`."""
+    """JSON of at most 20 levels: finite numbers, integers up to `most`, lists up to `length`."""
     waiting = [(value, 0)]
     while waiting:
         item, depth = waiting.pop()
@@ -171,10 +170,10 @@ def plain(value, finite: bool = True, most: int = 2**63, length: int = 10**7):
 
 
 def loose(value):
-    """As `plain`, with any float, also NaN and infinities: scores may be undefined."""
+    """As `plain`, but NaN and infinity pass too, because a score may be undefined."""
     return plain(value, finite=False)
 
 
 def sized(most: int) -> Check:
-    """As `plain`, for the sizes of models and features: numbers up to `most`, short lists."""
+    """As `plain`, for sizes of models and features: numbers up to `most`, lists up to 1,000."""
     return lambda value: plain(value, most=most, length=1000)

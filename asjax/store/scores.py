@@ -1,4 +1,4 @@
-"""The scores file: logits, targets and ids of clips, and the classes that they are of."""
+"""The scores file: logits, targets and ids of clips, with the classes of the columns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from asjax import labels
 from asjax.config import AsjaxError, quoted, to_plain
 from asjax.store import files, formats, npz, schema
 
-KINDS = {  # name -> kinds of numpy's types, number of axes
+KINDS = {  # name -> numpy's letters of the allowed types, number of axes
     "ids": ("U", 1),
     "scores": ("f", 2),
     "targets": ("bui", 2),
@@ -23,7 +23,7 @@ KINDS = {  # name -> kinds of numpy's types, number of axes
 
 def save_scores(path, *, ids, scores, targets, label_set, extra=None) -> None:
     """Write scores.npz: ids [N], scores float32 [N, C] (logits), targets uint8 [N, C], the classes
-    and their hash, and `extra` (JSON). The file appears whole or not at all."""
+    and their hash, and `extra` (JSON). The write is atomic."""
     scores, targets = np.asarray(scores, np.float32), np.asarray(targets)
     if not (scores.shape == targets.shape == (len(ids), len(label_set))):
         raise AsjaxError(
@@ -48,13 +48,14 @@ def save_scores(path, *, ids, scores, targets, label_set, extra=None) -> None:
 
 
 def load_scores(path, label_set=None) -> dict:
-    """What `save_scores` wrote: dict of ids, scores, targets, label_set, extra.
+    """Read a file of `save_scores`: dict of ids, scores, targets, label_set, extra.
 
     Args:
-      label_set: the classes expected; default: those named in the file.
+      label_set: the expected classes; default: the classes in the file.
 
     Raises:
-      AsjaxError: no such file, not a scores file, or other classes than expected (both hashes).
+      AsjaxError: no such file, not a scores file, or other classes than expected (the message has
+        both hashes).
     """
     path = Path(path)
     if not path.is_file():
@@ -68,18 +69,18 @@ def load_scores(path, label_set=None) -> dict:
     except (OSError, ValueError) as error:
         raise AsjaxError(f"scores: {path} is not a scores file of asjax: {error}") from None
     schema.require(about, formats.ABOUT, f"scores: {path}: about")
-    found = labels.LabelSet(
+    stored = labels.LabelSet(
         about["label_set"], label_ids, label_names, taxonomy=_parents(about, label_ids, path)
     )
-    labels.check_hash(about["label_hash"], found.hash, f"the class list in {path}")
+    labels.check_hash(about["label_hash"], stored.hash, f"the class list in {path}")
     if label_set is not None:
-        labels.check_hash(label_set.hash, found.hash, f"the scores in {path}")
-        found = label_set
+        labels.check_hash(label_set.hash, stored.hash, f"the scores in {path}")
+        stored = label_set
     scores, targets = arrays["scores"], arrays["targets"]
-    if not (scores.shape == targets.shape == (len(ids), len(found))):
+    if not (scores.shape == targets.shape == (len(ids), len(stored))):
         raise AsjaxError(
             f"scores: {path} is damaged: scores {scores.shape} and targets {targets.shape} of "
-            f"{len(ids)} clips and {len(found)} classes"
+            f"{len(ids)} clips and {len(stored)} classes"
         )
     if targets.dtype != bool and targets.size and not 0 <= targets.min() <= targets.max() <= 1:
         raise AsjaxError(f"scores: {path} is damaged: its targets must be 0 or 1")
@@ -87,13 +88,13 @@ def load_scores(path, label_set=None) -> dict:
         "ids": list(ids),
         "scores": scores,
         "targets": targets,
-        "label_set": found,
+        "label_set": stored,
         "extra": about.get("extra"),
     }
 
 
 def _parents(about: dict, label_ids, path) -> dict | None:
-    """The taxonomy of a scores file. AsjaxError: it names parents that are no nodes."""
+    """The taxonomy of a scores file, or None. AsjaxError: a class or parent is not a node."""
     parents = about.get("parents")
     if parents is not None:
         nodes = {node for above in parents.values() for node in above}

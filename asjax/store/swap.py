@@ -1,8 +1,9 @@
-"""A folder that appears whole or not at all, and may take the place of an older one.
+"""Write a folder atomically: it appears complete or not at all, and may replace an older one.
 
-`.NAME.<random>.new` is being written, `.NAME.<random>.old` was replaced. Both hold the file MARKER,
-which says that asjax made them: no other folder is ever removed or renamed. Whoever writes a folder
-holds a lock on its marker, so that a folder whose writer was killed can be told from one at work.
+`.NAME.<random>.new` is a folder that is being written. `.NAME.<random>.old` is a folder that was
+replaced. Both have a file MARKER, which shows that asjax made them; no other folder is ever removed
+or renamed. The writer of a folder locks its marker. So the lock shows whether the writer still runs
+or was killed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from asjax.store import files
 
 try:
     import fcntl
-except ImportError:  # Windows: leftovers of killed processes stay, for nobody can tell them
+except ImportError:  # Windows: folders of killed processes remain, because there are no locks
     fcntl = None
 
 MARKER = ".made-by-asjax"
@@ -26,17 +27,17 @@ MARKER = ".made-by-asjax"
 
 @contextlib.contextmanager
 def folder(final, *, what: str, ours: Callable[[Path], set[str] | None]) -> Iterator[Path]:
-    """An empty folder to write into; when the block ends it takes the place of `final`.
+    """An empty folder to write into. When the `with` block ends, it replaces `final`.
 
-    What else lies in the folder that is replaced moves into the new one: it is the user's.
+    Other files in the replaced folder belong to the user, so they move into the new one.
 
     Args:
       what: for messages, such as "model".
-      ours: names of the entries of a folder that asjax wrote, or None if it is no such folder.
+      ours: folder -> the names in it that asjax wrote, or None if asjax did not write the folder.
 
     Raises:
-      AsjaxError: `final` is a file, or a folder with other things than `what`.
-      OSError: it could not be written; nothing has changed.
+      AsjaxError: `final` is a file, or a folder with other contents than `what`.
+      OSError: the folder could not be written; nothing has changed.
     """
     final = Path(final).resolve()
     _refuse_others(final, what, ours)
@@ -52,12 +53,12 @@ def folder(final, *, what: str, ours: Callable[[Path], set[str] | None]) -> Iter
                 files.sync(path)
             _swap(new, final, ours)
     except BaseException:
-        shutil.rmtree(new, ignore_errors=True)  # made above, by this call
+        shutil.rmtree(new, ignore_errors=True)  # safe to remove, because this call made it
         raise
 
 
 def find(path) -> Path | None:
-    """Where a folder lies: at `path`, or beside it when its replacement was interrupted."""
+    """The folder at `path`, or the old folder beside it if its replacement was interrupted."""
     path = Path(path)
     if path.exists():
         return path
@@ -84,9 +85,9 @@ def _swap(new: Path, final: Path, ours) -> None:
 
 
 def _clear(old: Path, final: Path, ours) -> None:
-    """Remove what asjax wrote of a replaced folder; the rest moves to where the user looks for it.
+    """Remove asjax's files from a replaced folder and move the user's files to the new folder.
 
-    Something of the user's that has no place there stays where it is, under the old folder's name.
+    If the new folder has that name already, the user's file remains in the old folder.
     """
     names = ours(old) or set()
     with contextlib.suppress(OSError):
@@ -101,11 +102,11 @@ def _clear(old: Path, final: Path, ours) -> None:
 
 
 def _recover(final: Path, ours) -> None:
-    """Finish what killed processes left: unfinished folders go away, a replaced one goes back."""
+    """Clean up after killed processes: remove unfinished folders, restore a replaced one."""
     for new in _leftovers(final, "new"):
         with contextlib.suppress(OSError), (new / MARKER).open("a") as marker:
             if not _lock(marker):
-                return  # its writer may be at work, also on the folder that it replaces
+                return  # its writer may still run and be replacing `final`
             shutil.rmtree(new)
     for old in _leftovers(final, "old"):
         if final.exists():
@@ -127,12 +128,12 @@ def _leftovers(final: Path, end: str) -> list[Path]:
 
 
 def _fresh(final: Path, end: str) -> Path:
-    """A name that nobody has."""
+    """A new random name."""
     return final.with_name(f".{final.name}.{secrets.token_hex(8)}.{end}")
 
 
 def _lock(file) -> bool:
-    """Whether this process alone has an open file now. Disks without locks answer no."""
+    """Lock an open file. False: another process has the lock, or the disk has no locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (OSError, AttributeError):
@@ -144,4 +145,4 @@ def _refuse_others(final: Path, what: str, ours) -> None:
     if final.exists() and not final.is_dir():
         raise AsjaxError(f"{what} {final} must be a folder, it is a file; choose another name")
     if final.is_dir() and ours(final) is None and any(final.iterdir()):
-        raise AsjaxError(f"{what} {final} is a folder with other things in it; choose a new one")
+        raise AsjaxError(f"{what} {final} is a folder with other contents; choose a new one")

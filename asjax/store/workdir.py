@@ -1,4 +1,4 @@
-"""The folder of a run: one process at a time, one config, one set of data."""
+"""The folder of a run: for one process at a time, with one config and one set of data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from asjax.store import files, formats, schema
 
 MARKER = "run.json"
 LOCK = ".lock"
-OWN = (LOCK, ".probe-", f".{MARKER}.")  # what a start that was killed may leave behind
+OWN = (LOCK, ".probe-", f".{MARKER}.")  # files that remain if a run is killed at its start
 
 
 class Workdir:
@@ -23,7 +23,7 @@ class Workdir:
 
     Attributes:
       path: the folder.
-      resumed: True if it held this run already.
+      resumed: True if the folder already has this run.
     """
 
     def __init__(self, path: Path, resumed: bool, lock):
@@ -40,23 +40,23 @@ class Workdir:
         allow_data_change: bool = False,
         primary: bool = True,
     ) -> Workdir:
-        """Create the folder, or take it up again after proving that it is the same run.
+        """Create the folder, or open it again after a check that it is the same run.
 
         Args:
-          config, data_fingerprint: must equal those of the run in the folder, unless allowed to
-            change (the change is then noted in run.json).
-          primary: False in all processes but the first: nothing is locked, checked or written.
+          config, data_fingerprint: must equal those of the run in the folder. If a change is
+            allowed, it is recorded in run.json.
+          primary: False in all processes except the first. They do not lock, check or write.
 
         Raises:
           AsjaxError: not writable, in use by another process, not a workdir, or another config or
-            data; the message says what differs and how to go on.
+            other data. The message lists the differences and what to do.
         """
         path = Path(path).absolute()
         if not primary:
             return cls(path, (path / MARKER).exists(), None)
         if path.exists() and not path.is_dir():
             raise AsjaxError(f"workdir {path} must be a folder, it is a file")
-        # Looked at before anything is written: a foreign folder stays as it was.
+        # Check before anything is written, so that a user's other folder stays unchanged.
         names = {p.name for p in path.iterdir()} if path.is_dir() else set()
         foreign = any(not name.startswith(OWN) for name in names)
         if MARKER not in names and foreign and not _steps(path):
@@ -72,7 +72,7 @@ class Workdir:
             if resumed:
                 run, changes = _take_up(path, config, allow_config_change)
                 changes += _data_changes(path, run, data_fingerprint, allow_data_change)
-                if "config" not in run and (path / MARKER).exists():  # damaged: kept for a look
+                if "config" not in run and (path / MARKER).exists():  # damaged; the user may look
                     (path / MARKER).rename(path / f"{MARKER}.{secrets.token_hex(4)}.damaged")
             _write_run(path, run, config, data_fingerprint, changes)
         except BaseException:
@@ -81,7 +81,7 @@ class Workdir:
         return cls(path, resumed, lock)
 
     def close(self) -> None:
-        """Let others have the folder; may be called again."""
+        """Release the lock of the folder. A second call does nothing."""
         _release(self._lock)
         self._lock = None
 
@@ -93,7 +93,7 @@ class Workdir:
 
 
 def _take_lock(path: Path):
-    """An open file that holds the lock; the system drops it with the process, however it dies."""
+    """An open file with the lock. The system releases it when the process ends, also if killed."""
     handle = (path / LOCK).open("a+", encoding="utf-8")
     if not files.lock(handle):
         handle.seek(0)
@@ -112,14 +112,14 @@ def _take_lock(path: Path):
 
 def _release(lock) -> None:
     if lock is not None and not lock.closed:
-        lock.close()  # closing drops the lock; the file stays, deleting it would race
+        lock.close()  # releases the lock; the file stays, because deleting it would be a race
 
 
 def _take_up(path: Path, config, allow_change: bool) -> tuple[dict, list[str]]:
-    """run.json of a run and what differs now; rebuilt from the checkpoints if that is allowed.
+    """The content of run.json and the changes since. Rebuilt from the checkpoints if allowed.
 
     Raises:
-      AsjaxError: another config, or a run.json that cannot be read; says what to pass.
+      AsjaxError: another config, or run.json cannot be read. The message names the option to pass.
     """
     try:
         run = schema.read_json(path / MARKER)
@@ -129,20 +129,20 @@ def _take_up(path: Path, config, allow_change: bool) -> tuple[dict, list[str]]:
         if not allow_change:
             names = ", ".join(p.name for p in steps) or "none"
             raise AsjaxError(
-                f"{error}; the run can go on from its checkpoints ({names}) with the config given "
-                "now: pass --allow-config-change, or choose another --workdir"
+                f"{error}; to resume from the checkpoints ({names}) with the current config, pass "
+                "--allow-config-change; or choose another --workdir"
             ) from None
         run = _rebuilt(steps)
-        known = "" if run["data_fingerprint"] else ", and nothing says which data it had"
+        unknown = "" if run["data_fingerprint"] else "; the data of the run are unknown"
         return run, [
-            f"{MARKER} could not be read and was made anew{known}",
+            f"{MARKER} could not be read and was written again{unknown}",
             *_by_copy(path, config),
         ]
     return run, _config_changes(path, run, config, allow_change)
 
 
 def _by_copy(path: Path, config) -> list[str]:
-    """What differs from the copy of the config that is kept for people, if that can be read."""
+    """The differences between `config` and the copy in config.json, if that can be read."""
     try:
         copy = schema.read_json(path / "config.json")
         schema.require(copy, formats.RUN_CONFIG, path)
@@ -152,7 +152,7 @@ def _by_copy(path: Path, config) -> list[str]:
 
 
 def _rebuilt(steps: list[Path]) -> dict:
-    """What the newest sound checkpoint says of the run."""
+    """A new content of run.json, with data from the newest undamaged checkpoint."""
     data = None
     for step in reversed(steps):
         if not files.check_sums(step, MARKER):
@@ -175,7 +175,7 @@ def _config_changes(path: Path, run: dict, config, allowed: bool) -> list[str]:
         more = f" and {len(changed) - 10} more" if len(changed) > 10 else ""
         raise AsjaxError(
             f"workdir {path} holds a run with another config: {'; '.join(changed[:10])}{more}; "
-            "choose another --workdir, or pass --allow-config-change to go on with the new one"
+            "choose another --workdir, or pass --allow-config-change to use the new config"
         )
     return changed
 
@@ -186,8 +186,8 @@ def _data_changes(path: Path, run: dict, data_fingerprint: str, allowed: bool) -
         return []
     if not allowed:
         raise AsjaxError(
-            f"workdir {path} holds a run on other data: {old} then, {data_fingerprint} now; "
-            "choose another --workdir, or pass --allow-data-change to go on with these"
+            f"workdir {path} holds a run on other data: before {old}, now {data_fingerprint}; "
+            "choose another --workdir, or pass --allow-data-change to use the new data"
         )
     return [f"data: {old} -> {data_fingerprint}"]
 
@@ -207,7 +207,7 @@ def _write_run(path: Path, run: dict, config, data_fingerprint: str, changes: li
         "changes": [*run.get("changes", []), *({"at": now, "what": line} for line in changes)],
     }
     try:
-        # The marker holds all that a resume compares; config.json is a copy for people.
+        # A resume compares with run.json only. config.json is a copy for people to read.
         files.write_atomic(path / MARKER, to_json(run))
         files.write_atomic(path / "config.json", to_json(config))
     except OSError as error:

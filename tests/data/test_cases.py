@@ -118,7 +118,7 @@ def test_a_list_that_was_refused_is_read(name, tmp_path, clips, capsys):
 def test_a_split_that_cannot_be_is_told_what_it_may_be(tmp_path, clips, capsys):
     text = "filename,labels,split\na.wav,Speech,training set\nb.wav,Music,my-test\n"
     assert prepare(tmp_path, clips, text, []) == 2
-    assert "a split is called by letters, digits and _" in capsys.readouterr().err
+    assert "the name of a split has only letters, digits and _" in capsys.readouterr().err
 
 
 def test_labels_of_another_set_are_told_the_way(tmp_path, clips, capsys):

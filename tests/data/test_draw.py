@@ -279,7 +279,7 @@ def test_class_queue_equals_the_loop_with_state():
         ("weighted(draws=0)", "draws must be an int of at least 1"),
         ("weighted(replacement=False, draws=201)", "at most the 200 clips"),
         ("expected(draws=0.5)", "draws must be an int"),
-        ("shuffle(seed=3)", "seed comes from the program, leave it out"),
+        ("shuffle(seed=3)", "seed is set by the program; remove it from the config"),
     ],
 )
 def test_unusable_specs_are_named(spec, says):

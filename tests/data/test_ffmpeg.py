@@ -106,7 +106,7 @@ def test_a_failure_in_the_middle_is_an_error_and_a_complaint_is_noted(fake, tmp_
     fake(gives(tmp_path, streamed(TONE, 22_050), "sys.stderr.write('ended prematurely')"))
     notes = []
     assert len(audio.read(sounds.MP4, 22_050, note=notes.append)) == len(TONE)
-    assert "ffmpeg says: ended prematurely" in notes[0]
+    assert "ffmpeg reports: ended prematurely" in notes[0]
 
 
 @pytest.mark.parametrize("when", ["at once", "in the middle"])
@@ -116,7 +116,7 @@ def test_a_child_that_stalls_is_given_up_and_killed(fake, tmp_path, monkeypatch,
     stall = f"open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
     fake(stall if when == "at once" else gives(tmp_path, streamed(TONE, 22_050), stall))
     begin = time.monotonic()
-    with pytest.raises(AudioError, match="nothing came for 1 s"):
+    with pytest.raises(AudioError, match="it gave no data for 1 s"):
         audio.read(sounds.MP4, 22_050)
     assert time.monotonic() - begin < 60
     with pytest.raises(ProcessLookupError):
@@ -161,7 +161,7 @@ def test_folders_hold_other_kinds_where_ffmpeg_is(fake, tmp_path, monkeypatch):
     fake(gives(tmp_path, streamed(TONE, 22_050)))
     assert [p.name for p in recordings.find([folder])] == ["a.m4a", "b.wav"]
     monkeypatch.setattr(ffmpeg, "program", lambda: None)
-    with pytest.warns(UserWarning, match=r"passed over 1 file.*1 \.m4a"):
+    with pytest.warns(UserWarning, match=r"skipped 1 file.*1 \.m4a"):
         assert [p.name for p in recordings.find([folder])] == ["b.wav"]
     (folder / "b.wav").unlink()
     with pytest.raises(AsjaxError, match=r"holds no audio.*1 \.m4a.*convert"):

@@ -249,9 +249,9 @@ def test_too_many_bad_clips_stop_an_evaluation_and_a_hopeless_training():
     with pytest.raises(AsjaxError, match="evaluation set cannot be decoded, more than max_bad"):
         take(piped(source, train=False), 1)
     hopeless = memory(3, broken=frozenset(range(3)))
-    with pytest.raises(AsjaxError, match="100 draws in a row could not be decoded"):
+    with pytest.raises(AsjaxError, match="100 clips in a row could not be decoded"):
         take(piped(hopeless), 1)
-    with pytest.raises(AsjaxError, match="100 draws in a row could not be decoded"):
+    with pytest.raises(AsjaxError, match="100 clips in a row could not be decoded"):
         take(piped(hopeless, workers=1), 1)
 
 

@@ -41,7 +41,7 @@ def test_what_macos_leaves_is_no_audio(folder, recwarn):
 def test_other_kinds_are_counted_and_named(folder):
     for name in ("memo.m4a", "sub/film.MP4", "sub/second.m4a", "clip.webm", "x.aac", "y.wma"):
         (folder / name).write_bytes(sounds.MP4)
-    with pytest.warns(UserWarning, match="passed over 6 files") as caught:
+    with pytest.warns(UserWarning, match="skipped 6 files") as caught:
         assert names([folder], folder) == ["a.wav", "sub/B.WAV"]
     text = str(caught[0].message)
     for part in ("2 .m4a", "1 .mp4", "1 .webm", "1 .aac", "1 .wma", "clip.webm", "ffmpeg -i"):

@@ -359,7 +359,7 @@ def test_notes_of_many_clips_are_counted(tmp_path):
         writer.write(tmp_path / "d", clips, LABELS, progress=False)
     texts = [str(w.message) for w in caught]
     assert len(texts) == 11
-    assert texts[-1] == "15 clips were stored that have notes; those of the first 10 were shown"
+    assert texts[-1] == "15 stored clips have notes; the notes of the first 10 were shown"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs FIFOs")
@@ -389,11 +389,11 @@ def test_a_streamed_wav_with_a_placeholder_size_is_kept(tmp_path):
 @pytest.mark.parametrize(
     ("made", "message"),
     [
-        ([Clip("a", tone(), ("/m/dog",)), Clip("a", tone(), ("/m/dog",))], "'a' comes twice"),
+        ([Clip("a", tone(), ("/m/dog",)), Clip("a", tone(), ("/m/dog",))], "'a' occurs twice"),
         ([Clip("a", tone(), ("/m/elk",))], "'/m/elk' must be an id of pets"),
         ([Clip("a", tone(), ("/m/dog",), "1st")], "split must be letters"),
         ([Clip("a", tone(), ("/m/dog",), "all")], "split must be letters"),
-        ([Clip("a", b"x", ("/m/dog",))], "no clip could be kept"),
+        ([Clip("a", b"x", ("/m/dog",))], "no clip could be stored"),
         ([], "none was given"),
     ],
 )
@@ -413,7 +413,7 @@ def test_a_dataset_is_replaced_only_on_request_and_a_foreign_folder_never(datase
     foreign = tmp_path / "photos"
     foreign.mkdir()
     (foreign / "cat.jpg").write_bytes(b"x")
-    with pytest.raises(AsjaxError, match="no record dataset"):
+    with pytest.raises(AsjaxError, match="not a record dataset"):
         writer.write(foreign, made, LABELS, overwrite=True, progress=False)
 
 

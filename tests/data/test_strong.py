@@ -316,7 +316,8 @@ def test_listed_durations_end_the_events_and_differences_are_said(set_of_three):
     )
     assert answer.clips[0].events == ((0.5, 1.2, "/m/dog"),)
     assert any(
-        "durations differ from the files: a.wav 1.2 s listed, 2 s" in t for t in answer.lines
+        "durations differ from the files: a.wav 1.2 s in the list, 2 s in the file" in t
+        for t in answer.lines
     )
 
 

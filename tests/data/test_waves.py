@@ -99,7 +99,7 @@ def warned(wave, **more):
 @pytest.mark.parametrize(
     ("wave", "says"),
     [
-        (NOISE * 32_768, "values up to .* in a float array, whose full scale is 1"),
+        (NOISE * 32_768, "values up to .* in a float array, but the full scale is 1"),
         (NOISE.astype(np.float64) * 2**31, "values up to"),
         (-np.abs(NOISE) * 32_768, "values up to"),
         (np.append(NOISE * 32_768, np.nan), "values up to"),

@@ -66,7 +66,7 @@ def test_cut_and_damaged_lists_are_refused_with_a_clear_line(tmp_path):
     with pytest.raises(AsjaxError, match="must have 8 labels as its header says, got 7"):
         read(write(tmp_path / "a.csv", TRAIN, positives=8), "audioset527")
     for tail in ('abc, 0.000, 10.000, "/m/05t', "abc, 0.0"):
-        with pytest.raises(AsjaxError, match="line 9 is cut in its middle"):
+        with pytest.raises(AsjaxError, match="line 9 is cut in the middle"):
             read(write(tmp_path / "a.csv", TRAIN, tail=tail), "audioset527")
     whole = write(tmp_path / "a.csv.gz", TRAIN * 400).read_bytes()
     for broken in (whole[: len(whole) // 2], whole[:-4] + b"0000"):

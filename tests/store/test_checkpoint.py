@@ -226,7 +226,7 @@ def test_an_empty_newest_folder_is_passed_over_and_nothing_sound_is_an_error(tmp
     for step in (1, 2, 3):
         flip(tmp_path / str(step) / "run.json")
     with pytest.raises(
-        AsjaxError, match="no sound checkpoint.*step 1: run.json.*another --workdir"
+        AsjaxError, match="no undamaged checkpoint.*step 1: run.json.*another --workdir"
     ):
         Checkpoints(tmp_path).restore(SHAPES)
 
@@ -504,7 +504,7 @@ def test_a_folder_that_cannot_be_written_fails_at_the_start_and_a_vanished_one_a
     kept = three(tmp_path / "c")
     shutil.rmtree(tmp_path / "c")
     assert kept.save(4, make_state()) is False
-    assert "has gone" in kept.last_error
+    assert "does not exist any more" in kept.last_error
     with monkeypatch.context() as patch:
         kept, held = three(tmp_path / "d"), Held(patch)
         assert kept.save(4, make_state()) is True

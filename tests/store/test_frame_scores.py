@@ -160,12 +160,12 @@ def test_what_cannot_be_stored_is_refused_and_nothing_appears(tmp_path):
 
     good = logits(1)
     for bad, message in (
-        ((["a"], np.full((1, 50, 10), 7e4), [1.0]), "clip 'a' are no numbers of float16"),
-        ((["a"], np.full((1, 50, 10), np.nan), [1.0]), "no numbers of float16"),
+        ((["a"], np.full((1, 50, 10), 7e4), [1.0]), "clip 'a' are not finite as float16"),
+        ((["a"], np.full((1, 50, 10), np.nan), [1.0]), "not finite as float16"),
         ((["a"], good[:, :49], [1.0]), "logits must be \\(1, 50, 10\\)"),
         ((["a"], good, []), "with as many durations"),
-        ((["a"], good, [0.0]), "comes twice, or its duration"),
-        ((["a", "a"], logits(2), [1.0, 1.0]), "comes twice"),
+        ((["a"], good, [0.0]), "must occur once and have a duration"),
+        ((["a", "a"], logits(2), [1.0, 1.0]), "must occur once"),
     ):
         with pytest.raises(AsjaxError, match=message):
             add(*bad)

@@ -81,7 +81,7 @@ def test_an_older_model_is_replaced_and_the_neighbours_stay(tmp_path):
 def test_a_folder_of_other_things_is_not_replaced(tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.tex").write_text("years of work")
-    with pytest.raises(AsjaxError, match="thesis is a folder with other things in it"):
+    with pytest.raises(AsjaxError, match="thesis is a folder with other contents"):
         small_model(tmp_path / "thesis")
     (tmp_path / "file").write_text("x")
     with pytest.raises(AsjaxError, match="file must be a folder"):
@@ -166,7 +166,7 @@ def test_an_edited_record_or_other_labels_are_refused(tmp_path):
         model_dir.load_model(tmp_path)
     with pytest.raises(AsjaxError, match="does not exist; give a workdir"):
         model_dir.load_model(tmp_path / "nothing")
-    with pytest.raises(AsjaxError, match=r"holds no card\.json"):
+    with pytest.raises(AsjaxError, match=r"has no card\.json"):
         model_dir.load_model(Path(__file__).parent)
 
 
@@ -310,7 +310,7 @@ def test_arrays_under_the_name_of_a_group_are_refused(tmp_path):
     small_model(tmp_path / "m")
     arrays = {"params/a": np.ones(2, np.float32), "params/a/b": np.ones(2, np.float32)}
     for names in (sorted(arrays), sorted(arrays, reverse=True)):
-        with pytest.raises(AsjaxError, match="is two things"):
+        with pytest.raises(AsjaxError, match="is both an array and a group"):
             model_dir._nested({name: arrays[name] for name in names}, tmp_path)
 
 

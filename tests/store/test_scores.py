@@ -97,7 +97,7 @@ def test_a_taxonomy_goes_with_the_scores(tmp_path):
         ({"ids": np.array("one")}, "'ids' must not be <U3 with 0 axes"),
         ({"ids": np.array([1, 2])}, "'ids' must not be int64"),
         ({"ids": None}, "it has no array 'ids'"),
-        ({"label_ids": np.array(["a", "a", "b"])}, "every id must be there once"),
+        ({"label_ids": np.array(["a", "a", "b"])}, "every id must occur once"),
         ({"about": np.array(3)}, "'about' must not be int64"),
         ({"about": np.array("{")}, "not a scores file"),
         ({"about": np.array("[" * 200_000)}, "nested too deep"),

@@ -80,7 +80,7 @@ def test_a_changed_config_is_refused_with_its_fields_until_allowed(tmp_path):
 
 def test_changed_data_are_refused_with_both_hashes_until_allowed(tmp_path):
     enter(tmp_path, data="aaaa").close()
-    with pytest.raises(AsjaxError, match="aaaa then, bbbb now.*--allow-data-change"):
+    with pytest.raises(AsjaxError, match="before aaaa, now bbbb.*--allow-data-change"):
         enter(tmp_path, data="bbbb")
     with pytest.raises(AsjaxError, match="other data"):
         enter(tmp_path, data="bbbb", allow_config_change=True)
@@ -201,7 +201,7 @@ def test_a_damaged_run_file_is_named_and_made_anew_when_that_is_allowed(text, tm
         assert work.resumed
     run = json.loads((tmp_path / "run.json").read_text())
     assert [change["what"] for change in run["changes"]] == [
-        "run.json could not be read and was made anew"
+        "run.json could not be read and was written again"
     ]
     assert run["config"]["seed"] == 1
     assert [p.read_text() for p in tmp_path.glob("run.json.*.damaged")] == [text]
@@ -213,7 +213,7 @@ def test_a_run_file_made_anew_notes_what_differs_from_the_copy_of_the_config(tmp
     (tmp_path / "run.json").write_text("{")
     enter(tmp_path, {**CONFIG, "seed": 2}, allow_config_change=True).close()
     changes = [c["what"] for c in json.loads((tmp_path / "run.json").read_text())["changes"]]
-    assert changes[0].endswith("and nothing says which data it had")
+    assert changes[0].endswith("the data of the run are unknown")
     assert changes[1:] == ["seed: 1 -> 2"]
 
 
@@ -233,7 +233,7 @@ def test_a_run_file_made_anew_still_knows_its_data(tmp_path):
     (tmp_path / "run.json").write_text("{")
     checkpoint(tmp_path, 5)
     (checkpoint(tmp_path, 10, data="other") / "run.json").write_text("damaged")
-    with pytest.raises(AsjaxError, match="other data: d1 then, d2 now"):
+    with pytest.raises(AsjaxError, match="other data: before d1, now d2"):
         enter(tmp_path, data="d2", allow_config_change=True)
     assert (tmp_path / "run.json").read_text() == "{"
     enter(tmp_path, allow_config_change=True).close()

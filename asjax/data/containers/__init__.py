@@ -1,7 +1,6 @@
-"""What a sound file holds, by walking its frames, pages and chunks: nothing here decodes.
+"""Read the structure of a sound file (frames, pages, chunks) without decoding it.
 
-libsndfile trusts headers: of joined MP3 or Ogg files it reads the first, of an MP3 without a Xing
-header it guesses the length, and of a cut WAV it reads what is left without a word. So the
-structure of a file is walked first. The walk says which stretches are sound files of their own,
-what is wrong with the file, and what a user should know.
+libsndfile trusts headers. It reads only the first of joined MP3 or Ogg files, guesses the length of
+an MP3 without a Xing header, and reads a cut WAV without an error. So we walk through the structure
+of a file first. The result is the list of sound files in it, its faults, and notes for the user.
 """

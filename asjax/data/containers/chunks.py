@@ -1,8 +1,8 @@
 """Containers of chunks with lengths: WAV, RF64, BW64, W64, AIFF and CAF.
 
-Only the lengths and WAV's format chunk are looked at. A length of all ones means "to the end of the
-file", as programs leave it that write to a pipe. A length of 0 with samples behind it is what a
-recorder leaves that died.
+Only the lengths and WAV's format chunk are read. A length of all ones means "to the end of the
+file": programs that write to a pipe leave it. A length of 0 before samples means that the recorder
+stopped without finishing the file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from asjax.data.containers import tags
 from asjax.data.containers.parts import Broken, Foreign, Layout, Part, Tape
 
 _MANY = 10_000
-_HEADER = 1 << 20  # bytes before the samples of a file whose header is repaired
+_HEADER = 1 << 20  # largest header in bytes that is repaired
 _GUID = bytes.fromhex("f3acd3118cd100c04f8edb8a")  # the end of W64's chunk names
 _SUBTYPE = bytes.fromhex("000000001000800000aa00389b71")  # WAVE_FORMAT_EXTENSIBLE, after the tag
 _WIDTHS = {1: (8, 16, 24, 32), 3: (32, 64), 6: (8,), 7: (8,)}  # bits of PCM, float, A-law, mu-law
@@ -25,18 +25,18 @@ _FOREIGN = {
 
 
 class _Form(NamedTuple):
-    """How a container writes its chunks."""
+    """The form of the chunks of a container."""
 
     magic: bytes
     head: int  # bytes before the first chunk
     name: int  # bytes of a chunk's name
     size: str  # struct format of a chunk's length
     data: bytes  # name of the chunk with the samples
-    never: int  # a length from here on stands for "not known"
-    kinds: tuple[bytes, ...]  # what stands behind the first length
-    itself: int = 0  # bytes of its own header that a length counts
+    never: int  # a length of at least this means "not known"
+    kinds: tuple[bytes, ...]  # allowed words after the first length
+    itself: int = 0  # bytes of the chunk's header, if a length counts them too
     align: int = 2
-    before: int = 0  # bytes of the data chunk before its samples
+    before: int = 0  # bytes in the data chunk before its samples
 
 
 _RIFF = _Form(b"RIFF", 12, 4, "<I", b"data", 0x7FFF0000, (b"WAVE",))
@@ -55,10 +55,10 @@ _FORMS = (
 
 
 def layout(tape: Tape) -> Layout:
-    """The files of chunks in a file: more than one where files were joined.
+    """The files of chunks in a file. Joined files have more than one.
 
     Raises:
-      Broken: fewer bytes than a length promises, a header that contradicts itself, or that nobody
+      Broken: fewer bytes than a length promises, or a header that contradicts itself or was never
         finished. Foreign: a coding that needs ffmpeg.
     """
     parts, notes, at = [], [], 0
@@ -85,13 +85,14 @@ class _File:
 
     def __init__(self, tape: Tape, start: int, form: _Form):
         self.tape, self.start, self.form = tape, start, form
-        self.frame = 1  # bytes of a frame, where known
+        self.frame = 1  # bytes of a frame, if known
         self.wide: tuple[int, int] | None = None  # place and value of a 64-bit length of the data
-        self.field = self.begin = self.size = 0  # where the data's length stands; its samples
+        # Place of the data's length; place and size of the samples.
+        self.field = self.begin = self.size = 0
         self.open = False  # the data chunk was never finished
 
     def read(self) -> tuple[Part, list[str], int]:
-        """(the part, notes, where the file ends)."""
+        """(the part, notes, end of the file)."""
         end = self._walk()
         if not self.begin:
             return Part(((self.start, end),)), [], end
@@ -100,21 +101,21 @@ class _File:
         rest, notes = self.tape.size - end, []
         if rest and not _form(self.tape, end):
             if tags.skip(self.tape, end) < self.tape.size and rest > 16:
-                notes.append(f"{rest} bytes behind its samples belong to no chunk")
+                notes.append(f"{rest} bytes after its samples belong to no chunk")
                 if rest > self.size // 10 and not self.tape.all_zero(end, self.tape.size):
                     raise Broken(f"{notes[0]}; its header was not finished, or it is damaged")
             end = self.tape.size
-        if self.form.magic == b"BW64":  # libsndfile knows its twin only
+        if self.form.magic == b"BW64":  # libsndfile reads it only under the name RF64
             return Part(((self.start + 4, end),), b"RF64"), notes, end
         return Part(((self.start, end),)), notes, end
 
     def _walk(self) -> int:
-        """Look at every chunk; the place after the last one."""
+        """Read the header of every chunk. Returns the place after the last chunk."""
         at, formats = self.start + self.form.head, 0
         for _ in range(_MANY):
             chunk = self._chunk(at)
             if chunk is None and at % 2 and self.form.align == 2:
-                chunk = self._chunk(at := at - 1)  # the byte that makes a chunk even was left out
+                chunk = self._chunk(at := at - 1)  # the writer left out the padding byte
             if chunk is None:
                 return min(at, self.tape.size)
             name, body, size = chunk
@@ -133,13 +134,13 @@ class _File:
             elif body + size > self.tape.size:
                 if not self.begin:
                     raise Broken("is cut short in its header")
-                return at  # no chunk, but samples of which the length knows nothing, or a cut one
+                return at  # more samples than the length says, or a cut chunk
             at = body + size
             at += (self.start - at) % self.form.align
         raise Broken(f"has more than {_MANY} chunks")
 
     def _chunk(self, at: int) -> tuple[bytes, int, int] | None:
-        """(name, begin of the body, its length) of the chunk at `at`; None if none is there."""
+        """(name, begin of the body, length of the body) of the chunk at `at`, or None."""
         head = self.form.name + calcsize(self.form.size)
         data = self.tape.at(at, head)
         if len(data) < head or _form(self.tape, at):
@@ -150,9 +151,9 @@ class _File:
         return (name, at + head, size) if named and size >= 0 else None
 
     def _data(self, field: int, body: int, size: int) -> int:
-        """Note the data chunk; its length in the file. Broken if it is cut."""
+        """Store the place of the data chunk. Returns its length in the file. Broken: it is cut."""
         if self.begin:
-            raise Broken("has two chunks of samples, of which one would be lost")
+            raise Broken("has two chunks of samples, and only one could be read")
         there = self.tape.size - body
         if self.wide and size == 0xFFFFFFFF:
             size = self.wide[1]
@@ -168,7 +169,7 @@ class _File:
         return size
 
     def _chunks_to_end(self, at: int) -> bool:
-        """Whether whole chunks follow from `at` to the end of the file."""
+        """Whether complete chunks fill the file from `at` to its end."""
         for _ in range(_MANY):
             chunk = self._chunk(at)
             if chunk is None:
@@ -180,7 +181,7 @@ class _File:
         return False
 
     def _check_format(self, data: bytes) -> None:
-        """WAV's format chunk: what its samples are must fit the bytes of a frame."""
+        """Check WAV's format chunk: channels and bits must fit the bytes of a frame."""
         order = ">" if self.form.size == ">I" else "<"
         if len(data) < 16:
             raise Broken("is damaged: its format chunk is too short")
@@ -190,7 +191,7 @@ class _File:
         if tag in _FOREIGN:
             raise Foreign(f"WAV with {_FOREIGN[tag]} in it", "wav")
         if tag not in _WIDTHS:
-            return  # blocks of coded samples, which libsndfile knows or refuses
+            return  # a coding with blocks of samples; libsndfile reads or refuses it
         width = -(-bits // 8)
         if block != channels * width or not block:
             raise Broken(
@@ -204,7 +205,7 @@ class _File:
         self.frame = block
 
     def _repaired(self) -> Part:
-        """The file with the length of its samples written in."""
+        """The file with the right length of its samples in the header."""
         there = (self.tape.size - self.begin) // self.frame * self.frame
         magic = self.form.magic
         if magic in (b"FORM", b"caff") or self.begin - self.start > _HEADER:

@@ -1,4 +1,4 @@
-"""FLAC (RFC 9639): the bit depth, the number of samples by the last frames, and joined files."""
+"""FLAC (RFC 9639): bit depth, number of samples from the last frames, and joined files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from asjax.data.containers import tags
 from asjax.data.containers.parts import Broken, Foreign, Layout, Part, Tape
 
 _DEPTHS = (8, 16, 24)  # bits per sample that libsndfile decodes
-_INFO = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")  # STREAMINFO, 34 bytes, comes first
+_INFO = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")  # the first block is STREAMINFO, 34 bytes
 _SYNC = re.compile(rb"\xff[\xf8\xf9]")
 _HEAD = 26  # bytes to the end of the sample count
 _BLOCKS = {1: 192, **{i: 144 << i for i in range(2, 6)}, **{i: 1 << i for i in range(8, 16)}}
@@ -17,7 +17,7 @@ _WINDOW = 1 << 18
 
 
 def layout(tape: Tape) -> Layout:
-    """The FLAC streams of a file: more than one where files were joined.
+    """The FLAC streams of a file. Joined files have more than one.
 
     Raises:
       Broken: fewer samples than the header promises. Foreign: a bit depth that needs ffmpeg.
@@ -37,7 +37,7 @@ def layout(tape: Tape) -> Layout:
 
 
 def check_depth(data: bytes, demuxer: str) -> None:
-    """Foreign if `data` holds a STREAMINFO of a bit depth that libsndfile lacks."""
+    """Raise Foreign if `data` has a STREAMINFO with a bit depth that libsndfile does not read."""
     info = _INFO.search(data)
     if info and len(data) >= info.start() + _HEAD:
         packed = int.from_bytes(data[info.start() + 18 : info.start() + _HEAD], "big")
@@ -62,10 +62,10 @@ def _stream(tape: Tape, start: int, stop: int) -> tuple[Part, list[str]]:
 
 
 def _samples(tape: Tape, start: int, stop: int) -> int | None:
-    """Samples per channel by the headers of the last frames; None if they cannot be told.
+    """Samples per channel from the headers of the last frames; None if not known.
 
-    A header counts only if the frame before it ends where it begins, so that chance cannot
-    make one.
+    A header counts only if it begins where the frame before it ends. So random bytes cannot count
+    as a header.
     """
     at, last = start + 4, False
     while not last:
@@ -91,8 +91,8 @@ def _samples(tape: Tape, start: int, stop: int) -> int | None:
 def _frame(data: bytes, at: int, first: bytes, block: int) -> tuple[int, int] | None:
     """(first sample, sample after the last) of the frame whose header is at `at`, or None.
 
-    `first` is the stream's first header: rate, depth and blocking strategy stay. `block` is the
-    length of a frame where all are alike.
+    `first` is the first header of the stream; rate, depth and blocking strategy must be equal.
+    `block` is the length of a frame if all frames have the same length.
     """
     head = data[at : at + 16]
     if len(head) < 6 or head[:2] != first[:2] or (head[2] ^ first[2]) & 15:

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, whatever its name says."""
+"""The kind of a file by its first bytes, not by its name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Kind(NamedTuple):
-    """`name` for people. `demuxer`: ffmpeg's name of a container of sound that it can decode."""
+    """`name`: for messages. `demuxer`: ffmpeg's name of the container, if ffmpeg decodes it."""
 
     name: str
     demuxer: str = ""
@@ -15,7 +15,7 @@ class Kind(NamedTuple):
 
 _MOVIE = Kind("MP4 or QuickTime (AAC, ALAC or a film)", "mov")
 _PAGE = Kind("a web page (HTML), not a recording")
-# (where, bytes, what), the first that fits; those of sound that libsndfile reads are not here
+# (place, bytes, kind); the first one that fits. Kinds that libsndfile reads are not in the list.
 _MAGIC = (
     (4, b"ftyp", _MOVIE),
     *((4, word, _MOVIE) for word in (b"moov", b"mdat", b"wide", b"free", b"skip")),
@@ -52,9 +52,9 @@ _ADTS = re.compile(rb"\xff[\xf0\xf1\xf8\xf9]", re.DOTALL)
 
 
 def kind(head: bytes) -> Kind | None:
-    """What begins with `head` (512 bytes are enough), None if it is nothing known.
+    """The kind of a file that begins with `head` (512 bytes are enough), or None.
 
-    Sound that libsndfile reads is nothing known here.
+    The result is also None for audio that libsndfile reads.
     """
     for place, magic, what in _MAGIC:
         if head[place : place + len(magic)] == magic:
@@ -72,7 +72,7 @@ def kind(head: bytes) -> Kind | None:
 
 
 def _is_text(head: bytes) -> bool:
-    """Whether bytes read as UTF-8 (cut anywhere) without control characters."""
+    """Whether bytes are UTF-8 without control characters. The last character may be cut."""
     try:
         text = head[: max(1, len(head) - 3)].decode()
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""AU and NIST SPHERE: a header that says how many bytes of samples follow."""
+"""AU and NIST SPHERE: the header has the number of bytes of samples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _FIELD = re.compile(rb"^(\w+) -i (\d{1,12})\s*$", re.MULTILINE)
 
 
 def layout(tape: Tape) -> Layout:
-    """The files in a file: more than one where files were joined.
+    """The files in a file. Joined files have more than one.
 
     Raises:
       Broken: cut short, or never finished.
@@ -29,12 +29,12 @@ def layout(tape: Tape) -> Layout:
         parts.append(Part(((at, at + head + size),)))
         at += head + size
     rest = tape.size - at
-    notes = [f"{rest} bytes behind its samples are not read"] if rest > 16 else []
+    notes = [f"{rest} bytes after its samples are not read"] if rest > 16 else []
     return Layout(parts if rest or len(parts) > 1 else [], notes)
 
 
 def _au(tape: Tape, at: int) -> tuple[int, int]:
-    """(bytes of the header, of the samples); (0, 0) if no AU file is there."""
+    """(bytes of the header, bytes of the samples) of an AU file at `at`; (0, 0): no AU file."""
     magic = tape.at(at, 4)
     if magic not in (b".snd", b"dns."):
         return 0, 0

@@ -1,8 +1,8 @@
-"""MPEG audio (MP3, and layers I and II): frames are walked, so that no header is believed.
+"""MPEG audio (MP3, and layers I and II): all frames are counted, because headers may be wrong.
 
-A file is a row of frames (ISO/IEC 11172-3, 2.4.1.3; 13818-3). Its first frame may hold no sound
-but a Xing or Info header: the number of frames, and the samples that the encoder added. Where
-files were joined, such a frame stands in the middle, or the format changes.
+A file is a sequence of frames (ISO/IEC 11172-3, 2.4.1.3; 13818-3). Its first frame may have a Xing
+or Info header instead of sound: the number of frames, and of samples that the encoder added. In
+joined files such a frame is in the middle, or the format changes.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from struct import pack, unpack_from
 from asjax.data.containers import tags
 from asjax.data.containers.parts import Broken, Layout, Loss, Part, Tape
 
-_CHAIN = 3  # headers in a row that prove a frame
-_SEARCH = 1 << 20  # bytes within which the next frame must begin
-_TAIL = 1000  # libmpg123 gives up after 1,024 bytes that are no frame
-_MANY = 1000  # streams in a file
-_ALIKE = 0xFFFE0C00  # of a header: sync, version, layer, rate
+_CHAIN = 3  # consecutive headers that prove a frame
+_SEARCH = 1 << 20  # bytes; the next frame must begin within this distance
+_TAIL = 1000  # bytes; libmpg123 stops after 1,024 bytes without a frame
+_MANY = 1000  # largest number of streams in a file
+_ALIKE = 0xFFFE0C00  # bits of a header for sync, version, layer, rate
 _SYNC = re.compile(rb"\xff[\xe2-\xff]")
 _HZ = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 _LOW = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
@@ -36,18 +36,18 @@ _KBITS = {
 
 @dataclass
 class _Stream:
-    """Frames that one decoder reads from end to end."""
+    """Frames that one decoder reads without a restart."""
 
     word: int  # the header of its first frame
-    promised: int | None  # frames that its Xing header counts
-    info: int  # bytes of the frame that holds the Xing header; 0: there is none
+    promised: int | None  # number of frames in its Xing header
+    info: int  # bytes of the frame with the Xing header; 0: no such frame
     spans: list[tuple[int, int]] = field(default_factory=list)
     frames: int = 0
     strange: tuple[int, int, bool] | None = None  # (place, bytes, all 0) between frames, no tag
 
 
 def first_frame(tape: Tape, within: int = 0) -> int:
-    """Where frames begin: after tags and at most `within` other bytes; -1 if they do not."""
+    """The place of the first frame, after tags and at most `within` other bytes; -1: no frame."""
     at = tags.skip(tape, 0)
     return at if _is_frame(tape, at) else _next_frame(tape, at, at + within)
 
@@ -56,7 +56,7 @@ def layout(tape: Tape, begin: int) -> Layout:
     """The streams of a file whose frames begin at `begin`.
 
     Raises:
-      Broken: bytes between frames are no audio, so that frames may be missing.
+      Broken: bytes between frames are not audio, so frames may be missing.
     """
     streams: list[_Stream] = []
     at = begin
@@ -85,13 +85,13 @@ def layout(tape: Tape, begin: int) -> Layout:
 
 
 def _known_begin(tape: Tape, begin: int) -> bool:
-    """Whether libsndfile finds the frames: at the begin, or after one ID3 tag."""
+    """Whether libsndfile finds the frames: at the begin of the file, or after one ID3 tag."""
     return not begin or (tape.at(0, 3) == b"ID3" and tags.length(tape, 0) == begin)
 
 
 @cache
 def _lengths() -> list[int]:
-    """Bytes of a frame by bytes 1 and 2 of its header; 0: no header, or of free format."""
+    """Bytes of a frame by bytes 1 and 2 of its header; 0: not a header, or free format."""
     table = [0] * 65536
     for word in range(0xE000, 0x10000):
         version, layer, hz = word >> 11 & 3, word >> 9 & 3, word >> 2 & 3
@@ -107,7 +107,7 @@ def _lengths() -> list[int]:
 
 
 def _samples(word: int) -> int:
-    """Of a frame, per channel."""
+    """Samples of a frame, per channel."""
     layer, version = word >> 17 & 3, word >> 19 & 3
     return 384 if layer == 3 else 576 if layer == 1 and version != 3 else 1152
 
@@ -117,19 +117,19 @@ def _mono(word: int) -> bool:
 
 
 def _side(word: int) -> int:
-    """Bytes of layer III's side information, which a Xing header follows."""
+    """Bytes of layer III's side information. A Xing header comes after it."""
     if word >> 19 & 3 == 3:
         return 17 if _mono(word) else 32
     return 9 if _mono(word) else 17
 
 
 def _alike(word: int, other: int) -> bool:
-    """Whether one decoder goes on: the same version, layer, rate, and one channel or two."""
+    """Whether one decoder reads both: same version, layer and rate, both mono or both not."""
     return not (word ^ other) & _ALIKE and _mono(word) == _mono(other)
 
 
 def _header(tape: Tape, at: int) -> tuple[int, int, int]:
-    """(header, bytes of the frame, bytes without padding if its format is free) at `at`."""
+    """(header, bytes of the frame, bytes without padding if free format else 0) at `at`."""
     data = tape.at(at, 4)
     word = int.from_bytes(data, "big")
     if len(data) < 4 or word >> 21 != 0x7FF:
@@ -145,7 +145,7 @@ def _padding(word: int) -> int:
 
 
 def _free_length(tape: Tape, at: int, word: int) -> int:
-    """Free format: the bit rate is not in the header, so the next header is searched."""
+    """Frame length in free format. The header has no bit rate, so the next header is searched."""
     version, layer = word >> 19 & 3, word >> 17 & 3
     if word >> 12 & 15 or version == 1 or layer == 0 or word >> 10 & 3 == 3:
         return 0
@@ -159,7 +159,7 @@ def _free_length(tape: Tape, at: int, word: int) -> int:
 
 
 def _is_frame(tape: Tape, at: int) -> bool:
-    """Whether frames begin at `at`: three alike in a row, or as many as there are to the end."""
+    """Whether frames begin at `at`: three alike in a row, or fewer up to the end of the file."""
     first, size, _ = _header(tape, at)
     place = at
     for _ in range(_CHAIN):
@@ -173,7 +173,7 @@ def _is_frame(tape: Tape, at: int) -> bool:
 
 
 def _next_frame(tape: Tape, at: int, stop: int) -> int:
-    """Where frames begin in at..stop, or -1. Zeros do not count: a gap may be any size."""
+    """The place of the next frame in at..stop, or -1. Zeros do not count, so a gap may be long."""
     while at < min(stop, tape.size):
         data = tape.at(at, 1 << 16)
         if not data.strip(b"\0"):
@@ -186,11 +186,11 @@ def _next_frame(tape: Tape, at: int, stop: int) -> int:
 
 
 def _xing(tape: Tape, at: int, word: int) -> tuple[bool, int | None]:
-    """Whether the frame at `at` holds a Xing header, and the frames it counts if it does so."""
+    """(whether the frame at `at` has a Xing header, its number of frames or None)."""
     if word >> 17 & 3 != 1:
         return False, None
     data = tape.at(at + 4 + _side(word), 14)
-    for begin in (0, 2):  # a checksum takes 2 bytes, which some encoders do not count
+    for begin in (0, 2):  # a checksum shifts the header by 2 bytes, but not with all encoders
         if data[begin : begin + 4] in (b"Xing", b"Info"):
             flags, frames = unpack_from(">II", data.ljust(14, b"\0"), begin + 4)
             return True, (frames or None) if flags & 1 else None
@@ -198,7 +198,7 @@ def _xing(tape: Tape, at: int, word: int) -> tuple[bool, int | None]:
 
 
 def _read(tape: Tape, at: int, streams: list[_Stream]) -> int:
-    """Read the frames from `at` on into the last stream, or a new one; the place after them."""
+    """Add the frames from `at` on to the last stream or a new one. Returns the place after them."""
     word, size, free = _header(tape, at)
     holds, promised = _xing(tape, at, word)
     if not streams or holds or not _alike(word, streams[-1].word):
@@ -214,7 +214,7 @@ def _read(tape: Tape, at: int, streams: list[_Stream]) -> int:
 
 
 def _xing_places(data: bytes):
-    """Where "Xing" and "Info" stand. Two searches are many times faster than one pattern."""
+    """Places of "Xing" and "Info". Two searches are many times faster than one pattern."""
     for name in (b"Xing", b"Info"):
         at = data.find(name)
         while at >= 0:
@@ -223,7 +223,7 @@ def _xing_places(data: bytes):
 
 
 def _run(tape: Tape, at: int, like: int, free: int) -> tuple[int, int]:
-    """(place after, number of) the whole frames like `like` from `at` on, up to a Xing header."""
+    """(place after them, number) of complete frames like `like` from `at` to a Xing header."""
     lengths, mono, frames = _lengths(), _mono(like), 0
     offsets = (4 + _side(like), 6 + _side(like))
     while True:
@@ -247,25 +247,25 @@ def _run(tape: Tape, at: int, like: int, free: int) -> tuple[int, int]:
 
 
 def _check(stream: _Stream) -> list[str]:
-    """Notes; Broken where nobody can tell what is missing."""
+    """Notes about a stream. Broken: frames may be missing, and their number is not known."""
     promised, frames = stream.promised, stream.frames
     if not frames:
         raise Broken("holds no samples: an MPEG header without frames")
     if promised and promised > frames + 1:
         text = f"is cut short: its header promises {promised} MPEG frames, {frames} are there"
-        return [Loss(f"{text}, which are read")]
+        return [Loss(f"{text} and are read")]
     if stream.strange and promised != frames:
         place, size, zero = stream.strange
         if size >= _lengths()[stream.word >> 8 & 0xFFFF] and not zero:
-            raise Broken(f"is damaged: {size} bytes at {place}, between its MPEG frames, are none")
-        return [f"{size} bytes at {place}, between its MPEG frames, are none; is a part missing?"]
+            raise Broken(f"is damaged: {size} bytes at {place}, between MPEG frames, are no audio")
+        return [f"{size} bytes at {place}, between MPEG frames, are no audio; is a part missing?"]
     return []
 
 
 def _end_notes(tape: Tape, stream: _Stream, rest: int) -> list[str]:
-    """What the end of a file says of a download or a copy that did not finish."""
+    """Notes about the end of a file, which may show that a download or a copy did not finish."""
     if stream.promised and stream.promised > stream.frames + 1:
-        return []  # `_check` says so
+        return []  # `_check` has this note
     if stream.promised == stream.frames + 1:
         return ["its header promises one MPEG frame more than it has; is it cut short?"]
     left = tape.size - rest
@@ -279,21 +279,21 @@ def _end_notes(tape: Tape, stream: _Stream, rest: int) -> list[str]:
 
 
 def _part(stream: _Stream) -> Part:
-    """A stream with a right Xing header goes as it is; else libsndfile may get one of ours."""
+    """The part of a stream. Without a right Xing header, libsndfile may get one from us."""
     begin, end = stream.spans[0]
     bare = ((begin + stream.info, end), *stream.spans[1:])
     samples = stream.frames * _samples(stream.word)
     head = _info_frame(stream.word, stream.frames)
     spare = Part(bare, head, samples) if head else None
     if stream.promised in (stream.frames, stream.frames + 1):
-        # The samples that the encoder added are taken off: more than 4 frames would be an error.
+        # libsndfile subtracts samples that the encoder added. More than 4 frames are an error.
         least = samples - 4 * _samples(stream.word)
         return Part(tuple(stream.spans), b"", 0, least, spare)
     return Part(bare, b"", samples, samples, spare)
 
 
 def _info_frame(word: int, frames: int) -> bytes:
-    """A frame like the stream's own with a Xing header that counts `frames` (layer III)."""
+    """A frame with a Xing header for `frames` frames, in the format of the stream (layer III)."""
     if word >> 17 & 3 != 1:
         return b""
     body = bytes(_side(word)) + b"Xing" + pack(">II", 1, frames)

@@ -1,8 +1,8 @@
-"""Ogg (RFC 3533): pages are walked, checked and grouped into links.
+"""Ogg (RFC 3533): all pages are checked and grouped into links.
 
-A file may be a chain of links, each with its own codec headers and rate: radio streams are, and
-files that were joined. libsndfile reads the first link only, drops a page that is damaged, and
-takes what is left of a cut file for the whole.
+A file may be a chain of links, each with its own codec headers and rate. Examples are radio streams
+and joined files. libsndfile reads only the first link, drops a damaged page, and reads a cut file
+without an error.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from asjax.data.containers.parts import Broken, Layout, Part, Tape
 
 _CAPTURE = b"OggS"
 _REVERSED = bytes(int(f"{i:08b}"[::-1], 2) for i in range(256))
-_FIRST, _LAST = 2, 4  # flags of a page: of its stream's begin and end
+_FIRST, _LAST = 2, 4  # flags of a page: first or last page of its stream
 _MANY = 10_000
 
 
@@ -45,7 +45,7 @@ def layout(tape: Tape) -> Layout:
         elif open_streams.get(serial, number) != number:
             raise Broken(
                 f"is damaged: Ogg page {open_streams[serial]} should be at byte {at}, "
-                f"page {number} is there"
+                f"got page {number}"
             )
         open_streams[serial] = number + 1 & 0xFFFFFFFF
         if flags & _LAST:
@@ -62,8 +62,8 @@ def layout(tape: Tape) -> Layout:
 
 
 def _page(tape: Tape, at: int, head: bytes) -> tuple[int, int, int, int]:
-    """(flags, serial, number, bytes) of the page at `at`, whose checksum is right."""
-    cut = Broken(f"is cut short: its last Ogg page, at byte {at}, is not whole")
+    """(flags, serial, number, bytes) of the page at `at`. Broken: it is cut or damaged."""
+    cut = Broken(f"is cut short: its last Ogg page, at byte {at}, is incomplete")
     if len(head) < 27 or len(head) < 27 + head[26]:
         raise cut
     flags, serial, number, crc = head[5], *unpack_from("<III", head, 14)
@@ -72,18 +72,18 @@ def _page(tape: Tape, at: int, head: bytes) -> tuple[int, int, int, int]:
     if len(page) < size:
         raise cut
     if _checksum(page[:22] + bytes(4) + page[26:]) != crc:
-        raise Broken(f"is damaged: the Ogg page at byte {at} does not have its checksum")
+        raise Broken(f"is damaged: the Ogg page at byte {at} has a wrong checksum")
     return flags, serial, number, size
 
 
 def _checksum(page: bytes) -> int:
-    """CRC-32 of RFC 3533: zlib's polynomial on reversed bits, begun and ended with zeros."""
+    """CRC-32 of RFC 3533: zlib's polynomial on reversed bits, with initial and final value 0."""
     crc = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{crc:032b}"[::-1], 2)
 
 
 def _resume(tape: Tape, at: int) -> tuple[int, list[str]]:
-    """The next page after bytes that are none; missing pages show in the page numbers."""
+    """The next page after other bytes, and notes. Page numbers show whether pages are missing."""
     page = tape.find(_CAPTURE, at)
     if page >= 0 or tags.skip(tape, at) == tape.size:
         return (tape.size if page < 0 else page), []

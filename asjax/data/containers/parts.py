@@ -1,4 +1,4 @@
-"""A file as bytes that can be looked at anywhere, and the stretches of it that are sound files."""
+"""Random access to the bytes of a file, and the parts of it that are sound files."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _BLOCK = 1 << 16
 
 
 class Broken(ValueError):
-    """The file lacks something that it promises, or contradicts itself: the reason as text."""
+    """The file has less than it promises, or contradicts itself. The text is the reason."""
 
 
 class Foreign(Broken):
-    """What libsndfile does not decode: its name, and how ffmpeg calls its container if it does."""
+    """A file that libsndfile does not decode. `demuxer`: ffmpeg's name of its container, or ""."""
 
     def __init__(self, what: str, demuxer: str = ""):
         super().__init__(what)
@@ -24,15 +24,15 @@ class Foreign(Broken):
 
 
 class Loss(str):
-    """A note that says that samples are missing of a file which is read all the same."""
+    """A note about missing samples in a file that is still read."""
 
 
 class Part(NamedTuple):
-    """A sound file inside a file: `head`, then the bytes of `spans`, (start, stop) each.
+    """A sound file inside a file: the bytes of `head`, then of `spans`, (start, stop) each.
 
-    The walk counted `most` samples per channel (0: it did not count). If libsndfile promises less
-    than `least` of them, it is given `spare` in the place of the part. `whole`: libsndfile should
-    be given the file as it is.
+    `most` is the counted number of samples per channel (0: not counted). If libsndfile reports
+    fewer than `least` samples, it gets `spare` instead of this part. `whole`: libsndfile gets the
+    unchanged file.
     """
 
     spans: tuple[tuple[int, int], ...]
@@ -45,14 +45,14 @@ class Part(NamedTuple):
 
 @dataclass
 class Layout:
-    """Parts of a file in order, and notes for the user. No parts: libsndfile reads it as it is."""
+    """Parts of a file in order, and notes for the user. No parts: libsndfile reads the file."""
 
     parts: list[Part] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 class Tape:
-    """Random access to the bytes of a binary file, a block at a time."""
+    """Random access to the bytes of a binary file, with a buffer of one block."""
 
     def __init__(self, file):
         self.file = file
@@ -61,7 +61,7 @@ class Tape:
         self._at, self._block = 0, b""
 
     def at(self, position: int, count: int) -> bytes:
-        """`count` bytes from `position` on; fewer at the end of the file."""
+        """`count` bytes from `position` on, fewer at the end of the file."""
         skip = position - self._at
         if skip >= 0 and skip + count <= len(self._block):
             return self._block[skip : skip + count]
@@ -73,7 +73,7 @@ class Tape:
         return block[:count]
 
     def find(self, pattern: bytes, position: int, stop: int | None = None) -> int:
-        """Where `pattern` occurs next at or after `position`, or -1."""
+        """The next place of `pattern` at or after `position`, or -1."""
         stop = self.size if stop is None else min(stop, self.size)
         step = 1 << 20
         while position < stop:
@@ -94,7 +94,7 @@ class Tape:
 
 
 class Window(io.RawIOBase):
-    """A part as a read-only file: what soundfile opens."""
+    """A part as a read-only file for soundfile."""
 
     def __init__(self, tape: Tape, spans, head: bytes = b""):
         super().__init__()
@@ -129,7 +129,7 @@ class Window(io.RawIOBase):
         return done
 
     def _piece(self, place: int, count: int) -> bytes:
-        """Bytes from `place` on that lie in one stretch, at most `count`."""
+        """At most `count` bytes from `place` on, up to the end of a span."""
         if place < len(self._head):
             return self._head[place : place + count]
         i = bisect_right(self._ends, place) - 1

@@ -1,4 +1,4 @@
-"""Tags around sound: ID3 (both versions), APE and Lyrics3 blocks, by their lengths."""
+"""Lengths of tags around audio: ID3 (both versions), APE and Lyrics3."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from asjax.data.containers.parts import Tape
 
 
 def length(tape: Tape, at: int) -> int:
-    """Bytes of the tag that begins at `at`, or 0."""
+    """Length in bytes of the tag that begins at `at`, or 0."""
     head = tape.at(at, 32)
     if head[:3] == b"ID3" and len(head) > 9 and max(head[6:10]) < 128:
         size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]

@@ -1,22 +1,23 @@
-"""The one question to ask of a file: how is it put together?"""
+"""The layout of a sound file of any kind."""
 
 from __future__ import annotations
 
 from asjax.data.containers import chunks, flac, kinds, lengths, mpeg, ogg, tags
 from asjax.data.containers.parts import Foreign, Layout, Tape
 
-_JUNK = 1 << 16  # bytes before the first MPEG frame
+_JUNK = 1 << 16  # largest number of bytes before the first MPEG frame
 _CHUNKS = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"caff", b"riff")
 
 
 def layout(tape: Tape) -> Layout:
-    """How the file is put together, walked through to its end.
+    """The layout of a file, checked up to its end.
 
-    A file of an unknown kind is left to libsndfile (an empty Layout).
+    The layout of an unknown kind is empty: libsndfile tries to read the file.
 
     Raises:
       Broken: cut short, damaged, or a header that contradicts itself.
-      Foreign: sound that libsndfile does not decode (`demuxer` says that ffmpeg does), or no sound.
+      Foreign: audio that libsndfile does not decode (ffmpeg does if there is a `demuxer`), or a
+        file without audio.
     """
     head = tape.at(0, 512)
     what = kinds.kind(head)

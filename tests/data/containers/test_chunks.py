@@ -176,11 +176,11 @@ def test_the_others_unfinished_are_read_or_refused(form):
 def test_samples_behind_a_short_length_are_an_error_and_a_little_is_noted():
     whole = bytearray(sounds.wav(PCM))
     whole[40:44] = struct.pack("<I", 10_000)
-    with pytest.raises(AudioError, match="22000 bytes behind its samples belong to no chunk"):
+    with pytest.raises(AudioError, match="22000 bytes after its samples belong to no chunk"):
         audio.read(bytes(whole), 16_000)
     wave, notes = read(sounds.wav(PCM) + b"\1\2" * 50)
     assert len(wave) == 16_000
-    assert "100 bytes behind its samples belong to no chunk" in notes[0]
+    assert "100 bytes after its samples belong to no chunk" in notes[0]
     assert read(sounds.wav(PCM) + b"TAG" + bytes(125))[1] == []
     wave, notes = read(sounds.wav(PCM + b"\0")[:-1] + sounds.chunk(b"LIST", b"INFO"))
     assert (len(wave), notes) == (16_000, [])  # the byte that evens a chunk was left out

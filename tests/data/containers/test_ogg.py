@@ -82,7 +82,7 @@ def test_a_damaged_or_a_missing_page_is_an_error():
     middle = pages[len(pages) // 2]
     damaged = bytearray(OPUS)
     damaged[middle[1] - 5] ^= 1
-    with pytest.raises(AudioError, match=f"page at byte {middle[0]} does not have its checksum"):
+    with pytest.raises(AudioError, match=f"page at byte {middle[0]} has a wrong checksum"):
         audio.read(bytes(damaged), 16_000)
     with pytest.raises(AudioError, match=r"page \d+ should be at byte"):
         audio.read(OPUS[: middle[0]] + OPUS[middle[1] :], 16_000)
