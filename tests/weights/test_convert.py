@@ -112,7 +112,7 @@ def test_what_is_there_stays_unless_told(checkpoint, tmp_path):
     to = tmp_path / "m"
     to.mkdir()
     (to / "thesis.tex").write_text("years of work")
-    with pytest.raises(AsjaxError, match="holds other things than a model"):
+    with pytest.raises(AsjaxError, match="holds files that are no model"):
         convert.convert(checkpoint[0], to, overwrite=True)
     assert (to / "thesis.tex").read_text() == "years of work"
     model = tmp_path / "model"
