@@ -127,9 +127,7 @@ def main(args) -> int:
     print(f"model     {done['family']} {done['variant']}")
     print(f"written   {args.safetensors}: {len(done['arrays'])} arrays, {numbers:,} numbers")
     if done["made"]:
-        print(
-            f"generated {len(done['made'])} untrained entries: {done['made'][0]}, ..."
-        )
+        print(f"generated {len(done['made'])} untrained entries: {done['made'][0]}, ...")
     if done["missing"]:
         print(
             f"missing   {', '.join(done['missing'])}: the authors' code may have these entries, "

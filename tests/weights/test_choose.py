@@ -185,9 +185,12 @@ def test_a_head_may_lie_in_a_map_of_its_own_and_be_called_anything():
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        ({"classifier.weight": np.ones((3, 128))}, "2 layers outside the cnn model could be its head"),
-        ({"proj.0.weight": np.ones((64, 128))}, "layers that it does not know: proj.0"),
-        ({"conv.weight": np.ones((3, 128, 3))}, "layers that it does not know: conv"),
+        (
+            {"classifier.weight": np.ones((3, 128))},
+            "2 layers outside the cnn model could be its head",
+        ),
+        ({"proj.0.weight": np.ones((64, 128))}, "layers that this model does not know: proj.0"),
+        ({"conv.weight": np.ones((3, 128, 3))}, "layers that this model does not know: conv"),
     ],
 )
 def test_layers_beside_the_model_are_not_lost_in_silence(more, says):

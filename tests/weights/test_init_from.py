@@ -290,7 +290,9 @@ def test_every_wrong_start_is_one_line(files, tmp_path):
     ]:
         with pytest.raises(AsjaxError, match=says):
             init_from.start(state, given, model=module, spec=spec)
-    with pytest.raises(AsjaxError, match="cnn cannot start from imagenet; these families can: .*ast"):
+    with pytest.raises(
+        AsjaxError, match="cnn cannot start from imagenet; these families can: .*ast"
+    ):
         init_from.start(state, "imagenet:x.pth", model=None, spec=CNN)
     assert init_from.start(state, "", model=module, spec=spec) is state
 

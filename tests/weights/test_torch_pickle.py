@@ -80,7 +80,9 @@ def test_a_name_that_is_not_known_is_refused_by_name_and_never_called(protocol, 
         (Call(eval, f"__import__('os').mkdir({str(target)!r})"), "eval"),
         (Call(__import__, "antigravity"), "__import__"),
     ):
-        with pytest.raises(AsjaxError, match=f"asks for .*{name}; it was refused and nothing was run"):
+        with pytest.raises(
+            AsjaxError, match=f"asks for .*{name}; it was refused and nothing was run"
+        ):
             load(pickle.dumps({"state": [call]}, protocol))
     assert not target.exists()
 
