@@ -297,10 +297,10 @@ def test_start_is_the_authors():
         (dict(stride=8), "cuts 128 mels into 15 rows"),
         (dict(frames=5), "frames >= the stride"),
         (dict(n_mels=10), "n_mels >= 16"),
-        (dict(s_patchout_t=99), "leave some of 99 columns x 12 rows"),
-        (dict(s_patchout_f=12), "leave some of"),
+        (dict(s_patchout_t=99), "leave patches of 99 columns x 12 rows"),
+        (dict(s_patchout_f=12), "leave patches of"),
         (dict(u_patchout=-1), "0 or more"),
-        (dict(u_patchout=99 * 12), "leave some of"),
+        (dict(u_patchout=99 * 12), "leave patches of"),
         (dict(patchout=3), "u_patchout"),
     ],
 )
