@@ -138,8 +138,8 @@ def adapt_positions(positions, old: tuple[int, int], new: tuple[int, int], prefi
     positions = np.asarray(positions, np.float32)
     if positions.ndim != 3 or positions.shape[:2] != (1, prefix + math.prod(old)):
         raise AsjaxError(
-            f"positions for {old[0]}x{old[1]} patches after {prefix} tokens must have shape "
-            f"(1, {prefix + math.prod(old)}, width), got {positions.shape}"
+            f"positions of shape {positions.shape} do not fit a grid of {old[0]}x{old[1]} patches "
+            f"after {prefix} tokens, which needs (1, {prefix + math.prod(old)}, width)"
         )
     head, grid = positions[:, :prefix], positions[0, prefix:].reshape(*old, -1)
     for axis in (1, 0):

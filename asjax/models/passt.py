@@ -269,7 +269,7 @@ class PaSST(nn.Module):
         return jnp.broadcast_to(tokens.astype(self.dtype), (batch, *tokens.shape[1:]))
 
     def _choice(self, rows: int, columns: int, train: bool, kept: dict | None) -> dict:
-        """The remaining part of the grid, as in `kept`: fixed, random (training) or all of it."""
+        """The remaining part of the grid, like `kept`: fixed, random (training) or all of it."""
         names = ("time_offset", "time", "freq", "tokens")
         if kept is not None:
             for name in kept:

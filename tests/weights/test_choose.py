@@ -215,7 +215,7 @@ def test_what_fits_nothing_says_where_it_looked():
     with pytest.raises(AsjaxError, match=r"no model family knows these names \(x.0"):
         choose.choose({"optimizer": OPTIMIZER, "sd": {f"x.{i}": np.ones(2) for i in range(200)}})
     odd = {**cnn(), "fc2.weight": np.ones(3)}
-    with pytest.raises(AsjaxError, match="state_dict.net: .*nearest is the family cnn.* fc2"):
+    with pytest.raises(AsjaxError, match="state_dict.net: .*nearest family is cnn.* fc2"):
         choose.choose({"state_dict": under("net", odd)})
     with pytest.raises(AsjaxError, match="did you mean 'cnn'"):
         choose.choose(cnn(), family="cnm")
