@@ -52,11 +52,11 @@ def rename_from_backbone(own: dict, weights: dict) -> dict:
 def torch_fields(weights: dict) -> dict:
     """The detector's fields, num_classes=0 for a bare backbone, and positions from the table."""
     weights = from_other_names(weights)
-    found = frames.torch_fields(weights) or {"num_classes": 0}
+    fields = frames.torch_fields(weights) or {"num_classes": 0}
     places = np.shape(weights.get("model.asit.pos_embed"))
     if len(places) == 3:
-        found["positions"] = (places[1] - 1) // (Asit.n_mels // Asit.patch) * Asit.patch
-    return found
+        fields["positions"] = (places[1] - 1) // (Asit.n_mels // Asit.patch) * Asit.patch
+    return fields
 
 
 def model(variant: str, **over) -> Asit:

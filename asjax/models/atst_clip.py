@@ -57,12 +57,12 @@ def torch_fields(weights: dict) -> dict:
     """num_classes=0 for a bare encoder; frames and blocks_used if they are not the defaults."""
     weights = from_other_names(weights)
     shape = lambda key: np.shape(weights.get(key))  # noqa: E731
-    found = {} if "head.linear.weight" in weights else {"num_classes": 0}
+    fields = {} if "head.linear.weight" in weights else {"num_classes": 0}
     if len(shape("pos_embed")) == 3 and shape("pos_embed")[1] != 251:
-        found["frames"] = 4 * (shape("pos_embed")[1] - 1)
+        fields["frames"] = 4 * (shape("pos_embed")[1] - 1)
     if len(shape("head.linear.weight")) == 2 and len(shape("norm.weight")) == 1:
-        found["blocks_used"] = shape("head.linear.weight")[1] // (2 * shape("norm.weight")[0])
-    return found
+        fields["blocks_used"] = shape("head.linear.weight")[1] // (2 * shape("norm.weight")[0])
+    return fields
 
 
 def model(variant: str, **over) -> AtstClip:

@@ -62,11 +62,11 @@ def rename_from_backbone(own: dict, weights: dict) -> dict:
 def torch_fields(weights: dict) -> dict:
     """The detector's fields, num_classes=0 for a bare backbone, input_frames from positions."""
     weights = from_other_names(weights)
-    found = frames.torch_fields(weights) or {"num_classes": 0}
+    fields = frames.torch_fields(weights) or {"num_classes": 0}
     places = np.shape(weights.get("model.atst.pos_embed"))
     if len(places) == 3 and places[1] != 1 + AtstFrame.input_frames // 4:
-        found["input_frames"] = 4 * (places[1] - 1)
-    return found
+        fields["input_frames"] = 4 * (places[1] - 1)
+    return fields
 
 
 def model(variant: str, **over) -> AtstFrame:

@@ -129,10 +129,10 @@ def rename_from_backbone(own: dict, weights: dict) -> dict:
 
 def torch_fields(weights: dict) -> dict:
     """The detector's fields; num_classes=0 for a bare backbone."""
-    found = frames.torch_fields(weights) or {"num_classes": 0}
-    if found.get("head") == "mean":
-        found["frames"] = None  # the authors' own classifier
-    return found
+    fields = frames.torch_fields(weights) or {"num_classes": 0}
+    if fields.get("head") == "mean":
+        fields["frames"] = None  # the authors' own classifier
+    return fields
 
 
 def model(variant: str, **over) -> Beats:

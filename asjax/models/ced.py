@@ -63,11 +63,11 @@ def torch_fields(weights: dict) -> dict:
     """n_mels, chunk_frames, pooling and the detector's fields; assumes strides of a whole patch."""
     weights = from_other_names(weights)
     bins, time = (np.shape(weights.get(k)) for k in ("init_bn.1.weight", "time_pos_embed"))
-    found = dict(n_mels=bins[0]) if len(bins) == 1 else {}
+    fields = dict(n_mels=bins[0]) if len(bins) == 1 else {}
     if len(time) == 4 and time[-1] != Ced.chunk_frames // 16:
-        found["chunk_frames"] = 16 * time[-1]
-    found |= frames.torch_fields(weights)
-    return {**found, "pooling": "token"} if "cls_token" in weights else found
+        fields["chunk_frames"] = 16 * time[-1]
+    fields |= frames.torch_fields(weights)
+    return {**fields, "pooling": "token"} if "cls_token" in weights else fields
 
 
 def model(variant: str, **over) -> Ced:

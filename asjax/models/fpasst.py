@@ -67,9 +67,9 @@ def rename_from_backbone(own: dict, weights: dict) -> dict:
 def torch_fields(weights: dict) -> dict:
     """The detector's fields, num_classes=0 for a bare backbone, input_frames from encodings."""
     weights = from_other_names(weights)
-    found = frames.torch_fields(weights) or {"num_classes": 0}
+    fields = frames.torch_fields(weights) or {"num_classes": 0}
     time = np.shape(weights.get("model.fpasst.time_new_pos_embed"))
-    return {**found, "input_frames": 4 * time[3]} if len(time) == 4 else found
+    return {**fields, "input_frames": 4 * time[3]} if len(time) == 4 else fields
 
 
 def rename_from_imagenet(own: dict, weights: dict) -> dict:

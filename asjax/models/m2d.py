@@ -72,15 +72,15 @@ def torch_fields(weights: dict) -> dict:
     The last two follow from the shapes of the patch kernel and of the positions.
     """
     weights = from_other_names(weights)
-    found = frames.torch_fields(weights) or {"num_classes": 0}
+    fields = frames.torch_fields(weights) or {"num_classes": 0}
     kernel = np.shape(weights.get("model.m2d.backbone.patch_embed.proj.weight"))
     places = np.shape(weights.get("model.m2d.backbone.pos_embed"))
     if len(kernel) == 4 and len(places) == 3:
-        bins, step = found["patch"] = kernel[2:]
+        bins, step = fields["patch"] = kernel[2:]
         count = (places[1] - 1) // max(1, M2d.n_mels // bins)
         if count != M2d.input_frames // step:
-            found["input_frames"] = count * step
-    return found
+            fields["input_frames"] = count * step
+    return fields
 
 
 def model(variant: str, **over) -> M2d:
@@ -152,15 +152,15 @@ class M2d(nn.Module):
         x = jnp.asarray(feats) if augment is None else augment(jnp.asarray(feats))
         encode = functools.partial(self._encode, *self._parts(), train)
         full, rest = divmod(x.shape[1], self.input_frames)
-        found = []
+        parts = []
         if full:  # treat the units of a clip as separate clips
             units = x[:, : full * self.input_frames].reshape(-1, self.input_frames, self.n_mels)
-            found.append(encode(units).reshape(x.shape[0], -1, self.grid[0] * self.width))
+            parts.append(encode(units).reshape(x.shape[0], -1, self.grid[0] * self.width))
         if rest:
             whole = -(-rest // self.patch[1]) * self.patch[1]
             last = layers.pad_frames(x[:, full * self.input_frames :], whole)
-            found.append(encode(last[:, : self.input_frames]))
-        return frames.detect(self, jnp.concatenate(found, 1), mask=mask, train=train)
+            parts.append(encode(last[:, : self.input_frames]))
+        return frames.detect(self, jnp.concatenate(parts, 1), mask=mask, train=train)
 
     def _parts(self):
         """Parts that all units share: class token, positions, patches, encoder, norm, dropout."""

@@ -91,8 +91,8 @@ def rename_from_imagenet(own: dict, weights: dict) -> dict:
     in the authors' code. If other layers do not fit, `from_torch` raises an error.
     """
     fits = lambda k, v: k in own and np.shape(own[k]) == np.shape(v)  # noqa: E731
-    kept = {k: v for k, v in weights.items() if not k.startswith("classifier.") or fits(k, v)}
-    return {**own, **kept}
+    taken = {k: v for k, v in weights.items() if not k.startswith("classifier.") or fits(k, v)}
+    return {**own, **taken}
 
 
 # -------------------------------------------------------------------------------------------- model

@@ -54,15 +54,15 @@ def from_other_names(weights: dict) -> dict:
     if any(key.startswith("model.") for key in weights) or "fc.weight" not in weights:
         return weights
     names = {"att": "attention.att", "fc": "attention.cla"}
-    found = {}
+    out = {}
     for key, value in weights.items():
         owner, _, leaf = key.rpartition(".")
         if owner in names:
             value = np.asarray(value)[..., None, None] if leaf == "weight" else value
-            found[f"{names[owner]}.{leaf}"] = value
+            out[f"{names[owner]}.{leaf}"] = value
         else:
-            found[f"model.{key}"] = value
-    return found
+            out[f"model.{key}"] = value
+    return out
 
 
 def rename_from_imagenet(own: dict, weights: dict) -> dict:

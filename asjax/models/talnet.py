@@ -44,13 +44,13 @@ CONTEXTS = ("gru", "transformer", None)
 
 def from_other_names(weights: dict) -> dict:
     """Drop duplicates: the authors store every block twice, as `conv.0` and as `conv1`."""
-    found = {}
+    out = {}
     for key, value in weights.items():
         hit = re.fullmatch(r"conv(\d+)\.(.+)", key)
         name = f"conv.{int(hit[1]) - 1}.{hit[2]}" if hit else key
         if not hit or name not in weights:
-            found[name] = value
-    return found
+            out[name] = value
+    return out
 
 
 def torch_fields(weights: dict) -> dict:
@@ -61,17 +61,17 @@ def torch_fields(weights: dict) -> dict:
     """
     weights = from_other_names(weights)
     shape = lambda key: np.shape(weights.get(key, ()))  # noqa: E731
-    channels, found = [], frames.torch_fields(weights)
+    channels, fields = [], frames.torch_fields(weights)
     while len(now := shape(f"conv.{len(channels)}.conv.weight")) == 4:
         channels.append(now[0])
     after = ("gru.weight_ih_l0", "enc_layer.slf_attn.w_qs.weight", "fc_prob.weight")
     width = next((shape(key)[1] for key in after if len(shape(key)) == 2), 0)
     if channels and width:
-        found |= dict(width=width, n_mels=2 * width // channels[0], convs=len(channels))
-        found["pools"] = len(set(channels))
+        fields |= dict(width=width, n_mels=2 * width // channels[0], convs=len(channels))
+        fields["pools"] = len(set(channels))
     if "fc_prob.weight" in weights and "fc_att.weight" not in weights:
-        found["pooling"] = "linear_softmax"
-    return found
+        fields["pooling"] = "linear_softmax"
+    return fields
 
 
 def model(variant: str, **over) -> TalNet:
@@ -165,15 +165,15 @@ class TalNet(nn.Module):
             raise layers.AsjaxError(
                 f"n_mels={self.n_mels} must be a multiple of {2**self.pools} for {self.pools} pools"
             )
-        bins, found = self.n_mels, []
+        bins, blocks = self.n_mels, []
         for number in range(1, self.convs + 1):
             if number % (self.convs // self.pools):
-                found.append((2 * self.width // bins, (1, 1)))
+                blocks.append((2 * self.width // bins, (1, 1)))
             else:
                 bins //= 2
                 pooled = number // (self.convs // self.pools)
-                found.append((self.width // bins, (2 if pooled <= 2 else 1, 2)))
-        return found
+                blocks.append((self.width // bins, (2 if pooled <= 2 else 1, 2)))
+        return blocks
 
     @nn.compact
     def __call__(self, feats, *, train: bool = False, augment=None, mask=None):

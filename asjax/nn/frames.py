@@ -269,19 +269,19 @@ def torch_fields(weights: dict) -> dict:
     strong, weak = rows("strong_head.weight"), rows("weak_head.weight")
     if not strong and not weak:
         return {}
-    found = dict(num_classes=strong or weak, frames=250)
-    found |= {} if strong else {"head": "mean"}
+    fields = dict(num_classes=strong or weak, frames=250)
+    fields |= {} if strong else {"head": "mean"}
     if strong and weak and strong != weak:
-        found["weak_classes"] = weak
+        fields["weak_classes"] = weak
     depth = lambda pattern: len(  # noqa: E731
         {hit[1] for key in weights if (hit := re.fullmatch(pattern, key))}
     )
     recurrent_shape = np.shape(weights.get("seq_model.rnn.weight_hh_l0"))
     if len(recurrent_shape) == 2:
-        rows_all, found["sequence_width"] = recurrent_shape
-        found["sequence"] = {3: "gru", 4: "lstm"}.get(rows_all // recurrent_shape[1])
-        found["sequence_depth"] = depth(r"seq_model\.rnn\.weight_hh_l(\d+)")
+        rows_all, fields["sequence_width"] = recurrent_shape
+        fields["sequence"] = {3: "gru", 4: "lstm"}.get(rows_all // recurrent_shape[1])
+        fields["sequence_depth"] = depth(r"seq_model\.rnn\.weight_hh_l(\d+)")
     elif "seq_model.norm.weight" in weights:
-        found |= dict(sequence="transformer", sequence_width=rows("seq_model.norm.weight"))
-        found["sequence_depth"] = depth(r"seq_model\.blocks\.(\d+)\.norm1\.weight")
-    return found
+        fields |= dict(sequence="transformer", sequence_width=rows("seq_model.norm.weight"))
+        fields["sequence_depth"] = depth(r"seq_model\.blocks\.(\d+)\.norm1\.weight")
+    return fields

@@ -30,8 +30,8 @@ def _batch_forward(x, scale, bias, epsilon):
     return (y, mean, var), (x, mean, var, scale)
 
 
-def _batch_backward(epsilon, kept, grads):
-    x, mean, var, scale = kept
+def _batch_backward(epsilon, saved, grads):
+    x, mean, var, scale = saved
     g, _, _ = grads
     axes, flat = tuple(range(x.ndim - 1)), (1,) * (x.ndim - 1) + (-1,)
     rstd = jax.lax.rsqrt(var + epsilon)

@@ -115,12 +115,12 @@ def _gru_forward(gates, w_hh, b_hh, valid):
         return new, (new, h, r, z, n, hn)
 
     start = jnp.zeros((*gates.shape[1:3], gates.shape[3] // 3), gates.dtype)
-    _, (states, *kept) = jax.lax.scan(step, start, (gates, valid))
-    return states, (w_hh, valid, *kept)
+    _, (states, *steps) = jax.lax.scan(step, start, (gates, valid))
+    return states, (w_hh, valid, *steps)
 
 
 def _gru_backward(saved, grad):
-    w_hh, valid, *kept = saved
+    w_hh, valid, *steps = saved
     turned = w_hh.swapaxes(1, 2)  # transpose once: products of few rows need contiguous rows
 
     def step(carried, now):
@@ -135,8 +135,8 @@ def _gru_backward(saved, grad):
         return old + new * z + jnp.einsum("dbk,dkh->dbh", dh, turned), (dx, dh)
 
     zero = jnp.zeros(grad.shape[1:], grad.dtype)
-    _, (dx, dh) = jax.lax.scan(step, zero, (grad, valid, *kept), reverse=True)
-    before = kept[0]
+    _, (dx, dh) = jax.lax.scan(step, zero, (grad, valid, *steps), reverse=True)
+    before = steps[0]
     return dx, jnp.einsum("tdbh,tdbk->dhk", before, dh), dh.sum((0, 2)), None
 
 
@@ -160,12 +160,12 @@ def _lstm_forward(gates, w_hh, b_hh, valid):
         return new, (new[0], h, c, cell, i, f, g, o)
 
     start = jnp.zeros((*gates.shape[1:3], gates.shape[3] // 4), gates.dtype)
-    _, (states, *kept) = jax.lax.scan(step, (start, start), (gates, valid))
-    return states, (w_hh, valid, *kept)
+    _, (states, *steps) = jax.lax.scan(step, (start, start), (gates, valid))
+    return states, (w_hh, valid, *steps)
 
 
 def _lstm_backward(saved, grad):
-    w_hh, valid, *kept = saved
+    w_hh, valid, *steps = saved
     turned = w_hh.swapaxes(1, 2)
 
     def step(carried, now):
@@ -180,8 +180,8 @@ def _lstm_backward(saved, grad):
         return (before, inside * f + jnp.where(on, 0, dc)), dx
 
     zero = jnp.zeros(grad.shape[1:], grad.dtype)
-    _, dx = jax.lax.scan(step, (zero, zero), (grad, valid, *kept), reverse=True)
-    before = kept[0]
+    _, dx = jax.lax.scan(step, (zero, zero), (grad, valid, *steps), reverse=True)
+    before = steps[0]
     return dx, jnp.einsum("tdbh,tdbk->dhk", before, dx), dx.sum((0, 2)), None
 
 

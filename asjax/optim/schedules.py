@@ -33,8 +33,8 @@ def build(spec: str, **run):
     for key, value in fields.items():
         if key.endswith("_steps") and key != "warmup_steps" and not (value and value >= 1):
             raise AsjaxError(f"schedule {name}: {key} must be >= 1, got {value!r}")
-    made = config.call(function, f"schedule {name}", offered=run, **fields)
-    return made if isinstance(made, tuple) else (made, None)
+    result = config.call(function, f"schedule {name}", offered=run, **fields)
+    return result if isinstance(result, tuple) else (result, None)
 
 
 def constant():

@@ -52,16 +52,16 @@ def convert(
     if label_set is not None:
         label_set = labels.get(label_set)
     place, value, sums = locate.read(path_or_name, progress=progress)
-    said = hub_config.read(place.configs, place.name)
+    hub = hub_config.read(place.configs, place.name)
     known = dict(prefix=prefix, head=head, family=family, variant=variant, fields=fields)
-    chosen, default = _choose(place, value, known, said.fields)
+    chosen, default = _choose(place, value, known, hub.fields)
     family, variant, fields, *_ = chosen.found
     match = port.match(family, variant, chosen.weights, **fields)
     module = match.module
-    spec, left = _frontend(default, module, _given(frontend), said.features)
+    spec, left = _frontend(default, module, _given(frontend), hub.features)
     built = build.make("frontend", spec)
     clip_s = clip_s or (place.row and place.row.clip_s) or clip_seconds(module, built)
-    label_set, more = _label_set(label_set, module.num_classes, said.label_set)
+    label_set, more = _label_set(label_set, module.num_classes, hub.label_set)
     left += [f"{k}={v}: the weights contradict it" for k, v in chosen.hints.items()]
     done = {
         "checkpoint": place.path.name,
@@ -76,7 +76,7 @@ def convert(
         "frontend": spec,
         "clip_s": clip_s,
         "label_set": label_set,
-        "not_taken": [*place.notes, *said.not_taken, *left, *more],
+        "not_taken": [*place.notes, *hub.not_taken, *left, *more],
         "path": to,
     }
     save_model(
@@ -221,19 +221,19 @@ def _frontend(default: dict, module, given, features=None) -> tuple[dict, list[s
     return spec, left
 
 
-def _label_set(given, classes: int, said):
+def _label_set(given, classes: int, named):
     """The label set, and a note if the classes named by the checkpoint's folder are not used.
 
     The order is: the user's classes, the folder's classes, AudioSet's for 527 classes, else a set
     with numbered names.
     """
     left = []
-    if said is not None and given is not None and said.ids != given.ids:
-        left = [f"id2label of {len(said)} classes: --labels was given"]
-    if said is not None and given is None:
-        if len(said) == classes:
-            return said, []
-        left = [f"id2label of {len(said)} classes: the weights have {classes}"]
+    if named is not None and given is not None and named.ids != given.ids:
+        left = [f"id2label of {len(named)} classes: --labels was given"]
+    if named is not None and given is None:
+        if len(named) == classes:
+            return named, []
+        left = [f"id2label of {len(named)} classes: the weights have {classes}"]
     if given is None and classes == 527:
         return labels.get("audioset527"), left
     if given is None:

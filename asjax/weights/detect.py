@@ -167,7 +167,7 @@ def _classes(file, module, weights, fixed: bool):
 
 def _distinct(found: list[Found]) -> list[Found]:
     """The first of each group of models that compute the same from audio."""
-    kept = {}
+    distinct = {}
     for one in found:
         module = one.module
         fields = {
@@ -176,8 +176,8 @@ def _distinct(found: list[Found]) -> list[Found]:
             if f.name not in ("parent", "name") and not _TRAINING.fullmatch(f.name)
         }
         frontend = models.family(one.family).FRONTENDS[one.variant]
-        kept.setdefault((one.family, repr(sorted(fields.items())), repr(frontend)), one)
-    return list(kept.values())
+        distinct.setdefault((one.family, repr(sorted(fields.items())), repr(frontend)), one)
+    return list(distinct.values())
 
 
 def _nothing(weights, family, variant, fields, near) -> str:

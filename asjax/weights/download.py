@@ -96,10 +96,10 @@ def _prove(path: Path, row, then: str) -> None:
     """AsjaxError unless the file has the row's hashes."""
     for kind, wanted in (("sha256", row.sha256), ("md5", None if row.sha256 else row.md5)):
         if wanted:
-            found = files.digest(path, kind)
-            if not found.startswith(wanted):
+            got = files.digest(path, kind)
+            if not got.startswith(wanted):
                 raise AsjaxError(
-                    f"{path} is not the published {row.name}: its {kind} is {found}, not {wanted}; "
+                    f"{path} is not the published {row.name}: its {kind} is {got}, not {wanted}; "
                     f"{then}"
                 )
 

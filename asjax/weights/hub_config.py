@@ -81,39 +81,39 @@ def read(configs: dict[str, Path], name: str) -> Said:
     Raises:
       AsjaxError: a file is damaged, or the classes are not a list of distinct names.
     """
-    said = Said(None, {}, {}, [])
+    content = Said(None, {}, {}, [])
     path = configs.get("config.json")
     if path:
         config = schema.read_json(path)
         schema.require(config, CONFIG, path)
         label_set = _label_set(config.get("id2label"), path, name)
-        said = said._replace(label_set=label_set, fields=_fields(config))
+        content = content._replace(label_set=label_set, fields=_fields(config))
         if config.get("hidden_act", "gelu") not in (None, "gelu"):
-            said.not_taken.append(f"hidden_act={quoted(config['hidden_act'])}: asjax uses gelu")
+            content.not_taken.append(f"hidden_act={quoted(config['hidden_act'])}: asjax uses gelu")
     path = configs.get("preprocessor_config.json")
     if path:
         extractor = schema.read_json(path)
         schema.require(extractor, PREPROCESSOR, path)
-        said = said._replace(features=_taken(extractor, _FEATURES))
+        content = content._replace(features=_taken(extractor, _FEATURES))
         if extractor.get("do_normalize") is False:  # (x - 0) / (2 * 0.5)
-            said.features.update(mean=0, std=0.5)
+            content.features.update(mean=0, std=0.5)
         known = {key for keys in _FEATURES.values() for key in keys} | _NO_FEATURES
         if not extractor.get("padding_value"):
             known.add("padding_value")
-        said.not_taken.extend(
+        content.not_taken.extend(
             f"{quoted(key)[1:-1]}={quoted(value)}: no frontend has such a field"
             for key, value in extractor.items()
             if key not in known
         )
-    return said
+    return content
 
 
 def _taken(config: dict, table: dict) -> dict:
-    found = {
+    values = {
         field: next((config[key] for key in keys if config.get(key) is not None), None)
         for field, keys in table.items()
     }
-    return {field: value for field, value in found.items() if value is not None}
+    return {field: value for field, value in values.items() if value is not None}
 
 
 def _fields(config: dict) -> dict:

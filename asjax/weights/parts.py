@@ -130,8 +130,8 @@ def plain(value) -> dict:
       AsjaxError: there is no array.
     """
     flat(value)
-    found = [(place, held) for place, held in maps(value) if held]
-    _, held = max(found, key=lambda pair: (len(pair[1]), not averaged(pair[0])))
+    candidates = [(place, held) for place, held in maps(value) if held]
+    _, held = max(candidates, key=lambda pair: (len(pair[1]), not averaged(pair[0])))
     return {name: held[place] for name, place in _below(held, "").items()}
 
 

@@ -109,10 +109,10 @@ def _matched_head(given: dict, model, ours, theirs, fresh, say) -> dict:
             continue
         array = np.array(fresh(path))
         rows, columns = np.transpose(pairs)
-        there = np.moveaxis(np.asarray(other), axis, 0)
-        here = np.moveaxis(array, axis, 0)
-        if there.shape[1:] == here.shape[1:]:
-            here[rows] = there[columns]
+        source = np.moveaxis(np.asarray(other), axis, 0)
+        target = np.moveaxis(array, axis, 0)
+        if source.shape[1:] == target.shape[1:]:
+            target[rows] = source[columns]
             matched[path] = array
     new = sorted(set(range(len(ours))) - {i for i, _ in pairs})
     names = ", ".join(ours.names[i] for i in new[:5]) + (", ..." if len(new) > 5 else "")
@@ -163,7 +163,7 @@ def _other_features(theirs, ours) -> list[str]:
     """One line for each difference between the input features of two configs."""
     if ours is None:
         return []
-    heard = []
+    inputs = []
     for cfg in (config.to_plain(theirs), config.to_plain(ours)):
         data = {key: cfg["data"][key] for key in ("sample_rate", "clip_s")}
         name, fields = split_spec(cfg["frontend"])
@@ -172,8 +172,8 @@ def _other_features(theirs, ours) -> list[str]:
             fields = {"kind": type(frontend).__name__, **dataclasses.asdict(frontend)}
         except (AsjaxError, TypeError):  # a user's frontend: compare the spec only
             fields = dict(fields, name=name)
-        heard.append({**data, "frontend": fields})
-    return [line.replace(" -> ", " there, ") + " here" for line in config.differences(*heard)]
+        inputs.append({**data, "frontend": fields})
+    return [line.replace(" -> ", " there, ") + " here" for line in config.differences(*inputs)]
 
 
 # ------------------------------------------------------------------------------------- files

@@ -61,14 +61,14 @@ def read(path):
 
 def _zipped(path: Path, data: memoryview):
     """(value, storage key -> byte range, byte order) of a zip that torch wrote."""
-    found = members(data, path)
-    root = _root(path, found)
+    ranges = members(data, path)
+    root = _root(path, ranges)
     prefix = f"{root}data/"
-    storages = {n.removeprefix(prefix): r for n, r in found.items() if n.startswith(prefix)}
-    begin, end = found[f"{root}data.pkl"]
+    storages = {n.removeprefix(prefix): r for n, r in ranges.items() if n.startswith(prefix)}
+    begin, end = ranges[f"{root}data.pkl"]
     sizes = {key: stop - start for key, (start, stop) in storages.items()}
     value, _, _ = load(data[begin:end], sizes, path)
-    order = found.get(f"{root}byteorder")
+    order = ranges.get(f"{root}byteorder")
     return value, storages, ">" if order and data[slice(*order)] == b"big" else "<"
 
 
@@ -126,13 +126,13 @@ def _something_else(path: Path, head: bytes) -> str:
     return "is neither a torch file nor a safetensors file"
 
 
-def _root(path: Path, found: dict) -> str:
+def _root(path: Path, names: dict) -> str:
     """The folder inside the archive that holds data.pkl, with its slash."""
-    roots = [n.removesuffix("data.pkl") for n in found if re.fullmatch(r"([^/]+/)?data\.pkl", n)]
+    roots = [n.removesuffix("data.pkl") for n in names if re.fullmatch(r"([^/]+/)?data\.pkl", n)]
     if len(roots) != 1:
         what = "several data.pkl" if roots else "no data.pkl: a zip, but not one of torch.save"
         raise AsjaxError(f"{path} has {what}; if it is an archive of files, unpack it first")
-    if f"{roots[0]}constants.pkl" in found:
+    if f"{roots[0]}constants.pkl" in names:
         raise AsjaxError(
             f"{path} is a TorchScript program; where torch is installed, "
             "torch.save(torch.jit.load(path).state_dict(), 'NEW.pth') makes a checkpoint of it"

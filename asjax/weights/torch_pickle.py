@@ -185,9 +185,9 @@ class _Machine:
         if type(function) is not Global or type(args) is not tuple:
             raise Refused(f"a call of {kind_of(function)}, which is not a function")
         self.spend(len(args))
-        made = MADE.get(function.name)
-        if made is not None:
-            self.push(made(self, *args))
+        maker = MADE.get(function.name)
+        if maker is not None:
+            self.push(maker(self, *args))
         elif inert(function.name):
             self.push(Inert(function.name, args))
         else:
@@ -201,12 +201,12 @@ class _Machine:
             raise Refused(f"setting attributes of {kind_of(at)}")
 
     def storage(self) -> None:
-        given = self.stack.pop()
+        entry = self.stack.pop()
         # files before torch 1.6 have a sixth entry for views of storages; torch no longer uses it
-        sound = type(given) is tuple and (len(given) == 5 or (len(given) == 6 and given[5] is None))
-        if not sound or given[0] != "storage":
+        sound = type(entry) is tuple and (len(entry) == 5 or (len(entry) == 6 and entry[5] is None))
+        if not sound or entry[0] != "storage":
             raise Damaged("a storage is not described as torch does it")
-        kind, key, count = given[1], given[2], given[4]
+        kind, key, count = entry[1], entry[2], entry[4]
         code = STORAGES.get(kind.name.rpartition(".")[2]) if type(kind) is Global else None
         if code is None or not kind.name.startswith("torch."):
             raise Refused(f"a storage of {kind_of(kind)}")

@@ -111,23 +111,23 @@ def _parameter(machine, data, *_):
 
 def _with_type(machine, function, cls, args, state=None):
     """The plain tensor of a tensor with attributes or of a subclass."""
-    made = MADE.get(function.name) if type(function) is Global else None
-    if made not in (_tensor, _tensor_v3, _parameter) or type(args) is not tuple:
+    maker = MADE.get(function.name) if type(function) is Global else None
+    if maker not in (_tensor, _tensor_v3, _parameter) or type(args) is not tuple:
         raise Refused(f"a tensor made by {kind_of(function)}")
     machine.spend(len(args))
-    return made(machine, *args)
+    return maker(machine, *args)
 
 
 def _dict(machine, *args) -> dict:
-    made = {}
+    entries = {}
     for pairs in args[:1]:
         if type(pairs) not in (list, tuple):
             raise Damaged("a dict does not consist of pairs")
         machine.spend(len(pairs))
         for pair in pairs:
             key, value = pair
-            made[safe_key(key)] = value
-    return made
+            entries[safe_key(key)] = value
+    return entries
 
 
 def _size(machine, shape=()):

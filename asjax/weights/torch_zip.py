@@ -44,7 +44,7 @@ def _members(data: memoryview) -> dict[str, tuple[int, int]]:
     count, at, end = _directory(data)
     if count > MAX_MEMBERS:
         raise _Damaged(f"its zip directory lists {count} members, more than {MAX_MEMBERS}")
-    found = {}
+    ranges = {}
     for _ in range(count):
         if bytes(data[at : at + 4]) != _CENTRAL or at >= end:
             raise _Damaged("its zip directory is damaged")
@@ -62,11 +62,11 @@ def _members(data: memoryview) -> dict[str, tuple[int, int]]:
                 f"member {name!r} is compressed or encrypted, which torch never does; "
                 "unpack it and let torch.save write it again"
             )
-        if name in found:
+        if name in ranges:
             raise _Damaged(f"member {name!r} occurs twice")
-        found[name] = _range(data, name, offset, size, end)
-    _apart(found)
-    return found
+        ranges[name] = _range(data, name, offset, size, end)
+    _apart(ranges)
+    return ranges
 
 
 def _directory(data: memoryview) -> tuple[int, int, int]:
@@ -115,9 +115,9 @@ def _range(data: memoryview, name: str, offset: int, size: int, end: int) -> tup
     return begin, begin + size
 
 
-def _apart(found: dict[str, tuple[int, int]]) -> None:
+def _apart(ranges: dict[str, tuple[int, int]]) -> None:
     before, last = 0, None
-    for begin, end, name in sorted((b, e, n) for n, (b, e) in found.items()):
+    for begin, end, name in sorted((b, e, n) for n, (b, e) in ranges.items()):
         if begin < before and end > begin:
             raise _Damaged(f"members {last!r} and {name!r} overlap")
         if end > before:

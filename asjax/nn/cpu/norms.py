@@ -38,8 +38,8 @@ def _forward(x, scale, bias, epsilon):
     return (x, y), (x, mean, rstd, scale)
 
 
-def _backward(epsilon, kept, grads):
-    x, mean, rstd, scale = kept
+def _backward(epsilon, saved, grads):
+    x, mean, rstd, scale = saved
     stream, grad = grads
     rows, starts, fresh = _halves(x)
 

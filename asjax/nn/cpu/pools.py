@@ -33,14 +33,14 @@ def _max_pool_forward(x, window, strides, pads):
     return best, (place, jnp.zeros((0, *x.shape[1:]), x.dtype))
 
 
-def _max_pool_backward(window, strides, pads, kept, g):
+def _max_pool_backward(window, strides, pads, saved, g):
     """Sum shifted gradients instead of a scatter.
 
     Input positions with the same remainder modulo the stride have the same offsets in their
     windows. For each of the st x sf remainders the gradient is the sum of a few shifted output
     gradients.
     """
-    place, like = kept
+    place, like = saved
     (st, sf), (kt, kf) = strides, window
     (b, _, _, c), (t, f) = g.shape, like.shape[1:3]
     rows, columns = -(-(t + sum(pads[0])) // st), -(-(f + sum(pads[1])) // sf)
