@@ -5,9 +5,9 @@ distillation token, positions -> pre-norm encoder -> norm -> mean of the two tok
 
 The authors' augmentation with our functions: mixup of waves, `mixup(alpha=10, rate=0.5,
 style='plain', remove_mean=True)`, then one mask per axis, `specaug(time_width=192, time_stripes=1,
-freq_width=48, freq_stripes=1, fill=0.467)`. The authors mask with 0 before normalisation. After it
-this is (0 - mean) / (2 std), the frontend's `padding`: 0.467 with AST's constants, 0.357 with those
-of `atdr_logmel64`. The authors' masks always have their full width; ours may be cut at the end.
+freq_width=48, freq_stripes=1, law='torchaudio', fill=0.467)`. The authors mask with 0 before
+normalisation. After it this is (0 - mean) / (2 std), the frontend's `padding`: 0.467 with AST's
+constants, 0.357 with those of `atdr_logmel64`.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def forms(kind: str):
 
 
 def platform(x=None) -> str:
-    """Where an operation on `x` will run: "cpu", "tpu", "gpu", or "accelerator" if not known.
+    """Where an operation on `x` will run: "cpu", "tpu", "gpu", or "accelerator" for any but "cpu".
 
     We decide during tracing. `jax.lax.platform_dependent` would leave a conditional around every
     form in the backward pass, and XLA neither fuses nor joins collectives through a conditional.

@@ -57,7 +57,7 @@ def detect(weights, family: str | None = None, variant: str | None = None, **fie
         file = import_module(f"asjax.models.{name}")
         shapes = renamed(file, stand_ins)
         strange = port.strangers(file, shapes)
-        if len(strange) < len(stand_ins):  # at least one name is known
+        if len(strange) < len(stand_ins):  # some name is known; renaming may add constants
             near.append((len(strange), name, strange))
         if not strange or family:
             names = (

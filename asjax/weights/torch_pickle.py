@@ -87,7 +87,7 @@ class _Machine:
                 return self.stack.pop()
             step = opcodes[opcode]
             if step is None:
-                raise Damaged(f"pickle opcode {opcode:#04x} is none that torch writes")
+                raise Damaged(f"torch never writes pickle opcode {opcode:#04x}")
             step(self)
         raise Damaged("its pickle has no end; the file may be cut off, fetch it again")
 
