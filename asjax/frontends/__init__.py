@@ -1,15 +1,15 @@
-"""Waveform [B, S] -> features [B, T, F]: pure, jit-able, float32 whatever the input dtype.
+"""Waveform [B, S] -> features [B, T, F]: pure, jit-able, float32 for every input dtype.
 
-A frontend is a frozen dataclass, so it hashes, prints its fields and may be a static argument of
-`jax.jit`; equal frontends share one compiled program. `build(name, **fields)` makes one by name:
+A frontend is a frozen dataclass, so it is hashable, prints its fields and may be a static argument
+of `jax.jit`. Equal frontends share one compiled program. `build(name, **fields)` makes one by name:
 
     frontend = build("panns_logmel", sample_rate=16000, hop=320)
     feats = frontend(wave)                      # [B, 1 + S // hop, n_mels], dB
-    feats = frontend(wave, rng=key)             # only where frontend.draws_in_training
+    feats = frontend(wave, rng=key)             # only if frontend.draws_in_training
     frontend.sample_rate, frontend.n_mels, frontend.hop
 
-One file per kind of frontend. The names in its `VARIANTS` (name -> maker, keywords) are functions
-of this package: `frontends.panns_logmel64(hop=160)`.
+There is one file per kind of frontend. Each name in its `VARIANTS` (name -> maker, keywords) is a
+function of this package: `frontends.panns_logmel64(hop=160)`.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ globals().update(_MAKERS)
 
 
 def build(name: str, **fields):
-    """The frontend called `name`, its fields overridden by `fields` (see its maker).
+    """Make the frontend called `name`; `fields` override its defaults (see its maker).
 
     Raises:
-      AsjaxError: unknown name or field (the known ones are listed), or a value out of range.
+      AsjaxError: unknown name or field (the error lists the known ones), or a value out of range.
     """
     maker = config.find("frontend", "asjax.frontends:{name}", name)
     return config.call(maker, f"frontend {name}", **fields)

@@ -1,4 +1,4 @@
-"""64-bin log-mel of "Audio Tagging Done Right" (ATDR, Li et al. 2022), and constants by recipe."""
+"""64-bin log-mel of "Audio Tagging Done Right" (ATDR, Li et al. 2022), and its mean and std."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from asjax.frontends import stft
 
 _FLOOR = 1e-10  # smallest mel power
 
-# (mel bins, widest frequency mask, widest time mask, mixup rate) -> (mean, std): averages over the
-# batches of the balanced set, padding, masks and mixtures included, so they go with the
-# augmentation. 128 bins are Kaldi's energies in nepers cut or padded to 1024 frames, 64 are
-# `atdr_logmel64` with db_multiplier=20.
+# (mel bins, widest frequency mask, widest time mask, mixup rate) -> (mean, std). These are averages
+# over training batches of the balanced set. The batches include padding, masks and mixtures, so the
+# values depend on the augmentation. 128 bins are Kaldi's natural-log energies, cut or padded to
+# 1024 frames; 64 bins are `atdr_logmel64` with db_multiplier=20.
 CONSTANTS = {
-    (128, 24, 192, 0.5): (-4.2677393, 4.5689974),  # AST's own; the masks as ATDR notes them
+    (128, 24, 192, 0.5): (-4.2677393, 4.5689974),  # AST; the mask widths are those in ATDR's notes
     (128, 36, 192, 0.3): (-3.6788461, 4.3739743),  # the paper's procedures A1 and A2
     (128, 36, 192, 0.5): (-3.5172966, 4.1748486),
     (128, 48, 192, 0.5): (-3.3458831, 4.1563106),  # ResNet50
@@ -40,8 +40,8 @@ CONSTANTS = {
     (64, 0, 0, 0.0): (-38.193954, 45.802143),
 }
 
-# For `kaldi_fbank128(frames=..., mean=..., std=..., divide=...)`: the constants of AST's recipes
-# and of PSLA, which divides by one standard deviation, not two.
+# Arguments for `kaldi_fbank128`: the constants of AST's recipes and of PSLA. PSLA divides by one
+# standard deviation, not two.
 RECIPES = {
     "ast_audioset": dict(frames=1024, mean=-4.2677393, std=4.5689974, divide=2),
     "ast_esc50": dict(frames=512, mean=-6.6268077, std=5.358466, divide=2),
@@ -51,7 +51,7 @@ RECIPES = {
 
 
 def constants(n_mels: int, freq_mask: int, time_mask: int, mixup: float) -> tuple[float, float]:
-    """(mean, std) measured with this augmentation; AsjaxError listing the known settings."""
+    """(mean, std) measured with this augmentation; AsjaxError lists the known settings."""
     key = (n_mels, freq_mask, time_mask, mixup)
     if key not in CONSTANTS:
         known = ", ".join(str(k) for k in CONSTANTS if k[0] == n_mels) or ", ".join(
@@ -59,7 +59,7 @@ def constants(n_mels: int, freq_mask: int, time_mask: int, mixup: float) -> tupl
         )
         raise AsjaxError(
             f"no constants are published for (n_mels, freq_mask, time_mask, mixup)={key}; give the "
-            f"frontend mean and std of your own, or take those of one of {known}"
+            f"frontend your own mean and std, or those of one of {known}"
         )
     return CONSTANTS[key]
 
@@ -91,7 +91,7 @@ class AtdrLogmel:
 
     @property
     def padding(self) -> float:
-        """What a frame of padding holds: zero in the raw log domain, normalised."""
+        """The value of padded frames: zero in the log domain before normalisation."""
         return -self.mean / (self.divide * self.std)
 
     def mel_power(self, wave):
@@ -106,7 +106,7 @@ class AtdrLogmel:
         """wave [B, S], float in [-1, 1] or signed integer -> float32 [B, frames, n_mels].
 
         Raises:
-          AsjaxError: the wave has not two axes, or an unsigned dtype.
+          AsjaxError: the wave does not have two axes, or its dtype is unsigned.
         """
         return _features(stft.checked(wave), self)
 
@@ -146,9 +146,9 @@ def atdr_logmel(
     divide: float = 2,
     remove_mean: bool = True,
 ) -> AtdrLogmel:
-    """Slaney log-mel of centred frames with zeros beyond the ends, `(x - mean) / (divide * std)`.
+    """Slaney log-mel of centred frames with zero padding, then `(x - mean) / (divide * std)`.
 
-    The wave is freed of its mean; periodic Hann window, power, Slaney filters,
+    Steps: subtract the wave's mean, periodic Hann window, power, Slaney filters,
     `db_multiplier * log10(max(power, 1e-10))`.
 
     Args:
@@ -156,17 +156,16 @@ def atdr_logmel(
       n_mels: number of mel bands.
       n_fft, hop, window: FFT length, samples between frames, and window length (at most n_fft).
       fmin, fmax: lowest and highest frequency in Hz (0, and the Nyquist frequency).
-      db_multiplier: 20 as the authors' code has it, though the input is a power (it hands the
-        spectrogram to torchaudio's AmplitudeToDB where the word "power" belongs); their constants
-        fit it. 10 gives decibels.
-      frames: number of frames to give: dB values are cut, or padded at the end with zeros, before
-        the normalisation. None keeps 1 + S // hop.
-      mean, std, divide: constants, by default those of the paper's procedures A3 and A4. See
-        `constants`; `mean=0, std=0.5` leaves dB as they are.
+      db_multiplier: 10 gives decibels. The authors' code uses 20 although the input is a power,
+        because it passes a wrong argument to torchaudio's AmplitudeToDB. Their constants fit 20.
+      frames: number of output frames. The dB values are cut, or padded with zeros at the end,
+        before normalisation. None gives 1 + S // hop frames.
+      mean, std, divide: by default those of the paper's procedures A3 and A4, see `constants`.
+        `mean=0, std=0.5` does not change the dB values.
       remove_mean: subtract each wave's mean.
 
     Raises:
-      AsjaxError: a value out of its range.
+      AsjaxError: a value is out of range.
     """
     rate = stft.integer("sample_rate", sample_rate, 100, 10**7)
     n_fft = stft.integer("n_fft", n_fft, 2, 2**20)

@@ -1,4 +1,4 @@
-"""Mel spectrogram in dB on the HTK scale, as torchaudio makes it: CED, ATST-Clip, ATST-Frame."""
+"""Mel spectrogram in dB on the HTK scale, as in torchaudio; for CED, ATST-Clip and ATST-Frame."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _FLOOR = 1e-10  # smallest mel power: -100 dB
 def filters(sample_rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float) -> np.ndarray:
     """Triangles of height 1 on HTK's scale, 2595 log10(1 + Hz / 700): [n_fft // 2 + 1, n_mels].
 
-    float32 in the order of torchaudio's `melscale_fbanks`, whose roundings are visible. A band that
-    lies between two FFT bins is empty. Cached and read-only.
+    The float32 operations have the order of torchaudio's `melscale_fbanks`, because its rounding
+    errors are visible. A band between two FFT bins is empty. The array is cached and read-only.
     """
     f32 = np.float32
     bins = stft._torch_linspace(0, sample_rate // 2, n_fft // 2 + 1)[:, None]
@@ -36,7 +36,7 @@ def filters(sample_rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float)
 
 @dataclasses.dataclass(frozen=True)
 class HtkLogmel:
-    """Mel power in dB: floor, clamp, scale. See `htk_logmel`."""
+    """Mel power in dB with floor, clamp and scaling. See `htk_logmel`."""
 
     sample_rate: int
     n_mels: int
@@ -59,7 +59,7 @@ class HtkLogmel:
         """wave [B, S], float in [-1, 1] or signed integer -> float32 [B, 1 + S // hop, n_mels].
 
         Raises:
-          AsjaxError: the wave has not two axes, or an unsigned dtype.
+          AsjaxError: the wave does not have two axes, or its dtype is unsigned.
         """
         return _logmel(stft.checked(wave), self)
 
@@ -99,17 +99,17 @@ def htk_logmel(
     Args:
       sample_rate: Hz.
       n_mels: number of mel bands.
-      n_fft, hop, window: FFT length, samples between frames, length of the window (n_fft).
-      fmin, fmax: lowest and highest frequency in Hz (0 and the Nyquist frequency).
-      top_db: what lies more than this many dB below the maximum is raised to there; None: nothing.
-      top_db_scope: whose maximum. "clip": each clip's own. "batch": that of the whole call, which
-        is what torchaudio does to a batch of mono clips, so that a clip's features depend on its
-        batch mates; with one clip in the call the two are the same.
-      clamp: (low, high) in dB, limits after that; None: none.
-      minmax: (low, high) in dB, mapped to -1 and 1 at the end; None: dB.
+      n_fft, hop, window: FFT length, samples between frames, window length (default n_fft).
+      fmin, fmax: lowest and highest frequency in Hz (default 0 and the Nyquist frequency).
+      top_db: values are raised to at least this many dB below the maximum; None: no such floor.
+      top_db_scope: "clip" takes the maximum of each clip. "batch" takes the maximum of the whole
+        batch, as torchaudio does for mono clips; then a clip's features depend on the other clips
+        in its batch. For a batch of one clip both are the same.
+      clamp: (low, high) limits in dB, applied after top_db; None: no limits.
+      minmax: (low, high) in dB, mapped to -1 and 1 at the end; None: the output stays in dB.
 
     Raises:
-      AsjaxError: a value out of its range.
+      AsjaxError: a value is out of range.
     """
     rate = stft.integer("sample_rate", sample_rate, 100, 10**7)
     n_fft = stft.integer("n_fft", n_fft, 2, 2**20)
@@ -152,7 +152,7 @@ def _range(name: str, value) -> tuple[float, float] | None:
 
 _ATST = dict(n_fft=1024, fmin=60, fmax=7800, top_db=80, minmax=(-79.6482, 50.6842))
 
-# ATST-Frame's limits are those of PretrainedSED; ATST-Clip's code has none.
+# ATST-Frame's clamp is that of PretrainedSED; ATST-Clip's code has no clamp.
 VARIANTS = {
     "htk_logmel": (htk_logmel, {}),
     "ced_logmel64": (htk_logmel, dict(fmax=8000)),

@@ -1,4 +1,4 @@
-"""Kaldi's log-mel filter bank (torchaudio.compliance.kaldi), as AST, BEATs and ASiT take it."""
+"""Kaldi's log-mel filter bank (torchaudio.compliance.kaldi), for AST, BEATs and ASiT."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class KaldiFbank:
 
     @property
     def n_fft(self) -> int:
-        """FFT length: the power of two that holds a frame."""
+        """FFT length: the smallest power of two that is at least `window`."""
         return 1 << (self.window - 1).bit_length()
 
     @property
@@ -46,14 +46,14 @@ class KaldiFbank:
 
     @property
     def taper(self) -> np.ndarray:
-        """The window, float32 [window]: symmetric Hann, to the power 0.85 for Povey's."""
+        """The window, float32 [window]: symmetric Hann; Povey's is its power of 0.85."""
         phase = np.arange(self.window) / (self.window - 1)
         hann = 0.5 - 0.5 * np.cos(2 * np.pi * phase)
         return (hann if self.window_type == "hann" else hann**0.85).astype(np.float32)
 
     @property
     def padding(self) -> float:
-        """What a frame of padding holds: zero in the raw log domain, normalised."""
+        """The value of padded frames: zero in the log domain before normalisation."""
         return -self.mean / (self.divide * self.std)
 
     def logmel(self, wave):
@@ -63,10 +63,10 @@ class KaldiFbank:
     def __call__(self, wave):
         """wave [B, S], float in [-1, 1] or signed integer -> float32 [B, T, n_mels].
 
-        T is `frames`, or 1 + (S - window) // hop and at least 1 where that is None.
+        T is `frames`. If that is None, T is 1 + (S - window) // hop, but at least 1.
 
         Raises:
-          AsjaxError: the wave has not two axes, or an unsigned dtype.
+          AsjaxError: the wave does not have two axes, or its dtype is unsigned.
         """
         return _features(stft.checked(wave), self)
 
@@ -81,7 +81,7 @@ def _logmel(wave, cfg: KaldiFbank):
     wave = jnp.pad(wave, ((0, 0), (0, max(0, cfg.window - samples))))
     frames = stft.frame(wave, cfg.window, cfg.hop, 1 + (wave.shape[1] - cfg.window) // cfg.hop)
     frames = frames - frames.mean(2, keepdims=True)
-    before = jnp.concatenate([frames[..., :1], frames[..., :-1]], 2)  # the first follows itself
+    before = jnp.concatenate([frames[..., :1], frames[..., :-1]], 2)  # sample 0 precedes itself
     frames = (frames - _EMPHASIS * before) * cfg.taper[None, None]
     power = stft.power(frames, cfg.n_fft)
     mel = jnp.matmul(power, cfg.mel_filters, precision=stft.HIGHEST)
@@ -112,28 +112,29 @@ def kaldi_fbank(
 ) -> KaldiFbank:
     """Kaldi's filter bank without dither, then `(x - mean) / (divide * std)`.
 
-    The wave is freed of its mean; frames that lie wholly inside it ("snip edges") are each freed of
-    their mean, pre-emphasised (0.97, the first sample against itself), windowed and zero-padded
-    to a power of two; power spectrum, mel filters, `ln(max(x, 2^-23))`. A wave shorter than one
-    frame is first extended by zeros. The defaults are AST's (Gong et al. 2021).
+    Steps: subtract the wave's mean; cut it into frames without padding ("snip edges"). Then for
+    each frame: subtract its mean, pre-emphasis with 0.97, window, zero padding to a power of two,
+    power spectrum, mel filters, `ln(max(x, 2^-23))`. Pre-emphasis takes sample 0 as its own
+    predecessor. A wave shorter than one frame is first extended with zeros. The defaults are AST's
+    (Gong et al. 2021).
 
     Args:
       sample_rate: Hz.
       n_mels: number of mel bands.
-      hop, window: samples between frames and in one (10 and 25 ms).
-      window_type: "hann" (symmetric) or "povey" (the same to the power 0.85).
-      fmin, fmax: lowest and highest frequency in Hz (20, and the Nyquist frequency).
-      frames: number of frames to give: the raw log energies are cut, or padded at the end with
-        zeros, before the normalisation, so that padding reads -mean / (divide * std). None keeps
-        what the wave has.
-      mean, std, divide: constants; `mean=0, std=0.5` leaves log energies as they are.
-        `asjax.frontends.atdr.constants` has those that go with other augmentations.
-      remove_mean: subtract each wave's mean (AST does, Hugging Face's extractor does not; frames
-        lose theirs anyway, so that little depends on it).
+      hop, window: samples between frames and per frame (default 10 and 25 ms).
+      window_type: "hann" (symmetric) or "povey" (Hann to the power 0.85).
+      fmin, fmax: lowest and highest frequency in Hz (default 20 and the Nyquist frequency).
+      frames: number of output frames. The log energies are cut, or padded with zeros at the end,
+        before normalisation, so padding becomes -mean / (divide * std). None keeps all frames of
+        the wave.
+      mean, std, divide: `mean=0, std=0.5` does not change the log energies.
+        `asjax.frontends.atdr.constants` has the values for other augmentations.
+      remove_mean: subtract each wave's mean, as AST does; Hugging Face's extractor does not. The
+        effect is small, because each frame's mean is subtracted anyway.
       scale_int16: multiply the wave by 2^15 (BEATs).
 
     Raises:
-      AsjaxError: a value out of its range.
+      AsjaxError: a value is out of range.
     """
     rate = stft.integer("sample_rate", sample_rate, 100, 10**7)
     hop = stft.integer("hop", max(1, rate // 100) if hop is None else hop, 1, 2**24)
@@ -176,6 +177,6 @@ VARIANTS = {
             "scale_int16": True,
         },
     ),
-    # Atito et al. 2022: AST's without a fixed length
+    # Atito et al. 2022: as AST, but without a fixed length
     "asit_fbank128": (kaldi_fbank, {"frames": None}),
 }

@@ -37,7 +37,7 @@ class M2dLogmel:
         """wave [B, S], float in [-1, 1] or signed integer -> float32 [B, 1 + S // hop, n_mels].
 
         Raises:
-          AsjaxError: the wave has not two axes, or an unsigned dtype.
+          AsjaxError: the wave does not have two axes, or its dtype is unsigned.
         """
         return _logmel(stft.checked(wave), self)
 
@@ -68,14 +68,14 @@ def m2d_logmel(
     Args:
       sample_rate: Hz.
       n_mels: number of mel bands.
-      n_fft, hop, window: FFT length, samples between frames, and window length, at most n_fft (25,
-        10 and 25 ms).
-      fmin, fmax: lowest and highest frequency in Hz (50, and the Nyquist frequency).
-      mean, std, divide: `(x - mean) / (divide * std)`. A checkpoint's own are its `norm_stats`;
-        PretrainedSED's models take the defaults, whatever their files say.
+      n_fft, hop, window: FFT length, samples between frames, and window length, which is at most
+        n_fft (default 25, 10 and 25 ms).
+      fmin, fmax: lowest and highest frequency in Hz (default 50 and the Nyquist frequency).
+      mean, std, divide: `(x - mean) / (divide * std)`. A checkpoint has its mean and std in
+        `norm_stats`. PretrainedSED's models use the defaults here and ignore `norm_stats`.
 
     Raises:
-      AsjaxError: a value out of its range.
+      AsjaxError: a value is out of range.
     """
     rate = stft.integer("sample_rate", sample_rate, 100, 10**7)
     n_fft = stft.integer("n_fft", rate // 40 if n_fft is None else n_fft, 2, 2**20)

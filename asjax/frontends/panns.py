@@ -24,8 +24,8 @@ class PannsLogmel:
     Centred STFT with reflected ends, periodic Hann window, power, Slaney mel filters,
     `10 log10(max(mel, 1e-10))`; no clipping at the top. Make it with `panns_logmel`.
 
-    A wave with fewer than `n_fft // 2 + 1` samples cannot be reflected; zeros are appended up to
-    that length first. The number of frames is `1 + S // hop` of the original length.
+    A wave with fewer than `n_fft // 2 + 1` samples cannot be reflected, so zeros are first appended
+    up to that length. The number of frames is `1 + S // hop` for the original length S.
     """
 
     sample_rate: int
@@ -49,7 +49,7 @@ class PannsLogmel:
         """wave [B, S], float in [-1, 1] or signed integer -> float32 [B, T, n_mels] in dB.
 
         Raises:
-          AsjaxError: the wave has not two axes, or an unsigned dtype.
+          AsjaxError: the wave does not have two axes, or its dtype is unsigned.
         """
         return _logmel(stft.checked(wave), self)
 
@@ -75,21 +75,22 @@ def panns_logmel(
     fmin: float = 50,
     fmax: float | None = None,
 ) -> PannsLogmel:
-    """Log-mel of PANNs; what is not given follows from the rate as in the published variants.
+    """Log-mel of PANNs; the defaults follow from the sample rate as in the published variants.
 
     Args:
-      sample_rate: Hz. 32000, 16000 and 8000 give PANNs' 1024/320/14000, 512/160/8000 and
-        256/80/4000 (n_fft / hop / fmax); other rates the same durations.
+      sample_rate: Hz. The rates 32000, 16000 and 8000 give PANNs' 1024/320/14000, 512/160/8000 and
+        256/80/4000 (n_fft / hop / fmax). Other rates give the same durations.
       n_mels: number of mel bands.
-      n_fft: FFT length in samples (the power of two nearest to 32 ms).
-      hop: samples between frames (10 ms).
-      window: Hann window length in samples, at most n_fft (n_fft).
-      fmin, fmax: lowest and highest frequency in Hz (50, and 14000 or the Nyquist frequency).
+      n_fft: FFT length in samples (default: the power of two nearest to 32 ms).
+      hop: samples between frames (default 10 ms).
+      window: Hann window length in samples, at most n_fft (default n_fft).
+      fmin, fmax: lowest and highest frequency in Hz (default 50, and 14000 or the Nyquist frequency
+        if that is lower).
 
     Raises:
-      AsjaxError: a value out of its range.
+      AsjaxError: a value is out of range.
 
-    Warns when bands are so narrow that some hold no FFT bin and would always read -100 dB.
+    Warns if some bands are so narrow that they contain no FFT bin and are always -100 dB.
     """
     rate = stft.integer("sample_rate", sample_rate, 100, 10**7)
     n_fft = 2 ** round(math.log2(0.032 * rate)) if n_fft is None else n_fft
@@ -105,15 +106,15 @@ def panns_logmel(
     empty = int((frontend.mel_filters.max(0) == 0).sum())
     if empty:
         warnings.warn(
-            f"{empty} of {n_mels} mel bands hold no FFT bin and stay at -100 dB; "
+            f"{empty} of {n_mels} mel bands contain no FFT bin and stay at -100 dB; "
             f"raise n_fft (window may stay {window}), lower n_mels or raise fmin",
             stacklevel=3,
         )
     return frontend
 
 
-# Name -> maker and its fields. At 16 kHz 224 bands need bins half as wide as PANNs' 512-point
-# FFT has, so the 32 ms window is zero-padded to 1024 points.
+# Name -> maker and its fields. At 16 kHz, 224 bands need FFT bins half as wide as those of PANNs'
+# 512-point FFT, so the 32 ms window is zero-padded to 1024 points.
 VARIANTS = {
     "panns_logmel": (panns_logmel, {}),
     "panns_logmel64": (panns_logmel, {"n_mels": 64}),

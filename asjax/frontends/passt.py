@@ -1,4 +1,4 @@
-"""Log-mel of PaSST and its descendants: EfficientAT, Frame-MobileNet, frame-level PaSST."""
+"""Log-mel of PaSST, EfficientAT, Frame-MobileNet and frame-level PaSST."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from asjax.frontends import stft
 class PasstMel:
     """(ln(max(mel, floor) + offset) + 4.5) / 5 of the pre-emphasised wave.
 
-    Pre-emphasis x[t + 1] - 0.97 x[t], one sample shorter; centred STFT with reflected ends and the
-    Hann window in the middle of the FFT's frame; power; Kaldi's mel filters. Make it with
-    `passt_mel`. Frames: `1 + (S - 1) // hop`. A wave too short to be reflected is first extended
-    with zeros.
+    Steps: pre-emphasis x[t + 1] - 0.97 x[t], which makes the wave one sample shorter; centred STFT
+    with reflected ends and the Hann window in the middle of the FFT frame; power; Kaldi's mel
+    filters. There are `1 + (S - 1) // hop` frames. A wave too short to be reflected is first
+    extended with zeros. Make the frontend with `passt_mel`.
 
-    Called with a key, it is the authors' training mode: one draw for the batch of the filters'
-    lower edge, `fmin + U{0..fmin_aug_range-1}`, and of the upper, `fmax + fmax_aug_range // 2 -
-    U{0..fmax_aug_range-1}`, both in whole Hz. The authors' masks are `augment.specaug`.
+    With a key, the call is in the authors' training mode: it draws the filters' edges once per
+    batch, in whole Hz. The lower edge is `fmin + U{0..fmin_aug_range-1}`. The upper edge is
+    `fmax + fmax_aug_range // 2 - U{0..fmax_aug_range-1}`. The authors' masks are `augment.specaug`.
     """
 
     sample_rate: int
@@ -45,11 +45,11 @@ class PasstMel:
 
     @property
     def mel_filters(self) -> np.ndarray:
-        """float32 [n_fft // 2 + 1, n_mels], those of evaluation."""
+        """float32 [n_fft // 2 + 1, n_mels], the filters for evaluation."""
         return stft.kaldi_filters(self.sample_rate, self.n_fft, self.n_mels, self.fmin, self.fmax)
 
     def draw_edges(self, rng) -> tuple[jax.Array, jax.Array]:
-        """The lowest and the highest frequency of one training batch, in Hz."""
+        """Draw the lowest and highest frequency for one training batch, in Hz."""
         low, high = jax.random.split(rng)
         fmin = self.fmin + jax.random.randint(low, (), 0, self.fmin_aug_range)
         top = self.fmax + self.fmax_aug_range // 2
@@ -57,17 +57,17 @@ class PasstMel:
         return fmin.astype(jnp.float32), fmax.astype(jnp.float32)
 
     def draw_filters(self, rng) -> jax.Array:
-        """float32 [n_fft // 2 + 1, n_mels] of one training batch."""
+        """Draw the filters for one training batch: float32 [n_fft // 2 + 1, n_mels]."""
         low, high = (stft.kaldi_mel(hz) for hz in self.draw_edges(rng))
         return stft.kaldi_triangles(self.sample_rate, self.n_fft, self.n_mels, low, high)
 
     def __call__(self, wave, rng=None):
         """wave [B, S], float in [-1, 1] or signed integer -> float32 [B, T, n_mels].
 
-        `rng`: key of the training mode; None is evaluation.
+        `rng`: a key for training mode; None for evaluation.
 
         Raises:
-          AsjaxError: the wave has not two axes, or an unsigned dtype.
+          AsjaxError: the wave does not have two axes, or its dtype is unsigned.
         """
         return _logmel(stft.checked(wave), rng, self)
 
@@ -106,22 +106,22 @@ def passt_mel(
       n_fft: FFT length in samples, even.
       hop: samples between frames.
       window: Hann window length in samples, at most n_fft.
-      periodic: whether the window is periodic or symmetric.
-      fmin, fmax: edges of the filters in evaluation, in Hz; fmax defaults to the Nyquist frequency
-        less half of fmax_aug_range (15 kHz for PaSST).
-      fmin_aug_range, fmax_aug_range: how many whole Hz the edges are drawn from in training; 1
-        keeps fmin, and with fmax_aug_range=1 fmax too.
+      periodic: True for a periodic window, False for a symmetric one.
+      fmin, fmax: edges of the filters in evaluation, in Hz. The default of fmax is the Nyquist
+        frequency minus half of fmax_aug_range (15 kHz for PaSST).
+      fmin_aug_range, fmax_aug_range: number of values (whole Hz) from which training draws the
+        edges; 1 draws nothing.
       preemphasis: the coefficient, 0..1.
-      offset, floor: ln(max(mel, floor) + offset); one of them is above zero.
+      offset, floor: for ln(max(mel, floor) + offset); at least one must be above zero.
 
     Raises:
-      AsjaxError: a value out of its range.
+      AsjaxError: a value is out of range.
     """
     rate = stft.integer("sample_rate", sample_rate, 100, 10**7)
     n_mels = stft.integer("n_mels", n_mels, 1, 2**16)
     n_fft = stft.integer("n_fft", n_fft, 2, 2**20)
     if n_fft % 2:
-        raise AsjaxError(f"frontend n_fft must be even, as Kaldi's filters are, got {n_fft}")
+        raise AsjaxError(f"frontend n_fft must be even for Kaldi's filters, got {n_fft}")
     hop = stft.integer("hop", hop, 1, 2**24)
     window = stft.integer("window", window, 2, n_fft)
     if not isinstance(periodic, bool):
@@ -134,15 +134,15 @@ def passt_mel(
     nearest = fmax + high_range // 2 - (high_range - 1)
     if fmin >= fmax or fmin + low_range - 1 >= nearest:
         raise AsjaxError(
-            f"fmin must be below fmax, in every draw of training: fmin={fmin:g} to "
-            f"{fmin + low_range - 1:g}, fmax={fmax:g}, drawn from {nearest:g}; lower "
+            f"fmin must be below fmax in every draw of training, got fmin={fmin:g}, drawn up to "
+            f"{fmin + low_range - 1:g}, and fmax={fmax:g}, drawn from {nearest:g} on; lower "
             "fmin_aug_range or fmax_aug_range"
         )
     preemphasis = stft.real("preemphasis", preemphasis, 0, 1, "(a factor)")
     offset = stft.real("offset", offset, 0, 1, "(power)")
     floor = stft.real("floor", floor, 0, 1, "(power)")
     if not offset + floor > 0:
-        raise AsjaxError("frontend offset or floor must be above zero: the log of silence")
+        raise AsjaxError("frontend offset or floor must be above zero, got 0: silence has no log")
     shape = (rate, n_mels, n_fft, hop, window, periodic)
     edges = (fmin, fmax, low_range, high_range)
     return PasstMel(*shape, *edges, preemphasis, offset, floor)
@@ -154,7 +154,7 @@ VARIANTS = {
     "passt_mel128": (passt_mel, {}),
     "passt_mel128_hop100": (passt_mel, {"hop": 100}),
     "passt_mel128_hop160": (passt_mel, {"hop": 160}),
-    "mn_mel128": (passt_mel, {}),  # EfficientAT's is PaSST's
+    "mn_mel128": (passt_mel, {}),  # EfficientAT uses PaSST's frontend
     "fpasst_mel128": (passt_mel, {**_16K, "periodic": True}),
     "frame_mn_mel128": (passt_mel, dict(_16K)),
 }

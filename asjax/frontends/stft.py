@@ -1,4 +1,4 @@
-"""What the frontends share: checks, framing, the Fourier transform, mel filter banks."""
+"""Shared code of the frontends: checks, framing, the Fourier transform, mel filter banks."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ HIGHEST = lax.Precision.HIGHEST  # TF32 or bf16 passes would cost 40 dB of dynam
 
 
 def to_float(wave):
-    """Wave as float32: signed integers are divided by their full scale (int16: 32768), floats cast.
+    """Convert a wave to float32; signed integers are divided by their full scale (int16: 32768).
 
     Raises:
-      AsjaxError: unsigned, boolean or complex samples, whose scale is not defined.
+      AsjaxError: the samples are unsigned, boolean or complex, so their scale is not defined.
     """
     wave = jnp.asarray(wave)
     if jnp.issubdtype(wave.dtype, jnp.signedinteger):
@@ -43,7 +43,7 @@ def checked(wave):
 
 
 def integer(name: str, value, low: int, high: int) -> int:
-    """`value` as an int in low..high, or AsjaxError naming the field."""
+    """`value` as an int in low..high; AsjaxError names the field."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise AsjaxError(f"frontend {name} must be an integer, got {value!r}")
     if not low <= value <= high:
@@ -52,7 +52,7 @@ def integer(name: str, value, low: int, high: int) -> int:
 
 
 def real(name: str, value, low: float, high: float, unit: str = "Hz") -> float:
-    """`value` as a float in low..high `unit`, or AsjaxError naming the field."""
+    """`value` as a float in low..high `unit`; AsjaxError names the field."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise AsjaxError(f"frontend {name} must be a number, got {value!r}")
     if not low <= value <= high:
@@ -61,14 +61,14 @@ def real(name: str, value, low: float, high: float, unit: str = "Hz") -> float:
 
 
 def boolean(name: str, value) -> bool:
-    """`value` if it is True or False, or AsjaxError naming the field."""
+    """`value` if it is True or False; AsjaxError names the field."""
     if not isinstance(value, (bool, np.bool_)):
         raise AsjaxError(f"frontend {name} must be True or False, got {value!r}")
     return bool(value)
 
 
 def constants(mean, std, divide) -> dict[str, float]:
-    """The fields of a normalisation `(x - mean) / (divide * std)`, checked."""
+    """Check and return the fields of a normalisation `(x - mean) / (divide * std)`."""
     return dict(
         mean=real("mean", mean, -1e6, 1e6, "log units"),
         std=real("std", std, 1e-6, 1e6, "log units"),
@@ -80,7 +80,7 @@ def constants(mean, std, divide) -> dict[str, float]:
 
 
 def hann(window: int, n_fft: int | None = None, *, periodic: bool = True) -> np.ndarray:
-    """Hann window of `window` samples in the middle of `n_fft` zeros, float32 [n_fft]."""
+    """Hann window of `window` samples, zero-padded on both sides to float32 [n_fft]."""
     n_fft = window if n_fft is None else n_fft
     period = window if periodic else window - 1
     shape = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / period)
@@ -89,26 +89,26 @@ def hann(window: int, n_fft: int | None = None, *, periodic: bool = True) -> np.
 
 
 def frame(wave, size: int, hop: int, count: int):
-    """[B, S] -> [B, count, size], frame t starting at sample t * hop (all must lie inside)."""
+    """[B, S] -> [B, count, size]; frame t starts at sample t * hop. All frames must lie inside."""
     starts = jnp.arange(count) * hop
-    # One slice per frame: measured faster than gathering single samples.
+    # One slice per frame is faster than gathering single samples (measured).
     cut = functools.partial(lax.dynamic_slice_in_dim, slice_size=size, axis=1)
     return jax.vmap(cut, in_axes=(None, 0), out_axes=1)(wave, starts)
 
 
 def fit_frames(feats, count: int | None):
-    """[B, T, F] cut, or padded at the end with zeros, to `count` frames; None leaves it."""
+    """Cut [B, T, F] to `count` frames, or pad it with zeros at the end; None changes nothing."""
     if count is None:
         return feats
     return jnp.pad(feats[:, :count], ((0, 0), (0, max(0, count - feats.shape[1])), (0, 0)))
 
 
 def power(frames, n_fft: int | None = None):
-    """Power spectrum of frames [B, T, N], extended by zeros to n_fft: [B, T, n_fft // 2 + 1].
+    """Power spectrum of frames [B, T, N], zero-padded to n_fft: [B, T, n_fft // 2 + 1].
 
-    CPUs take an FFT. Accelerators take the discrete Fourier transform as two matrix products: they
-    shard and compile everywhere, and on a TPU they need an eighth of the memory of XLA's FFT
-    (benchmarks/README.md). Transforms so long that the matrices would be large take the FFT too.
+    On CPU we use an FFT. On accelerators we use two matrix products with the DFT matrix. They shard
+    and compile everywhere, and on a TPU they need an eighth of the memory of XLA's FFT
+    (benchmarks/README.md). If the matrices would be large, we use the FFT there too.
     """
     n_fft = n_fft or frames.shape[-1]
     if placement.on_cpu(frames) or frames.shape[-1] * n_fft > _LARGEST_DFT:
@@ -127,10 +127,10 @@ def _fft_power(frames, n_fft: int):
 
 
 def _by_clip(function, frames):
-    """`function` of frames [B, T, N], on each device for the clips that lie there.
+    """Apply `function` to frames [B, T, N]; each device computes only its own clips.
 
-    XLA on CPUs and GPUs gathers the operand of an FFT, so that every device would transform the
-    whole batch (twice the time on two devices).
+    Without this, XLA on CPU and GPU gathers the operand of an FFT, so every device transforms the
+    whole batch. That takes twice the time on two devices.
     """
     mesh = placement.mesh(frames)
     automatic = all(kind == AxisType.Auto for kind in mesh.axis_types)
@@ -143,7 +143,7 @@ def _by_clip(function, frames):
 @functools.lru_cache(maxsize=8)
 def _dft(samples: int, n_fft: int) -> tuple[np.ndarray, np.ndarray]:
     """cos and sin of 2 pi t k / n_fft for t < samples, k <= n_fft // 2: float32, read-only."""
-    turns = np.outer(np.arange(samples), np.arange(n_fft // 2 + 1)) % n_fft  # exact, unlike floats
+    turns = np.outer(np.arange(samples), np.arange(n_fft // 2 + 1)) % n_fft  # integers: exact
     angles = 2 * np.pi * turns / n_fft
     tables = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
     for table in tables:
@@ -154,7 +154,7 @@ def _dft(samples: int, n_fft: int) -> tuple[np.ndarray, np.ndarray]:
 def centred_power(wave, window: np.ndarray, hop: int, *, pad: str = "reflect"):
     """Power spectrogram of centred frames: wave [B, S] -> [B, 1 + S // hop, n_fft // 2 + 1].
 
-    `window` [n_fft]; the ends are extended by n_fft // 2 samples, by reflection or zeros
+    `window` is [n_fft]. The ends are extended by n_fft // 2 samples, by reflection or by zeros
     (`pad="constant"`). A wave too short to be reflected is first extended with zeros.
     """
     n_fft = len(window)
@@ -162,7 +162,7 @@ def centred_power(wave, window: np.ndarray, hop: int, *, pad: str = "reflect"):
     if pad == "reflect":
         wave = jnp.pad(wave, ((0, 0), (0, max(0, half + 1 - samples))))
     wave = jnp.pad(wave, ((0, 0), (half, half)), mode=pad)
-    if not placement.on_cpu(wave):  # zeros of the window need no products; a shift keeps the power
+    if not placement.on_cpu(wave):  # skip the window's zeros; a shift does not change the power
         inside = np.flatnonzero(window)
         first, last = (inside[0], inside[-1] + 1) if inside.size else (0, n_fft)
         wave, window = wave[:, first:], window[first:last]
@@ -189,10 +189,10 @@ def _slaney_hz(mel):
 def slaney_filters(
     sample_rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float
 ) -> np.ndarray:
-    """Triangles on Slaney's mel scale, each of unit area in Hz: float32 [n_fft // 2 + 1, n_mels].
+    """Triangles of unit area in Hz on Slaney's mel scale: float32 [n_fft // 2 + 1, n_mels].
 
-    The filters of librosa and of the PANNs and ConvNeXt checkpoints (`melW`). The array is cached
-    and read-only.
+    librosa and the PANNs and ConvNeXt checkpoints (`melW`) have the same filters. The array is
+    cached and read-only.
     """
     bins = np.linspace(0, sample_rate / 2, n_fft // 2 + 1)[:, None]  # Hz, exact for even n_fft
     if n_fft % 2:
@@ -201,7 +201,7 @@ def slaney_filters(
     low, peak, high = edges[:-2], edges[1:-1], edges[2:]
     rise, fall = (bins - low) / (peak - low), (high - bins) / (high - peak)
     triangles = np.maximum(0, np.minimum(rise, fall)).astype(np.float32)
-    # Rounded before and after the area factor, as the tables inside the checkpoints were.
+    # Round before and after the area factor, like the tables in the checkpoints.
     table = (triangles * (2 / (high - low))).astype(np.float32)
     table.setflags(write=False)
     return table
@@ -211,9 +211,9 @@ def slaney_filters(
 def torchaudio_slaney_filters(
     sample_rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float
 ) -> np.ndarray:
-    """`slaney_filters` with the float32 roundings of torchaudio's `melscale_fbanks`.
+    """`slaney_filters` with the float32 rounding errors of torchaudio's `melscale_fbanks`.
 
-    They are visible: 2.3e-6 relative at 64 bins of 4096 points. Cached and read-only.
+    They are visible: 2.3e-6 relative at 64 bins of 4096 points. The array is cached and read-only.
     """
     f32 = np.float32
     bins = _torch_linspace(0, sample_rate // 2, n_fft // 2 + 1)[:, None]
@@ -229,7 +229,7 @@ def torchaudio_slaney_filters(
 
 
 def _torch_linspace(low, high, count: int) -> np.ndarray:
-    """float32 torch.linspace: from both ends towards the middle, each point rounded once."""
+    """float32 torch.linspace: it counts from both ends to the middle and rounds each point once."""
     low, high = np.float32(low), np.float32(high)
     step, i = np.float64((high - low) / np.float32(count - 1)), np.arange(count)
     points = np.where(i < count // 2, low + step * i, high - step * (count - 1 - i))
@@ -237,17 +237,17 @@ def _torch_linspace(low, high, count: int) -> np.ndarray:
 
 
 def kaldi_mel(hz):
-    """Kaldi's mel scale, 1127 ln(1 + Hz / 700), of a number or an array (of any kind)."""
+    """Kaldi's mel scale, 1127 ln(1 + Hz / 700), for a number, a numpy array or a JAX array."""
     return 1127 * (jnp if isinstance(hz, jax.Array) else np).log(1 + hz / 700)
 
 
 def kaldi_triangles(sample_rate: int, n_fft: int, n_mels: int, low, high):
     """Kaldi's filters between two mels: float32 [n_fft // 2 + 1, n_mels], peaks of height 1.
 
-    The triangles are straight over mels, not Hz; there is none at the Nyquist frequency (the last
-    row is zero). `low` and `high` are in mels: Python floats, or traced for filters that change
-    within a compiled program. float32 throughout, in the order of torchaudio's `get_mel_banks`,
-    which rounds visibly (1.3e-5 from exact filters at 128 bins of 32 kHz).
+    The triangles are linear in mels, not in Hz. The last row, at the Nyquist frequency, is zero.
+    `low` and `high` are in mels. They are Python floats, or traced values for filters that change
+    within a compiled program. All operations are in float32 and in the order of torchaudio's
+    `get_mel_banks`, because its rounding errors are visible (1.3e-5 at 128 bins of 32 kHz).
     """
     xp = jnp if isinstance(low, jax.Array) or isinstance(high, jax.Array) else np
     hz = np.arange(n_fft // 2, dtype=np.float32) * np.float32(sample_rate / n_fft)
@@ -265,7 +265,7 @@ def kaldi_triangles(sample_rate: int, n_fft: int, n_mels: int, low, high):
 def kaldi_filters(
     sample_rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float
 ) -> np.ndarray:
-    """`kaldi_triangles` from fmin to fmax in Hz, of numpy; the array is cached and read-only."""
+    """`kaldi_triangles` from fmin to fmax in Hz; the numpy array is cached and read-only."""
     table = kaldi_triangles(sample_rate, n_fft, n_mels, kaldi_mel(fmin), kaldi_mel(fmax))
     table.setflags(write=False)
     return table

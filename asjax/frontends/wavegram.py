@@ -1,4 +1,4 @@
-"""Log-mel beside the raw wave, for networks that read both (PANNs' Wavegram-Logmel)."""
+"""Log-mel and raw wave together, for networks that need both (PANNs' Wavegram-Logmel)."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import jax.numpy as jnp
 
 from asjax.frontends import panns, stft
 
-HOP = 320  # samples; the strides of the network's one-dimensional layers go with it
+HOP = 320  # samples; the strides of the network's one-dimensional layers require it
 
 
 @dataclasses.dataclass(frozen=True)
 class WavegramLogmel:
     """[B, S] -> [B, T, n_mels + hop + 1]: PANNs' log-mel in dB, the frame's samples, their number.
 
-    Frame t carries the samples t * hop ... (t + 1) * hop - 1 of the wave as they are; the last
-    frame, T - 1 = S // hop, has S % hop of them and then zeros. The number of real samples (`hop`,
-    in the last frame S % hop) says where the wave ends. Make it with `wavegram_logmel`.
+    Frame t has the samples t * hop ... (t + 1) * hop - 1 of the wave. The last frame,
+    T - 1 = S // hop, has S % hop samples and then zeros. The number of samples (`hop`, or S % hop
+    in the last frame) tells where the wave ends. Make the frontend with `wavegram_logmel`.
     """
 
     logmel: panns.PannsLogmel
@@ -31,7 +31,7 @@ class WavegramLogmel:
 
     @property
     def n_mels(self) -> int:
-        """Mel bands; a frame has hop + 1 numbers more."""
+        """Number of mel bands; a frame has hop + 1 more values."""
         return self.logmel.n_mels
 
     @property
@@ -43,7 +43,7 @@ class WavegramLogmel:
         """wave [B, S], float in [-1, 1] or signed integer -> float32 [B, T, n_mels + hop + 1].
 
         Raises:
-          AsjaxError: the wave has not two axes, or an unsigned dtype.
+          AsjaxError: the wave does not have two axes, or its dtype is unsigned.
         """
         return _features(stft.checked(wave), self)
 
@@ -67,7 +67,7 @@ def wavegram_logmel(
     fmin: float = 50,
     fmax: float | None = None,
 ) -> WavegramLogmel:
-    """Log-mel and wave; the fields and errors are those of `panns_logmel`, the hop is 320."""
+    """Log-mel and wave; fields and errors as in `panns_logmel`, but the hop is always 320."""
     fields = dict(n_fft=n_fft, window=window, fmin=fmin, fmax=fmax)
     logmel = panns.panns_logmel(sample_rate=sample_rate, n_mels=n_mels, hop=HOP, **fields)
     return WavegramLogmel(logmel)

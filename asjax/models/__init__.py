@@ -1,4 +1,4 @@
-"""Model families: every public file here is one; it offers `VARIANTS` and `model`.
+"""Model families: every public file here is one family with `VARIANTS` and `model`.
 
 asjax.models.build("cnn", variant="cnn6", num_classes=200)
 asjax.models.build("convnext", variant="femto", stem="56")
@@ -16,12 +16,12 @@ _PLACE = "asjax.models.{name}:model"
 
 
 def families() -> list[str]:
-    """Names of the families, which are the public files of this folder."""
+    """Names of the families: the public files of this folder."""
     return config.names(_PLACE)
 
 
 def family(name: str):
-    """The module of a family; AsjaxError listing the known ones."""
+    """The Python module of a family; AsjaxError lists the known ones."""
     if name not in families():
         raise unknown("model family", name, families())
     return import_module(f"asjax.models.{name}")
@@ -37,17 +37,17 @@ def build(name: str, variant: str | None = None, **fields):
 
 
 def apply(module, variables, feats) -> dict:
-    """What a model says of features [B, T, F] when it does not train.
+    """Run a model in evaluation mode on features [B, T, F].
 
     Raises:
-      AsjaxError: the weights are not those of the module, or the features not what it takes: a
-        config that does not belong to its weights.
+      AsjaxError: the weights or the features do not fit the module, for example because the config
+        belongs to other weights.
     """
     try:
         return module.apply(variables, feats, train=False)
     except AsjaxError:
         raise
-    except Exception as error:  # flax and jax have an error for each of a hundred misfits
+    except Exception as error:  # flax and jax raise many kinds of errors for a misfit
         reason = " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__
         raise AsjaxError(
             f"{type(module).__name__} does not fit its weights, or features of shape "
@@ -56,7 +56,7 @@ def apply(module, variables, feats) -> dict:
 
 
 def abstract(module):
-    """Shapes and dtypes of a module's variables, without computing anything."""
+    """Shapes and dtypes of a module's variables, without computation."""
     import jax
     import jax.numpy as jnp
 
@@ -72,8 +72,10 @@ def parameters(module) -> int:
 
 
 def list_models(names: list[str] | None = None):
-    """Rows of the zoo, one per variant, as they are computed: family, variant, parameters (at 527
-    classes), frontend, n_mels, fields. `names`: these families only."""
+    """Yield one dict per variant: family, variant, parameters, frontend, n_mels, fields.
+
+    The parameters are counted for 527 classes. `names`: only these families.
+    """
     for name in names or families():
         file = family(name)
         for variant in file.VARIANTS:

@@ -1,4 +1,4 @@
-"""AST's weights: Hugging Face's names, what their shapes tell, starts from other models."""
+"""AST's weights: Hugging Face's names, fields from shapes, starts from other models."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _QKV = re.compile(
 
 
 def from_other_names(weights) -> dict:
-    """Hugging Face's names (of the Hub and of transformers 5) as the authors'; q, k, v joined."""
+    """Rename Hugging Face's names (Hub and transformers 5) to the authors'; join q, k and v."""
     out, parts = {}, {}
     for key, value in weights.items():
         name = key.removeprefix("audio_spectrogram_transformer.")
@@ -58,7 +58,7 @@ def _renamed(name: str) -> str | None:
 
 
 def _joined(arrays):
-    """The rows of three arrays of one shape, None if they are not."""
+    """The rows of three arrays; None if their shapes differ or they hold no numbers."""
     try:
         arrays = [np.asarray(a, np.float32) for a in arrays]
     except (TypeError, ValueError, RuntimeError):
@@ -73,13 +73,12 @@ _STRIDES = (4, 6, 8, 10, 12, 14, 16)
 
 
 def torch_fields(weights) -> list[dict] | tuple[dict, ...]:
-    """What the number of positions may mean: readings as stride, n_mels and frames.
+    """The values of stride, n_mels and frames that fit the number of positions, likely ones first.
 
-    First comes the published input and stride with as many patches. (Where two are published, only
-    these are given, as a tuple: none is likelier.) Then follow 128 bins of any length, first with
-    stride 10, which nearly everybody uses. The positions of
-    a grid belong to a range of lengths, since the last frames may reach no patch: of these the
-    roundest is named.
+    The published input and stride with this number of patches come first. If two are published, we
+    return only these, as a tuple: none is more likely. Then follow 128 bins of any length, first
+    with stride 10, which nearly everybody uses. A grid fits a range of lengths, because the last
+    frames may not fill a patch. We report the length that the highest power of two divides.
     """
     names = ("v.pos_embed", "embeddings.position_embeddings")
     shape = next((np.shape(v) for k, v in weights.items() if k.endswith(names)), ())
@@ -105,12 +104,12 @@ def _published(patches: int) -> list[dict]:
 
 
 def _roundest(first: int, count: int) -> int:
-    """Of `count` numbers from `first` on, the one that the highest power of two divides."""
+    """The number in first ... first + count - 1 that the highest power of two divides."""
     return max(range(first, first + count), key=lambda n: n & -n)
 
 
 def torch_variants(weights) -> list[str]:
-    """The variants that the names allow: Hugging Face's conversions have another epsilon."""
+    """The variants that the names allow; Hugging Face's conversions have another epsilon."""
     hugging_face = any(_QKV.search(key) for key in weights)
     return ["base384_hf"] if hugging_face else ["base384", "base224", "small224", "tiny224"]
 
@@ -123,24 +122,24 @@ def _grid(stride: int, n_mels: int, frames: int) -> tuple[int, int]:
 
 
 def adapt_positions(positions, old: tuple[int, int], new: tuple[int, int], prefix: int = 2):
-    """Positions for a grid of another size: [1, prefix + old, D] -> [1, prefix + new, D] float32.
+    """Adapt positions to another grid: [1, prefix + old, D] -> [1, prefix + new, D] float32.
 
-    Along time, then along frequency: the middle of the old grid where the new one is not longer,
-    bilinear interpolation where it is (half-pixel centres, no antialiasing). The rows of the
-    `prefix` tokens stay. This is what AST's code does from DeiT's square grid and from AudioSet's
-    12x101 alike.
+    First along time, then along frequency: a shorter axis takes the middle of the old one, a longer
+    axis is interpolated (bilinear, half-pixel centres, no antialiasing). The rows of the `prefix`
+    tokens do not change. AST's code does the same, from DeiT's square grid and from AudioSet's
+    12x101 grid.
 
     Args:
       old, new: grids as (frequency, time).
 
     Raises:
-      AsjaxError: the positions are not those of the old grid.
+      AsjaxError: the positions do not fit the old grid.
     """
     positions = np.asarray(positions, np.float32)
     if positions.ndim != 3 or positions.shape[:2] != (1, prefix + math.prod(old)):
         raise AsjaxError(
-            f"positions of shape {positions.shape} are not those of a grid of {old[0]}x{old[1]} "
-            f"patches with {prefix} tokens before them, (1, {prefix + math.prod(old)}, width)"
+            f"positions of shape {positions.shape} do not fit a grid of {old[0]}x{old[1]} patches "
+            f"after {prefix} tokens, which needs (1, {prefix + math.prod(old)}, width)"
         )
     head, grid = positions[:, :prefix], positions[0, prefix:].reshape(*old, -1)
     for axis in (1, 0):
@@ -158,21 +157,21 @@ def adapt_positions(positions, old: tuple[int, int], new: tuple[int, int], prefi
 
 
 def init_from_imagenet(module, variables, weights) -> dict:
-    """`variables` with all but the head (its norm and layer) taken from a distilled DeiT.
+    """Replace all of `variables` but the head (norm and layer) by those of a distilled DeiT.
 
         deit = torch.load("deit_base_distilled_patch16_384-d0272ac0.pth")["model"]
         variables = ast.init_from_imagenet(module, module.init(rng, feats), deit)
 
-    The patch kernel is the sum over the colours; positions are adapted by `adapt_positions`.
-    base384 starts from DeiT-B distilled 384, the others from the 224 of their size.
+    The patch kernel is summed over the colours. `adapt_positions` adapts the positions. base384
+    starts from DeiT-B distilled 384, the others from the DeiT 224 of their size.
 
     Args:
-      module: the AST, whose variables `variables` are.
-      weights: name -> array of a distilled DeiT (timm's and the authors' names), bare or under
+      module: the AST to which `variables` belong.
+      weights: name -> array of a distilled DeiT (timm's and the authors' names), possibly under
         "model". Its heads are not used.
 
     Raises:
-      AsjaxError: one error that lists every entry that is missing, left over or of another shape.
+      AsjaxError: lists every entry that is missing, left over or of another shape.
     """
     weights = _unwrapped(weights)
     weights = {k: v for k, v in weights.items() if not k.startswith(("head.", "head_dist."))}
@@ -186,20 +185,21 @@ def init_from_imagenet(module, variables, weights) -> dict:
 
 
 def init_from_audioset(module, variables, weights, grid: tuple[int, int] | None = None) -> dict:
-    """`variables` from a trained AST with another grid or other classes, such as AudioSet's.
+    """Replace `variables` by those of a trained AST, also with another grid or other classes.
 
-    The head (its norm and layer) is taken too where the classes are as many; otherwise it stays as
-    it is in `variables`. Positions are adapted by `adapt_positions`.
+    The head (norm and layer) is replaced only if the number of classes is the same.
+    `adapt_positions` adapts the positions.
 
     Args:
-      module: the AST, whose variables `variables` are.
-      weights: name -> array under the authors' or Hugging Face's names, bare or under "model" or
-        "state_dict", with or without "module." before the names.
-      grid: patches along (frequency, time) of these weights. By default the module's own where it
-        has as many, else that of the published input with as many: (12, 101) for stride 10.
+      module: the AST to which `variables` belong.
+      weights: name -> array with the authors' or Hugging Face's names, possibly under "model" or
+        "state_dict" and with the prefix "module.".
+      grid: patches along (frequency, time) of these weights. The default is the module's grid if
+        the number of patches agrees, else the grid of the published input with this number:
+        (12, 101) for stride 10.
 
     Raises:
-      AsjaxError: one error that lists every entry that is missing, left over or of another shape.
+      AsjaxError: lists every entry that is missing, left over or of another shape.
     """
     weights = from_other_names(_unwrapped(weights))
     unused = ("v.head.", "v.head_dist.")
@@ -216,7 +216,7 @@ def init_from_audioset(module, variables, weights, grid: tuple[int, int] | None 
 
 
 def _unwrapped(weights) -> dict:
-    """A copy without the wrappers "model" and "state_dict" and the prefix "module."."""
+    """Copy the weights without the wrappers "model" and "state_dict" and the prefix "module."."""
     for name in ("model", "state_dict"):
         if hasattr(weights.get(name), "items"):
             weights = weights[name]
@@ -227,7 +227,7 @@ def _unwrapped(weights) -> dict:
 
 
 def _started(module, variables, given: dict, grid, label: str, *, head: bool) -> dict:
-    """`variables` with `given` (the authors' names without "v.") in their places, or one error."""
+    """Put `given` (the authors' names without "v.") into `variables`, or raise one error."""
     ours = flatten_dict(variables["params"], sep="/")
     wanted = {}  # the authors' name -> (our path, shape there)
     for path, start in ours.items():
@@ -272,7 +272,7 @@ _PARTS = {"patches": "patch_embed/proj", "head_norm": "mlp_head/0", "head": "mlp
 
 
 def _names(path: str, depth: int) -> list[str]:
-    """What the authors call the array at our `path`, or its slices, without "v."."""
+    """The authors' names, without "v.", of the array at our `path` or of its slices."""
     first, _, rest = path.removeprefix("encoder/").partition("/")
     name = "/".join(filter(None, (_PARTS.get(first, first), rest)))
     name = re.sub(r"(kernel|scale)$", "weight", name).replace("/", ".")

@@ -1,4 +1,4 @@
-"""The start of a PaSST: the weights of an ImageNet DeiT (Touvron et al. 2021)."""
+"""Start a PaSST from the weights of an ImageNet DeiT (Touvron et al. 2021)."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from asjax.nn.resize import bicubic
 
 
 def init_from_imagenet(module, variables, weights) -> dict:
-    """`variables` with all but the head (its norm and layer) taken from an ImageNet DeiT.
+    """Replace all of `variables` but the head (norm and layer) by those of an ImageNet DeiT.
 
         deit = torch.load("deit_base_distilled_patch16_384-d0272ac0.pth")["model"]
         variables = passt.init_from_imagenet(module, module.init(rng, feats), deit)
 
-    The patch kernel is the sum over the colours. The grid of positions is resized (bicubic, as
-    torch resizes without align_corners); its mean over time is the frequency encoding, its mean
-    over frequency the time encoding, as the authors do it. PaSST starts from DeiT-B distilled 384.
+    The patch kernel is summed over the colours. The grid of positions is resized by torch's bicubic
+    interpolation without align_corners. As in the authors' code, its mean over time becomes the
+    frequency encoding and its mean over frequency the time encoding. PaSST starts from DeiT-B
+    distilled 384.
 
     Args:
-      module: the PaSST, whose variables `variables` are.
-      weights: name -> array of a DeiT with a class token and, where the module is `distilled`, a
+      module: the PaSST to which `variables` belong.
+      weights: name -> array of a DeiT with a class token and, if the module is `distilled`, a
         distillation token. Its heads are not used.
 
     Raises:
-      AsjaxError: one error that lists every entry that is missing, left over or of another shape.
+      AsjaxError: lists every entry that is missing, left over or of another shape.
     """
     given = {k: np.asarray(v, np.float32) for k, v in weights.items() if not k.startswith("head")}
     shapes = _deit_shapes(module, np.shape(given.get("pos_embed")))
@@ -80,7 +81,7 @@ def init_from_imagenet(module, variables, weights) -> dict:
 
 
 def _deit_shapes(module, places: tuple) -> dict[str, tuple]:
-    """Entry -> shape of a DeiT of the module's width and depth, with a square grid of positions."""
+    """Entry -> shape of a DeiT with the module's width and depth and a square grid of positions."""
     width, tokens = module.width, 2 if module.distilled else 1
     side = math.isqrt(max(1, places[1] - tokens)) if len(places) == 3 else 24
     layer = {

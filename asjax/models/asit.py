@@ -1,13 +1,13 @@
-"""ASiT, a local-global audio spectrogram vision transformer (Atito et al. 2024), frame by frame.
+"""ASiT, a local-global audio spectrogram vision transformer (Atito et al. 2024), as a detector.
 
 feats [B, T, 128] -> 16x16 patches, time-major -> class token, positions -> pre-norm encoder -> norm
 -> class token and patches [B, 1 + T // 16 * 8, D] -> detector (nn/frames.py).
 
-PretrainedSED's weights were trained with two oddities, which are kept here. The class token stays
-the first token, so that the detector takes it for a moment before the first patch. The positions
-are a grid of 8 x 37 (frequency, time) from a pre-training on 592 frames; for any other length that
-grid is resized to (T // 16) x 8 as if its axes were time and frequency, and laid row by row on
-tokens that run through frequency first.
+We reproduce two oddities of PretrainedSED's code, because its weights were trained with them.
+First, the class token stays the first token, so the detector treats it as a time step before the
+first patch. Second, the positions are a grid of 8 x 37 (frequency, time) from a pre-training on 592
+frames. For any other length this grid is resized to (T // 16) x 8, as if its axes were time and
+frequency. It is then added row by row to the tokens, which have all frequencies of a step together.
 """
 
 from __future__ import annotations
@@ -34,31 +34,29 @@ TORCH = (
     (_AT + r"norm", "norm", "norm"),
     *frames.TORCH,
 )
-TORCH_SKIP = (_AT + r"(head|head_cls|head_recons)\..*",)  # the pre-training's heads, a classifier
+TORCH_SKIP = (_AT + r"(head|head_cls|head_recons)\..*",)  # heads of pre-training, a classifier
 TORCH_HEAD, HEADLESS = frames.TORCH_HEAD, frames.HEADLESS
 
 
 def from_other_names(weights: dict) -> dict:
-    """The names of PretrainedSED's module from its bare backbone's and those of the authors'
-    checkpoints, the teacher's `backbone.`."""
+    """Rename to PretrainedSED's names: from its backbone, or the authors' teacher (`backbone.`)."""
     bare = {re.sub(r"^(module\.)?(backbone\.)?", "", k): v for k, v in weights.items()}
     return frames.renamed(bare, "asit")
 
 
 def rename_from_backbone(own: dict, weights: dict) -> dict:
-    """Torch names -> arrays of a model that starts from a checkpoint, for `port.from_torch`: see
-    `frames.started`."""
+    """State dict of a new model that starts from a checkpoint, see `frames.started`."""
     return frames.started(from_other_names(own), from_other_names(weights))
 
 
 def torch_fields(weights: dict) -> dict:
-    """The detector's fields; num_classes=0 for a bare backbone; positions by the table."""
+    """The detector's fields, num_classes=0 for a bare backbone, and positions from the table."""
     weights = from_other_names(weights)
-    found = frames.torch_fields(weights) or {"num_classes": 0}
+    fields = frames.torch_fields(weights) or {"num_classes": 0}
     places = np.shape(weights.get("model.asit.pos_embed"))
     if len(places) == 3:
-        found["positions"] = (places[1] - 1) // (Asit.n_mels // Asit.patch) * Asit.patch
-    return found
+        fields["positions"] = (places[1] - 1) // (Asit.n_mels // Asit.patch) * Asit.patch
+    return fields
 
 
 def model(variant: str, **over) -> Asit:
@@ -76,19 +74,20 @@ class Asit(nn.Module):
     """feats [B, T, n_mels] -> frame_embedding [B, 1 + T // 16 * (n_mels // 16), D] and the
     detector's logits, frame_logits and embedding.
 
-    The tokens are the class token, then the patches: time step by time step, from low to high
-    frequency within. Averaging to 250 outputs makes four outputs of the eight patches of a step
-    (and shifts all by the class token), as PretrainedSED's weights expect it.
+    The tokens are the class token and then the patches, ordered by time and within a time step by
+    frequency. Averaging to 250 outputs makes four outputs from the eight patches of a step, shifted
+    by the class token. PretrainedSED's weights expect this.
 
-    Args of the call: `mask` [B, T], the frames of each clip, for the detector (the encoder hears
-    the padding); `augment`, a function on feats, applied first. Frames that do not fill a patch are
-    dropped, fewer than one patch are filled up with zeros.
+    Args of the call:
+      mask: [B, T], the frames of each clip, for the detector; the encoder does not mask padding.
+      augment: a function on feats, applied first.
+    Frames that do not fill a patch are dropped; input shorter than one patch is zero-padded.
 
     Attributes:
-      positions: frames that the table of positions was made for (see above).
+      positions: number of frames for which the table of positions was made (see above).
       num_classes ... head: see `frames.Detector`; num_classes=0 is the bare backbone.
-      dropout, drop_path, scan_layers, remat, attention: see `vit.Encoder`; dropout also acts on the
-        tokens.
+      dropout, drop_path, scan_layers, remat, attention: see `vit.Encoder`; dropout also applies to
+        the tokens.
     """
 
     width: int
@@ -113,7 +112,7 @@ class Asit(nn.Module):
     attention: str = "auto"
     dtype: str = "float32"
 
-    input_frames = 998  # 10 s, which the published detectors hear
+    input_frames = 998  # 10 s, the input of the published detectors
 
     @property
     def example_shape(self) -> tuple[int, int]:
@@ -149,7 +148,7 @@ class Asit(nn.Module):
         cls = self.param("cls_token", vit.normal, (1, 1, self.width))
         old = (self.n_mels // self.patch, self.positions // self.patch)
         table = self.param("pos_embed", vit.normal, (1, 1 + old[0] * old[1], self.width))
-        # The authors compare sizes in frames and bins, not in whole patches.
+        # The authors' code compares sizes in frames and bins, not in whole patches.
         if length * bins != old[0] * old[1] * self.patch**2:
             pairs = zip(old, grid, strict=True)
             rows, columns = (jnp.asarray(resize.bicubic(*p), jnp.float32) for p in pairs)

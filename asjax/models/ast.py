@@ -1,13 +1,13 @@
-"""AST, the audio spectrogram transformer (Gong et al. 2021), the original and Hugging Face's.
+"""AST, the audio spectrogram transformer (Gong et al. 2021), also in Hugging Face's version.
 
 feats [B, T, F] -> 16x16 patches, overlapping by 16 - stride, frequency-major -> class and
 distillation token, positions -> pre-norm encoder -> norm -> mean of the two tokens -> norm, head.
 
-The recipe on our augment chain: mixup is of waves, `mixup(alpha=10, rate=0.5, style='plain',
-remove_mean=True)`; then one mask each of the features, `specaug(time_width=192, time_stripes=1,
-freq_width=48, freq_stripes=1, fill=0.467)`. The authors mask with 0 before they normalise, which is
-(0 - mean) / (2 std) in what the frontend gives: its `padding`, 0.467 with AST's constants and 0.357
-with `atdr_logmel64`'s. (Theirs draws a mask's start so that the whole width fits, ours does not.)
+The authors' augmentation with our functions: mixup of waves, `mixup(alpha=10, rate=0.5,
+style='plain', remove_mean=True)`, then one mask per axis, `specaug(time_width=192, time_stripes=1,
+freq_width=48, freq_stripes=1, law='torchaudio', fill=0.467)`. The authors mask with 0 before
+normalisation. After it this is (0 - mean) / (2 std), the frontend's `padding`: 0.467 with AST's
+constants, 0.357 with those of `atdr_logmel64`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from asjax.nn import layers, vit
 
 _TINY, _SMALL, _BASE = (dict(width=width, heads=width // 64) for width in (192, 384, 768))
 
-# base224 and base384 differ in the DeiT they start from; "_hf" in the epsilon of every norm
+# base224 and base384 start from different DeiTs; "_hf" has another epsilon in every norm
 VARIANTS = {
     "base384": _BASE,
     "base224": _BASE,
@@ -40,7 +40,7 @@ VARIANTS = {
 FRONTENDS = {variant: dict(name="kaldi_fbank128") for variant in VARIANTS}
 FRONTENDS["base384_hf"] = dict(name="kaldi_fbank128_hf")
 
-# (pattern of the torch module or key, our path, kind): see asjax/port.py
+# (pattern of the torch module or key, our path, kind): see asjax/weights/port.py
 TORCH = (
     (r"v\.cls_token", "cls_token", "param"),
     (r"v\.dist_token", "dist_token", "param"),
@@ -51,7 +51,7 @@ TORCH = (
     (r"mlp_head\.0", "head_norm", "norm"),
     (r"mlp_head\.1", "head", "linear"),
 )
-TORCH_SKIP = (r"v\.head\..*", r"v\.head_dist\..*")  # DeiT's own, for 1000 images
+TORCH_SKIP = (r"v\.head\..*", r"v\.head_dist\..*")  # DeiT's heads for ImageNet's 1000 classes
 
 
 def model(variant: str, **over) -> Ast:
@@ -71,24 +71,27 @@ def model(variant: str, **over) -> Ast:
 
 
 class Ast(nn.Module):
-    """An AST on normalised log-mel features, of `frames` frames.
+    """An AST on normalised log-mel features with `frames` frames.
 
-    Args of the call: feats [B, T, n_mels]; `augment`, a function [B, T, F] -> [B, T, F] applied
-    before everything. The positions are learned for `frames` frames: shorter input is padded at the
-    end with zeros, longer input is cut. (Frontends for AST do this themselves, in the raw log
-    domain as the authors do, where their `frames` is the model's.)
+    Args of the call:
+      feats: [B, T, n_mels]. Positions exist for `frames` frames: shorter input is zero-padded at
+        the end, longer input is cut. A frontend with the same `frames` already does this before
+        normalisation, as in the authors' code.
+      augment: a function [B, T, F] -> [B, T, F], applied first.
 
-    Returns: logits [B, num_classes] float32, embedding [B, D] (mean of the two tokens after the
-    final norm), frame_embedding [B, T', D] (mean over frequency of the patches after it, T' =
-    `grid[1]`, of patches `stride` frames apart).
+    Returns:
+      logits: float32 [B, num_classes].
+      embedding: [B, D], the mean of the two tokens after the final norm.
+      frame_embedding: [B, T', D], the mean over frequency of the patches after the final norm;
+        T' = `grid[1]`, and patches are `stride` frames apart.
 
     Attributes:
       stride: frames and bins between patches; a pair is (frequency, time).
-      frames, n_mels: size of the input the positions are for.
-      head_bias: added to the head's start, which is torch's; log(p / (1 - p)) starts every class
+      frames, n_mels: size of the input for which there are positions.
+      head_bias: added to torch's initial bias of the head; with log(p / (1 - p)) every class starts
         near probability p.
-      scan_layers, remat, attention, dropout, drop_path: see `vit.Encoder`. Dropout also acts on the
-        tokens. The authors use neither.
+      scan_layers, remat, attention, dropout, drop_path: see `vit.Encoder`. Dropout also applies to
+        the tokens. The authors use neither dropout nor drop_path.
     """
 
     width: int

@@ -2,7 +2,7 @@
 
 feats [B, T, 64] normalised -> chunks of 601 frames -> patches of all bins and 4 frames -> class
 token, positions -> pre-norm encoder without q, k, v bias -> norm of the tokens of the last 12
-blocks -> class tokens and mean tokens, averaged over chunks, side by side -> batch norm, linear.
+blocks -> class tokens and mean tokens, averaged over chunks, concatenated -> batch norm, linear.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ VARIANTS = {
 }
 FRONTENDS = {variant: dict(name="atst_logmel64") for variant in VARIANTS}
 
-# (pattern of the torch module or key, our path, kind): see asjax/port.py
+# (pattern of the torch module or key, our path, kind): see asjax/weights/port.py
 TORCH = (
     (r"cls_token", "cls_token", "param"),
     (r"pos_embed", "pos_embed", "param"),
@@ -31,17 +31,20 @@ TORCH = (
     (r"head\.norm", "head_norm", "norm"),
     (r"head\.linear", "head", "linear"),
 )
-TORCH_SKIP = (r"mask_embed",)  # stands for masked patches in ATST-Frame's pre-training
+TORCH_SKIP = (r"mask_embed",)  # replaces masked patches in ATST-Frame's pre-training
 HEADLESS = "give num_classes=0 for the features without a head"
 
-# where the encoder lies in the authors' Lightning checkpoints: fine-tuned, pre-trained
+# prefix of the encoder in the authors' checkpoints: Lightning's fine-tuned, pre-trained, others
 _ROOTS = ("encoder.encoder.", "model.teacher.encoder.", "teacher.encoder.", "encoder.", "backbone.")
 _PRETRAINING = r"(model\.)?(student|teacher\.(projector|predictor))\..*"
 
 
 def from_other_names(weights: dict) -> dict:
-    """The authors' checkpoints as bare encoders: the teacher of pre-training (Lightning's, or the
-    first repository's `backbone.`), the encoder and head of fine-tuning."""
+    """Rename the authors' checkpoints to a bare encoder with its head.
+
+    A pre-training gives its teacher (Lightning's, or the first repository's `backbone.`), a
+    fine-tuning its encoder and head.
+    """
     out = {}
     for key, value in weights.items():
         if not re.fullmatch(_PRETRAINING, key):
@@ -51,15 +54,15 @@ def from_other_names(weights: dict) -> dict:
 
 
 def torch_fields(weights: dict) -> dict:
-    """num_classes=0 for a bare encoder; frames and blocks_used where not the published ones."""
+    """num_classes=0 for a bare encoder; frames and blocks_used if they are not the defaults."""
     weights = from_other_names(weights)
     shape = lambda key: np.shape(weights.get(key))  # noqa: E731
-    found = {} if "head.linear.weight" in weights else {"num_classes": 0}
+    fields = {} if "head.linear.weight" in weights else {"num_classes": 0}
     if len(shape("pos_embed")) == 3 and shape("pos_embed")[1] != 251:
-        found["frames"] = 4 * (shape("pos_embed")[1] - 1)
+        fields["frames"] = 4 * (shape("pos_embed")[1] - 1)
     if len(shape("head.linear.weight")) == 2 and len(shape("norm.weight")) == 1:
-        found["blocks_used"] = shape("head.linear.weight")[1] // (2 * shape("norm.weight")[0])
-    return found
+        fields["blocks_used"] = shape("head.linear.weight")[1] // (2 * shape("norm.weight")[0])
+    return fields
 
 
 def model(variant: str, **over) -> AtstClip:
@@ -72,8 +75,8 @@ def model(variant: str, **over) -> AtstClip:
         )
     if module.n_mels < bins or not frames <= module.chunk_frames <= module.frames:
         raise layers.AsjaxError(
-            f"ATST-Clip must have patch={module.patch} within n_mels={module.n_mels} and "
-            f"chunk_frames={module.chunk_frames}, and chunk_frames within frames={module.frames}"
+            f"ATST-Clip patch={module.patch} must fit into n_mels={module.n_mels} and "
+            f"chunk_frames={module.chunk_frames}, and chunk_frames into frames={module.frames}"
         )
     return module
 
@@ -81,29 +84,34 @@ def model(variant: str, **over) -> AtstClip:
 class AtstClip(nn.Module):
     """ATST-Clip on a normalised mel of any length.
 
-    Args of the call: feats [B, T, n_mels]; `lengths` [B], true frames of each clip (default: all T,
-    which is also the most that counts); `augment`, a function [B, T, F] -> [B, T, F] applied before
-    everything. The input is cut into chunks of `chunk_frames`; what does not fill a patch is
-    dropped. Patches that begin or end beyond a clip's length are hidden from attention and from
-    means. A chunk after the first counts in the clip's average only where more than half a chunk of
-    the clip is left. As in the original, whose heads were trained so, the sum of a chunk's tokens
-    is divided by all the patches left in the clip from the chunk on: the mean token of the first
-    chunk of 10 s is the sum of 150 over 250.
+    Args of the call:
+      feats: [B, T, n_mels]. The input is cut into chunks of `chunk_frames`. Frames that do not fill
+        a patch are dropped.
+      lengths: [B], true frames of each clip, at most T (the default).
+      augment: a function [B, T, F] -> [B, T, F], applied first.
 
-    Returns: embedding [B, 2 * blocks_used * D], class tokens of the last `blocks_used` blocks (the
-    earliest first), then their mean tokens, each after the final norm; logits [B, num_classes]
-    float32, absent where num_classes is 0; frame_embedding [B, T', D], the patch tokens of the last
-    block after the final norm (40 ms apart, mean over frequency where patches are smaller than the
-    spectrogram is high), zero beyond a clip's length.
+    Attention and means skip patches that are not completely within a clip's length. A chunk after
+    the first counts in the clip's average only if more than half a chunk of the clip remains. The
+    sum of a chunk's tokens is divided by the number of patches from this chunk to the clip's end:
+    for 10 s, the mean token of the first chunk is the sum of 150 tokens over 250. The original does
+    this too, and its heads were trained with it.
+
+    Returns:
+      embedding: [B, 2 * blocks_used * D], the class tokens of the last `blocks_used` blocks in
+        order, then their mean tokens, each after the final norm.
+      logits: float32 [B, num_classes]; absent if num_classes is 0.
+      frame_embedding: [B, T', D], the patch tokens of the last block after the final norm, 40 ms
+        apart and zero beyond a clip's length. It is the mean over frequency if there are several
+        patches per time step.
 
     Attributes:
       num_classes: 0 builds the encoder without a head.
-      blocks_used: blocks whose tokens make the embedding.
+      blocks_used: number of last blocks whose tokens form the embedding.
       chunk_frames: 601 frames are the 6 s of the pre-training.
       frames: positions are learned for frames // patch[1] patches.
       patch: bins and frames of a patch; the mel is cut to whole patches.
-      dropout, drop_path, scan_layers, remat, attention: see `vit.Encoder`; dropout also acts on the
-        tokens.
+      dropout, drop_path, scan_layers, remat, attention: see `vit.Encoder`; dropout also applies to
+        the tokens.
     """
 
     width: int
@@ -141,7 +149,7 @@ class AtstClip(nn.Module):
                 f"{jnp.shape(lengths)}"
             )
         full, rest = divmod(frames, self.chunk_frames)
-        chunks = max(1, full + (rest >= step))  # those that hold a patch
+        chunks = max(1, full + (rest >= step))  # chunks with at least one patch
         x = self._chunked(layers.pad_frames(x, step), chunks)  # [B * chunks, T, F]
         starts = self.chunk_frames * jnp.arange(chunks)
         whole = jnp.minimum(frames if lengths is None else jnp.asarray(lengths), frames)
@@ -151,7 +159,7 @@ class AtstClip(nn.Module):
         counts = (left > self.chunk_frames // 2).at[:, 0].set(True)
 
         x = self._tokens(x, train)
-        own = jnp.arange(x.shape[1] - 1)[None] < patches  # [B * chunks, S - 1] patch is in the clip
+        own = jnp.arange(x.shape[1] - 1)[None] < patches  # [B * chunks, S - 1]: in the clip
         hidden = lengths is not None or chunks > 1 or frames < step
         mask = jnp.pad(own, ((0, 0), (1, 0)), constant_values=True)[:, None, None]
         _, every = vit.Encoder(
@@ -186,7 +194,7 @@ class AtstClip(nn.Module):
         return out
 
     def _chunked(self, x, chunks: int):
-        """[B, T, F] -> [B * chunks, chunk_frames, F] padded with zeros; one chunk as it is."""
+        """[B, T, F] -> [B * chunks, chunk_frames, F], zero-padded; one chunk is not padded."""
         if chunks == 1:
             return x[:, : self.chunk_frames]
         whole = chunks * self.chunk_frames
@@ -194,11 +202,11 @@ class AtstClip(nn.Module):
         return x.reshape(-1, self.chunk_frames, x.shape[-1])
 
     def _tokens(self, x, train):
-        """[B, T, F] -> class token and patches in time, frequency within, [B, 1 + S, D]."""
+        """[B, T, F] -> class token, then patches by time and frequency, [B, 1 + S, D]."""
         rows, cols = self.patch
         b, t, f = x.shape[0], x.shape[1] // cols, x.shape[2] // rows
         x = x[:, : t * cols, : f * rows].reshape(b, t, cols, f, rows).transpose(0, 1, 3, 4, 2)
-        x = x.reshape(b, t * f, rows * cols).astype(self.dtype)  # a patch frequency by frequency
+        x = x.reshape(b, t * f, rows * cols).astype(self.dtype)  # a patch is stored by frequency
         x = layers.Dense(self.width, kernel_init=vit.normal, dtype=self.dtype, name="patches")(x)
         cls = self.param("cls_token", vit.normal, (1, 1, self.width))
         count = 1 + (self.n_mels // rows) * (self.frames // cols)

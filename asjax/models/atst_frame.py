@@ -31,18 +31,21 @@ TORCH = (
     (_AT + r"norm_frame", "norm", "norm"),
     *frames.TORCH,
 )
-# mel tables; the head of fine-tuned encoders that have another one than ours
+# mel tables; the heads of fine-tuned encoders, which differ from ours
 TORCH_SKIP = (r".*\.mel_transform\..*", _AT + r"head\..*")
 TORCH_HEAD, HEADLESS = frames.TORCH_HEAD, frames.HEADLESS
 
-# where the encoder lies in Lightning checkpoints: of pre-training, of fine-tuning
+# prefix of the encoder in Lightning checkpoints: pre-trained, fine-tuned
 _ROOTS = ("model.teacher.encoder.", "teacher.encoder.", "encoder.encoder.", "encoder.")
 _PRETRAINING = r"(model\.)?(student\..*|teacher\.(projector|predictor)\..*)"
 
 
 def from_other_names(weights: dict) -> dict:
-    """The names of PretrainedSED's module from its bare backbone's and those of Lightning
-    checkpoints: the teacher of pre-training, the encoder of fine-tuning."""
+    """Rename to PretrainedSED's names.
+
+    The input may be its bare backbone or a Lightning checkpoint: the teacher of a pre-training, or
+    the encoder of a fine-tuning.
+    """
     root = next((r for r in _ROOTS if any(key.startswith(r) for key in weights)), "")
     out = {}
     for key, value in weights.items():
@@ -52,19 +55,18 @@ def from_other_names(weights: dict) -> dict:
 
 
 def rename_from_backbone(own: dict, weights: dict) -> dict:
-    """Torch names -> arrays of a model that starts from a checkpoint, for `port.from_torch`: see
-    `frames.started`."""
+    """State dict of a new model that starts from a checkpoint, see `frames.started`."""
     return frames.started(from_other_names(own), from_other_names(weights))
 
 
 def torch_fields(weights: dict) -> dict:
-    """The detector's fields; num_classes=0 for a bare backbone; input_frames by the positions."""
+    """The detector's fields, num_classes=0 for a bare backbone, input_frames from positions."""
     weights = from_other_names(weights)
-    found = frames.torch_fields(weights) or {"num_classes": 0}
+    fields = frames.torch_fields(weights) or {"num_classes": 0}
     places = np.shape(weights.get("model.atst.pos_embed"))
     if len(places) == 3 and places[1] != 1 + AtstFrame.input_frames // 4:
-        found["input_frames"] = 4 * (places[1] - 1)
-    return found
+        fields["input_frames"] = 4 * (places[1] - 1)
+    return fields
 
 
 def model(variant: str, **over) -> AtstFrame:
@@ -73,7 +75,7 @@ def model(variant: str, **over) -> AtstFrame:
     bins, step = module.patch
     if module.n_mels < bins or module.input_frames < step:
         raise AsjaxError(
-            f"ATST-Frame must have patch={module.patch} within n_mels={module.n_mels} and "
+            f"ATST-Frame patch={module.patch} must fit into n_mels={module.n_mels} and "
             f"input_frames={module.input_frames}"
         )
     return frames.checked(module, "ATST-Frame")
@@ -83,18 +85,20 @@ class AtstFrame(nn.Module):
     """feats [B, T, n_mels] -> frame_embedding [B, S, D], S = T // 4, and the detector's logits,
     frame_logits and embedding.
 
-    Args of the call: `mask` [B, T], the frames of each clip, for the detector (the encoder hears
-    the padding, as in PretrainedSED); `masked` bool [B, S], tokens replaced by `mask_embed` as in
-    the pre-training; `augment`, a function on feats, applied first. Frames that do not fill a patch
-    are dropped, fewer than one patch are filled up with zeros. There are positions for
-    `input_frames` frames: more are refused.
+    Args of the call:
+      feats: at most `input_frames` frames, because there are no more positions. Frames that do not
+        fill a patch are dropped; input shorter than one patch is zero-padded.
+      mask: [B, T], the frames of each clip, for the detector. The encoder does not mask padding, as
+        in PretrainedSED.
+      masked: bool [B, S], tokens to replace by `mask_embed`, as in the pre-training.
+      augment: a function on feats, applied first.
 
     Attributes:
       patch: bins and frames of a patch.
       input_frames: 1001 frames are 10 s; the first position of the table is not used.
       num_classes ... head: see `frames.Detector`; num_classes=0 is the bare backbone.
-      dropout, drop_path, scan_layers, remat, attention: see `vit.Encoder`; dropout also acts on the
-        tokens.
+      dropout, drop_path, scan_layers, remat, attention: see `vit.Encoder`; dropout also applies to
+        the tokens.
     """
 
     width: int
@@ -147,7 +151,7 @@ class AtstFrame(nn.Module):
         return frames.detect(self, x, mask=mask, train=train)
 
     def _tokens(self, x, masked, train):
-        """[B, T, F] -> patches in time (frequency within) with positions, [B, S, D]."""
+        """[B, T, F] -> patches by time and frequency, with positions, [B, S, D]."""
         rows, cols = self.patch
         b, t, f = x.shape[0], x.shape[1] // cols, x.shape[2] // rows
         high = self.n_mels // rows
@@ -158,7 +162,7 @@ class AtstFrame(nn.Module):
                 "the audio into shorter clips"
             )
         x = x[:, : t * cols, : f * rows].reshape(b, t, cols, f, rows).transpose(0, 1, 3, 4, 2)
-        x = x.reshape(b, t * f, rows * cols).astype(self.dtype)  # a patch frequency by frequency
+        x = x.reshape(b, t * f, rows * cols).astype(self.dtype)  # a patch is stored by frequency
         x = layers.Dense(self.width, kernel_init=vit.normal, dtype=self.dtype, name="patches")(x)
         blank = self.param("mask_embed", vit.normal, (1, 1, self.width))
         if masked is not None:

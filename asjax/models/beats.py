@@ -1,12 +1,11 @@
-"""BEATs, audio pre-training with acoustic tokenizers (Chen et al. 2023), frame by frame.
+"""BEATs, audio pre-training with acoustic tokenizers (Chen et al. 2023), as a detector.
 
 feats [B, T, 128] -> 16x16 patches, time-major -> norm, linear -> + GELU of a convolution over 128
-tokens -> norm -> post-norm layers whose attention has a gated bias for relative positions and whose
-residuals are scaled (DeepNorm) -> tokens [B, T // 16 * 8, 768] -> detector (nn/frames.py).
+tokens -> norm -> post-norm layers with gated relative position bias and scaled residuals (DeepNorm)
+-> tokens [B, T // 16 * 8, 768] -> detector (nn/frames.py).
 
-The tokens of a 160 ms step are its eight frequencies, from low to high. Averaging 496 tokens to 250
-outputs makes four outputs of each step, of neighbouring frequencies, as PretrainedSED's weights
-expect it.
+Each 160 ms step has eight tokens, from low to high frequency. Averaging 496 tokens to 250 outputs
+makes four outputs per step, each from neighbouring frequencies. PretrainedSED's weights need this.
 """
 
 from __future__ import annotations
@@ -67,15 +66,15 @@ _TIED = re.compile(_L + r"self_attn\.relative_attention_bias\.weight")
 
 
 def from_other_names(weights: dict) -> dict:
-    """The names of PretrainedSED's module from its files', its backbone's and the authors'.
+    """Rename to PretrainedSED's names, from its files, its backbone or the authors' files.
 
-    Weight normalisation in both of torch's spellings. All layers share one table of relative
-    positions: its copies are left out. The authors' `predictor`, a classifier of every token, is
-    our `weak_head` (head="mean", frames=None), its rows in AudioSet's order where the checkpoint
-    has a `label_dict`.
+    Both of torch's namings of weight normalisation are known. All layers share one table of
+    relative positions, so its copies are dropped. The authors' `predictor`, a classifier of every
+    token, becomes our `weak_head` (head="mean", frames=None). If the checkpoint has a `label_dict`,
+    the rows of the predictor are put into AudioSet's order.
 
     Raises:
-      AsjaxError: copies that differ, or a label_dict of 527 other classes.
+      AsjaxError: the copies differ, or label_dict has 527 classes that are not AudioSet's.
     """
     weights = dict(weights)
     order = _rows(np.asarray(weights.pop("label_dict", ())))
@@ -101,9 +100,11 @@ def from_other_names(weights: dict) -> dict:
 
 
 def _rows(names: np.ndarray) -> list[int] | None:
-    """Rows of the predictor in AudioSet's order; `names` are the mids in its own. Classes that are
-    not AudioSet's stay as they are, unless there are as many: they would take its names. None: no
-    names are there (nor where only shapes are looked at)."""
+    """Indices that put the predictor's rows, with the mids `names`, into AudioSet's order.
+
+    None: there are no names, also if only shapes are compared. Other classes than AudioSet's keep
+    their order, but 527 of them are an error, because they would get AudioSet's names.
+    """
     if names.dtype.kind != "U":
         return None
     known, given = labels.get("audioset527").ids, {str(name): i for i, name in enumerate(names)}
@@ -115,31 +116,30 @@ def _rows(names: np.ndarray) -> list[int] | None:
 
 
 def to_other_names(weights: dict) -> dict:
-    """The state dict with the copies of the shared table that torch's has, one for each layer."""
+    """Add a copy of the shared table for each layer, as in torch's state dict."""
     depth = 1 + max((int(hit[1]) for k in weights if (hit := re.match(_L, k))), default=0)
     copies = {_TABLE.replace(".0.", f".{i}.", 1): weights[_TABLE] for i in range(1, depth)}
     return {**weights, **copies}
 
 
 def rename_from_backbone(own: dict, weights: dict) -> dict:
-    """Torch names -> arrays of a model that starts from a checkpoint, for `port.from_torch`: see
-    `frames.started`."""
+    """State dict of a new model that starts from a checkpoint, see `frames.started`."""
     return frames.started(from_other_names(own), from_other_names(weights))
 
 
 def torch_fields(weights: dict) -> dict:
     """The detector's fields; num_classes=0 for a bare backbone."""
-    found = frames.torch_fields(weights) or {"num_classes": 0}
-    if found.get("head") == "mean":
-        found["frames"] = None  # the authors' own classifier
-    return found
+    fields = frames.torch_fields(weights) or {"num_classes": 0}
+    if fields.get("head") == "mean":
+        fields["frames"] = None  # the authors' own classifier
+    return fields
 
 
 def model(variant: str, **over) -> Beats:
     """The linen module of a variant; `over` replaces fields (num_classes=447, sequence="gru")."""
     module = layers.make(Beats, VARIANTS, variant, over)
     if module.n_mels < module.patch:
-        raise AsjaxError(f"BEATs needs n_mels of {module.patch} or more, got {module.n_mels}")
+        raise AsjaxError(f"BEATs n_mels must be at least {module.patch}, got {module.n_mels}")
     if module.width % module.heads or module.width % module.position_groups:
         raise AsjaxError(
             f"BEATs width={module.width} must be a multiple of heads={module.heads} and of "
@@ -149,9 +149,9 @@ def model(variant: str, **over) -> Beats:
 
 
 class PositionConv(nn.Module):
-    """GELU of a grouped convolution over tokens, weight-normalised by tap: [B, S, D] -> same.
+    """GELU of a grouped convolution over tokens with weight normalisation: [B, S, D] -> same.
 
-    The kernel is gain[k] * direction[k] / ||direction[k]||, the norm over all channels of a tap.
+    The kernel is gain[k] * direction[k] / ||direction[k]||; the norm is over all channels of tap k.
     """
 
     taps: int
@@ -180,8 +180,8 @@ def _xavier(gain: float):
 class Layer(nn.Module):
     """x = norm(a x + attention(x)); norm(a x + mlp(x)), a = (2 * depth)^(1/4), for `nn.scan`.
 
-    Dropout acts on attention weights and on both branches; a whole layer is left out with
-    `layer_drop` in training.
+    Dropout applies to attention weights and to both branches. In training a whole layer is skipped
+    with probability `layer_drop`.
     """
 
     heads: int
@@ -222,7 +222,7 @@ class Layer(nn.Module):
         return dense("out", narrow)(y.reshape(b, s, width))
 
     def _gate(self, q):
-        """q [B, S, N, d] -> float32 [B, S, N]: how much a query minds where its keys are."""
+        """q [B, S, N, d] -> float32 [B, S, N]: the factor of the position bias for each query."""
         z = layers.Dense(8, kernel_init=vit.normal, name="gate")(q.astype(jnp.float32))
         scale = self.param("gate_scale", nn.initializers.ones, (1, self.heads, 1, 1))
         update, reset = jnp.moveaxis(nn.sigmoid(z.reshape(*z.shape[:-1], 2, 4).sum(-1)), -1, 0)
@@ -233,20 +233,24 @@ class Beats(nn.Module):
     """feats [B, T, n_mels] -> frame_embedding [B, T // 16 * (n_mels // 16), D] and the detector's
     logits, frame_logits and embedding.
 
-    Args of the call: `mask` [B, T], the frames of each clip, for the detector (the encoder hears
-    the padding); `augment`, a function on feats, applied first. Any length works. Frames that do
-    not fill a patch are dropped, fewer than one patch are filled up with zeros.
+    Args of the call:
+      feats: any length. Frames that do not fill a patch are dropped; input shorter than one patch
+        is zero-padded.
+      mask: [B, T], the frames of each clip, for the detector; the encoder does not mask padding.
+      augment: a function on feats, applied first.
 
     Attributes:
-      patch_width: numbers of a patch before the linear layer.
-      position_taps, position_groups: of the convolution over tokens.
-      buckets, farthest: rows of the table of relative positions, and the distance (in tokens) from
-        which on all share one; see `relative.buckets`.
+      patch_width: width of a patch before the linear layer.
+      position_taps, position_groups: kernel size and groups of the convolution over tokens.
+      buckets, farthest: number of rows in the table of relative positions, and the distance in
+        tokens from which on all distances share a row; see `relative.buckets`.
       num_classes ... head: see `frames.Detector`; num_classes=0 is the bare backbone. The authors'
         fine-tuned classifiers have head="mean" and frames=None: one linear layer on every token,
         and the mean of its logits.
-      input_dropout: of the patches. dropout: of both branches, and before the layers.
-        attention_dropout: of attention weights. layer_drop: share of layers left out in training.
+      input_dropout: rate for the patches.
+      dropout: rate for both branches, and before the layers.
+      attention_dropout: rate for the attention weights.
+      layer_drop: probability to skip a layer in training.
       scan_layers, remat, attention: see `vit.Encoder`.
     """
 
@@ -278,7 +282,7 @@ class Beats(nn.Module):
     attention: str = "auto"
     dtype: str = "float32"
 
-    input_frames = 998  # 10 s, which the published models hear
+    input_frames = 998  # 10 s, the input of the published models
 
     @property
     def example_shape(self) -> tuple[int, int]:
@@ -308,7 +312,7 @@ class Beats(nn.Module):
         return frames.detect(self, x, mask=mask, train=train)
 
     def _tokens(self, x, train):
-        """[B, T, F] -> patches with what the convolution adds, normed: [B, t f, D]."""
+        """[B, T, F] -> normed patches after the position convolution: [B, t f, D]."""
         drop = lambda rate, x: nn.Dropout(rate, deterministic=not train)(x)  # noqa: E731
         size = (self.patch, self.patch)
         patches = vit.Patches(

@@ -1,11 +1,11 @@
 """CED, consistent ensemble distillation (Dinkel et al. 2023): plain ViTs on a 64-bin mel.
 
 feats [B, T, 64] in dB -> batch norm over the bins -> chunks of 1012 frames -> 16x16 patches,
-frequency-major, one embedding for the time of a patch and one for its frequency -> pre-norm encoder
+frequency-major, + one embedding for a patch's time and one for its frequency -> pre-norm encoder
 -> norm -> mean of the tokens -> norm, head, or the detector of nn/frames.py.
 
-The recipe on our augment chain masks the raw dB with zeros before the norm; `augment` acts after
-it, where zero is the mean frame.
+The authors' recipe masks the raw dB with zeros before the norm. Here `augment` runs after the norm,
+where zero is the mean.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FRONTENDS = {variant: dict(name="ced_logmel64") for variant in VARIANTS}
 
 _channels_last = (lambda x: np.transpose(x, (0, 2, 3, 1)), lambda x: np.transpose(x, (0, 3, 1, 2)))
 
-# (pattern of the torch module or key, our path, kind): see asjax/port.py
+# (pattern of the torch module or key, our path, kind): see asjax/weights/port.py
 TORCH = (
     (r"init_bn\.1", "bn0", "norm"),
     (r"time_pos_embed", "time_pos_embed", _channels_last),
@@ -48,8 +48,10 @@ TORCH_SKIP = (r"front_end\..*",)
 
 
 def from_other_names(weights: dict) -> dict:
-    """Hugging Face's names (mispeech/ced-*: `encoder.` before all but the head, the norm of the
-    input not in a sequence) as the authors'."""
+    """Rename Hugging Face's names (mispeech/ced-*) to the authors'.
+
+    They have `encoder.` before all but the head, and the input norm is not in a sequence.
+    """
 
     def renamed(key):
         return re.sub(r"^init_bn\.(?=[a-z])", "init_bn.1.", re.sub(r"^encoder\.", "", key))
@@ -58,15 +60,14 @@ def from_other_names(weights: dict) -> dict:
 
 
 def torch_fields(weights: dict) -> dict:
-    """n_mels, chunk_frames, pooling and a detector as the arrays tell them, for strides of a whole
-    patch."""
+    """n_mels, chunk_frames, pooling and the detector's fields; assumes strides of a whole patch."""
     weights = from_other_names(weights)
     bins, time = (np.shape(weights.get(k)) for k in ("init_bn.1.weight", "time_pos_embed"))
-    found = dict(n_mels=bins[0]) if len(bins) == 1 else {}
+    fields = dict(n_mels=bins[0]) if len(bins) == 1 else {}
     if len(time) == 4 and time[-1] != Ced.chunk_frames // 16:
-        found["chunk_frames"] = 16 * time[-1]
-    found |= frames.torch_fields(weights)
-    return {**found, "pooling": "token"} if "cls_token" in weights else found
+        fields["chunk_frames"] = 16 * time[-1]
+    fields |= frames.torch_fields(weights)
+    return {**fields, "pooling": "token"} if "cls_token" in weights else fields
 
 
 def model(variant: str, **over) -> Ced:
@@ -100,28 +101,32 @@ def model(variant: str, **over) -> Ced:
 class Ced(nn.Module):
     """A CED on a mel spectrogram in dB, of any length.
 
-    Args of the call: feats [B, T, n_mels]; `augment`, a function [B, T, F] -> [B, T, F] applied
-    after the batch norm. Frames that do not fill a patch are dropped; less than one patch is padded
-    with zeros after the norm. More than `chunk_frames` frames are cut into chunks of as many, the
-    last padded with zeros after the norm (whose tokens count, as in the original); a clip's
-    probability is the mean of its chunks'. The original drops the last chunk when it is a full one
-    (2024 frames are treated as 1012): not so here.
+    Args of the call:
+      feats: [B, T, n_mels]. Frames that do not fill a patch are dropped; input shorter than one
+        patch is zero-padded after the norm. Longer input than `chunk_frames` is cut into chunks.
+        The last chunk is zero-padded after the norm, and its padding tokens count, as in the
+        original. A clip's probability is the mean over its chunks. The original also drops a last
+        chunk that is full (2024 frames count as 1012); we keep it.
+      augment: a function [B, T, F] -> [B, T, F], applied after the batch norm.
+      mask: [B, T], the frames of each clip; only with a detector.
 
-    Returns: logits [B, num_classes] float32, whose sigmoid is the original's output; embedding
-    [B, D], the mean over the chunks of what the head reads; frame_embedding [B, T', D], the mean
-    over frequency of the final tokens, patch by patch over the true frames (63 in a full chunk);
-    with pooling="dm" also frame_logits [B, T', num_classes]. With `frames` a detector takes the
-    place of the head (and the call takes `mask` [B, T]): see `frames.Detector` and its fields.
+    Returns:
+      logits: float32 [B, num_classes]; their sigmoid is the original's output.
+      embedding: [B, D], the mean over chunks of the head's input.
+      frame_embedding: [B, T', D], the mean over frequency of the final tokens. It covers the true
+        frames, 63 steps in a full chunk.
+      frame_logits: [B, T', num_classes], only for pooling="dm".
+    With `frames` a detector replaces the head: see `frames.Detector` for its fields and outputs.
 
     Attributes:
       chunk_frames: longest input without cutting; there are chunk_frames // 16 time embeddings.
       stride: bins and frames between patches; a pair is (frequency, time).
-      pooling: "mean" of the tokens; "logit", the same with the mean over chunks of logits instead
-        of probabilities (the authors' training mode); "token", a class token; "dm", the mean over
-        time of probabilities.
+      pooling: "mean" of the tokens; "logit", the same but chunks are averaged as logits, not as
+        probabilities (the authors' training mode); "token", a class token; "dm", the mean over time
+        of probabilities.
       chunk_pooling: "mean" or "max" over the chunks of a clip.
-      dropout, drop_path, scan_layers, remat, attention: see `vit.Encoder`; dropout also acts on the
-        tokens. The authors use neither.
+      dropout, drop_path, scan_layers, remat, attention: see `vit.Encoder`; dropout also applies to
+        the tokens. The authors use neither dropout nor drop_path.
     """
 
     width: int
@@ -151,7 +156,7 @@ class Ced(nn.Module):
 
     @property
     def input_frames(self) -> int:
-        """Frames that the positions are for."""
+        """Number of frames for which there are positions."""
         return self.chunk_frames
 
     @property
@@ -175,7 +180,7 @@ class Ced(nn.Module):
         if chunks > 1:
             x = layers.pad_frames(x, chunks * self.chunk_frames)
             x = x.reshape(clips, chunks, self.chunk_frames, -1).swapaxes(0, 1)
-            # a clip's chunks lie `clips` rows apart
+            # the chunks of a clip are `clips` rows apart
             x = x.reshape(chunks * clips, self.chunk_frames, -1)
         x = layers.pad_frames(x, self.patch)
         x, (bins, count) = self._tokens(x.swapaxes(1, 2), train)
@@ -216,7 +221,7 @@ class Ced(nn.Module):
         return {"logits": y, **out}
 
     def _tokens(self, x, train):
-        """Spectrogram [B, F, T] -> tokens [B, S, D] with positions, and their grid (f, t)."""
+        """Spectrogram [B, F, T] -> tokens [B, S, D] with positions, and the grid (f, t)."""
         size = (self.patch, self.patch)
         x = vit.Patches(self.width, size, self.strides, dtype=self.dtype, name="patches")(x)
         batch, bins, count, _ = x.shape

@@ -4,10 +4,9 @@ feats [B, T, F] -> bn0 over mel bins -> blocks of [conv, BN, relu] x convs and a
 -> mean over frequency -> one of
 
     pooling="clip"                        max + mean over time -> fc1, relu -> head
-    pooling="max", "mean", "attention"    max + mean of three frames -> fc1, relu -> head of every
+    pooling="max", "mean", "attention"    max + mean of three frames -> fc1, relu -> head for every
                                           frame -> clip (PANNs' "decision level")
-
-or, with `frames`, the detector of nn/frames.py.
+    `frames` is set                       the detector of nn/frames.py
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ VARIANTS = {
     "cnn14_decision_max": dict(**_CNN14, pooling="max"),
     "cnn14_decision_avg": dict(**_CNN14, pooling="mean"),
     "cnn14_decision_att": dict(**_CNN14, pooling="attention"),
-    # ours: a tenth of a million parameters, for a few hundred clips and a laptop
+    # our own variant: about 0.1 M parameters, for a few hundred clips and a laptop
     "mini": dict(channels=(16, 32, 64, 128), convs=1, kernel=3, pools=(2, 2, 2, 2), width=128),
 }
 
@@ -94,7 +93,7 @@ class Attention(nn.Module):
 def weighted(attention, logits):
     """The logit of sum_t softmax(attention)_t * sigmoid(logits)_t, [B, T', C] -> [B, C].
 
-    In logarithms: exact where the probability itself would round to 0 or 1.
+    It is computed in logarithms, so it stays exact where the probability rounds to 0 or 1.
     """
     weights = jax.nn.log_softmax(attention, 1)
     yes = jax.nn.logsumexp(weights + jax.nn.log_sigmoid(logits), 1)
@@ -104,7 +103,7 @@ def weighted(attention, logits):
 def three_frames(x):
     """Maximum plus mean over each frame and its neighbours: [B, T', C] -> [B, T', C].
 
-    Beyond the ends there is nothing for the maximum and zeros for the mean, as torch pools.
+    As in torch, the mean counts zeros beyond the ends and the maximum does not.
     """
     return nn.max_pool(x, (3,), padding="SAME") + nn.avg_pool(x, (3,), padding="SAME")
 
@@ -115,23 +114,29 @@ def three_frames(x):
 class Cnn(nn.Module):
     """A PANNs CNN on log-mel features in dB.
 
-    Args of the call: feats [B, T, n_mels]; `augment`, a function [B, T, F] -> [B, T, F] applied
-    right after bn0 (there SpecAugment's zero is the mean). Input of fewer frames than the pools
-    take (16 for CNN6 and CNN10, 32 for CNN14) is padded at the end with zeros after bn0.
+    Args of the call:
+      feats: [B, T, n_mels]. Input with fewer frames than the pools need (16 for CNN6 and CNN10, 32
+        for CNN14) is zero-padded at the end after bn0.
+      augment: a function [B, T, F] -> [B, T, F], applied after bn0, where SpecAugment's zero is the
+        mean.
+      mask: [B, T], the frames of each clip; only with a detector.
 
-    Returns: logits [B, num_classes] float32, embedding [B, width] (relu of fc1, dropped out in
-    training; the head reads it whole, as in the authors' code), frame_embedding [B, T', channels]
-    (mean over frequency, before pooling over time). T' is T // 32 for CNN14 and T // 16 for the
-    others: a frame every 320 ms (or 160 ms) with a hop of 10 ms.
+    Returns:
+      logits: float32 [B, num_classes].
+      embedding: [B, width], relu of fc1, with dropout in training. As in the authors' code, the
+        head reads it without dropout.
+      frame_embedding: [B, T', channels], the mean over frequency before pooling over time. T' is
+        T // 32 for CNN14 and T // 16 for the others: one frame per 320 ms or 160 ms with a hop of
+        10 ms.
 
-    With `pooling` "max", "mean" or "attention" also frame_logits [B, T', num_classes], of which the
-    clip's probability is the maximum, the mean, or a mean weighted by attention; the embedding is
-    then the mean over time of relu of fc1, and the head reads dropped frames, as the authors have
-    it. Their `framewise_output` is sigmoid(frame_logits), each frame repeated 32 times and the last
-    one once more up to T frames.
+    With `pooling` "max", "mean" or "attention" there are also frame_logits [B, T', num_classes].
+    The clip's probability is their probabilities' maximum, mean, or mean weighted by attention. The
+    embedding is then the mean over time of relu of fc1, and the head reads it with dropout, as in
+    the authors' code. The authors' `framewise_output` is sigmoid(frame_logits), with each frame
+    repeated 32 times and the last one repeated up to T frames.
 
-    With `frames` the frames go to a detector instead: see `frames.Detector` for the outputs and the
-    fields weak_classes, sequence, sequence_width, sequence_depth, head, and `mask` [B, T].
+    With `frames` a detector replaces the head: see `frames.Detector` for its outputs and the fields
+    weak_classes, sequence, sequence_width, sequence_depth and head.
     """
 
     channels: tuple[int, ...]
@@ -144,7 +149,7 @@ class Cnn(nn.Module):
     pooling: str = "clip"
     block_dropout: float = 0.2
     head_dropout: float = 0.5
-    head_bias: float = 0.0  # initial; log(p / (1 - p)) starts every class at probability p
+    head_bias: float = 0.0  # initial bias; with log(p / (1 - p)) every class starts at p
     frames: int | None = None
     weak_classes: int | None = None
     sequence: str | None = None

@@ -1,10 +1,10 @@
-"""The Conformer of AudioTagging Done Right, as far as its facts go (Gulati et al. 2020).
+"""The Conformer (Gulati et al. 2020) of AudioTagging Done Right, as far as it is known.
 
-The authors published no code for it. 88.1 M parameters, 12 blocks, 768 wide, 12 heads are given;
-torchaudio's Conformer with 1024-wide feed-forward, kernel 15, a linear input and a linear head has
-88,114,703, the only neat setting that rounds to the printed number. Subsampling and pooling are not
-known: none, and the mean over frames of the probabilities (`pooling="tal_attention"` adds 0.4 M).
-Attention has no positional information, as in torchaudio's class.
+The authors published no code for it. They give 88.1 M parameters, 12 blocks, width 768, 12 heads.
+torchaudio's Conformer with feed-forward width 1024, kernel 15, a linear input and a linear head has
+88,114,703 parameters, the only simple setting that rounds to this number. Subsampling and pooling
+are not known. We use no subsampling, and the mean over frames of the probabilities
+(`pooling="tal_attention"` adds 0.4 M). Attention has no positions, as in torchaudio's class.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from asjax.nn import frames, layers, ops, pooling, vit
 
 VARIANTS = {
     "conformer": dict(depth=12, width=768, heads=12, mlp=1024, kernel=15),
-    # ours: for a few thousand clips
+    # our own variant, for a few thousand clips
     "conformer_mini": dict(depth=3, width=96, heads=4, mlp=192, kernel=15),
-    # torchaudio's class alone: feats are [B, T, 768] already, no head
+    # only torchaudio's class: feats are [B, T, 768], no head
     "conformer_encoder": dict(
         depth=12,
         width=768,
@@ -43,7 +43,7 @@ _swap = (lambda x: np.swapaxes(x, -1, -2),) * 2
 
 
 def _pointwise(key, path) -> tuple:
-    """Port rules of a convolution over single frames, (O, I, 1), that is a linear layer here."""
+    """Port rules for a torch convolution of kernel size 1, (O, I, 1), as our linear layer."""
     kernel = (lambda x: np.squeeze(x, 2).T, lambda x: x.T[:, :, None])
     return (
         (key + r"\.weight", path + "/kernel", kernel),
@@ -85,7 +85,7 @@ def _dense(width, dtype, name):
 
 
 class FeedForward(nn.Module):
-    """Norm, up, SiLU, dropout, down, dropout: (the branch, the stream as the norm hands it on)."""
+    """Norm, up, SiLU, dropout, down, dropout; returns (branch, residual stream)."""
 
     mlp: int
     dropout: float
@@ -101,7 +101,7 @@ class FeedForward(nn.Module):
 
 
 class DepthwiseOverTime(nn.Module):
-    """Odd depthwise convolution with zeros beyond both ends: [B, T, D] -> [B, T, D]."""
+    """Odd depthwise convolution with zero padding: [B, T, D] -> [B, T, D]."""
 
     size: int
     dtype: str
@@ -122,7 +122,7 @@ class DepthwiseOverTime(nn.Module):
 class ConvModule(nn.Module):
     """Norm, pointwise to 2D, GLU, depthwise over time, batch norm, SiLU, pointwise, dropout.
 
-    Returns (the branch, the stream as the norm hands it on).
+    Returns (branch, residual stream).
     """
 
     kernel: int
@@ -137,7 +137,7 @@ class ConvModule(nn.Module):
         value, gate = jnp.split(_dense(2 * width, self.dtype, "gate")(y), 2, -1)
         y = value * nn.sigmoid(gate)
         if mask is not None:
-            y = jnp.where(mask[..., None], y, 0)  # what a convolution finds beyond the end
+            y = jnp.where(mask[..., None], y, 0)  # as zero padding at the clip's end
         y = DepthwiseOverTime(self.kernel, self.dtype, name="depthwise")(y)
         y = nn.silu(layers.BatchNorm(dtype=self.dtype, name="bn")(y, self.train))
         y = _dense(width, self.dtype, "out")(y)
@@ -145,7 +145,7 @@ class ConvModule(nn.Module):
 
 
 class Layer(nn.Module):
-    """Half a feed-forward, attention, convolution, half a feed-forward, norm; for `nn.scan`."""
+    """Half feed-forward, attention, convolution, half feed-forward, norm; for `nn.scan`."""
 
     heads: int
     mlp: int
@@ -183,11 +183,11 @@ class Layer(nn.Module):
 class Conformer(nn.Module):
     """feats [B, T, n_mels] -> logits [B, C], frame_logits [B, T, C], one frame per input frame.
 
-    `mask` [B, T] marks the frames of each clip (the rest is padding at the end, which then has no
-    influence: a padded batch equals single clips; with `mask_convolution=False`, as in torchaudio,
-    convolutions do see the padding). With num_classes=0 there is no head and no logits; with n_mels
-    == width no input projection. With `frames` a detector takes the place of the pooling: see
-    `frames.Detector` for it and its fields.
+    `mask` [B, T] marks the frames of each clip. Padding at the end then has no influence, so a
+    padded batch gives the same outputs as single clips. With `mask_convolution=False`, as in
+    torchaudio, convolutions do read the padding. With num_classes=0 there is no head and no logits.
+    With n_mels == width there is no input projection. With `frames` a detector replaces the
+    pooling: see `frames.Detector` for its outputs and fields.
     """
 
     depth: int

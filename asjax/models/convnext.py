@@ -29,8 +29,8 @@ VARIANTS = {
 
 FRONTENDS = {variant: dict(name="convnext_logmel224") for variant in VARIANTS}
 
-# stem -> (kernel, stride, padding) as (time, frequency); the padding is on both sides. The names
-# are the grid after the stem for 1001 x 224 input, as the authors call them.
+# stem -> (kernel, stride, padding of both sides); pairs are (time, frequency). The authors' names
+# give the grid after the stem for 1001 x 224 input.
 STEMS = {
     "56": ((18, 4), (18, 4), 9),
     "112": ((9, 2), (9, 2), 4),
@@ -39,7 +39,7 @@ STEMS = {
     "504x56": ((4, 4), (2, 4), 5),
 }
 
-# (pattern of the torch module or key, our path, kind): see asjax/port.py
+# (pattern of the torch module or key, our path, kind): see asjax/weights/port.py
 TORCH = (
     (r"bn0", "bn0", "norm"),
     (r"downsample_layers\.0\.0", "stem/conv", "conv"),
@@ -55,7 +55,7 @@ TORCH = (
 )
 TORCH_SKIP = (r"spectrogram_extractor\..*", r"logmel_extractor\..*")
 
-# timm's names of the ImageNet models -> the authors', who keep facebook's
+# timm's names of the ImageNet models -> the authors' names, which are facebook's
 _TIMM = (
     (r"stem\.([01])\.", r"downsample_layers.0.\1."),
     (r"stages\.([123])\.downsample\.([01])\.", r"downsample_layers.\1.\2."),
@@ -65,7 +65,7 @@ _TIMM = (
     (r"head\.norm\.", r"norm."),
 )
 
-# the authors truncate at +-2 absolute, which is 100 deviations: a plain normal
+# the authors truncate at +-2, which is 100 deviations, so a plain normal is the same
 _normal = nn.initializers.normal(0.02)
 
 
@@ -77,7 +77,7 @@ def model(variant: str, **over) -> ConvNeXt:
 
 
 def torch_fields(weights) -> dict:
-    """Fields that the shapes of a checkpoint imply; "504x56" has the kernel of "252x56"."""
+    """Fields from the shapes of a checkpoint; stem "504x56" has the same kernel as "252x56"."""
     kernel = np.shape(weights.get("downsample_layers.0.0.weight"))[2:]
     stems = [stem for stem in ("252x56", *STEMS) if STEMS[stem][0] == kernel]
     fields = {"stem": stems[0]} if stems else {}
@@ -151,13 +151,18 @@ class Downsample(nn.Module):
 class ConvNeXt(nn.Module):
     """An audio ConvNeXt on log-mel features in dB.
 
-    Args of the call: feats [B, T, n_mels]; `augment`, a function [B, T, F] -> [B, T, F] applied
-    right after bn0. Input too short to leave one frame (fewer than 24 frames with the 252x56 stem,
-    126 with "56") is padded at the end with zeros after bn0. `drop_path_rate` rises linearly from
-    0 at the first block to the given rate at the last.
+    Args of the call:
+      feats: [B, T, n_mels]. Input that is too short for one output frame (fewer than 24 frames with
+        stem "252x56", 126 with "56") is zero-padded at the end after bn0.
+      augment: a function [B, T, F] -> [B, T, F], applied after bn0.
 
-    Returns: logits [B, num_classes] float32, embedding [B, D] (pooled and normalised),
-    frame_embedding [B, T', D] (mean over frequency of the last stage; 31 frames for 10 s).
+    Returns:
+      logits: float32 [B, num_classes].
+      embedding: [B, D], pooled and normalised.
+      frame_embedding: [B, T', D], the mean over frequency of the last stage; 31 frames for 10 s.
+
+    Attributes:
+      drop_path_rate: stochastic depth, linear from 0 at the first block to this rate at the last.
     """
 
     depths: tuple[int, ...]
@@ -167,13 +172,13 @@ class ConvNeXt(nn.Module):
     stem: str = "252x56"
     drop_path_rate: float = 0.0
     layer_scale: float = 1e-6
-    head_bias: float = 0.0  # initial; log(p / (1 - p)) starts every class at probability p
+    head_bias: float = 0.0  # initial bias; with log(p / (1 - p)) every class starts at p
     remat: bool = False
     dtype: str = "float32"
 
     @property
     def min_frames(self) -> int:
-        """Fewest frames that leave one after the stem and three halvings."""
+        """Smallest number of frames that gives one output frame after stem and three halvings."""
         (kernel, _), (stride, _), pad = STEMS[self.stem]
         return max(1, 7 * stride + kernel - 2 * pad)
 
@@ -187,7 +192,9 @@ class ConvNeXt(nn.Module):
         (_, kernel), (_, stride), _ = STEMS[self.stem]
         if (self.n_mels - kernel) // stride + 1 < 8:
             least = 7 * stride + kernel
-            raise layers.AsjaxError(f"n_mels must be at least {least} with stem {self.stem!r}")
+            raise layers.AsjaxError(
+                f"n_mels must be at least {least} with stem {self.stem!r}, got {self.n_mels}"
+            )
 
     @nn.compact
     def __call__(self, feats, *, train: bool = False, augment=None):
@@ -222,23 +229,23 @@ class ConvNeXt(nn.Module):
 
 
 def init_from_imagenet(module: ConvNeXt, variables, weights) -> dict:
-    """`variables` with everything but bn0 and the head taken from an ImageNet ConvNeXt.
+    """Replace all of `variables` but bn0 and the head by those of an ImageNet ConvNeXt.
 
         tiny = torch.load("convnext_tiny_1k_224_ema.pth")["model"]
         variables = convnext.init_from_imagenet(module, module.init(rng, feats), tiny)
 
-    The three colours of the stem's kernel are summed to one channel. Its 4x4 kernel fits the stems
-    "252x56" and "504x56"; those with another kernel keep their fresh convolution (kernel and bias)
-    and take the norm after it. (The authors' code has a fresh convolution in every audio stem; and
-    for atto to nano it loads nothing, as the names of the file are not its own.)
+    The stem's kernel is summed over the three colours. Its size 4x4 fits the stems "252x56" and
+    "504x56". Other stems keep the initial convolution (kernel and bias) and take only the norm
+    after it. The authors' code keeps the initial convolution in every audio stem. For atto to nano
+    it loads nothing, because the names in the file differ from its own.
 
     Args:
-      module: the ConvNeXt, whose variables `variables` are; the variants are ImageNet's.
-      weights: name -> array as facebook (`downsample_layers.0.0.weight`) or timm (`stem.0.weight`;
-        1x1 convolutions for linear layers too) call them. Their classifier is not used.
+      module: the ConvNeXt to which `variables` belong; the variants are ImageNet's.
+      weights: name -> array with the names of facebook (`downsample_layers.0.0.weight`) or timm
+        (`stem.0.weight`). Linear layers may be 1x1 convolutions. The classifier is not used.
 
     Raises:
-      AsjaxError: one error that lists every entry that is missing, left over or of another shape.
+      AsjaxError: lists every entry that is missing, left over or of another shape.
     """
     fresh = flatten_dict(variables["params"], sep="/")
     drawn = ("bn0/", "head/") + (() if STEMS[module.stem][0] == (4, 4) else ("stem/conv/",))
@@ -267,7 +274,7 @@ def init_from_imagenet(module: ConvNeXt, variables, weights) -> dict:
 
 
 def _imagenet_path(key: str) -> str | None:
-    """Where an entry goes: our path, its own name if we have no such layer, None for the head."""
+    """Our path of an entry; its own name if we have no such layer; None for the head."""
     name = key
     for pattern, ours in _TIMM:
         name = re.sub(f"^{pattern}", ours, name)
@@ -285,7 +292,7 @@ def _imagenet_path(key: str) -> str | None:
 
 
 def _imagenet_array(path: str, value) -> np.ndarray | None:
-    """A torch array in our layout; None if it is no array of numbers or of a rank unknown here."""
+    """A torch array in our layout; None if it holds no numbers or has an unknown rank."""
     try:
         x = np.asarray(value, np.float32)
     except (TypeError, ValueError, RuntimeError):

@@ -2,8 +2,8 @@
 
 feats [B, T, 128] -> 3x3 convolution of stride 2 -> MBConv blocks (expand, depthwise, squeeze and
 excite, project) -> 1x1 convolution -> mean over the four rows of frequency -> attention pooling
-over frames, or the detector of nn/frames.py. Inside, maps are [B, F, T, C], the authors' order of
-the axes. Padding is that of a square image of the nominal size, whatever the input
+over frames, or the detector of nn/frames.py. Inside, maps are [B, F, T, C], as in the authors'
+code. The padding is that of a square image of the nominal size for every input
 (efficientnet_pytorch's static padding).
 """
 
@@ -38,7 +38,7 @@ STAGES = (
     (1, 3, 1, 6, 320),
 )
 
-# (pattern of the torch module or key, our path, kind): see asjax/port.py
+# (pattern of the torch module or key, our path, kind): see asjax/weights/port.py
 TORCH = (
     (r"effnet\._conv_stem", "stem", "conv"),
     (r"effnet\._bn0", "stem_bn", "norm"),
@@ -58,7 +58,7 @@ TORCH = (
     (r"attention\.head_weight", "attention/head_weight", "param"),
     *frames.TORCH,
 )
-TORCH_SKIP = (r"effnet\._fc\..*",)  # the ImageNet classifier that some checkpoints still carry
+TORCH_SKIP = (r"effnet\._fc\..*",)  # the ImageNet classifier that some checkpoints still have
 
 
 def model(variant: str, **over) -> EfficientNet:
@@ -73,21 +73,21 @@ def model(variant: str, **over) -> EfficientNet:
 
 
 def torch_fields(weights) -> dict:
-    """Fields that the names of a checkpoint imply: the number of attention heads, a detector."""
+    """Fields that a checkpoint's names imply: the number of attention heads, or a detector's."""
     heads = sum(k.startswith("attention.att.") and k.endswith(".weight") for k in weights)
     return frames.torch_fields(weights) or dict(heads=heads)
 
 
 def rename_from_imagenet(own: dict, weights: dict) -> dict:
-    """Torch names -> arrays of a model that starts from ImageNet, for `port.from_torch`.
+    """State dict of a new model that starts from ImageNet, for `port.from_torch`.
 
-        own = port.to_torch("efficientnet", variables)  # a fresh model
+        own = port.to_torch("efficientnet", variables)  # a new model
         start = efficientnet.rename_from_imagenet(own, weights)
         module, variables = port.from_torch("efficientnet", "effnet_b2", start)
 
-    `weights` are efficientnet_pytorch's (`_conv_stem.weight`, ...). As in the authors' code the
-    stem convolution stays fresh (colours are not summed), its batch norm does not; the classifier
-    is left out.
+    `weights` are efficientnet_pytorch's (`_conv_stem.weight`, ...). As in the authors' code, the
+    stem convolution keeps its initial weights (colours are not summed), but its batch norm is
+    taken. The classifier is not used.
     """
     dropped = ("_fc.", "_conv_stem.")
     taken = {f"effnet.{k}": v for k, v in weights.items() if not k.startswith(dropped)}
@@ -98,7 +98,7 @@ def rename_from_imagenet(own: dict, weights: dict) -> dict:
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Zeros before and after an axis of `size` so that ceil(size / stride) places fit."""
+    """Zeros before and after an axis of `size` that give ceil(size / stride) outputs."""
     total = max(0, (-(-size // stride) - 1) * stride + kernel - size)
     return total // 2, total - total // 2
 
@@ -113,7 +113,7 @@ def _pointwise(width: int, dtype: str, name: str) -> layers.Conv:
 
 
 class MBConv(nn.Module):
-    """[B, F, T, C] -> [B, F', T', width]; `pad` zeros (before, after) on both axes."""
+    """[B, F, T, C] -> [B, F', T', width]; `pad` is the zeros (before, after) on both axes."""
 
     kernel: int
     stride: int
@@ -153,7 +153,7 @@ class MBConv(nn.Module):
 
 
 def _linear(width: int, fan_in: int, name: str) -> nn.Dense:
-    """A linear layer that starts as torch's."""
+    """A linear layer with torch's initial weights."""
     bound = fan_in**-0.5
     start = lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)  # noqa: E731
     return layers.Dense(width, kernel_init=torch_uniform, bias_init=start, name=name)
@@ -165,23 +165,29 @@ def _linear(width: int, fan_in: int, name: str) -> nn.Dense:
 class EfficientNet(nn.Module):
     """PSLA's EfficientNet on normalised log-mel features.
 
-    Args of the call: feats [B, T, n_mels]; `augment`, a function [B, T, F] -> [B, T, F] applied
-    first (there is no input norm). Input too short to leave one frame is padded at the end with
-    zeros, the mean of normalised features. The head reads the lowest four rows of frequency, all
-    there are for 128 bins; of more rows the others are ignored, as in the authors' code, and fewer
-    are averaged.
+    Args of the call:
+      feats: [B, T, n_mels]. Input that is too short for one output frame is padded at the end with
+        zeros, the mean of normalised features.
+      augment: a function [B, T, F] -> [B, T, F], applied first; there is no input norm.
+      mask: [B, T], the frames of each clip; only with a detector.
 
-    Returns: logits [B, num_classes] float32 (of `prob` held to [1e-7, 1 - 1e-7]), prob (the
-    authors' output; with free head weights it may pass 1), embedding [B, D] (mean of the frames),
-    frame_embedding [B, T', D] (33 frames for 10 s), frame_logits [B, T', num_classes] (see
-    asjax/models/pooling.py).
+    The head averages the lowest four rows of frequency; 128 bins have exactly four. As in the
+    authors' code, higher rows are ignored.
+
+    Returns:
+      logits: float32 [B, num_classes], of `prob` clipped to [1e-7, 1 - 1e-7].
+      prob: [B, num_classes], the authors' output; it may exceed 1, because head weights are free.
+      embedding: [B, D], the mean of the frames.
+      frame_embedding: [B, T', D]; 33 frames for 10 s.
+      frame_logits: [B, T', num_classes], see asjax/nn/pooling.py.
 
     Attributes:
-      width, depth: multiply channels and repeats; image: size that the padding is computed for.
+      width, depth: multipliers of channels and repeats.
+      image: nominal size for which the padding is computed.
       heads: attention heads; 1 is one attention without head weight, 0 the mean of the frames.
-      drop_path_rate: stochastic depth, rising linearly from 0 to (almost) this.
-      frames, weak_classes, sequence ... head: with `frames` a detector takes the place of the
-        attention (and the call takes `mask` [B, T]): see `frames.Detector`.
+      drop_path_rate: stochastic depth, linear from 0 to almost this rate.
+      frames, weak_classes, sequence ... head: with `frames` a detector replaces the attention, see
+        `frames.Detector`.
     """
 
     width: float
@@ -209,11 +215,11 @@ class EfficientNet(nn.Module):
 
     @property
     def min_frames(self) -> int:
-        """Fewest frames (or bins) that leave one."""
+        """Smallest number of frames (or bins) that gives one output."""
         return next(n for n in range(1, 1000) if self._left(n) > 0)
 
     def _left(self, size: int) -> int:
-        """Frames (or rows) that `size` of them leave in the last map."""
+        """Frames (or rows) of the last map for an input of `size`."""
         stem = (3, 2, same_padding(self.image, 3, 2))
         for kernel, stride, pad in [stem, *((b[0], b[1], b[4]) for b in self._blocks())]:
             size = max(0, size + sum(pad) - kernel + stride) // stride
@@ -237,7 +243,9 @@ class EfficientNet(nn.Module):
         layers.check_feats(feats, self.n_mels, "EfficientNet")
         frames.check_mask(mask, self, "EfficientNet")
         if self.n_mels < self.min_frames:
-            raise AsjaxError(f"n_mels must be at least {self.min_frames} for EfficientNet")
+            raise AsjaxError(
+                f"EfficientNet n_mels must be at least {self.min_frames}, got {self.n_mels}"
+            )
         if augment is not None:
             feats = augment(feats)
         x = layers.pad_frames(feats, self.min_frames).astype(self.dtype)

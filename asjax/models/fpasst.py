@@ -2,8 +2,8 @@
 
 feats [B, T, 128] -> three 3x3 convolutions with GELU, strides 2, 1, 2 -> [B, T / 4, 64 x 32] -> a
 linear layer on two neighbouring frames -> time and frequency encodings -> class and distillation
-token -> pre-norm encoder -> norm, without these two tokens: one every 40 ms -> detector
-(nn/frames.py). Inside the convolutions maps are [B, F, T, C].
+token -> pre-norm encoder -> norm -> drop these two tokens -> detector (nn/frames.py). There is one
+token per 40 ms. Inside the convolutions maps are [B, F, T, C].
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FRONTENDS = {"fpasst_base": dict(name="fpasst_mel128")}
 CHANNELS, STRIDES = (16, 32, 64), (2, 1, 2)
 
 _AT = r"model\.fpasst\."
-_IN = 16  # channels that the authors' patch convolution sees: 64 channels x 32 bins as 16 x 128
+_IN = 16  # input channels of the authors' patch convolution: 64 channels x 32 bins as 16 x 128
 
 
 def _read_patches(x):
@@ -55,39 +55,38 @@ TORCH_HEAD, HEADLESS = frames.TORCH_HEAD, frames.HEADLESS
 
 
 def from_other_names(weights: dict) -> dict:
-    """The names of PretrainedSED's module from its bare backbone's."""
+    """Rename the weights of PretrainedSED's backbone to the names of its detector."""
     return frames.renamed(weights, "fpasst")
 
 
 def rename_from_backbone(own: dict, weights: dict) -> dict:
-    """Torch names -> arrays of a model that starts from a checkpoint, for `port.from_torch`: see
-    `frames.started`."""
+    """State dict of a new model that starts from a checkpoint, see `frames.started`."""
     return frames.started(from_other_names(own), from_other_names(weights))
 
 
 def torch_fields(weights: dict) -> dict:
-    """The detector's fields; num_classes=0 for a bare backbone; input_frames by the encodings."""
+    """The detector's fields, num_classes=0 for a bare backbone, input_frames from encodings."""
     weights = from_other_names(weights)
-    found = frames.torch_fields(weights) or {"num_classes": 0}
+    fields = frames.torch_fields(weights) or {"num_classes": 0}
     time = np.shape(weights.get("model.fpasst.time_new_pos_embed"))
-    return {**found, "input_frames": 4 * time[3]} if len(time) == 4 else found
+    return {**fields, "input_frames": 4 * time[3]} if len(time) == 4 else fields
 
 
 def rename_from_imagenet(own: dict, weights: dict) -> dict:
-    """Torch names -> arrays of a model that starts from an ImageNet DeiT, for `port.from_torch`.
+    """State dict of a new model that starts from an ImageNet DeiT, for `port.from_torch`.
 
-        own = port.to_torch("fpasst", variables)  # a fresh model
+        own = port.to_torch("fpasst", variables)  # a new model
         start = fpasst.rename_from_imagenet(own, deit)
         module, variables = port.from_torch("fpasst", "fpasst_base", start)
 
-    As PretrainedSED does it: the square grid of positions is resized (bicubic) to one row, which is
-    the time encoding, and its mean the frequency encoding. The patch kernel's colours are repeated
-    to 16 channels, times 3 / 16, and its memory is read anew, (16, 16) as (128, 2): this mixes
-    rows and columns, but those are the weights that the training began from. The three first
-    convolutions and the detector stay fresh; DeiT's heads are left out.
+    This follows PretrainedSED. The square grid of positions is resized (bicubic) to one row, the
+    time encoding. The row's mean is the frequency encoding. The patch kernel's colours are repeated
+    to 16 channels and multiplied by 3 / 16. Then its memory is reshaped from (16, 16) to (128, 2).
+    This mixes rows and columns, but the published training started from these weights. The first
+    three convolutions and the detector keep their initial weights. DeiT's heads are not used.
 
     Raises:
-      AsjaxError: a DeiT of another width, depth or patch.
+      AsjaxError: the DeiT has another width, depth or patch.
     """
     taken = {k: np.asarray(v, np.float32) for k, v in weights.items() if not k.startswith("head")}
     places = taken.pop("pos_embed", np.zeros((1, 0, 0)))
@@ -124,7 +123,7 @@ def model(variant: str, **over) -> FPasst:
     module = layers.make(FPasst, VARIANTS, variant, over)
     if module.n_mels < 4 or module.n_mels % 4 or module.input_frames < 4:
         raise AsjaxError(
-            "fPaSST must have n_mels of a multiple of 4 and 4 input_frames or more, got "
+            "fPaSST n_mels must be a multiple of 4 and input_frames at least 4, got "
             f"n_mels={module.n_mels}, input_frames={module.input_frames}"
         )
     return frames.checked(module, "fPaSST")
@@ -134,16 +133,17 @@ class FPasst(nn.Module):
     """feats [B, T, n_mels] -> frame_embedding [B, S, D], S = T / 4 rounded up and at most 250, and
     the detector's logits, frame_logits and embedding.
 
-    Args of the call: `mask` [B, T], the frames of each clip, for the detector (the encoder hears
-    the padding); `augment`, a function on feats, applied first. Input longer than the encodings,
-    `input_frames`, is cut there, as the authors cut it. Shorter input takes the first encodings; in
-    training it takes a stretch of them that is drawn from the "dropout" key.
+    Args of the call:
+      feats: input longer than `input_frames` is cut, as in the authors' code. Shorter input uses
+        the first encodings. In training it uses a random contiguous part, from the "dropout" key.
+      mask: [B, T], the frames of each clip, for the detector; the encoder does not mask padding.
+      augment: a function on feats, applied first.
 
     Attributes:
       input_frames: 1000 frames are 10 s.
       num_classes ... head: see `frames.Detector`; num_classes=0 is the bare backbone.
-      dropout, drop_path, scan_layers, remat, attention: see `vit.Encoder`; dropout also acts on the
-        tokens.
+      dropout, drop_path, scan_layers, remat, attention: see `vit.Encoder`; dropout also applies to
+        the tokens.
     """
 
     width: int
@@ -235,7 +235,7 @@ class FPasst(nn.Module):
 
 
 class _Pairs(nn.Module):
-    """Each frame with the next one, zeros after the last: [B, T, I] -> [B, T, width]."""
+    """Linear layer on each frame and its successor, zero-padded: [B, T, I] -> [B, T, width]."""
 
     width: int
     dtype: str
@@ -251,7 +251,7 @@ class _Pairs(nn.Module):
 
 
 def _uniform(bound: float):
-    """torch's start of a bias."""
+    """torch's initial bias."""
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
         key, shape, dtype, -bound, bound
     )

@@ -1,8 +1,8 @@
-"""Frame-MobileNet (Schmid, PretrainedSED, 2025): a MobileNetV3 that keeps a frame every 40 ms.
+"""Frame-MobileNet (Schmid, PretrainedSED, 2025): a MobileNetV3 with one frame per 40 ms.
 
 feats [B, T, 128] -> 3x3 convolution of stride 2 -> 15 inverted bottlenecks that halve frequency six
-times and time once -> 1x1 convolution to six times the last width -> frames [B, T // 4, D]
-(frequency is 1 by then) -> detector (nn/frames.py). Maps are [B, F, T, C].
+times and time once -> 1x1 convolution to six times the last width -> frames [B, T // 4, D], with
+one row of frequency -> detector (nn/frames.py). Maps are [B, F, T, C].
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ VARIANTS = {
 }
 FRONTENDS = {variant: dict(name="frame_mn_mel128") for variant in VARIANTS}
 
-# of every block, in frequency and in time
+# (frequency, time) of every block
 STRIDES = tuple(
     zip(
         (1, 2, 2, 1, 1, 2, 1, 2, 1, 1, 2, 1, 1, 1, 2),
@@ -35,13 +35,12 @@ TORCH_HEAD, HEADLESS = frames.TORCH_HEAD, frames.HEADLESS
 
 
 def from_other_names(weights: dict) -> dict:
-    """The names of PretrainedSED's module from those of its bare backbone."""
+    """Rename the weights of PretrainedSED's backbone to the names of its detector."""
     return frames.renamed(weights, "frame_mn")
 
 
 def rename_from_backbone(own: dict, weights: dict) -> dict:
-    """Torch names -> arrays of a model that starts from a checkpoint, for `port.from_torch`: see
-    `frames.started`."""
+    """State dict of a new model that starts from a checkpoint, see `frames.started`."""
     return frames.started(from_other_names(own), from_other_names(weights))
 
 
@@ -51,7 +50,7 @@ def torch_fields(weights: dict) -> dict:
 
 
 def torch_variants(weights: dict) -> list[str]:
-    """The variants that have a checkpoint's number of channels in their last map."""
+    """The variants whose last map has as many channels as the checkpoint's."""
     key = "model.frame_mn.features.16.0.weight"
     channels = (*np.shape(from_other_names(weights).get(key)), 0)[0]
     fit = [v for v, f in VARIANTS.items() if 6 * layers.divisible(160 * f["width"]) == channels]
@@ -59,8 +58,10 @@ def torch_variants(weights: dict) -> list[str]:
 
 
 def rename_from_imagenet(own: dict, weights: dict) -> dict:
-    """Torch names -> arrays of a model that starts from EfficientAT's mn10_im, for
-    `port.from_torch`: its `features`; the classifier is left out, the detector stays fresh."""
+    """State dict of a new model that starts from EfficientAT's mn10_im, for `port.from_torch`.
+
+    It takes the `features` but not the classifier. The detector keeps its initial weights.
+    """
     taken = {k: v for k, v in weights.items() if not k.startswith("classifier.")}
     return {**own, **{f"model.frame_mn.{k}": v for k, v in taken.items()}}
 
@@ -74,11 +75,13 @@ class FrameMobileNet(nn.Module):
     """feats [B, T, n_mels] -> frame_embedding [B, S, D], S = T / 4 rounded up, and the detector's
     logits, frame_logits and embedding.
 
-    Args of the call: `mask` [B, T], the frames of each clip, for the detector (the convolutions see
-    zeros after the end of T only); `augment`, a function on feats, applied first. Any length works.
+    Args of the call:
+      feats: any length.
+      mask: [B, T], the frames of each clip, for the detector; convolutions do not mask padding.
+      augment: a function on feats, applied first.
 
     Attributes:
-      width: multiplies the channels of every layer.
+      width: multiplier of the channels of every layer.
       num_classes ... head: see `frames.Detector`; num_classes=0 is the bare backbone.
     """
 
@@ -95,7 +98,7 @@ class FrameMobileNet(nn.Module):
     attention: str = "auto"
     dtype: str = "float32"
 
-    input_frames = 1000  # 10 s, which the published models hear
+    input_frames = 1000  # 10 s, the input of the published models
 
     @property
     def example_shape(self) -> tuple[int, int]:

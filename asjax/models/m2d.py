@@ -1,8 +1,8 @@
 """M2D, masked modeling duo (Niizumi et al. 2023, 2024): its encoder on an 80-bin mel.
 
 feats [B, T, 80] -> units of 1001 frames -> 16x16 patches, frequency-major -> positions, class token
--> pre-norm encoder -> norm, without the class token -> the patches of one time side by side
-[B, T // 16, 5 * 768], the lowest frequency first -> detector (nn/frames.py).
+-> pre-norm encoder -> norm -> drop the class token -> concatenate the patches of each time step,
+lowest frequency first, [B, T // 16, 5 * 768] -> detector (nn/frames.py).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from asjax.nn import frames, layers, vit
 
 VARIANTS = {"m2d_base": dict(width=768, heads=12)}
 FRONTENDS = {"m2d_base": dict(name="m2d_logmel80")}
-NORM_STATS = (-7.1, 4.2)  # mean and deviation of the log-mel, where a checkpoint has none
+NORM_STATS = (-7.1, 4.2)  # mean and deviation of the log-mel if a checkpoint has none
 
 _AT = r"model\.m2d\.backbone\."
 # (pattern of the torch module or key, our path, kind): see asjax/weights/port.py
@@ -32,8 +32,8 @@ TORCH = (
     (_AT + r"norm", "norm", "norm"),
     *frames.TORCH,
 )
-# the frontend's tables; what the pre-training adds to the encoder (decoder, target network,
-# projections of M2D-CLAP and M2D-S); the head of EVAR's fine-tuning
+# the frontend's tables; extra networks of the pre-training (decoder, target network, projections of
+# M2D-CLAP and M2D-S); the head of EVAR's fine-tuning
 TORCH_SKIP = (
     r"model\.m2d\.to_spec\..*",
     _AT + r"(mask_token|logit_scale|decoder_\w+|target_\w+|offline_\w+)(\..*)?",
@@ -43,8 +43,11 @@ TORCH_HEAD, HEADLESS = frames.TORCH_HEAD, frames.HEADLESS
 
 
 def from_other_names(weights: dict) -> dict:
-    """The names of PretrainedSED's module from its backbone's, those of the authors' checkpoints
-    (bare) and of EVAR's fine-tuning (`module.ar.runtime.backbone.`); norm_stats where missing."""
+    """Rename to PretrainedSED's names, and add norm_stats if they are missing.
+
+    The input may be its backbone, an authors' checkpoint (no prefix) or one of EVAR's fine-tuning
+    (`module.ar.runtime.backbone.`).
+    """
     out = {}
     for key, value in weights.items():
         key = re.sub(r"^(module\.)?(ar\.runtime\.backbone\.)?", "", key)
@@ -59,24 +62,25 @@ def from_other_names(weights: dict) -> dict:
 
 
 def rename_from_backbone(own: dict, weights: dict) -> dict:
-    """Torch names -> arrays of a model that starts from a checkpoint, for `port.from_torch`: see
-    `frames.started`."""
+    """State dict of a new model that starts from a checkpoint, see `frames.started`."""
     return frames.started(from_other_names(own), from_other_names(weights))
 
 
 def torch_fields(weights: dict) -> dict:
-    """The detector's fields; num_classes=0 for a bare backbone; patch and input_frames by the
-    shapes of the patches' kernel and of the positions."""
+    """The detector's fields, num_classes=0 for a bare backbone, patch and input_frames.
+
+    The last two follow from the shapes of the patch kernel and of the positions.
+    """
     weights = from_other_names(weights)
-    found = frames.torch_fields(weights) or {"num_classes": 0}
+    fields = frames.torch_fields(weights) or {"num_classes": 0}
     kernel = np.shape(weights.get("model.m2d.backbone.patch_embed.proj.weight"))
     places = np.shape(weights.get("model.m2d.backbone.pos_embed"))
     if len(kernel) == 4 and len(places) == 3:
-        bins, step = found["patch"] = kernel[2:]
+        bins, step = fields["patch"] = kernel[2:]
         count = (places[1] - 1) // max(1, M2d.n_mels // bins)
         if count != M2d.input_frames // step:
-            found["input_frames"] = count * step
-    return found
+            fields["input_frames"] = count * step
+    return fields
 
 
 def model(variant: str, **over) -> M2d:
@@ -85,7 +89,7 @@ def model(variant: str, **over) -> M2d:
     bins, step = module.patch
     if module.n_mels < bins or module.input_frames < step:
         raise AsjaxError(
-            f"M2D must have patch={module.patch} within n_mels={module.n_mels} and "
+            f"M2D patch={module.patch} must fit into n_mels={module.n_mels} and "
             f"input_frames={module.input_frames}"
         )
     return frames.checked(module, "M2D")
@@ -95,19 +99,19 @@ class M2d(nn.Module):
     """feats [B, T, n_mels] -> frame_embedding [B, S, n_mels // 16 * D] and the detector's logits,
     frame_logits and embedding.
 
-    Args of the call: `mask` [B, T], the frames of each clip, for the detector (the encoder hears
-    the padding); `augment`, a function on feats, applied first.
-
-    Any length works: T is cut into units of `input_frames` that are encoded apart, and the last one
-    is filled up with zeros to whole patches. A full unit of 1001 frames has 62 patches in time, so
-    its last 9 frames are not heard: the authors have it so.
+    Args of the call:
+      feats: any length. They are cut into units of `input_frames`, which are encoded separately.
+        The last unit is zero-padded to whole patches. A full unit of 1001 frames has 62 patches in
+        time, so its last 9 frames have no effect, as in the authors' code.
+      mask: [B, T], the frames of each clip, for the detector; the encoder does not mask padding.
+      augment: a function on feats, applied first.
 
     Attributes:
       patch: bins and frames of a patch.
-      input_frames: frames of a unit, which the positions are for.
+      input_frames: frames of a unit, for which there are positions.
       num_classes ... head: see `frames.Detector`; num_classes=0 is the bare backbone.
-      dropout, drop_path, scan_layers, remat, attention: see `vit.Encoder`; dropout also acts on the
-        tokens.
+      dropout, drop_path, scan_layers, remat, attention: see `vit.Encoder`; dropout also applies to
+        the tokens.
     """
 
     width: int
@@ -148,20 +152,20 @@ class M2d(nn.Module):
         x = jnp.asarray(feats) if augment is None else augment(jnp.asarray(feats))
         encode = functools.partial(self._encode, *self._parts(), train)
         full, rest = divmod(x.shape[1], self.input_frames)
-        found = []
-        if full:  # the units of a clip become clips of their own
+        parts = []
+        if full:  # treat the units of a clip as separate clips
             units = x[:, : full * self.input_frames].reshape(-1, self.input_frames, self.n_mels)
-            found.append(encode(units).reshape(x.shape[0], -1, self.grid[0] * self.width))
+            parts.append(encode(units).reshape(x.shape[0], -1, self.grid[0] * self.width))
         if rest:
             whole = -(-rest // self.patch[1]) * self.patch[1]
             last = layers.pad_frames(x[:, full * self.input_frames :], whole)
-            found.append(encode(last[:, : self.input_frames]))
-        return frames.detect(self, jnp.concatenate(found, 1), mask=mask, train=train)
+            parts.append(encode(last[:, : self.input_frames]))
+        return frames.detect(self, jnp.concatenate(parts, 1), mask=mask, train=train)
 
     def _parts(self):
-        """What all units share: class token, positions, patches, encoder, norm."""
+        """Parts that all units share: class token, positions, patches, encoder, norm, dropout."""
         stats = lambda key, shape: jnp.asarray(NORM_STATS)  # noqa: E731
-        self.param("norm_stats", stats, (2,))  # carried along for the authors' code
+        self.param("norm_stats", stats, (2,))  # stored only for the authors' code
         count = 1 + self.grid[0] * self.grid[1]
         encoder = vit.Encoder(
             depth=self.depth,
@@ -185,7 +189,7 @@ class M2d(nn.Module):
         )
 
     def _encode(self, cls, places, patches, encoder, norm, dropout, train, x):
-        """[B, T, F] -> [B, T // 16, F // 16 * D], of at most one unit."""
+        """[B, T, F] -> [B, T // 16, F // 16 * D], for at most one unit."""
         high, wide = self.grid
         x = patches(x.swapaxes(1, 2))  # [B, f, t, D]
         clips, _, count, width = x.shape

@@ -1,10 +1,10 @@
-"""MobileNetV3-Large of EfficientAT (Schmid, Koutini & Widmer 2023; Howard et al. 2019): mn10 etc.
+"""EfficientAT's MobileNetV3-Large (Schmid, Koutini & Widmer 2023; Howard et al. 2019): mn10 etc.
 
 feats [B, T, 128] -> 3x3 convolution of stride 2 -> 15 inverted bottlenecks (expand, depthwise,
 squeeze and excite, project) -> 1x1 convolution -> mean over time and frequency -> linear,
-hardswish, dropout, linear. Inside, maps are [B, F, T, C], the authors' order of the axes.
+hardswish, dropout, linear. Inside, maps are [B, F, T, C], as in the authors' code.
 
-EfficientAT's ImageNet files (mn10_im.pt ...) have these names and one input channel: see
+EfficientAT's ImageNet files (mn10_im.pt ...) have the same names and one input channel, see
 `rename_from_imagenet`.
 """
 
@@ -31,11 +31,11 @@ VARIANTS = {
 
 FRONTENDS = {variant: dict(name="mn_mel128") for variant in VARIANTS}
 
-STRIDED = (1, 3, 6, 12)  # the blocks C1..C4 that halve both axes in the published models
+STRIDED = (1, 3, 6, 12)  # the blocks C1..C4, which halve both axes in the published models
 
 HEADS = ("mlp", "convolution", "attention")
 
-# (pattern of the torch module or key, our path, kind): see asjax/port.py
+# (pattern of the torch module or key, our path, kind): see asjax/weights/port.py
 TORCH = (
     *mobile.rules(),
     (r"classifier\.2", "fc", "linear"),
@@ -62,7 +62,7 @@ def model(variant: str, **over) -> MobileNet:
 
 
 def torch_fields(weights) -> dict:
-    """Fields that the names and shapes of a checkpoint imply; the strides leave no trace."""
+    """Fields that a checkpoint's names and shapes imply; they do not show the strides."""
     fields = {}
     if "classifier.head_weight" in weights:
         fields = dict(head="attention", heads=weights["classifier.head_weight"].shape[1])
@@ -72,7 +72,7 @@ def torch_fields(weights) -> dict:
 
 
 def torch_variants(weights) -> list[str]:
-    """The variants that have a checkpoint's number of channels in their last map."""
+    """The variants whose last map has as many channels as the checkpoint's."""
     width = (*np.shape(weights.get("features.16.0.weight")), 0)[0]
     fit = [
         v for v, fields in VARIANTS.items() if 6 * layers.divisible(160 * fields["width"]) == width
@@ -81,18 +81,18 @@ def torch_variants(weights) -> list[str]:
 
 
 def rename_from_imagenet(own: dict, weights: dict) -> dict:
-    """Torch names -> arrays of a model that starts from ImageNet, for `port.from_torch`.
+    """State dict of a new model that starts from ImageNet, for `port.from_torch`.
 
-        own = port.to_torch("mobilenet", variables)  # a fresh model
+        own = port.to_torch("mobilenet", variables)  # a new model
         start = mobilenet.rename_from_imagenet(own, weights)
         module, variables = port.from_torch("mobilenet", "mn10", start)
 
-    Layers of the classifier that do not fit (other classes, another head) stay fresh, as in the
-    authors' code; what else does not fit is an error of `from_torch`.
+    Classifier layers that do not fit (other classes, another head) keep their initial weights, as
+    in the authors' code. If other layers do not fit, `from_torch` raises an error.
     """
     fits = lambda k, v: k in own and np.shape(own[k]) == np.shape(v)  # noqa: E731
-    kept = {k: v for k, v in weights.items() if not k.startswith("classifier.") or fits(k, v)}
-    return {**own, **kept}
+    taken = {k: v for k, v in weights.items() if not k.startswith("classifier.") or fits(k, v)}
+    return {**own, **taken}
 
 
 # -------------------------------------------------------------------------------------------- model
@@ -101,20 +101,23 @@ def rename_from_imagenet(own: dict, weights: dict) -> dict:
 class MobileNet(nn.Module):
     """An EfficientAT MobileNet on normalised log-mel features.
 
-    Args of the call: feats [B, T, n_mels]; `augment`, a function [B, T, F] -> [B, T, F] applied
-    first (there is no input norm). Any length works: every convolution is padded.
+    Args of the call:
+      feats: [B, T, n_mels] of any length, because every convolution is padded.
+      augment: a function [B, T, F] -> [B, T, F], applied first; there is no input norm.
 
-    Returns: logits [B, num_classes] float32, embedding [B, D] (mean over time and frequency of the
-    last map, the authors' features), frame_embedding [B, T', D] (mean over frequency; 32 frames for
-    10 s). With the heads "convolution" and "attention" also frame_logits [B, T', num_classes].
+    Returns:
+      logits: float32 [B, num_classes].
+      embedding: [B, D], the mean over time and frequency of the last map; the authors' features.
+      frame_embedding: [B, T', D], the mean over frequency; 32 frames for 10 s.
+      frame_logits: [B, T', num_classes], for the heads "convolution" and "attention" only.
 
     Attributes:
-      width: multiplies the channels of every layer (0.4 in mn04).
-      strides: of the four blocks that halve time and frequency (as the authors give them), or 15
+      width: multiplier of the channels of every layer (0.4 in mn04).
+      strides: of the four blocks that halve time and frequency, as in the authors' code, or 15
         pairs (frequency, time), one per block.
-      reduced_tail: half the channels in the last blocks.
+      reduced_tail: the last blocks have half the channels.
       head: "mlp" (published mn*_as), "convolution" (mn10_as_fc*: per-frame class maps, batch norm,
-        mean) or "attention" (PSLA's, `heads` heads, over frames, with linear class values).
+        mean) or "attention" (PSLA's over frames with `heads` heads and linear class values).
     """
 
     width: float = 1.0

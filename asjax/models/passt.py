@@ -1,12 +1,13 @@
-"""PaSST (Koutini et al. 2022): a DeiT on patches of a log-mel, trained on a part of them.
+"""PaSST (Koutini et al. 2022): a DeiT on log-mel patches that drops patches in training.
 
 feats [B, T, F] -> 16x16 patches, overlapping -> + time and frequency encodings -> patchout (in
 training) -> [cls, dist, patches] -> pre-norm blocks -> norm -> (cls + dist) / 2 -> norm -> head.
 
-The authors' chain on features (of `passt_mel128`) is `specaug(time_width=192, time_stripes=1,
-freq_width=48, freq_stripes=1, law='torchaudio', per_batch=True, fill=0.9) | mixup(alpha=0.3,
-style='passt')`: they write 0 before (x + 4.5) / 5. On waves it is `mixup(alpha=2, rate=0.5,
-style='passt', remove_mean=True)`, after gain and roll.
+The authors' augmentation of features (of `passt_mel128`) is `specaug(time_width=192,
+time_stripes=1, freq_width=48, freq_stripes=1, law='torchaudio', per_batch=True, fill=0.9) |
+mixup(alpha=0.3, style='passt')`. The fill is 0.9 because they mask with 0 before (x + 4.5) / 5.
+Their augmentation of waves is gain, roll and `mixup(alpha=2, rate=0.5, style='passt',
+remove_mean=True)`.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from asjax.models._passt_imagenet import (  # noqa: F401 (public here)
 )
 from asjax.nn import layers, vit
 
-# frames: what the time encodings are made for; the published recipes patch out 40 columns and 4
-# rows (s_patchout_t, s_patchout_f) of PaSST-S, or 400 patches
+# frames: the length of the time encodings. The published recipes drop 40 columns and 4 rows of
+# PaSST-S (s_patchout_t, s_patchout_f), or 400 patches.
 VARIANTS = {
     "passt_s": dict(frames=998),
     "passt_l": dict(frames=998, depth=7),
@@ -44,12 +45,12 @@ FRONTENDS = {
 }
 
 PATCH = 16
-SILENCE = (math.log(1e-5) + 4.5) / 5  # what the frontend makes of zeros
+SILENCE = (math.log(1e-5) + 4.5) / 5  # the frontend's output for zeros
 
 # (1, D, F, 1) and (1, D, 1, T) -> [1, F, 1, D] and [1, 1, T, D]
 _ENCODING = (lambda x: np.transpose(x, (0, 2, 3, 1)), lambda x: np.transpose(x, (0, 3, 1, 2)))
 
-# (pattern of the torch module or key, our path, kind): see asjax/port.py
+# (pattern of the torch module or key, our path, kind): see asjax/weights/port.py
 TORCH = (
     (r"cls_token", "cls_token", "param"),
     (r"dist_token", "dist_token", "param"),
@@ -62,14 +63,14 @@ TORCH = (
     (r"head\.0", "head_norm", "norm"),
     (r"head\.1", "head", "linear"),
 )
-TORCH_SKIP = (r"head_dist\..*",)  # in every published file, and in no forward pass
+TORCH_SKIP = (r"head_dist\..*",)  # every published file has it, no forward pass uses it
 
 
 def model(variant: str, **over) -> PaSST:
     """The linen module of a variant; `over` replaces fields (num_classes=50, stride=(10, 16), ...).
 
     Raises:
-      AsjaxError: an unknown variant or field, or a stride that leaves no grid.
+      AsjaxError: unknown variant or field, or fields that give no valid grid.
     """
     module = layers.make(PaSST, VARIANTS, variant, over)
     module.check()
@@ -77,16 +78,17 @@ def model(variant: str, **over) -> PaSST:
 
 
 def from_other_names(weights: dict) -> dict:
-    """Names of the authors' network inside their training and hear21passt wrappers ("net.")."""
+    """Remove the prefix "net." of the authors' training code and of hear21passt."""
     return {k.removeprefix("net."): v for k, v in weights.items()}
 
 
 def torch_fields(weights: dict) -> dict:
-    """stride and frames of a checkpoint, and width, heads, depth, distilled where not as published.
+    """stride and frames of a checkpoint; width, heads, depth, distilled if they are not defaults.
 
-    Taken is the published stride (10, 12, 14 or 16, the same in time) whose grid over 128 bins has
-    as many rows, else the longest such; and the shortest published length whose grid has as many
-    columns, else the shortest of all. Heads are 64 wide, as in every DeiT. {} for other weights.
+    The stride is the published one (10, 12, 14 or 16, the same in time) whose grid over 128 bins
+    has this number of rows, else the largest possible one. The length is the shortest published one
+    whose grid has this number of columns, else the shortest possible one. The head width is 64, as
+    in every DeiT. Other weights give {}.
     """
     weights = from_other_names(weights)
     names = ("freq_new_pos_embed", "time_new_pos_embed", "cls_token")
@@ -108,26 +110,31 @@ class PaSST(nn.Module):
     """PaSST on the features of `passt_mel128`, normalised log-mel.
 
     Args of the call:
-      feats: [B, T, n_mels]. Fewer than 16 frames are padded at the end with silence. A clip shorter
-        than the encodings takes the first of them, in training a random stretch, one per batch; of
-        a longer one the columns beyond the encodings are cut off.
+      feats: [B, T, n_mels]. Input with fewer than 16 frames is padded at the end with silence. A
+        clip shorter than the time encodings uses the first of them; in training it uses a random
+        contiguous part, drawn once per batch. For a longer clip, columns beyond the encodings are
+        cut off.
       augment: a function [B, T, F] -> [B, T, F], applied first.
-      kept: a fixed choice instead of the drawn one, in training and evaluation alike: a dict with
-        any of `time_offset` (of the encodings), `time` and `freq` (columns and rows of the patch
-        grid that stay) and `tokens` (which of these stay, counted row by row). What it lacks is
-        not patched out, and the offset 0. Drawn choices come from the rng "dropout".
+      kept: a fixed choice instead of a random one, in training and in evaluation. It is a dict with
+        any of `time_offset` (into the encodings), `time` and `freq` (remaining columns and rows of
+        the patch grid) and `tokens` (which of these patches remain, counted row by row). Missing
+        entries drop nothing, and the default offset is 0. Random choices use the rng "dropout".
 
-    Returns: logits [B, num_classes] float32; embedding [B, D], the mean of the two tokens after the
-    norm (the only token without `distilled`); frame_embedding [B, T', D], the mean over frequency
-    of the patches after the norm, one for every `stride` frames; in training only of the patches
-    and columns that stay, zero for a column with none.
+    Returns:
+      logits: float32 [B, num_classes].
+      embedding: [B, D], the mean of the two tokens after the norm; without `distilled` there is
+        only one token.
+      frame_embedding: [B, T', D], the mean over frequency of the patches after the norm, one per
+        `stride` frames. In training it covers only remaining patches and columns; a column without
+        patches is zero.
 
     Attributes:
-      stride: of the patches, or the pair (frequency, time).
-      frames: the length the time encodings are made for; they are frames // stride columns.
-      s_patchout_t, s_patchout_f, u_patchout: columns, rows, and then single patches that a training
-        batch leaves out; the same for all its clips, so that the attention shrinks.
-      dropout: after the encodings, the attention's projection and inside the MLP.
+      stride: of the patches; a pair is (frequency, time).
+      frames: length of the time encodings; they have frames // stride columns.
+      s_patchout_t, s_patchout_f, u_patchout: number of columns, of rows, and then of single patches
+        that are dropped in training. All clips of a batch drop the same ones, so the attention gets
+        smaller.
+      dropout: rate after the encodings, after the attention's projection and inside the MLP.
     """
 
     frames: int = 998
@@ -146,7 +153,7 @@ class PaSST(nn.Module):
     attention: str = "auto"
     num_classes: int = 527
     n_mels: int = 128
-    head_bias: float = 0.0  # initial; log(p / (1 - p)) starts every class at probability p
+    head_bias: float = 0.0  # initial bias; with log(p / (1 - p)) every class starts at p
     dtype: str = "float32"
 
     @property
@@ -156,12 +163,12 @@ class PaSST(nn.Module):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """(rows, columns) of the encodings: not always those that the patches of `frames` have."""
+        """(rows, columns) of the encodings; the patches of `frames` frames may have fewer."""
         return self.n_mels // self.strides[0], self.frames // self.strides[1]
 
     @property
     def min_columns(self) -> int:
-        """Fewest columns that training leaves a patch of."""
+        """Smallest number of columns of which patchout leaves a patch."""
         rows = max(1, self.grid[0] - self.s_patchout_f)
         return self.s_patchout_t + self.u_patchout // rows + 1
 
@@ -171,26 +178,26 @@ class PaSST(nn.Module):
         return (PATCH + (self.min_columns - 1) * self.strides[1], self.n_mels)
 
     def check(self):
-        """AsjaxError unless the fields make a grid and patchout leaves some of it."""
+        """AsjaxError unless the fields give a valid grid and patchout leaves patches."""
         pair = self.strides
         if len(pair) != 2 or not all(type(s) is int and s > 0 for s in pair):
             raise AsjaxError(f"PaSST stride must be one or two integers > 0, got {self.stride!r}")
         rows = (self.n_mels - PATCH) // pair[0] + 1
         if self.n_mels < PATCH or self.grid[1] < 1:
             raise AsjaxError(
-                f"PaSST must have n_mels >= {PATCH} and frames >= the stride in time, got "
+                f"PaSST n_mels must be at least {PATCH} and frames at least the time stride, got "
                 f"n_mels={self.n_mels}, frames={self.frames}, stride={self.stride}"
             )
         if rows != self.grid[0]:
             raise AsjaxError(
                 f"PaSST stride {pair[0]} in frequency cuts {self.n_mels} mels into {rows} rows, "
-                f"but the encodings have n_mels // stride = {self.grid[0]}; 10 to 16 fit 128 mels"
+                f"but there are n_mels // stride = {self.grid[0]} encodings; 10 to 16 fit 128 mels"
             )
         patchout = (self.s_patchout_t, self.s_patchout_f, self.u_patchout)
         if min(patchout) < 0 or self.s_patchout_f >= rows or self.min_columns > self.grid[1]:
             raise AsjaxError(
-                "PaSST s_patchout_t, s_patchout_f, u_patchout must be 0 or more and leave some of "
-                f"{self.grid[1]} columns x {rows} rows, got {patchout}"
+                "PaSST s_patchout_t, s_patchout_f, u_patchout must be 0 or more and leave patches "
+                f"of {self.grid[1]} columns x {rows} rows, got {patchout}"
             )
 
     @nn.compact
@@ -244,7 +251,7 @@ class PaSST(nn.Module):
         }
 
     def _encoded(self, x, offset):
-        """[B, rows, columns, D] plus the encodings, those of time from column `offset` on."""
+        """Add the encodings to [B, rows, columns, D]; time encodings start at column `offset`."""
         rows, columns = self.grid
         time = self.param("time_encoding", vit.normal, (1, 1, columns, self.width))
         freq = self.param("freq_encoding", vit.normal, (1, rows, 1, self.width))
@@ -262,7 +269,7 @@ class PaSST(nn.Module):
         return jnp.broadcast_to(tokens.astype(self.dtype), (batch, *tokens.shape[1:]))
 
     def _choice(self, rows: int, columns: int, train: bool, kept: dict | None) -> dict:
-        """What of the grid stays, as `kept` says it: given, drawn (training) or everything."""
+        """The remaining part of the grid, like `kept`: fixed, random (training) or all of it."""
         names = ("time_offset", "time", "freq", "tokens")
         if kept is not None:
             for name in kept:
@@ -274,9 +281,9 @@ class PaSST(nn.Module):
             return {}
         if columns < self.min_columns:
             raise AsjaxError(
-                f"PaSST patchout leaves nothing of {columns} columns: with s_patchout_t="
+                f"PaSST patchout leaves nothing of {columns} columns; with s_patchout_t="
                 f"{self.s_patchout_t}, s_patchout_f={self.s_patchout_f}, u_patchout="
-                f"{self.u_patchout} train on {self.example_shape[0]} frames or more"
+                f"{self.u_patchout} train on at least {self.example_shape[0]} frames"
             )
         left_t, left_f = columns - self.s_patchout_t, rows - self.s_patchout_f
         rngs = jax.random.split(self.make_rng("dropout"), 4)
@@ -291,12 +298,12 @@ class PaSST(nn.Module):
 
 
 def _some(rng, total: int, count: int):
-    """`count` of range(total), each set as likely, in order."""
+    """Draw `count` different numbers of range(total), uniformly; sorted."""
     return jnp.sort(jax.random.permutation(rng, total)[:count])
 
 
 def _by_column(x, rows: int, columns: int, tokens):
-    """[B, N, D] patches, row by row -> [B, columns, D]: the mean over the rows that are there."""
+    """Patches [B, N, D], row by row -> [B, columns, D]: the mean over the remaining rows."""
     if tokens is None:
         return x.reshape(x.shape[0], rows, columns, -1).mean(1)
     total = jnp.zeros((x.shape[0], columns, x.shape[2])).at[:, tokens % columns].add(x)

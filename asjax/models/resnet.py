@@ -1,7 +1,7 @@
 """ResNet22, ResNet38 and ResNet54 of PANNs (Kong et al. 2020, table III).
 
 feats [B, T, F] -> bn0 over mel bins -> block of two convolutions, pooled -> four layers of residual
-blocks, pooled between them -> block of two convolutions -> as in cnn.py.
+blocks, pooled between them -> block of two convolutions -> clip-level head as in cnn.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ VARIANTS = {
 
 FRONTENDS = {variant: dict(name="panns_logmel64") for variant in VARIANTS}
 
-# Of a pooled shortcut, number 0 is the pool; layer 1 does not pool, and only bottlenecks widen it.
+# In a shortcut with pooling, number 0 is the pool. Layer 1 has no pooling; it has a shortcut
+# convolution only with bottlenecks.
 TORCH = (
     (r"bn0", "bn0", "norm"),
     (r"conv_block(1)\.conv(\d)", r"block\1/conv\2", "conv"),
@@ -37,7 +38,7 @@ TORCH = (
 TORCH_SKIP = panns.TORCH_SKIP
 torch_fields = panns.torch_fields
 
-_POOLED = 2**5  # frames and bins that become one
+_POOLED = 2**5  # input frames and bins per output frame and bin
 
 
 def model(variant: str, **over) -> ResNet:
@@ -46,10 +47,10 @@ def model(variant: str, **over) -> ResNet:
 
 
 class Residual(nn.Module):
-    """relu(shortcut(x) + branch(x)), both pooled 2 x 2 first where `pool`: [B, T, F, C] -> maps.
+    """relu(shortcut(x) + branch(x)); `pool` first pools x by 2 x 2: [B, T, F, C] -> maps.
 
-    The branch is two 3x3 convolutions, or 1x1, 3x3, 1x1 to four times the width (`bottleneck`);
-    the scale of its last norm starts at 0. Dropout stands before its last convolution.
+    The branch is two 3x3 convolutions, or 1x1, 3x3, 1x1 to four times the width (`bottleneck`).
+    The scale of its last norm starts at 0. Dropout comes before its last convolution.
     """
 
     width: int
@@ -88,8 +89,8 @@ class Residual(nn.Module):
 class ResNet(nn.Module):
     """A PANNs ResNet on log-mel features in dB.
 
-    Args of the call and what it returns: as `cnn.Cnn`; T' is T // 32. Input of fewer than 32 frames
-    is padded at the end with zeros after bn0.
+    Arguments and outputs of the call are those of `cnn.Cnn`; T' is T // 32. Input with fewer than
+    32 frames is zero-padded at the end after bn0.
     """
 
     depths: tuple[int, ...]
@@ -102,7 +103,7 @@ class ResNet(nn.Module):
     block_dropout: float = 0.2
     residual_dropout: float = 0.1
     head_dropout: float = 0.5
-    head_bias: float = 0.0  # initial; log(p / (1 - p)) starts every class at probability p
+    head_bias: float = 0.0  # initial bias; with log(p / (1 - p)) every class starts at p
     remat: bool = False
     dtype: str = "float32"
 

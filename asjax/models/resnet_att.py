@@ -1,10 +1,11 @@
-"""ResNets with attention pooling: those of AudioTagging Done Right and of its forerunner.
+"""ResNets with attention pooling, of AudioTagging Done Right and its forerunner AudioSetDoneRight.
 
-`resnet50` is torchvision's (v1.5: the stride sits on the 3x3) on maps [B, F, T, C], mean over
-frequency, PSLA attention over the frames. `resnet50_scrambled` is what the published code runs on
-64 x 400: the map (2048, 2, 13) re-viewed as (832, 4, 16), which mixes channels, frequency and time;
-kept for parity only. `resnet34_asdr` and `resnet50_asdr` keep every frame in the stem, have maps
-[B, T, F, C] and ASDR attention; their four remaining bins (64 mels) are averaged.
+resnet50: torchvision's v1.5 (the 3x3 has the stride) on maps [B, F, T, C], mean over frequency,
+  PSLA attention over the frames.
+resnet50_scrambled: the published code on 64 x 400. It reshapes the map (2048, 2, 13) to
+  (832, 4, 16), which mixes channels, frequency and time. We have it only for parity.
+resnet34_asdr, resnet50_asdr: stem with stride 1, maps [B, T, F, C], ASDR attention. The four
+  remaining bins of 64 mels are averaged.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ VARIANTS = {
     "resnet50_scrambled": dict(_50, n_mels=64, scrambled=True),
     "resnet34_asdr": dict(_34, **_ASDR),
     "resnet50_asdr": dict(_50, **_ASDR),
-    # ours: for a few hundred clips
+    # our own variant, for a few hundred clips
     "resnet_mini": dict(depths=(1, 1, 1, 1), bottleneck=False, width=16, n_mels=64),
 }
 FRONTENDS = {
@@ -49,26 +50,26 @@ TORCH_SKIP = ()
 
 
 def from_other_names(weights: dict) -> dict:
-    """The forerunner's names: no `model.`, linear `att` and `fc`."""
+    """Rename the forerunner's weights: they have no `model.`, and linear `att` and `fc`."""
     if any(key.startswith("model.") for key in weights) or "fc.weight" not in weights:
         return weights
     names = {"att": "attention.att", "fc": "attention.cla"}
-    found = {}
+    out = {}
     for key, value in weights.items():
         owner, _, leaf = key.rpartition(".")
         if owner in names:
             value = np.asarray(value)[..., None, None] if leaf == "weight" else value
-            found[f"{names[owner]}.{leaf}"] = value
+            out[f"{names[owner]}.{leaf}"] = value
         else:
-            found[f"model.{key}"] = value
-    return found
+            out[f"model.{key}"] = value
+    return out
 
 
 def rename_from_imagenet(own: dict, weights: dict) -> dict:
-    """Torch names -> arrays of a model that starts as torchvision's, for `port.from_torch`.
+    """State dict of a new model that starts from torchvision's, for `port.from_torch`.
 
-    `own` is `port.to_torch` of a fresh model. As in the authors' code the stem convolution stays
-    fresh (colours are not summed); the classifier is left out.
+    `own` is `port.to_torch` of a new model. As in the authors' code, the stem convolution keeps its
+    initial weights (colours are not summed). The classifier is not used.
     """
     dropped = ("fc.", "conv1.")
     return {**own, **{f"model.{k}": v for k, v in weights.items() if not k.startswith(dropped)}}
@@ -83,7 +84,7 @@ _he = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 def _conv(width: int, size: int, stride: int, dtype: str, name: str):
-    """Convolution without bias, padded to keep the size at stride 1."""
+    """Convolution without bias; the padding preserves the size for stride 1."""
     if stride == 1:
         return layers.Conv(width, size, dtype, _he, name=name)
     pad = ((size // 2,) * 2,) * 2
@@ -111,7 +112,7 @@ class Block(nn.Module):
             y = norm(f"bn{i}")(_conv(width, size, stride, self.dtype, f"conv{i}")(y), train)
             y = nn.relu(y) if i < len(plan) else y
         if self.stride > 1 or x.shape[-1] != y.shape[-1]:
-            x = x[:, :: self.stride, :: self.stride]  # a 1x1 convolution with that stride
+            x = x[:, :: self.stride, :: self.stride]  # as a 1x1 convolution with this stride
             x = norm("shortcut_bn")(_conv(y.shape[-1], 1, 1, self.dtype, "shortcut")(x), train)
         return nn.relu(x + y)
 
@@ -119,12 +120,12 @@ class Block(nn.Module):
 class ResNet(nn.Module):
     """feats [B, T, n_mels] -> logits [B, C], frame_logits [B, T', C] and frame_embedding.
 
-    T' is a 32nd of the frames (a 16th with `stem_stride=1`), rounded up. The published code is tied
-    to 1024 or 400 frames; here any number works, but for `scrambled`, which pads or cuts to 400.
+    T' is T / 32, or T / 16 with `stem_stride=1`, rounded up. The published code needs 1024 or 400
+    frames. Here any number works; `scrambled` pads or cuts to 400.
 
     Attributes:
-      activation: of PSLA attention: sigmoid, softmax (over classes, as in the authors' scripts),
-        relu, linear.
+      activation: for PSLA attention: sigmoid, relu, linear, or softmax over classes as in the
+        authors' scripts.
     """
 
     depths: tuple[int, ...]

@@ -1,9 +1,9 @@
 """TALNet, a CRNN (Wang, Li & Metze 2019), and the CNN + Transformer of AudioTagging Done Right.
 
 feats [B, T, F] -> blocks of [conv, BN, relu] with max pooling -> [B, T // 4, E] -> bidirectional
-GRU, or one Transformer layer applied `passes` times with shared weights (only sharing gives the
-12.1 M parameters of the paper) -> classifier and attention per frame -> clip, or the detector of
-nn/frames.py.
+GRU, or one Transformer layer applied `passes` times -> classifier and attention per frame -> clip,
+or the detector of nn/frames.py. The passes share their weights, because only then the number of
+parameters is the paper's 12.1 M.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ VARIANTS = {
     "crnn_big": dict(context="gru", n_mels=128, width=2048),
     "cnn_transformer": dict(context="transformer"),
     "cnn_transformer_big": dict(context="transformer", n_mels=128, width=2048),
-    # ours: for a few hundred clips
+    # our own variants, for a few hundred clips
     "crnn_mini": dict(context="gru", width=128, convs=5),
     "cnn_transformer_mini": dict(context="transformer", width=128, convs=5),
 }
@@ -43,35 +43,35 @@ CONTEXTS = ("gru", "transformer", None)
 
 
 def from_other_names(weights: dict) -> dict:
-    """The authors list every block twice, as `conv.0` and `conv1`: the first name is kept."""
-    found = {}
+    """Drop duplicates: the authors store every block twice, as `conv.0` and as `conv1`."""
+    out = {}
     for key, value in weights.items():
         hit = re.fullmatch(r"conv(\d+)\.(.+)", key)
         name = f"conv.{int(hit[1]) - 1}.{hit[2]}" if hit else key
         if not hit or name not in weights:
-            found[name] = value
-    return found
+            out[name] = value
+    return out
 
 
 def torch_fields(weights: dict) -> dict:
-    """width, n_mels, convs, pools, pooling and those of a detector, by names and shapes.
+    """width, n_mels, convs, pools, pooling and a detector's fields, from names and shapes.
 
-    Blocks have 2 E / bins channels, and each pooling halves the bins. The poolings without weights
-    leave no trace: without `fc_att` the linear softmax of the paper is taken.
+    Blocks have 2 E / bins channels, and each pooling halves the bins. Weights do not show which
+    pooling without attention was used: without `fc_att` we take the paper's linear softmax.
     """
     weights = from_other_names(weights)
     shape = lambda key: np.shape(weights.get(key, ()))  # noqa: E731
-    channels, found = [], frames.torch_fields(weights)
+    channels, fields = [], frames.torch_fields(weights)
     while len(now := shape(f"conv.{len(channels)}.conv.weight")) == 4:
         channels.append(now[0])
     after = ("gru.weight_ih_l0", "enc_layer.slf_attn.w_qs.weight", "fc_prob.weight")
     width = next((shape(key)[1] for key in after if len(shape(key)) == 2), 0)
     if channels and width:
-        found |= dict(width=width, n_mels=2 * width // channels[0], convs=len(channels))
-        found["pools"] = len(set(channels))
+        fields |= dict(width=width, n_mels=2 * width // channels[0], convs=len(channels))
+        fields["pools"] = len(set(channels))
     if "fc_prob.weight" in weights and "fc_att.weight" not in weights:
-        found["pooling"] = "linear_softmax"
-    return found
+        fields["pooling"] = "linear_softmax"
+    return fields
 
 
 def model(variant: str, **over) -> TalNet:
@@ -92,7 +92,7 @@ def positions(frames: int, bins: int) -> np.ndarray:
 
 
 class Block(nn.Module):
-    """conv 3x3 with bias, BN, relu, max pooling `pool` (time, frequency), floor."""
+    """conv 3x3 with bias, BN, relu, max pooling by `pool` (time, frequency), sizes rounded down."""
 
     width: int
     pool: tuple[int, int]
@@ -109,21 +109,22 @@ class Block(nn.Module):
 class TalNet(nn.Module):
     """feats [B, T, n_mels] -> logits [B, C], frame_logits [B, T // 4, C] and frame_embedding.
 
-    `mask` [B, T] marks the frames of each clip; padding at the end then has no influence, in the
-    convolutions as in the sequence model. Fewer than 4 frames are filled up with zeros.
+    `mask` [B, T] marks the frames of each clip. Padding at the end then has no influence, neither
+    in the convolutions nor in the sequence model. Input with fewer than 4 frames is zero-padded.
 
     Attributes:
       width: E, features per frame after the convolutions.
-      convs, pools: convolutions, of which every (convs / pools)-th ends with a pooling that halves
-        the bins; the first two halve the frames as well.
-      context: "gru" (E / 2 each way), "transformer" (a layer shared by `passes` passes), or None:
-        convolutions alone.
-      positions: the input is 8 x + sinusoidal encoding (8 for any number of bins, as in the code;
-        the paper's round(sqrt(F)) is 11 at 128). None: as the sequence model wants, on for
-        "transformer".
-      dropout: before every block and around the sequence model; transformer_dropout: inside it.
-      frames, weak_classes, sequence ... head: with `frames` a detector takes the place of the
-        classifier, after `context`: see `frames.Detector`.
+      convs, pools: number of convolutions and of poolings. After every convs / pools convolutions
+        there is a pooling that halves the bins; the first two also halve the frames.
+      context: the sequence model: "gru" (E / 2 per direction), "transformer" (one layer for all
+        `passes`) or None.
+      positions: True: the input is 8 x + sinusoidal encoding. The factor is 8 for any number of
+        bins, as in the authors' code; the paper's round(sqrt(F)) is 11 for 128. None: True for
+        "transformer" only.
+      dropout: rate before every block and around the sequence model.
+      transformer_dropout: rate inside the Transformer.
+      frames, weak_classes, sequence ... head: with `frames` a detector replaces the classifier
+        after `context`, see `frames.Detector`.
     """
 
     context: str | None
@@ -164,15 +165,15 @@ class TalNet(nn.Module):
             raise layers.AsjaxError(
                 f"n_mels={self.n_mels} must be a multiple of {2**self.pools} for {self.pools} pools"
             )
-        bins, found = self.n_mels, []
+        bins, blocks = self.n_mels, []
         for number in range(1, self.convs + 1):
             if number % (self.convs // self.pools):
-                found.append((2 * self.width // bins, (1, 1)))
+                blocks.append((2 * self.width // bins, (1, 1)))
             else:
                 bins //= 2
                 pooled = number // (self.convs // self.pools)
-                found.append((self.width // bins, (2 if pooled <= 2 else 1, 2)))
-        return found
+                blocks.append((self.width // bins, (2 if pooled <= 2 else 1, 2)))
+        return blocks
 
     @nn.compact
     def __call__(self, feats, *, train: bool = False, augment=None, mask=None):
@@ -184,7 +185,7 @@ class TalNet(nn.Module):
             x = 8 * x + jnp.asarray(positions(*x.shape[1:]))[None]
         x, drop = x[..., None], nn.Dropout(self.dropout, deterministic=not train)
         for i, (channels, pool) in enumerate(self.stack()):
-            if mask is not None:  # what a convolution finds beyond the end of a clip
+            if mask is not None:  # as zero padding at the clip's end
                 x = jnp.where(mask[..., None, None], x, 0)
             block = layers.remat(Block, self)
             x = block(channels, pool, self.dtype, name=f"block{i}")(drop(x), train)

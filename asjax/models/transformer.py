@@ -1,10 +1,10 @@
 """The Transformer of AudioTagging Done Right: post-norm layers on single frames, then pooling.
 
 feats [B, T, F] -> linear, norm -> layers -> maximum over 4 frames -> classifier and attention per
-frame -> clip. The authors' class has no positional encoding and 2d-wide feed-forwards; no depth of
-it has the 28.5 M parameters printed. 768 wide throughout has 28,473,600 without the classifier at
-128 mels: that is the default here. Its layer and head are
-shared with the CNN + Transformer (nn/postnorm.py).
+frame -> clip. The authors' class has no positional encoding, and its feed-forward layers have twice
+the width. With this class no depth gives the published 28.5 M parameters. Our default has 768
+everywhere: 28,473,600 parameters without the classifier at 128 mels. The CNN + Transformer shares
+its layer and head (nn/postnorm.py).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from asjax.nn import layers, postnorm, vit
 VARIANTS = {
     "transformer": dict(depth=8, width=768, mlp=768),
     "transformer_64x400": dict(depth=8, width=512, mlp=1024, n_mels=64),
-    # ours: for a few thousand clips
+    # our own variant, for a few thousand clips
     "transformer_mini": dict(depth=3, width=96, mlp=192, n_mels=64),
 }
 FRONTENDS = {
@@ -44,8 +44,8 @@ def model(variant: str, **over) -> Transformer:
 class Transformer(nn.Module):
     """feats [B, T, n_mels] -> logits [B, C], frame_logits [B, T // 4, C] and frame_embedding.
 
-    `mask` [B, T] marks the frames of each clip (padding at the end then has no influence). Fewer
-    than 4 frames are filled up with zeros.
+    `mask` [B, T] marks the frames of each clip; padding at the end then has no influence. Input
+    with fewer than 4 frames is zero-padded.
     """
 
     depth: int

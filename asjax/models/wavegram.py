@@ -1,8 +1,8 @@
 """Wavegram-Logmel-CNN14 of PANNs (Kong et al. 2020, section III-C).
 
 wave -> conv1d of stride 5 -> three blocks of two conv1d, each pooled by 4 -> groups of channels
-become rows of frequency -> block, pooled over time: maps that are joined to those of the log-mel's
-first block; then CNN14.
+become rows of frequency -> block, pooled over time -> concatenated with the maps of the log-mel's
+first block -> CNN14.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ TORCH = (
 TORCH_SKIP = panns.TORCH_SKIP
 torch_fields = panns.torch_fields
 
-HOP = 320  # samples per frame of log-mel, = the strides of the wave's layers, 5 * 4 * 4 * 4
-_POOLED = 2**5  # frames and bins that become one
+HOP = 320  # samples per log-mel frame = the product of the wave layers' strides, 5 * 4 * 4 * 4
+_POOLED = 2**5  # input frames and bins per output frame and bin
 
 
 def model(variant: str, **over) -> Wavegram:
@@ -44,9 +44,9 @@ def model(variant: str, **over) -> Wavegram:
 
 
 class WaveBlock(nn.Module):
-    """[conv1d -> BN -> relu] x 2 (the second dilated), maximum of 4: [B, N, C] -> [B, N // 4, C'].
+    """[conv1d -> BN -> relu] x 2, then maximum of 4: [B, N, C] -> [B, N // 4, C'].
 
-    `keep` is applied to the input of every convolution.
+    The second convolution is dilated. `keep` is applied to the input of every convolution.
     """
 
     width: int
@@ -73,18 +73,19 @@ class WaveBlock(nn.Module):
 class Wavegram(nn.Module):
     """PANNs' Wavegram-Logmel-CNN14 on the features of the frontend `wavegram_logmel64`.
 
-    Args of the call: feats [B, T, n_mels + 320 + 1], per frame the log-mel in dB, the samples, and
-    how many of these are real; `augment`, a function [B, T, F] -> [B, T, F] applied to the log-mel
-    right after bn0. What it does to whole clips (mixup) is done to the wavegram too; stripes of
-    SpecAugment are not, as in the authors' code.
+    Args of the call:
+      feats: [B, T, n_mels + 320 + 1]: per frame the log-mel in dB, the samples, and how many of
+        them are not padding.
+      augment: a function [B, T, F] -> [B, T, F], applied to the log-mel after bn0. Mixup of clips
+        is also applied to the wavegram, but SpecAugment's stripes are not, as in the authors' code.
 
-    Lengths. The wavegram of S samples has as many frames as the log-mel's first block if S % 640 is
-    under 320 or over 635; elsewhere the authors' code fails, and here zeros are appended to the
-    wave up to the next multiple of 640. Input of fewer than 32 frames is padded to 32: the log-mel
-    with zeros after bn0, the wave with zeros. In training the S % 640 < 320 samples at the end are
-    dropped, so that the statistics of the norms see no padding.
+    Lengths: the wavegram of S samples has as many frames as the log-mel's first block if S % 640 is
+    below 320 or above 635. For other lengths the authors' code fails; we append zeros to the wave
+    up to the next multiple of 640. Input with fewer than 32 frames is padded to 32: the log-mel
+    with zeros after bn0, the wave with zeros. In training, S % 640 samples at the end are dropped
+    if they are fewer than 320, so that the statistics of the norms contain no padding.
 
-    Returns: as `cnn.Cnn`; T' is T // 32.
+    The outputs are those of `cnn.Cnn`; T' is T // 32.
     """
 
     channels: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048)
@@ -94,7 +95,7 @@ class Wavegram(nn.Module):
     n_mels: int = 64
     block_dropout: float = 0.2
     head_dropout: float = 0.5
-    head_bias: float = 0.0  # initial; log(p / (1 - p)) starts every class at probability p
+    head_bias: float = 0.0  # initial bias; with log(p / (1 - p)) every class starts at p
     remat: bool = False
     dtype: str = "float32"
 
@@ -109,7 +110,7 @@ class Wavegram(nn.Module):
             raise AsjaxError(
                 f"Wavegram features must be [batch, frames, {bins}] ({self.n_mels} mel bins, {HOP} "
                 f"samples, their number) with at least one frame, got shape {tuple(feats.shape)}; "
-                f"take the frontend wavegram_logmel64 with n_mels={self.n_mels}"
+                f"use the frontend wavegram_logmel64 with n_mels={self.n_mels}"
             )
         panns.check_bins(self.n_mels, _POOLED)
 
@@ -130,19 +131,19 @@ class Wavegram(nn.Module):
         return panns.tag(x, train, self.width, self.num_classes, self.head_dropout, self.head_bias)
 
     def _wave(self, feats, train):
-        """The wave [B, N] and, where padding follows its end, its length [B], else None."""
+        """The wave [B, N], and its length [B] if padding follows, else None."""
         frames = max(feats.shape[1], _POOLED)
         samples = feats[..., self.n_mels : -1].reshape(feats.shape[0], -1)
         samples = layers.pad_frames(samples, frames * HOP)
         if train:
             samples = samples[:, : frames // 2 * 2 * HOP]
-        if train or frames % 2 == 0:  # every sample counts: zeros at the end belong to the wave
+        if train or frames % 2 == 0:  # all samples count, also zeros at the end
             return samples, None
         return samples, (frames - 1) * HOP + feats[:, -1, -1].astype(jnp.int32)
 
     def _wavegram(self, wave, length, train):
         def keep(x):
-            """Zeros where the authors' shorter maps end, for their convolutions pad with zeros."""
+            """Zero the maps beyond the end: the authors' shorter maps have zero padding there."""
             if length is None:
                 return x
             real = jnp.arange(x.shape[1])[None] < -(-length // 5)[:, None] // (full // x.shape[1])
@@ -161,7 +162,7 @@ class Wavegram(nn.Module):
             kernel_init=panns.xavier,
             name="pre_conv0",
         )(wave[..., None])
-        full = x.shape[1]  # a multiple of 64, by which the pools divide
+        full = x.shape[1]  # a multiple of 64, the product of the pools
         x = nn.relu(layers.BatchNorm(dtype=self.dtype, name="pre_bn0")(x, train))
         for i, width in enumerate((*widths, 2 * self.n_mels), 1):
             x = wave_block(width, self.dtype, name=f"pre_block{i}")(x, train, keep)
@@ -174,10 +175,10 @@ class Wavegram(nn.Module):
 
 
 def _mix(augment, maps):
-    """`augment` on every number of the maps alone, as one frame of one bin.
+    """Apply `augment` to every element of the maps separately, as one frame with one bin.
 
-    What mixes clips does so; a stripe always leaves one frame and one bin (`augment.specaug`), so
-    that there are none.
+    So mixing of clips works as usual. SpecAugment has no effect, because its stripes always leave
+    at least one frame and one bin (see `augment.specaug`).
     """
     flat = maps.reshape(maps.shape[0], -1)
     each = jax.vmap(lambda x: augment(x[:, None, None])[:, 0, 0], in_axes=1, out_axes=1)

@@ -1,3 +1,3 @@
-"""Blocks that model families share; `forms` chooses the form in which they are traced."""
+"""Blocks that the model families share; `forms` selects CPU or accelerator code for them."""
 
 from asjax.nn.placement import forms  # noqa: F401 (public here)

@@ -1,4 +1,4 @@
-"""Attention of heads: in full, by heads (which saves memory), and by NVIDIA's kernel."""
+"""Multi-head attention: all heads at once, head by head (less memory), or by NVIDIA's kernel."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ def attend(q, k, v, *, bias=None, mask=None, backend: str = "auto"):
     """softmax(q k^T / sqrt(d) + bias) v for q [B, S, N, d], k and v [B, K, N, d].
 
     Args:
-      bias: added to the scores, of rank 4 and broadcastable to [B, N, S, K].
-      mask: bool, as bias; False hides a key.
-      backend: "heads" computes one head after the other and keeps no scores. "xla" keeps the scores
-        of all heads, [B, N, S, K]. "cudnn" is the fused kernel of NVIDIA GPUs; it takes bfloat16
-        and float16. "auto" is "cudnn" where it can run, else "heads". The softmax is always taken
-        in float32.
+      bias: added to the scores; rank 4, broadcastable to [B, N, S, K].
+      mask: bool with a shape as bias; False hides a key.
+      backend: "heads" computes one head at a time and stores no scores. "xla" stores the scores of
+        all heads, [B, N, S, K]. "cudnn" is the fused kernel of NVIDIA GPUs for bfloat16 and
+        float16. "auto" is "cudnn" if it can run, else "heads". The softmax is always in float32.
     """
     if backend not in BACKENDS:
         raise unknown("attention", backend, BACKENDS)
@@ -32,7 +31,7 @@ def attend(q, k, v, *, bias=None, mask=None, backend: str = "auto"):
 
 
 def _has_cudnn(q) -> bool:
-    """Whether q will be on a GPU, and this machine has NVIDIA's to compile for."""
+    """True if q will be on a GPU, its dtype fits, and this machine has an NVIDIA GPU."""
     if placement.platform(q) != "gpu" or q.dtype not in (jnp.bfloat16, jnp.float16):
         return False
     return "cuda" in jax.devices()[0].client.platform_version.lower()
@@ -40,13 +39,13 @@ def _has_cudnn(q) -> bool:
 
 @jax.custom_vjp
 def by_heads(q, k, v, bias, mask):
-    """`attend` in a loop over the heads, with its gradient written out.
+    """`attend` in a loop over the heads, with a hand-written gradient.
 
-    The backward pass computes the scores of each head again, transposed, so that products read rows
-    (Dao et al. 2022, algorithm 4, without its blocks). Scores of all heads and layers would be most
-    of what a transformer's training step writes. On CPUs the scores of one head stay in cache (1214
-    tokens of 12 heads with the gradient, one core: 191 ms, with stored scores 348, XLA's own three
-    times as much). Temporaries of one layer on a TPU: benchmarks/README.md.
+    The backward pass recomputes the scores of each head, transposed, so that products read rows
+    (Dao et al. 2022, algorithm 4, without its blocks). Stored scores of all heads and layers would
+    be most of the memory that a training step writes. On CPU the scores of one head stay in cache:
+    191 ms for 1214 tokens of 12 heads with the gradient on one core. Stored scores take 348 ms,
+    XLA's own attention three times as long. See benchmarks/README.md for temporaries on a TPU.
     """
     return _forward(q, k, v, bias, mask)[0]
 
@@ -92,8 +91,8 @@ def _backward(kept, grad):
     extras = {name: x.swapaxes(2, 3) for name, x in _per_head(bias, mask, len(out)).items()}
     start, clips = None, 0
     if bias is not None:
-        # Without an axis of clips, each device sums its own in the loop, and the sum over devices
-        # comes after it.
+        # If the bias has no axis of clips, each device sums over its own clips in the loop. The sum
+        # over devices comes after the loop.
         batch = mean.shape[1]
         clips = batch if len(bias) > 1 else placement.splits(batch, grad)
         if bias.shape[1] == 1:
@@ -108,7 +107,7 @@ def _backward(kept, grad):
 
 
 def _biased(scores, now):
-    """Scores with the bias and mask of this head, where there are any."""
+    """Scores with the bias and mask of this head, if given."""
     scores = scores + now["bias"] if "bias" in now else scores
     return jnp.where(now["mask"], scores, jnp.finfo(scores.dtype).min) if "mask" in now else scores
 
@@ -123,14 +122,14 @@ def _join_heads(x):
 
 
 def _per_head(bias, mask, heads: int) -> dict:
-    """Bias and mask, [B, N or 1, S, K], of those that are given, as [N, B, S, K]."""
+    """The given ones of bias and mask, [B, N or 1, S, K], as [N, B, S, K]."""
     given = {name: x for name, x in (("bias", bias), ("mask", mask)) if x is not None}
     whole = {k: jnp.broadcast_to(x, (x.shape[0], heads, *x.shape[2:])) for k, x in given.items()}
     return {k: x.swapaxes(0, 1) for k, x in whole.items()}
 
 
 def _bias_gradient(ds, bias, clips: int):
-    """ds [B, 1, S, K] -> [clips, 1, S, K], summed over what else the bias was broadcast along."""
+    """ds [B, 1, S, K] -> [clips, 1, S, K], summed over the other axes with broadcast bias."""
     ds = ds.reshape(clips, -1, *ds.shape[1:]).sum(1)
     axes = tuple(i for i in (2, 3) if bias.shape[i] == 1)
     return ds.sum(axes, keepdims=True)

@@ -1,12 +1,12 @@
-"""What turns tokens into labelled frames: one detector for every family (Schmid et al. 2025).
+"""The event detector that all families share: from tokens to frame scores (Schmid et al. 2025).
 
-tokens [B, S, D] -> resampled to `frames` in time -> sequence model or none -> heads. A family's
-module has the fields of `Detector` under the same names and ends with
+tokens [B, S, D] -> resampled to `frames` in time -> optional sequence model -> heads. A family's
+module has the same fields as `Detector` and ends with
 
     return frames.detect(self, tokens, mask=mask, train=train)
 
-In a family whose tagger has another head, `frames=None` leaves that head and the detector is off.
-Names and defaults are those of PretrainedSED's PredictionsWrapper, whose weights it takes.
+If a family also has a tagger's head, `frames=None` selects it and turns the detector off. Names and
+defaults are those of PretrainedSED's PredictionsWrapper, so its weights fit.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ FIELDS = (
 
 
 def resample(x: Array, frames: int) -> Array:
-    """[B, S, D] -> [B, frames, D]: averages over neighbours where S is larger (adaptive average
-    pooling), linear interpolation where it is smaller. In float32."""
+    """[B, S, D] -> float32 [B, frames, D]: adaptive average pooling if S > frames, else linear
+    interpolation."""
     if x.shape[1] == frames:
         return x.astype(jnp.float32)
     matrix = (resize.average if x.shape[1] > frames else resize.linear)(x.shape[1], frames)
@@ -45,22 +45,22 @@ def resample(x: Array, frames: int) -> Array:
 
 
 def frame_mask(mask: Array | None, frames: int) -> Array | None:
-    """mask [B, T] of a clip's frames -> bool [B, frames]; padding is at the end.
+    """Input mask [B, T] -> output mask, bool [B, frames]; padding is at the end.
 
-    Frame t of T stands at t / (T - 1) of the input's length, and output i begins at i / frames. The
-    clip has the outputs that begin before its last frame, at least one. A clip of s seconds in an
-    input of 10 s has ceil(25 s) of 250.
+    Input frame t of T is at the fraction t / (T - 1) of the input's length. Output i begins at the
+    fraction i / frames. Outputs that begin before the clip's last frame are valid, at least one. A
+    clip of s seconds in an input of 10 s has ceil(25 s) of 250 outputs.
     """
     if mask is None:
         return None
     length, last = (mask > 0).sum(1), max(1, mask.shape[1] - 1)
-    # whole numbers: ceil(frames (length - 1) / last) without rounding
+    # ceil(frames (length - 1) / last) in integers, without rounding errors
     count = -((-frames * (length - 1)) // last)
     return jnp.arange(frames)[None] < jnp.maximum(count, 1)[:, None]
 
 
 def mean(x: Array, mask: Array | None) -> Array:
-    """[B, T, D] -> [B, D]: the mean over the frames of the mask."""
+    """[B, T, D] -> [B, D]: the mean over the valid frames."""
     if mask is None:
         return x.mean(1)
     weight = mask.astype(x.dtype)
@@ -73,22 +73,22 @@ def mean(x: Array, mask: Array | None) -> Array:
 class Detector(nn.Module):
     """Tokens [B, S, D] -> frame_logits [B, T', C], logits [B, C], embedding [B, D'].
 
-    `mask` [B, T] marks the input frames of each clip: what lies beyond its end is left out of the
-    sequence model, of means and of attention. frame_logits beyond the end mean nothing.
+    `mask` [B, T] marks the input frames of each clip. The sequence model, means and attention skip
+    frames after the clip's end; frame_logits there have no meaning.
 
-    `embedding` is the mean over time of what the heads read.
+    `embedding` is the mean over time of the heads' input.
 
     Attributes:
-      weak_classes: C of `logits` where it is not `num_classes` (head="linear" only).
-      frames: T'; 250 are frames of 40 ms for 10 s. None: one for each token.
-      sequence: "gru" and "lstm" are bidirectional (2 * sequence_width numbers a frame; the LSTM is
-        followed by a linear layer), "transformer" has rotary positions (sequence_width numbers).
-      sequence_width, sequence_depth: numbers per direction, and layers.
-      head: "linear" has one layer for frames and another for the mean over time. "attention"
-        weighs the frames' probabilities: the weights are a softmax over the classes in each frame,
-        and `logits` is the logit of the sum, held to [1e-7, 1 - 1e-7]. "mean" has one layer; a
-        clip's logits are the mean of its frames' (a clip-level head that is shown every frame).
-      head_bias: added to the start of the heads' biases.
+      weak_classes: C of `logits` if it differs from `num_classes` (only for head="linear").
+      frames: T'; 250 means frames of 40 ms for 10 s. None: one frame per token.
+      sequence: "gru" and "lstm" are bidirectional with 2 * sequence_width outputs per frame; a
+        linear layer follows the LSTM. "transformer" has sequence_width outputs, rotary positions.
+      sequence_width, sequence_depth: width per direction, and number of layers.
+      head: "linear" has one layer for frames and another for the mean over time. "attention" has
+        per-frame weights, a softmax over the classes in each frame; `logits` is the logit of the
+        weighted mean of the frame probabilities, clipped to [1e-7, 1 - 1e-7]. "mean" has one layer
+        for frames; the clip's logits are their mean over time.
+      head_bias: added to the initial biases of the heads.
     """
 
     num_classes: int
@@ -142,7 +142,7 @@ class Detector(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """Bidirectional GRU or LSTM, started as torch starts it: [B, T, I] -> [B, T, 2 * width]."""
+    """Bidirectional GRU or LSTM with torch's initial weights: [B, T, I] -> [B, T, 2 * width]."""
 
     cell: str
     width: int
@@ -171,26 +171,26 @@ def _uniform(bound: float):
 
 
 def detect(module, tokens: Array, *, mask: Array | None = None, train: bool = False) -> dict:
-    """The outputs of a family's `module` from its tokens [B, S, D]: those of `Detector`, which
-    takes its fields from the module, and the tokens in float32 as frame_embedding.
+    """Run a `Detector` with the fields of a family's `module` on its tokens [B, S, D].
 
-    num_classes=0 gives the bare backbone: no logits, embedding is the mean of the tokens.
+    Returns the outputs of `Detector`, and the tokens in float32 as frame_embedding. For
+    num_classes=0, a bare backbone, there are no logits, and embedding is the mean of the tokens.
     """
     tokens = tokens.astype(jnp.float32)
     if not module.num_classes:
-        found = {"embedding": mean(tokens, frame_mask(mask, tokens.shape[1]))}
+        outputs = {"embedding": mean(tokens, frame_mask(mask, tokens.shape[1]))}
     else:
         names = (*FIELDS, "scan_layers", "remat")
-        given = {k: getattr(module, k) for k in names if hasattr(module, k)}
-        found = Detector(**given, name="detector")(tokens, mask, train)
-    return {**found, "frame_embedding": tokens}
+        fields = {k: getattr(module, k) for k in names if hasattr(module, k)}
+        outputs = Detector(**fields, name="detector")(tokens, mask, train)
+    return {**outputs, "frame_embedding": tokens}
 
 
 def checked(module, family: str, off: bool = False):
-    """`module` where its detector's fields make sense; `off`: whether frames=None leaves it out.
+    """Return `module` if the fields of its detector are valid; `off`: frames=None is allowed.
 
     Raises:
-      AsjaxError: a field out of its range, or one that has no effect.
+      AsjaxError: a field is out of range or has no effect.
     """
     for key, known in (("sequence", SEQUENCES), ("head", HEADS)):
         if getattr(module, key) not in known:
@@ -208,8 +208,8 @@ def checked(module, family: str, off: bool = False):
         for key in ("weak_classes", "sequence", "head"):
             if getattr(module, key) != getattr(type(module), key):
                 raise AsjaxError(
-                    f"{family} {key}={getattr(module, key)!r} belongs to the detector: give frames "
-                    "too, such as frames=250 (40 ms for 10 s)"
+                    f"{family} {key}={getattr(module, key)!r} needs a detector; give frames too, "
+                    "such as frames=250 (40 ms for 10 s)"
                 )
     if module.weak_classes not in (None, module.num_classes) and module.head != "linear":
         raise AsjaxError(f"{family} weak_classes needs head='linear', not {module.head!r}")
@@ -217,28 +217,29 @@ def checked(module, family: str, off: bool = False):
 
 
 def check_mask(mask, module, family: str):
-    """AsjaxError where a mask would have no effect: a tagger without a detector takes none."""
+    """AsjaxError if a mask is given without a detector, where it would have no effect."""
     if mask is not None and module.frames is None:
-        raise AsjaxError(f"{family} takes a mask of frames only with a detector: give frames=250")
+        raise AsjaxError(f"{family} takes a mask of frames only with a detector; give frames=250")
 
 
 # --------------------------------------------------------------------------------------- weights
 
-# port rules of a module called "detector", for a family's TORCH; the names are PretrainedSED's
+# port rules for a module called "detector", part of a family's TORCH; names are PretrainedSED's
 TORCH = (
     (r"(strong_head|weak_head)", r"detector/\1", "linear"),
     *recurrent.rules("seq_model.rnn", "detector/seq_model/rnn"),
     (r"seq_model\.embedding", "detector/seq_model/embedding", "linear"),
     *rotary.rules(r"seq_model", "detector/seq_model"),
 )
-# what a bare backbone (num_classes=0) leaves aside
+# entries that a bare backbone (num_classes=0) skips
 TORCH_HEAD = (r"(strong_head|weak_head|seq_model)\..*",)
 HEADLESS = "give num_classes=0 for the bare backbone"
 
 
 def renamed(weights: dict, name: str) -> dict:
-    """PretrainedSED's names, `model.NAME.X` and those of the heads, from every form there is of
-    them: `model.X` and `model.model.X` (its files), `NAME.X` (its backbones), `X` (the originals).
+    """Rename weights to PretrainedSED's `model.NAME.X`; names of heads stay.
+
+    Its files have `model.X` or `model.model.X`, its backbones `NAME.X`, the original files `X`.
     """
     out = {}
     for key, value in weights.items():
@@ -249,10 +250,10 @@ def renamed(weights: dict, name: str) -> dict:
 
 
 def started(own: dict, weights: dict) -> dict:
-    """Torch names -> arrays of a model that starts from the backbone in `weights`.
+    """State dict of a new model whose backbone comes from `weights`.
 
-    `own` is a fresh model's state dict. Its head and sequence model come from `weights` too where
-    all of them have the same names and shapes, else they stay fresh.
+    `own` is the new model's state dict. Head and sequence model come from `weights` too if all
+    their names and shapes agree; otherwise they keep their initial values.
     """
     shapes = lambda given: {  # noqa: E731
         k: np.shape(v) for k, v in given.items() if any(re.fullmatch(p, k) for p in TORCH_HEAD)
@@ -263,24 +264,24 @@ def started(own: dict, weights: dict) -> dict:
 
 
 def torch_fields(weights: dict) -> dict:
-    """The fields of a detector that its weights tell; {} where there is none."""
+    """The detector's fields that follow from its weights; {} if there is no detector."""
     rows = lambda key: (*np.shape(weights.get(key)), 0)[0]  # noqa: E731
     strong, weak = rows("strong_head.weight"), rows("weak_head.weight")
     if not strong and not weak:
         return {}
-    found = dict(num_classes=strong or weak, frames=250)
-    found |= {} if strong else {"head": "mean"}
+    fields = dict(num_classes=strong or weak, frames=250)
+    fields |= {} if strong else {"head": "mean"}
     if strong and weak and strong != weak:
-        found["weak_classes"] = weak
+        fields["weak_classes"] = weak
     depth = lambda pattern: len(  # noqa: E731
         {hit[1] for key in weights if (hit := re.fullmatch(pattern, key))}
     )
     recurrent_shape = np.shape(weights.get("seq_model.rnn.weight_hh_l0"))
     if len(recurrent_shape) == 2:
-        rows_all, found["sequence_width"] = recurrent_shape
-        found["sequence"] = {3: "gru", 4: "lstm"}.get(rows_all // recurrent_shape[1])
-        found["sequence_depth"] = depth(r"seq_model\.rnn\.weight_hh_l(\d+)")
+        rows_all, fields["sequence_width"] = recurrent_shape
+        fields["sequence"] = {3: "gru", 4: "lstm"}.get(rows_all // recurrent_shape[1])
+        fields["sequence_depth"] = depth(r"seq_model\.rnn\.weight_hh_l(\d+)")
     elif "seq_model.norm.weight" in weights:
-        found |= dict(sequence="transformer", sequence_width=rows("seq_model.norm.weight"))
-        found["sequence_depth"] = depth(r"seq_model\.blocks\.(\d+)\.norm1\.weight")
-    return found
+        fields |= dict(sequence="transformer", sequence_width=rows("seq_model.norm.weight"))
+        fields["sequence_depth"] = depth(r"seq_model\.blocks\.(\d+)\.norm1\.weight")
+    return fields

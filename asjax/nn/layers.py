@@ -1,7 +1,8 @@
 """Building blocks shared by the model families, in the layout [B clip, T frame, F bin, C channel].
 
-Statistics, norms and heads stay in float32 whatever the compute dtype. Norms take the two-pass
-variance: E[x^2] - E[x]^2 loses every digit on log-mel input, whose mean dwarfs its deviation.
+Statistics, norms and heads are in float32 for every compute dtype. Norms use the two-pass variance,
+because E[x^2] - E[x]^2 loses all digits on log-mel input: its mean is much larger than its
+deviation.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ Array = jax.Array
 
 
 def make(cls, variants: dict[str, dict], variant: str, over: dict):
-    """`cls` with the fields of `variants[variant]`, then `over`; unknown names are errors.
+    """Make `cls` with the fields of `variants[variant]`, overridden by `over`.
 
-    Lists (from JSON) become tuples and dtypes become their names, so that a module is hashable
-    and equal to the one its saved config builds.
+    Unknown names are errors. Lists (from JSON) become tuples and dtypes become their names, so that
+    a module is hashable and equals the module that its saved config builds.
     """
     family = cls.__name__
     if variant not in variants:
@@ -69,9 +70,9 @@ def check_feats(feats, n_mels: int, family: str):
 
 
 def pad_frames(x: Array, minimum: int) -> Array:
-    """[B, T, ...] zero-padded at the end to `minimum` frames; longer input is returned as it is.
+    """Zero-pad [B, T, ...] at the end to at least `minimum` frames.
 
-    Used after the input norm, where zero is the mean frame and the value SpecAugment writes.
+    Use it after the input norm: there zero is the mean, and SpecAugment also writes zeros.
     """
     missing = minimum - x.shape[1]
     if missing <= 0:
@@ -85,10 +86,10 @@ def pad_frames(x: Array, minimum: int) -> Array:
 class BatchNorm(nn.Module):
     """Batch normalisation over the last axis with PyTorch's running statistics.
 
-    new = momentum * old + (1 - momentum) * batch, where the running variance takes the unbiased
-    batch variance n / (n - 1) while the batch itself is normalised by the biased one. Under jit
-    over a mesh the batch is the global batch. `scale_init` serves zero-initialised residuals;
-    `affine=False` has neither scale nor bias.
+    new = momentum * old + (1 - momentum) * batch. The running variance uses the unbiased batch
+    variance (n - 1), but the batch is normalised by the biased one (n). Under jit over a mesh the
+    batch is the global batch. `scale_init` allows zero-initialised residuals. `affine=False` has
+    neither scale nor bias.
     """
 
     momentum: float = 0.9
@@ -108,8 +109,8 @@ class BatchNorm(nn.Module):
         var = self.variable("batch_stats", "var", jnp.ones, width)
         if not train or self.is_initializing():
             return self._apply(x, mean.value, var.value, scale, bias)
-        y, *found = norms.batch_norm(x, scale, bias, self.epsilon)
-        batch_mean, batch_var = jax.lax.stop_gradient(found)
+        y, *moments = norms.batch_norm(x, scale, bias, self.epsilon)
+        batch_mean, batch_var = jax.lax.stop_gradient(moments)
         count, keep = x.size // x.shape[-1], self.momentum
         mean.value = keep * mean.value + (1 - keep) * batch_mean
         var.value = keep * var.value + (1 - keep) * batch_var * (count / max(count - 1, 1))
@@ -122,15 +123,15 @@ class BatchNorm(nn.Module):
 
 
 def expand(vector: Array, ndim: int) -> Array:
-    """[C] -> [1, ..., 1, C] of rank `ndim` (rank promotion is an error in the tests)."""
+    """[C] -> [1, ..., 1, C] with rank `ndim`, because the tests forbid rank promotion."""
     return vector.reshape((1,) * (ndim - 1) + (-1,))
 
 
 class LayerNorm(nn.Module):
     """LayerNorm over the last axis, computed in float32.
 
-    With `fork` the call returns (x, normed): the residual stream to add the branch to, and what the
-    branch takes (`ops.fork`).
+    With `fork` the call returns (x, normed): the residual stream, and the input of the branch that
+    is added to it (`ops.fork`).
     """
 
     dtype: str = "float32"
@@ -148,7 +149,7 @@ class LayerNorm(nn.Module):
 
 
 def layer_norm(name: str, dtype: str, epsilon: float = 1e-6, fork: bool = False) -> LayerNorm:
-    """A LayerNorm of that name."""
+    """A LayerNorm with this module name."""
     return LayerNorm(dtype, epsilon, fork, name=name)
 
 
@@ -163,7 +164,7 @@ def _gelu_dot_general(x, kernel, dimension_numbers, precision=None):
     return product(x, kernel, gelu=True)
 
 
-# nn.Dense with `product`, all its fields; and the same of GELU(x), the exact one
+# nn.Dense computed by `product`; GeluDense first applies the exact GELU to x
 Dense = functools.partial(nn.Dense, dot_general=_dot_general)
 GeluDense = functools.partial(nn.Dense, dot_general=_gelu_dot_general)
 
@@ -185,17 +186,17 @@ class Conv(nn.Module):
         y = product(x, kernel[0, 0]) if self.size == 1 else ops.conv(x, kernel)
         if not self.use_bias:
             return y
-        bound = (self.size * self.size * shape[2]) ** -0.5  # torch's start
+        bound = (self.size * self.size * shape[2]) ** -0.5  # torch's initial bias
         start = lambda key, shape: jax.random.uniform(key, shape, minval=-bound, maxval=bound)  # noqa: E731
         return y + expand(self.param("bias", start, (self.width,)).astype(self.dtype), 4)
 
 
 class PatchConv(nn.Module):
-    """Convolution whose stride equals its kernel: a reshape and one matrix product.
+    """Convolution whose stride equals its kernel size, as a reshape and one matrix product.
 
-    Rows and columns that do not fill a patch are dropped, as a convolution drops them. The kernel
-    is stored as nn.Conv stores it, [kt, kf, C_in, C_out]. Exact, and its gradient needs no dilated
-    convolution (the slow case of XLA on CPU).
+    Rows and columns that do not fill a patch are dropped, as in a convolution. The kernel has the
+    layout of nn.Conv, [kt, kf, C_in, C_out]. The gradient needs no dilated convolution, which is
+    slow in XLA on CPU.
     """
 
     width: int
@@ -223,8 +224,8 @@ class PatchConv(nn.Module):
 class DepthwiseConv(nn.Module):
     """Odd square depthwise convolution: [B, T, F, C] -> [B, T', F', C].
 
-    `pads` are the zeros (before, after) along T and F, size // 2 everywhere unless given. The
-    kernel is stored as nn.Conv stores it, [k, k, 1, C].
+    `pads` are the zeros (before, after) along T and F; None means size // 2 on all sides. The
+    kernel has the layout of nn.Conv, [k, k, 1, C].
     """
 
     size: int = 7
@@ -248,7 +249,7 @@ class DepthwiseConv(nn.Module):
 
 
 def avg_pool(x: Array, pool: tuple[int, int]) -> Array:
-    """[B, T, F, C] -> [B, T // pt, F // pf, C]; what does not fill a window is dropped."""
+    """[B, T, F, C] -> [B, T // pt, F // pf, C]; incomplete windows are dropped."""
     pt, pf = pool
     if (pt, pf) == (1, 1):
         return x
@@ -258,9 +259,10 @@ def avg_pool(x: Array, pool: tuple[int, int]) -> Array:
 
 
 def max_pool(x: Array, window: tuple[int, int], strides=None, pads=((0, 0), (0, 0))) -> Array:
-    """[B, T, F, C] -> [B, T', F', C]; strides are the window unless given, padding never wins.
+    """[B, T, F, C] -> [B, T', F', C]; the default strides equal the window.
 
-    What does not fill a window is dropped. Of equal maxima the first takes the gradient.
+    Padding is never the maximum. Incomplete windows are dropped. The first of equal maxima takes
+    the gradient.
     """
     return ops.max_pool(x, window, strides or window, pads)
 
@@ -271,7 +273,7 @@ def max_mean(x: Array) -> Array:
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: in training, the whole branch of a clip is dropped with `rate`."""
+    """Stochastic depth: in training, drop the whole branch of a clip with probability `rate`."""
 
     rate: float
 
@@ -285,15 +287,15 @@ class DropPath(nn.Module):
 
 
 def remat(block, module, static=(2,)):
-    """`block`; where `module.remat`, its activations are computed again in the backward pass.
+    """Wrap `block` so that the backward pass recomputes its activations, if `module.remat` is set.
 
-    `static` numbers the arguments of its call that are no arrays, self being 0. Give them by
-    position: the second one is `train` in most blocks.
+    `static` lists the positions of call arguments that are not arrays; self is 0, and 2 is `train`
+    in most blocks. Pass these arguments by position.
     """
     return nn.remat(block, static_argnums=static) if module.remat else block
 
 
 def divisible(width: float, by: int = 8) -> int:
-    """`width` rounded to a multiple of `by`, at least `by`, never more than 10 % down."""
+    """Round `width` to a multiple of `by`, at least `by` and at most 10 % below `width`."""
     rounded = max(by, int(width + by / 2) // by * by)
     return rounded + by if rounded < 0.9 * width else rounded

@@ -1,6 +1,7 @@
-"""Inverted bottlenecks of MobileNetV3-Large as EfficientAT has them (Howard et al. 2019; Schmid,
-Koutini & Widmer 2023): clip-level MobileNets and Frame-MobileNets. Maps are [B, F, T, C], the
-authors' order of the axes.
+"""Inverted bottlenecks of MobileNetV3-Large for EfficientAT's MobileNets and Frame-MobileNets.
+
+See Howard et al. 2019 and Schmid, Koutini & Widmer 2023. Maps are [B, F, T, C], as in the authors'
+code.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 
 from asjax.nn import layers
 
-# kernel, expanded width, width, squeeze and excite, activation, at width 1
+# kernel, expanded width, width, squeeze and excite, activation; for width multiplier 1
 BLOCKS = (
     (3, 16, 16, False, "relu"),
     (3, 64, 24, False, "relu"),
@@ -35,7 +36,7 @@ small = nn.initializers.normal(0.01)
 
 
 def rules(prefix: str = "") -> tuple:
-    """Port rules of the authors' `features`, after the pattern `prefix`."""
+    """Port rules of the authors' `features`; the pattern `prefix` comes before it."""
     at = prefix + r"features\."
     return (
         (at + r"0\.0", "stem/conv", "conv"),
@@ -61,8 +62,9 @@ def pointwise(width: int, dtype: str, name: str) -> layers.Conv:
 class Bottleneck(nn.Module):
     """Inverted residual block: [B, F, T, C] -> [B, F', T', width]; strides are (F, T).
 
-    Submodules are numbered as in the authors' Sequential: conv0 expands (left out where nothing is
-    to be expanded), the next is depthwise, then comes the squeeze and excite, then the projection.
+    Submodules have the numbers of the authors' Sequential: conv0 expands, the next is depthwise,
+    then squeeze and excite, then the projection. Without expansion there is no first layer, and the
+    depthwise one is conv0.
     """
 
     kernel: int

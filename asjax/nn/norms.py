@@ -1,4 +1,4 @@
-"""Batch norm with its gradient written out."""
+"""Batch norm with a hand-written gradient."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Array = jax.Array
 def batch_norm(x: Array, scale: Array, bias: Array, epsilon: float):
     """(y, mean [C], biased variance [C]) of [..., C] over all but the last axis, in float32.
 
-    Gradients go through y alone. Written out they take two sums over the batch. jax's own takes a
-    third one, for the mean inside the variance, and that sum is zero.
+    Only y has a gradient. It needs two sums over the batch. jax's own gradient computes a third
+    sum, for the mean inside the variance, which is zero.
     """
     return _batch_forward(x, scale, bias, epsilon)[0]
 
@@ -30,8 +30,8 @@ def _batch_forward(x, scale, bias, epsilon):
     return (y, mean, var), (x, mean, var, scale)
 
 
-def _batch_backward(epsilon, kept, grads):
-    x, mean, var, scale = kept
+def _batch_backward(epsilon, saved, grads):
+    x, mean, var, scale = saved
     g, _, _ = grads
     axes, flat = tuple(range(x.ndim - 1)), (1,) * (x.ndim - 1) + (-1,)
     rstd = jax.lax.rsqrt(var + epsilon)

@@ -1,7 +1,7 @@
-"""The operations that have one form for accelerators (plain.py) and one for CPUs (nn/cpu).
+"""Five operations that have one form for accelerators (plain.py) and one for CPUs (nn/cpu).
 
-Five names: `product`, `conv`, `depthwise`, `max_pool` and `fork`. Both forms of each have the same
-value and the same gradient. placement.py says which one is traced, cpu/README.md why there are two.
+They are `product`, `conv`, `depthwise`, `max_pool` and `fork`. Both forms have the same value and
+the same gradient. placement.py chooses the form; cpu/README.md explains why there are two.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def depthwise(x: Array, kernel: Array, strides: Pair, pads: tuple[Pair, Pair]) -
 
 
 def max_pool(x: Array, window: Pair, strides: Pair, pads: tuple[Pair, Pair]) -> Array:
-    """Maximum over windows of [B, T, F, C] -> [B, T', F', C]; padding never wins.
+    """Maximum over windows of [B, T, F, C] -> [B, T', F', C]; padding is never the maximum.
 
-    What does not fill a window is dropped. Of equal maxima the first takes the gradient.
+    Incomplete windows are dropped. The first of equal maxima takes the gradient.
     """
     form = pools.max_pool if placement.on_cpu(x) else plain.max_pool
     return form(x, window, strides, pads)
@@ -45,7 +45,7 @@ def max_pool(x: Array, window: Pair, strides: Pair, pads: tuple[Pair, Pair]) -> 
 def fork(x: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Array, Array]:
     """(x, LayerNorm of x over the last axis in float32): a residual stream and its branch's input.
 
-    `scale` and `bias` are float32 and of the rank of x, [1, ..., 1, D].
+    `scale` and `bias` are float32 and have the rank of x, [1, ..., 1, D].
     """
     form = norms.fork if placement.on_cpu(x) and x.ndim > 2 else plain.fork
     return form(x, scale, bias, epsilon)

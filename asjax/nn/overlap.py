@@ -1,8 +1,8 @@
-"""A convolution with long kernels by short Fourier transforms (overlap-save), as matrix products.
+"""Grouped convolution with long kernels by short Fourier transforms (overlap-save).
 
-XLA's grouped convolution on CPUs is slow, and its gradient is unusable: BEATs' positional one (128
-taps, 16 groups of 48 channels, 496 tokens) takes 19 s a clip on two cores, 0.3 s here. In products
-it has 10 times the operations.
+The transforms are matrix products. XLA's grouped convolution on CPU is slow, and its gradient is
+unusable: BEATs' positional convolution (128 taps, 16 groups of 48 channels, 496 tokens) takes 19 s
+per clip on two cores, and 0.3 s here. Direct matrix products would need 10 times the operations.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ Array = jax.Array
 
 
 def correlate(x: Array, kernel: Array, groups: int) -> Array:
-    """y[s] = sum over k of x[s + k - K // 2] kernel[k], with zeros beyond both ends, by groups.
+    """y[s] = sum over k of x[s + k - K // 2] kernel[k] in each group, with zero padding.
 
     Args:
-      x: [B, S, I]. kernel: [K, I // groups, O]; K should be even and much shorter than S.
+      x: [B, S, I].
+      kernel: [K, I // groups, O]; K should be even and much smaller than S.
 
     Returns:
-      float32 [B, S, O]. (torch's output with padding K // 2 has one row more.)
+      float32 [B, S, O]. torch's output with padding K // 2 has one more row.
     """
     taps, inner, width = kernel.shape
     clips, rows = x.shape[:2]
     size = 2 * taps
-    hop = size - taps + 1  # rows of a block that no wrap-around reaches
+    hop = size - taps + 1  # rows of a block without wrap-around
     blocks = -(-rows // hop)
     after = (blocks - 1) * hop + size - taps // 2 - rows
     x = jnp.pad(x.astype(jnp.float32), ((0, 0), (taps // 2, after), (0, 0)))
@@ -34,7 +35,7 @@ def correlate(x: Array, kernel: Array, groups: int) -> Array:
     x = x.reshape(clips * blocks, size, -1)
 
     frequency = np.arange(size // 2 + 1)
-    # The product of the two indices is reduced first: the angle keeps all its digits.
+    # Reduce the product of the indices modulo `size` first: a large angle would lose digits.
     angle = 2 * np.pi / size * (np.outer(frequency, np.arange(size)) % size)
     cos, sin = (jnp.asarray(f(angle), jnp.float32) for f in (np.cos, np.sin))
     forth = lambda table, x: _dot("fn,mnd->fmd", table, x).reshape(  # noqa: E731
@@ -44,7 +45,7 @@ def correlate(x: Array, kernel: Array, groups: int) -> Array:
     kernel = kernel.astype(jnp.float32).reshape(taps, inner * width)
     shape = (len(frequency), inner, groups, width // groups)
     k_re, k_im = (_dot("fk,kw->fw", t[:, :taps], kernel).reshape(shape) for t in (cos, -sin))
-    # x times the conjugate of the kernel: a correlation
+    # x times the conjugate of the kernel gives a correlation
     join = lambda a, b: _dot("fmgi,figo->fmgo", a, b).reshape(len(frequency), -1, width)  # noqa: E731
     y_re, y_im = join(x_re, k_re) + join(x_im, k_im), join(x_im, k_re) - join(x_re, k_im)
     weight = np.where((frequency == 0) | (frequency == size // 2), 1, 2)[:, None] / size
@@ -55,5 +56,5 @@ def correlate(x: Array, kernel: Array, groups: int) -> Array:
 
 
 def _dot(text: str, a, b):
-    """In full float32: what is lost in a transform comes back everywhere."""
+    """einsum in full float32, because an error in a transform spreads to all outputs."""
     return jnp.einsum(text, a, b, precision="highest")

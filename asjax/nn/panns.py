@@ -1,4 +1,4 @@
-"""Parts of all PANNs networks (Kong et al. 2020): input norm, block, clip-level head."""
+"""Shared parts of the PANNs networks (Kong et al. 2020): input norm, block, clip-level head."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ TORCH = (
     (r"fc1", "fc1", "linear"),
     (r"fc_audioset", "head", "linear"),
 )
-# the extractors are tables; the attention block has a norm that its authors never call
+# the extractors are tables; the authors' code never calls the norm of the attention block
 TORCH_SKIP = (r"spectrogram_extractor\..*", r"logmel_extractor\..*", r"att_block\.bn_att\..*")
 
 xavier = nn.initializers.xavier_uniform()
 
 
 def torch_fields(weights) -> dict:
-    """Fields that the shapes and names of a checkpoint imply; "max" and "mean" leave no trace."""
+    """Fields that a checkpoint implies; the poolings "max" and "mean" leave no weights in it."""
     rows = dict(n_mels="bn0.weight", width="fc1.weight")
     fields = {k: len(weights[name]) for k, name in rows.items() if np.ndim(weights.get(name)) > 0}
     return {**fields, "pooling": "attention"} if "att_block.cla.weight" in weights else fields
@@ -32,7 +32,7 @@ def torch_fields(weights) -> dict:
 class Block(nn.Module):
     """[conv -> BN -> relu] x convs -> average pool: [B, T, F, C] -> [B, T // pt, F // pf, width].
 
-    `keep`, a function on maps, is applied to the input of every convolution (wavegram.py).
+    The function `keep` is applied to the input of every convolution (see wavegram.py).
     """
 
     width: int
@@ -50,9 +50,9 @@ class Block(nn.Module):
 
 
 def normed(feats, train: bool, augment, frames: int):
-    """[B, T, F] -> bn0, `augment`, zeros at the end up to `frames` frames -> [B, T, F, 1].
+    """[B, T, F] -> bn0, `augment`, zero padding to at least `frames` frames -> [B, T, F, 1].
 
-    Called within the module whose `bn0` it makes.
+    Call it inside a module; it makes the module's `bn0`.
     """
     x = layers.BatchNorm(name="bn0")(feats, train)
     x = x if augment is None else augment(x)
@@ -60,12 +60,12 @@ def normed(feats, train: bool, augment, frames: int):
 
 
 def drop(rate: float, x, train: bool):
-    """Dropout; called within the module whose stream of random numbers it takes."""
+    """Dropout; call it inside a module, because it uses the module's random numbers."""
     return nn.Dropout(rate, deterministic=not train)(x)
 
 
 def check_bins(n_mels: int, least: int):
-    """AsjaxError unless the pools leave one of `n_mels` bins."""
+    """AsjaxError if fewer than `least` bins: the pools would leave none."""
     if n_mels < least:
         raise layers.AsjaxError(f"n_mels must be at least {least} for these pools, got {n_mels}")
 
@@ -73,7 +73,7 @@ def check_bins(n_mels: int, least: int):
 def tag(x, train: bool, width: int, num_classes: int, head_dropout: float, head_bias: float):
     """Maps [B, T', F', C] -> the outputs of PANNs' clip-level networks (see `Cnn`).
 
-    Called within the module whose `fc1` and `head` it makes.
+    Call it inside a module; it makes the module's `fc1` and `head`.
     """
     frames = x.mean(2).astype(jnp.float32)  # [B, T', C]
     x = drop(head_dropout, layers.max_mean(frames), train)

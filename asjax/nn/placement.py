@@ -1,15 +1,15 @@
-"""Where an operation will run, asked while it is traced: on which platform, over which mesh.
+"""Find out during tracing where an operation will run: on which platform, over which mesh.
 
 Some operations have one form for CPUs and one for accelerators (ops.py, frontends/stft.py). The
-first of these that is known decides:
+first of these that is set decides:
 
-1. the context `forms`, which an export or a compilation for another platform sets;
-2. the mesh on which the operand lies (jax notes it in the operand's type);
+1. the context `forms`, for an export or a compilation for another platform;
+2. the mesh of the operand, which jax stores in the operand's type;
 3. the mesh of `jax.set_mesh`;
 4. `jax.default_device`;
-5. the backend that jax uses by default.
+5. jax's default backend.
 
-All five belong to the key of jit's cache, so that no program of the wrong form is found there.
+All five are part of the key of jit's cache, so jit never reuses a program of the wrong form.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _chosen = jax.make_user_context("")
 
 @contextlib.contextmanager
 def forms(kind: str):
-    """Trace in the forms for `kind`: "cpu", "accelerator", or of these "tpu" or "gpu".
+    """Trace the operations in the form for `kind`: "cpu", "accelerator", "tpu" or "gpu".
 
-    "accelerator" takes forms that every accelerator runs; "tpu" and "gpu" also those of one kind.
+    "accelerator" uses only code that runs on every accelerator; "tpu" and "gpu" may use more.
 
         with asjax.nn.forms("accelerator"):
             exported = jax.export.export(jax.jit(f), platforms=("cuda", "tpu"))(x)
@@ -41,10 +41,10 @@ def forms(kind: str):
 
 
 def platform(x=None) -> str:
-    """Where an operation on `x` will run: "cpu", "tpu", "gpu", or "accelerator" for any of these.
+    """Where an operation on `x` will run: "cpu", "tpu", "gpu", or "accelerator" for any but "cpu".
 
-    Asked while tracing, because `jax.lax.platform_dependent` leaves a conditional around every form
-    in the backward pass. XLA neither fuses nor joins collectives through a conditional.
+    We decide during tracing. `jax.lax.platform_dependent` would leave a conditional around every
+    form in the backward pass, and XLA neither fuses nor joins collectives through a conditional.
     """
     if _chosen.value:
         return _chosen.value
@@ -53,21 +53,21 @@ def platform(x=None) -> str:
 
 
 def on_cpu(x=None) -> bool:
-    """Whether an operation on `x` is traced in its form for CPUs."""
+    """True if an operation on `x` is traced in its form for CPUs."""
     return platform(x) == "cpu"
 
 
 def mesh(x=None) -> jax.sharding.AbstractMesh:
-    """The mesh on which `x` lies, else that of `jax.set_mesh`; empty where neither is known."""
+    """The mesh of `x`, else the mesh of `jax.set_mesh`; empty if there is none."""
     of_x = jax.sharding.get_abstract_mesh() if x is None else jax.typeof(x).sharding.mesh
     return jax.sharding.get_abstract_mesh() if of_x.empty else of_x
 
 
 def splits(rows: int, x=None) -> int:
-    """Into how many equal parts the devices split the `rows` rows of x (sharding.batch_sharding).
+    """Number of equal parts into which the devices split the `rows` rows of x.
 
-    Where the mesh is not known these are all devices. One device holds several parts then, which
-    costs little; too few parts would leave a collective in a loop.
+    See sharding.batch_sharding. If the mesh is not known, we count all devices. A device may then
+    have several parts, which costs little; too few parts would put a collective into a loop.
     """
     where = mesh(x)
     if AxisType.Manual in where.axis_types:  # inside jax.shard_map: x is what one device holds

@@ -1,4 +1,4 @@
-"""Operations in the form that accelerators run, as jax differentiates them."""
+"""Operations in the form for accelerators, with jax's own gradients."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def product(x: Array, kernel: Array) -> Array:
 
 
 def gelu(x: Array) -> Array:
-    """x * Phi(x) by erf, as torch has it; computed in float32."""
+    """x * Phi(x) by erf, as in torch; computed in float32."""
     x32 = x.astype(jnp.float32)
     return (x32 * normal_cdf(x32)).astype(x.dtype)
 
@@ -52,16 +52,16 @@ def max_pool(x: Array, window: Pair, strides: Pair, pads: tuple[Pair, Pair]) -> 
 
 
 def fork(x: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Array, Array]:
-    """(x, LayerNorm of x over the last axis in float32), the variance by two passes.
+    """(x, LayerNorm of x over the last axis in float32), with the two-pass variance.
 
-    `scale` and `bias` are float32 and of the rank of x, [1, ..., 1, D].
+    `scale` and `bias` are float32 and have the rank of x, [1, ..., 1, D].
     """
     normed, _, _ = standardised(x, epsilon)
     return x, normed * scale + bias
 
 
 def standardised(x: Array, epsilon: float) -> tuple[Array, Array, Array]:
-    """(x freed of mean and deviation over the last axis, its mean, 1 / deviation), in float32."""
+    """((x - mean) / deviation, mean, 1 / deviation) over the last axis, in float32."""
     x = x.astype(jnp.float32)
     mean = x.mean(-1, keepdims=True)
     rstd = jax.lax.rsqrt(jnp.square(x - mean).mean(-1, keepdims=True) + epsilon)

@@ -1,14 +1,14 @@
-"""Frames to clip: the pooling functions of the compared architectures, and layers that use them.
+"""Pooling from frames to clips: functions of the published architectures, and layers with them.
 
     clip, weights = pool("tal_attention")(logits, attention_logits, mask=mask)
     out = FramePool(527, "linear_softmax")(frames)  # [B, T, D]; out.prob, out.frame_logits
 
-Every function takes frame logits [B, T, C] (before the sigmoid) and gives clip probabilities
-[B, C] with the weights [B, T, C] that made them: clip = sum over t of weights * p. `mask` [B, T] is
-true for frames of the clip: padding has weight 0 and takes no part. All in float32.
+Every function takes frame logits [B, T, C] (before the sigmoid). It returns clip probabilities
+[B, C] and weights [B, T, C], with clip = sum over t of weights * p. `mask` [B, T] is true for
+frames of the clip; padding has weight 0. All numbers are float32.
 
-"p" below is sigmoid(logits) held to [1e-7, 1 - 1e-7]. A clip probability becomes a logit for the
-loss by `logit`, with the same bounds, as the authors clamp before the cross entropy.
+Below, "p" is sigmoid(logits) clipped to [1e-7, 1 - 1e-7]. For the loss, `logit` converts a clip
+probability to a logit with the same bounds, because the authors clamp before the cross entropy.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ EPSILON = 1e-7
 
 
 def clamp(p: Array) -> Array:
-    """p held to [1e-7, 1 - 1e-7], in float32."""
+    """p clipped to [1e-7, 1 - 1e-7], in float32."""
     return jnp.clip(jnp.asarray(p, jnp.float32), EPSILON, 1 - EPSILON)
 
 
 def logit(p: Array) -> Array:
-    """log p - log(1 - p) of a probability held to [1e-7, 1 - 1e-7]: the sigmoid backwards."""
+    """The inverse sigmoid, log p - log(1 - p), of p clipped to [1e-7, 1 - 1e-7]."""
     p = clamp(p)
     return jnp.log(p) - jnp.log1p(-p)
 
 
 def frame_probability(logits: Array) -> Array:
-    """sigmoid, held to [1e-7, 1 - 1e-7]."""
+    """sigmoid, clipped to [1e-7, 1 - 1e-7]."""
     return clamp(jax.nn.sigmoid(logits.astype(jnp.float32)))
 
 
@@ -49,7 +49,7 @@ def frame_probability(logits: Array) -> Array:
 
 
 def max_pool(logits: Array, *, mask: Array | None = None) -> tuple[Array, Array]:
-    """max over t of p (the first frame of equals)."""
+    """max over t of p; the first of equal frames has the weight."""
     p = frame_probability(logits)
     hidden = p if mask is None else jnp.where(mask[..., None], p, -1.0)
     weights = jax.nn.one_hot(hidden.argmax(1), p.shape[1], axis=1)
@@ -100,18 +100,17 @@ def psla_attention(
     activation: str = "sigmoid",
     logit_activation: str | None = None,
 ):
-    """sum of c * a / sum of a, c and a the activated `logits` and `attention` (PANNs, PSLA).
+    """sum of c * a / sum of a; c and a are the activated `logits` and `attention` (PANNs, PSLA).
 
-    a is held to [1e-7, 1 - 1e-7], c is not. Activations: sigmoid, relu, linear, or softmax, which
-    here runs over the classes, as in the authors' code; `logit_activation` (of c) is
-    `activation` unless given.
+    Only a is clipped to [1e-7, 1 - 1e-7]. Activations are sigmoid, relu, linear, and softmax over
+    the classes as in the authors' code. `logit_activation` is for c, by default `activation`.
     """
     c = _activate(logits, logit_activation or activation)
     return _weigh(c, clamp(_activate(attention, activation)), mask)
 
 
 def asdr_attention(logits: Array, attention: Array, *, mask: Array | None = None):
-    """sum of p * a / sum of a with p and a clamped sigmoids (the ResNets of AudioSetDoneRight)."""
+    """sum of p * a / sum of a; p and a are clipped sigmoids (ResNets of AudioSetDoneRight)."""
     return _weigh(frame_probability(logits), frame_probability(attention), mask)
 
 
@@ -126,8 +125,8 @@ def multi_head_attention(
 ):
     """sum over h of head_weight[h] * `psla_attention` of head h (PSLA, Gong et al. 2021).
 
-    logits and attention [B, T, H, C], head_weight [H], weights out [B, T, H, C]. The head weights
-    are free, so that the result need not lie in [0, 1].
+    logits, attention and the returned weights are [B, T, H, C], head_weight is [H]. The head
+    weights are not constrained, so the result may lie outside [0, 1].
     """
     activations = dict(activation=activation, logit_activation=logit_activation)
     one = lambda c, a: psla_attention(c, a, mask=mask, **activations)  # noqa: E731
@@ -136,7 +135,7 @@ def multi_head_attention(
 
 
 def _weigh(p, a, mask):
-    """(sum over t of p * a / sum of a, a / sum of a), over the frames of the mask."""
+    """(sum over t of p * a / sum of a, a / sum of a), over the valid frames."""
     if mask is not None:
         a = jnp.where(mask[..., None], a, 0.0)
     total = a.sum(1, keepdims=True)
@@ -176,14 +175,14 @@ POOLS = {**_PLAIN, **_ATTENTION, "multi_head_attention": multi_head_attention}
 
 
 def pool(name: str) -> Callable:
-    """The pooling function called `name`; AsjaxError listing the known ones."""
+    """The pooling function called `name`; AsjaxError lists the known ones."""
     if name not in POOLS:
         raise unknown("pooling", name, POOLS)
     return POOLS[name]
 
 
 def needs_attention(name: str) -> bool:
-    """Whether the function takes attention logits beside the frame logits."""
+    """True if the function takes attention logits in addition to frame logits."""
     pool(name)
     return name not in _PLAIN
 
@@ -192,8 +191,7 @@ def needs_attention(name: str) -> bool:
 
 
 class Pooled(NamedTuple):
-    """prob [B, C], the authors' clip probability; frame_logits [B, T, C]; weights as the function
-    gives them."""
+    """prob [B, C], the authors' clip probability; frame_logits [B, T, C]; weights per frame."""
 
     prob: Array
     frame_logits: Array
@@ -207,7 +205,7 @@ def _dense(module, name):
 
 
 def relu_uniform(key, shape, dtype=jnp.float32) -> Array:
-    """U(+-sqrt(6 / fan in)): where PANNs' and PSLA's single-head attention starts (bias 0)."""
+    """U(+-sqrt(6 / fan in)), the initial kernel of PANNs' and PSLA's single-head attention."""
     bound = (6 / shape[-2]) ** 0.5
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 
@@ -217,9 +215,9 @@ class FramePool(nn.Module):
 
     Attributes:
       pooling: a name of `pool`, not multi_head_attention.
-      logits, attention: names of the two linear layers (the second where the function needs it), so
-        that a family's port rules can call them as its authors do, e.g. "fc_prob" and "fc_att".
-      options: further keywords of the function, as pairs: (("activation", "softmax"),).
+      logits, attention: names of the two linear layers, such as "fc_prob" and "fc_att", so that a
+        family can use its authors' names. The second layer exists only if the function needs it.
+      options: more keywords of the function, as pairs: (("activation", "softmax"),).
     """
 
     num_classes: int
@@ -234,7 +232,7 @@ class FramePool(nn.Module):
     def __call__(self, x: Array, mask: Array | None = None) -> Pooled:
         function = pool(self.pooling)
         if function is multi_head_attention:
-            raise AsjaxError("pooling multi_head_attention has its own layer, MultiHeadPool")
+            raise AsjaxError("pooling multi_head_attention needs the layer MultiHeadPool")
         x = x.astype(jnp.float32)
         logits = _dense(self, self.logits)(x)
         extra = (_dense(self, self.attention)(x),) if needs_attention(self.pooling) else ()
@@ -243,12 +241,12 @@ class FramePool(nn.Module):
 
 
 class MultiHeadPool(nn.Module):
-    """`multi_head_attention` of linear layers stacked over heads: [B, T, D] -> `Pooled`.
+    """`multi_head_attention` with linear layers stacked over heads: [B, T, D] -> `Pooled`.
 
-    Parameters cla_heads and att_heads (kernel [H, D, C], bias [H, C]; `torch_pointwise` with a path
-    "cla_heads[\\1]" fills them) and head_weight [H], which starts at 1/H.
-    frame_logits are those of sum over h of head_weight[h] * c_h: what the clip would be if it were
-    that frame only. With linear c (`logit_activation="linear"`) they are that sum itself.
+    The parameters cla_heads and att_heads have kernel [H, D, C] and bias [H, C]; `torch_pointwise`
+    with a path "cla_heads[\\1]" fills them. head_weight [H] starts at 1/H. A frame's score is the
+    sum over h of head_weight[h] * c_h, the clip's score if the clip had only this frame.
+    frame_logits are the logits of these scores, or the scores for `logit_activation="linear"`.
     """
 
     num_classes: int
@@ -275,7 +273,7 @@ class MultiHeadPool(nn.Module):
 
 
 class _Heads(nn.Module):
-    """[B, T, D] -> [B, T, H, C], one linear layer per head, started as torch starts a layer."""
+    """[B, T, D] -> [B, T, H, C]: one linear layer per head, with torch's initial weights."""
 
     heads: int
     width: int
@@ -293,9 +291,10 @@ class _Heads(nn.Module):
 
 
 def torch_pointwise(key: str, path: str) -> tuple:
-    """Port rules of a 1x1 convolution with bias, weight (O, I, 1, 1), that is a linear layer here.
+    """Port rules for a torch 1x1 convolution with bias, weight (O, I, 1, 1), as our linear layer.
 
-    `key` is a pattern, `path` ours: `torch_pointwise(r"attention\\.(att|cla)", r"attention/\\1")`.
+    `key` is a pattern, `path` is our path:
+    `torch_pointwise(r"attention\\.(att|cla)", r"attention/\\1")`.
     """
     read = lambda x: np.squeeze(x, (2, 3)).T  # noqa: E731 (ValueError for another rank)
     write = lambda x: x.T[:, :, None, None]  # noqa: E731

@@ -1,4 +1,4 @@
-"""The post-norm encoder layer of AudioTagging Done Right, and its classifier of frames."""
+"""The post-norm encoder layer and the frame classifier of AudioTagging Done Right."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from asjax.nn import attention, layers, pooling
 
 
 def encoder_rules(theirs: str, ours: str, group: int) -> tuple:
-    """Port rules of an `EncoderLayer`: pattern of its torch module, our path, and the number of the
-    first group that is free (one more than `theirs` has)."""
+    """Port rules of an `EncoderLayer`.
+
+    Args: `theirs` is the pattern of the torch module, `ours` our path, `group` the number of groups
+    in `theirs` plus one.
+    """
     return (
         (theirs + r"\.slf_attn\.w_(q|k|v)s", rf"{ours}/w_\{group}", "linear"),
         (theirs + r"\.slf_attn\.fc", ours + "/proj", "linear"),
@@ -26,7 +29,7 @@ xavier = nn.initializers.xavier_uniform()
 class EncoderLayer(nn.Module):
     """y = norm(x + attention(x)); norm(y + fc2(relu(fc1(y)))): [B, T, D] -> same, for `nn.scan`.
 
-    `dropout` acts on attention weights and on both branches.
+    `dropout` applies to the attention weights and to both branches.
     """
 
     mlp: int
@@ -67,8 +70,8 @@ class EncoderLayer(nn.Module):
 def frame_head(module, frames, mask) -> dict:
     """Outputs of a frame classifier with pooling: frames [B, T', D], mask [B, T'] or None.
 
-    `module` gives num_classes, pooling and head_bias. The parameters are head/fc_prob and, where
-    the pooling has attention, head/fc_att.
+    num_classes, pooling and head_bias are fields of `module`. The parameters are head/fc_prob and,
+    if the pooling has attention, head/fc_att.
     """
     pool = pooling.FramePool(
         module.num_classes,

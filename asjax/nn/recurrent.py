@@ -1,9 +1,9 @@
-"""Recurrent layers with PyTorch's (and cuDNN's) parametrisation: one scan for both directions.
+"""Recurrent layers with PyTorch's (and cuDNN's) parameters; one scan runs both directions.
 
 GRU: gates r, z, n; `n = tanh(W_in x + b_in + r * (W_hn h + b_hn))`, `h' = (1 - z) n + z h`, so both
-bias vectors count. LSTM: gates i, f, g, o; `c' = f c + i g`, `h' = o tanh(c')`. The backward passes
-are written out: the scan that XLA derives adds to the gradient of the recurrent matrix in every
-step, here it is one product after the loop.
+bias vectors matter. LSTM: gates i, f, g, o; `c' = f c + i g`, `h' = o tanh(c')`. The backward
+passes are hand-written: jax's own adds to the gradient of the recurrent matrix in every step, here
+it is one product after the loop.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ Array = jax.Array
 
 
 def rules(name: str, ours: str | None = None) -> tuple:
-    """Port rules of a torch recurrent layer called `name`, held at the path `ours` (by default of
-    the same name); they go into a family's TORCH. torch holds [G H, I], we [I, G H]."""
+    """Port rules of a torch recurrent layer called `name`, for a family's TORCH.
+
+    `ours` is our path, by default the same name. torch stores [G H, I], we store [I, G H].
+    """
     turned = (lambda x: np.swapaxes(x, -1, -2),) * 2
     escaped = name.replace(".", r"\.")
     ours = ours or name.replace(".", "/")
@@ -35,8 +37,8 @@ def rules(name: str, ours: str | None = None) -> tuple:
 class Gru(nn.Module):
     """GRU over [B, T, I] -> [B, T, H], or [B, T, 2H] (forward, backward) when bidirectional.
 
-    `mask` [B, T] marks frames (1) and padding at the end (0): padding leaves the state as it is, so
-    that a clip in a padded batch equals the clip alone, in both directions.
+    `mask` [B, T] is 1 for frames and 0 for padding at the end. Padding does not change the state,
+    so a clip in a padded batch has the same outputs as alone, in both directions.
     """
 
     hidden: int
@@ -51,7 +53,7 @@ class Gru(nn.Module):
 
 
 class Lstm(nn.Module):
-    """LSTM over [B, T, I], with the fields, `mask` and output of `Gru`."""
+    """LSTM over [B, T, I]; fields, `mask` and output as in `Gru`."""
 
     hidden: int
     layers: int = 1
@@ -65,7 +67,7 @@ class Lstm(nn.Module):
 
 
 def _run(module, x: Array, mask: Array | None, gates: int, recur: Callable) -> Array:
-    """All layers and directions of `module`, whose cell is `recur` with so many gates."""
+    """Run all layers and directions of `module`; `recur` is its cell with `gates` gates."""
     mask = jnp.ones(x.shape[:2], bool) if mask is None else mask > 0
     ends = ("", "_reverse") if module.bidirectional else ("",)
     for layer in range(module.layers):
@@ -98,7 +100,7 @@ def _weights(module, end: str, width: int, gates: int):
 @jax.custom_vjp
 def _gru(gates: Array, w_hh: Array, b_hh: Array, valid: Array) -> Array:
     """Input gates [T, D, B, 3H], recurrent weights [D, H, 3H] and [D, 3H], valid [T, D, B, 1]
-    -> states [T, D, B, H], from a state of zeros."""
+    -> states [T, D, B, H]; the first state is zero."""
     return _gru_forward(gates, w_hh, b_hh, valid)[0]
 
 
@@ -113,13 +115,13 @@ def _gru_forward(gates, w_hh, b_hh, valid):
         return new, (new, h, r, z, n, hn)
 
     start = jnp.zeros((*gates.shape[1:3], gates.shape[3] // 3), gates.dtype)
-    _, (states, *kept) = jax.lax.scan(step, start, (gates, valid))
-    return states, (w_hh, valid, *kept)
+    _, (states, *steps) = jax.lax.scan(step, start, (gates, valid))
+    return states, (w_hh, valid, *steps)
 
 
 def _gru_backward(saved, grad):
-    w_hh, valid, *kept = saved
-    turned = w_hh.swapaxes(1, 2)  # once: products of few rows are quicker with rows in order
+    w_hh, valid, *steps = saved
+    turned = w_hh.swapaxes(1, 2)  # transpose once: products of few rows need contiguous rows
 
     def step(carried, now):
         g, on, h, r, z, n, hn = now
@@ -133,8 +135,8 @@ def _gru_backward(saved, grad):
         return old + new * z + jnp.einsum("dbk,dkh->dbh", dh, turned), (dx, dh)
 
     zero = jnp.zeros(grad.shape[1:], grad.dtype)
-    _, (dx, dh) = jax.lax.scan(step, zero, (grad, valid, *kept), reverse=True)
-    before = kept[0]
+    _, (dx, dh) = jax.lax.scan(step, zero, (grad, valid, *steps), reverse=True)
+    before = steps[0]
     return dx, jnp.einsum("tdbh,tdbk->dhk", before, dh), dh.sum((0, 2)), None
 
 
@@ -143,7 +145,7 @@ _gru.defvjp(_gru_forward, _gru_backward)
 
 @jax.custom_vjp
 def _lstm(gates: Array, w_hh: Array, b_hh: Array, valid: Array) -> Array:
-    """As `_gru`, of an LSTM: gates [T, D, B, 4H], recurrent weights [D, H, 4H] and [D, 4H]."""
+    """Like `_gru`, for an LSTM: gates [T, D, B, 4H], recurrent weights [D, H, 4H] and [D, 4H]."""
     return _lstm_forward(gates, w_hh, b_hh, valid)[0]
 
 
@@ -158,12 +160,12 @@ def _lstm_forward(gates, w_hh, b_hh, valid):
         return new, (new[0], h, c, cell, i, f, g, o)
 
     start = jnp.zeros((*gates.shape[1:3], gates.shape[3] // 4), gates.dtype)
-    _, (states, *kept) = jax.lax.scan(step, (start, start), (gates, valid))
-    return states, (w_hh, valid, *kept)
+    _, (states, *steps) = jax.lax.scan(step, (start, start), (gates, valid))
+    return states, (w_hh, valid, *steps)
 
 
 def _lstm_backward(saved, grad):
-    w_hh, valid, *kept = saved
+    w_hh, valid, *steps = saved
     turned = w_hh.swapaxes(1, 2)
 
     def step(carried, now):
@@ -178,8 +180,8 @@ def _lstm_backward(saved, grad):
         return (before, inside * f + jnp.where(on, 0, dc)), dx
 
     zero = jnp.zeros(grad.shape[1:], grad.dtype)
-    _, dx = jax.lax.scan(step, (zero, zero), (grad, valid, *kept), reverse=True)
-    before = kept[0]
+    _, dx = jax.lax.scan(step, (zero, zero), (grad, valid, *steps), reverse=True)
+    before = steps[0]
     return dx, jnp.einsum("tdbh,tdbk->dhk", before, dx), dx.sum((0, 2)), None
 
 

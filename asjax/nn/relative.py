@@ -1,10 +1,10 @@
-"""Attention with a gated bias for relative positions (Chi et al. 2022), as WavLM and BEATs have it.
+"""Attention with a gated bias for relative positions (Chi et al. 2022), for WavLM and BEATs.
 
     scores[q, k] = <q, k> / sqrt(d) + gate[q] * position[bucket(k - q)]
 
-The position term is one table for all layers; the gate, one number for each query and head, is
-computed from the query. For all heads at once the bias takes as much memory as the scores, and its
-gradient again: `attend` therefore makes it for one head after the other where it would be large.
+All layers share one table of positions. The gate is one number per query and head, computed from
+the query. The bias of all heads takes as much memory as the scores, and its gradient takes as much
+again. So `attend` computes a large bias one head at a time.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from asjax.nn import vit
 
 Array = jax.Array
 
-# Bytes of a bias for all heads up to which it is made at once.
+# The largest bias, in bytes, that is computed for all heads at once.
 AT_ONCE = 2**25
 
 
 def buckets(count: int, number: int, farthest: int) -> np.ndarray:
     """The bucket of every distance key - query from -(count - 1) to count - 1: int32 [2 count - 1].
 
-    Half of the `number` buckets are for positive distances. In each half, half are for one distance
-    each, the others grow logarithmically up to `farthest`; what lies beyond shares the last one.
-    float32 logarithms, as torch takes them (Raffel et al. 2020).
+    Half of the `number` buckets are for positive distances. Within each half, the first half of the
+    buckets has one distance each. The others grow logarithmically up to `farthest`; larger
+    distances share the last one (Raffel et al. 2020). Logarithms are in float32, as in torch.
     """
     f32, half = np.float32, number // 2
     exact = half // 2
@@ -42,11 +42,11 @@ def buckets(count: int, number: int, farthest: int) -> np.ndarray:
 
 
 def position_bias(table: Array, count: int, farthest: int) -> Array:
-    """table [buckets, N] -> [N, S, S], the entry of every query and key of S = `count` tokens."""
+    """table [buckets, N] -> [N, S, S]: the entry of every query and key, for S = `count` tokens."""
     by_distance = table[buckets(count, table.shape[0], farthest)].T  # [N, 2 S - 1]
     heads, width = by_distance.shape[0], 2 * count
-    # Row q holds the distances from -q on. Rows of 2 S - 1 that are cut from a repetition of
-    # 2 S numbers shift by one from row to row, so no gather (whose gradient is slow) is needed.
+    # Row q has the distances from -q on. We repeat a row of 2 S numbers and cut the result into
+    # rows of 2 S - 1, so each row is shifted by one. A gather would have a slow gradient.
     row = jnp.pad(by_distance, ((0, 0), (0, 1)))
     rows = jnp.broadcast_to(row[:, None], (heads, count, width)).reshape(heads, count * width)
     rows = rows[:, : count * (width - 1)].reshape(heads, count, width - 1)
@@ -67,9 +67,10 @@ def attend(
     """softmax(q k^T / sqrt(d) + gate * position) v over [B, S, N, d].
 
     Args:
-      gate: float32 [B, S, N], one number for a query and head; position: float32 [N, S, S].
-      dropout: of attention weights, with the key `rng`; 0 is none.
-      backend: as `vit.attend` takes it.
+      gate: float32 [B, S, N], one number per query and head.
+      position: float32 [N, S, S].
+      dropout: rate for the attention weights, with the key `rng`.
+      backend: as for `vit.attend`.
     """
 
     def heads(q, k, v, gate, position, rng):
@@ -86,7 +87,7 @@ def attend(
     rngs = jax.random.split(jax.random.key(0) if rng is None else rng, number)
     if q.shape[0] * position.size * 4 <= AT_ONCE:
         return heads(q, k, v, gate, position, rngs[0])
-    # One head is checkpointed: its bias is made again for the gradient.
+    # Checkpoint each head, so that the backward pass recomputes its bias.
     one = jax.checkpoint(
         lambda q, k, v, g, p, r: heads(
             q[:, :, None], k[:, :, None], v[:, :, None], g[:, :, None], p[None], r

@@ -1,4 +1,4 @@
-"""Rows of another length, as torch resizes them: matrices [new, old] that multiply the old row."""
+"""Resize a row like torch: matrices [new, old] that multiply the old row."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 def bicubic(old: int, new: int) -> np.ndarray:
     """float64 [new, old]: torch's bicubic resizing of a row (align_corners False, no antialias).
 
-    Keys' kernel with a = -0.75 on four neighbours; beyond an end the last value is repeated.
+    It uses Keys' kernel with a = -0.75 on four neighbours. The end values are repeated.
     """
     at = (np.arange(new) + 0.5) * (old / new) - 0.5
     matrix, a = np.zeros((new, old)), -0.75
@@ -25,8 +25,8 @@ def bicubic(old: int, new: int) -> np.ndarray:
 def linear(old: int, new: int) -> np.ndarray:
     """float32 [new, old]: torch's linear interpolation (align_corners False).
 
-    The places are rounded to float32 as torch rounds them (the multiplication and the subtraction
-    together), which is visible: 7e-6 at 248 -> 250.
+    The positions are rounded to float32 as in torch: once after multiplication and subtraction. The
+    rounding is visible, 7e-6 at 248 -> 250.
     """
     f32, row = np.float32, np.arange(new)
     at = np.float64(f32(old) / f32(new)) * (row + 0.5) - 0.5
@@ -41,7 +41,7 @@ def linear(old: int, new: int) -> np.ndarray:
 def average(old: int, new: int) -> np.ndarray:
     """float64 [new, old]: torch's adaptive average pooling.
 
-    Row i is the mean of the old i * old // new ... ceil((i + 1) * old / new) - 1.
+    New element i is the mean of the old elements i * old // new ... ceil((i + 1) * old / new) - 1.
     """
     row, at = np.arange(new)[:, None], np.arange(old)[None]
     inside = (at >= row * old // new) & (at < -(-(row + 1) * old // new))

@@ -1,4 +1,4 @@
-"""A pre-norm transformer whose queries and keys are rotated by their place (Su et al. 2021)."""
+"""A pre-norm transformer with rotary position embeddings (Su et al. 2021)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _HEAD = 64  # width of a head
 
 
 def rotate(x, base: float = 10_000.0):
-    """Queries or keys [B, S, N, d] turned by their place: pair i of row s by s / base^(2i / d).
+    """Rotate queries or keys [B, S, N, d]: pair i at position s by the angle s / base^(2i / d).
 
-    Pair i holds the numbers i and i + d // 2. The product of a query and a key then depends on the
-    distance of their places only.
+    Pair i consists of elements i and i + d // 2. The product of a query and a key then depends only
+    on the distance of their positions.
     """
     half = x.shape[-1] // 2
     angle = np.arange(x.shape[1])[:, None] * base ** (-np.arange(half) / half)
@@ -53,8 +53,8 @@ class Block(nn.Module):
 class Encoder(nn.Module):
     """`depth` blocks and a norm: [B, S, I] -> [B, S, width], float32.
 
-    A linear layer comes first where I is not `width`. `mask` [B, S] hides padding. A head has 64
-    numbers; a width below that has one head.
+    If I differs from `width`, a linear layer comes first. `mask` [B, S] hides padding. The head
+    width is 64; a smaller `width` has one head.
     """
 
     width: int
@@ -69,7 +69,7 @@ class Encoder(nn.Module):
         heads = max(1, self.width // _HEAD)
         if self.width % (2 * heads):
             raise AsjaxError(
-                f"a transformer's width must be even, and a multiple of {_HEAD} from there on, "
+                f"a transformer's width must be even, and above {_HEAD} a multiple of {_HEAD}, "
                 f"got {self.width}"
             )
         if x.shape[-1] != self.width:
@@ -82,7 +82,7 @@ class Encoder(nn.Module):
 
 
 def rules(theirs: str, ours: str) -> tuple:
-    """Port rules of an `Encoder`: pattern of what a state dict calls it, and its path here."""
+    """Port rules of an `Encoder`: `theirs` is the pattern of its torch name, `ours` our path."""
     block = theirs + r"\.blocks\.(\d+)\."
     return (
         (block + r"norm([12])", ours + r"/blocks[\1]/norm\2", "norm"),

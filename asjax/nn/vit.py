@@ -1,7 +1,7 @@
 """The pre-norm transformer encoder that the ViT-like families share (Dosovitskiy et al. 2021).
 
-Weights of all blocks are stacked on a leading axis, whichever way the loop runs, so that
-`scan_layers` and `remat` change neither a number nor a saved model.
+The weights of all blocks are always stacked on a leading axis. So `scan_layers` and `remat` change
+neither the outputs nor a saved model.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from asjax.nn.attention import attend
 
 Array = jax.Array
 
-# timm's start of a linear layer; its truncation at +-2 absolute is 100 deviations away
+# timm's initial linear weights; it truncates at +-2, which is 100 deviations, so this is the same
 normal = nn.initializers.normal(0.02)
 
 
 def torch_blocks(prefix: str = "") -> tuple:
     """Port rules of timm-style `{prefix}blocks.i.*` for an `Encoder` named "encoder".
 
-    `prefix` is a pattern, such as r"v\\."; concatenate the result into a family's TORCH.
+    `prefix` is a pattern, such as r"v\\."; the result is part of a family's TORCH.
     """
     return (
         (prefix + r"blocks\.(\d+)\.norm([12])", r"encoder/blocks[\1]/norm\2", "norm"),
@@ -87,9 +87,9 @@ def dense(width: int, module, *, name: str, use_bias: bool = True, layer=layers.
 
 
 class Block(nn.Module):
-    """x += drop(attention(norm1 x)); x += drop(mlp(norm2 x)), in the shape `nn.scan` wants.
+    """x += drop(attention(norm1 x)); x += drop(mlp(norm2 x)), for `nn.scan`.
 
-    Returns (x, x) when `collect`, else (x, None).
+    Returns (x, x) if `collect`, else (x, None).
     """
 
     heads: int
@@ -124,13 +124,12 @@ class Block(nn.Module):
 
 
 def stacked(block, module, in_axes, train: bool, x=None):
-    """`block`, which returns (x, more), repeated `module.depth` times with stacked weights.
+    """Repeat `block`, which returns (x, more), `module.depth` times with stacked weights.
 
-    `module.scan_layers` and `module.remat` say how it runs; `in_axes` as `nn.scan` takes them, for
-    the arguments after x. Statistics (batch norm) are stacked like the weights. `scan_layers=None`
-    is a loop over the layers, except in training on CPUs (where `x` lies, if it is given): there a
-    loop must first write zeros where it will stack gradients and activations, which costs a tenth
-    of a step.
+    `in_axes` are those of `nn.scan` for the arguments after x. Batch-norm statistics are stacked
+    like the weights. The fields `module.scan_layers` and `module.remat` apply. `scan_layers=None`
+    scans over the layers, except in training on CPU: there a scan must first fill its stacked
+    gradients and activations with zeros, which costs a tenth of a step. `x` tells the device.
     """
     scan = module.scan_layers
     if scan is None:
@@ -150,15 +149,15 @@ def stacked(block, module, in_axes, train: bool, x=None):
 class Encoder(nn.Module):
     """`depth` pre-norm blocks: tokens [B, S, D] -> [B, S, D] (no final norm).
 
-    With `collect=True` in the call also the output of every block, [depth, B, S, D].
+    A call with `collect=True` also returns the output of every block, [depth, B, S, D].
 
     Attributes:
       mlp: width inside the MLP.
-      drop_path: stochastic depth, growing linearly from 0 at the first block to this at the last.
-      dropout: after the attention projection and inside the MLP.
-      scan_layers: one compiled block looped over (short compilation) instead of `depth` copies;
-        None takes what is quicker: see `stacked`.
-      remat: recompute a block's activations in the backward pass (memory for time).
+      drop_path: stochastic depth, linear from 0 at the first block to this rate at the last.
+      dropout: rate after the attention projection and inside the MLP.
+      scan_layers: True: one compiled block in a loop, which compiles faster than `depth` copies.
+        None: see `stacked`.
+      remat: recompute a block's activations in the backward pass; needs less memory, more time.
       attention: backend of `attend`.
     """
 
@@ -199,10 +198,10 @@ class Encoder(nn.Module):
 
 
 class Patches(nn.Module):
-    """Square or oblong patches of a spectrogram: [B, R, C] -> [B, R', C', width].
+    """Rectangular patches of a spectrogram: [B, R, C] -> [B, R', C', width].
 
-    A convolution with bias and no padding over (R, C); rows and columns that do not fill a patch
-    are dropped. The kernel is [kr, kc, 1, width].
+    This is a convolution over (R, C) without padding; rows and columns that do not fill a patch are
+    dropped. The kernel is [kr, kc, 1, width].
     """
 
     width: int
@@ -225,7 +224,7 @@ class Patches(nn.Module):
         return y
 
     def _cut(self, x: Array) -> Array:
-        """[B, R, C] -> [B, R', C', kr * kc]: a gather, so that the convolution is one product."""
+        """[B, R, C] -> [B, R', C', kr * kc] by a gather, so that the convolution is one product."""
         (kr, kc), (sr, sc) = self.patch, self.stride
         rows = jnp.arange((x.shape[1] - kr) // sr + 1)[:, None] * sr + jnp.arange(kr)[None]
         cols = jnp.arange((x.shape[2] - kc) // sc + 1)[:, None] * sc + jnp.arange(kc)[None]
@@ -234,7 +233,7 @@ class Patches(nn.Module):
 
 
 def torch_uniform(key, shape, dtype=jnp.float32) -> Array:
-    """torch's default start of a convolution or linear kernel: U(+-1/sqrt(fan in))."""
+    """torch's default initial kernel of a convolution or linear layer: U(+-1/sqrt(fan in))."""
     fan_in = 1
     for size in shape[:-1]:
         fan_in *= size

@@ -1,10 +1,10 @@
-"""Optimisers, their schedules, averages of weights.
+"""Optimisers with torch's numbers; their schedules and averages of weights are in submodules.
 
     tx, lr = adam(1e-3, schedule="cosine(warmup_steps=500)", total_steps=10_000)
 
-An optimiser returns `(tx, lr)`: an optax transformation and the learning rate as a function of the
-number of updates made. Its updates equal torch's. optax does the work where it gives torch's
-numbers; it does not for amsgrad (optax takes the maximum after bias correction, torch before).
+An optimiser returns `(tx, lr)`: an optax transformation, and the learning rate as a function of the
+number of updates so far. We use optax where it equals torch. It differs for amsgrad: optax takes
+the maximum after the bias correction, torch before.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ def adam(
     total_steps: int | None = None,
     steps_per_epoch: int | None = None,
 ):
-    """Adam with L2 regularisation in the gradient, as torch.optim.Adam; returns `(tx, lr)`.
+    """Adam with L2 regularisation in the gradient, like torch.optim.Adam; returns `(tx, lr)`.
 
     Args:
-      lr: the peak learning rate. schedule: a spec of asjax.optim.schedules.
-      clip_norm: above 0, gradients are first scaled down to this global norm.
+      lr: the peak learning rate.
+      schedule: a spec of asjax.optim.schedules.
+      clip_norm: maximum global norm of the gradients; 0 does not clip.
       total_steps, steps_per_epoch: of the run, for schedules that need them.
     """
     run = dict(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
@@ -62,11 +63,11 @@ def adamw(
     total_steps: int | None = None,
     steps_per_epoch: int | None = None,
 ):
-    """Adam with decoupled weight decay, as torch.optim.AdamW; returns `(tx, lr)`.
+    """Adam with decoupled weight decay, like torch.optim.AdamW; returns `(tx, lr)`.
 
     Args:
-      decay_1d: False spares vectors and biases (ConvNeXt audio), True decays everything (PaSST).
-      The others: as `adam`.
+      decay_1d: False does not decay vectors and biases (ConvNeXt audio), True decays all (PaSST).
+      The other arguments are those of `adam`.
     """
     run = dict(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
     lr_fn, b1_fn = _rates(lr, b1, b2, eps, clip_norm, weight_decay, schedule, run)
@@ -76,7 +77,7 @@ def adamw(
 
 
 def _rates(lr, b1, b2, eps, clip_norm, weight_decay, schedule, run):
-    """`(lr_fn, b1)`, where b1 is a number, or a function of the step if the schedule moves it."""
+    """`(lr_fn, b1)`; b1 is a number, or a function of the step if the schedule changes it."""
     if not isinstance(lr, (int, float)) or isinstance(lr, bool) or not 0 < lr < math.inf:
         raise AsjaxError(f"optim lr must be a number > 0, got {lr!r}")
     for name, value in (("b1", b1), ("b2", b2)):
@@ -90,9 +91,9 @@ def _rates(lr, b1, b2, eps, clip_norm, weight_decay, schedule, run):
 
 
 def _matrices(params):
-    """False for vectors, biases and scales, which the ConvNeXt recipe does not decay.
+    """Tree of bools: False for vectors, biases and scales, which ConvNeXt's recipe does not decay.
 
-    The name decides as well as the rank: stacked layers have biases of rank 2.
+    We check the name as well as the rank, because biases of stacked layers have rank 2.
     """
 
     def is_matrix(path, param) -> bool:
@@ -114,19 +115,19 @@ def _scale(b1, b2: float, eps: float, amsgrad: bool):
 
 
 class _AdamState(NamedTuple):
-    count: jax.Array  # int32: updates made (skipped steps do not count)
+    count: jax.Array  # int32: number of updates, without skipped steps
     mu: Any
     nu: Any
     nu_max: Any  # () unless amsgrad
 
 
 def _scale_by_torch_adam(b1, b2: float, eps: float, amsgrad: bool):
-    """torch's Adam without its learning rate, for what optax has not: amsgrad, a moving beta1.
+    """torch's Adam without its learning rate, for amsgrad and a changing beta1; optax lacks both.
 
-    `b1` is a number, or a function step -> 1 - beta1: as a difference, 1 - 0.95 would lose digits
-    in float32.
+    `b1` is a number, or a function step -> 1 - beta1. The function returns 1 - beta1 because this
+    difference would lose digits in float32.
     """
-    # Strictly below 1 so that log1p(-forget) stays finite when beta1 is 0.
+    # Strictly below 1, so that log1p(-forget) stays finite if beta1 is 0.
     fixed = None if callable(b1) else jnp.float32(min(1 - b1, 1 - 1e-7))
 
     def init(params):
@@ -139,7 +140,7 @@ def _scale_by_torch_adam(b1, b2: float, eps: float, amsgrad: bool):
         mu = jax.tree.map(lambda m, g: m + forget * (g - m), state.mu, grads)
         nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, grads)
         top = jax.tree.map(jnp.maximum, state.nu_max, nu) if amsgrad else ()
-        # 1 - beta**t through expm1: the plain form loses 4 digits at t = 1 and beta2 = 0.999.
+        # 1 - beta**t by expm1: the plain form loses 4 digits at t = 1 and beta2 = 0.999.
         c1 = -jnp.expm1(count * jnp.log1p(-forget))
         root = jnp.sqrt(-jnp.expm1(count * math.log(b2))) if b2 else 1.0
         step = jax.tree.map(

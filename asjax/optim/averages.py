@@ -1,8 +1,8 @@
-"""Averages of the weights, kept beside them during training.
+"""Averages of the weights during training.
 
 An average is a function `(average, new, step) -> average`. `new` holds "params" and "stats" after
-the step; `average` holds the same and "count", the number of averages taken. Statistics of batch
-norms are averaged with the weights, so that they belong together.
+the step. `average` holds the same and "count", the number of averaged steps. The statistics of
+batch norms are averaged too, so that they match the averaged weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["ema", "swa"]
 def ema(*, decay: float = 0.999):
     """Exponential moving average: `old + (1 - d) (new - old)`.
 
-    d = min(decay, (1 + step) / (10 + step)), so that early averages are not the initialisation.
+    d = min(decay, (1 + step) / (10 + step)), so that the average soon forgets the initial weights.
     """
 
     def run(average, new, step):
@@ -29,9 +29,9 @@ def ema(*, decay: float = 0.999):
 
 
 def swa(*, start_step: int = 0, every_steps: int = 1):
-    """Equal mean of the weights after every `every_steps` steps from `start_step` on.
+    """Mean of the weights, sampled every `every_steps` steps from `start_step` on.
 
-    Before the first one the raw weights stand in, so that evaluation has something.
+    Before `start_step` the average is the current weights, so that evaluation can use it.
     """
 
     def run(average, new, step):
@@ -44,7 +44,7 @@ def swa(*, start_step: int = 0, every_steps: int = 1):
 
 
 def _towards(average, new, share):
-    """The trees of `average` moved by `share` towards `new`; integer leaves are those of `new`."""
+    """Move `average` by the fraction `share` towards `new`; copy integer leaves from `new`."""
 
     def move(old, new):
         return old + share.astype(old.dtype) * (new - old) if floating(old) else new

@@ -1,4 +1,4 @@
-"""A step whose loss or gradient is not finite must change nothing."""
+"""Helpers to skip a training step if its loss or gradient is not finite."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import jax.numpy as jnp
 
 
 def floating(x) -> bool:
-    """Whether an array, or a number, is of a floating type."""
+    """True if an array or a number has a floating type."""
     return jnp.issubdtype(jnp.result_type(x), jnp.floating)
 
 
 def all_finite(tree):
-    """Scalar bool: no NaN and no infinity in any floating leaf (the same on every device)."""
+    """Scalar bool: no floating leaf has NaN or infinity. All devices get the same result."""
     checks = [jnp.isfinite(x).all() for x in jax.tree.leaves(tree) if floating(x)]
     return jnp.stack(checks).all() if checks else jnp.bool_(True)
 
 
 def select(pred, new, old):
-    """The tree `new` where the scalar `pred` is true, else `old`; typed keys included."""
+    """The tree `new` if the scalar `pred` is true, else `old`; leaves may be typed keys."""
     return jax.tree.map(lambda a, b: jax.lax.select(pred, a, b), new, old)

@@ -1,10 +1,11 @@
-"""Learning-rate schedules: functions of the number of updates made, as a share of the peak rate.
+"""Learning-rate schedules: they map the number of updates so far to a fraction of the peak rate.
 
-A schedule is found by its name here, or as a user's own `"my_package.my_file:name(key=value)"`. It
-takes keywords only. `total_steps` and `steps_per_epoch` are given by the program to those that ask
-for them. It returns `factor`, a function of a float32 step, or `(factor, forget)` where
-`forget(step)` is 1 - beta1 of Adam. optax's own schedules are not used: they take a small rate as
-a difference of large ones, so a cosine's last rates are off by 9 % and a warm-up's first by 1e-5.
+A spec names a function of this file, or a user's function: `"my_package.my_file:name(key=value)"`.
+It takes keywords only. The program passes `total_steps` and `steps_per_epoch` to functions with
+these parameters. It returns `factor`, a function of a float32 step, or `(factor, forget)`, where
+`forget(step)` is 1 - beta1 of Adam. We do not use optax's schedules: they compute a small rate as
+the difference of large numbers, so a cosine's last rates are off by 9 % and a warm-up's first rate
+by 1e-5.
 """
 
 from __future__ import annotations
@@ -22,22 +23,22 @@ def build(spec: str, **run):
     """`"cosine(warmup_steps=500)"` -> `(factor, forget or None)`.
 
     Args:
-      run: total_steps and steps_per_epoch, None where they are not known.
+      run: total_steps and steps_per_epoch; None if not known.
 
     Raises:
-      AsjaxError: unknown name or field, a missing or impossible value.
+      AsjaxError: unknown name or field, or a missing or impossible value.
     """
     name, fields = config.split_spec(spec)
     function = config.find("schedule", PLACE, name)
     for key, value in fields.items():
         if key.endswith("_steps") and key != "warmup_steps" and not (value and value >= 1):
             raise AsjaxError(f"schedule {name}: {key} must be >= 1, got {value!r}")
-    made = config.call(function, f"schedule {name}", offered=run, **fields)
-    return made if isinstance(made, tuple) else (made, None)
+    result = config.call(function, f"schedule {name}", offered=run, **fields)
+    return result if isinstance(result, tuple) else (result, None)
 
 
 def constant():
-    """The peak rate all the time."""
+    """Always the peak rate."""
     return jnp.ones_like
 
 
@@ -47,7 +48,7 @@ def warmup(*, steps: int = 1000):
 
 
 def step(*, every_steps: int, factor: float = 0.1):
-    """Multiplied by `factor` every `every_steps` steps."""
+    """Multiply the rate by `factor` every `every_steps` steps."""
     return lambda step: factor ** jnp.floor(step / every_steps)
 
 
@@ -60,13 +61,13 @@ def warmup_step(
     epoch_steps: int | None = None,
     steps_per_epoch: int | None = None,
 ):
-    """AST's and ATDR's schedule: warm-up in stairs, then `factor` at the end of given epochs.
+    """AST's and ATDR's schedule: warm-up in stairs, then times `factor` after each milestone epoch.
 
-    A stair overwrites every decay before it: a milestone that is reached during the warm-up is
-    lost, as in the authors' training code.
+    Each stair overwrites earlier decays, as in the authors' training code. So a milestone during
+    the warm-up has no effect.
 
     Args:
-      epoch_steps: length of an epoch here; None takes that of the data.
+      epoch_steps: steps per epoch for this schedule; None takes those of the data.
     """
     per_epoch = epoch_steps or _need("warmup_step", steps_per_epoch=steps_per_epoch)
     ends = [epoch * per_epoch for epoch in milestones]
@@ -88,7 +89,7 @@ def cosine(*, warmup_steps: int = 0, end: float = 0.0, total_steps: int | None =
 
     def lr_factor(step):
         left = jnp.clip((total - step) / (total - warmup_steps), 0.0, 1.0)
-        # (1 + cos x) / 2 as sin^2 of what is left: no cancellation where the rate is tiny.
+        # (1 + cos x) / 2 as sin^2 of the remaining angle: no cancellation for a tiny rate.
         down = end + (1 - end) * jnp.sin(jnp.pi / 2 * left) ** 2
         return jnp.where(step < warmup_steps, step / max(warmup_steps, 1), down)
 
@@ -107,7 +108,7 @@ def one_cycle(
 ):
     """torch's OneCycleLR: cosine lr/div -> lr -> lr/div/final_div, beta1 high -> low -> high.
 
-    optax's differs by up to 3e-3 of the peak: its phases end one step later.
+    optax's one-cycle differs by up to 3e-3 of the peak, because its phases end one step later.
     """
     total = _need("one_cycle", total_steps=total_steps)
     peak = pct_start * total - 1
@@ -137,10 +138,13 @@ def passt(
     epoch_steps: int | None = None,
     steps_per_epoch: int | None = None,
 ):
-    """PaSST, per epoch: exp(-5 (1 - e/5)^2), flat to epoch 50, linear to 0.01 over 50, flat.
+    """PaSST's schedule, constant within an epoch.
+
+    The factor is exp(-5 (1 - e/5)^2) up to epoch 5, then 1 until epoch 50, then falls linearly to
+    0.01 over 50 epochs, then stays there.
 
     Args:
-      epoch_steps: length of an epoch here; None takes that of the data.
+      epoch_steps: steps per epoch for this schedule; None takes those of the data.
     """
     per_epoch = epoch_steps or _need("passt", steps_per_epoch=steps_per_epoch)
 

@@ -1,1 +1,1 @@
-"""Other people's weight files, in and out."""
+"""Read weight files that other code wrote, and write files that other code can load."""

@@ -1,9 +1,9 @@
-"""The model in a checkpoint: which of its parts is taken, and what becomes of the rest.
+"""Choose which part of a checkpoint is the model, and account for the rest.
 
-A part (`parts`) can be taken when a family knows all its names and one of its variants has its
-shapes. Where several can, the only one that is no average is taken. A linear layer beside the part
-that is called like a classifier takes the place of the model's own head: PANNs' Transfer classes,
-and anybody's `backbone` and `classifier`, are saved so.
+A part (see `parts`) can be the model if a family knows all its names and one of the family's
+variants has its shapes. If several parts can, we take the only one that is not an average. If the
+file has a linear layer outside the part with a classifier's name, this layer replaces the model's
+own head. PANNs' Transfer classes and modules with `backbone` and `classifier` are saved like this.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ from asjax import models
 from asjax.config import AsjaxError, unknown
 from asjax.weights import detect, parts, port
 
-MAX_TRIES = 8  # parts whose shapes are compared
-OWN = "own"  # `--head=own`: the model's own classes, whatever stands beside it
+MAX_TRIES = 8  # at most so many parts are compared by shape
+OWN = "own"  # `--head=own`: use the model's own head, whatever other layers the file has
 _HEADS = r"(.*\.)?\w*(fc|head|classif|cls|linear|logit|out|pred|dense|transfer)\w*"
 
 
 class Chosen(NamedTuple):
-    """What was taken of a checkpoint.
+    """The model that was chosen from a checkpoint.
 
     weights: name -> array, under names that the family of `found` knows.
-    head: the layer that took the place of the family's own, as (its name, the family's), or None.
-    others: parts that could have been taken as well.
-    outside: dotted place -> array of what is in none of them.
-    hints: of those given, what the weights contradict.
+    head: (its name, the family's name for it) of the layer that replaced the family's head, or
+      None.
+    others: other parts that could have been chosen.
+    outside: dotted place -> array, for the arrays that belong to no such part.
+    hints: the given hints that the weights contradict.
     """
 
     part: parts.Part
@@ -45,7 +46,7 @@ class Chosen(NamedTuple):
 
 
 class _Wanted(NamedTuple):
-    """What is known of the model beforehand."""
+    """What the caller knows about the model."""
 
     head: str
     variant: str | None
@@ -54,12 +55,12 @@ class _Wanted(NamedTuple):
 
 
 def by_names(value, family: str) -> dict:
-    """Name -> array of the part of a checkpoint most of whose names a family knows.
+    """Name -> array of the part of a checkpoint with the most names that a family knows.
 
-    Of a pre-training's student and teacher it is the teacher, which its authors go on with.
+    Of a student and a teacher from pre-training we take the teacher, because authors fine-tune it.
 
     Raises:
-      AsjaxError: there is no array.
+      AsjaxError: the checkpoint has no array.
     """
     arrays = parts.flat(value)
     known = partial(detect.strangers, _file(family))
@@ -73,25 +74,25 @@ def by_names(value, family: str) -> dict:
 def choose(
     value, *, prefix="", head="", family=None, variant=None, fields=None, hints=None
 ) -> Chosen:
-    """The model in a checkpoint.
+    """Choose the model in a checkpoint.
 
     Args:
-      value: what the file holds: nested maps of arrays.
-      prefix: of the part to take, the whole of it or its end; "" chooses.
-      head: name of the linear layer to take as the head, "own" for the model's own; "" takes the
-        one beside the model that is called like a head, where there is one.
+      value: content of the file, nested maps of arrays.
+      prefix: prefix of the part to take, in full or only its end; "" chooses a part.
+      head: name of the linear layer to use as the head, or "own" for the model's own head. "" takes
+        a layer outside the model with a classifier's name, if there is one.
       family, variant, fields: as for `detect.detect`.
-      hints: fields that hold unless the family lacks them or the weights say otherwise.
+      hints: fields to use unless the family lacks them or the weights contradict them.
 
     Raises:
-      AsjaxError: no part fits (what is nearest), several do (they are listed), or layers beside the
-        part would be lost.
+      AsjaxError: no part fits (the error names the nearest), several parts fit (the error lists
+        them), or layers outside the part would be lost.
     """
     arrays = parts.flat(value)
     root = parts.named(arrays, prefix) if prefix else ""
     names = models.families()
     if family:
-        models.family(family)  # an unknown one is an error
+        models.family(family)  # raises if there is no such family
         names = [family]
     shapes = {k: np.broadcast_to(np.float32(0), np.shape(v)) for k, v in arrays.items()}
     known = {name: partial(detect.strangers, _file(name)) for name in names}
@@ -129,7 +130,7 @@ def _is_teacher(part) -> bool:
 
 
 def _with_classes(weights: dict, arrays: Mapping, strangers) -> dict:
-    """Weights with the checkpoint's own list of classes, where the family knows what that is."""
+    """Add the checkpoint's list of classes to the weights, if the family understands it."""
     name = parts.CLASSES
     if name in weights or strangers({name: np.zeros(0)}):
         return weights
@@ -142,7 +143,7 @@ def _file(family: str):
 
 
 def _fitted(part, arrays, elsewhere: set, wanted: _Wanted, memo: dict) -> Chosen:
-    """A part and its head. AsjaxError: no model has these shapes."""
+    """Find the model and head of a part. AsjaxError: no model has these shapes."""
     taken = set(part.places.values())
     outside = {place: array for place, array in arrays.items() if place not in taken}
     weights = {name: arrays[place] for name, place in part.places.items()}
@@ -153,14 +154,14 @@ def _fitted(part, arrays, elsewhere: set, wanted: _Wanted, memo: dict) -> Chosen
         weights, own = _with_head(part, weights, beside, layer)
         outside = {p: a for p, a in outside.items() if p.rpartition(".")[0] != layer}
     shapes = frozenset((name, np.shape(array)) for name, array in weights.items())
-    if shapes not in memo:  # an average has the shapes of what it averages
+    if shapes not in memo:  # averaged weights have the same shapes as the weights themselves
         memo[shapes] = _detected(part.family, weights, wanted)
     found, left = memo[shapes]
     return Chosen(part, found, weights, (layer, own) if layer else None, [], outside, left)
 
 
 def _detected(family: str, weights, wanted: _Wanted) -> tuple[detect.Found, dict]:
-    """The model, and the hints that its weights contradict."""
+    """Detect the model; also return the hints that its weights contradict."""
     module = models.family(family)
     known = module.model(next(iter(module.VARIANTS)))
     hints = {k: v for k, v in wanted.hints.items() if hasattr(known, k) and k not in wanted.fields}
@@ -176,7 +177,7 @@ def _detected(family: str, weights, wanted: _Wanted) -> tuple[detect.Found, dict
 
 
 def _layer(part, weights, beside: Mapping, head: str) -> str | None:
-    """The dotted name of the linear layer beside a part that is its head; None: its own is."""
+    """Dotted name of the linear layer outside a part that is its head; None: use its own head."""
     if head == OWN:
         return None
     linear = {
@@ -200,14 +201,14 @@ def _layer(part, weights, beside: Mapping, head: str) -> str | None:
     ]
     if len(fits) > 1:
         raise AsjaxError(
-            f"{len(fits)} layers beside the {part.family} could be its classes: "
-            f"{', '.join(fits[:5])}; choose by --head, or --head={OWN} for the model's own"
+            f"{len(fits)} layers outside the {part.family} model could be its head: "
+            f"{', '.join(fits[:5])}; choose one by --head, or give --head={OWN} for the model's own"
         )
     return fits[0] if fits else None
 
 
 def _own_head(family: str, weights) -> tuple[str, int | None] | None:
-    """(name of a family's head in torch, its inputs or None); None where it is no linear layer."""
+    """(torch name of a family's head, its input width or None); None if it is not linear."""
     name = port.linear(_file(family), "head")
     if name is None:
         return None
@@ -216,15 +217,15 @@ def _own_head(family: str, weights) -> tuple[str, int | None] | None:
 
 
 def _with_head(part, weights, beside, layer: str) -> tuple[dict, str]:
-    """Weights with a layer in the place of the head, and what the family calls its head."""
+    """Replace the head by another layer; also return the family's name for its head."""
     own = _own_head(part.family, weights)
     if own is None:
-        raise AsjaxError(f"the head of {part.family} is no linear layer; give --head={OWN}")
+        raise AsjaxError(f"the head of {part.family} is not a linear layer; give --head={OWN}")
     kernel = beside[f"{layer}.weight"]
     bias = beside.get(f"{layer}.bias", np.zeros(len(kernel), np.float32))
     file, weights = _file(part.family), dict(weights)
     for name, array in ((f"{own[0]}.weight", kernel), (f"{own[0]}.bias", bias)):
-        # under the name that the file's other names are of, which may be another repository's
+        # use the name that this file has for it: it may follow another repository's naming
         there = [k for k, v in weights.items() if name in detect.renamed(file, {k: v})]
         weights[there[0] if there else name] = array
     return weights, own[0]
@@ -234,16 +235,16 @@ def _with_head(part, weights, beside, layer: str) -> tuple[dict, str]:
 
 
 def _one(fits: list[Chosen], root: str) -> Chosen:
-    """The one that is no average. AsjaxError: there are several."""
+    """The only part that is not an average. AsjaxError: there are several."""
     first = [one for one in fits if not parts.averaged(one.part.prefix[len(root) :])] or fits
     if len(first) > 1:
         listed = ", ".join(f"{one.part.prefix or '(no prefix)'} ({one.found})" for one in first)
-        raise AsjaxError(f"the file holds several models: {listed}; choose by --prefix")
+        raise AsjaxError(f"the file holds several models: {listed}; choose one by --prefix")
     return first[0]
 
 
 def _nothing_lost(chosen: Chosen, value, elsewhere: set) -> None:
-    """AsjaxError if layers beside the part look as if they belonged to the model."""
+    """AsjaxError if layers outside the part look like layers of the model."""
     node = {
         f"{place}.{name}" if place else name: place
         for place, held in parts.maps(value)
@@ -262,14 +263,14 @@ def _nothing_lost(chosen: Chosen, value, elsewhere: set) -> None:
     if lost:
         more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
         raise AsjaxError(
-            f"beside the {chosen.found} below {chosen.part.prefix or 'no prefix'} the file has "
-            f"layers that it does not know: {', '.join(lost[:3])}{more}; one linear layer can "
-            f"become its head by --head=NAME, and --head={OWN} leaves all of them out"
+            f"the model is {chosen.found} below {chosen.part.prefix or 'no prefix'}, but the file "
+            f"has layers that this model does not know: {', '.join(lost[:3])}{more}; --head=NAME "
+            f"makes one linear layer its head, --head={OWN} leaves all of them out"
         )
 
 
 def _nothing(value, best: parts.Part, arrays, family, wanted: _Wanted) -> str:
-    """Why no part has only names that a family knows."""
+    """The error message when every part has names that no family knows."""
     weights = {name: arrays[place] for name, place in best.places.items()}
     if not best.known:
         weights = parts.plain(value)
@@ -277,4 +278,4 @@ def _nothing(value, best: parts.Part, arrays, family, wanted: _Wanted) -> str:
         detect.detect(weights, family, wanted.variant, **wanted.fields)
     except AsjaxError as error:
         return f"{best.prefix}: {error}" if best.prefix and best.known else str(error)
-    return f"no part of the file is a model; nearest is what lies below {best.prefix}"
+    return f"no part of the file is a model; the nearest is the part below {best.prefix}"

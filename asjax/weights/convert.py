@@ -1,11 +1,11 @@
-"""`asjax port`: a public checkpoint becomes a model directory, for `asjax.load`, `tag` and `eval`.
+"""`asjax port`: convert a public checkpoint to a model directory for `asjax.load`, `tag`, `eval`.
 
     asjax port Cnn6_mAP=0.343.pth --to=models/cnn6
     asjax port passt_s_swa_p16_128_ap476 --to=models/passt
     asjax port MIT/ast-finetuned-audioset-10-10-0.4593 --to=models/ast
 
-Nothing in the file is run (`torch_file`), and nothing is written unless every weight of the model
-is there exactly once.
+No code in the file is run (see `torch_file`). Nothing is written unless the file has every weight
+of the model exactly once.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ def convert(
     """Write the model directory `to` from a checkpoint; see `asjax port --help`.
 
     Returns:
-      What was done: checkpoint, chosen (`choose.Chosen`), matched, skipped, label_set, frontend,
+      A report: checkpoint, chosen (`choose.Chosen`), matched, skipped, label_set, frontend,
       not_taken, fingerprint (SHA-256 of the weights), path.
 
     Raises:
-      AsjaxError: nothing was written; one line says why, all misfits of the weights together.
+      AsjaxError: nothing was written; one line gives the reason and lists all misfits.
     """
     from asjax.weights import port
 
@@ -52,17 +52,17 @@ def convert(
     if label_set is not None:
         label_set = labels.get(label_set)
     place, value, sums = locate.read(path_or_name, progress=progress)
-    said = hub_config.read(place.configs, place.name)
+    hub = hub_config.read(place.configs, place.name)
     known = dict(prefix=prefix, head=head, family=family, variant=variant, fields=fields)
-    chosen, default = _choose(place, value, known, said.fields)
+    chosen, default = _choose(place, value, known, hub.fields)
     family, variant, fields, *_ = chosen.found
     match = port.match(family, variant, chosen.weights, **fields)
     module = match.module
-    spec, left = _frontend(default, module, _given(frontend), said.features)
+    spec, left = _frontend(default, module, _given(frontend), hub.features)
     built = build.make("frontend", spec)
     clip_s = clip_s or (place.row and place.row.clip_s) or clip_seconds(module, built)
-    label_set, more = _label_set(label_set, module.num_classes, said.label_set)
-    left += [f"{k}={v}: the weights say otherwise" for k, v in chosen.hints.items()]
+    label_set, more = _label_set(label_set, module.num_classes, hub.label_set)
+    left += [f"{k}={v}: the weights contradict it" for k, v in chosen.hints.items()]
     done = {
         "checkpoint": place.path.name,
         "row": place.row,
@@ -76,7 +76,7 @@ def convert(
         "frontend": spec,
         "clip_s": clip_s,
         "label_set": label_set,
-        "not_taken": [*place.notes, *said.not_taken, *left, *more],
+        "not_taken": [*place.notes, *hub.not_taken, *left, *more],
         "path": to,
     }
     save_model(
@@ -96,11 +96,12 @@ def convert(
 
 
 def _choose(place, value, known: dict, hints: dict):
-    """(the chosen model, its frontend's spec by default): as published where this file is, else
-    found by names and shapes.
+    """(the chosen model, its default frontend spec).
+
+    A published file takes both from its row; for any other file they follow from names and shapes.
 
     Raises:
-      AsjaxError: it fits no model, or is no tagger.
+      AsjaxError: the checkpoint fits no model or is not a tagger.
     """
     from asjax import models
     from asjax.weights import choose
@@ -108,8 +109,8 @@ def _choose(place, value, known: dict, hints: dict):
     row, default = place.row, None
     if row in published.STARTS:
         raise AsjaxError(
-            f"{row.name} is {'an image model' if row.source == 'imagenet' else 'a backbone'} to "
-            f"start a training from, not a tagger; in a config: init_from='{row.source}:{row.name}'"
+            f"{row.name} is {'an image model' if row.source == 'imagenet' else 'a backbone'}, not "
+            f"a tagger; to train from it, set init_from='{row.source}:{row.name}' in a config"
         )
     if row is not None and all(known[k] in (None, getattr(row, k)) for k in ("family", "variant")):
         default, fields = row.frontend, {**row.fields, **(known["fields"] or {})}
@@ -120,14 +121,14 @@ def _choose(place, value, known: dict, hints: dict):
         raise AsjaxError(f"{place.path}: {error}") from None
     if chosen.found.fields.get("num_classes") == 0:
         raise AsjaxError(
-            f"{place.path.name} has no head, so it is no tagger: it is a {chosen.found.family} to "
-            f"start a training from; in a config: init_from='backbone:{place.path}'"
+            f"{place.path.name} is a {chosen.found.family} without a head, so not a tagger; to "
+            f"train from it, set init_from='backbone:{place.path}' in a config"
         )
     return chosen, default or models.family(chosen.found.family).FRONTENDS[chosen.found.variant]
 
 
 def _record(done: dict) -> dict:
-    """What card.json says of the checkpoint."""
+    """The checkpoint's entry in card.json."""
     row, chosen, label_set = done["row"], done["chosen"], done["label_set"]
     return {
         "ported_from": {
@@ -149,8 +150,8 @@ def _record(done: dict) -> dict:
 def clip_seconds(module, frontend) -> float:
     """Seconds of audio that a model takes at a time.
 
-    What its positions are for (`input_frames`, rounded to whole seconds: 998 frames of 10 ms are
-    PaSST's 10 s, 1024 AST's), and AudioSet's 10 s for a model that takes any length.
+    This is the length of `input_frames`, rounded to whole seconds: 10 s are 998 frames of 10 ms
+    for PaSST and 1024 for AST. A model that takes any length gets AudioSet's 10 s.
     """
     frames = input_frames(module)
     if frames is None:
@@ -159,26 +160,28 @@ def clip_seconds(module, frontend) -> float:
 
 
 def input_frames(module) -> int | None:
-    """Frames of the input that a model is made for: its `input_frames` where it has a detector
-    (whose `frames` are outputs), else its `frames`; None where any length serves."""
+    """Number of input frames of a model; None if it takes any length.
+
+    The field is `input_frames` in a model with a detector, where `frames` counts outputs.
+    """
     frames = getattr(module, "input_frames", getattr(module, "frames", None))
     return frames if isinstance(frames, int) else None
 
 
 def _free(to: Path, overwrite: bool) -> Path:
-    """`to`, if a model may be written there."""
+    """Return `to` if a model may be written there, else raise."""
     if to.is_dir() and any(to.iterdir()):
         if not (to / "card.json").is_file():
-            raise AsjaxError(f"--to {to} holds other things than a model; give a new folder")
+            raise AsjaxError(f"--to {to} holds files that are no model; give a new folder")
         if not overwrite:
-            raise AsjaxError(f"--to {to} holds a model already; add --overwrite to replace it")
+            raise AsjaxError(f"--to {to} already holds a model; add --overwrite to replace it")
     elif to.exists() and not to.is_dir():
         raise AsjaxError(f"--to {to} is a file; give a folder")
     return to
 
 
 def _given(frontend) -> dict | None:
-    """The frontend's spec that a user gave."""
+    """The frontend spec that the user gave, or None."""
     if not frontend:
         return None
     name, fields = split_spec(frontend)
@@ -186,10 +189,10 @@ def _given(frontend) -> dict | None:
 
 
 def _frontend(default: dict, module, given, features=None) -> tuple[dict, list[str]]:
-    """The frontend's spec, and what of `features` it has no field for.
+    """The frontend spec, and the entries of `features` that it does not use.
 
-    It is the one given, or the variant's with the features that the checkpoint's folder states,
-    for as many bins and frames as the module takes.
+    The user's spec comes first. Otherwise it is the variant's spec, changed to the features that
+    the checkpoint's folder states and to the number of bins and frames that the module takes.
     """
     from asjax import frontends
 
@@ -212,24 +215,25 @@ def _frontend(default: dict, module, given, features=None) -> tuple[dict, list[s
             spec[key] = wanted
     if build.make("frontend", spec).n_mels != module.n_mels:
         raise AsjaxError(
-            f"the model takes {module.n_mels} mel bins, its frontend {default['name']} gives "
-            f'{built.n_mels}: give --frontend, such as --frontend="{default["name"]}(n_mels=...)"'
+            f"the model takes {module.n_mels} mel bins, but its frontend {default['name']} gives "
+            f'{built.n_mels}; give --frontend, such as --frontend="{default["name"]}(n_mels=...)"'
         )
     return spec, left
 
 
-def _label_set(given, classes: int, said):
-    """The classes, and what was not taken of those that the checkpoint's folder names.
+def _label_set(given, classes: int, named):
+    """The label set, and a note if the classes named by the checkpoint's folder are not used.
 
-    They are those given, those of the folder, AudioSet's for 527, else a set that only counts.
+    The order is: the user's classes, the folder's classes, AudioSet's for 527 classes, else a set
+    with numbered names.
     """
     left = []
-    if said is not None and given is not None and said.ids != given.ids:
-        left = [f"id2label of {len(said)} classes: --labels was given"]
-    if said is not None and given is None:
-        if len(said) == classes:
-            return said, []
-        left = [f"id2label of {len(said)} classes: the weights have {classes}"]
+    if named is not None and given is not None and named.ids != given.ids:
+        left = [f"id2label of {len(named)} classes: --labels was given"]
+    if named is not None and given is None:
+        if len(named) == classes:
+            return named, []
+        left = [f"id2label of {len(named)} classes: the weights have {classes}"]
     if given is None and classes == 527:
         return labels.get("audioset527"), left
     if given is None:
@@ -237,12 +241,12 @@ def _label_set(given, classes: int, said):
         names = tuple(i.replace("_", " ") for i in ids)
         return labels.LabelSet(f"numbered{classes}", tuple(ids), names), left
     if len(given) != classes:
-        raise AsjaxError(f"--labels {given.name} has {len(given)} classes, the model {classes}")
+        raise AsjaxError(f"--labels {given.name} has {len(given)} classes, the model has {classes}")
     return given, left
 
 
 def _kept(skipped: dict) -> dict:
-    """The skipped entries that are arrays, for a round trip without loss."""
+    """The skipped entries that are arrays; they are stored so that `asjax export` loses nothing."""
     arrays = {k: np.asarray(v) for k, (v, _) in skipped.items()}
     return {k: v for k, v in arrays.items() if v.dtype.kind in "biuf"}
 
@@ -257,36 +261,36 @@ def add_arguments(parser):
         help="torch or safetensors file, a published checkpoint (asjax models), or a Hub id",
     )
     parser.add_argument("--to", required=True, help="model folder to write")
-    parser.add_argument("--family", help="model family (default: found by the names)")
-    parser.add_argument("--variant", help="its variant (default: found by the shapes)")
+    parser.add_argument("--family", help="model family (default: detected from the names)")
+    parser.add_argument("--variant", help="its variant (default: detected from the shapes)")
     parser.add_argument(
         "--field",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a field of the model that the file does not tell, such as stride=10",
+        help="a model field that cannot be read from the file, such as stride=10",
     )
     parser.add_argument(
         "--prefix",
         default="",
-        help="which weights of a file that holds several: the beginning of their names, or the "
-        "name of what they lie under, such as net_swa or model_ema",
+        help="which weights to take if the file holds several sets: the prefix of their names, or "
+        "the key above them, such as net_swa or model_ema",
     )
     parser.add_argument(
         "--head",
         default="",
-        help="the linear layer beside the model that gives its classes, such as fc_transfer; "
-        "own: the model's own (default: the one that is called like a head, if there is one)",
+        help="the linear layer outside the model that gives its classes, such as fc_transfer; "
+        "own: the model's own head (default: a layer with a classifier's name, if there is one)",
     )
     parser.add_argument(
         "--labels",
-        help="the classes in order: a CSV file or a known set (default: by their number)",
+        help="the classes in order: a CSV file or a known set (default: chosen by their number)",
     )
     parser.add_argument("--frontend", help="the features, NAME(field=value) (default: the model's)")
     parser.add_argument(
-        "--clip-s", type=float, help="seconds heard at a time (default: what the model is made for)"
+        "--clip-s", type=float, help="seconds of audio per clip (default: the model's input length)"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace a model that is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing model")
 
 
 def main(args) -> int:
@@ -334,7 +338,7 @@ def _report(done: dict) -> str:
         lines.append(f"published    {row.claim}; licence of the weights: {row.licence}")
         sha256 = done["sha256"].get(done["checkpoint"], "")
         if row.sha256 and not sha256.startswith(row.sha256):
-            lines.append(f"             BUT this is another file: its SHA-256 is {sha256}")
+            lines.append(f"             WARNING: this is another file, its SHA-256 is {sha256}")
     return "\n".join(
         [
             *lines,
@@ -346,26 +350,26 @@ def _report(done: dict) -> str:
 
 
 def _choice(chosen, parameters: int) -> list[str]:
-    """Which weights were taken of the file, and what else lies in it."""
+    """Report lines: which weights were taken, and what else the file holds."""
     lines = [f"model        {chosen.found}, {parameters:,} parameters"]
     if chosen.part.prefix or chosen.others:
-        lines.append(f"weights      those below {chosen.part.prefix or 'no prefix'}")
+        lines.append(f"weights      below {chosen.part.prefix or 'no prefix'}")
     for other in chosen.others:
         lines.append(f"             also there: {other.prefix}; --prefix={other.prefix} takes it")
     for one in chosen.found.unsure:
         fields = " ".join(f"--field={k}={v}" for k, v in one.items())
-        lines.append(f"             its positions would also allow {fields}")
+        lines.append(f"             its position embeddings would also fit {fields}")
     if chosen.head:
-        lines.append(f"head         {chosen.head[0]}, in the place of {chosen.head[1]}")
+        lines.append(f"head         {chosen.head[0]}, instead of {chosen.head[1]}")
     if chosen.outside:
         names = list(chosen.outside)
-        more = f" and {len(names) - 3} arrays more" if len(names) > 3 else ""
+        more = f" and {len(names) - 3} more arrays" if len(names) > 3 else ""
         lines.append(f"outside      {', '.join(names[:3])}{more}")
     return lines
 
 
 def _skipped(skipped: dict) -> list[str]:
-    """The entries of the model's own that it has no use for, by reason."""
+    """Report lines: the model's entries that are not used, grouped by reason."""
     reasons: dict[str, list] = {}
     for key, (value, why) in skipped.items():
         reasons.setdefault(why, []).append((key, np.shape(value)))

@@ -1,10 +1,10 @@
-"""Which model a torch checkpoint belongs to, told by its names and shapes.
+"""Detect which model a torch checkpoint belongs to, from its names and shapes.
 
-Every family's rules are tried on the names; where they know them all, the shapes are compared with
-those of each variant (`jax.eval_shape`, nothing is computed). A model file may help with two
-functions: `torch_fields(weights)`, the fields that the shapes imply (grids, widths), and
-`torch_variants(weights)`, the variants that the names allow. Variants that differ in nothing that
-matters after training count as one, the first.
+We try every family's rules on the names. If a family knows all names, we compare the shapes with
+those of each variant (by `jax.eval_shape`, without computation). A model file may offer two
+functions for this. `torch_fields(weights)` gives the fields that the shapes imply (grids, widths).
+`torch_variants(weights)` gives the variants that the names allow. If variants differ only in
+training, we report the first.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from asjax import models
 from asjax.config import AsjaxError
 from asjax.weights import port
 
-# fields of modules that change training only, or no number at all
+# module fields that change only training, or no number at all
 _TRAINING = re.compile(r".*(dropout|drop_path|patchout|head_bias|layer_scale|remat|scan_layers).*")
 
 
@@ -31,7 +31,7 @@ class Found(NamedTuple):
     variant: str
     fields: dict
     module: object
-    unsure: tuple[dict, ...] = ()  # other fields that the shapes would allow
+    unsure: tuple[dict, ...] = ()  # other field values that the shapes allow
 
     def __str__(self):
         fields = ", ".join(f"{k}={v}" for k, v in self.fields.items())
@@ -39,25 +39,25 @@ class Found(NamedTuple):
 
 
 def detect(weights, family: str | None = None, variant: str | None = None, **fields) -> Found:
-    """The model of a state dict (name -> array).
+    """Detect the model of a state dict (name -> array).
 
     Args:
-      family, variant: what is known already; the rest is found.
-      **fields: fields of the module that are known.
+      family, variant: None if not known.
+      **fields: the known fields of the module.
 
     Raises:
-      AsjaxError: no model fits (the nearest family and what it lacks), or several do (they are
-        listed).
+      AsjaxError: no model fits (the error names the nearest family and the unknown entries), or
+        several fit (the error lists them).
     """
     stand_ins = {k: np.broadcast_to(np.float32(0), np.shape(v)) for k, v in weights.items()}
     found, near = [], []
     if family:
-        models.family(family)  # an unknown one is an error
+        models.family(family)  # raises if there is no such family
     for name in [family] if family else models.families():
         file = import_module(f"asjax.models.{name}")
         shapes = renamed(file, stand_ins)
         strange = port.strangers(file, shapes)
-        if len(strange) < len(stand_ins):  # constants may have been added
+        if len(strange) < len(stand_ins):  # some name is known; renaming may add constants
             near.append((len(strange), name, strange))
         if not strange or family:
             names = (
@@ -71,27 +71,27 @@ def detect(weights, family: str | None = None, variant: str | None = None, **fie
     if len(found) > 1:
         listed = "; ".join(map(str, found))
         how = "--family and --variant" if len({f.family for f in found}) > 1 else "--variant"
-        raise AsjaxError(f"names and shapes fit several models: {listed}; choose by {how}")
+        raise AsjaxError(f"names and shapes fit several models: {listed}; choose one by {how}")
     return found[0]
 
 
 def strangers(file, weights: dict) -> list[str]:
-    """The names that a model file does not know, by its own rules or as another's names."""
+    """The names that a model file does not know, also after `from_other_names`."""
     return port.strangers(file, renamed(file, weights))
 
 
 def renamed(file, weights: dict) -> dict:
-    """Weights under the names of a model file's authors, where it knows those of others."""
+    """Weights after the model file's `from_other_names`, if it has this function."""
     try:
         return file.from_other_names(weights) if hasattr(file, "from_other_names") else weights
-    except Exception:  # it met names of another family
+    except Exception:  # the names belong to another family
         return weights
 
 
 def _readings(family: str, file, weights: dict, names, variant, fields) -> list[Found]:
-    """`_variants` by the first reading of the shapes that fits; the others go to `unsure`.
+    """Call `_variants` with the first reading of the shapes that fits; the others go to `unsure`.
 
-    AsjaxError: the readings are a tuple, which says that none is likelier, and several fit.
+    A tuple of readings means that none is more likely. AsjaxError: several readings of a tuple fit.
     """
     implied = _hook(file, "torch_fields", weights, {})
     readings = [implied] if isinstance(implied, dict) else implied
@@ -100,7 +100,7 @@ def _readings(family: str, file, weights: dict, names, variant, fields) -> list[
         if len(readings) > 1:
             listed = "; ".join(", ".join(f"{k}={v}" for k, v in r.items()) for r in readings)
             raise AsjaxError(f"the shapes of {family} allow several inputs: {listed}; give --field")
-    if variant in file.VARIANTS:  # what a named variant fixes, the shapes do not overrule
+    if variant in file.VARIANTS:  # the shapes do not override fields that a named variant fixes
         fixed = file.VARIANTS[variant]
         readings = [{k: v for k, v in one.items() if k not in fixed} for one in readings]
     for i, one in enumerate(readings or [{}]):
@@ -113,12 +113,14 @@ def _readings(family: str, file, weights: dict, names, variant, fields) -> list[
 
 
 def _variants(family: str, file, weights: dict, names, implied, fields) -> list[Found]:
-    """Those variants of a family that take all of `weights`, with `fields` (which are given) and,
-    where these say nothing, those that the shapes imply."""
+    """The variants of a family that take all of `weights`.
+
+    `fields` are given by the caller and override `implied`, which follow from the shapes.
+    """
     implied = {**implied, **fields}
     found, tried = [], {}
     for name in names:
-        plain, _ = file.model(name), file.model(name, **fields)  # what is given must be possible
+        plain, _ = file.model(name), file.model(name, **fields)  # raises if `fields` are invalid
         needed = {k: v for k, v in implied.items() if getattr(plain, k, None) != v}
         try:
             module = file.model(name, **needed)
@@ -135,12 +137,12 @@ def _variants(family: str, file, weights: dict, names, implied, fields) -> list[
 def _hook(file, name: str, weights, default):
     try:
         return getattr(file, name)(weights) if hasattr(file, name) else default
-    except Exception:  # it met names of another family
+    except Exception:  # the names belong to another family
         return default
 
 
 def _classes(file, module, weights, fixed: bool):
-    """(module, {"num_classes": n} if that is not its own) where `weights` fit, else None."""
+    """(module, {} or {"num_classes": n} if that must change) if `weights` fit, else None."""
     placed = port.place(file, weights, models.abstract(module))
     if not placed.trouble:
         return module, {}
@@ -164,8 +166,8 @@ def _classes(file, module, weights, fixed: bool):
 
 
 def _distinct(found: list[Found]) -> list[Found]:
-    """Those that differ in what they compute from audio; the first of each."""
-    kept = {}
+    """The first of each group of models that compute the same from audio."""
+    distinct = {}
     for one in found:
         module = one.module
         fields = {
@@ -174,34 +176,34 @@ def _distinct(found: list[Found]) -> list[Found]:
             if f.name not in ("parent", "name") and not _TRAINING.fullmatch(f.name)
         }
         frontend = models.family(one.family).FRONTENDS[one.variant]
-        kept.setdefault((one.family, repr(sorted(fields.items())), repr(frontend)), one)
-    return list(kept.values())
+        distinct.setdefault((one.family, repr(sorted(fields.items())), repr(frontend)), one)
+    return list(distinct.values())
 
 
 def _nothing(weights, family, variant, fields, near) -> str:
-    if family and variant:  # say precisely what does not fit
+    if family and variant:  # list every entry that does not fit
         try:
             port.match(family, variant, weights, **fields)
         except AsjaxError as error:
             return str(error)
     if family:
         known = ", ".join(models.family(family).VARIANTS)
-        return f"no variant of {family} takes these names and shapes; for details give one: {known}"
+        return f"no variant of {family} has these names and shapes; for details give one: {known}"
     if not near:
         names = ", ".join(list(weights)[:3])
         return (
-            f"no model family knows these names ({names}, ...); known are the authors' own of "
-            f"{', '.join(models.families())}"
+            f"no model family knows these names ({names}, ...); the names must be those of the "
+            f"authors of one of {', '.join(models.families())}"
         )
     count, name, strange = min(near)
     if not count:
         known = ", ".join(models.family(name).VARIANTS)
         return (
-            f"the names are those of {name}, but no variant has these shapes; for details give "
+            f"the names belong to {name}, but no variant has these shapes; for details give "
             f"--family={name} and one of {known} as --variant"
         )
     listed = ", ".join(strange[:5]) + (", ..." if count > 5 else "")
     return (
-        f"no model takes all {len(weights)} entries; nearest is the family {name}, which does not "
+        f"no model takes all {len(weights)} entries; the nearest family is {name}, which does not "
         f"know {count} of them: {listed}"
     )

@@ -1,7 +1,7 @@
-"""Fetch a published checkpoint: go on where it stopped, prove it, say what to do when it fails.
+"""Download a published checkpoint: resume a broken transfer, check the hash, explain failures.
 
-Files lie in the folder `checkpoints` of asjax's cache (`devices.cache_folder`). A file under way
-is NAME.part, with what the server calls this version of it in NAME.part.json.
+Files are stored in the folder `checkpoints` of asjax's cache (`devices.cache_folder`). An
+unfinished file is called NAME.part. NAME.part.json records the server's tag for this version.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _UNREACHED = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ECONNREFUSED)
 
 
 class _Cut(Exception):
-    """The transfer broke off; the part that came is kept."""
+    """The transfer broke off; the bytes received so far stay on disk."""
 
 
 class _Failed(Exception):
-    """This address does not work; the text says why. `offline`: no server was reached."""
+    """This address does not work; the text gives the reason. `offline`: no server answered."""
 
     def __init__(self, why: str, offline: bool = False):
         super().__init__(why)
@@ -39,20 +39,21 @@ class _Failed(Exception):
 
 
 def folder() -> Path:
-    """Where fetched checkpoints lie."""
+    """The folder of downloaded checkpoints."""
     from asjax import devices
 
     return devices.cache_folder() / "checkpoints"
 
 
 def fetch(row, *, progress: bool = False) -> Path:
-    """The file of a row of `published.ROWS`: from the folder, or fetched into it.
+    """Path of the file of a row of `published.ROWS`; downloads it if it is not in the folder.
 
-    A file that is there is taken after its hash was compared, where one is known. A transfer that
-    breaks off is tried again, from where it stopped if the server can; so does the next call.
+    The hash is checked if the row has one. A transfer that breaks off is resumed if the server
+    supports that, else repeated. A later call also resumes it.
 
     Raises:
-      AsjaxError: no network, no such file, cut off, another hash; says how to go on by hand.
+      AsjaxError: no network, no such file, a broken transfer or another hash; the error explains
+        how to get the file by hand.
     """
     final = folder() / row.file
     if final.is_file():
@@ -62,7 +63,7 @@ def fetch(row, *, progress: bool = False) -> Path:
     part = final.with_name(f"{final.name}.part")
     with part.open("ab") as file:
         if not files.lock(file):
-            raise AsjaxError(f"another process is fetching {row.file} at this moment")
+            raise AsjaxError(f"another process is downloading {row.file}; wait until it ends")
         reasons = []
         for url in row.urls:
             try:
@@ -77,7 +78,7 @@ def fetch(row, *, progress: bool = False) -> Path:
         file.flush()
         os.fsync(file.fileno())
         try:
-            _prove(part, row, "it was deleted; the file there may have changed")
+            _prove(part, row, "it was deleted; the file on the server may have changed")
         except AsjaxError:
             _forget(part)
             raise
@@ -95,10 +96,10 @@ def _prove(path: Path, row, then: str) -> None:
     """AsjaxError unless the file has the row's hashes."""
     for kind, wanted in (("sha256", row.sha256), ("md5", None if row.sha256 else row.md5)):
         if wanted:
-            found = files.digest(path, kind)
-            if not found.startswith(wanted):
+            got = files.digest(path, kind)
+            if not got.startswith(wanted):
                 raise AsjaxError(
-                    f"{path} is not the published {row.name}: its {kind} is {found}, not {wanted}; "
+                    f"{path} is not the published {row.name}: its {kind} is {got}, not {wanted}; "
                     f"{then}"
                 )
 
@@ -107,7 +108,7 @@ def _prove(path: Path, row, then: str) -> None:
 
 
 def _whole(url: str, file, part: Path, row, progress: bool) -> None:
-    """Append to `file` until all of `url` is there; _Failed if that cannot be."""
+    """Append to `file` until it holds all of `url`. _Failed: the address does not work."""
     for left in reversed(range(TRIES)):
         try:
             return _once(url, file, part, row, progress)
@@ -115,7 +116,7 @@ def _whole(url: str, file, part: Path, row, progress: bool) -> None:
             if not left:
                 raise AsjaxError(
                     f"{row.file} was cut off after {file.tell():,} bytes ({error}); run the same "
-                    "command again to go on from there"
+                    "command again to resume"
                 ) from None
 
 
@@ -124,7 +125,7 @@ def _once(url: str, file, part: Path, row, progress: bool) -> None:
     known = _read_note(note)
     have = file.seek(0, os.SEEK_END)
     if have and (known.get("url") != url or not known.get("tag")):
-        have = _restart(file)  # another version could follow on this one
+        have = _restart(file)  # the server may now have another version: do not append it
     headers = {"User-Agent": "asjax", "Accept-Encoding": "identity"}
     if have:
         headers |= {"Range": f"bytes={have}-", "If-Range": known["tag"]}
@@ -132,16 +133,16 @@ def _once(url: str, file, part: Path, row, progress: bool) -> None:
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
             if have and answer.status != 206:
-                have = _restart(file)  # the server cannot go on, or has another version
+                have = _restart(file)  # the server cannot resume, or it has another version
             total = _total(answer, have)
             note.write_text(json.dumps({"url": url, "tag": _version(answer)}))
             _room(part, (total or 0) - have)
             _copy(answer, file, have, total, row, progress)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # all of it was there, or the version changed
+        if error.code == 416 and have:  # our file is complete, or the version changed
             _restart(file)
             raise _Cut("the server has another version") from None
-        raise _Failed(f"the server says {error.code} {error.reason}") from None
+        raise _Failed(f"the server answers {error.code} {error.reason}") from None
     except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as e:
         why = e.reason if isinstance(e, urllib.error.URLError) else e
         if file.tell():
@@ -172,13 +173,13 @@ def _restart(file) -> int:
 
 
 def _version(answer) -> str:
-    """What the server calls this version, if it promises that all its bytes are the same."""
+    """The server's tag for this version: a strong ETag, else the date of the last change."""
     tag = answer.headers.get("ETag", "W/")
     return answer.headers.get("Last-Modified", "") if tag.startswith("W/") else tag
 
 
 def _total(answer, have: int) -> int | None:
-    """Bytes of the whole file, if the server says."""
+    """Size of the whole file in bytes; None if the server does not tell."""
     of = answer.headers.get("Content-Range", "").rpartition("/")[2]
     if of.isdigit():
         return int(of)

@@ -1,9 +1,9 @@
-"""`asjax export`: a model of ours under the names and in the layout of its family's authors.
+"""`asjax export`: write one of our models with the names and layout of its family's authors.
 
     asjax export runs/passt/model --safetensors passt.safetensors
 
-A ported checkpoint comes back bit for bit, with the entries that had no use here. For a model that
-was trained here, what the authors' code keeps beside the weights is made up where it is known:
+A ported checkpoint is restored bit for bit, including the entries that asjax does not use. For a
+model that was trained here, we generate the extra entries of the authors' code where we know them:
 batch counters, and the DFT and mel tables of PANNs and ConvNeXt.
 """
 
@@ -24,11 +24,11 @@ def export(directory, to, *, overwrite: bool = False) -> dict:
     """Write `to`, a safetensors file that the authors' code loads, from a model directory.
 
     Returns:
-      What was written: arrays (name -> array), made (names that were made up), missing (patterns of
-      names that the authors' code may have besides), family, variant.
+      A report: arrays (name -> array), made (names of the generated entries), missing (patterns of
+      other names that the authors' code may have), family, variant.
 
     Raises:
-      AsjaxError: no model there, `to` exists, or an array that has no name in torch.
+      AsjaxError: there is no model, `to` exists, or an array has no name in torch.
     """
     from asjax import models
     from asjax.weights import port
@@ -78,28 +78,30 @@ def _write(to: Path, arrays: dict, metadata: dict[str, str]) -> None:
 
 
 def _counters(arrays: dict) -> dict:
-    """The batch counter that each of torch's batch norms keeps; no inference reads it."""
+    """One zero batch counter per batch norm, as torch stores it; inference does not read it."""
     end = ".running_mean"
     norms = (name.removesuffix(end) for name in arrays if name.endswith(end))
     return {f"{name}.num_batches_tracked": np.zeros((), np.int64) for name in norms}
 
 
 def _tables(file, spec) -> dict:
-    """The frontend that PANNs and ConvNeXt carry as frozen weights (torchlibrosa's): DFT times
-    window [n_fft // 2 + 1, 1, n_fft], real and imaginary, and mel filters [n_fft // 2 + 1, n_mels].
+    """The frontend that PANNs and ConvNeXt store as frozen weights (of torchlibrosa).
+
+    They are the real and the imaginary part of the DFT times the window, each
+    [n_fft // 2 + 1, 1, n_fft], and the mel filters [n_fft // 2 + 1, n_mels].
     """
     from asjax.frontends import panns, stft
 
     names = [f"spectrogram_extractor.stft.conv_{part}.weight" for part in ("real", "imag")]
     frontend = build.make("frontend", spec)
-    frontend = getattr(frontend, "logmel", frontend)  # Wavegram's is one of two
+    frontend = getattr(frontend, "logmel", frontend)  # Wavegram's frontend contains a log-mel one
     if not all(any(re.fullmatch(p, name) for p in file.TORCH_SKIP) for name in names):
         return {}
     if not isinstance(frontend, panns.PannsLogmel):
         return {}
     size = frontend.n_fft
     window = np.asarray(stft.hann(frontend.window, size), np.float64)
-    # the product of the two indices is reduced first: the angle keeps all its digits
+    # reduce the product of the indices modulo n_fft first: a large angle would lose digits
     turns = np.outer(np.arange(size // 2 + 1), np.arange(size)) % size
     dft = np.exp(-2j * np.pi / size * turns) * window
     return {
@@ -115,7 +117,7 @@ def _tables(file, spec) -> dict:
 def add_arguments(parser):
     parser.add_argument("model", metavar="DIR", help="model folder, or workdir of a finished run")
     parser.add_argument("--safetensors", required=True, metavar="FILE", help="file to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
 
 def main(args) -> int:
@@ -125,13 +127,11 @@ def main(args) -> int:
     print(f"model     {done['family']} {done['variant']}")
     print(f"written   {args.safetensors}: {len(done['arrays'])} arrays, {numbers:,} numbers")
     if done["made"]:
-        print(
-            f"made up   {len(done['made'])} entries that hold no training: {done['made'][0]}, ..."
-        )
+        print(f"generated {len(done['made'])} untrained entries: {done['made'][0]}, ...")
     if done["missing"]:
         print(
-            f"not there {', '.join(done['missing'])}: the authors' code may have such entries, "
-            "which it does not use: load with strict=False"
+            f"missing   {', '.join(done['missing'])}: the authors' code may have these entries, "
+            "but does not use them; load with strict=False"
         )
     print(f"load it   model.load_state_dict(safetensors.torch.load_file({args.safetensors!r}))")
     return 0

@@ -1,7 +1,7 @@
-"""What a folder of Hugging Face's says beside its weights: classes, size of the input, features.
+"""Read the configs of a Hugging Face folder: classes, input size, features.
 
-Only facts that our models and frontends have a field for are taken. What describes the input and
-has no such field is listed, so that nobody takes other features for the model's own.
+We take only settings that our models and frontends have a field for. Other settings of the input
+are listed for the user, because without them the features may differ from the model's own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from asjax.config import AsjaxError, quoted
 from asjax.store import schema
 
 _SIZE, _REAL = schema.integer(1, 2**20), schema.sized(2**30)
-# our field -> what configs call it
+# our field -> its names in configs
 _MODEL = {
     "n_mels": ("num_mel_bins", "n_mels"),
     "frames": ("max_length", "target_length"),
@@ -35,7 +35,7 @@ _FEATURES = {
     "mean": ("mean",),
     "std": ("std",),
 }
-# These say nothing of the features, or what our frontends do anyway.
+# These settings do not change the features, or our frontends always do what they ask.
 _NO_FEATURES = {
     "auto_map", "do_normalize", "feature_extractor_type", "feature_size", "padding_side",
     "processor_class", "return_attention_mask",
@@ -63,10 +63,10 @@ PREPROCESSOR = schema.mapping(
 
 
 class Said(NamedTuple):
-    """What a folder says.
+    """The content of a folder's configs.
 
-    label_set: its classes, or None. fields: of the model. features: of the frontend.
-    not_taken: what describes the input and was left, as "key=value" with a reason.
+    label_set: the classes, or None. fields: model fields. features: frontend fields.
+    not_taken: settings of the input that we cannot use, as "key=value: reason".
     """
 
     label_set: labels.LabelSet | None
@@ -76,48 +76,48 @@ class Said(NamedTuple):
 
 
 def read(configs: dict[str, Path], name: str) -> Said:
-    """What config.json and preprocessor_config.json say; `name` is for the label set.
+    """Read config.json and preprocessor_config.json; `name` becomes the label set's name.
 
     Raises:
-      AsjaxError: a file that is damaged, or classes that are no list of distinct names.
+      AsjaxError: a file is damaged, or the classes are not a list of distinct names.
     """
-    said = Said(None, {}, {}, [])
+    content = Said(None, {}, {}, [])
     path = configs.get("config.json")
     if path:
         config = schema.read_json(path)
         schema.require(config, CONFIG, path)
         label_set = _label_set(config.get("id2label"), path, name)
-        said = said._replace(label_set=label_set, fields=_fields(config))
+        content = content._replace(label_set=label_set, fields=_fields(config))
         if config.get("hidden_act", "gelu") not in (None, "gelu"):
-            said.not_taken.append(f"hidden_act={quoted(config['hidden_act'])}: it is gelu here")
+            content.not_taken.append(f"hidden_act={quoted(config['hidden_act'])}: asjax uses gelu")
     path = configs.get("preprocessor_config.json")
     if path:
         extractor = schema.read_json(path)
         schema.require(extractor, PREPROCESSOR, path)
-        said = said._replace(features=_taken(extractor, _FEATURES))
+        content = content._replace(features=_taken(extractor, _FEATURES))
         if extractor.get("do_normalize") is False:  # (x - 0) / (2 * 0.5)
-            said.features.update(mean=0, std=0.5)
+            content.features.update(mean=0, std=0.5)
         known = {key for keys in _FEATURES.values() for key in keys} | _NO_FEATURES
         if not extractor.get("padding_value"):
             known.add("padding_value")
-        said.not_taken.extend(
+        content.not_taken.extend(
             f"{quoted(key)[1:-1]}={quoted(value)}: no frontend has such a field"
             for key, value in extractor.items()
             if key not in known
         )
-    return said
+    return content
 
 
 def _taken(config: dict, table: dict) -> dict:
-    found = {
+    values = {
         field: next((config[key] for key in keys if config.get(key) is not None), None)
         for field, keys in table.items()
     }
-    return {field: value for field, value in found.items() if value is not None}
+    return {field: value for field, value in values.items() if value is not None}
 
 
 def _fields(config: dict) -> dict:
-    """Fields of our modules; those that a family lacks are dropped later."""
+    """Fields of our modules; fields that the family lacks are dropped later."""
     fields = _taken(config, _MODEL)
     strides = [config.get(key) for key in _STRIDES]
     if all(strides):
@@ -132,9 +132,9 @@ def _fields(config: dict) -> dict:
 
 
 def _label_set(id2label: dict | None, path: Path, name: str) -> labels.LabelSet | None:
-    """The classes in the order of a folder, with AudioSet's ids where all names are AudioSet's.
+    """The folder's classes in its order; ids are AudioSet's mids if all names are AudioSet's.
 
-    Where some are, the names are the ids and the mids stand beside them.
+    If only some names are AudioSet's, the names are the ids, and the known mids are stored too.
     """
     if not id2label:
         return None
@@ -146,7 +146,7 @@ def _label_set(id2label: dict | None, path: Path, name: str) -> labels.LabelSet 
         )
     names = tuple(id2label[i].strip() for i in wanted)
     if all(text == f"LABEL_{i}" for i, text in enumerate(names)):
-        return None  # what transformers writes when nobody named the classes
+        return None  # the default names of `transformers`: nobody named the classes
     audioset = labels.get("audioset527")
     mids = dict(zip((n.casefold() for n in audioset.names), audioset.ids, strict=True))
     mids |= {i: i for i in audioset.ids}

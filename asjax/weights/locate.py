@@ -1,4 +1,4 @@
-"""Where a checkpoint lies, and what its files hold: paths, published names, Hugging Face's Hub."""
+"""Find and read a checkpoint by its path, published name or Hugging Face Hub id."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from asjax.config import AsjaxError, quoted, unknown
 from asjax.store import files, schema
 from asjax.weights import download, parts, published, torch_file
 
-# Names of weights in a folder of Hugging Face's; an index says which file holds which array.
+# Weight files in a Hugging Face folder; an index maps each array to its file.
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 INDICES = tuple(f"{name}.index.json" for name in HUB_FILES)
 CONFIGS = ("config.json", "preprocessor_config.json")
@@ -22,11 +22,12 @@ _INDEX = schema.mapping(
 
 
 class Place(NamedTuple):
-    """Files of a checkpoint: the weights or the index of their files, and what is known of them.
+    """The files of a checkpoint.
 
-    row: what is published of it, or None. name: of the folder or repository, for its classes.
-    configs: name -> path of the small files that a folder of Hugging Face's has beside the weights.
-    notes: what could not be had.
+    path: the weights, or the index of their files. row: its row in `published`, or None.
+    name: of the folder or repository; its label set takes this name.
+    configs: name -> path of the config files in a Hugging Face folder.
+    notes: which files could not be fetched, and why.
     """
 
     path: Path
@@ -37,9 +38,9 @@ class Place(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """What the weights of others hold: nested maps of arrays (see `parts`), and their place.
+    """The content of a checkpoint: nested maps of arrays (see `parts`).
 
-    sha256: of each file that was read.
+    sha256: file name -> SHA-256 of each file that was read.
     """
 
     place: Place
@@ -50,15 +51,15 @@ class Checkpoint(NamedTuple):
 def read_weights(path_or_name, family: str | None = None) -> dict[str, np.ndarray]:
     """Name -> array of a checkpoint: a torch or safetensors file, a published name, a Hub id.
 
-    Names are those of the file, without what wraps them. Published checkpoints are downloaded where
-    there is a network.
+    Names are those of the file, without prefixes and torch's wrappers. Published checkpoints are
+    downloaded if they are not on this machine.
 
     Args:
-      family: takes the part of the file most of whose names this family knows; by default it is the
-        map with the most arrays.
+      family: take the part of the file with the most names that this family knows; by default, take
+        the map with the most arrays.
 
     Raises:
-      AsjaxError: no such thing, or one that is damaged, refused or cannot be fetched.
+      AsjaxError: the checkpoint does not exist, is damaged, is refused or cannot be fetched.
     """
     checkpoint = read(path_or_name)
     try:
@@ -72,7 +73,7 @@ def read_weights(path_or_name, family: str | None = None) -> dict[str, np.ndarra
 
 
 def read(path_or_name, *, progress: bool = False) -> Checkpoint:
-    """As `read_weights`, with everything that the file holds."""
+    """Like `read_weights`, but return everything that the file holds."""
     place = locate(path_or_name, progress=progress)
     path = place.path
     if path.name not in INDICES:
@@ -83,7 +84,7 @@ def read(path_or_name, *, progress: bool = False) -> Checkpoint:
     for name in sorted(set(index["weight_map"].values())):
         shard = path.parent / name
         if not shard.is_file():
-            raise AsjaxError(f"{path}: its file {name} is not there; fetch it too")
+            raise AsjaxError(f"{path}: its file {name} does not exist; fetch it too")
         held = parts.flat(_value(shard))
         twice = sorted(held.keys() & arrays.keys())
         if twice:
@@ -93,19 +94,19 @@ def read(path_or_name, *, progress: bool = False) -> Checkpoint:
     lacking = sorted(index["weight_map"].keys() - arrays.keys())
     if lacking:
         first = quoted(lacking[0])
-        raise AsjaxError(f"{path}: {len(lacking)} of its arrays are in no file, first {first}")
+        raise AsjaxError(f"{path}: no file holds {len(lacking)} of its arrays, first {first}")
     return Checkpoint(place, arrays, sums)
 
 
 def _value(path: Path):
     with path.open("rb") as file:
         head = file.read(9)
-    # a safetensors file begins with eight bytes of length, then its JSON
+    # a safetensors file begins with an eight-byte length and then JSON
     return files.read_safetensors(path) if head[8:] == b"{" else torch_file.read(path)
 
 
 def locate(path_or_name, *, progress: bool = False) -> Place:
-    """The files that a path, a published name or a Hub id stands for, fetched if need be."""
+    """The files of a path, a published name or a Hub id; they are fetched if necessary."""
     text = str(path_or_name)
     path = Path(text)
     if path.is_dir():
@@ -120,7 +121,7 @@ def locate(path_or_name, *, progress: bool = False) -> Place:
     if row is not None and not row.hub:
         note = f" ({row.note})" if row.note else ""
         raise AsjaxError(
-            f"{row.name} must be fetched by hand, from {row.page}{note}; then give the file"
+            f"{row.name} must be fetched by hand from {row.page}{note}; then give the file"
         )
     repo = row.hub if row is not None else text
     if repo.count("/") == 1 and not path.suffix.startswith((".pt", ".ckpt", ".safe", ".bin")):
@@ -129,13 +130,13 @@ def locate(path_or_name, *, progress: bool = False) -> Place:
         raise AsjaxError(f"checkpoint {text} does not exist")
     names = [row.name for row in published.ROWS]
     raise AsjaxError(
-        f"{unknown('checkpoint', text, names)}; or give a file or a Hub id, owner/name"
+        f"{unknown('checkpoint', text, names)}; or give a file or a Hub id (owner/name)"
     )
 
 
 def _in_folder(path: Path) -> Place:
     if (path / "card.json").is_file():
-        raise AsjaxError(f"{path} is an asjax model already; use it, or export it: asjax export")
+        raise AsjaxError(f"{path} is already an asjax model; use it, or export it by asjax export")
     for name in (*HUB_FILES, *INDICES):
         if (path / name).is_file():
             return Place(path / name, None, path.resolve().name, _configs(path))
@@ -148,12 +149,12 @@ def _configs(folder: Path | None) -> dict[str, Path]:
 
 
 def _from_hub(repo: str, row) -> Place:
-    """The files of a Hub repository, from its cache or the network as `huggingface_hub` says."""
+    """The files of a Hub repository; `huggingface_hub` takes them from its cache or the network."""
     try:
         from huggingface_hub import hf_hub_download
     except ImportError:
         raise AsjaxError(
-            f"{repo} is no file here; to fetch it from the Hugging Face Hub install "
+            f"{repo} is not a file; to fetch it from the Hugging Face Hub, install "
             "huggingface_hub (pip install 'asjax[hub]')"
         ) from None
     repo, _, revision = repo.partition("@")
@@ -162,7 +163,7 @@ def _from_hub(repo: str, row) -> Place:
     def fetched(name: str) -> Path | None:
         try:
             return Path(hf_hub_download(repo, name, revision=revision or None))
-        except Exception as error:  # its own classes, requests', OSError: all mean "not there"
+        except Exception as error:  # its own errors, requests' errors, OSError: all mean "missing"
             why = f"{type(error).__name__}: {files.reason(error)}"
             reasons.setdefault(why, []).append(name)
             return None

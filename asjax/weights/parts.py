@@ -1,10 +1,10 @@
-"""Which arrays of a checkpoint are the weights of one model.
+"""Split a checkpoint into parts; each part may be the weights of one model.
 
-A file may hold several sets of weights, and each set lies under wrappers: dicts inside of dicts
-("state_dict", "model_ema") and prefixes of the names ("module.", "net_swa."). Both are the same
-thing here. Every array has a dotted place in the file, such as "state_dict.net.bn0.weight". A
-*part* is what lies below one prefix of these places. The part to take is the one most of whose
-names a model family knows; which names a family knows is asked from outside.
+A file may hold several sets of weights. Each set is wrapped by dicts ("state_dict", "model_ema")
+and by prefixes of the names ("module.", "net_swa."). We treat both in the same way: every array
+has a dotted place in the file, such as "state_dict.net.bn0.weight". A *part* is the set of arrays
+below one prefix of these places. The best part has the most names that a model family knows. The
+caller tells which names a family knows.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import numpy as np
 from asjax.config import AsjaxError, unknown
 from asjax.weights.torch_values import Inert, Tensor
 
-MAX_DEPTH = 12  # dicts inside of dicts
-MIN_ARRAYS = 4  # below a prefix; the smallest model has more
-CLASSES = "label_dict"  # BEATs': the index of a class -> its id
-# What torch puts around a module. It may stand anywhere in a name.
+MAX_DEPTH = 12  # of nested dicts
+MIN_ARRAYS = 4  # of a part; the smallest model has more
+CLASSES = "label_dict"  # in BEATs' files: class index -> class id
+# Names of torch's wrapper modules; they may occur anywhere in a name.
 _WRAPPERS = {
     "module",
     "_orig_mod",
@@ -30,10 +30,10 @@ _WRAPPERS = {
     "_checkpoint_wrapped_module",
     "_forward_module",
 }
-# Words of a prefix that say: an average of the weights, or the model that another one learns from.
+# Words in a prefix that mark averaged weights or a teacher model.
 _AVERAGED = {"ema", "swa", "avg", "average", "averaged", "mean", "shadow", "teacher", "momentum",
              "target"}  # fmt: skip
-# Constants that training code keeps beside the weights: counters, windows, mel filters.
+# Names of constants that training code stores with the weights: counters, windows, mel filters.
 _TABLES = re.compile(
     r"(.*\.)?(n_averaged|num_batches_tracked)"
     r"|(.*\.)?\w*(mel|spectrogram|stft|fbank|preemph|pre_emph|resampl|mfcc)\w*(\..*)?"
@@ -48,8 +48,8 @@ class Part(NamedTuple):
 
     prefix: dotted; "" is the whole file.
     places: name below the prefix, without torch's wrappers -> place in the file.
-    strangers: names among them that the family does not know.
-    family: the family that knows most of the names, or None where none knows any.
+    strangers: the names that the family does not know.
+    family: the family that knows most of the names, or None if no family knows any.
     """
 
     prefix: str
@@ -62,19 +62,19 @@ class Part(NamedTuple):
         return len(self.places) - len(self.strangers)
 
     def holds(self, place: str) -> bool:
-        """Does an array's place in the file, or a longer prefix, lie in this part?"""
+        """True if a place in the file, or a longer prefix, belongs to this part."""
         return not self.prefix or place == self.prefix or place.startswith(f"{self.prefix}.")
 
 
 def maps(value):
-    """(dotted place, name -> array) of every map and list of a checkpoint, in the file's order.
+    """Yield (dotted place, name -> array) of every map and list, in the file's order.
 
-    Whatever has a shape counts as an array. So does a list of classes, as an array of texts.
+    Every value with a shape counts as an array. A list of classes becomes an array of strings.
     """
     seen, waiting = set(), [("", value, 0)]
     while waiting:
         place, item, depth = waiting.pop()
-        if id(item) in seen or depth > MAX_DEPTH:  # a map may hold itself
+        if id(item) in seen or depth > MAX_DEPTH:  # a map may contain itself
             continue
         seen.add(id(item))
         pairs = item.items() if isinstance(item, Mapping) else enumerate(item)
@@ -95,15 +95,15 @@ def maps(value):
 
 
 def averaged(prefix: str) -> bool:
-    """Does a prefix say that below it are averaged weights, or a teacher's?"""
+    """True if a prefix marks averaged weights or a teacher model."""
     return bool(_AVERAGED & set(re.split(r"[._]", prefix.lower())))
 
 
 def flat(value) -> dict:
-    """Every array of a checkpoint by its dotted place.
+    """Dotted place -> array, for every array of a checkpoint.
 
     Raises:
-      AsjaxError: there is none, or two arrays have the same place.
+      AsjaxError: there is no array, or two arrays have the same place.
     """
     arrays = {}
     for place, held in maps(value) if isinstance(value, (Mapping, list, tuple)) else ():
@@ -121,27 +121,27 @@ def flat(value) -> dict:
 
 
 def plain(value) -> dict:
-    """The weights of a file whose names no family is asked about, such as an image model's.
+    """The weights of a file without asking any family, for example of an image model.
 
-    It is the map that holds the most arrays by itself. Of equal ones it is the first that does not
-    say that it holds averages.
+    We take the map that directly holds the most arrays. Among equal maps we take the first that is
+    not averaged.
 
     Raises:
       AsjaxError: there is no array.
     """
     flat(value)
-    found = [(place, held) for place, held in maps(value) if held]
-    _, held = max(found, key=lambda pair: (len(pair[1]), not averaged(pair[0])))
+    candidates = [(place, held) for place, held in maps(value) if held]
+    _, held = max(candidates, key=lambda pair: (len(pair[1]), not averaged(pair[0])))
     return {name: held[place] for name, place in _below(held, "").items()}
 
 
 def table(name: str) -> bool:
-    """Is it the name of a constant that training code keeps beside the weights?"""
+    """True for the name of a constant that training code stores with the weights."""
     return bool(_TABLES.fullmatch(name)) and (not _LAYER.fullmatch(name) or bool(_DFT.match(name)))
 
 
 def prefixes(arrays: Mapping) -> list[str]:
-    """Every prefix with enough arrays below it, and ""; outer ones first, else as in the file."""
+    """Every prefix with at least MIN_ARRAYS arrays, and ""; short ones first, then file order."""
     counts = Counter()
     for place in arrays:
         pieces = place.split(".")
@@ -151,10 +151,10 @@ def prefixes(arrays: Mapping) -> list[str]:
 
 
 def named(arrays: Mapping, prefix: str) -> str:
-    """The full prefix that a user means who gives the whole of it or its end, "net_swa".
+    """The full prefix for one that a user gives in full or only by its end, such as "net_swa".
 
     Raises:
-      AsjaxError: no such prefix, or several.
+      AsjaxError: no prefix fits, or several do.
     """
     wanted, known = prefix.strip("."), prefixes(arrays)
     fits = [p for p in known if p == wanted] or [p for p in known if p.endswith(f".{wanted}")]
@@ -162,15 +162,16 @@ def named(arrays: Mapping, prefix: str) -> str:
         outer = [p for p in known if p and p.count(".") < 2]
         raise unknown("prefix", prefix, outer)
     if len(fits) > 1:
-        raise AsjaxError(f"prefix {prefix} may be {' or '.join(fits)}: give the whole of it")
+        raise AsjaxError(f"prefix {prefix} may be {' or '.join(fits)}; give it in full")
     return fits[0]
 
 
 def ranked(arrays: Mapping, families: Mapping[str, Callable], prefix: str = "") -> list[Part]:
-    """The parts of a file at or below a prefix, the one whose names are best known first.
+    """The parts of a file at or below a prefix, sorted by the number of known names.
 
     Args:
-      families: name -> function from weights to the names among them that the family does not know.
+      families: name -> function that takes weights and returns the names that the family does not
+        know.
     """
     parts = []
     for at in prefixes(arrays):
@@ -178,7 +179,7 @@ def ranked(arrays: Mapping, families: Mapping[str, Callable], prefix: str = "") 
             continue
         places = _below(arrays, at)
         if any(not p.strangers and p.holds(at) and len(places) < p.known for p in parts):
-            continue  # a piece of a part all of whose names are known
+            continue  # it lies inside a larger part with only known names
         weights = {name: arrays[place] for name, place in places.items()}
         best = Part(at, places, list(places), None)
         for family, strangers in families.items():
@@ -196,7 +197,7 @@ def ranked(arrays: Mapping, families: Mapping[str, Callable], prefix: str = "") 
 
 
 def _below(arrays: Mapping, prefix: str) -> dict[str, str]:
-    """Name below a prefix -> place, without torch's wrappers where that leaves names distinct."""
+    """Name below a prefix -> place; torch's wrappers are removed if names stay distinct."""
     start = len(prefix) + 1 if prefix else 0
     places = [p for p in arrays if not prefix or p.startswith(f"{prefix}.")]
     names = [_bare(place[start:]) for place in places]

@@ -1,16 +1,18 @@
-"""Torch checkpoints -> our variables, by the rule tables of the model files.
+"""Convert torch checkpoints to our variables by the rule tables of the model files; without torch.
 
-A table `TORCH` lists `(pattern, path, kind)`. The pattern must match the name of a torch module
-(the key without its last part) or, for kind "param", the whole key; `path` is our module's path and
-may use the pattern's groups. `blocks[3]/attn/qkv` is slice 3 of an array stacked over the layers.
-A kind turns one torch array into arrays of ours and back: see `Kind`; a model file, which does not
-import this one, may give a pair `(read, write)`: a bare parameter whose layout they change.
-`TORCH_SKIP` lists patterns of keys that are not weights (DFT kernels, mel filters). A model
-file may offer `from_other_names(weights) -> weights`, which renames what other repositories call
-these weights (and joins or splits arrays) before the rules apply; it leaves alone what it does not
-know. `to_other_names(weights) -> weights` adds what torch's state dict has twice. `HEADLESS` says
-what to do about weights without a head; keys that match a pattern of `TORCH_HEAD` are left aside
-where the model has none. Nothing here needs torch.
+A model file has these names:
+  TORCH: rules `(pattern, path, kind)`. The pattern must match the name of a torch module (the key
+    without its last part). For kind "param" it must match the whole key. `path` is our module's
+    path and may use the pattern's groups. `blocks[3]/attn/qkv` is slice 3 of an array stacked over
+    the layers. A kind converts one torch array to ours and back, see `Kind`. A pair
+    `(read, write)` is a bare parameter with another layout; model files do not import this file.
+  TORCH_SKIP: patterns of keys that are not weights (DFT kernels, mel filters).
+And it may have these:
+  from_other_names(weights) -> weights: renames the keys of other repositories, and joins or splits
+    arrays, before the rules apply. It does not change keys that it does not know.
+  to_other_names(weights) -> weights: adds the entries that torch's state dict has twice.
+  HEADLESS: a hint for users whose weights have no head.
+  TORCH_HEAD: patterns of keys that are skipped if the model has no head.
 """
 
 from __future__ import annotations
@@ -36,11 +38,11 @@ _COUNTER = r".*num_batches_tracked"
 
 
 class Kind(NamedTuple):
-    """How one sort of layer is stored, there and here.
+    """How torch and asjax store one kind of layer.
 
-    read: `(torch leaf, array) -> ((collection, our leaf), array)`, ValueError for a wrong rank.
-    write: `(our leaf, array) -> (torch leaf, array)`, its inverse.
-    whole: the pattern must match the whole key, and the path names the leaf.
+    read: `(torch leaf, array) -> ((collection, our leaf), array)`; ValueError for a wrong rank.
+    write: `(our leaf, array) -> (torch leaf, array)`, the inverse of `read`.
+    whole: the pattern must match the whole key, and the path includes the leaf.
     """
 
     read: Callable
@@ -49,7 +51,7 @@ class Kind(NamedTuple):
 
 
 def _layer(read: Callable, write: Callable) -> Kind:
-    """A layer whose `weight`, our `kernel`, is turned by `read` and `write`; other leaves stay."""
+    """A layer: `read` and `write` convert `weight` to `kernel` and back; other leaves stay."""
 
     def forth(leaf, x):
         return (("params", "kernel"), read(x)) if leaf == "weight" else (("params", leaf), x)
@@ -70,7 +72,7 @@ _NORM_BACK = {ours: leaf for leaf, (_, ours) in _NORM.items()}
 
 
 def param(read: Callable | None = None, write: Callable | None = None) -> Kind:
-    """A bare parameter whose path names the leaf; `read` and `write` change its layout."""
+    """A bare parameter: its path includes the leaf; `read` and `write` change its layout."""
     read, write = read or (lambda x: x), write or (lambda x: x)
     return Kind(lambda _, x: (("params", ""), read(x)), lambda leaf, x: (leaf, write(x)), True)
 
@@ -82,7 +84,7 @@ KINDS = {
     ),
     # (O, I) -> (I, O)
     "linear": _layer(lambda x: np.swapaxes(x, -1, -2), lambda x: np.swapaxes(x, -1, -2)),
-    # batch and layer norms: scale, bias and, where there are any, running statistics
+    # batch and layer norms: scale, bias and optional running statistics
     "norm": Kind(
         lambda leaf, x: (_NORM.get(leaf, ("params", leaf)), x),
         lambda leaf, x: (_NORM_BACK.get(leaf, leaf), x),
@@ -95,7 +97,7 @@ KINDS = {
 
 
 class Leaf:
-    """One array of ours that is put together when it is asked for (`np.asarray`): float32."""
+    """One float32 array of ours; `np.asarray` assembles it on request."""
 
     def __init__(self, shape: tuple, parts: list):
         self.shape, self.dtype, self._parts = shape, np.dtype(np.float32), parts
@@ -106,12 +108,12 @@ class Leaf:
 
 
 class Match(NamedTuple):
-    """A torch state dict laid against a model.
+    """A torch state dict matched with a model.
 
     module: the linen module.
-    arrays: our path -> Leaf; every array of the model.
-    matched: torch entry -> array, those that went in.
-    skipped: torch entry -> (array, why it has no place in the model).
+    arrays: our path -> Leaf, for every array of the model.
+    matched: torch entry -> array, for the entries that were used.
+    skipped: torch entry -> (array, reason), for the entries that the model does not need.
     """
 
     module: object
@@ -126,20 +128,20 @@ class Match(NamedTuple):
 
 
 def from_torch(family: str, variant: str, state_dict, **fields):
-    """A torch state dict as a linen module and its variables (float32).
+    """Convert a torch state dict to a linen module and its variables (float32).
 
     Args:
       family, variant: file and entry of `asjax.models`, e.g. "convnext", "femto".
-      state_dict: name -> array (numpy, or anything `np.asarray` takes). A checkpoint that wraps it
-        under any names, and prefixes of its names, are understood.
+      state_dict: name -> array (numpy, or anything `np.asarray` takes). It may be nested in dicts,
+        and its names may have a prefix.
       **fields: fields of the module, e.g. num_classes=200, stem="56".
 
     Returns:
       (module, variables) for `module.apply(variables, feats, train=False)`.
 
     Raises:
-      AsjaxError: one error that lists every unmatched, missing and misshapen entry. Nothing is
-        returned unless every weight of the model was filled exactly once.
+      AsjaxError: not every weight of the model was filled exactly once; the error lists all
+        unmatched, missing and misshapen entries.
     """
     found = match(family, variant, state_dict, **fields)
     flat = {path: jnp.array(np.asarray(leaf), leaf.dtype) for path, leaf in found.arrays.items()}
@@ -147,7 +149,7 @@ def from_torch(family: str, variant: str, state_dict, **fields):
 
 
 def match(family: str, variant: str, state_dict, **fields) -> Match:
-    """As `from_torch`, but float32 arrays stay views of the given ones until they are asked for."""
+    """Like `from_torch`, but float32 arrays stay views of the given arrays until they are read."""
     module = models.build(family, variant, **fields)
     file = models.family(family)
     shapes = models.abstract(module)
@@ -162,7 +164,7 @@ def match(family: str, variant: str, state_dict, **fields) -> Match:
 
 
 def _part(file, value) -> dict:
-    """Of what a checkpoint holds, the part most of whose names a model file knows."""
+    """The part of a checkpoint with the most names that a model file knows."""
     arrays = parts.flat(value)
     shapes = {k: np.broadcast_to(np.float32(0), np.shape(v)) for k, v in arrays.items()}
     rename = getattr(file, "from_other_names", lambda weights: weights)
@@ -171,9 +173,10 @@ def _part(file, value) -> dict:
 
 
 class Placed(NamedTuple):
-    """Torch entries at their places: `found` our path -> array, `trouble` a line per misfit.
+    """Torch entries at our paths.
 
-    Misshapen arrays are in `found` too; `wanted` says which shapes the model has.
+    wanted: our path -> shape in the model. found: our path -> array, also with a wrong shape.
+    matched, skipped: as in `Match`. trouble: one line per misfit.
     """
 
     wanted: dict[str, tuple]
@@ -184,11 +187,11 @@ class Placed(NamedTuple):
 
 
 def place(file, state_dict, shapes) -> Placed:
-    """Every torch entry where the rules of a model file say it belongs.
+    """Put every torch entry at its place by the rules of a model file.
 
     Args:
       file: a module of `asjax.models`.
-      shapes: variables of its model, or their shapes (`models.abstract`).
+      shapes: the model's variables, or their shapes (`models.abstract`).
     """
     shapes = _flatten(shapes)
     weights = state_dict
@@ -211,39 +214,39 @@ def place(file, state_dict, shapes) -> Placed:
 
 
 def strangers(file, weights) -> list[str]:
-    """The torch entries that no rule of a model file knows."""
+    """The torch entries that match no rule of a model file."""
     known = _known(file.TORCH, file.TORCH_SKIP)
     return [key for key in weights if not known.fullmatch(key)]
 
 
 @lru_cache
 def _known(rules, skipped) -> re.Pattern:
-    """One pattern for every torch entry that a model file knows: it is asked very often."""
+    """One pattern for all entries that a model file knows; one search is faster than many."""
     patterns = [p if _kind(kind).whole else rf"(?:{p})\.[^.]*" for p, _, kind in rules]
     return re.compile("|".join(f"(?:{p})" for p in (*patterns, *skipped, _COUNTER)))
 
 
 def linear(file, path: str) -> str | None:
-    """The torch module that is our linear layer at a path; None where a rule says otherwise."""
+    """The torch name of our linear layer at a path; None if it is not a linear layer."""
     name, kind = _torch_name(f"params/{path}/kernel", file.TORCH)
     return name if kind is KINDS["linear"] else None
 
 
 def skip(file, key: str) -> str | None:
-    """Why a torch entry has no place in the models of a file; None if it should have one."""
+    """The reason to skip a torch entry; None if the model needs it."""
     if re.fullmatch(_COUNTER, key):
         return "counts batches"
     return "not part of the model" if any(re.fullmatch(p, key) for p in file.TORCH_SKIP) else None
 
 
 def to_torch(family: str, variables) -> dict[str, np.ndarray]:
-    """Our variables under the names and in the layout of the family's authors: `from_torch` back.
+    """Convert our variables to the names and layout of the family's authors: undo `from_torch`.
 
-    Entries the authors' code has and ours does not need (`num_batches_tracked`, DFT kernels, unused
-    heads) are not among them.
+    The result lacks entries that our code does not need: `num_batches_tracked`, DFT kernels, unused
+    heads.
 
     Raises:
-      AsjaxError: an array that no rule of the family names.
+      AsjaxError: no rule of the family names an array.
     """
     file = models.family(family)
     flat = _flatten(variables)
@@ -251,7 +254,7 @@ def to_torch(family: str, variables) -> dict[str, np.ndarray]:
     for target in _slices(flat, file.TORCH):
         name, kind = _torch_name(target, file.TORCH)
         if kind is None:
-            raise AsjaxError(f"{family}: no rule says what {target} is called in torch")
+            raise AsjaxError(f"{family}: no rule gives the torch name of {target}")
         base, index = _base(target)
         array = np.asarray(flat[base] if index is None else flat[base][index], np.float32)
         leaf, array = kind.write(target.rpartition("/")[2], array)
@@ -263,7 +266,7 @@ def to_torch(family: str, variables) -> dict[str, np.ndarray]:
 
 
 def _slices(shapes, rules) -> dict[str, tuple]:
-    """Path -> shape, with arrays that a rule addresses by `[index]` taken apart."""
+    """Path -> shape; an array that a rule addresses by `[index]` has one path per slice."""
     stacked = [
         re.sub(r"\\\\(\d)", "[^/]+", re.escape(re.sub(r"\[\\\d\]", "[]", template)))
         for _, template, _ in rules
@@ -291,7 +294,7 @@ def _base(target: str) -> tuple[str, int | None]:
 
 
 def _parts(path: str, found: dict) -> list[np.ndarray]:
-    """The array of `path`, or its slices in order."""
+    """The array of `path` in a list, or its slices in order."""
     if path in found:
         return [found[path]]
     slices = {index: name for name in found for base, index in [_base(name)] if base == path}
@@ -299,7 +302,7 @@ def _parts(path: str, found: dict) -> list[np.ndarray]:
 
 
 def _place(key, value, file, placed):
-    """Put one torch entry where its rule says, or note what is wrong with it."""
+    """Put one torch entry at its place, or record why that is impossible."""
     wanted, trouble, why = placed.wanted, placed.trouble, skip(file, key)
     if why:
         placed.skipped[key] = (value, why)
@@ -316,7 +319,7 @@ def _place(key, value, file, placed):
         return
     try:
         (collection, name), part = kind.read(leaf, array)
-    except ValueError as error:  # a rank that the kind cannot take
+    except ValueError as error:  # wrong rank for this kind
         trouble.append(f"misshapen: {key} {array.shape}: {error}")
         return
     target = "/".join(filter(None, (collection, path, name)))
@@ -332,7 +335,7 @@ def _place(key, value, file, placed):
 
 
 def _numbers(value) -> np.ndarray:
-    """`value` in float32, itself where it is that already."""
+    """`value` in float32, without a copy if it already is."""
     array = np.asarray(value)
     if array.dtype.kind == "c":
         raise TypeError
@@ -340,7 +343,7 @@ def _numbers(value) -> np.ndarray:
 
 
 def _match(key, rules):
-    """(path, leaf, kind) of the first rule that fits, else None."""
+    """(path, leaf, kind) of the first matching rule, else None."""
     owner, _, leaf = key.rpartition(".")
     for pattern, path, kind in rules:
         kind = _kind(kind)
@@ -366,15 +369,18 @@ _LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var":
 
 
 def _torch_key(target: str, rules) -> str:
-    """The torch entry that would have filled `target`, for messages."""
+    """The torch entry that belongs at `target`, for messages."""
     name, kind = _torch_name(target, rules)
     leaf = target.rpartition("/")[2]
     return name if kind is None or kind.whole else f"{name}.{_LEAVES.get(leaf, leaf)}"
 
 
 def _torch_name(target: str, rules) -> tuple[str, Kind | None]:
-    """(torch entry, kind) of our array: the rules read backwards. For that, a pattern may hold only
-    literal text and plain groups, each used in the path."""
+    """(torch entry, kind) of our array: apply the rules backwards.
+
+    A pattern must therefore consist of literal text and plain groups, and the path must use each
+    group.
+    """
     _, _, path = target.partition("/")
     owner, _, leaf = path.rpartition("/")
     for pattern, template, kind in rules:
@@ -387,7 +393,7 @@ def _torch_name(target: str, rules) -> tuple[str, Kind | None]:
         for _, group in sorted(hit.groupdict().items()):
             name = re.sub(r"\([^)]*\)", group, name, count=1)
         name = name.replace("\\.", ".")
-        if not re.fullmatch(pattern, name):  # another rule's layer of the same shape of path
+        if not re.fullmatch(pattern, name):  # a path of the same form that has another rule
             continue
         return name, kind
     return f"an entry that no rule names, {path}", None
@@ -397,7 +403,7 @@ def _report(family, variant, module, trouble) -> str:
     heads = [t for t in trouble if re.match(r"misshapen.* params/(head|detector)/", t)]
     hint = ""
     if len(heads) == len(trouble):
-        hint = f". Only the classes differ: give num_classes (it is {module.num_classes})"
+        hint = f". Only the number of classes differs: give num_classes (now {module.num_classes})"
     headless = getattr(models.family(family), "HEADLESS", None)
     if headless and all(re.match(r"missing.*/(head|detector)", t) for t in trouble):
         hint = f". These weights have no head: {headless}"

@@ -1,11 +1,10 @@
-"""Checkpoints that their authors published, of the models that are here: a table.
+"""The table of published checkpoints of our models.
 
-`asjax port NAME` fetches one and converts it, `asjax models --published` shows all. A score is the
-authors' own, on their own copy of the evaluation set: videos vanish, so that no two are the same
-(of 20,371 clips the HLP paper still had 19,393), and scores of two authors compare roughly.
-Licences are those that the authors state for the weights, or "not stated": a repository's licence
-is of its code. Hashes are of the files as published, where someone has stated them. A score of "-"
-is none.
+`asjax port NAME` fetches and converts one, `asjax models --published` lists all. Scores are the
+authors' own, on their copy of the evaluation set; "-" means no score. These copies differ because
+videos vanish: the HLP paper still had 19,393 of 20,371 clips. So scores of two authors are only
+roughly comparable. Licences are those that the authors state for the weights, or "not stated",
+because a repository's licence covers its code. Hashes are those of the published files, if known.
 """
 
 from __future__ import annotations
@@ -17,29 +16,29 @@ from asjax.weights.published_row import AUDIOSET, Row
 
 
 def find(name: str) -> Row | None:
-    """The row of a name."""
+    """The row with this name, or None."""
     return next((row for row in (*ROWS, *STARTS) if row.name == name), None)
 
 
 def by_file(name: str) -> Row | None:
-    """The row of a file's name, whoever fetched it (wget keeps "%3D" and "?download=1")."""
+    """The row with this file name, or None; wget's "%3D" and "?download=1" are removed."""
     name = unquote(name).partition("?")[0]
     return next((row for row in (*ROWS, *STARTS) if row.file == name), None)
 
 
 def by_hub(repo: str) -> Row | None:
-    """The row of a Hub id."""
+    """The row with this Hub id, or None."""
     return next((row for row in ROWS if row.hub == repo.partition("@")[0]), None)
 
 
 def rows() -> list[dict]:
-    """The table as plain dicts: taggers, then backbones that a training starts from."""
+    """The table as plain dicts: first taggers, then backbones to train from."""
     listed = (*ROWS, *(row for row in STARTS if row.source == "backbone"))
     return [dict(row._asdict(), urls=list(row.urls)) for row in listed]
 
 
 def table(listed: list[dict] | None = None) -> str:
-    """The table as text: name, model, score, licence of the weights, what proves the file."""
+    """The table as text: name, model, score, evaluation set, licence, kind of hash."""
     head = ("name", "model", "score", "evaluation set", "licence of the weights", "hash")
     lines = [head]
     for row in rows() if listed is None else listed:
@@ -52,9 +51,9 @@ def table(listed: list[dict] | None = None) -> str:
         [
             *(line.rstrip() for line in text),
             "",
-            "fetch and convert one: asjax port NAME --to=FOLDER. Scores are the authors' own, each",
-            "on their copy of the evaluation set. Weights belong to their authors. Backbones have",
-            "no score: a training starts from one by init_from='backbone:NAME'.",
+            "Fetch and convert one: asjax port NAME --to=FOLDER. Scores are the authors' own, on",
+            "their copy of the evaluation set. Weights belong to their authors. Backbones have no",
+            "score; to train from one, set init_from='backbone:NAME'.",
         ]
     )
 
@@ -198,7 +197,7 @@ _SPEECH_FRONTEND = dict(name="kaldi_fbank128", mean=-6.845978, std=5.5654526, fr
 
 
 def _ast(name, key, file, score, repo=None, stride=10, data=None, **other):
-    """The authors' file, and Hugging Face's conversion of it, which has another epsilon."""
+    """The authors' file and Hugging Face's conversion, which has another epsilon."""
     url = f"https://www.dropbox.com/s/{key}/{file}?dl=1"
     fields = dict(stride=stride, **other.pop("fields", {}))
     data = data or AUDIOSET.format("AST")
@@ -256,7 +255,7 @@ _MN_RELEASE = "https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1
 
 
 def _mn(name, score, frontend=None, **fields):
-    """An EfficientAT file is named by its name and score."""
+    """A row of EfficientAT; the file name consists of name and score."""
     file = f"{name}_mAP_{score}.pt"
     spec = dict(name="mn_mel128", **frontend) if frontend else None
     licence = "MIT (author, issue 44)"
@@ -303,7 +302,7 @@ ROWS: tuple[Row, ...] = (
 )  # fmt: skip
 
 
-# What a training starts from, not taggers: --config.init_from=imagenet:NAME or backbone:NAME
+# Not taggers but weights to train from: --config.init_from=imagenet:NAME or backbone:NAME
 def _deit(size, digits):
     name = f"deit_{size}"
     file = f"{name}-{digits}.pth"

@@ -1,7 +1,7 @@
-"""Published checkpoints of event detectors and of the backbones that they start from.
+"""Published checkpoints of event detectors and of their pre-trained backbones.
 
-PretrainedSED converted the backbones of others (its files *_ssl, some *_weak) and trained the rest.
-Which classes a file has is found by its shapes: 447 in the strong ones.
+PretrainedSED converted the backbones of other authors (its files *_ssl, some *_weak) and trained
+the rest. The number of classes follows from a file's shapes; the strong files have 447.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from asjax.weights.published_row import AUDIOSET, Row
 
 _BACKBONE = "a backbone"
 _SED_RELEASE = "https://github.com/fschmid56/PretrainedSED/releases/download/v0.0.1"
-# PretrainedSED: how its files begin, variant, how they call the weights, what is printed of the
-# weak stage and of the strong one (the mean of three runs, of which the file is the first).
+# PretrainedSED: start of the file names, variant, prefix of the weights' names, published score of
+# the weak stage and of the strong stage. The strong score is the mean of three runs; the file is
+# the first run.
 _SED = (
     ("ATST-F", "atst_frame_base", "model.atst.", "-", "PSDS1 .458"),
     ("BEATs", "beats_base", "model.model.", "-", "PSDS1 .465"),
@@ -43,8 +44,10 @@ _UNILM = "https://github.com/microsoft/unilm/tree/master/beats"
 
 
 def _beats(tag, score):
-    """Microsoft's own files: {cfg, model} and, where fine-tuned, classes in an order of their own
-    (`label_dict`, which is read). The links of the page want a browser."""
+    """Microsoft's files: {cfg, model}. The page's links need a browser.
+
+    Fine-tuned files have their own order of classes, which we read from their `label_dict`.
+    """
     file, tuned = f"BEATs_{tag}.pt", "finetuned" in tag
     data = AUDIOSET.format("BEATs") if tuned else _BACKBONE
     keys = "patch_embedding., encoder., predictor." if tuned else "patch_embedding., encoder."
@@ -54,7 +57,7 @@ def _beats(tag, score):
 
 
 _ITERATIONS = ("iter1", "iter2", "iter3", "iter3_plus_AS20K", "iter3_plus_AS2M")
-# the paper's scores are of the first checkpoint of each iteration; the second is of its ensembles
+# the paper's scores are for checkpoint 1 of each iteration; checkpoint 2 is used in its ensembles
 _BEATS = tuple(
     _beats(f"{iteration}_finetuned_on_AS2M_cpt{i}", score)
     for iteration, first in zip(
@@ -79,7 +82,9 @@ DETECTORS = (*_SED_WEAK, *_SED_STRONG, *_BEATS)
 BACKBONES = (
     *(
         _sed(f"{name}_ssl.pt", variant, keys, "-", _BACKBONE)._replace(
-            note="an ImageNet DeiT; fpasst_im.pt in the README" if name == "fpasst" else ""
+            note="ImageNet DeiT weights; the README calls them fpasst_im.pt"
+            if name == "fpasst"
+            else ""
         )
         for name, variant, keys, *_ in _SED
     ),
@@ -97,7 +102,7 @@ BACKBONES = (
     _start(
         "atst_as2M", "atst_frame", "atst_frame_base", "atst_as2M.ckpt",
         _DRIVE.format("1_xb0_n3UNbUG_pH1vLHTviLfsaSfCzxz"), "encoder.encoder. (Lightning)",
-        note="fine-tuned on AudioSet, with another head than ours",
+        note="fine-tuned on AudioSet; its head differs from ours",
     ),
     *(
         _start(

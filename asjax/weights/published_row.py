@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-AUDIOSET = "AudioSet eval ({} copy)"  # whose copy of the evaluation set
+AUDIOSET = "AudioSet eval ({} copy)"  # {}: the owner of the copy
 
 
 class Row(NamedTuple):
     """A published checkpoint.
 
-    file: name of the file; urls: where it lies (tried in order), none if a person must fetch it
-    from `page`.
-    score: what the authors report, over the classes of `data`'s evaluation set.
-    sha256, md5: of the file; a sha256 may be its first digits (torch.hub's file names).
+    file: its name. urls: its addresses, tried in order; empty if a person must fetch it from
+      `page`.
+    score: reported by the authors, over the classes of the evaluation set `data`.
+    sha256, md5: hashes of the file; a sha256 may be only the first digits (torch.hub's file names).
     hub: id of a Hugging Face repository with these weights.
-    frontend, clip_s: instead of the variant's; fields: of the module, those the file does not tell.
-    keys: how the file calls the weights, where that is not as the family's `TORCH` has it.
+    frontend, clip_s: replace the variant's. fields: module fields that the file cannot tell.
+    keys: prefixes of the weights' names in the file, if they differ from the family's `TORCH`.
     """
 
     name: str
@@ -39,12 +39,12 @@ class Row(NamedTuple):
 
     @property
     def claim(self) -> str:
-        """The authors' score and what it is on."""
+        """The authors' score and evaluation set, as a phrase."""
         if self.score == "-":
             return f"no score is stated on {self.data}"
         return f"{self.score} on {self.data}, as its authors report"
 
     @property
     def source(self) -> str:
-        """What comes before its name in `init_from`, of a row of STARTS."""
+        """The word before the name in `init_from`, for a row of STARTS."""
         return "imagenet" if self.data == "ImageNet" else "backbone"

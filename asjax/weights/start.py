@@ -1,13 +1,13 @@
-"""`init_from` of a config: which weights a fresh run starts from.
+"""`init_from` of a config: the weights from which a new run starts.
 
-    runs/other                      a run or model directory of ours: every array that fits is taken
-    imagenet:deit.pth               an image model's file, through the family's start from ImageNet
-    backbone:BEATs_weak.pt          a detector's or backbone's file, with its head where that fits
-    audioset:audioset_10_10.pth     a published tagger's file, through its start from AudioSet
+    runs/other                      an asjax run or model directory: take every array that fits
+    imagenet:deit.pth               an image model's file, by the family's start from ImageNet
+    backbone:BEATs_weak.pt          a detector's or backbone's file, with its head if that fits
+    audioset:audioset_10_10.pth     a published tagger's file, by the family's start from AudioSet
 
-A file is whatever `weights.locate.read_weights` reads. What a start does not give stays as drawn.
-The rows of a head are those of its classes: a class takes the row of the class with its id, and
-the row of a class that the other model does not have stays as drawn.
+FILE is anything that `weights.locate.read_weights` reads. Arrays that the source does not have keep
+their random values. A head has one row per class. Each class takes the row of the class with the
+same id in the other model; if there is none, its row keeps its random values.
 """
 
 from __future__ import annotations
@@ -25,15 +25,17 @@ SOURCES = ("imagenet", "audioset", "backbone")
 
 
 def start(state, init_from: str, *, model, spec, label_set=None, cfg=None):
-    """`state` (step.State, placed) with the weights that `init_from` names; "" leaves it as it is.
+    """Replace weights in `state` (step.State, on its devices) by those of `init_from`; "": none.
 
     Args:
-      model: the linen module; spec: the config's `model`, with its number of classes.
-      label_set: the classes of the model; None takes heads as they are where the shapes agree.
-      cfg: the config, whose features are compared with those of a model directory.
+      model: the linen module.
+      spec: the config's `model`, with its number of classes.
+      label_set: the classes of the model; None takes a head without matching classes if its shape
+        fits.
+      cfg: the config; its features are compared with those of a model directory.
 
     Raises:
-      AsjaxError: nothing there, a family without such a start, or weights of another model.
+      AsjaxError: the source does not exist, the family has no such start, or no weight fits.
     """
     if not init_from:
         return state
@@ -54,7 +56,7 @@ def start(state, init_from: str, *, model, spec, label_set=None, cfg=None):
         tree, theirs, their_cfg = _model_dir(init_from)
         given = flatten_dict(tree)
         for line in _other_features(their_cfg, cfg):
-            say(f"init_from {init_from}: WARNING: it heard other features: {line}")
+            say(f"init_from {init_from}: WARNING: it was trained on other features: {line}")
     if label_set is not None and theirs is not None and label_set.hash != theirs.hash:
         given = _matched_head(
             given, model, label_set, theirs, lambda k: sharding.gather({"": wanted[k]})[""],
@@ -92,10 +94,11 @@ def _model_dir(init_from: str):
 
 
 def _matched_head(given: dict, model, ours, theirs, fresh, say) -> dict:
-    """`given` with the rows of its head in the places of our classes.
+    """`given` with the rows of its head reordered to our classes.
 
     Args:
-      given: path -> array of the other model. fresh: a function of a path, our array as drawn.
+      given: path -> array of the other model.
+      fresh: function from a path to our array with its random values.
     """
     pairs = _shared(ours, theirs)
     axes = _class_axes(model, given, len(theirs))
@@ -106,22 +109,22 @@ def _matched_head(given: dict, model, ours, theirs, fresh, say) -> dict:
             continue
         array = np.array(fresh(path))
         rows, columns = np.transpose(pairs)
-        there = np.moveaxis(np.asarray(other), axis, 0)
-        here = np.moveaxis(array, axis, 0)
-        if there.shape[1:] == here.shape[1:]:
-            here[rows] = there[columns]
+        source = np.moveaxis(np.asarray(other), axis, 0)
+        target = np.moveaxis(array, axis, 0)
+        if source.shape[1:] == target.shape[1:]:
+            target[rows] = source[columns]
             matched[path] = array
     new = sorted(set(range(len(ours))) - {i for i, _ in pairs})
     names = ", ".join(ours.names[i] for i in new[:5]) + (", ..." if len(new) > 5 else "")
     say(
-        f"head: {len(pairs)} of {len(ours)} classes are among its {len(theirs)} and keep their "
-        f"rows, {len(new)} are fresh" + (f": {names}" if new else "")
+        f"head: {len(pairs)} of {len(ours)} classes take their rows from its {len(theirs)} "
+        f"classes, {len(new)} start at random" + (f": {names}" if new else "")
     )
     return matched
 
 
 def _shared(ours, theirs) -> list[tuple[int, int]]:
-    """(our index, their index) of every class with the same id, or the same only mid."""
+    """(our index, their index) of every class with the same id or with the same single mid."""
     place = {label: j for j, label in enumerate(theirs.ids)}
     table = labels.mapping(ours, theirs)
     pairs = []
@@ -133,10 +136,10 @@ def _shared(ours, theirs) -> list[tuple[int, int]]:
 
 
 def _class_axes(model, own: dict, classes: int) -> dict[tuple, int]:
-    """Path -> axis of every array of a module that has an entry per class.
+    """Path -> class axis, for every array of a module that has one entry per class.
 
-    They are the arrays that grow by one there when the module gets one class more. (Somebody's own
-    module that cannot be asked: those whose last axis is as long.)
+    We find them by adding one class: the axis that grows by one is the class axis. A user's module
+    without `num_classes` and `example_shape` counts every last axis of this length.
     """
     from flax.traverse_util import flatten_dict
 
@@ -151,36 +154,36 @@ def _class_axes(model, own: dict, classes: int) -> dict[tuple, int]:
         grown = [i for i, n in enumerate(leaf.shape) if wider[path].shape[i] == n + 1]
         if grown and leaf.shape[grown[0]] == model.num_classes:
             axes[path] = grown[0]
-        elif wider[path].shape != leaf.shape:  # several entries a class: nobody knows their order
+        elif wider[path].shape != leaf.shape:  # several entries per class, in an unknown order
             axes[path] = 0
     return axes
 
 
 def _other_features(theirs, ours) -> list[str]:
-    """One line for each thing that two configs' models hear in another way."""
+    """One line for each difference between the input features of two configs."""
     if ours is None:
         return []
-    heard = []
+    inputs = []
     for cfg in (config.to_plain(theirs), config.to_plain(ours)):
         data = {key: cfg["data"][key] for key in ("sample_rate", "clip_s")}
         name, fields = split_spec(cfg["frontend"])
         try:
             frontend = build.make("frontend", cfg["frontend"])
             fields = {"kind": type(frontend).__name__, **dataclasses.asdict(frontend)}
-        except (AsjaxError, TypeError):  # somebody's own, which is not started for this
+        except (AsjaxError, TypeError):  # a user's frontend: compare the spec only
             fields = dict(fields, name=name)
-        heard.append({**data, "frontend": fields})
-    return [line.replace(" -> ", " there, ") + " here" for line in config.differences(*heard)]
+        inputs.append({**data, "frontend": fields})
+    return [line.replace(" -> ", " there, ") + " here" for line in config.differences(*inputs)]
 
 
 # ------------------------------------------------------------------------------------- files
 
 
 def _from_file(source: str, file: str, model, spec, own: dict, label_set):
-    """(path -> array, label set) of what a family's start takes of a file, by name.
+    """(path -> array, label set) that a family's start takes from a file.
 
-    Published taggers have AudioSet's 527 classes: for other classes the start is made for those,
-    so that `_matched_head` finds their rows.
+    Published taggers have AudioSet's 527 classes. If ours are others, we start a model with 527
+    classes, and `_matched_head` then picks the rows.
     """
     from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -203,7 +206,7 @@ def _equal(a, b) -> bool:
 
 
 def _converted(source: str, file: str, model, spec, variables: dict) -> dict:
-    """The variables after the family's own start; `variables` (host arrays) is what was drawn."""
+    """The variables after the family's start; `variables` are the random ones (host arrays)."""
     from asjax import models
 
     family, fields = split_spec(spec)
@@ -211,7 +214,7 @@ def _converted(source: str, file: str, model, spec, variables: dict) -> dict:
     if not any(starts):
         able = [f for f in models.families() if any(_starts(f, source))]
         raise AsjaxError(
-            f"init_from {source}:{file}: {family} has no start from {source}; these have one: "
+            f"init_from {source}:{file}: {family} cannot start from {source}; these families can: "
             f"{', '.join(able) or 'none'}. Set --config.init_from= (empty) to start from scratch"
         )
     if not file:
@@ -233,7 +236,10 @@ def _converted(source: str, file: str, model, spec, variables: dict) -> dict:
 
 
 def _starts(family: str, source: str) -> tuple:
-    """What a family's file offers, else None: `init_from_*(module, variables, weights) ->
-    variables`, or `rename_from_*(own, weights)` from torch names to those of a fresh model."""
+    """(init, rename) of a family's file, None for each that it does not have.
+
+    `init_from_*(module, variables, weights) -> variables`. `rename_from_*(own, weights)` returns
+    weights under the torch names of a new model.
+    """
     file = import_module(f"asjax.models.{family}")
     return tuple(getattr(file, f"{word}_from_{source}", None) for word in ("init", "rename"))

@@ -1,10 +1,10 @@
-"""Weights from files that others wrote, without torch and without unpickling anything.
+"""Read torch checkpoint files safely: without torch and without Python's unpickler.
 
     torch_file.read("Cnn6_mAP=0.343.pth")  # {"iteration": 600000, "model": {"bn0.weight": Tensor...
 
-A torch file is a zip with a pickle (`torch_pickle` runs it, restricted) and one member per storage;
-before torch 1.6 it was the same things one after the other. The file is mapped, not read: a tensor
-is a view until someone copies it.
+A torch file is a zip with a pickle and one member per storage; `torch_pickle` runs the pickle with
+restrictions. Before torch 1.6 the pickles and storages followed one another without a zip. The file
+is memory-mapped: a tensor is a view until someone copies it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from asjax.weights.torch_pickle import MAX_STEPS, load
 from asjax.weights.torch_values import Inert, Tensor
 from asjax.weights.torch_zip import members
 
-# A tensor may repeat or share numbers (strides of 0, tied weights). Together they may say no more
-# than this many times what the file holds, so that a small file cannot fill the memory.
+# Tensors may repeat or share numbers (strides of 0, tied weights). All arrays together may be at
+# most this many times as large as the file, so that a small file cannot fill the memory.
 MAX_EXPANSION = 8
 
-# the pickle of a magic number, with which files from before torch 1.6 begin
+# files from before torch 1.6 begin with the pickle of a magic number
 _LEGACY = re.compile(
     rb"\x80[\x02-\x05](\x95.{8})?\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", re.DOTALL
 )
@@ -37,16 +37,16 @@ _HOW_TO_SAVE = (
 
 
 def read(path):
-    """The value in a torch file; its tensors are read-only numpy arrays where that is cheap.
+    """The value in a torch file; its tensors become numpy arrays, mostly read-only views.
 
     Returns:
-      What was saved: dicts, lists, tuples, texts, numbers, numpy arrays (bfloat16 as float32) and,
-      for objects that are known to be harmless, `torch_values.Inert`. Arrays in dicts, lists and
-      tuples inside of `Inert` stay `torch_values.Tensor`.
+      The saved value: dicts, lists, tuples, strings, numbers, numpy arrays (bfloat16 as float32)
+      and `torch_values.Inert` for objects that are known to be harmless. Tensors in containers
+      inside an `Inert` stay `torch_values.Tensor`.
 
     Raises:
-      AsjaxError: not a torch file (what it is instead, and what to do), a damaged one, or one
-        that asks for anything that weights do not need: that is named, and nothing was run.
+      AsjaxError: the file is not a torch file (the error tells what it is and what to do), is
+        damaged, or asks for something that weights do not need. No code of the file was run.
     """
     path = Path(path)
     data = _mapped(path)
@@ -60,21 +60,24 @@ def read(path):
 
 
 def _zipped(path: Path, data: memoryview):
-    """(value, key -> byte range of the storages, byte order) of a zip as torch writes it."""
-    found = members(data, path)
-    root = _root(path, found)
+    """(value, storage key -> byte range, byte order) of a zip that torch wrote."""
+    ranges = members(data, path)
+    root = _root(path, ranges)
     prefix = f"{root}data/"
-    storages = {n.removeprefix(prefix): r for n, r in found.items() if n.startswith(prefix)}
-    begin, end = found[f"{root}data.pkl"]
+    storages = {n.removeprefix(prefix): r for n, r in ranges.items() if n.startswith(prefix)}
+    begin, end = ranges[f"{root}data.pkl"]
     sizes = {key: stop - start for key, (start, stop) in storages.items()}
     value, _, _ = load(data[begin:end], sizes, path)
-    order = found.get(f"{root}byteorder")
+    order = ranges.get(f"{root}byteorder")
     return value, storages, ">" if order and data[slice(*order)] == b"big" else "<"
 
 
 def _legacy(path: Path, data: memoryview):
-    """As `_zipped`, of a file from before torch 1.6: pickles of a magic number, a version, the
-    machine, the value and the order of the storages, then these, each after its count."""
+    """Like `_zipped`, for a file from before torch 1.6.
+
+    It has five pickles: magic number, version, machine, value, order of the storages. The storages
+    follow, each after its number of elements.
+    """
     at, values, claims = 0, [], {}
     for steps in (1000, 1000, 1000, MAX_STEPS, MAX_STEPS // 5):
         value, claimed, end = load(data[at:], None, path, steps)
@@ -101,14 +104,14 @@ def _mapped(path: Path) -> memoryview:
     try:
         with path.open("rb") as file:
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except ValueError:  # mmap's word for an empty file
+    except ValueError:  # mmap raises this for an empty file
         raise AsjaxError(f"{path} is empty; fetch it again") from None
     except OSError as error:
         raise AsjaxError(f"{path} cannot be read: {files.reason(error)}") from None
 
 
 def _something_else(path: Path, head: bytes) -> str:
-    """What a file that is no torch file is instead, and what to do about it."""
+    """What a file is that is not a torch file, and what to do about it."""
     if head[257:262] == b"ustar":
         return (
             "was written by torch before 0.1.10 (a tar); where torch is installed, run "
@@ -117,19 +120,19 @@ def _something_else(path: Path, head: bytes) -> str:
     if re.match(rb"\x80[\x00-\x05]", head):
         return "is a plain pickle, which may run anything; save it again with torch.save"
     if head.lstrip()[:1] == b"<":
-        return "is a web page, not a checkpoint; the link may want a browser: fetch the file again"
+        return "is a web page, not a checkpoint; fetch the file again, if necessary with a browser"
     if head.startswith(b"version https://git-lfs"):
         return "is a Git LFS pointer, not the file; run git lfs pull"
     return "is neither a torch file nor a safetensors file"
 
 
-def _root(path: Path, found: dict) -> str:
+def _root(path: Path, names: dict) -> str:
     """The folder inside the archive that holds data.pkl, with its slash."""
-    roots = [n.removesuffix("data.pkl") for n in found if re.fullmatch(r"([^/]+/)?data\.pkl", n)]
+    roots = [n.removesuffix("data.pkl") for n in names if re.fullmatch(r"([^/]+/)?data\.pkl", n)]
     if len(roots) != 1:
         what = "several data.pkl" if roots else "no data.pkl: a zip, but not one of torch.save"
         raise AsjaxError(f"{path} has {what}; if it is an archive of files, unpack it first")
-    if f"{roots[0]}constants.pkl" in found:
+    if f"{roots[0]}constants.pkl" in names:
         raise AsjaxError(
             f"{path} is a TorchScript program; where torch is installed, "
             "torch.save(torch.jit.load(path).state_dict(), 'NEW.pth') makes a checkpoint of it"
@@ -138,7 +141,7 @@ def _root(path: Path, found: dict) -> str:
 
 
 class _Arrays:
-    """Tensors -> arrays that look into the mapped file."""
+    """Turns tensors into arrays that are views of the mapped file."""
 
     def __init__(self, data, storages, order, path):
         self.data, self.storages, self.order, self.path = data, storages, order, path
@@ -148,13 +151,13 @@ class _Arrays:
         self.left -= size
         if self.left < 0:
             raise AsjaxError(
-                f"{self.path} is not a sound torch file: its arrays say more than "
-                f"{MAX_EXPANSION} times what it holds"
+                f"{self.path} is not a sound torch file: its arrays are more than "
+                f"{MAX_EXPANSION} times as large as the file"
             )
 
     def __call__(self, tensor: Tensor) -> np.ndarray:
         count = int(np.prod(tensor.shape, dtype=object))
-        self.spend(max(SIZES[tensor.code], 4) * count)  # 4: what float32 will take
+        self.spend(max(SIZES[tensor.code], 4) * count)  # at least 4 bytes each, for float32
         code = {"bf16": "u2", "b1": "u1"}.get(tensor.code, tensor.code)
         begin, end = self.storages[tensor.key]
         dtype = np.dtype(code).newbyteorder(self.order)
@@ -173,7 +176,7 @@ class _Arrays:
 
 
 def _filled(value, arrays: _Arrays):
-    """`value` with its tensors as arrays, in nested dicts and lists; changes it in place."""
+    """Replace the tensors in nested dicts and lists by arrays, in place; returns the value."""
     top = [value]
     waiting, seen = [top], set()
     while waiting:
@@ -198,7 +201,7 @@ def _filled(value, arrays: _Arrays):
 
 
 def _numpy(item: Inert, spend):
-    """The array or scalar that an inert numpy object describes, None for any other object."""
+    """The array or scalar that an inert numpy object describes; None for any other object."""
     try:
         if item.name.endswith(".multiarray.scalar"):
             kind, raw = item.args
@@ -210,7 +213,7 @@ def _numpy(item: Inert, spend):
     except AsjaxError:
         raise
     except (ValueError, TypeError, IndexError, AttributeError):
-        pass  # of objects, texts, dates: nobody's weights
+        pass  # an array of objects, strings or dates, so not weights
     return None
 
 
@@ -222,7 +225,7 @@ def _dtype(kind: Inert) -> np.dtype:
 
 
 def _bytes(raw, spend) -> bytes:
-    """Bytes, also as protocol 2 writes them: a text to be encoded as latin-1."""
+    """Bytes; pickle protocol 2 writes them as a string to encode as latin-1."""
     if type(raw) is Inert and raw.name == "_codecs.encode":
         text, coding = raw.args
         if coding == "latin1" and type(text) is str:

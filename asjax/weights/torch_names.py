@@ -1,8 +1,8 @@
-"""Names that torch checkpoints hold: which make tensors' element types, which are harmless.
+"""Names in torch checkpoints: element types of tensors, and harmless names.
 
-A harmless name is one that training code leaves beside the weights: settings, optimisers, loggers,
-numpy values. None of them is ever looked up (see `torch_pickle`); the list is there so that a file
-that asks for anything else is refused by the name of what it asked for.
+Training code saves harmless names together with the weights: settings, optimisers, loggers, numpy
+values. We never look any of them up (see `torch_pickle`). A file that asks for a name outside
+these lists is refused, and the error gives this name.
 """
 
 from __future__ import annotations
@@ -94,5 +94,5 @@ _INERT_PREFIXES = (
 
 
 def inert(name: str) -> bool:
-    """Is `name` one that training code leaves beside the weights?"""
+    """True if training code saves `name` together with weights."""
     return name in _INERT or name.startswith(_INERT_PREFIXES)

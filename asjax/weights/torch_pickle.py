@@ -1,12 +1,12 @@
-"""A pickle machine for torch checkpoints that can only make plain values, tensors and inert things.
+"""A pickle machine for torch checkpoints; it makes only plain values, tensors and `Inert` objects.
 
-It is not Python's unpickler: a name in the file is never looked up. A name is one of ours
-(`torch_values.MADE`: the constructors of tensors and dicts), one that is known to be harmless (in
-`torch_names`: what training code saves beside the weights, which becomes `Inert`), or it is refused
-and named. Calls therefore reach only the functions in `MADE`; state is only ever given to `Inert`.
-Work and memory are bounded by the file's size and `MAX_STEPS`.
+It is not Python's unpickler: it never looks up a name of the file. There are three kinds of names.
+Those in `torch_values.MADE` construct tensors and dicts by our functions. Those in `torch_names`
+are harmless and become `Inert`. Any other name is refused with an error. So a file can call only
+the functions in `MADE`, and only `Inert` receives state. The file's size and `MAX_STEPS` bound
+work and memory.
 
-Understood are the opcodes of protocols 2 to 5 (torch writes 2), without extensions and buffers.
+The machine knows the opcodes of protocols 2 to 5, without extensions and buffers; torch writes 2.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from asjax.weights.torch_values import (
     shown,
 )
 
-MAX_STEPS = 500_000  # opcodes; a checkpoint with its optimiser has some ten thousand
+MAX_STEPS = 500_000  # opcodes; a checkpoint with its optimiser has about ten thousand
 MAX_INT_BYTES = 255
 
 _U1, _U2, _U4, _U8 = (struct.Struct(f) for f in ("<B", "<H", "<I", "<Q"))
@@ -38,29 +38,29 @@ _I4, _F8 = struct.Struct("<i"), struct.Struct(">d")
 
 
 def load(data: memoryview, sizes: dict[str, int] | None, path, steps: int = MAX_STEPS):
-    """The first pickle in `data`, run.
+    """Run the first pickle in `data`.
 
     Args:
-      sizes: key -> bytes of the storages that are really there; None if that shows only later (the
-        caller compares with `claims` then).
+      sizes: storage key -> bytes in the file; None if not yet known, then the caller must compare
+        `claims`.
       path: of the file, for messages.
-      steps: opcodes that it may take.
+      steps: maximum number of opcodes.
 
     Returns:
-      (value, claims, end): dicts, lists, tuples, strings, numbers, `Tensor`, `Inert`; the storages
-      that the tensors lie in, key -> `Storage`; where the pickle ends.
+      (value, claims, end). The value consists of dicts, lists, tuples, strings, numbers, `Tensor`
+      and `Inert`. `claims` maps a key to the `Storage` that tensors use. The pickle ends at `end`.
 
     Raises:
-      AsjaxError: the file asks for a name that is not known to be harmless (which is named), claims
-        numbers that its storages do not hold, is damaged, or takes too many opcodes.
+      AsjaxError: the file asks for a name that is not known to be harmless, its tensors exceed
+        their storages, it is damaged, or it has too many opcodes.
     """
     machine = _Machine(data, sizes, steps)
     try:
         return machine.run(), machine.claims, machine.at
     except Refused as error:
         raise AsjaxError(
-            f"{path} asks for {error}; refused, nothing was run. Weights need no such thing: if "
-            "you trust the file, load it in its own environment and torch.save its state_dict()"
+            f"{path} asks for {error}; it was refused and nothing was run. Weights do not need "
+            "this. If you trust the file, load it with its own code and torch.save its state_dict()"
         ) from None
     except Damaged as error:
         raise AsjaxError(f"{path} is not a sound torch file: {error}") from None
@@ -70,7 +70,7 @@ def load(data: memoryview, sizes: dict[str, int] | None, path, steps: int = MAX_
 
 
 class _Machine:
-    """The stack machine: `run` reads opcodes, the methods in `_OPCODES` carry them out."""
+    """The stack machine: `run` reads opcodes and calls their functions in `_OPCODES`."""
 
     def __init__(self, data: memoryview, sizes: dict[str, int] | None, steps: int):
         self.data, self.sizes, self.at, self.left = data, sizes, 0, steps
@@ -87,20 +87,20 @@ class _Machine:
                 return self.stack.pop()
             step = opcodes[opcode]
             if step is None:
-                raise Damaged(f"pickle opcode {opcode:#04x} is none that torch writes")
+                raise Damaged(f"torch never writes pickle opcode {opcode:#04x}")
             step(self)
         raise Damaged("its pickle has no end; the file may be cut off, fetch it again")
 
     def spend(self, steps: int) -> None:
         self.left -= steps
         if self.left < 0:
-            raise Damaged("its pickle takes more steps than that of any checkpoint")
+            raise Damaged("its pickle takes more steps than any checkpoint needs")
 
     # ------------------------------------------------------------------------- reading
 
     def take(self, count: int) -> memoryview:
         if count > len(self.data) - self.at:
-            raise Damaged("its pickle claims more bytes than there are")
+            raise Damaged("its pickle claims more bytes than the file has")
         self.at += count
         return self.data[self.at - count : self.at]
 
@@ -146,7 +146,7 @@ class _Machine:
 
     def tuple_of(self, count: int) -> None:
         if len(self.stack) < count:
-            raise Damaged("its pickle takes more values than there are")
+            raise Damaged("its pickle takes more values than the stack has")
         self.stack[-count:] = [tuple(self.stack[-count:])]
 
     def append(self, items: list) -> None:
@@ -156,7 +156,7 @@ class _Machine:
         elif type(at) is list:
             at.extend(items)
         else:
-            raise Damaged(f"items are appended to a {type(at).__name__}")
+            raise Damaged(f"its pickle appends items to a {type(at).__name__}")
 
     def set_items(self, items: list) -> None:
         at = self.stack[-1]
@@ -166,13 +166,13 @@ class _Machine:
         elif type(at) is dict:
             at.update((safe_key(k), v) for k, v in pairs)
         else:
-            raise Damaged(f"entries are set in a {type(at).__name__}")
+            raise Damaged(f"its pickle sets entries in a {type(at).__name__}")
 
     # ------------------------------------------------------------------------- names and calls
 
     def name(self, module, name) -> None:
         if type(module) is not str or type(name) is not str:
-            raise Damaged("a name that is no text")
+            raise Damaged("a name in its pickle is not a string")
         full = f"{module}.{name}"
         if full not in self.names:
             if not known(full):
@@ -183,11 +183,11 @@ class _Machine:
     def call(self, args) -> None:
         function = self.stack.pop()
         if type(function) is not Global or type(args) is not tuple:
-            raise Refused(f"a call of {kind_of(function)}, which is no function")
+            raise Refused(f"a call of {kind_of(function)}, which is not a function")
         self.spend(len(args))
-        made = MADE.get(function.name)
-        if made is not None:
-            self.push(made(self, *args))
+        maker = MADE.get(function.name)
+        if maker is not None:
+            self.push(maker(self, *args))
         elif inert(function.name):
             self.push(Inert(function.name, args))
         else:
@@ -197,16 +197,16 @@ class _Machine:
         state, at = self.stack.pop(), self.stack[-1]
         if isinstance(at, Inert):
             at.state = state
-        elif type(at) not in (dict, Tensor):  # those carry `_metadata` and the like, unused here
+        elif type(at) not in (dict, Tensor):  # their state is `_metadata` and the like: ignored
             raise Refused(f"setting attributes of {kind_of(at)}")
 
     def storage(self) -> None:
-        given = self.stack.pop()
-        # a sixth entry, in files before torch 1.6, is for views of storages, which have died out
-        sound = type(given) is tuple and (len(given) == 5 or (len(given) == 6 and given[5] is None))
-        if not sound or given[0] != "storage":
-            raise Damaged("a storage is described in another way than torch's")
-        kind, key, count = given[1], given[2], given[4]
+        entry = self.stack.pop()
+        # files before torch 1.6 have a sixth entry for views of storages; torch no longer uses it
+        sound = type(entry) is tuple and (len(entry) == 5 or (len(entry) == 6 and entry[5] is None))
+        if not sound or entry[0] != "storage":
+            raise Damaged("a storage is not described as torch does it")
+        kind, key, count = entry[1], entry[2], entry[4]
         code = STORAGES.get(kind.name.rpartition(".")[2]) if type(kind) is Global else None
         if code is None or not kind.name.startswith("torch."):
             raise Refused(f"a storage of {kind_of(kind)}")
@@ -228,7 +228,7 @@ def _memo_get(form):
     def step(m):
         index = m.number(form)
         if index not in m.memo:
-            raise Damaged("its pickle refers to a value that is not there")
+            raise Damaged("its pickle refers to a value that does not exist")
         m.push(m.memo[index])
 
     return step

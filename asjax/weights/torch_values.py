@@ -1,7 +1,7 @@
-"""What the pickle machine of torch files can make: tensors, dicts and things that do nothing.
+"""The values that the pickle machine of torch files can make: tensors, dicts and inert objects.
 
-`MADE` is the whole list of functions that a file can have called. Each takes the machine (for
-`spend`, which bounds the work) and what the file gives, checks it and returns a value.
+`MADE` lists all functions that a file can call. Each takes the machine and the file's arguments,
+checks them and returns a value. The machine's `spend` bounds the work.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MAX_AXES = 32
 
 
 class Refused(Exception):
-    """The file asks for something that weights do not need; the text names it."""
+    """The file asks for something that weights do not need; the message names it."""
 
 
 class Damaged(Exception):
@@ -23,7 +23,7 @@ class Damaged(Exception):
 
 
 class Global:
-    """A name in the file. Nothing but its text: what it names is not looked up."""
+    """A name in the file, as text only; it is never looked up."""
 
     __slots__ = ("name",)
 
@@ -35,14 +35,14 @@ class Global:
 
 
 class Inert:
-    """What stands for an object that the file asked for: its class's name and what it was given."""
+    """Stands for an object of the file: stores the name of its class and the file's arguments."""
 
     __slots__ = ("args", "items", "name", "state")
 
     def __init__(self, name: str, args=()):
         self.name, self.args, self.state, self.items = name, args, None, None
 
-    def __repr__(self):  # what it was given may be endless
+    def __repr__(self):  # without the arguments, which may be endless
         return f"<{shown(self.name)}>"
 
     def add(self, items) -> None:
@@ -51,7 +51,7 @@ class Inert:
 
 
 class Tensor:
-    """Where a tensor's numbers lie: storage key, element type, offset, shape and strides."""
+    """The place of a tensor's numbers: storage key, element type, offset, shape and strides."""
 
     __slots__ = ("code", "key", "offset", "shape", "stride")
 
@@ -61,7 +61,7 @@ class Tensor:
 
 
 class Storage:
-    """Numbers that are in the file: key, element type, bytes."""
+    """A block of numbers in the file: key, element type, bytes."""
 
     __slots__ = ("code", "key", "nbytes")
 
@@ -84,13 +84,13 @@ def _tensor_v3(machine, storage, offset, shape, stride, grad, hooks, dtype, *_) 
 
 
 def _checked(storage, offset, shape, stride, code) -> Tensor:
-    """A tensor all of whose numbers lie in its storage."""
+    """A tensor after checking that all its numbers lie in its storage."""
     if type(storage) is not Storage or type(shape) is not tuple or type(stride) is not tuple:
-        raise Damaged("a tensor is described in another way than torch's")
+        raise Damaged("a tensor is not described as torch does it")
     if len(shape) != len(stride) or len(shape) > MAX_AXES:
         raise Damaged(f"a tensor of {len(shape)} axes and {len(stride)} strides")
     if not all(map(is_count, (offset, *shape, *stride))):
-        raise Damaged("a tensor whose sizes, strides or offset are negative or no integers")
+        raise Damaged("the sizes, strides or offset of a tensor are negative or not integers")
     held, empty = storage.nbytes // SIZES[code], 0 in shape
     last = offset + sum((n - 1) * s for n, s in zip(shape, stride, strict=True))
     if (offset > held) if empty else (last >= held):
@@ -110,24 +110,24 @@ def _parameter(machine, data, *_):
 
 
 def _with_type(machine, function, cls, args, state=None):
-    """A tensor with attributes, or of a subclass: the tensor."""
-    made = MADE.get(function.name) if type(function) is Global else None
-    if made not in (_tensor, _tensor_v3, _parameter) or type(args) is not tuple:
+    """The plain tensor of a tensor with attributes or of a subclass."""
+    maker = MADE.get(function.name) if type(function) is Global else None
+    if maker not in (_tensor, _tensor_v3, _parameter) or type(args) is not tuple:
         raise Refused(f"a tensor made by {kind_of(function)}")
     machine.spend(len(args))
-    return made(machine, *args)
+    return maker(machine, *args)
 
 
 def _dict(machine, *args) -> dict:
-    made = {}
+    entries = {}
     for pairs in args[:1]:
         if type(pairs) not in (list, tuple):
-            raise Damaged("a dict that is not made of pairs")
+            raise Damaged("a dict does not consist of pairs")
         machine.spend(len(pairs))
         for pair in pairs:
             key, value = pair
-            made[safe_key(key)] = value
-    return made
+            entries[safe_key(key)] = value
+    return entries
 
 
 def _size(machine, shape=()):
@@ -135,7 +135,7 @@ def _size(machine, shape=()):
 
 
 def _getattr(machine, owner, name):
-    """Schedulers keep a reference to a method of theirs; it stays a text."""
+    """Schedulers store a reference to one of their methods; it becomes `Inert`."""
     if type(owner) is not Global or not owner.name.startswith("torch.optim."):
         raise Refused(f"getattr of {kind_of(owner)}")
     return Inert(owner.name, (name,))
@@ -156,31 +156,34 @@ MADE: dict[str, Callable] = {
 
 
 def known(name: str) -> bool:
-    """May a file hold this name?"""
+    """True if a file may hold this name."""
     return name in MADE or name in TYPES or inert(name)
 
 
 def safe_key(key):
-    """A dict key; one whose hash could be slow to compute, or chosen to collide, counts as itself
-    only (an object), since nobody asks for it."""
+    """A dict key that is safe to hash.
+
+    A hash of another key could be slow or chosen to collide. Nobody looks such a key up, so `Inert`
+    replaces it.
+    """
     if type(key) in (str, bytes, bool, type(None)):
         return key
     return key if type(key) is int and abs(key) < 2**60 else Inert("key", (key,))
 
 
 def is_count(value) -> bool:
-    """An integer that may be a size, a stride or an offset?"""
+    """True for an integer that may be a size, a stride or an offset."""
     return type(value) is int and 0 <= value < 2**63
 
 
 def kind_of(value) -> str:
-    """What a value from the file is, for messages; its content may be endless."""
+    """The name or type of a value from the file, for messages; its content may be endless."""
     if type(value) is Global or type(value) is Inert:
         return shown(value.name)
     return f"a {type(value).__name__}"
 
 
 def shown(text: str) -> str:
-    """A text from the file, printable and short."""
+    """A string from the file, made printable and short."""
     text = text if text.isprintable() else repr(text)[1:-1]
     return text if len(text) <= 100 else f"{text[:97]}..."

@@ -1,8 +1,9 @@
-"""The zip archives that `torch.save` writes, seen as byte ranges: nothing is unpacked or extracted.
+"""Find the byte ranges of members in the zip archives that `torch.save` writes.
 
-Read is the directory at the file's end, so what a name says is only ever compared. Refused are
-compressed and encrypted members (torch stores them plain), names that are there twice, members that
-lie over one another or outside of the file: the ways in which an archive says more than it holds.
+We read only the directory at the file's end and extract nothing. A member's name is compared, but
+never used as a path. We refuse compressed and encrypted members, because torch stores plain ones.
+We also refuse duplicate names, and members that overlap or lie outside of the file: an archive
+could use them to claim more data than it holds.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ MAX_MEMBERS = 65_536
 
 _LOCAL, _CENTRAL, _END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
 _END64, _LOCATOR64 = b"PK\x06\x06", b"PK\x06\x07"
-_FULL16, _FULL32 = 0xFFFF, 0xFFFFFFFF  # "the number is in the zip64 record"
+_FULL16, _FULL32 = 0xFFFF, 0xFFFFFFFF  # mean that the number is in the zip64 record
 
 
 class _Damaged(Exception):
-    """What is wrong with an archive."""
+    """The archive is damaged; the message tells how."""
 
 
 def members(data: memoryview, path) -> dict[str, tuple[int, int]]:
     """Name -> (begin, end) of the bytes of every member of the zip archive `data`.
 
     Raises:
-      AsjaxError: not a sound archive of plain members; names `path` and what is wrong.
+      AsjaxError: `data` is not a sound archive of plain members.
     """
     try:
         return _members(data)
@@ -43,7 +44,7 @@ def _members(data: memoryview) -> dict[str, tuple[int, int]]:
     count, at, end = _directory(data)
     if count > MAX_MEMBERS:
         raise _Damaged(f"its zip directory lists {count} members, more than {MAX_MEMBERS}")
-    found = {}
+    ranges = {}
     for _ in range(count):
         if bytes(data[at : at + 4]) != _CENTRAL or at >= end:
             raise _Damaged("its zip directory is damaged")
@@ -61,15 +62,15 @@ def _members(data: memoryview) -> dict[str, tuple[int, int]]:
                 f"member {name!r} is compressed or encrypted, which torch never does; "
                 "unpack it and let torch.save write it again"
             )
-        if name in found:
-            raise _Damaged(f"member {name!r} is there twice")
-        found[name] = _range(data, name, offset, size, end)
-    _apart(found)
-    return found
+        if name in ranges:
+            raise _Damaged(f"member {name!r} occurs twice")
+        ranges[name] = _range(data, name, offset, size, end)
+    _apart(ranges)
+    return ranges
 
 
 def _directory(data: memoryview) -> tuple[int, int, int]:
-    """(members, begin, end) of the central directory."""
+    """(number of members, begin, end) of the central directory."""
     tail = bytes(data[max(0, len(data) - 65_557) :])
     at = tail.rfind(_END)
     if at < 0:
@@ -87,7 +88,7 @@ def _directory(data: memoryview) -> tuple[int, int, int]:
 
 
 def _wide(extra: memoryview, *numbers: int) -> list[int]:
-    """The numbers of a directory entry, those that did not fit taken from its zip64 field."""
+    """The numbers of a directory entry; those over 32 bits come from its zip64 field."""
     numbers, at = list(numbers), 0
     if _FULL32 not in numbers:
         return numbers
@@ -104,7 +105,7 @@ def _wide(extra: memoryview, *numbers: int) -> list[int]:
 
 
 def _range(data: memoryview, name: str, offset: int, size: int, end: int) -> tuple[int, int]:
-    """Where the bytes of a member lie: behind its local header."""
+    """(begin, end) of a member's bytes, which follow its local header."""
     if offset + 30 > len(data) or bytes(data[offset : offset + 4]) != _LOCAL:
         raise _Damaged(f"member {name!r} is not where the directory says")
     n_name, n_extra = struct.unpack_from("<HH", data, offset + 26)
@@ -114,10 +115,10 @@ def _range(data: memoryview, name: str, offset: int, size: int, end: int) -> tup
     return begin, begin + size
 
 
-def _apart(found: dict[str, tuple[int, int]]) -> None:
+def _apart(ranges: dict[str, tuple[int, int]]) -> None:
     before, last = 0, None
-    for begin, end, name in sorted((b, e, n) for n, (b, e) in found.items()):
+    for begin, end, name in sorted((b, e, n) for n, (b, e) in ranges.items()):
         if begin < before and end > begin:
-            raise _Damaged(f"members {last!r} and {name!r} lie over one another")
+            raise _Damaged(f"members {last!r} and {name!r} overlap")
         if end > before:
             before, last = end, name

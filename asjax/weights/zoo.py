@@ -1,4 +1,4 @@
-"""`asjax models`: the architectures that are here, and the published checkpoints of them."""
+"""`asjax models`: list the architectures and their published checkpoints."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from asjax.weights import published
 def add_arguments(parser):
     parser.add_argument("family", nargs="*", help="only these families (default: all)")
     parser.add_argument(
-        "--published", action="store_true", help="the checkpoints that `asjax port NAME` knows"
+        "--published", action="store_true", help="list the checkpoints that `asjax port` can fetch"
     )
     parser.add_argument(
-        "--parameters", metavar="VARIANT", help="the arrays of a variant of the one family given"
+        "--parameters", metavar="VARIANT", help="list the arrays of a variant of one given family"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
 def main(args) -> int:
-    """Print families and variants, with sizes computed (not quoted), or the published ones."""
+    """Print families and variants with computed sizes, or the published checkpoints."""
     for name in args.family:
         models.family(name)
     if args.parameters:
@@ -45,10 +45,10 @@ def main(args) -> int:
             f"{row['sample_rate']:>6}  {row['n_mels']:>4}  {_call(row['frontend'])}",
             flush=True,
         )
-    print("\nparameters: trainable, at 527 classes; array by array with --parameters=VARIANT")
-    print("use one:    --config.model.name=convnext --config.model.variant=femto, or")
+    print("\nparameters: trainable, with 527 classes; --parameters=VARIANT lists the arrays")
+    print("to use one: --config.model.name=convnext --config.model.variant=femto, or")
     print("            asjax.models.build('convnext', variant='femto', num_classes=200)")
-    print("checkpoints of their authors: asjax models --published")
+    print("published checkpoints: asjax models --published")
     return 0
 
 

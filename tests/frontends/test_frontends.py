@@ -119,7 +119,7 @@ def test_no_band_is_empty_at_the_published_sizes(n_mels):
 
 
 def test_empty_bands_are_told():
-    with pytest.warns(UserWarning, match=r"of 224 mel bands hold no FFT bin .* raise n_fft"):
+    with pytest.warns(UserWarning, match=r"of 224 mel bands contain no FFT bin .* raise n_fft"):
         build("panns_logmel64_16k", n_mels=224)
 
 

@@ -220,8 +220,8 @@ def test_augment_sees_the_features_as_given():
     ("fields", "text"),
     [
         (dict(blocks_used=13), "blocks_used must be in 1..12 (depth), got 13"),
-        (dict(chunk_frames=1300), "chunk_frames within frames=1001"),
-        (dict(n_mels=32), "patch=(64, 4) within n_mels=32"),
+        (dict(chunk_frames=1300), "chunk_frames into frames=1001"),
+        (dict(n_mels=32), "patch=(64, 4) must fit into n_mels=32"),
         (dict(num_class=3), "did you mean 'num_classes'"),
     ],
 )

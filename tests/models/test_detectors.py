@@ -467,11 +467,15 @@ def test_frame_mobilenet_starts_from_efficientats_image_model():
 @pytest.mark.parametrize(
     ("family", "fields", "message"),
     [
-        ("atst_frame", dict(n_mels=32), r"patch=(64, 4) within n_mels=32"),
-        ("m2d", dict(input_frames=10), r"patch=(16, 16) within n_mels=80 and input_frames=10"),
-        ("fpasst", dict(n_mels=30), "n_mels of a multiple of 4"),
+        ("atst_frame", dict(n_mels=32), r"patch=(64, 4) must fit into n_mels=32"),
+        (
+            "m2d",
+            dict(input_frames=10),
+            r"patch=(16, 16) must fit into n_mels=80 and input_frames=10",
+        ),
+        ("fpasst", dict(n_mels=30), "n_mels must be a multiple of 4"),
         ("asit", dict(positions=9), "at least 16 mel bins and frames"),
-        ("beats", dict(n_mels=9), "n_mels of 16 or more, got 9"),
+        ("beats", dict(n_mels=9), "n_mels must be at least 16, got 9"),
         ("beats", dict(heads=7), "must be a multiple of heads=7"),
     ],
 )

@@ -295,12 +295,12 @@ def test_start_is_the_authors():
         (dict(stride=(10, 10, 10)), "stride must be"),
         (dict(stride=10.0), "stride must be"),
         (dict(stride=8), "cuts 128 mels into 15 rows"),
-        (dict(frames=5), "frames >= the stride"),
-        (dict(n_mels=10), "n_mels >= 16"),
-        (dict(s_patchout_t=99), "leave some of 99 columns x 12 rows"),
-        (dict(s_patchout_f=12), "leave some of"),
+        (dict(frames=5), "frames at least the time stride"),
+        (dict(n_mels=10), "n_mels must be at least 16"),
+        (dict(s_patchout_t=99), "leave patches of 99 columns x 12 rows"),
+        (dict(s_patchout_f=12), "leave patches of"),
         (dict(u_patchout=-1), "0 or more"),
-        (dict(u_patchout=99 * 12), "leave some of"),
+        (dict(u_patchout=99 * 12), "leave patches of"),
         (dict(patchout=3), "u_patchout"),
     ],
 )
@@ -315,7 +315,7 @@ def test_wrong_input_is_refused_in_one_line():
     variables = _variables(module)
     with pytest.raises(AsjaxError, match="128 mel bins, got 64"):
         module.apply(variables, _feats(1, 80, 64))
-    with pytest.raises(AsjaxError, match="train on 48 frames or more"):
+    with pytest.raises(AsjaxError, match="train on at least 48 frames"):
         module.apply(variables, _feats(1, 47, 128), train=True, rngs={"dropout": jax.random.key(0)})
     with pytest.raises(AsjaxError, match="kept: entry 'times' does not exist; did you mean 'time'"):
         module.apply(variables, _feats(1, 80, 128), kept={"times": [0]})

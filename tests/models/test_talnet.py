@@ -129,7 +129,7 @@ def test_the_authors_second_names_of_the_blocks_are_understood():
         (dict(convs=7), "convs=7 must be a multiple of pools=5"),
         (dict(n_mels=40), "n_mels=40 must be a multiple of 32"),
         (dict(context="lstm"), "TALNet context 'lstm'"),
-        (dict(sequence="lstm"), "sequence='lstm' belongs to the detector: give frames"),
+        (dict(sequence="lstm"), "sequence='lstm' needs a detector; give frames"),
         (dict(pooling="attention"), "pooling 'attention'"),
     ],
 )

@@ -159,5 +159,5 @@ def test_weights_go_to_torch_and_back_bit_for_bit(small):
 def test_features_of_another_frontend_are_refused(small):
     module, variables, _ = small
     for shape in ((2, 40, 32), (2, 0, 353), (40, 353)):
-        with pytest.raises(AsjaxError, match="take the frontend wavegram_logmel64 with n_mels=32"):
+        with pytest.raises(AsjaxError, match="use the frontend wavegram_logmel64 with n_mels=32"):
             module.apply(variables, np.zeros(shape, np.float32))

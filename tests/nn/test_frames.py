@@ -206,8 +206,8 @@ def test_a_command_line_may_set_every_field_of_the_detector(name):
 @pytest.mark.parametrize(
     ("family", "fields", "message"),
     [
-        ("cnn", dict(sequence="gru"), "sequence='gru' belongs to the detector: give frames"),
-        ("ced", dict(head="attention"), "head='attention' belongs to the detector"),
+        ("cnn", dict(sequence="gru"), "sequence='gru' needs a detector; give frames"),
+        ("ced", dict(head="attention"), "head='attention' needs a detector"),
         ("beats", dict(sequence="gur"), "BEATs sequence 'gur' does not exist; did you mean 'gru'"),
         ("beats", dict(head="lin"), "BEATs head 'lin' does not exist"),
         ("beats", dict(frames=0), "BEATs frames must be a whole number from 1 on, got 0"),

@@ -46,5 +46,5 @@ def test_a_padded_batch_equals_single_clips(width):
 
 
 def test_odd_widths_are_refused():
-    with pytest.raises(AsjaxError, match="a multiple of 64 from there on, got 101"):
+    with pytest.raises(AsjaxError, match="above 64 a multiple of 64, got 101"):
         jax.eval_shape(lambda: rotary.Encoder(101).init(KEYS[0], jnp.zeros((1, 3, 4))))

@@ -185,9 +185,12 @@ def test_a_head_may_lie_in_a_map_of_its_own_and_be_called_anything():
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        ({"classifier.weight": np.ones((3, 128))}, "2 layers beside the cnn could be its classes"),
-        ({"proj.0.weight": np.ones((64, 128))}, "layers that it does not know: proj.0"),
-        ({"conv.weight": np.ones((3, 128, 3))}, "layers that it does not know: conv"),
+        (
+            {"classifier.weight": np.ones((3, 128))},
+            "2 layers outside the cnn model could be its head",
+        ),
+        ({"proj.0.weight": np.ones((64, 128))}, "layers that this model does not know: proj.0"),
+        ({"conv.weight": np.ones((3, 128, 3))}, "layers that this model does not know: conv"),
     ],
 )
 def test_layers_beside_the_model_are_not_lost_in_silence(more, says):
@@ -212,7 +215,7 @@ def test_what_fits_nothing_says_where_it_looked():
     with pytest.raises(AsjaxError, match=r"no model family knows these names \(x.0"):
         choose.choose({"optimizer": OPTIMIZER, "sd": {f"x.{i}": np.ones(2) for i in range(200)}})
     odd = {**cnn(), "fc2.weight": np.ones(3)}
-    with pytest.raises(AsjaxError, match="state_dict.net: .*nearest is the family cnn.* fc2"):
+    with pytest.raises(AsjaxError, match="state_dict.net: .*nearest family is cnn.* fc2"):
         choose.choose({"state_dict": under("net", odd)})
     with pytest.raises(AsjaxError, match="did you mean 'cnn'"):
         choose.choose(cnn(), family="cnm")

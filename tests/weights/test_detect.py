@@ -66,11 +66,11 @@ def test_variants_that_differ_in_training_only_are_one():
         (lambda s: {"a.b": np.zeros(3)}, r"no model family knows these names \(a.b, ...\)"),
         (
             lambda s: {**s, "fc2.weight": np.zeros(3)},
-            "nearest is the family cnn, .* 1 of them: fc2",
+            "nearest family is cnn, .* 1 of them: fc2",
         ),
         (
             lambda s: {**s, "fc1.bias": np.zeros(3)},
-            "the names are those of cnn, but no variant has",
+            "the names belong to cnn, but no variant has",
         ),
     ],
 )

@@ -143,7 +143,7 @@ def test_what_is_not_taken_is_said(tmp_path, capsys):
     lines = [
         line[13:] for line in capsys.readouterr().out.splitlines() if line.startswith("not taken")
     ]
-    assert "hidden_act='relu': it is gelu here" in lines
+    assert "hidden_act='relu': asjax uses gelu" in lines
     assert "id2label of 2 classes: the weights have 35" in lines
     assert "n_fft=400: kaldi_fbank128_hf has no such field" in lines
     assert "chunk_length_s=30: no frontend has such a field" in lines
@@ -186,7 +186,7 @@ def test_a_length_that_two_strides_explain_says_so(tmp_path, capsys):
     assert main(["port", str(hub), f"--to={tmp_path / 'm'}", "--family=ast", *fields]) == 0
     text = capsys.readouterr().out
     assert "frames=512" in text
-    assert "also allow --field=stride=16 --field=n_mels=128 --field=frames=1200" in text
+    assert "also fit --field=stride=16 --field=n_mels=128 --field=frames=1200" in text
     more = ["--field=stride=16", "--field=n_mels=128", "--field=frames=1200"]
     assert main(["port", str(hub), f"--to={tmp_path / 'n'}", "--family=ast", *fields, *more]) == 0
     assert predict.load(tmp_path / "n").model.grid == (8, 75)

@@ -197,10 +197,15 @@ CONFIG = dict(
 @pytest.mark.parametrize(
     ("theirs", "ours", "rows", "fresh_names"),
     [
-        ("high low", "cat dog", {}, "2 are fresh: cat, dog"),  # house-review C5: as many classes
-        ("a b c d e", "e d c b a", {0: 4, 1: 3, 2: 2, 3: 1, 4: 0}, "0 are fresh"),
-        ("a b c", "x b y a z", {1: 1, 3: 0}, "3 are fresh: x, y, z"),
-        ("a b c d e f g", "g x a b y", {0: 6, 2: 0, 3: 1}, "2 are fresh: x, y"),
+        (
+            "high low",
+            "cat dog",
+            {},
+            "2 start at random: cat, dog",
+        ),  # house-review C5: as many classes
+        ("a b c d e", "e d c b a", {0: 4, 1: 3, 2: 2, 3: 1, 4: 0}, "0 start at random"),
+        ("a b c", "x b y a z", {1: 1, 3: 0}, "3 start at random: x, y, z"),
+        ("a b c d e f g", "g x a b y", {0: 6, 2: 0, 3: 1}, "2 start at random: x, y"),
     ],
 )
 def test_the_rows_of_a_head_follow_their_classes(theirs, ours, rows, fresh_names, tmp_path, capsys):
@@ -216,7 +221,7 @@ def test_the_rows_of_a_head_follow_their_classes(theirs, ours, rows, fresh_names
             assert (after[leaf][..., i] == want).all(), (ours.ids[i], leaf)
     assert (after["block1/conv1/kernel"] == 7).all()
     out = capsys.readouterr().out
-    counted = f"head: {len(rows)} of {len(ours)} classes are among its {len(theirs)}"
+    counted = f"head: {len(rows)} of {len(ours)} classes take their rows from its {len(theirs)}"
     assert counted in out
     assert fresh_names in out
     assert ("new: head/bias, head/kernel" in out) == (not rows)
@@ -231,7 +236,7 @@ def test_classes_that_share_a_mid_are_the_same_class(tmp_path, capsys):
     place = stored(tmp_path / "m", theirs)
     state = init_from.start(state, place, model=module, spec=spec, label_set=ours)
     assert float(state.params["head"]["bias"][0]) == 0
-    assert "head: 1 of 2 classes are among its 2" in capsys.readouterr().out
+    assert "head: 1 of 2 classes take their rows from its 2" in capsys.readouterr().out
 
 
 def test_the_same_classes_take_the_head_as_it_is_and_say_nothing_of_it(tmp_path, capsys):
@@ -258,7 +263,7 @@ def test_a_published_tagger_gives_the_rows_of_the_classes_that_are_audioset_s(fi
     np.testing.assert_array_equal(got[:, [0, 2]], there[:, [70, 3]])
     np.testing.assert_array_equal(got[:, 1], before[:, 1])
     np.testing.assert_array_equal(state.params["norm"]["scale"], other["norm"]["scale"])
-    assert "head: 2 of 3 classes are among its 527" in capsys.readouterr().out
+    assert "head: 2 of 3 classes take their rows from its 527" in capsys.readouterr().out
 
 
 def test_each_thing_that_is_heard_otherwise_is_named(tmp_path, capsys):
@@ -272,7 +277,7 @@ def test_each_thing_that_is_heard_otherwise_is_named(tmp_path, capsys):
     init_from.start(state, place, model=module, spec=spec, label_set=theirs, cfg=cfg)
     out = capsys.readouterr().out
     for line in ("clip_s: 2.0 there, 5.0 here", "sample_rate: 16000 there, 32000 here"):
-        assert f"WARNING: it heard other features: {line}" in out
+        assert f"WARNING: it was trained on other features: {line}" in out
     assert "frontend.fmin: 50.0 there, 20.0 here" in out
     assert "frontend.n_mels" not in out
     init_from.start(state, place, model=module, spec=spec, label_set=theirs, cfg=CONFIG)
@@ -290,7 +295,9 @@ def test_every_wrong_start_is_one_line(files, tmp_path):
     ]:
         with pytest.raises(AsjaxError, match=says):
             init_from.start(state, given, model=module, spec=spec)
-    with pytest.raises(AsjaxError, match="cnn has no start from imagenet; these have one: .*ast"):
+    with pytest.raises(
+        AsjaxError, match="cnn cannot start from imagenet; these families can: .*ast"
+    ):
         init_from.start(state, "imagenet:x.pth", model=None, spec=CNN)
     assert init_from.start(state, "", model=module, spec=spec) is state
 

@@ -188,7 +188,7 @@ def test_a_server_s_refusal_is_one_line_with_the_address(server, status):
     with pytest.raises(AsjaxError) as caught:
         download.fetch(row_of(server))
     text = str(caught.value)
-    assert f"could not be fetched (the server says {status}" in text
+    assert f"could not be fetched (the server answers {status}" in text
     assert row_of(server).urls[0] in text
     assert "asjax port x.pth" in text
     assert "\n" not in text
@@ -212,7 +212,7 @@ def test_two_processes_do_not_write_one_file(server):
     download.folder().mkdir(parents=True)
     with (download.folder() / "x.pth.part").open("ab") as file:
         download._alone(file, row_of(server))
-        with pytest.raises(AsjaxError, match="another process is fetching"):
+        with pytest.raises(AsjaxError, match="another process is downloading"):
             download.fetch(row_of(server))
 
 

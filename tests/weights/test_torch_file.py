@@ -245,7 +245,7 @@ def test_every_hostile_file_is_an_error(outcomes, name):
 )
 def test_a_refusal_names_what_was_asked_for(outcomes, name, asked):
     assert f"asks for {asked}" in outcomes[f"code: {name}"]["text"]
-    assert "refused, nothing was run" in outcomes[f"code: {name}"]["text"]
+    assert "refused and nothing was run" in outcomes[f"code: {name}"]["text"]
 
 
 def test_most_mutants_are_found_out(outcomes):

@@ -80,7 +80,9 @@ def test_a_name_that_is_not_known_is_refused_by_name_and_never_called(protocol, 
         (Call(eval, f"__import__('os').mkdir({str(target)!r})"), "eval"),
         (Call(__import__, "antigravity"), "__import__"),
     ):
-        with pytest.raises(AsjaxError, match=f"asks for .*{name}; refused, nothing was run"):
+        with pytest.raises(
+            AsjaxError, match=f"asks for .*{name}; it was refused and nothing was run"
+        ):
             load(pickle.dumps({"state": [call]}, protocol))
     assert not target.exists()
 
@@ -102,13 +104,13 @@ def test_a_harmless_name_becomes_a_thing_that_does_nothing():
         (b"", "its pickle has no end"),
         (b"\x80\x02]", "its pickle has no end"),
         (b"\x80\x02.", "damaged pickle"),
-        (b"\x80\x02X\xff\xff\xff\x7fabc.", "claims more bytes than there are"),
+        (b"\x80\x02X\xff\xff\xff\x7fabc.", "claims more bytes than the file has"),
         (b"\x80\x02\x8b\xff\xff\x00\x00.", "an integer of 65535 bytes"),
-        (b"\x80\x02h\x07.", "a value that is not there"),
-        (b"\x80\x02\x82\x01.", "opcode 0x82 is none that torch writes"),
+        (b"\x80\x02h\x07.", "a value that does not exist"),
+        (b"\x80\x02\x82\x01.", "torch never writes pickle opcode 0x82"),
         (b"\x80\x02c" + b"x" * 400, "a name in its pickle has no end"),
-        (b"\x80\x02K\x01K\x02a.", "items are appended to a int"),
-        (b"\x80\x02K\x01K\x02K\x03s.", "entries are set in a int"),
+        (b"\x80\x02K\x01K\x02a.", "its pickle appends items to a int"),
+        (b"\x80\x02K\x01K\x02K\x03s.", "its pickle sets entries in a int"),
         (b"\x80\x02K\x01)R.", "a call of a int"),
     ],
 )
@@ -122,5 +124,5 @@ def test_damage_is_one_line(raw, message):
 def test_work_is_bounded():
     raw = pickle.dumps(list(range(1000)), 2)
     load(raw, steps=5000)
-    with pytest.raises(AsjaxError, match="more steps than that of any checkpoint"):
+    with pytest.raises(AsjaxError, match="more steps than any checkpoint needs"):
         load(raw, steps=500)

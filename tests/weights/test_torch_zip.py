@@ -81,7 +81,7 @@ def test_members_must_not_overlap_nor_claim_more_than_there_is_nor_come_twice():
     longer = len(MEMBERS[A.decode()]) + 60  # past the next one's local header
     for offset in (20, 24):
         struct.pack_into("<I", raw, at + offset, longer)
-    with pytest.raises(AsjaxError, match="lie over one another"):
+    with pytest.raises(AsjaxError, match=" overlap"):
         torch_zip.members(memoryview(raw), "f.pt")
     for offset in (20, 24):
         struct.pack_into("<I", raw, at + offset, 2**31)
@@ -91,7 +91,7 @@ def test_members_must_not_overlap_nor_claim_more_than_there_is_nor_come_twice():
     raw[directory(raw, B) + 46 :][: len(A)] = A
     begin = directory(raw, B) + 46
     raw[begin : begin + len(A)] = A
-    with pytest.raises(AsjaxError, match="is there twice"):
+    with pytest.raises(AsjaxError, match="occurs twice"):
         torch_zip.members(memoryview(raw), "f.pt")
 
 

@@ -1,1 +1,1 @@
-"""The forms of operations that XLA runs well on CPUs."""
+"""Operations in a form that is fast in XLA on CPU (see README.md)."""

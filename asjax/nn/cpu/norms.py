@@ -1,4 +1,4 @@
-"""LayerNorm that also hands on its input, with its gradient written out."""
+"""LayerNorm that also returns its input, with a hand-written gradient."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Array = jax.Array
 def fork(x: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Array, Array]:
     """(x, LayerNorm of x over the last axis in float32); x is at least [B, S, D].
 
-    On CPUs XLA computes a residual stream again for every product, norm and bias gradient that
-    reads it, so that the cost grows with the depth. Here the norm runs in a loop of two halves that
-    also copies the stream. The backward pass adds the gradient of the stream to its own.
+    XLA on CPU recomputes a residual stream for every product, norm and bias gradient that reads it,
+    so the cost grows with the depth. Here the norm runs in a loop with two halves, which also
+    copies the stream. The backward pass adds the stream's gradient to the norm's.
     """
     return _forward(x, scale, bias, epsilon)[0]
 
@@ -38,8 +38,8 @@ def _forward(x, scale, bias, epsilon):
     return (x, y), (x, mean, rstd, scale)
 
 
-def _backward(epsilon, kept, grads):
-    x, mean, rstd, scale = kept
+def _backward(epsilon, saved, grads):
+    x, mean, rstd, scale = saved
     stream, grad = grads
     rows, starts, fresh = _halves(x)
 
@@ -67,8 +67,10 @@ fork.defvjp(_forward, _backward)
 
 
 def _halves(x):
-    """The two halves of the axis before the last: (rows of each, where both start, which rows of
-    each are new). The halves share a row where the number of rows is odd."""
+    """The two halves of the second-to-last axis: (rows per half, their starts, which rows are new).
+
+    If the number of rows is odd, the halves share one row; it is new only in the first half.
+    """
     size = x.shape[-2]
     rows = -(-size // 2)
     starts = jnp.array([0, size - rows])
