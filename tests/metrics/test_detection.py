@@ -404,7 +404,7 @@ def test_classes_without_events_are_left_out_and_said():
     [
         ({"durations_s": [1.0]}, "durations_s must be 8"),
         ({"durations_s": [0.0] * 8}, "durations_s must be 8"),
-        ({"events": [[]] * 7}, "there must be 8 lists of events"),
+        ({"events": [[]] * 7}, "events must be 8 lists"),
         ({"events": [[]] * 8}, "there is no event"),
         ({"events": [None] * 8}, "clip 0 has no marked events"),
         ({"events": [[(0, 1, 9)]] + [[]] * 7}, "classes of events must be 0 to 3"),
@@ -414,10 +414,10 @@ def test_classes_without_events_are_left_out_and_said():
         ({"class_mask": [False] * 4}, "class_mask must be 4"),
         ({"alpha_ct": 0.5}, "both cttc and alpha_ct or none"),
         ({"cttc": 0.5}, "both cttc and alpha_ct or none"),
-        ({"scores": None}, "give frame scores or boxes"),
+        ({"scores": None}, "give either frame scores or boxes"),
         ({"scores": [np.zeros((3, 2))] * 7 + [np.zeros((3, 4))]}, "must be \\[clips, frames"),
         ({"scores": [np.full((3, 4), np.nan)] * 8}, "got NaN"),
-        ({"lengths": [99] * 8}, "lengths must be 8 numbers of frames"),
+        ({"lengths": [99] * 8}, "lengths must be 8 numbers from 0"),
         ({"num_classes": 5}, "must have 5 classes"),
     ],
 )
