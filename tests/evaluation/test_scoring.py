@@ -243,7 +243,7 @@ def test_models_that_cannot_be_joined_are_refused_in_one_line(tmp_path, clips, c
     for other, more, message in (
         ("classes", [], "label hash of the model"),
         ("rate", ["--average=weights"], "rate: 16000 -> 8000"),
-        ("data", [], "evaluate on different data: give --data"),
+        ("data", [], "evaluate on different data; give --data"),
     ):
         argv = [f"--model={tmp_path / n}" for n in ("a", other)]
         assert main(["eval", *argv, *more]) == 2
@@ -257,7 +257,7 @@ def test_scores_of_other_clips_or_labels_are_no_ensemble(tmp_path):
     write = partial(evaluate.save_scores, label_set=own_set())
     write(tmp_path / "less.npz", ids=ids[1:], scores=scores[1:], targets=targets[1:])
     write(tmp_path / "labels.npz", ids=ids, scores=scores, targets=targets[::-1])
-    with pytest.raises(AsjaxError, match="same clips: .* has 40, .* has 39, .* 'clip0' is in one"):
+    with pytest.raises(AsjaxError, match="same clips: .* has 40, .* has 39, .* 'clip0' is in only one"):
         scoring.average_files([tmp_path / "a.npz", tmp_path / "less.npz"])
     with pytest.raises(AsjaxError, match="other labels"):
         scoring.average_files([tmp_path / "a.npz", tmp_path / "labels.npz"])
