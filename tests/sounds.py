@@ -36,7 +36,7 @@ def encode(wave, rate=RATE, container="WAV", subtype=None, **more):
 
 
 def mp3(wave, mode="VARIABLE", rate=RATE, level=0.9):
-    """An MP3 with LAME's Xing (VARIABLE) or Info (CONSTANT) frame; `level` 0 is the best quality."""
+    """MP3 with LAME's Xing (VARIABLE) or Info (CONSTANT) frame; `level` 0 is the best quality."""
     more = {"compression_level": level, "bitrate_mode": mode}
     return encode(wave, rate, "MP3", "MPEG_LAYER_III", **more)
 

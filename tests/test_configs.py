@@ -154,7 +154,7 @@ def test_every_recipe_says_what_it_is_and_how_it_fared(name):
     + [("hlp_passt", "u_patchout=400,s_patchout_t=0,s_patchout_f=0")],
 )
 def test_a_recipe_builds_at_full_size_and_its_step_has_shapes(name, arg):
-    """Builds every spec of a config and traces one training step on 10 s clips without running it."""
+    """Builds every spec of a config and traces one training step on 10 s clips."""
     import jax
     import jax.numpy as jnp
     from scipy import sparse
