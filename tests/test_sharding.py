@@ -56,9 +56,7 @@ def test_wrong_meshes_are_one_clear_error(spec, words):
 
 
 def test_placed_rows_are_split_over_devices_and_gather_back_unchanged(mesh):
-    raw = np.zeros(
-        4 * 3 * 4 + 64, np.uint8
-    )  # aligned to 64 bytes, so that jax could use it without a copy
+    raw = np.zeros(4 * 3 * 4 + 64, np.uint8)  # aligned to 64 bytes, so jax needs no copy
     aligned = raw[-raw.ctypes.data % 64 :][:48].view(np.float32).reshape(4, 3)
     aligned[:] = batch()["wave"]
     given = {**batch(), "wave": aligned}

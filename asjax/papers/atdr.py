@@ -77,7 +77,7 @@ def collect(runs, args) -> dict:
     figure2 = {m: {p: r for p, r in row.items() if "67" in r.values} for m, row in table2.items()}
     figure2 = {m: row for m, row in figure2.items() if row}
     if not table2:
-        left_out.insert(0, "Table 2: every run lacks a part of the recipe.")
+        left_out.insert(0, "Table 2: every run lacks a component of the recipe.")
     if not figure2:
         why = "the scores are not of AudioSet's 527 classes" if table2 else "Table 2 has no runs"
         left_out.append(f"Figure 2: {why}.")
@@ -213,7 +213,7 @@ def _ablations(every, result):
             lost.append(minus(a, b))
         table[procedure].setdefault(model, {})[component] = mean(lost, "ablation")
     if not table and not said:
-        said.append("Table 4: no run lacks a part of the recipe.")
+        said.append("Table 4: no run lacks a component of the recipe.")
     return table, said
 
 

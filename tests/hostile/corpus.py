@@ -296,9 +296,7 @@ def mutants(count: int, seed: int = 0):
         directory = raw.rfind(b"PK\x01\x02") if i % 4 != 3 else 0
         for _ in range(int(rng.integers(1, 8))):
             at = int(rng.integers(len(raw)))
-            if (
-                rng.random() < 0.5
-            ):  # most of a file is padding and numbers, so choose the rest more often
+            if rng.random() < 0.5:  # most of a file is padding and numbers: prefer the rest
                 near = raw.find(b"\x80\x02") if rng.random() < 0.7 else max(directory, 0)
                 at = min(len(raw) - 1, max(0, near) + int(rng.integers(400)))
             kind, size = rng.integers(5), int(rng.integers(1, 40))

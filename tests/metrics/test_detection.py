@@ -81,14 +81,14 @@ def test_the_cases_of_sed_scores_eval_are_met_to_twelve_digits(golden):
             np.testing.assert_allclose(answer["macro"], macro, **CLOSE)
             per_class = [wanted["per_class"][label] for label in case["classes"]]
             np.testing.assert_allclose(answer["per_class"], per_class, **CLOSE)
-            if name != "psds2":  # sums of weights may part two equal rates by 1e-16
+            if name != "psds2":  # equal rates may differ by 1e-16, because they are sums of weights
                 efpr, etpr, _ = answer["curve"]
                 np.testing.assert_allclose(efpr, wanted["roc_efpr"][:-1], **CLOSE)
                 np.testing.assert_allclose(etpr, wanted["roc_etpr"][:-1], **CLOSE)
 
 
 def test_the_pipeline_of_pretrained_sed_is_met_to_twelve_digits(golden):
-    """Median filter, choice of classes and of clips, mean over classes."""
+    """Median filter, selection of classes and clips, mean over classes."""
     manifest, logits = golden("sed_psds_pipeline")
     names, clips = manifest["classes"], list(manifest["durations"])
     events = [
@@ -201,7 +201,7 @@ def test_it_is_the_definition_whatever_the_type_and_the_ties(dtype, rules):
 
 
 def long_set(seed=0, clips=120):
-    """So many clips that false alarms reach the limit and the cut is used: 20 s each."""
+    """Enough clips of 20 s that false positives reach the limit and the cut is used."""
     given = random_set(seed, clips=clips, classes=3, rate=1.0, levels=40, long=20)
     size = max(map(len, given["scores"]))
     table = np.full((clips, size, 3), 99.0, np.float16)
@@ -214,7 +214,7 @@ def long_set(seed=0, clips=120):
 @pytest.mark.parametrize("rules", SETTINGS)
 def test_the_cut_shards_and_threads_change_nothing(rules, monkeypatch):
     given = long_set()
-    limit = 20 / (sum(given["durations_s"]) / 3600)  # 20 false alarms in all
+    limit = 20 / (sum(given["durations_s"]) / 3600)  # 20 false positives in all
     whole = metrics.psds(**given, **rules, max_efpr=limit, threads=1)
     monkeypatch.setattr(tally, "_cut", lambda *_: None)
     uncut = metrics.psds(**given, **rules, max_efpr=limit)
@@ -301,14 +301,14 @@ def test_a_resample_without_any_event_is_left_out():
 
 
 def test_a_resample_is_right_below_the_cut_of_the_whole_set(monkeypatch):
-    """The set is cut lower for resamples, because one of them may have fewer false alarms."""
+    """The cut is lower for resamples, because a resample may have fewer false positives."""
     given = long_set(2, clips=400)
     limit = 15 / (sum(given["durations_s"]) / 3600)
     cuts = []
     real = tally._cut
     monkeypatch.setattr(tally, "_cut", lambda *a: cuts.append(a[3]) or real(*a))
     answer = metrics.psds_bootstrap(**given, max_efpr=limit, n=20, seed=1)
-    assert cuts[0] > cuts[1]  # of the resamples, and of the set
+    assert cuts[0] > cuts[1]  # for the resamples, and for the set
     monkeypatch.setattr(tally, "_cut", lambda *_: None)
     uncut = metrics.psds_bootstrap(**given, max_efpr=limit, n=20, seed=1)
     for key in ("psds", "macro"):

@@ -344,10 +344,10 @@ def test_pairs_differ_in_that_only(runs, tmp_path, repo, capsys):
     assert float(rows[0]["lost"]) == pytest.approx(lost, rel=1e-4)
     assert len(rows) == 2
     assert re.search(
-        r"lr, CRNN A4 without SpecAugment: the nearest .* also in optim\.lr\.", printed
+        r"lr, CRNN A4 without SpecAugment: the nearest .* also differs in optim\.lr\.", printed
     )
-    assert "two, CRNN A4 without mixup, SpecAugment: more than one part" in printed
-    assert "alone, CRNN A2 without balanced sampler: no run with the full recipe" in printed
+    assert "two, CRNN A4 without mixup, SpecAugment: more than one component" in printed
+    assert "alone, CRNN A2 without balanced sampler: there is no run with the full" in printed
 
 
 def test_constants_may_change_with_what_is_measured_under_it(tmp_path, repo):
@@ -397,7 +397,10 @@ def test_figure_2_is_the_mean_over_classes_of_a_quality(runs, made, capsys):
         ends = metrics.interval(drawn["mean_ap"], large, 0.95)
         np.testing.assert_allclose([float(got["low"]), float(got["high"])], ends, rtol=1e-5)
     text = page_text((made / "report.html").read_text())
-    assert "> 67 %: 288 classes; > 50 %: 343; ≥ 0 %: all 527, among them 70 without a rated" in text
+    assert (
+        "> 67 %: 288 classes; > 50 %: 343; ≥ 0 %: all 527. Of these, 70 classes have no rated"
+        in text
+    )
     assert "(2 pairs of procedures), paper +2.0 ± 0.1." in text
     svg = (made / "figure2.svg").read_text()
     assert "70 without a rated example" in svg
@@ -427,9 +430,9 @@ def test_sections_that_no_run_serves_are_left_out_and_said_so(tmp_path, repo, ca
     assert report(run, "--out", tmp_path / "out", "--bootstrap=0") == 0
     printed = capsys.readouterr().out
     assert "Left out. Table 3: no run of AST with the full recipe." in printed
-    assert "Left out. Table 4: no run lacks a part of the recipe." in printed
+    assert "Left out. Table 4: no run lacks a component of the recipe." in printed
     assert "Left out. Figure 2: the scores are not of AudioSet's 527 classes." in printed
-    assert "too few of the classes to be compared" in printed
+    assert "too few classes for a comparison" in printed
     names = {p.name for p in (tmp_path / "out").iterdir()}
     assert names == {"report.html", "table2.csv", "table2.png", "table2.svg"}
 
@@ -439,7 +442,7 @@ def test_a_mean_over_unlike_runs_is_said(runs, tmp_path, repo, capsys):
     argv = (runs / "crnn_A2", other, "--out", tmp_path / "out", "--bootstrap=0")
     assert report(*argv) == 0
     printed = capsys.readouterr().out
-    assert "CRNN A2 is a mean over runs that differ in optim.lr." in printed
+    assert "CRNN A2 is the mean of runs that differ in optim.lr." in printed
     assert "Means over runs, CRNN A2: 2." in printed
 
 
@@ -466,16 +469,16 @@ def odd_runs(tmp_path_factory, repo):
     ("argv", "message"),
     [
         ("nowhere", "run nowhere does not exist"),
-        ("bare", "run bare has no config that says its procedure; write bare:procedure=A2"),
+        ("bare", "run bare has no config, so its procedure is unknown; write bare:procedure=A2"),
         ("bare:procedure=A5", "procedure must be one of A1, A2, A3, A4, got 'A5'"),
         ("full:ablation=dropout", "ablation must be one of full, balancing, mixup, specaug"),
         ("full:model=AST,stride=0", "stride must be a positive integer, got 0"),
         ("full:strides=4", "did you mean 'stride'"),
-        ("tiny", "features atdr_logmel64 with 40 frames, which are those of no procedure"),
-        ("panns", "features panns_logmel, which are those of no procedure"),
-        ("audioset", "starts from audioset:x.pth, which is no procedure's start"),
-        ("full less", "are of one cell but were evaluated on different clips (60 and 50)"),
-        ("full nomix", "are of one ablation but were evaluated on different clips"),
+        ("tiny", "features atdr_logmel64 with 40 frames, which no procedure uses"),
+        ("panns", "features panns_logmel, which no procedure uses"),
+        ("audioset", "starts from audioset:x.pth, but a procedure starts from"),
+        ("full less", "belong to one cell but were evaluated on different clips (60 and 50)"),
+        ("full nomix", "belong to one ablation but were evaluated on different clips"),
         ("nomix", "nothing to show: run nomix was trained without mixup and no run has the full"),
     ],
 )

@@ -185,8 +185,8 @@ def test_moments_join_to_those_of_all_values():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--features"], "--features goes with --config=FILE"),
-        (["--features", "x.csv", "--config=CONFIG"], "not with lists"),
+        (["--features"], "--features needs --config=FILE"),
+        (["--features", "x.csv", "--config=CONFIG"], "takes no lists"),
         (["--features", "--config=nowhere.py"], "nowhere.py does not exist"),
         (["--features", "--config=CONFIG", "--batches=0"], "--batches must be at least 1"),
         (["--features", "--config=CONFIG", "--config.frontend.men=1"], "mean 'frontend.mean'"),
@@ -207,7 +207,7 @@ def test_mistakes_are_one_line(recipe, tmp_path, words, message, capsys):
 
 def test_features_that_are_all_equal_are_refused(recipe):
     silence = {"augment.wave": "gain(low_db=-200, high_db=-200)", "frontend.frames": "20"}
-    with pytest.raises(AsjaxError, match="all features are -200: there is nothing to normalise"):
+    with pytest.raises(AsjaxError, match="all features are -200; there is nothing to normalise"):
         stats_features.measure(load(recipe, **silence), 1, progress=False)
 
 

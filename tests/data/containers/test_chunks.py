@@ -82,10 +82,7 @@ def test_a_format_that_contradicts_itself_is_an_error(fields, data):
     ("fields", "data"),
     [
         (dict(), PCM),
-        (
-            dict(block=2, bits=12),
-            sounds.integers(TONE, 2, 12, shift=4),
-        ),  # left-aligned in its bytes
+        (dict(block=2, bits=12), sounds.integers(TONE, 2, 12, shift=4)),  # left-aligned
         (dict(block=3, bits=20), sounds.integers(TONE, 3, 20, shift=4)),
         (dict(block=3, bits=24), sounds.integers(TONE, 3)),
         (dict(block=4, bits=32), sounds.integers(TONE, 4)),

@@ -105,10 +105,8 @@ def test_mono_then_stereo_is_read_through(strip):
     found = audio.read(first + second, sounds.RATE)
     late = np.fft.rfft(found[-30000:-8000])
     loudest = np.argsort(np.abs(late))[-2:] * sounds.RATE / 22000
-    assert sorted(np.round(loudest, -1)) == [
-        440,
-        900,
-    ]  # the mean of the channels of the second part
+    # The second part is the mean of its channels.
+    assert sorted(np.round(loudest, -1)) == [440, 900]
 
 
 def test_another_rate_in_the_second_part_is_resampled_to_the_first():
