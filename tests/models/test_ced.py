@@ -148,7 +148,7 @@ def test_the_last_chunk_counts_when_it_is_full():
     want = expit(np.float64(parts)).mean(0)
     got = expit(np.float64(_run(module, variables, feats)["logits"]))
     np.testing.assert_allclose(got, want, rtol=1e-5)
-    # The authors' code differs here.
+    # The authors' code leaves out the last chunk.
     assert np.abs(got - expit(np.float64(parts[:2])).mean(0)).max() > 1e-3
 
 

@@ -25,8 +25,10 @@ CLIPS = 60
 def finished_run(
     path, arg, repo, *, skill=2.0, seed=0, label_set=AUDIOSET, clips=CLIPS, rare=0, **fields
 ):
-    """A workdir as asjax train leaves it under configs/atdr.py, with scores of made-up quality;
-    the last `rare` classes have no positive."""
+    """A workdir like that of asjax train with configs/atdr.py, and made-up scores.
+
+    The last `rare` classes have no positive.
+    """
     cfg = config.to_plain(build.load(f"{repo}/configs/atdr.py:{arg}")) | fields
     path.mkdir(parents=True)
     (path / "run.json").write_text("{}")
@@ -66,7 +68,7 @@ def mean_ap(run, mask=None):
 
 
 def page_text(html):
-    """The text of a page whose tags must be balanced."""
+    """The text of a page; its tags must be balanced."""
     opened, text = [], []
 
     class Page(HTMLParser):
@@ -212,8 +214,8 @@ def test_table_2_has_our_numbers_with_the_papers_beside(runs, made):
         assert float(rows[key]["low"]) < value < float(rows[key]["high"])
     both = np.mean([mean_ap(runs / name) for name in ("crnn_A4", "crnn_A4_seed1")])
     assert float(rows["CRNN", "A4"]["map"]) == pytest.approx(both, rel=1e-5)
-    assert rows["CRNN", "A4"]["runs"] == "2"  # and none of the ablations
-    eight = mean_ap(runs / "ast_A3_s8")  # the stride of the paper's cell
+    assert rows["CRNN", "A4"]["runs"] == "2"  # without the ablations
+    eight = mean_ap(runs / "ast_A3_s8")  # the paper's stride
     assert float(rows["AST", "A3"]["map"]) == pytest.approx(eight, rel=1e-5)
     theirs = [rows[key]["paper_map"] for key in (("AST", "A3"), ("CRNN", "A2"))]
     assert theirs == ["0.41", "0.429"]
@@ -351,7 +353,7 @@ def test_pairs_differ_in_that_only(runs, tmp_path, repo, capsys):
 
 
 def test_constants_may_change_with_what_is_measured_under_it(tmp_path, repo):
-    """Mean and deviation are measured with mixup and masks on, so they follow them."""
+    """Mean and deviation are measured with mixup and masks, so they depend on these."""
     full = finished_run(tmp_path / "full", "model=crnn,procedure=A4,mixup=0.5", repo)
     arg = "model=crnn,procedure=A4"
     same = finished_run(tmp_path / "mixup", f"{arg},mixup=0.0", repo)
@@ -408,7 +410,7 @@ def test_figure_2_is_the_mean_over_classes_of_a_quality(runs, made, capsys):
 
 
 def test_classes_that_a_resample_leaves_without_a_positive_are_not_counted_in_it(tmp_path, repo):
-    """Rings of classes are joined by how many of each counted, whatever they are."""
+    """Rings of classes are weighted by their number of classes with a positive."""
     run = read_run(str(finished_run(tmp_path / "run", "model=crnn", repo, clips=30, rare=100)))
 
     class Args:

@@ -1,4 +1,4 @@
-"""`asjax stats`: official lists to the printed digit, a small list by hand, broken files."""
+"""`asjax stats`: official lists to the printed digit, a small manual list, broken files."""
 
 import argparse
 import csv

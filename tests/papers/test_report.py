@@ -33,7 +33,7 @@ ZERO_SHOT = {"label_set": "fsd50k200", "label_hash": FSD50K.hash, "shared": 192,
 
 
 def made_up(label_set, skill, *, clips=60, seed=0, dense=0.02):
-    """Targets from `seed` alone; scores that know them the better, the larger `skill` [C] is."""
+    """Targets that depend only on `seed`, and scores that are better for a larger `skill` [C]."""
     rng = np.random.default_rng(seed)
     targets = (rng.random((clips, len(label_set))) < dense).astype(np.uint8)
     every = np.arange(len(label_set))
@@ -57,7 +57,7 @@ def finished_run(
     train_counts=None,
     cut=None,
 ):
-    """A workdir as asjax train leaves it, with scores of made-up quality."""
+    """A workdir like that of asjax train, with made-up scores."""
     cfg = {
         "model": {"name": model[0], "variant": model[1]},
         "labels": {"name": label_set.name, "hlp": with_hlp, "strict": False},
@@ -192,7 +192,7 @@ def hlp_runs(tmp_path_factory):
 
 
 def mean_ap(folder, *, labels_hlp=False, scores_hlp=False):
-    """Mean AP of a scores file, plainly."""
+    """Mean AP of a scores file, computed directly."""
     found = evaluate.load_scores(folder / "scores.npz")
     scores, targets = found["scores"], found["targets"]
     closure = hlp.closure(found["label_set"])
@@ -264,7 +264,7 @@ def test_the_difference_is_paired_by_clip_whatever_their_order(hlp_runs, tmp_pat
     low, high = np.quantile(paired, [0.025, 0.975]) - paired.mean() + value[0] - value[1]
     got = [float(row[key]) for key in ("map", "low", "high")]
     np.testing.assert_allclose(got, [value[0] - value[1], low, high], rtol=1e-4)
-    assert high - low < 0.7 * (np.ptp(np.quantile(drawn[0], [0.025, 0.975])))  # what pairing is for
+    assert high - low < 0.7 * (np.ptp(np.quantile(drawn[0], [0.025, 0.975])))  # due to pairing
 
 
 def test_runs_of_one_row_are_averaged_and_must_have_the_same_clips(hlp_runs, tmp_path, capsys):
@@ -294,7 +294,7 @@ def beta_run(path, beta, **more):
 
 def test_curves_and_regression_over_beta(tmp_path, capsys):
     counts = np.round(np.geomspace(1, 900, 527)).astype(int)
-    skill = {0: 2.0, 1: 2.0 + 0.8 * np.log10(counts)}  # balancing that helps the common classes
+    skill = {0: 2.0, 1: 2.0 + 0.8 * np.log10(counts)}  # balancing helps the common classes
     for beta, level in skill.items():
         finished_run(
             tmp_path / f"b{beta}", draw=f"oversample(beta={beta})" if beta else "shuffle",
@@ -355,7 +355,7 @@ def test_two_sets_seeds_and_any_two_betas(tmp_path, capsys):
     ]  # fmt: skip
     mean = np.mean([mean_ap(tmp_path / n / "eval") for n in ("b0.3", "seed")])
     assert float(rows[1]["map"]) == pytest.approx(mean, rel=1e-5)
-    assert "[" not in printed.split("\n")[3]  # no interval was asked for
+    assert "[" not in printed.split("\n")[3]  # without intervals
 
 
 def test_of_several_learning_rates_the_best_smoothed_validation_is_taken(tmp_path, capsys):
