@@ -2,11 +2,12 @@
 
     python benchmarks/accelerator.py [--models passt_s_patchout,ast] [--peak TFLOPS] [--dtype D]
 
-For every model, XLA and cuDNN attention, with and without remat, the batch doubles until the memory
-is full. A step is forward, BCE, backward and Adam on features that lie on the device. FLOPs are
-counted from the shapes (matrix products and convolutions of the jaxpr, three times the forward
-pass), so that kernels XLA cannot see into and what remat computes again count alike. The peak is
-known for a few chips, else give it. Prints Markdown; a setting that fails says why.
+Each model runs with XLA and cuDNN attention, with and without remat. The batch size doubles until
+the memory is full. A step is forward, BCE, backward and Adam on features on the device. FLOPs are
+counted
+from the shapes: three times the matrix products and convolutions of the forward jaxpr. So the count
+includes custom kernels and does not include recomputation by remat. The peak is known for a few
+chips; give --peak for others. Prints Markdown; the row of a failed setting shows the error.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from train_step import CLASSES, MODELS
 
 from asjax import models
 
-# dense bf16 TFLOP/s as the makers state them
+# Dense bf16 TFLOP/s from the data sheets.
 PEAKS = {"H200": 989, "H100": 989, "A100": 312, "V100": 125, "TPU v4": 275, "TPU v5": 459}
 
 
 def measure(name, batch, dtype, rounds, **fields) -> dict:
-    """clips/s, FLOPs of a step and peak bytes of one setting."""
+    """clips/s, FLOP/s and peak bytes of one setting."""
     family, variant, given, *shape = MODELS[name]
     build = lambda **more: models.build(family, variant=variant, dtype=dtype, **given, **more)  # noqa: E731
     module, plain = build(**fields), build(attention="xla", **_loop(fields))
@@ -97,7 +98,7 @@ def main():
                     fields = dict(attention=attention, remat=remat)
                     try:
                         r = measure(name, batch, args.dtype, args.rounds, **fields)
-                    except Exception as error:  # out of memory, no such kernel
+                    except Exception as error:  # out of memory, or the kernel does not exist
                         print(f"{head}{str(error).splitlines()[0][:80]} | | | |", flush=True)
                         break
                     share = f"{r['flops'] / peak / 1e12:.1%}" if peak else "-"

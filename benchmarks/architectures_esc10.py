@@ -1,12 +1,13 @@
-"""Six architectures under one procedure: a Table 2 in small, on the embedded ESC-10 recordings.
+"""Six architectures under one procedure: a small Table 2 on the embedded ESC-10 recordings.
 
 python benchmarks/architectures_esc10.py [--folds 5] [--minutes 30] [--steps 480] [--out OUT]
 
-Trains the models of configs/esc10_architectures.py on four folds, scores the fifth, pools the
-held-out logits of the finished folds (bootstrap over clips). Folds that do not start within the
-minutes are left out and the table says so; finished runs are reused. Then it counts parameters and
-FLOPs of one 5 s clip (products and convolutions of the forward pass), times training and inference
-steps of all models in turn, and draws mean AP against cost: OUT/architectures.png.
+Trains the models of configs/esc10_architectures.py on four folds and scores the fifth. The held-out
+logits of the finished folds are pooled (bootstrap over clips). Folds that do not start within the
+minutes are left out; the table shows the number of folds. Finished runs are reused. Then it counts
+parameters and FLOPs of one 5 s clip (matrix products and convolutions of the forward pass), times
+training and inference steps of all models in turn, and draws mean AP against cost in
+OUT/architectures.png.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def train(model: str, fold: int, args) -> Path:
 
 
 def pooled(workdirs, n_bootstrap: int) -> dict:
-    """Metrics of all folds' held-out logits: no clip is scored by a model that saw it."""
+    """Metrics of the held-out logits of all folds."""
     from asjax import labels
     from asjax.evaluation import evaluate
 
@@ -71,7 +72,7 @@ def pooled(workdirs, n_bootstrap: int) -> dict:
 
 
 def costs(models, rounds: int) -> dict:
-    """model -> parameters, FLOPs of a clip, clips/s; the models take turns, step by step."""
+    """model -> parameters, FLOPs of a clip, clips/s; the models take turns after each step."""
     import flops
     import jax
 
@@ -123,7 +124,7 @@ def costs(models, rounds: int) -> dict:
 
 
 def picture(rows: dict, path: Path):
-    """Mean AP with its interval against GFLOP of a clip and against training speed."""
+    """Draw mean AP with its interval against GFLOP per clip and against training speed."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -159,7 +160,7 @@ def picture(rows: dict, path: Path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folds", type=int, default=5, help="how many, from the fifth down")
+    parser.add_argument("--folds", type=int, default=5, help="number of folds, from fold 5 down")
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--steps", type=int, default=480)
     parser.add_argument("--rounds", type=int, default=5)

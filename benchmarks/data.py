@@ -2,10 +2,11 @@
 
 python benchmarks/data.py [--lists DIR] [--rounds 10] [--only samplers|decode|scale|workers]
 
-`--lists` is a folder with AudioSet's {balanced,unbalanced}_train_segments.csv[.gz]; without it the
-labels are synthetic: as many clips, and as many positives in each class, as the published training
-lists have, but drawn independently. Each sampler is built in a process of its own. Decoding is
-timed in CPU seconds of one thread, the pipeline and soundfile in turn on the same clips.
+`--lists` is a folder with AudioSet's {balanced,unbalanced}_train_segments.csv[.gz]. Without it the
+labels are synthetic: the number of clips and of positives per class are those of the published
+training lists, but the classes are drawn independently. Each sampler is built in a separate
+process. Decoding is timed in CPU seconds of one thread. The pipeline and soundfile take turns on
+the same clips.
 """
 
 import argparse
@@ -59,13 +60,13 @@ def official_labels(folder: Path):
     for split in ("balanced_train", "unbalanced_train"):
         found = sorted(folder.glob(f"{split}_segments.csv*"))
         if not found:
-            raise SystemExit(f"--lists {folder} must hold {split}_segments.csv[.gz]")
+            raise SystemExit(f"--lists {folder} must contain {split}_segments.csv[.gz]")
         parts.append(read_segments(found[0], "audioset527", progress=False))
     return sparse.vstack(parts, format="csr"), "AudioSet's official training lists"
 
 
 def synthetic_labels(seed: int = 0):
-    """Exact N and N_k of the published training lists; which clips have a class is random."""
+    """Labels with exact N and N_k of the published training lists, on random clips."""
     from scipy import sparse
 
     splits = json.loads(COUNTS.read_text())["splits"]
@@ -76,7 +77,7 @@ def synthetic_labels(seed: int = 0):
     columns = np.repeat(np.arange(len(counts)), counts)
     ones = np.ones(len(rows), np.int8)
     return sparse.csr_matrix((ones, (rows, columns)), (n, len(counts))), (
-        "synthetic: the published training lists' N and N_k, classes independent"
+        "synthetic: N and N_k of the published training lists, independent classes"
     )
 
 
@@ -91,7 +92,7 @@ def memory_mib(key: str = "VmRSS") -> float:
 
 
 def measure_sampler(labels_file: str, spec: str) -> list[str]:
-    """A table row; runs in a fresh process."""
+    """A table row; runs in a new process."""
     import grain
     from scipy import sparse
 
@@ -160,7 +161,7 @@ def piped(source, sample_rate, **kwargs):
 
 
 def decode(rounds: int):
-    """Whole batches in this thread against soundfile.read of the same clips' bytes, in turn."""
+    """Batches of the pipeline in this thread and soundfile.read of the same clips, in turn."""
     import soundfile
 
     from asjax.data import audio
@@ -186,7 +187,7 @@ def decode(rounds: int):
 
     for number in range(rounds + 1):
         for rate in rates:
-            if number % 2:  # each goes first every other time
+            if number % 2:  # the order alternates
                 theirs, own_time = raw(number), ours(rate)
             else:
                 own_time, theirs = ours(rate), raw(number)
@@ -204,7 +205,7 @@ def decode(rounds: int):
 
 
 def scale(rounds: int):
-    """Wall-clock clips per second; settings take turns, so that a busy machine is shared fairly."""
+    """Wall-clock clips per second. Settings take turns, so other load affects all of them."""
     source = esc10()
     settings = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 1), (2, 2)]
     open_now = {(w, t): piped(source, 32000, workers=w, threads=t) for w, t in settings}
@@ -212,7 +213,7 @@ def scale(rounds: int):
     for turn in range(2):
         for setting in settings:
             with open_now[setting].iterate(turn * 100) as batches:
-                for _ in range(5):  # start-up and what was ready ahead
+                for _ in range(5):  # start-up and prefetched batches
                     next(batches)
                 start = time.perf_counter()
                 for _ in range(rounds * 2):
@@ -230,8 +231,8 @@ def scale(rounds: int):
 
 
 def workers():
-    """What worker processes, the list of bad clips and the way to the device cost."""
-    print("\n## Workers, and the way to the device\n")
+    """Costs of worker processes, of the list of bad clips and of the transfer to the device."""
+    print("\n## Workers and transfer to the device\n")
     table(["what", "cost"])
     pipe = piped(esc10(), 32000, workers=2, threads=1, train=False)
     with pipe:
@@ -242,14 +243,14 @@ def workers():
                 first = time.perf_counter() - start
                 for _ in batches:
                     pass
-            row([f"evaluation {number + 1}, 2 workers: first batch after", f"{first:.2f} s"])
+            row([f"evaluation {number + 1}, 2 workers: time to first batch", f"{first:.2f} s"])
     sent_to_a_worker()
     quarantined()
     placed()
 
 
 def sent_to_a_worker(clips: int = 2_000_000):
-    """The pickle of a pipeline with as many clips as AudioSet, and what it is for a worker."""
+    """The pickle of a pipeline with as many clips as AudioSet, and its cost for a worker."""
     import cloudpickle
     from scipy import sparse
 
@@ -267,18 +268,18 @@ def sent_to_a_worker(clips: int = 2_000_000):
     pipe = piped(source, 32000, draw="oversample(beta=0.5)")
     start = time.perf_counter()
     data = cloudpickle.dumps(pipe.steps[0:])
-    row([f"{clips:,} clips: packed once, for all workers", f"{time.perf_counter() - start:.1f} s"])
+    row([f"{clips:,} clips: pickled once for all workers", f"{time.perf_counter() - start:.1f} s"])
     row([f"{clips:,} clips: bytes sent to a worker", f"{len(data):,}"])
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         seconds, mib = pool.submit(_unpacked, data).result()
-    row([f"{clips:,} clips: a worker unpacks them in", f"{seconds:.2f} s"])
-    row([f"{clips:,} clips: memory of its own that it needs", f"{mib:.0f} MiB"])
+    row([f"{clips:,} clips: unpickled by a worker in", f"{seconds:.2f} s"])
+    row([f"{clips:,} clips: private memory of a worker", f"{mib:.0f} MiB"])
 
 
 def _unpacked(data):
     import cloudpickle
 
-    import asjax.data.pipeline  # noqa: F401 (a worker has it already)
+    import asjax.data.pipeline  # noqa: F401 (already imported in a real worker)
 
     before, start = memory_mib("RssAnon"), time.perf_counter()
     kept = cloudpickle.loads(data)
@@ -296,14 +297,14 @@ def quarantined(clips: int = 50_000):
             start = time.perf_counter()
             bad.add([(f"new{i}", "empty")])
             times.append(time.perf_counter() - start)
-    row([f"one more bad clip after {clips:,}", _ms(times)])
+    row([f"recording one more bad clip after {clips:,}", _ms(times)])
 
 
 def placed():
     import jax
 
     from asjax import sharding
-    from asjax.data.batch import owned as own  # as the pipeline makes its batches
+    from asjax.data.batch import owned as own  # the pipeline makes its batches with this
 
     mesh, rng = sharding.make_mesh(), np.random.default_rng(0)
     floats = rng.normal(size=(64, 320_000)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""FLOPs counted from shapes: XLA's count sees neither into kernels nor how often a loop turns."""
+"""FLOPs counted from shapes, because XLA's count ignores custom kernels and loop lengths."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from asjax import nn
 
 
 def count(function, *args) -> int:
-    """FLOPs of the matrix products and convolutions that function(*args) does, loops included.
+    """FLOPs of the matrix products and convolutions in function(*args), including loops.
 
-    Traced in the forms of accelerators, because those of CPUs write convolutions as other products.
+    The function is traced in its forms for accelerators. The forms for CPUs write convolutions as
+    other products.
     """
     with nn.forms("accelerator"):
         return _count(jax.make_jaxpr(function)(*args).jaxpr)

@@ -1,11 +1,12 @@
-"""Does HLP in training help? A Table III in small, on the embedded ESC-10 recordings.
+"""Does HLP in training help? A small Table III on the embedded ESC-10 recordings.
 
 python benchmarks/hlp_esc10.py [--folds 5] [--minutes 30] [--steps 300] [--workdir runs/hlp_esc10]
 
-Trains a CNN6-like and a ConvNeXt-like small model with and without HLP on four folds, scores the
-fifth, and pools the held-out logits of all folds, so that every clip is scored once by a model
-that never saw it. Metrics and 95 % intervals (bootstrap over clips) are of the pooled scores. Folds
-that do not start within the minutes are left out and the table says so. Finished runs are reused.
+Trains a small CNN6-like and a small ConvNeXt-like model with and without HLP on four folds and
+scores the fifth. The held-out logits of all folds are pooled, so every clip is scored once by a
+model that was not trained on it. Metrics and 95 % intervals (bootstrap over clips) use the pooled
+scores. Folds that do not start within the minutes are left out; the table shows the number of
+folds. Finished runs are reused.
 """
 
 import argparse
@@ -32,7 +33,7 @@ def train(model: str, hlp: bool, fold: int, args) -> Path:
 
 
 def summary(workdirs, n_bootstrap):
-    """Metrics of all folds' held-out logits: no clip is scored by a model that saw it."""
+    """Metrics of the held-out logits of all folds."""
     from asjax import hlp, labels
     from asjax.evaluation import evaluate
 

@@ -2,9 +2,9 @@
 
 python benchmarks/metrics.py [--clips 20371] [--resamples 1000]
 
-Synthetic scores (a common bell curve, shifted for positives) over the class priors of AudioSet's
-evaluation list (tests/golden/audioset_counts.json). scikit-learn, where installed, does the same AP
-in the same run; `tagging` computes AUC, d', micro AP and LRAP as well.
+The scores are synthetic: normally distributed, shifted for positives. The class priors are those of
+AudioSet's evaluation list (tests/golden/audioset_counts.json). scikit-learn, if installed, computes
+the same AP in the same run. `tagging` also computes AUC, d', micro AP and LRAP.
 """
 
 import argparse

@@ -2,11 +2,11 @@
 
     python benchmarks/port.py [--families passt ast cnn] [--rounds 2]
 
-Each family's largest published size is written with random weights (a file as torch.save makes it,
-by `tests/torch_writer.py`), then converted in a process of its own: with family and variant given,
-and found. Peak memory is that of the whole process, Python and jax included; beside it, what a
-process that only imports jax and the model takes. Aim: 86 M parameters in under 10 s and under 3
-times the file.
+`tests/torch_writer.py` writes random weights of each family's largest published size in the format
+of torch.save. A separate process converts the file: once with family and variant given, once with
+both found from the file. Peak memory is that of the whole process, Python and jax included. The
+last column is the memory of a process that only imports jax and the model. The aim is 86 M
+parameters in under 10 s and under 3 times the file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ VARIANTS = {
     "convnext": "tiny",
     **{name: f"{name}_base" for name in ("atst_frame", "beats", "fpasst", "m2d", "asit")},
 }
-# VmHWM is of the process's own program: ru_maxrss would count what it was forked from
+# VmHWM counts only this program. ru_maxrss would include the process that it was forked from.
 _PEAK = """
 for line in open("/proc/self/status"):
     if line.startswith("VmHWM"):
@@ -44,7 +44,7 @@ IDLE = (
 
 
 def checkpoint(family: str, path: Path) -> int:
-    """Random weights of a family's largest model; returns the bytes of the file."""
+    """Write random weights of a family's largest model; returns the file size in bytes."""
     import jax
     import torch_writer
 
@@ -82,7 +82,7 @@ def main() -> None:
             given = [f"--family={family}", f"--variant={variant}"]
             for how, more in (("given", given), ("found", [])):
                 if family == "cnn" and how == "found":
-                    continue  # several variants have these shapes: it must be given
+                    continue  # several variants have these shapes, so the variant must be given
                 runs = []
                 for _ in range(args.rounds):
                     to = f"{folder}/{family}"

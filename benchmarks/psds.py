@@ -1,12 +1,13 @@
-"""Time and memory of PSDS at AudioSet-Strong's size, and the ratio to sed_scores_eval.
+"""Time and memory of PSDS at the size of AudioSet Strong, and the ratio to sed_scores_eval.
 
 python benchmarks/psds.py [--clips 16935] [--classes 407] [--threads 2] [--resamples 100]
     [--reference PYTHON]
 
-Synthetic float16 logits [clips, 250, classes] at 25 frames per second: a level per class and clip,
-slow noise, raised during events (8 per clip). They go through a median filter of 9 frames.
-`--reference` is the interpreter of an environment with sed_scores_eval 0.0.4 and pandas < 3; it
-computes PSDS1 of a slice of 200 clips and 60 classes in the same run, without the median filter.
+The scores are synthetic float16 logits [clips, 250, classes] at 25 frames per second. They have a
+level per class and clip plus slow noise, and are raised during events (8 per clip). A median filter
+of 9 frames follows. `--reference` is the Python of an environment with sed_scores_eval 0.0.4 and
+pandas < 3. It computes PSDS1 of a slice of 200 clips and 60 classes in the same run, without the
+median filter.
 """
 
 import argparse
@@ -87,7 +88,7 @@ def timed(name, before, work):
 
 
 def compare(python: str, scores, events):
-    """The slice by both; prints the ratio of CPU seconds and the differences."""
+    """Compute the slice with both; print the ratio of CPU seconds and the differences."""
     clips, classes = SLICE
     part = np.ascontiguousarray(scores[:clips, :, :classes])
     lists = [[e for e in found if e[2] < classes] for found in events[:clips]]

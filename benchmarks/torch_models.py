@@ -1,7 +1,7 @@
-"""The same architectures in plain PyTorch, written the quick way, for `train_step.py` to race with.
+"""The same architectures in plain PyTorch, for the comparison in `train_step.py`.
 
-Weights are torch's defaults: only the shape of the work matters here, parity is tested elsewhere.
-Every net takes feats [B, T, F] and returns logits [B, C].
+Weights are torch's defaults, because only speed matters here. Parity is tested elsewhere. Every net
+takes feats [B, T, F] and returns logits [B, C].
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ CLASSES = 527
 
 
 class Cnn(nn.Module):
-    """CNN6 (one 5x5 convolution a block) or CNN14 (two 3x3)."""
+    """CNN6 (one 5x5 convolution per block) or CNN14 (two 3x3)."""
 
     def __init__(self, widths, convs, size, width):
         super().__init__()
@@ -78,7 +78,7 @@ class ConvNext(nn.Module):
 
 
 class VitBlock(nn.Module):
-    """As timm and the authors write it: explicit softmax attention."""
+    """As in timm and the authors' code: attention with an explicit softmax."""
 
     def __init__(self, width, heads):
         super().__init__()
@@ -97,7 +97,7 @@ class VitBlock(nn.Module):
 
 
 class Vit(nn.Module):
-    """AST and PaSST: overlapping 16x16 patches, two class tokens; `keep` rows and columns."""
+    """AST and PaSST: overlapping 16x16 patches, two class tokens; `keep`: (rows, columns) kept."""
 
     def __init__(self, frames, stride=10, width=768, heads=12, depth=12, keep=None):
         super().__init__()
@@ -133,7 +133,7 @@ class Attend(nn.Module):
 
 
 class TalNet(nn.Module):
-    """CRNN, or CNN + Transformer: one layer passed twice."""
+    """CRNN, or CNN + Transformer with one Transformer layer applied twice."""
 
     def __init__(self, gru, mels=64, width=1024):
         super().__init__()

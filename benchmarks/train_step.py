@@ -1,15 +1,15 @@
-"""Step times of the models, here and in PyTorch, alternating in one run on the CPU.
+"""Step times of the models in jax and in PyTorch, in turn in one run on the CPU.
 
     python benchmarks/train_step.py [--batch 8] [--rounds 5] [--threads 2] [--models cnn6,femto]
 
-The nets of the other side are in torch_models.py.
+torch_models.py has the PyTorch models.
 
-Each side is a process of its own that stays alive; they take turns, one step at a time, so that a
-change in the machine's load hits both. jax runs one virtual device per thread, the batch sharded
-over the mesh axis "data". Forward is evaluation mode; a training step is forward in training mode,
-BCE, backward and Adam. Input is the published size (10 s). PaSST with patchout trains on 474 of
-its 1190 tokens.
-Prints a Markdown table of medians (ms) and the ratio jax / torch (below 1: jax is faster).
+Each side is a separate process. They take turns, one step at a time, so that other load on the
+machine affects both. jax runs one virtual device per thread, and the batch is sharded over the mesh
+axis "data". "Forward" is evaluation mode. A training step is forward in training mode, BCE,
+backward and Adam. The input has the published size (10 s). PaSST with patchout trains on 474 of its
+1190 tokens. Prints a Markdown table of medians (ms) and the ratio jax / torch (below 1: jax is
+faster).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ TOKENS = ("passt_s", "passt_s_patchout", "ast", "transformer", "conformer")  # n
 
 
 def inputs(name: str, batch: int):
-    """(feats [B, T, F] float32, targets [B, 527] float32), the same on both sides."""
+    """(feats [B, T, F] float32, targets [B, 527] float32), the same for both sides."""
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -55,7 +55,7 @@ def inputs(name: str, batch: int):
 
 
 def jax_steps(name: str, batch: int, threads: int):
-    """{"forward": f, "train": f}, each f() running one step to its end."""
+    """{"forward": f, "train": f}; f() runs one step and waits for its end."""
     import jax
 
     jax.config.update("jax_platforms", "cpu")
@@ -100,7 +100,7 @@ def jax_steps(name: str, batch: int, threads: int):
         return ({"params": params, **stats}, opt, rng), value
 
     step = jax.jit(step, donate_argnums=0, out_shardings=(everywhere, everywhere))
-    # the training state is donated: give it buffers of its own
+    # The training state is donated, so it needs buffers of its own.
     mine = jax.tree.map(lambda x: x.copy(), variables)
     holder = [jax.device_put((mine, tx.init(mine["params"]), jax.random.key(1)), everywhere)]
 
@@ -115,7 +115,7 @@ def jax_steps(name: str, batch: int, threads: int):
 
 
 def torch_steps(name: str, batch: int, threads: int, channels_last: bool):
-    """As `jax_steps`, for the same architecture in PyTorch."""
+    """The same as `jax_steps` in PyTorch."""
     try:
         import torch
     except ImportError:
@@ -145,11 +145,11 @@ def torch_steps(name: str, batch: int, threads: int, channels_last: bool):
     return {"forward": forward, "train": train}
 
 
-# ---------------------------------------------------------------------------------- the referee
+# --------------------------------------------------------------------------------- measurement
 
 
 def serve(side: str, name: str, batch: int, threads: int):
-    """Child process: run the step named on each input line, answer with its milliseconds."""
+    """Child process: run the step named on each input line and print its milliseconds."""
     if side == "jax":
         steps = jax_steps(name, batch, threads)
     else:
@@ -175,7 +175,7 @@ def race(name: str, sides: list[str], batch: int, rounds: int, threads: int) -> 
                     child.stdin.flush()
                     line = child.stdout.readline()
                     if not line:
-                        raise SystemExit(f"the {side} process of {name} ended early: see above")
+                        raise SystemExit(f"the {side} process of {name} ended early; see above")
                     if turn >= 0:
                         times.setdefault((side, phase), []).append(float(line))
     finally:

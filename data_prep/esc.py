@@ -1,11 +1,11 @@
-"""Builds the embedded ESC-10, or ESC-50 from your copy.
+"""Build the embedded ESC-10, or ESC-50 from your copy.
 
     python data_prep/esc.py esc10 --audio DIR --labels labels.csv --out asjax/assets/esc10/1.0.0
     python data_prep/esc.py esc50 --source ESC-50 --out data/esc50/1.0.0  # = asjax prepare esc50
 
-esc10 wants one row per recording in labels.csv: filename (relative to AUDIO_DIR), set (rows other
-than esc10 are passed over), license, attribution, mids (joined by ';'), original_label, split. The
-recordings under CC Sampling+ are left out, the others become mono Ogg Vorbis at 32 kHz.
+esc10 needs one row per recording in labels.csv: filename (relative to --audio), set (only rows with
+esc10 are used), license, attribution, mids (joined by ';'), original_label, split. Recordings under
+CC Sampling+ are left out. The others become mono Ogg Vorbis at 32 kHz.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ negative). Built by `data_prep/esc.py`. Keep `ATTRIBUTION.csv` with the recordin
 
 
 def esc10_clips(root: Path, table: Path) -> tuple[list[Clip], list[tuple[str, str]]]:
-    """Clips in order of fold and id, and `(id, reason)` of what the licence leaves out."""
+    """Clips in order of fold and id, and `(id, reason)` of clips left out for their licence."""
     clips, left_out = [], []
     with table.open(newline="", encoding="utf-8") as f:
         rows = [row for row in csv.DictReader(f) if row["set"] == "esc10"]
@@ -53,7 +53,7 @@ def esc10_clips(root: Path, table: Path) -> tuple[list[Clip], list[tuple[str, st
 
 
 def fidelity(out: Path, clips: list[Clip], label_set) -> None:
-    """Print SNR of each written clip against the resampled original, and peaks."""
+    """Print the SNR of the written clips against the resampled originals, and their peaks."""
     originals = {clip.id: clip.audio for clip in clips}
     source = build.source({"name": "records", "path": str(out)}, label_set)
     snr, peaks, lost = [], [], 0

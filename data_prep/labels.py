@@ -5,7 +5,7 @@
 FOLDER is searched for `class_labels_indices.csv` and `ontology.json` (AudioSet),
 `class_labels_indices_strong.csv` and `class_counts_weak_and_strong.tsv` (AudioSet Strong),
 `vocabulary.csv` (FSD50K), `esc50.csv` (ESC-50), and our own maps `esc50_to_audioset.csv` and
-`class_map.csv` (DESED); each must be there once.
+`class_map.csv` (DESED). Each file must exist exactly once.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from asjax.labels import ASSETS, LabelSet, overlap, read_rows
 
 
 def find(folder: Path, name: str) -> Path:
-    """The one file of that name below `folder`."""
-    found = sorted(Path(folder).rglob(name))
-    if len(found) != 1:
-        raise AsjaxError(f"{name} must be once below {folder}, found {len(found)} times")
-    return found[0]
+    """The only file with this name below `folder`."""
+    files = sorted(Path(folder).rglob(name))
+    if len(files) != 1:
+        raise AsjaxError(f"{name} must exist once below {folder}, found {len(files)} times")
+    return files[0]
 
 
 def audioset(folder: Path) -> LabelSet:
@@ -35,7 +35,7 @@ def audioset(folder: Path) -> LabelSet:
 def strong(folder: Path) -> list[LabelSet]:
     """AudioSet Strong: classes with events in training, in evaluation, in both, in either.
 
-    Each is in the order of the display names, as the columns of PretrainedSED's models are.
+    The classes are sorted by display name, as in PretrainedSED's models.
     """
     with find(folder, "class_labels_indices_strong.csv").open(newline="", encoding="utf-8") as file:
         names = {mid: name for mid, name in csv.reader(file)}
@@ -44,7 +44,7 @@ def strong(folder: Path) -> list[LabelSet]:
     train = {row["class_id"] for row in rows if int(row["train_event_count"])}
     test = {row["class_id"] for row in rows if int(row["eval_event_count"])}
     if train | test != names.keys():
-        raise AsjaxError("AudioSet Strong's classes must be those that have events, and no others")
+        raise AsjaxError("the classes of AudioSet Strong must be exactly the classes with events")
     sets = []
     for mids in (train, test, train & test, train | test):
         order = sorted(mids, key=names.get)
@@ -54,7 +54,7 @@ def strong(folder: Path) -> list[LabelSet]:
 
 
 def strong_only(strong: LabelSet, path: Path, known) -> int:
-    """Write the classes of AudioSet Strong that the ontology does not have; how many."""
+    """Write the classes of AudioSet Strong that are not in the ontology; returns their number."""
     rows = [row for row in zip(strong.ids, strong.names, strict=True) if row[0] not in known]
     with path.open("w", newline="", encoding="utf-8") as file:
         out = csv.writer(file, lineterminator="\n")
@@ -99,7 +99,10 @@ def esc(folder: Path) -> tuple[LabelSet, LabelSet]:
 
 
 def ontology(folder: Path, path: Path) -> int:
-    """Write `node,name,parents,restrictions` (the last two separated by blanks); node count."""
+    """Write `node,name,parents,restrictions`; returns the number of nodes.
+
+    Several parents or restrictions are separated by blanks.
+    """
     nodes = read_json(find(folder, "ontology.json"))
     parents = parents_of(nodes)
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -126,7 +129,7 @@ def main(argv=None) -> int:
     print(f"ontology: {ontology(args.folder, args.out / 'ontology_parents.csv')} nodes")
     known = {n["id"] for n in read_json(find(args.folder, "ontology.json"))}
     alone = strong_only(sets[-1], args.out / "ontology_strong.csv", known)
-    print(f"AudioSet Strong's classes that the ontology does not have: {alone}")
+    print(f"classes of AudioSet Strong that are not in the ontology: {alone}")
     shared, left_out = overlap(sets[1], sets[0])
     print(f"FSD50K classes in AudioSet: {len(shared)}; left out: {', '.join(left_out)}")
     return 0

@@ -10,7 +10,7 @@ RNG = np.random.default_rng(11)
 
 
 def weights(family, variant, **fields):
-    """Random torch weights of a model, variances positive."""
+    """Random torch weights of a model, with positive variances."""
     shapes = models.abstract(models.build(family, variant, **fields))
     drawn = jax.tree.map(lambda s: RNG.standard_normal(s.shape, np.float32) * 0.05, shapes)
     found = port.to_torch(family, drawn)
@@ -18,14 +18,14 @@ def weights(family, variant, **fields):
 
 
 def shaped(family, variant, **fields):
-    """As `weights`, but zeros that take no memory."""
+    """Like `weights`, but with zeros that use no memory."""
     shapes = models.abstract(models.build(family, variant, **fields))
     zeros = jax.tree.map(lambda s: np.broadcast_to(np.float32(0), s.shape), shapes)
     return port.to_torch(family, zeros)
 
 
 def with_tables(found):
-    """A PANNs state dict as torch has it: with counters, DFT and mel tables."""
+    """A PANNs state dict as saved by torch: with counters, DFT and mel tables."""
     norms = [k.removesuffix("running_mean") for k in found if k.endswith("running_mean")]
     return {
         **found,

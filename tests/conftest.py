@@ -1,4 +1,4 @@
-"""Shared fixtures: two CPU devices, golden cases, the optional big lists."""
+"""Shared fixtures: two CPU devices, golden cases, the optional official lists."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("NPROC", "4")  # as asjax.devices.setup gives two devices
+os.environ.setdefault("NPROC", "4")  # the value of asjax.devices.setup for two devices
 
 import jax
 
@@ -23,7 +23,7 @@ sys.path.insert(0, str(HERE))
 
 
 def golden(name):
-    """A parity case: `(manifest, {output: array})`; weights and inputs come from `rule`."""
+    """A parity case: `(manifest, {output: array})`; `rule` makes its weights and inputs."""
     manifest = json.loads((GOLDEN / f"{name}.json").read_text())
     npz = GOLDEN / f"{name}.npz"
     arrays = dict(np.load(npz)) if npz.exists() else {}
@@ -37,7 +37,7 @@ def golden_fixture():
 
 @pytest.fixture(scope="session")
 def shared_dir():
-    """The folder with the official lists, when this checkout has one beside it."""
+    """The folder with the official lists, if there is one beside this checkout."""
     path = Path(os.environ.get("ASJAX_SHARED", HERE.parent.parent / "shared"))
     if not (path / "data" / "metadata" / "audioset").is_dir():
         pytest.skip("needs the official AudioSet lists: set ASJAX_SHARED to a folder that has them")
@@ -46,5 +46,5 @@ def shared_dir():
 
 @pytest.fixture(scope="session")
 def repo():
-    """The root of the checkout, where configs/ lies."""
+    """The root of the checkout, which contains configs/."""
     return HERE.parent

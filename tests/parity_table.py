@@ -1,26 +1,27 @@
 """Every parity case against its reference: `python -m tests.parity_table [FOLDER...]`.
 
-FOLDER (default tests/golden) holds cases: a manifest NAME.json, whose weights and inputs are made
-by rule.py, and the reference's outputs NAME.npz. What a case means to a model family is told by
-the file of that family in tests/parity:
+FOLDER (default tests/golden) contains cases. A case is a manifest NAME.json and the reference's
+outputs NAME.npz; rule.py makes its weights and inputs from the manifest. The file of a model family
+in tests/parity maps a case to the family:
 
     FAMILY                                      name in asjax.models
-    spec(case, manifest)                        (variant, fields) or None: not a case of this family
-                                                (a variant None is found by names and shapes)
-    features(manifest)                          optional: [B, T, F], default the one input array
+    spec(case, manifest)                        (variant, fields), or None if it is not a case of
+                                                this family. If variant is None, it is found from
+                                                names and shapes.
+    features(manifest)                          optional: [B, T, F], default: the only input array
     outputs(out, inner, feats)                  {reference name: array in the reference's layout}
-    run(case, manifest, module, variables)      optional, instead of the two: the same dict
+    run(case, manifest, module, variables)      optional, replaces the two above: the same dict
                                                 (manifest["stored"]: the arrays of the npz)
     TOLERANCE                                   optional: {output name: relative L2}
 
-`out` is the model's dict, `inner` the outputs of its submodules by path ("block1/conv2"); names of
-`out` that are the reference's too need not be repeated. The Markdown table it prints is the one in
-asjax/models/README.md.
+`out` is the model's dict. `inner` has the outputs of its submodules by path ("block1/conv2"). An
+entry of `out` with the reference's name need not be repeated. asjax/models/README.md has the
+printed Markdown table.
 
-The number of classes need not be told: it is one of the reference's arguments (CLASSES), or the
-shapes tell it. So do other fields that `asjax.weights.detect` can find. A case that cannot be
-compared is a row that says why: a damaged file, weights that do not fit, an output that is missing
-or has another shape.
+The number of classes is one of the reference's arguments (CLASSES) or follows from the shapes, as
+do the other fields that `asjax.weights.detect` finds. A case that cannot be compared gives a row
+with
+the reason: a damaged file, weights that do not match, a missing output or one with another shape.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from asjax.weights import detect, port  # noqa: E402
 
 TOLERANCE = 3e-6
 GOLDEN = HERE / "golden"
-# What the authors call the number of classes.
+# The authors' names for the number of classes.
 CLASSES = ("num_classes", "classes_num", "n_classes", "n_class", "label_dim", "num_labels")
 
 
@@ -76,7 +77,7 @@ def load(case: str, folder: Path = GOLDEN):
 
 @cache
 def claimed(case: str, folder: Path = GOLDEN):
-    """(adapter, variant or None, fields) as the adapter reads the manifest; None: no family's."""
+    """(adapter, variant or None, fields) from the adapters; None if no family has the case."""
     manifest = json.loads((folder / f"{case}.json").read_text())
     if not isinstance(manifest, dict) or not manifest.get("state_dict"):
         return None
@@ -93,10 +94,10 @@ def claimed(case: str, folder: Path = GOLDEN):
 
 @cache
 def spec(case: str, folder: Path = GOLDEN):
-    """(adapter, variant, fields) of a case, None when no family knows it.
+    """(adapter, variant, fields) of a case; None if no family has it.
 
     Raises:
-      AsjaxError: its weights fit no model of that family.
+      AsjaxError: the weights match no model of the family.
     """
     found = claimed(case, folder)
     if found is None:
@@ -110,7 +111,7 @@ def spec(case: str, folder: Path = GOLDEN):
         try:
             port.match(adapter.FAMILY, variant, shapes, **fields)
             return found
-        except AsjaxError:  # the shapes may tell what the arguments do not
+        except AsjaxError:  # the shapes may show what the arguments do not
             pass
     model = detect.detect(shapes, adapter.FAMILY, variant, **fields)
     return adapter, model.variant, {**fields, **model.fields}
@@ -129,18 +130,18 @@ def _named(manifest: dict, make=None) -> dict:
 
 
 def cases(folder: Path = GOLDEN) -> list[str]:
-    """Names of the cases whose model family is here, sorted."""
+    """Sorted names of the cases that belong to one of our model families."""
     return [p.stem for p in sorted(folder.glob("*.json")) if claimed(p.stem, folder) is not None]
 
 
 def ported(case: str, manifest: dict, folder: Path = GOLDEN):
-    """(module, variables) from the weights that the rule gives the reference."""
+    """(module, variables) from the weights that the rule makes for the reference."""
     adapter, variant, fields = spec(case, folder)
     return port.from_torch(adapter.FAMILY, variant, _named(manifest), **fields)
 
 
 def features(case: str, manifest: dict, folder: Path = GOLDEN):
-    """[B, T, F] features: the case's own, or its waveforms through the model's frontend."""
+    """[B, T, F] features: from the case, or from its waveforms and the model's frontend."""
     adapter, variant, _ = spec(case, folder)
     if hasattr(adapter, "features"):
         return adapter.features(manifest)
@@ -181,7 +182,7 @@ def errors(case: str, folder: Path = GOLDEN) -> dict[str, float]:
 
 
 def captured(tree) -> dict[str, np.ndarray]:
-    """Outputs of the submodules by path; stacked over the layers where these run in a scan."""
+    """Outputs of the submodules by path; stacked over the layers if these run in a scan."""
     found = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         names = [k.key for k in path if hasattr(k, "key")]
@@ -191,10 +192,10 @@ def captured(tree) -> dict[str, np.ndarray]:
 
 
 def sample(x: np.ndarray, name: str, outputs: dict, want: np.ndarray) -> np.ndarray:
-    """`x` sub-sampled as the manifest says the reference's output was stored.
+    """`x` sub-sampled like the stored output of the reference.
 
-    The three ways of saying it: a `stride` or `stored_step` list, or "[::5, :, ::7]" in a text; a
-    text without it means the same steps as another output of that shape.
+    The manifest has the steps as a list `stride` or `stored_step`, or as "[::5, :, ::7]" in a text.
+    A text without steps means the same steps as another output of this shape.
     """
     entry = outputs.get(name)
     if isinstance(entry, dict):
@@ -223,7 +224,7 @@ def relative(x, reference) -> float:
 
 
 def allowed(case: str, output: str, folder: Path = GOLDEN) -> float:
-    """The relative L2 an output may be off by."""
+    """The allowed relative L2 error of an output."""
     return getattr(spec(case, folder)[0], "TOLERANCE", {}).get(output, TOLERANCE)
 
 
@@ -251,7 +252,7 @@ def main(argv: list[str]) -> int:
 
 
 def _row(case: str, folder: Path) -> tuple[str, str]:
-    """("yes", "no", "strange" or "": no weights, the line of the table or "")."""
+    """(verdict, line of the table or ""); verdict "yes", "no", "strange", or "" without weights."""
     model, count = "-", "-"
     try:
         manifest = json.loads((folder / f"{case}.json").read_text())
@@ -271,13 +272,13 @@ def _row(case: str, folder: Path) -> tuple[str, str]:
         own = "-" if own is None else f"{own:.1e}"
         line = f"{worst} | {off[worst]:.1e} | {own} | {'NO: ' + ', '.join(over) if over else 'yes'}"
         state = "no" if over else "yes"
-    except Exception as error:  # whatever is wrong with one case, the others are compared
+    except Exception as error:  # an error in one case must not stop the others
         line, state = f"- | - | - | NO: {_why(error)}", "no"
     return state, f"| {case} | {model} | {count} | {line} |"
 
 
 def _why(error: Exception) -> str:
-    """One short line for a cell of the table."""
+    """A text as one short line for a table cell."""
     kind = "" if isinstance(error, AsjaxError) else f"{type(error).__name__}: "
     text = f"{kind}{files.reason(error)}".replace("|", "/")
     return text if len(text) <= 240 else f"{text[:237]}..."

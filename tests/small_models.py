@@ -1,4 +1,4 @@
-"""Model folders made by hand, and damaged ones whose hashes are right."""
+"""Hand-made model folders, and damaged ones with correct hashes."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def small_model(directory, variables=VARIABLES, seed=7, cfg=CONFIG, label_set=LA
 
 
 def reseal(folder: Path, **card) -> None:
-    """Make the hashes of a folder right again after its files were changed."""
+    """Correct the hashes of a folder after a change of its files."""
     old = json.loads((folder / "card.json").read_text())
     names = [name for name in old["sha256"] if name != "card.json"]
     card = {**old, "sha256": {name: files.digest(folder / name) for name in names}, **card}

@@ -1,7 +1,7 @@
-"""Sound files of many kinds, right and wrong, made from tones and noise. Licence: CC0-1.0.
+"""Sound files of many kinds, valid and faulty, made from tones and noise. Licence: CC0-1.0.
 
-They are the cases that people handed over (joined, cut, never finished, of odd headers), built anew
-so that no file has to be carried.
+They rebuild cases that users reported (joined, truncated, unfinished, with odd headers), so that no
+file has to be stored.
 """
 
 import io
@@ -14,7 +14,7 @@ RATE = 44_100
 
 
 def tone(seconds, hz=440, rate=RATE, level=0.3):
-    """A sine: its root mean square is level / sqrt(2)."""
+    """A sine with the root mean square level / sqrt(2)."""
     return (level * np.sin(2 * np.pi * hz * np.arange(round(seconds * rate)) / rate)).astype("f4")
 
 
@@ -23,7 +23,7 @@ def noise(seconds, level=0.2, rate=RATE, seed=0):
 
 
 def encode(wave, rate=RATE, container="WAV", subtype=None, **more):
-    """Bytes of a sound file by libsndfile, written in pieces as its encoders like it."""
+    """Bytes of a sound file by libsndfile, written in pieces as its encoders need it."""
     out = io.BytesIO()
     channels = 1 if wave.ndim == 1 else wave.shape[1]
     with soundfile.SoundFile(out, "w", rate, channels, subtype, format=container, **more) as f:
@@ -36,18 +36,18 @@ def encode(wave, rate=RATE, container="WAV", subtype=None, **more):
 
 
 def mp3(wave, mode="VARIABLE", rate=RATE, level=0.9):
-    """With LAME's Xing (VARIABLE) or Info (CONSTANT) frame; `level` 0 is the best quality."""
+    """MP3 with LAME's Xing (VARIABLE) or Info (CONSTANT) frame; `level` 0 is the best quality."""
     more = {"compression_level": level, "bitrate_mode": mode}
     return encode(wave, rate, "MP3", "MPEG_LAYER_III", **more)
 
 
 def quiet_middle():
-    """6 s of which the first frames are large: a length guessed from them is far too short."""
+    """6 s with large first frames: a length that is estimated from these is much too short."""
     return np.concatenate([noise(1), tone(3, level=1e-4), noise(2)])
 
 
 def mpeg_frames(data):
-    """(start, stop) of the frames of an MP3 of MPEG-1 layer III that holds nothing else."""
+    """(start, stop) of the frames of an MP3 with only frames of MPEG-1 layer III."""
     found, at = [], 0
     kbits = [0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320]
     hz = [44_100, 48_000, 32_000]
@@ -64,7 +64,7 @@ def without_info(data):
 
 
 def with_frame_count(data, count):
-    """The MP3 with another number of frames in its Xing or Info header; None leaves it out."""
+    """The MP3 with another number of frames in its Xing or Info header; None: without a number."""
     at = max(data.find(b"Xing"), data.find(b"Info"))
     flags = struct.unpack_from(">I", data, at + 4)[0]
     out = bytearray(data)
@@ -76,7 +76,7 @@ def with_frame_count(data, count):
 
 
 def id3(size):
-    """An ID3v2.4 tag with `size` bytes of padding; below 128^4."""
+    """An ID3v2.4 tag with `size` bytes of padding; size < 128^4."""
     return b"ID3\x04\0\0" + bytes(size >> s & 127 for s in (21, 14, 7, 0)) + bytes(size)
 
 
@@ -88,27 +88,27 @@ def chunk(name, data, order="<"):
 
 
 def wav(data, channels=1, block=2, bits=16, tag=1, rate=16_000, extra=b"", more=b""):
-    """A RIFF file with any format chunk. `more` stands before the samples."""
+    """A RIFF file with any format chunk; `more` is put before the samples."""
     fmt = struct.pack("<HHIIHH", tag, channels, rate, rate * block, block, bits) + extra
     body = b"WAVE" + chunk(b"fmt ", fmt) + more + chunk(b"data", data)
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
 def extensible(valid, tag=1, mask=4):
-    """The rest of a format chunk of WAVE_FORMAT_EXTENSIBLE (tag 0xFFFE)."""
+    """The second part of a format chunk of WAVE_FORMAT_EXTENSIBLE (tag 0xFFFE)."""
     guid = struct.pack("<H", tag) + bytes.fromhex("000000001000800000aa00389b71")
     return struct.pack("<HHI", 22, valid, mask) + guid
 
 
 def integers(wave, width, bits=None, shift=0):
-    """Little-endian integers of `width` bytes; `bits` of them are used, shifted up by `shift`."""
+    """Little-endian integers of `width` bytes with `bits` used bits, shifted up by `shift`."""
     scale = 1 << ((bits or 8 * width) - 1)
     numbers = (wave.astype("f8") * scale).astype("<i8") << shift
     return numbers.view("u1").reshape(-1, 8)[:, :width].tobytes()
 
 
 def rf64(data, size, magic=b"RF64", rate=16_000):
-    """Mono 16 bit with 64-bit lengths; `size` is what the header says of the samples."""
+    """Mono, 16 bit, 64-bit lengths; `size` is the number of sample bytes in the header."""
     ds64 = struct.pack("<QQQI", size + 72, size, size // 2, 0)
     fmt = struct.pack("<HHIIHH", 1, 1, rate, 2 * rate, 2, 16)
     head = magic + b"\xff" * 4 + b"WAVE" + chunk(b"ds64", ds64) + chunk(b"fmt ", fmt)
@@ -155,7 +155,7 @@ def with_flac_total(data, total):
 
 
 def ogg_pages(data):
-    """(start, stop, flags) of the pages of an Ogg file that holds nothing else."""
+    """(start, stop, flags) of the pages of an Ogg file with only pages."""
     found, at = [], 0
     while at < len(data):
         assert data[at : at + 4] == b"OggS"
@@ -166,7 +166,7 @@ def ogg_pages(data):
 
 
 def with_ogg_checksum(page):
-    """The page with a right checksum (RFC 3533), computed bit by bit."""
+    """The page with a correct checksum (RFC 3533), computed bit by bit."""
     bare = page[:22] + bytes(4) + page[26:]
     return bare[:22] + struct.pack("<I", crc(bare, 32, 0x04C11DB7)) + bare[26:]
 

@@ -1,4 +1,4 @@
-"""Augmentations against plain numpy, their published laws, and the promise of one rng."""
+"""Augmentations against plain numpy and published distributions; the same rng, the same choices."""
 
 import functools
 
@@ -46,7 +46,7 @@ COMBINED = [
 
 @functools.cache
 def _jitted(spec):
-    """The compiled chain, shared by the tests: compiling is most of what they cost."""
+    """The compiled chain, shared by the tests because compilation takes most of their time."""
     return jax.jit(chain(spec))
 
 
@@ -186,7 +186,7 @@ def test_a_half_open_roll_draws_each_shift_but_the_last_alike(spec, key):
 
 @pytest.mark.parametrize(("low", "high"), [(0.5, 1.0), (1.0, 1.5), (0.375, 0.375), (2.0, 2.0)])
 def test_speed_takes_the_nearest_samples_of_a_stretched_wave(low, high):
-    """Samples count up from 1, so a result shows its factor, its place and its zeros."""
+    """The samples are 1, 2, 3, ..., so a result shows its factor, its position and its zeros."""
     length = 200
     wave = jnp.tile(jnp.arange(1, length + 1, dtype=jnp.int16), (150, 1))
     out = np.asarray(_jitted(f"speed(rate=1, low={low}, high={high})")(KEY, {"wave": wave})["wave"])
@@ -200,7 +200,7 @@ def test_speed_takes_the_nearest_samples_of_a_stretched_wave(low, high):
     assert min(factors) >= low - 0.02
     assert max(factors) <= high + 0.02
     assert len(set(starts)) > 20
-    if low != high:  # a factor is found within about 1 / length
+    if low != high:  # the error of a measured factor is about 1 / length
         assert stats.kstest((np.array(factors) - low) / (high - low), "uniform").statistic < 0.15
 
 
@@ -257,8 +257,8 @@ def test_one_stripe_follows_the_published_law():
     seen = width > 0
     start = (out[seen] == 0).argmax(1)
     runs = (np.diff(out[seen], axis=1) != 0).sum(1)
-    assert runs.max() <= 2  # one stripe is contiguous
-    last = 100 - width[seen] - 1  # start is U{0..last}: its discrete quantile is uniform
+    assert runs.max() <= 2  # a stripe is contiguous
+    last = 100 - width[seen] - 1  # start is U{0..last}, so its discrete quantile is uniform
     assert (start <= last).all()
     noise = np.random.default_rng(0).random(start.size)
     assert stats.kstest((start + noise) / (last + 1), "uniform").pvalue > 1e-3
@@ -278,7 +278,7 @@ def test_two_stripes_hide_as_much_as_plain_numpy(axis, total, width):
 
 @pytest.mark.parametrize("axis", ["time", "freq"])
 def test_the_law_of_torchaudio_is_told_from_that_of_panns(axis):
-    """Width and start of 40,000 stripes against the exact probabilities of both laws."""
+    """Width and start of 40,000 stripes against the exact probabilities of both distributions."""
     total, width = 6, 4
     feats = jnp.ones((40_000, total, 1)).swapaxes(1, 1 if axis == "time" else 2)
     other = "freq" if axis == "time" else "time"
@@ -303,11 +303,11 @@ def test_noise_has_a_level_per_clip_below_its_amount():
     batch = {"feats": jnp.zeros((3000, 7, 5))}
     out = np.asarray(_jitted("noise(amount=0.1)")(KEY, batch)["feats"], np.float64)
     assert out.min() >= 0
-    level = out.max((1, 2)) / (35 / 36)  # the largest of 35 uniforms is 35 / 36 on average
+    level = out.max((1, 2)) / (35 / 36)  # the mean of the largest of 35 uniforms is 35 / 36
     assert stats.kstest(level / 0.1, "uniform").statistic < 0.05
     grain = out[out.max((1, 2)) > 0.05]
     flat = (grain / grain.max((1, 2), keepdims=True)).ravel()
-    flat = flat[flat < 1]  # given the largest, the others are uniform below it
+    flat = flat[flat < 1]  # the others are uniform below the largest
     assert stats.kstest(flat[::7], "uniform").pvalue > 1e-3
 
 
@@ -365,7 +365,7 @@ def test_mixing_equals_plain_numpy(style, rate, domain, remove_mean):
 
 @pytest.mark.parametrize(("domain", "unit"), [("ln_energy", 1.0), ("db_energy", 10 / np.log(10))])
 def test_energies_are_mixed_through_the_frontends_normalisation(domain, unit):
-    """On (x - mean) / (2 std), with scale = 1 / (2 std), as on x itself in float64."""
+    """(x - mean) / (2 std) with scale = 1 / (2 std) gives the same as x itself in float64."""
     mean, std = -4.2677393, 4.5689974
     raw = np.random.default_rng(0).uniform(-15.9, 8, (6, 20, 8)) * unit
     raw[:, 17:] = 0  # the zeros of padding

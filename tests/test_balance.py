@@ -1,4 +1,4 @@
-"""Balancing: the papers' numbers, naive loops, and the clips and classes with nothing in them."""
+"""Balancing against the papers' numbers and naive loops; also empty clips and classes."""
 
 import time
 
@@ -19,7 +19,7 @@ def case(golden):
 
 
 def long_tailed(clips=300, classes=12, seed=0):
-    """Dense labels with a long tail, some clips without a label and one class without a clip."""
+    """Dense labels with a long tail, some clips without labels and one class without clips."""
     rng = np.random.default_rng(seed)
     labels = rng.random((clips, classes)) < 0.5 / np.arange(1, classes + 1) ** 1.5
     labels[:, 7] = False
@@ -127,7 +127,7 @@ def test_sampling_weights_equal_the_published_formulas():
         naive = [sum(term(counts[k]) for k in np.flatnonzero(row)) for row in labels]
         np.testing.assert_allclose(weights(labels), naive, rtol=1e-13)
         np.testing.assert_array_equal(weights(sparse.csr_array(labels)), weights(labels))
-    # one draw per class and cycle: the queue's expected draws add up to the classes present
+    # One draw per class and cycle, so the expected draws add up to the number of present classes.
     assert balance.panns_weights(labels).sum() == pytest.approx((counts > 0).sum())
 
 
@@ -136,7 +136,7 @@ def test_explicit_zeros_and_repeats_in_sparse_labels_do_not_count():
         (np.array([1, 1, 0, 1], np.int8), np.array([0, 0, 1, 1]), np.array([0, 3, 4])), shape=(2, 2)
     )
     assert balance.counts(messy).tolist() == [1, 1]
-    assert messy.nnz == 4  # the caller's array stays as it was
+    assert messy.nnz == 4  # the caller's array is not changed
 
 
 def test_weights_give_expected_counts_in_float():

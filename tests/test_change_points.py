@@ -1,4 +1,4 @@
-"""Boxes between change points, against numbers of the authors' package."""
+"""Boxes between change points against numbers from the authors' package."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Specs, arguments and overrides: what is accepted, and what each mistake says."""
+"""Specs, arguments and overrides: accepted values, and the error of each mistake."""
 
 import warnings
 from pathlib import Path

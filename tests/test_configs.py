@@ -1,7 +1,7 @@
-"""Recipes: what every config resolves to, held as text, so that a changed recipe shows as a diff.
+"""Recipes: the resolved fields of every config are stored as text, so a change shows as a diff.
 
-`tests/golden/configs/NAME[.ARGUMENTS].txt` holds `key = value` lines, sorted. After a change that
-is meant, write them again with `python tests/test_configs.py` and review the diff.
+`tests/golden/configs/NAME[.ARGUMENTS].txt` has sorted lines `key = value`. After an intended
+change, write the files again with `python tests/test_configs.py` and review the diff.
 """
 
 import ast
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "configs"
 NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))
 BETAS = ("0", "0.1", "0.2", "0.3", "0.5", "0.7", "1")
-# the arguments that make another recipe; each config's defaults are held besides
+# The arguments that make another recipe; the defaults of each config are stored too.
 MAIN = {
     "ast": ("balanced", "tiny"),
     "balancing_ast": ("beta=0", "beta=1", "tiny"),
@@ -33,7 +33,7 @@ MAIN = {
     ),
 }
 CASES = [(name, arg) for name in NAMES for arg in ("", *MAIN.get(name, ()))]
-OURS = sorted(MAIN)  # AudioSet recipes that share the dials hlp, beta and seed
+OURS = sorted(MAIN)  # AudioSet recipes, which all have the arguments hlp, beta and seed
 
 
 def load(name, arg=""):
@@ -123,7 +123,7 @@ def test_lengths_and_averages_are_those_of_the_authors():
 
 
 def test_ast_rates_are_those_of_its_log():
-    """1e-5, 1e-5, 5e-6, 2.5e-6, 1.25e-6: the epochs' rates in the released training log."""
+    """The rates of the epochs in the released log: 1e-5, 1e-5, 5e-6, 2.5e-6, 1.25e-6."""
     c = load("ast")
     _, lr = build.make("optim", c.optim, total_steps=c.total_steps, steps_per_epoch=7)
     middles = [float(lr((e + 0.5) * 168_393)) for e in range(5)]
@@ -154,7 +154,7 @@ def test_every_recipe_says_what_it_is_and_how_it_fared(name):
     + [("hlp_passt", "u_patchout=400,s_patchout_t=0,s_patchout_f=0")],
 )
 def test_a_recipe_builds_at_full_size_and_its_step_has_shapes(name, arg):
-    """Every spec in it is built, and one training step traced on 10 s clips, computing nothing."""
+    """Builds every spec of a config and traces one training step on 10 s clips."""
     import jax
     import jax.numpy as jnp
     from scipy import sparse

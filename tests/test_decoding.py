@@ -1,4 +1,4 @@
-"""Median filter, thresholds and windows, against scipy, PretrainedSED's and HEAR's outputs."""
+"""Median filter, thresholds and windows against outputs of scipy, PretrainedSED and HEAR."""
 
 import numpy as np
 import pytest
@@ -153,7 +153,7 @@ def test_stitched_windows_are_the_recording(size, overlap):
         if overlap and frames >= size:
             assert plan.starts[-1] + size == frames
             for start, (first, end) in zip(plan.starts, plan.keep, strict=True):
-                # a kept frame is far from the window's edges, unless they are the recording's
+                # a used frame is far from the window's edges, except at the ends of the recording
                 assert start == 0 or first - start >= size // 4
                 assert start + size == frames or start + size - end >= size // 4
 

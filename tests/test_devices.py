@@ -1,4 +1,4 @@
-"""Start-up of jax: devices, processes, the cache of compiled programs."""
+"""Start-up of jax: devices, processes, compilation cache."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Lists of events and their frames, against PretrainedSED's and HEAR's own outputs."""
+"""Lists of events and their frames against outputs of PretrainedSED and HEAR."""
 
 import math
 from functools import partial
@@ -17,7 +17,7 @@ def listed(rows):
 
 
 def raw(rows):
-    """Without checks, as a reader of lists has them."""
+    """Events without checks, as made by a reader of lists."""
     return np.array(rows, events.EVENT)
 
 

@@ -22,7 +22,7 @@ def audioset():
 
 
 def random_table(seed, nodes=40):
-    """A random ontology; the numbering of the nodes is shuffled, so parents may come later."""
+    """A random ontology with shuffled node numbers, so a parent may come after its child."""
     rng = np.random.default_rng(seed)
     name = rng.permutation(nodes).tolist()
     table = {}
@@ -242,7 +242,7 @@ def test_scores_need_memory_for_the_pairs_only(audioset):
     program = jax.jit(lambda s: hlp.propagate_scores(s, audioset)).lower(rows).compile()
     used = program.memory_analysis().temp_size_in_bytes
     pairs = 731 + 527
-    assert used < 2 * batch * pairs * 4  # a cube of batch x 527 x 527 would be 569 MB
+    assert used < 2 * batch * pairs * 4  # an array of batch x 527 x 527 would be 569 MB
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Who may import whom, what stays importable on a bare machine, what importing costs."""
+"""Import rules between modules, imports without optional packages, and the cost of imports."""
 
 import ast
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent / "asjax"
-# From the bottom up; every arrow goes down this list. A folder is one layer, whatever is in it.
+# From bottom to top: a module may only import from earlier layers. A folder is one layer.
 LAYERS = (
     ("config",),
     ("labels", "hlp", "balance", "taxonomy", "events", "decoding", "change_points"),
@@ -41,7 +41,7 @@ BARE_FILES = {"store.checkpoint", "store.files", "store.model_dir", "store.choic
 
 
 def modules() -> dict[str, Path]:
-    """Dotted name below asjax -> file; a folder bears the name of the folder."""
+    """Dotted name below asjax -> file; a package has the name of its folder."""
     found = {}
     for path in sorted(ROOT.rglob("*.py")):
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
@@ -59,8 +59,8 @@ def room(module: str) -> str:
 def imported(tree):
     """(dotted name, at import time?) of every import, and of every string that names a module.
 
-    A string counts when the whole of it is a dotted name, as in `import_module("asjax.hlp")` or a
-    table of modules, or the beginning of an f-string, as in `f"asjax.models.{name}"`.
+    A string counts if it is a dotted name, as in `import_module("asjax.hlp")` or a table of
+    modules. The beginning of an f-string also counts, as in `f"asjax.models.{name}"`.
     """
     inner = {
         id(n)
@@ -82,7 +82,7 @@ def imported(tree):
 
 
 def ours(name: str) -> str | None:
-    """`asjax.data.ops.crop` -> `data.ops`: the module of ours that a dotted name lies in."""
+    """Our module that contains a dotted name: `asjax.data.ops.crop` -> `data.ops`."""
     parts = name.split(".")[1:] if name.startswith("asjax.") else []
     while parts and ".".join(parts) not in MODULES:
         parts.pop()
@@ -90,7 +90,7 @@ def ours(name: str) -> str | None:
 
 
 def arrows() -> dict[str, set[str]]:
-    """module -> modules of ours that it imports, anywhere in the file."""
+    """module -> our modules that it imports anywhere in the file."""
     graph = {}
     for module, path in MODULES.items():
         names = {ours(name) for name, _ in imported(ast.parse(path.read_text()))}
@@ -113,7 +113,7 @@ def test_imports_only_go_down(module):
 
 
 def test_there_is_no_circle():
-    """Files that import each other, directly or by others; a folder's __init__ counts as a file."""
+    """No files import each other, directly or indirectly; an __init__ counts as a file."""
     left = {m: {t for t in targets if t != "__init__"} for m, targets in ARROWS.items()}
     while free := [m for m, targets in left.items() if not targets & left.keys()]:
         for module in free:
@@ -143,7 +143,7 @@ def test_what_trains_needs_only_jax_flax_optax_orbax_numpy(module):
 
 
 def test_every_module_is_tested():
-    """Each has a test file of its name in the folder of its folder, or is named in one there."""
+    """Each module has a test file with its name in the same folder, or is named in a test there."""
     tests = Path(__file__).parent
     missing = []
     for module, path in MODULES.items():

@@ -1,4 +1,4 @@
-"""Label sets: contents, hashes, look-ups, and the maps between them."""
+"""Label sets: contents, hashes, look-ups and mappings."""
 
 import hashlib
 import importlib.util
@@ -64,7 +64,7 @@ def test_hashes_of_packaged_sets_are_pinned():
 )
 def test_index_takes_mids_of_every_kind_names_and_indices(label, index):
     found = labels.get("audioset527")
-    if index is None:  # mids that an /m/-only parser would drop
+    if index is None:  # mids that a parser of /m/ only would drop
         index = found.ids.index(label)
     assert found.index(label) == index
 

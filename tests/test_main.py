@@ -1,4 +1,4 @@
-"""The command line: help, overrides, and one line for every mistake."""
+"""The command line: help, overrides, and a one-line error for every mistake."""
 
 import subprocess
 import sys

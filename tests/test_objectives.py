@@ -1,4 +1,4 @@
-"""The tagging objective against float64 numpy, and the fixed order of what happens to targets."""
+"""The tagging objective against float64 numpy, and the order of operations on targets."""
 
 import flax.linen as nn
 import jax
@@ -57,7 +57,7 @@ def test_extreme_logits_stay_finite(batch):
 
 
 def test_targets_go_through_hlp_then_mixup_then_smoothing(batch):
-    """Mixing rows (0,1) and (2,3): max of a mix differs from mix of a max, so the order shows."""
+    """Mixing rows (0,1) and (2,3): max of a mix differs from mix of a max, so the order matters."""
     batch["target"] = np.array([[1, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 1]], np.float32)
     mix = build.augment("mixup(alpha=1.0, style='panns')")
     key = jax.random.split(jax.random.key(3), 4)[2]
@@ -65,7 +65,7 @@ def test_targets_go_through_hlp_then_mixup_then_smoothing(batch):
     mixed = np.asarray(mix(key, {"target": jnp.asarray(hard)})["target"])
     logits = np.asarray(mix(key, {"feats": jnp.asarray(batch["wave"])[:, None]})["feats"])[:, 0]
     assert mixed.shape == (2, 3)
-    assert not np.allclose(mixed, np.round(mixed))  # really mixed
+    assert not np.allclose(mixed, np.round(mixed))  # mixup took place
     expected = bce64(logits, mixed * 0.8 + 0.1, np.ones((2, 3)))
     loss = run(batch, closure=CLOSURE, augment={"normed": mix}, label_smoothing=0.2)
     assert loss == pytest.approx(expected, rel=1e-5)
@@ -89,7 +89,7 @@ def test_the_gradient_is_that_of_float64_finite_differences(batch):
 
 
 def test_int16_waves_and_arrays_of_other_tasks_change_nothing(batch):
-    """A batch with strong labels or teacher logits in it trains a tagger as one without."""
+    """Strong labels or teacher logits in a batch do not change the training of a tagger."""
     wave = np.random.default_rng(1).integers(-32768, 32768, (4, 3)).astype(np.int16)
     chains = {
         "wave": build.augment("roll(samples=1) | gain | mixup(alpha=1.0)"),

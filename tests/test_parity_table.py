@@ -1,4 +1,4 @@
-"""The parity table itself: it reads other sizes, and what cannot be compared is a row."""
+"""The parity table: it reads other sizes, and a case that cannot be compared gives a row."""
 
 import contextlib
 import io
@@ -21,7 +21,7 @@ ARGS = dict(n_mels=32, embedding_size=64, n_conv_layers=5, n_pool_layers=5, pool
 
 @pytest.fixture(scope="module")
 def whole():
-    """A small TALNet without attention, 7 classes: (manifest, outputs by the model itself)."""
+    """A small TALNet without attention, 7 classes: (manifest, the model's own outputs)."""
     module = models.build("talnet", "crnn", **SIZES)
     shapes = jax.tree.map(lambda s: np.zeros(s.shape, np.float32), models.abstract(module))
     state = [[k, list(v.shape), "float32"] for k, v in port.to_torch("talnet", shapes).items()]
@@ -47,7 +47,7 @@ def without(name):
 
 
 def bare(manifest, outputs):
-    """The shapes tell width, blocks and pooling; the authors' name tells the classes."""
+    """Width, blocks and pooling follow from shapes, the classes from the authors' argument."""
     manifest["reference"]["args"] = {"classes_num": 7}
 
 
@@ -77,7 +77,7 @@ FAULTS = {
 
 @pytest.fixture(scope="module")
 def table(whole, tmp_path_factory):
-    """One run over a sound case and altered copies of it: (exit code, {case: cells}, text)."""
+    """One run over a valid case and altered copies of it: (exit code, {case: cells}, text)."""
     folder = tmp_path_factory.mktemp("cases")
     other = lambda m, o: m.update(reference="somebody's network")  # noqa: E731
     changes = {"good": lambda m, o: None, "bare": bare, "other": other}
@@ -90,7 +90,7 @@ def table(whole, tmp_path_factory):
         path = folder / f"{name}.{name[4:]}"
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     (folder / "gone_npz.npz").unlink()
-    (folder / "list.json").write_text("[1, 2]")  # no case at all
+    (folder / "list.json").write_text("[1, 2]")  # not a case
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
         code = parity_table.main([str(folder)])

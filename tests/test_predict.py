@@ -58,7 +58,7 @@ def tagger(**kw):
 
 
 def noise(seconds, rate=RATE, channels=1):
-    """Noise whose loudness wanders, so that windows differ."""
+    """Noise with changing loudness, so that windows differ."""
     x = RNG.standard_normal((max(1, round(seconds * rate)), channels)) * 0.1
     x *= 1 + np.sin(np.arange(len(x)) / rate * 2)[:, None]
     return x.astype(np.float32)
@@ -177,7 +177,7 @@ def test_an_error_stands_where_its_file_was_and_the_rest_is_done(tmp_path):
     good = [write(tmp_path / f"{i}.wav", noise(0.8)) for i in range(3)]
     cut = tmp_path / "cut.flac"
     data = write(tmp_path / "whole.flac", noise(60)).read_bytes()
-    cut.write_bytes(data[: len(data) // 2])  # many sound windows, then the damage
+    cut.write_bytes(data[: len(data) // 2])  # many good windows before the damage
     text = tmp_path / "text.wav"
     text.write_text("no sound")
     sources = [good[0], cut, good[1], text, tmp_path / "missing.wav", good[2]]
@@ -267,7 +267,7 @@ def test_settings_and_broken_weights_are_refused():
 
 
 class Wide(nn.Module):
-    """A tagger with one large array, to be found among all that the device holds."""
+    """A tagger with one large array that is easy to find in device memory."""
 
     @nn.compact
     def __call__(self, feats, train: bool):
@@ -276,10 +276,10 @@ class Wide(nn.Module):
 
 
 def test_calls_of_any_size_share_one_copy_of_the_weights_and_few_programs():
-    """P3: at most a copy on each device, however many recordings the calls have."""
+    """At most one copy on each device, for any number of recordings per call."""
     model = Wide()
     variables = model.init(jax.random.key(0), FRONTEND(jnp.zeros((1, SIZE))), train=False)
-    variables = jax.tree.map(np.asarray, variables)  # as a model folder gives them
+    variables = jax.tree.map(np.asarray, variables)  # as loaded from a model folder
     kernel = variables["params"]["wide"]["kernel"]
     run = predict.Tagger(model, variables, FRONTEND, LABELS, sample_rate=RATE, clip_s=CLIP_S)
     x = noise(0.5)[:, 0]
@@ -324,13 +324,13 @@ def test_half_an_hour_needs_memory_for_batches_only(tmp_path):
         for _ in range(1800):
             file.write(second)
     run = tagger()
-    run((noise(2), RATE))  # compiled and warm
+    run((noise(2), RATE))  # compile first
     tracemalloc.start()
     tags = run(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert tags.windows.shape == (3600, CLASSES)
-    assert peak < 25e6  # the wave alone is 58 MB
+    assert peak < 25e6  # the wave alone has 58 MB
     second, _ = soundfile.read(path, frames=SIZE * 2, dtype="float32")
     np.testing.assert_allclose(tags.windows[:2], naive(second)[1], atol=1e-5)
 
@@ -340,7 +340,7 @@ def test_half_an_hour_needs_memory_for_batches_only(tmp_path):
 
 @pytest.fixture
 def model(monkeypatch, tmp_path_factory):
-    """A model folder whose loading gives the small tagger."""
+    """A model folder that loads as the small tagger."""
     folder = tmp_path_factory.mktemp("model")
     monkeypatch.setattr(predict, "load", lambda path, **kw: tagger(**kw))
     return str(folder)

@@ -56,7 +56,7 @@ def test_wrong_meshes_are_one_clear_error(spec, words):
 
 
 def test_placed_rows_are_split_over_devices_and_gather_back_unchanged(mesh):
-    raw = np.zeros(4 * 3 * 4 + 64, np.uint8)  # aligned to 64 bytes, which jax would take over
+    raw = np.zeros(4 * 3 * 4 + 64, np.uint8)  # aligned to 64 bytes, so jax needs no copy
     aligned = raw[-raw.ctypes.data % 64 :][:48].view(np.float32).reshape(4, 3)
     aligned[:] = batch()["wave"]
     given = {**batch(), "wave": aligned}
@@ -65,7 +65,7 @@ def test_placed_rows_are_split_over_devices_and_gather_back_unchanged(mesh):
     assert [s.data.shape for s in placed["wave"].addressable_shards] == [(2, 3), (2, 3)]
     wanted = given["wave"].copy()
     jax.block_until_ready(placed)
-    given["wave"][:] = -1  # a buffer that the pipeline uses again must not change the batch
+    given["wave"][:] = -1  # a reused buffer of the pipeline must not change the batch
     assert np.array_equal(sharding.gather(placed["wave"]), wanted)
     gathered = sharding.gather({"a": placed["mask"], "b": [np.float32(3)]})
     assert isinstance(gathered["a"], np.ndarray)
@@ -78,7 +78,7 @@ def test_owned_arrays_are_taken_over_and_integers_must_fit_the_device(mesh):
     for owned in (True, False):
         (shard, _) = sharding.place(mesh, {"x": aligned}, owned=owned)["x"].addressable_shards
         taken = shard.data.unsafe_buffer_pointer() == aligned.ctypes.data
-        assert taken is owned  # zero copies on CPU, or one of its own
+        assert taken is owned  # no copy on CPU, or a copy of its own
     small = {"n": np.array([2**31 - 1, -(2**31)])}
     assert sharding.gather(sharding.place(mesh, small))["n"].tolist() == small["n"].tolist()
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""The train step: what a bad step leaves untouched, devices agree, averages are right."""
+"""The train step: skipped steps, equal results on all devices, averages."""
 
 from functools import partial
 
@@ -91,14 +91,14 @@ def test_one_and_two_devices_take_the_same_step(parts):
 
 
 def test_step_k_does_not_depend_on_how_the_run_got_there(parts):
-    """The step's key comes from (seed, step), so a restored state continues bit for bit."""
+    """The random key depends only on (seed, step), so a restored state continues bit for bit."""
     create, train_step = parts
     run = jax.jit(train_step)
     straight = create(jax.random.key(0))
     for k in range(4):
         straight, _ = run(straight, batch(k))
         if k == 1:
-            resumed = straight  # nothing is donated here, so this stays as it is
+            resumed = straight  # nothing is donated here, so it is not changed
     for k in (2, 3):
         resumed, _ = run(resumed, batch(k))
     for a, b in zip(arrays(straight), arrays(resumed), strict=True):
@@ -133,7 +133,7 @@ def test_the_rate_among_the_scalars_is_the_one_that_moved_the_weights():
 
 
 class Plain(nn.Module):
-    """No batch norm, so that no row sees another."""
+    """A model without batch norm, so that rows do not affect each other."""
 
     @nn.compact
     def __call__(self, feats, *, train=False, augment=None):
@@ -141,7 +141,7 @@ class Plain(nn.Module):
 
 
 def stepped(model, accumulate, devices, batches, form="cpu", **options):
-    """(scalars of each step, state at the end)"""
+    """(scalars of each step, final state)"""
     tx = optax.adam(1e-2)
     create = partial(
         step.init_state, model=model, frontend=frontend, tx=tx, wave_shape=(8, 40), average=True
@@ -168,7 +168,7 @@ def stepped(model, accumulate, devices, batches, form="cpu", **options):
 @pytest.mark.parametrize(("accumulate", "devices"), [(8, 1), (2, 2), (4, 2)])
 def test_a_step_in_parts_equals_the_whole_step(accumulate, devices, form, masked):
     batches = [batch(k) for k in range(3)]
-    if masked:  # parts with different numbers of real rows, one of them with none
+    if masked:  # parts with different numbers of real rows, one without any
         for given in batches:
             given["mask"][[0, 4, 5]] = 0
     whole, expected = stepped(Plain(), 1, 1, batches)
@@ -182,7 +182,7 @@ def test_a_step_in_parts_equals_the_whole_step(accumulate, devices, form, masked
 
 
 def test_running_statistics_move_once_for_every_part():
-    """Flax's momentum .9 twice: old .81, first part .09, second part .1."""
+    """Flax's momentum 0.9 twice: weights 0.81 (old), 0.09 (first part), 0.1 (second part)."""
     given = batch()
     _, state = stepped(Net(), 2, 1, [given])
     means = [given["wave"][j::2].reshape(4, 4, 10).mean((0, 1)) for j in range(2)]

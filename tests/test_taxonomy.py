@@ -1,4 +1,4 @@
-"""An ontology of one's own: HLP for any classes."""
+"""A user's own ontology: HLP for any classes."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_rows_are_by_name_or_id_in_any_case(tmp_path):
 
 
 def test_the_closure_is_that_of_the_links_between_classes(tmp_path):
-    """Against a walk by hand: up while there is one nearest class."""
+    """Against a manual walk: go up as long as there is one nearest class."""
     label_set = LabelSet(
         "own", ("puppy", "dog", "animal", "car"), ("Puppy", "Dog", "Animal", "Car")
     )

@@ -1,4 +1,4 @@
-"""The training program end to end: every config, exact resume, and what it refuses."""
+"""The training program end to end: every config, exact resume, and errors."""
 
 import csv
 import json
@@ -54,7 +54,7 @@ def test_every_config_runs_two_steps_and_leaves_a_model_and_a_report(name, tmp_p
     card = json.loads((tmp_path / "run" / "model" / "card.json").read_text())
     assert card["step"] in (1, 2)
     resolved = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert card["hlp"] is resolved["labels"]["hlp"]  # off in PANNs' own recipe, on in HLP's
+    assert card["hlp"] is resolved["labels"]["hlp"]  # off in PANNs' recipe, on in the HLP paper's
 
 
 def weights(workdir):
@@ -99,7 +99,7 @@ def stop_after(monkeypatch, n):
 
 
 def test_stop_and_resume_equals_uninterrupted_bit_for_bit(tmp_path, monkeypatch, capsys):
-    """Mid-epoch SIGTERM (an epoch is 10 steps here), EMA on, weights and losses compared."""
+    """SIGTERM within an epoch of 10 steps, with EMA; weights and losses are compared."""
     assert quick(tmp_path / "straight") == 0
     with monkeypatch.context() as patch:
         stop_after(patch, 3)
@@ -198,7 +198,7 @@ def test_fine_tuning_takes_the_weights_that_fit_and_a_new_head(tmp_path, capsys)
     assert quick(tmp_path / "first", steps=2) == 0
     config = write_own_config(own_clips(tmp_path / "mine"))
     argv = ["train", f"--config={config}", f"--config.init_from={tmp_path / 'first'}"]
-    # A rate of almost nothing: what comes out must be what went in.
+    # The learning rate is almost zero, so the weights must stay the same.
     argv += [f"--workdir={tmp_path / 'run'}", "--config.optim.lr=1e-30"]
     assert main(argv) == 0
     assert "new: head/bias, head/kernel" in capsys.readouterr().out
@@ -254,7 +254,7 @@ def framewise(*, model, frontend, label_smoothing: float = 0.0):
 @pytest.mark.parametrize("objective", ["tagging", "mine_{n}.losses:framewise"])
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_own_host_op_and_an_own_objective_train(tmp_path, monkeypatch, objective, workers):
-    """New arrays of fixed shape are batched, placed and reach the objective; none is harmed."""
+    """New arrays of fixed shape are batched, placed and reach the objective unchanged."""
     name = f"mine_{tmp_path.name}"
     (tmp_path / name).mkdir()
     (tmp_path / name / "__init__.py").touch()
@@ -279,15 +279,15 @@ def test_an_own_host_op_and_an_own_objective_train(tmp_path, monkeypatch, object
     losses = [row for row in rows if "loss" in row]
     assert len(losses) == 2
     if objective != "tagging":
-        # half of the clips are "high", half "low", all of one second
+        # half of the clips are "high", half "low", all are one second long
         assert {row["active"] for row in losses} == {0.5}
         assert {row["width"] for row in losses} == {8}
-    # what the model folder holds is code of ours alone: `asjax eval` starts none of theirs
+    # The model folder refers only to our code, so `asjax eval` starts no foreign code.
     assert main(["eval", f"--model={tmp_path / 'run'}", "--bootstrap=0"]) == 0
 
 
 def test_an_evaluation_batch_that_devices_cannot_share_is_refused_at_the_start(tmp_path, capsys):
-    """C7: at once, and not after hours at the first evaluation."""
+    """The error comes at the start, not hours later at the first evaluation."""
     argv = ["--config.mesh=data=2", "--config.eval.batch_size=3"]
     assert quick(tmp_path / "w", *argv) == 2
     assert "eval.batch_size 3 must be a multiple of the 2 devices" in capsys.readouterr().err
@@ -295,7 +295,7 @@ def test_an_evaluation_batch_that_devices_cannot_share_is_refused_at_the_start(t
 
 
 def test_two_processes_train_exactly_as_one_with_as_many_devices(tmp_path):
-    """Same draws, same rows, same random numbers: the same losses and the same weights."""
+    """The same draws, rows and random numbers give the same losses and weights."""
     import socket
 
     with socket.socket() as probe:
@@ -321,7 +321,7 @@ def test_two_processes_train_exactly_as_one_with_as_many_devices(tmp_path):
 
 @pytest.mark.parametrize("moment", ["training", "saving"])
 def test_kill_9_loses_at_most_one_save_interval(tmp_path, moment):
-    """A real process, killed without warning; the next start goes on from a sound step."""
+    """A process is killed without warning; the next start continues from a sound checkpoint."""
     workdir = tmp_path / "w"
     argv = [
         "train", "--config=configs/quickstart.py:tiny", f"--workdir={workdir}", *SMALL,
@@ -352,5 +352,5 @@ def test_kill_9_loses_at_most_one_save_interval(tmp_path, moment):
     assert first == 1
     rows = (workdir / "train.jsonl").read_text().splitlines()
     numbers = [json.loads(r)["step"] for r in rows if "loss" in json.loads(r)]
-    assert numbers == sorted(set(numbers))  # nothing twice, nothing out of order
+    assert numbers == sorted(set(numbers))  # no duplicates, in order
     assert max(numbers) == newest + 2

@@ -1,7 +1,7 @@
-"""Torch checkpoint files made without torch: good ones, and the parts of hostile ones.
+"""Torch checkpoint files made without torch: valid files, and parts of hostile ones.
 
-`save` writes what `torch.save(state_dict)` writes. `P` spells out pickles opcode by opcode, and
-`archive` writes zips of which every field can be wrong.
+`save` writes the format of `torch.save(state_dict)`. `P` builds pickles opcode by opcode. `archive`
+writes zips in which every field can be wrong.
 """
 
 import struct
@@ -78,7 +78,7 @@ class P:
 
 
 def entry(key: str, array: np.ndarray) -> bytes:
-    """The pickle of a contiguous array in a storage of its own."""
+    """The pickle of a contiguous array with its own storage."""
     stride = np.array(array.strides, int) // array.itemsize
     storage = P.storage(key, STORAGE[array.dtype.str[1:]], array.size)
     return P.tensor(storage, 0, array.shape, stride.tolist())
@@ -104,7 +104,7 @@ def torch_members(pickle: bytes, storages: dict[str, bytes], root: str = "archiv
 
 
 def archive(members: dict[str, bytes], align: int = 64, crc=zlib.crc32, **wrong) -> bytes:
-    """A zip of plain members, aligned as torch aligns them.
+    """A zip of uncompressed members, aligned as by torch.
 
     `wrong` replaces fields of every directory entry: flags, method, packed, size, offset.
     """

@@ -1,1 +1,1 @@
-"""From scores to numbers and a page."""
+"""Evaluation: forward pass over a data set, metrics of scores, ensembles, report page."""

@@ -1,4 +1,4 @@
-"""`asjax compare A B`: two evaluations on their common clips, as differences with intervals."""
+"""`asjax compare A B`: differences of two evaluations on their common clips, with intervals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asjax.store import scores as score_files
 from asjax.store.files import write_atomic
 
 LEVEL = 0.95
-LISTED = 20  # classes named in the printed table and in the picture, at either end
+LISTED = 20  # classes in the printed table; also named at each end of the picture
 
 
 def add_arguments(parser):
@@ -31,7 +31,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--groups",
         metavar="CSV",
-        help="id,group per line: clips of a group, such as a recording, are drawn together",
+        help="lines of id,group: the clips of a group (e.g. a recording) are drawn together",
     )
 
 
@@ -53,22 +53,22 @@ def compare(first, second, *, n=1000, seed=0, groups=None) -> dict:
     """Paired differences, second minus first, on the clips that both have scored.
 
     Args:
-      first, second: as the verb takes them. n: bootstrap resamples, the same clips in both.
-      groups: {clip id: group}; whole groups are drawn then.
+      first, second: as on the command line. n: bootstrap resamples, with the same clips for both.
+      groups: {clip id: group}; if given, whole groups are drawn.
 
     Returns: dict with names, clips, left_out (clips that only one has), single_label, metrics:
       {name: (first, second, difference, low, high, share of resamples above 0)}, and classes: names
       and n_positive, first, second, difference, low, high, an array [C] each.
 
     Raises:
-      AsjaxError: no scores there, other classes, no common clip, or targets that differ.
+      AsjaxError: no scores, different classes, no common clip, or different targets.
     """
     a, b = (score_files.load_scores(scores_of(path)) for path in (first, second))
     labels.check_hash(a["label_set"].hash, b["label_set"].hash, f"the scores of {second}")
     rows, other = _common(a["ids"], b["ids"], first, second)
     targets = a["targets"][rows]
     if not np.array_equal(targets, b["targets"][other]):
-        raise AsjaxError(f"{first} and {second} have other labels for the same clips")
+        raise AsjaxError(f"{first} and {second} have different labels for the same clips")
     ids = [a["ids"][i] for i in rows]
     member = None
     if groups is not None:
@@ -95,7 +95,7 @@ def compare(first, second, *, n=1000, seed=0, groups=None) -> dict:
 
 
 def scores_of(path) -> Path:
-    """The scores file of a run, of a folder, or itself."""
+    """The scores file of a run or of a folder, or the given file itself."""
     path = Path(path)
     for place in (path, path / "scores.npz", path / "eval" / "scores.npz"):
         if place.is_file():
@@ -121,7 +121,7 @@ def read_groups(path: Path) -> dict[str, str]:
 
 
 def _common(ids, others, first, second):
-    """Rows of the common clips, in the order of their ids."""
+    """Rows of the common clips in both files, sorted by id."""
     place = {clip: i for i, clip in enumerate(others)}
     common = sorted(clip for clip in ids if clip in place)
     if not common:
@@ -174,7 +174,7 @@ def _classes(pair, targets, names, options) -> dict:
 
 
 def text(result) -> str:
-    """The differences as text tables: the means, then the classes that changed most."""
+    """The differences as text tables: means, then the classes with the largest changes."""
     rows = [
         [name, f"{a:.4f}", f"{b:.4f}", f"{d:+.4f}", f"{low:+.4f} to {high:+.4f}", f"{share:.1%}"]
         for name, (a, b, d, low, high, share) in result["metrics"].items()
@@ -276,15 +276,15 @@ def _page(result, picture) -> str:
         [
             f"<h1>{b} against {a}</h1><p>A is {a}, B is {b}: {escape(_about(result))}.</p>",
             pages.html_table(["", "A", "B", "B − A", "B above A"], rows),
-            '<p class="note">Small figures: 95 % intervals of the difference. Each resample draws '
-            "the same clips for both, so what makes a clip easy or hard for both does not count. "
+            '<p class="note">Small figures: 95 % intervals of the difference. Each resample has '
+            "the same clips for A and B, so clips that are easy or hard for both do not matter. "
             "The last column is the share of resamples in which B is better.</p>",
             "<h2>Classes</h2>",
             pages.figure(
                 picture,
                 "difference by class",
                 "Average precision of B minus A for each class, largest gains first"
-                + (f"; the {LISTED} at either end" if len(known) > 2 * LISTED else "")
+                + (f"; the first and last {LISTED} classes" if len(known) > 2 * LISTED else "")
                 + ". With many classes some intervals miss 0 by chance.",
             ),
             "<details><summary>Table of all classes</summary>",

@@ -1,6 +1,7 @@
-"""From a model and data to scores with clip ids, then to metrics and a report: `asjax eval`.
+"""`asjax eval`: from a model and data to scores with clip ids, then to metrics and a report.
 
-Scores are written first, with clip ids (`asjax.store.scores`); the rest is computed from that file.
+The scores are written first, with clip ids (`asjax.store.scores`). Metrics and report are computed
+from this file.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ MEANS = ("mean_ap", "mean_auc", "d_prime", "mean_of_d_prime", "micro_ap", "lrap"
 
 
 def trace(logits, targets) -> dict:
-    """The means that are followed during training: mean_ap, mean_auc, d_prime.
+    """The metrics that training logs: mean_ap, mean_auc, d_prime.
 
-    NaN for a model that has diverged: its run ends by its own rule, with its own message.
+    They are NaN if a logit is not finite. The training program handles a diverged model itself.
     """
     followed = ("mean_ap", "mean_auc", "d_prime")
     if not np.isfinite(logits).all():
@@ -42,9 +43,9 @@ def trace(logits, targets) -> dict:
 
 
 def summarise(found: dict[str, View], n_bootstrap=1000, seed=0) -> dict:
-    """Metrics of every view, arrays per class included, with intervals under `ci`.
+    """Metrics of every view with the arrays per class, and intervals under `ci`.
 
-    All views draw the same clips in the bootstrap, so their resamples are paired.
+    The bootstrap draws the same clips for all views, so their resamples are paired.
     """
     out = {}
     for key, view in found.items():
@@ -59,7 +60,7 @@ def summarise(found: dict[str, View], n_bootstrap=1000, seed=0) -> dict:
 
 
 def headline(summary: dict) -> dict:
-    """The few numbers of a summary that a model directory keeps."""
+    """The main numbers of a summary, for the card of a model folder."""
     kept = ("n_clips", "n_classes", "mean_ap", "mean_auc", "d_prime", "ci")
     return {key: {k: view[k] for k in kept} for key, view in summary["views"].items()}
 
@@ -115,15 +116,15 @@ def evaluate_scores(
     """Scores file -> metrics.json, per_class.csv, report.html in `outdir`; returns the summary.
 
     Args:
-      closure: as `views`; "auto" takes the label set's ontology, where it has one.
+      closure: as in `views`; "auto" uses the label set's ontology if there is one.
       history: rows of train.jsonl, for the training curves.
       train_counts: positives per class in the training set [C], for AP against prior.
-      record: what to say of the model and data (a dict; shown in the report, kept in the JSON).
+      record: dict about the model and the data, for the report and the JSON.
     """
     loaded = load_scores(scores_path, label_set)
     label_set, extra = loaded["label_set"], loaded["extra"] or {}
     if isinstance(closure, str):
-        # Zero-shot scores are compared with the data's own labels, as HLP's Table III does.
+        # Zero-shot scores are compared with the data's own labels, as in the HLP paper's Table III.
         closure = None if "zero_shot" in extra else hlp.closure_if_known(label_set)
     found = views(loaded["scores"], loaded["targets"], label_set, closure, mappings)
     results = summarise(found, n_bootstrap, seed)
@@ -140,9 +141,9 @@ def evaluate_scores(
 
 
 def write(outdir, found, results, *, about, closure=None, history=None, train_counts=None) -> dict:
-    """Write metrics.json, per_class*.csv and report.html; returns what metrics.json holds.
+    """Write metrics.json, per_class*.csv and report.html; returns the content of metrics.json.
 
-    In the JSON, null stands for a value that is undefined (nothing to average) or infinite (d' of
+    In the JSON, null stands for an undefined value (a mean over nothing) or an infinite one (d' of
     a perfect AUC).
     """
     from asjax.evaluation import page as report
@@ -194,14 +195,14 @@ def _write_per_class(path: Path, view: View, results: dict, train_counts) -> Non
 
 def add_arguments(parser):
     parser.add_argument(
-        "--model", action="append", help="model folder, as training writes it; several: an ensemble"
+        "--model", action="append", help="model folder written by training; several: an ensemble"
     )
     parser.add_argument(
         "--data",
         action="append",
-        help="what to score, e.g. \"esc10(splits=['fold5'])\", \"folder(csv='x.csv', "
+        help="data to score, e.g. \"esc10(splits=['fold5'])\", \"folder(csv='x.csv', "
         "root='audio')\" or a folder of records; repeatable (default: the evaluation set of the "
-        "model's config). Records with other classes are scored zero-shot on those they share",
+        "model's config). Records with other classes are scored zero-shot on the shared classes",
     )
     parser.add_argument(
         "--scores",
@@ -214,17 +215,15 @@ def add_arguments(parser):
         help="what an ensemble averages (default: logits)",
     )
     parser.add_argument(
-        "--save-model", metavar="DIR", help="with --average=weights: keep the averaged model here"
+        "--save-model", metavar="DIR", help="with --average=weights: save the averaged model here"
     )
-    parser.add_argument(
-        "--labels", help="label set of a --data folder whose classes are not the model's"
-    )
+    parser.add_argument("--labels", help="label set of the --data folder, if it is not the model's")
     parser.add_argument(
         "--out",
-        help="folder for the results (default: beside the model, eval, or eval-NAME with --data, "
-        "with -ensemble for several; with --scores: beside that file)",
+        help="folder for the results (default: eval beside the model; eval-NAME with --data; "
+        "-ensemble is added for several models; with --scores: the folder of that file)",
     )
-    parser.add_argument("--batch-size", type=int, default=None, help="clips at once")
+    parser.add_argument("--batch-size", type=int, default=None, help="clips per batch")
     parser.add_argument("--clip-s", type=float, help="seconds of each clip (default: the model's)")
     parser.add_argument(
         "--mapping",
@@ -243,7 +242,7 @@ def main(args) -> int:
     if args.clip_s is not None and not 0 < args.clip_s < math.inf:
         raise AsjaxError(f"--clip-s must be a number of seconds above 0, got {args.clip_s}")
     if args.save_model and args.average != "weights":
-        raise AsjaxError("--save-model goes with --average=weights: there is one model to keep")
+        raise AsjaxError("--save-model needs --average=weights, which makes one model")
     return _main_scores(args) if args.scores else _main_models(args)
 
 
@@ -251,7 +250,7 @@ def _main_scores(args) -> int:
     from asjax.evaluation import scoring
 
     if args.data or args.labels or args.clip_s:
-        raise AsjaxError("--data goes with --model; a scores file has its data in it")
+        raise AsjaxError("--data, --labels and --clip-s need --model, not --scores")
     first, several = Path(args.scores[0]), len(args.scores) > 1
     if args.average and (not several or args.average == "weights"):
         raise AsjaxError(f"--average={args.average} needs several --model, or another average")
@@ -278,7 +277,7 @@ def _main_models(args) -> int:
         )
         print(f"model        {args.save_model}")
     wanted = [scoring.data_spec(text) for text in args.data or ()]
-    folder = Path(args.model[0]).resolve()  # the model's, or the run's that it stands in
+    folder = Path(args.model[0]).resolve()  # a model folder, or the workdir of a run
     beside = folder if (folder / "model" / "card.json").is_file() else folder.parent
     single = len(args.model) == 1
     for i, (spec, name) in enumerate(wanted or [(models.own_data(), "")]):
@@ -307,7 +306,7 @@ def _main_models(args) -> int:
 
 
 def _mappings(cfg, spec, own_data: bool):
-    """Mapped views when none is asked for: those of the config, or of the data set by its name."""
+    """The default mappings: from the config, or the data set's own label set."""
     if own_data:
         return cfg.get("eval", {}).get("mappings")
     return [spec["name"]] if spec["name"] in labels.KNOWN else None

@@ -1,11 +1,11 @@
-"""The one forward pass: batches in, what a model says of each row out.
+"""The forward pass of a trained model over batches.
 
-Training's evaluations, `asjax eval`, `asjax tag` and what exports frames or embeddings use it:
+Evaluations during training, `asjax eval`, `asjax tag` and exports of frames or embeddings use it:
 
     forward = Forward(model, frontend, mesh, outputs=("logits", "embedding"))
     variables = forward.put(variables)
     for out, rest in forward.over(variables, batches):
-        out["logits"], rest["id"]           # this process's rows, in the order of the batch
+        out["logits"], rest["id"]           # rows of this process, in the order of the batch
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from asjax.config import AsjaxError, shown
 
 
 class Forward:
-    """A model on a mesh: jitted, rows split over the devices, one program for each batch size.
+    """A jitted model on a mesh: rows are split over the devices; one program per batch size.
 
     Args:
       model: has `.apply(variables, feats [B, T, F], train=False)` -> dict of arrays [B, ...].
       frontend: wave [B, S] -> feats [B, T, F].
-      outputs: which of the model's arrays are wanted, such as "logits" [B, C], "embedding" [B, D]
-        or "frame_logits" [B, T', C].
+      outputs: names of the model's arrays to return, such as "logits" [B, C], "embedding" [B, D] or
+        "frame_logits" [B, T', C].
     """
 
     def __init__(self, model, frontend, mesh, outputs=("logits",)):
@@ -40,7 +40,7 @@ class Forward:
         self._run = jax.jit(run, out_shardings=sharding.batch_sharding(mesh))
 
     def put(self, variables):
-        """The weights on every device of the mesh; those that are there already are not copied."""
+        """Put the weights on every device of the mesh; arrays already there are not copied."""
         import jax
 
         from asjax import sharding
@@ -52,14 +52,14 @@ class Forward:
     ) -> Iterator[tuple[dict, dict]]:
         """Outputs for every batch, with the rest of the batch.
 
-        Batch k + 1 is given to the devices before the outputs of batch k are read, so host and
-        devices work at the same time.
+        The devices get batch k + 1 before the outputs of batch k are read, so host and devices work
+        at the same time.
 
         Args:
-          variables: placed on the mesh, whole or sharded.
-          batches: dicts with `wave` [R, S], float or int16: this process's rows of each batch, as
-            `sharding.local_rows` numbers them. Nobody may write to them later.
-          ahead: batches to make and place ahead in a thread; 0 makes them in the caller's thread.
+          variables: placed on the mesh, replicated or sharded.
+          batches: dicts with `wave` [R, S], float or int16: the rows of this process, as numbered
+            by `sharding.local_rows`. The arrays must not be changed afterwards.
+          ahead: batches that a thread prepares in advance; 0 prepares them in the caller's thread.
 
         Yields: ({output: numpy [R, ...]}, the entries of the batch other than `wave`).
         """
@@ -74,7 +74,7 @@ class Forward:
         with contextlib.closing(placed):
             for arrays, rest in placed:
                 out = self._run(variables, arrays["wave"])
-                del arrays  # else the device holds one more batch of waves
+                del arrays  # otherwise the device stores one more batch of waves
                 for array in out.values():
                     array.copy_to_host_async()
                 if flying is not None:
@@ -90,22 +90,23 @@ def _in_turn(batches, place):
 
 
 def scores(forward: Forward, variables, data, num_classes: int, *, progress=True, bad=None):
-    """Clip logits of a whole evaluation; padding and clips that cannot be decoded are left out.
+    """Clip logits of an evaluation set; padding and clips that cannot be decoded are left out.
 
-    Several processes each score their rows of every batch, and all get all results at the end.
+    With several processes, each scores its rows of every batch. At the end all of them get all
+    results.
 
     Args:
-      forward: with the output "logits".
-      data: an evaluation, as asjax.build.pipeline makes it with `rows=sharding.local_rows(...)`.
+      forward: has the output "logits".
+      data: an evaluation pipeline of asjax.build.pipeline with `rows=sharding.local_rows(...)`.
       num_classes: C of the model; the targets may have other classes (zero-shot).
-      progress: show a bar, and say on stderr what was left out.
-      bad: a list to which (id, reason) of every clip left out is added.
+      progress: show a progress bar, and print on stderr which clips were left out.
+      bad: a list that gets (id, reason) of every clip left out.
 
-    Returns: ids (list of N), logits float32 [N, C], targets uint8 [N, C or those of the data], in
-      the order of the data.
+    Returns: ids (list of N), logits float32 [N, C], targets uint8 [N, classes of the data], in the
+      order of the data.
 
     Raises:
-      AsjaxError: the model returns another shape than [B, C], or too many clips are left out.
+      AsjaxError: the model's logits are not [B, C], or too many clips are left out.
     """
     from tqdm import tqdm
 
@@ -141,10 +142,10 @@ def scores(forward: Forward, variables, data, num_classes: int, *, progress=True
 
 
 def _join(data, texts: list, arrays: list) -> tuple[list, list]:
-    """Results of this process's rows -> those of all rows, in the order of the data.
+    """Gather the results of all processes, in the order of the data.
 
     Args:
-      texts: ids of the rows, and (id, reason) pairs in any number. arrays: by row.
+      texts: ids of the rows, and any number of (id, reason) pairs. arrays: one entry per row.
     """
     from jax.experimental import multihost_utils
 

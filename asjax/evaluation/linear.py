@@ -1,6 +1,6 @@
-"""Linear models on fixed features: the baseline that a network has to beat.
+"""Linear models on fixed features, as a baseline for networks.
 
-The fit is convex, so it has one answer. L-BFGS of optax finds it, on standardised features.
+The loss is convex, so there is one solution. optax's L-BFGS finds it on standardised features.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from asjax.config import AsjaxError
 
-PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # tried by `fit_best`
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # candidates of `fit_best`
 
 
 @dataclass(frozen=True)
@@ -31,19 +31,19 @@ class Linear:
 def fit(
     x, targets, *, single_label: bool, penalty: float = 1e-2, weight=None, steps: int = 200
 ) -> Linear:
-    """Logistic regression with an L2 penalty on the weights, not on the biases.
+    """Logistic regression with an L2 penalty on the weights but not on the biases.
 
-    The loss is the mean over clips of the cross entropy (softmax over classes, or one sigmoid per
-    class summed), plus `penalty / 2` times the sum of squared weights. It is that of scikit-learn's
-    LogisticRegression with C = 1 / (penalty * N).
+    The loss is the mean over clips of the cross entropy, plus `penalty / 2` times the sum of
+    squared weights. The cross entropy is a softmax over classes, or a sum of one sigmoid per class.
+    scikit-learn's LogisticRegression with C = 1 / (penalty * N) has the same loss.
 
     Args:
-      x: [N, D]. targets: [N, C], 0 or 1; exactly one 1 per row where `single_label`.
-      weight: [N], how much each clip counts (default: all the same); 0 leaves it out.
-      steps: at most; the fit ends when the gradient is small.
+      x: [N, D]. targets: [N, C], 0 or 1; exactly one 1 per row with `single_label`.
+      weight: [N], weight of each clip (default: equal); 0 leaves a clip out.
+      steps: maximum number of steps; the fit stops earlier when the gradient is small.
 
     Raises:
-      AsjaxError: features that are not finite, or shapes that differ.
+      AsjaxError: features that are not finite, or different shapes.
     """
     import jax
 
@@ -68,7 +68,7 @@ def fit(
 
 @cache
 def _minimise():
-    """The jitted minimisation; one program per shape, whatever the penalty and the weights."""
+    """The jitted minimisation; one program per shape, for every penalty and weight."""
     import jax
     import jax.numpy as jnp
     import optax
@@ -102,14 +102,14 @@ def _minimise():
 
 
 def fit_best(x, targets, *, single_label: bool, score, folds: int = 5, groups=None, seed: int = 0):
-    """`fit` with the penalty of PENALTIES that has the best cross-validated score.
+    """`fit` with the penalty from PENALTIES that has the best cross-validated score.
 
     Args:
       score: `(logits, targets) -> float`, higher is better.
       groups: one label per clip; clips of a group stay in one fold.
 
-    Returns: `(Linear fitted on everything, penalty, mean score over the folds)`. With fewer clips
-      than folds nothing is tried: the middle penalty is taken, with the score NaN.
+    Returns: `(Linear fitted on all clips, penalty, mean score over the folds)`. With fewer groups
+      than folds there is no cross-validation: the middle penalty is used and the score is NaN.
     """
     x, targets = np.asarray(x, np.float32), np.asarray(targets)
     _, member = np.unique(np.arange(len(x)) if groups is None else groups, return_inverse=True)

@@ -1,4 +1,4 @@
-"""report.html: one self-contained page of an evaluation, with its tables and pictures inside."""
+"""report.html: a self-contained page about one evaluation, with tables and pictures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def render(*, summary, results, found, closure=None, history=None, train_counts=
     """The page as a string.
 
     Args:
-      summary: what metrics.json holds. results: metrics by view, arrays per class included.
+      summary: the content of metrics.json. results: metrics by view, with the arrays per class.
       found: the views. closure: bool [C, C] or None. history: rows of train.jsonl or None.
       train_counts: positives per class in the training set [C], or None.
     """
@@ -48,11 +48,11 @@ def _header(summary, record) -> str:
     first = next(iter(summary["views"].values()))
     label_set = summary["label_set"]
     left = len(summary["left_out_clips"])
-    said = f"; {left:,} that could not be read left out" if left else ""
+    unread = f"; {left:,} clips could not be read and are left out" if left else ""
     switch = {True: " Trained with HLP.", False: " Trained without HLP."}.get(record.get("hlp"), "")
     return (
         f"<h1>{escape(_title(record))}</h1>\n<p>{first['n_clips']:,} clips, {label_set['classes']} "
-        f"classes ({escape(label_set['name'])}){said}.{switch}</p>"
+        f"classes ({escape(label_set['name'])}){unread}.{switch}</p>"
     )
 
 
@@ -97,16 +97,16 @@ def _results_table(summary) -> str:
         + "".join(f'<th class="n">{h}</th>' for h in heads)
         + f"</tr>{''.join(rows)}</table></div>\n"
         f'<p class="note">{small}mAP: mean over classes of average precision, not interpolated. '
-        "d′ = √2 Φ⁻¹ of the mean AUC, as PANNs reports it; the mean of per-class d′ is another "
-        "convention and larger, never compare the two. HLP on labels adds the ancestors that a "
-        "label implies; HLP on scores raises every class to its best-scoring descendant.</p>"
+        "d′ = √2 Φ⁻¹ of the mean AUC, as in PANNs. The mean of per-class d′ is another convention. "
+        "It is larger, so the two cannot be compared. HLP on labels adds all ancestors of a label. "
+        "HLP on scores raises every class to the score of its best-scoring descendant.</p>"
         + "".join(left)
     )
 
 
 def _about(summary) -> str:
     rows = {f"labels {k}": v for k, v in summary["label_set"].items()}
-    record = {k: v for k, v in summary["record"].items() if k != "labels"}  # the same, above
+    record = {k: v for k, v in summary["record"].items() if k != "labels"}  # already in rows
     for key, value in flatten(record).items():
         rows[key.replace("_", " ").replace(".", " · ")] = value
     rows["asjax"] = __version__
@@ -128,23 +128,23 @@ def _bad(summary) -> str:
         return ""
     items = "".join(f"<li>{escape(': '.join(map(str, c)))}</li>" for c in clips[:100])
     more = f"<li>and {len(clips) - 100:,} more</li>" if len(clips) > 100 else ""
-    said = f"<summary>clips left out: {len(clips):,}</summary>"
-    return f"<details>{said}<ul>{items}{more}</ul></details>"
+    title = f"<summary>clips left out: {len(clips):,}</summary>"
+    return f"<details>{title}<ul>{items}{more}</ul></details>"
 
 
 def _class_pictures(results, found, train_counts, record):
-    """The AP pictures: mapped views first (they are what a small set is about), then all."""
+    """The AP pictures: first the mapped views, because these matter for a small set, then all."""
     for key, result in results.items():
         if result["mapped"] and result["n_classes"]:
             png = plots.ap_per_class(found[key].names, result["per_class_ap"])
             caption = (
-                f"{escape(result['title'])}: a class is present where all the classes it stands "
-                "for are labelled; its score is the highest of theirs."
+                f"{escape(result['title'])}: a class is present if all model classes mapped to it "
+                "are labelled; its score is the highest of their scores."
             )
             yield f"Average precision: {result['title']}", figure(png, "AP by class", caption)
     base, other = results["labels"], results.get("hlp_labels_scores")
     if not (base["n_classes"] or (other and other["n_classes"])):
-        yield "Average precision", "<p>No class has a positive clip: nothing to draw.</p>"
+        yield "Average precision", "<p>No class has a positive clip, so there is no picture.</p>"
         return
     titles = (base["title"], other["title"] if other else "")
     png = plots.ap_per_class(
@@ -153,8 +153,8 @@ def _class_pictures(results, found, train_counts, record):
     dots = ""
     if other:
         dots = (
-            " Dots: the same class with HLP on labels and scores; a dot without a bar is a class "
-            "that only implied labels reach."
+            " Dots: the same class with HLP on labels and scores. A dot without a bar is a class "
+            "that has only implied labels."
         )
     caption = f"Bars: average precision with {titles[0]}, highest first.{dots}"
     yield "Average precision by class", figure(png, "AP by class", caption)
@@ -170,14 +170,14 @@ def _prior_picture(base, names, train_counts, record):
         prior, where = base["prior"], "evaluated clips"
     shown = prior[np.isfinite(base["per_class_ap"]) & (prior > 0)]
     if len(shown) and shown.max() < 2 * shown.min():
-        text = f"Every class has about the same share of the {where}: nothing to compare."
+        text = f"All classes have about the same share of the {where}, so there is no picture."
         yield "Average precision against class prior", f'<p class="note">{text}</p>'
     elif len(shown):
         png = plots.ap_against_prior(names, base["per_class_ap"], prior, where)
         caption = (
             f"Each dot is a class: its average precision (labels as they are) against the share "
-            f"of {where} that carry it, before any balancing. A rise to the right means that rare "
-            "classes are recognised less well. The lowest classes are named where there is room."
+            f"of {where} with this label, before any balancing. A rise to the right means that "
+            "rare classes are recognised less well. Some of the lowest classes are named."
         )
         yield "Average precision against class prior", figure(png, "AP against prior", caption)
 
@@ -189,8 +189,8 @@ def _training(history, record) -> str:
         return ""
     caption = (
         "As logged during training: loss of single batches (with augmentation), and mean AP, mean "
-        "AUC and d′ on the evaluation set with labels as they are. The dotted line is the step "
-        "whose weights are evaluated here."
+        "AUC and d′ on the evaluation set with labels as they are. The dotted line marks the step "
+        "of the weights that are evaluated here."
     )
     return figure(png, "training curves", caption)
 
@@ -203,11 +203,12 @@ def direct_parents(closure) -> np.ndarray:
 
 
 def parent_child_rows(scores, targets, closure, names) -> list[dict]:
-    """How often a child outranks its direct parent on the child's own clips.
+    """How often a child scores above its direct parent on the clips of the child.
 
-    Args: scores [N, C] before any HLP on scores; targets [N, C] with HLP on labels.
-    Returns: a dict per pair that has clips: child, parent, clips (with the child), above (share of
-      them where score[child] > score[parent]), gap (mean score[child] - score[parent]).
+    Args: scores [N, C] without HLP on scores; targets [N, C] with HLP on labels.
+    Returns: a dict per pair with clips: child, parent, clips (number of clips with the child),
+      above (share of these clips with score[child] > score[parent]), gap (mean of score[child] -
+      score[parent]).
     """
     rows = []
     for child, parent in direct_parents(closure):
@@ -215,7 +216,7 @@ def parent_child_rows(scores, targets, closure, names) -> list[dict]:
         if len(clips):
             with np.errstate(invalid="ignore"):
                 gap = scores[clips, child].astype(np.float64) - scores[clips, parent]
-            gap = gap[np.isfinite(gap)]  # both at minus infinity: no difference to speak of
+            gap = gap[np.isfinite(gap)]  # the difference is NaN if both scores are -inf
             rows.append(
                 {
                     "child": names[child],
@@ -238,12 +239,12 @@ def _parent_child(found, closure) -> str:
     png = plots.parent_child(rows)
     shown = min(len(rows), 30)
     caption = (
-        f"For {shown} of {len(rows)} pairs (those with most clips, the number in brackets): among "
-        "the clips that carry the child (HLP on labels), the share where the model scores the "
-        "child above its parent. A clip with the child has the parent too, so a consistent model "
-        "stays near 0; near 1 the model knows the child but not what it implies. Colour: mean "
-        "difference of the logits (red: child higher). Scores are as the model gives them; HLP on "
-        "scores would set every pair to 0."
+        f"The {shown} of {len(rows)} pairs with most clips (number in brackets). The value is the "
+        "share of the child's clips (HLP on labels) in which the model scores the child above its "
+        "parent. A clip with the child also has the parent. So the value of a consistent model is "
+        "near 0. Near 1, the model knows the child but not that it implies the parent. Colour: "
+        "mean difference of the logits (red: child higher). Scores are without HLP, which would "
+        "set every pair to 0."
     )
     worst = sorted(
         (r for r in rows if r["clips"] >= 5), key=lambda r: (-r["above"], -r["gap"], r["child"])
@@ -257,9 +258,8 @@ def _parent_child(found, closure) -> str:
     table = (
         '<div class="wide"><table><tr><th>child</th><th>parent</th><th class="n">clips</th>'
         f'<th class="n">child above</th><th class="n">mean gap</th></tr>{cells}</table></div>'
-        '<p class="note">The pairs that disagree most, of those with at least 5 clips. '
-        "HLP on scores"
-        " makes them agree.</p>"
+        '<p class="note">The least consistent pairs with at least 5 clips. HLP on scores makes '
+        "them consistent.</p>"
         if worst
         else ""
     )

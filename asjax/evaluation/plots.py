@@ -1,4 +1,4 @@
-"""The pictures of report.html: plain arrays in, PNG bytes out. Matplotlib without any display."""
+"""The pictures of report.html: arrays in, PNG bytes out. matplotlib needs no display."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 
 from asjax.pages import BLUE, GREY, INK, ORANGE, png
 
-MANY = 60  # classes that still get a named bar each
-ENDS = 25  # named classes at either end when there are more
+MANY = 60  # up to this number of classes, each gets a named bar
+ENDS = 25  # with more classes, this number is named at each end
 
 
 def _short(name: str, length: int = 34) -> str:
@@ -15,7 +15,7 @@ def _short(name: str, length: int = 34) -> str:
 
 
 def _bars(axes, names, values, dots=None, labels=()):
-    """Horizontal bars, first on top, with the value written at the end of each."""
+    """Horizontal bars, the first on top, each with its value as text."""
     at = np.arange(len(names))
     handles = [axes.barh(at, values, color=BLUE, height=0.66)]
     if dots is not None:
@@ -24,7 +24,7 @@ def _bars(axes, names, values, dots=None, labels=()):
             axes.figure.legend(handles, labels, loc="outside upper left", ncols=2)
     for y, value in zip(at, values, strict=True):
         if value == value:
-            inside = value > 0.12  # the number stands at the foot of the bar, out of the dots' way
+            inside = value > 0.12  # the number is at the start of the bar, away from the dots
             near = dots is not None and value < dots[y] < value + 0.1
             x = 0.01 if inside else (dots[y] if near else value) + 0.014
             color = "white" if inside else INK
@@ -37,7 +37,7 @@ def _bars(axes, names, values, dots=None, labels=()):
 
 
 def ap_per_class(names, ap, other=None, labels=("", "")) -> bytes:
-    """Sorted AP: a named bar each up to MANY classes, else a histogram and both ends.
+    """Sorted AP: up to MANY classes, a named bar for each; otherwise a histogram and both ends.
 
     Args: names [C], ap [C] (NaN: left out), other [C]: AP in a second view, drawn as dots.
     """
@@ -80,7 +80,7 @@ def ap_per_class(names, ap, other=None, labels=("", "")) -> bytes:
 
 
 def ap_against_prior(names, ap, prior, where: str) -> bytes:
-    """Scatter of AP over the share of clips that carry the class, on a log axis."""
+    """Scatter of AP over the share of clips with the class, on a log axis."""
     ap, prior = np.asarray(ap, float), np.asarray(prior, float)
     rows = np.flatnonzero(np.isfinite(ap) & (prior > 0))
 
@@ -94,7 +94,7 @@ def ap_against_prior(names, ap, prior, where: str) -> bytes:
                   alpha=0.5 if crowd else 0.8, markeredgewidth=0)  # fmt: skip
         axes.set_xscale("log")
         low, high = x.min(), x.max()
-        spread = max(1.6, np.sqrt(10 * low / high))  # at least a decade, so that ticks have room
+        spread = max(1.6, np.sqrt(10 * low / high))  # at least a decade, for several ticks
         axes.set_xlim(low / spread, high * spread)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 50 * low else (1,)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
@@ -118,7 +118,7 @@ def ap_against_prior(names, ap, prior, where: str) -> bytes:
 
 
 def _name_points(axes, x, y, names, at_most=8):
-    """Name the lowest points that leave room for it."""
+    """Name the lowest points whose names do not overlap."""
     left, right = np.log10(axes.get_xlim())
     taken = []
     for i in np.argsort(y, kind="stable"):
@@ -138,7 +138,7 @@ def _name_points(axes, x, y, names, at_most=8):
 
 
 def training_curves(rows, chosen=None) -> bytes | None:
-    """Loss, learning rate and evaluation metrics over steps; None when there is nothing to draw."""
+    """Loss, learning rate and evaluation metrics over steps; None without any value."""
     panels = [
         ("loss", [("loss", "training loss", BLUE)]),
         ("learning rate", [("lr", "learning rate", BLUE)]),
@@ -177,7 +177,7 @@ def training_curves(rows, chosen=None) -> bytes | None:
 
 
 def _series(rows, key):
-    """Finite (step, value) of a key, in the order of steps; the last row of a step wins."""
+    """Finite (step, value) pairs of a key, sorted by step; the last row of a step wins."""
     found = {}
     for row in rows or ():
         step, value = row.get("step"), row.get(key)
@@ -192,7 +192,7 @@ def _is_number(value) -> bool:
 
 
 def parent_child(rows, at_most=30) -> bytes:
-    """Dot plot of how often a child outranks its parent, for the pairs with most clips."""
+    """Dot plot of how often a child scores above its parent, for the pairs with most clips."""
     rows = sorted(rows, key=lambda r: (-r["clips"], r["child"]))[:at_most]
     rows = sorted(rows, key=lambda r: (-r["above"], -r["gap"]))
 

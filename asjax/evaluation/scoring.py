@@ -1,12 +1,12 @@
-"""Scores of stored models on data sets: one model or an ensemble, the model's classes or others'.
+"""Scores of stored models on data sets: one model or an ensemble, also on other classes.
 
 An ensemble is the mean of the members' logits (PaSST and its distilled models), of their
 probabilities (AST, PSLA) or of their weights (AST's weight averaging, one architecture). Members
-may hear different rates and frontends: each reads the same clips in its own way.
+may have different sample rates and frontends: each reads the same clips with its own.
 
-Data with another label set than the model's are scored *zero-shot*: a class of theirs takes the
-highest score of the model's classes that share a mid with it, and classes that the model does not
-have are left out. FSD50K has 192 of its 200 among AudioSet's 527, as in the HLP paper's Table III.
+Data with another label set than the model's are scored *zero-shot*. The score of a data class is
+the highest score of the model's classes that share a mid with it. Data classes without a shared mid
+are left out. AudioSet's 527 classes cover 192 of FSD50K's 200, as in the HLP paper's Table III.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _DATA = ("sample_rate", "clip_s", "workers", "threads", "max_bad")
 
 
 def average_scores(parts, kind: str = "logits") -> np.ndarray:
-    """Mean of several models' logits, as logits.
+    """Average of several models' logits, as logits.
 
     Args:
       parts: iterable of float [N, C] logits, one per model.
-      kind: "logits", or "probabilities": the log-odds of the mean sigmoid, computed in the log
-        domain, so that no confident score is rounded to 0 or 1.
+      kind: "logits" or "probabilities". The latter gives the log-odds of the mean sigmoid. It is
+        computed in the log domain, so that confident scores are not rounded to 0 or 1.
 
     Returns: float32 [N, C].
     """
@@ -46,7 +46,7 @@ def average_scores(parts, kind: str = "logits") -> np.ndarray:
         if kind == "logits":
             new = (part,)
             total = new if total is None else (total[0] + part,)
-        else:  # log of the sums of p and of 1 - p; their ratio needs no division by n
+        else:  # log of the sum of p and of the sum of 1 - p; n cancels in their ratio
             new = (-np.logaddexp(0.0, -part), -np.logaddexp(0.0, part))
             joined = new if total is None else map(np.logaddexp, total, new)
             total = tuple(joined)
@@ -61,11 +61,11 @@ def average_scores(parts, kind: str = "logits") -> np.ndarray:
 def average_weights(parts) -> dict:
     """Plain mean of several models' variables (nested dicts of arrays of the same shapes).
 
-    Parameters and float statistics are averaged in float64 and keep their type; integer buffers,
-    such as counters, are those of the first.
+    Float arrays are averaged in float64 and converted back to their dtype. Integer buffers, such as
+    counters, are copied from the first model.
 
     Raises:
-      AsjaxError: a name or shape that differs, with the model's number and the array's name.
+      AsjaxError: a different name or shape, with the number of the model and the name of the array.
     """
     from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -91,12 +91,12 @@ def average_weights(parts) -> dict:
 
 
 def average_files(paths, kind: str = "logits") -> dict:
-    """Finished scores files of the same clips and classes as one: as `load_scores` returns them.
+    """Average of scores files with the same clips and classes, in the format of `load_scores`.
 
-    The clips take the order of the first file.
+    The clips have the order of the first file.
 
     Raises:
-      AsjaxError: other classes (both hashes), other clips or other targets than the first file's.
+      AsjaxError: a file has other classes, clips or targets than the first one.
     """
     first, parts, left_out = load_scores(paths[0]), [], []
     for path in paths:
@@ -120,9 +120,9 @@ def _same_clips(wanted: list, found: list, first, other) -> np.ndarray:
         return np.arange(len(wanted))
     odd = sorted({*wanted} ^ {*found})
     if odd or len(wanted) != len(found) or len({*wanted}) != len(wanted):
-        example = f", for example {odd[0]!r} is in one only" if odd else ""
+        example = f"; for example, {odd[0]!r} is in only one of them" if odd else ""
         raise AsjaxError(
-            f"the scores of an ensemble must be of the same clips: {first} has {len(wanted)}, "
+            f"the scores of an ensemble must have the same clips: {first} has {len(wanted)}, "
             f"{other} has {len(found)}{example}"
         )
     row = {clip: i for i, clip in enumerate(found)}
@@ -133,12 +133,12 @@ def _same_clips(wanted: list, found: list, first, other) -> np.ndarray:
 
 
 class Models:
-    """Stored models that score as one: `Models([dir, ...], average)`.
+    """One stored model or an ensemble: `Models([dir, ...], average)`.
 
     Attributes:
-      cfg, label_set: of the first model; `label_set` is that of all.
-      record: what the model or the ensemble says of itself.
-      batch_size: clips at once.
+      cfg: config of the first model. label_set: the label set of all models.
+      record: description of the model or the ensemble for reports.
+      batch_size: clips per batch.
     """
 
     def __init__(self, paths, average: str | None = None, batch_size: int | None = None):
@@ -157,8 +157,8 @@ class Models:
         self.batch_size = batch_size or self.cfg.get("eval", {}).get("batch_size", 16)
         self.record = _record(self.paths, self.average, heads)
         members = [None] if self.average == "weights" else self.paths
-        self._members = members  # None: the averaged weights
-        # With one member the model stays loaded; of several, one at a time is in memory.
+        self._members = members  # None stands for the averaged weights
+        # A single model stays loaded. Only one model of an ensemble is in memory at a time.
         self._loaded = lru_cache(maxsize=1)(self._load)
 
     def _check_architecture(self, path, cfg):
@@ -174,14 +174,14 @@ class Models:
             )
 
     def variables(self, path=None):
-        """The weights of one member, or their average."""
+        """The weights of one member; without a path the average of all members."""
 
         if path is not None:
             return model_dir.load_model(path)[2]
         return average_weights(model_dir.load_model(p)[2] for p in self.paths)
 
     def _load(self, path):
-        """Config, forward pass on all devices and placed weights of a member."""
+        """Config, forward pass and placed weights of a member."""
         from asjax import devices, sharding
 
         cfg = self.cfg if path is None else self._configs[self.paths.index(path)]
@@ -193,24 +193,24 @@ class Models:
         return cfg, forward, forward.put(self.variables(path))
 
     def own_data(self) -> dict:
-        """Spec of the data that the models' configs evaluate on; they must agree."""
+        """Spec of the evaluation data in the models' configs, which must be the same in all."""
         specs = [(cfg.get("data") or {}).get("eval") for cfg in self._configs]
         if not specs[0]:
-            raise AsjaxError(f"the config of {self.paths[0]} names no evaluation data: give --data")
+            raise AsjaxError(f"the config of {self.paths[0]} names no evaluation data; give --data")
         for path, spec in zip(self.paths, specs, strict=True):
             if spec != specs[0]:
                 raise AsjaxError(
-                    f"the configs of {self.paths[0]} and {path} evaluate on different data: give "
-                    "--data, made of clips that none of the models was trained on"
+                    f"the configs of {self.paths[0]} and {path} evaluate on different data; give "
+                    "--data with clips that none of the models was trained on"
                 )
         return specs[0]
 
     def score(self, spec, out, *, clip_s=None, data_labels=None) -> dict:
-        """Score a data set into `out/scores.npz`; returns what a record says of the data.
+        """Score a data set into `out/scores.npz`; returns a description of the data.
 
         Args:
-          spec: of asjax.data.sources. clip_s: seconds of each clip (default: the model's).
-          data_labels: label set of the data; default: what their records say, else the model's.
+          spec: a source of asjax.data.sources. clip_s: seconds per clip (default: the model's).
+          data_labels: label set of the data; default: that of the records, else the model's.
         """
 
         theirs = labels_of(spec, data_labels, self.label_set)
@@ -266,7 +266,7 @@ class Models:
 
 
 def _record(paths, average, heads) -> dict:
-    """The card of a single model; of an ensemble, what its members agree on and who they are."""
+    """The card of a single model; for an ensemble, its members and their common fields."""
     cards = [{k: v for k, v in card.items() if k != "scores"} for *_, card in heads]
     models = [{k: cfg["model"].get(k) for k in ("name", "variant")} for cfg, *_ in heads]
     if len(paths) == 1:
@@ -282,7 +282,7 @@ def _record(paths, average, heads) -> dict:
 
 
 def data_spec(text: str) -> tuple[dict, str]:
-    """`--data` -> (spec, a short name for folders): a source, or the folder of a record dataset."""
+    """`--data` -> (spec, short name for folders): a source, or the folder of a record dataset."""
     path = Path(text)
     if path.is_dir():
         from asjax.data import records
@@ -299,7 +299,7 @@ def data_spec(text: str) -> tuple[dict, str]:
 
 
 def labels_of(spec: dict, given, label_set):
-    """The label set of the data: `given`, or what a record dataset says, or the model's own."""
+    """The label set of the data: `given`, else that of a record dataset, else the model's."""
     if given:
         return labels.get(given)
     if spec["name"] != "records" or spec.get("convert") or "path" not in spec:
@@ -316,10 +316,10 @@ def labels_of(spec: dict, given, label_set):
 
 
 def _shared(theirs, ours):
-    """How the data's classes are scored by a model with others.
+    """The mapping from the data's classes to the model's classes.
 
-    Returns: `(pairs, None)` for the same classes; else `[(their index, our indices), ...]` of the
-    shared classes and `{"classes": LabelSet, "about": dict for the scores file}`.
+    Returns: `([], None)` for the same label set. Otherwise `[(their index, our indices), ...]` of
+    the shared classes, and `{"classes": LabelSet, "about": dict for the scores file}`.
     """
     if theirs.hash == ours.hash:
         return [], None
@@ -328,7 +328,7 @@ def _shared(theirs, ours):
     if not len(rows):
         raise AsjaxError(
             f"the data's classes ({theirs.name}, label hash {theirs.hash}) and the model's "
-            f"({ours.name}, label hash {ours.hash}) share no AudioSet mid: nothing to score"
+            f"({ours.name}, label hash {ours.hash}) share no AudioSet mid, so nothing can be scored"
         )
     classes = labels.LabelSet(
         f"{theirs.name}_shared{len(rows)}",

@@ -1,4 +1,4 @@
-"""Ways to look at scores: labels as they are, with HLP on labels or scores, other classes."""
+"""Views of scores: labels as they are, HLP on labels, HLP on labels and scores, other classes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from asjax import hlp, labels
 
 @dataclass(frozen=True)
 class View:
-    """One way to look at the scores; `mapped` when its classes are not the label set's own."""
+    """One view of the scores; `mapped`: its classes are not those of the label set."""
 
     title: str
     scores: np.ndarray  # [N, K]
@@ -26,9 +26,10 @@ def views(scores, targets, label_set, closure=None, mappings=None) -> dict[str, 
 
     Args:
       closure: bool [C, C] of `hlp.closure`; None or the identity gives no HLP views.
-      mappings: names of label sets (`["esc10"]`), or `{name: (bool [K, C], names of K)}`. A mapped
-        class is present where all the classes it stands for are, its score is their maximum; a
-        mapped class that none stands for is left out. Mapped views use scores without HLP.
+      mappings: names of label sets (`["esc10"]`), or `{name: (bool [K, C], names of K)}`, where the
+        matrix says which of the C classes belong to each of the K. A mapped class is present if all
+        its classes are. Its score is their maximum. A mapped class without classes is left out.
+        Mapped views use scores without HLP.
     """
     own = (label_set.ids, label_set.names)
     found = {"labels": View("labels as they are", scores, targets, *own)}

@@ -25,10 +25,10 @@ def best_f1(
     threads: int | None = None,
     **given,
 ) -> dict:
-    """The threshold per class that makes F1 largest; of equal ones the highest.
+    """The threshold per class with the largest F1; the highest one if several are equal.
 
-    A threshold lies half way between the lowest score that must be above it and the next lower
-    score at which a count changes.
+    A threshold is the midpoint between the lowest score above it and the next lower score at which
+    a count changes.
 
     Args:
       by: "intersection" (dtc, gtc), "event" (collars as in `event_f1`, times compared after
@@ -38,7 +38,7 @@ def best_f1(
         `psds` takes them.
 
     Returns: dict with
-      threshold: float64 [C], inf where nothing should be detected, -inf where everything;
+      threshold: float64 [C], inf if nothing should be detected, -inf if everything should;
       f1, precision, recall: float64 [C], NaN where a class has no event or is masked;
       n_true, n_false, n_ref: int64 [C];
       macro: {"f1", "precision", "recall"}, means over classes with events; micro: from the sums.
@@ -81,7 +81,7 @@ def f1_of(true, false, n_ref):
 
 
 def _curves(table, truth):
-    """Per class: scores from the highest down, true and false positives at them, events."""
+    """Per class: scores in descending order, true and false positives at each, events."""
     for c in range(truth.classes):
         key, false, true, _ = table.of_class(c)
         yield scores_of(key), true, false, int(truth.count[c])

@@ -1,8 +1,8 @@
-"""When a detection is right: what changes at which threshold, for the rows of a batch.
+"""Criteria for correct detections: how counts change with the threshold, for the rows of a batch.
 
-The intersection criteria are those of Bilen et al. (ICASSP 2020), the collars those of Mesaros et
-al. (Applied Sciences 2016). Times are compared after rounding to 6 decimals, as sed_scores_eval
-does, so that a tie is a tie whatever the noise of the additions.
+The intersection criteria are from Bilen et al. (ICASSP 2020), the collars from Mesaros et al.
+(Applied Sciences 2016). Times are compared after rounding to 6 decimals, as sed_scores_eval does,
+so that rounding errors of sums do not decide a comparison.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ from asjax.metrics.piecewise import Batch, Nodes, nodes, onsets
 from asjax.metrics.thresholds import Changes
 from asjax.metrics.truths import DECIMALS, Truth, spread
 
-_ROWS = 1024  # whose detections are held at once
+_ROWS = 1024  # rows that are processed at once
 
 
 @dataclass(frozen=True)
 class Intersection:
-    """A detection is false unless true events cover `dtc` of it; a true event is found if right
-    detections cover `gtc` of it. With `cttc`, a false detection of which the events of another
-    class cover `cttc` is a cross trigger."""
+    """A detection is correct if true events of its class cover at least the share `dtc` of it.
+
+    A true event is detected if correct detections cover at least `gtc` of it. With `cttc`, a false
+    detection is a cross trigger if the events of another class cover at least `cttc` of it.
+    """
 
     dtc: float
     gtc: float
@@ -58,7 +60,7 @@ class Intersection:
         return out
 
     def _found_events(self, part, truth, good, first, end) -> list[Changes]:
-        """+1 where a true event becomes covered by right detections, -1 where it ceases to be."""
+        """+1 where correct detections begin to cover enough of a true event, -1 where they stop."""
         which, number = spread((end - first)[good.row])
         event, row = first[good.row][which] + number, good.row[which]
         onset = part.edge(good.first[which], row)
@@ -87,9 +89,10 @@ class Intersection:
 
 
 def _cross_triggers(part: Batch, truth: Truth, wrong: Nodes, needed, each) -> list[Changes]:
-    """Changes by the false detections that events of other classes cover enough.
+    """Changes by false detections that events of other classes cover enough.
 
-    With `each`, one for each detection and other class; else their weights are added up.
+    With `each`, there is one change per detection and other class. Otherwise the weights are
+    summed.
     """
     clip, label, first, end = truth.groups
     start, stop = np.searchsorted(clip, [part.clip, part.clip + 1])
@@ -113,16 +116,18 @@ def _cross_triggers(part: Batch, truth: Truth, wrong: Nodes, needed, each) -> li
 
 @dataclass(frozen=True)
 class Collar:
-    """A detection is right if its onset and offset deviate from those of a true event by no more
-    than a collar: `onset_s`, and the larger one of `offset_s` and `offset_rate` x the event's
-    length. None leaves a side out. Each event and each detection counts in one pair at most."""
+    """A detection is correct if its onset and offset are close to those of a true event.
+
+    The onset may deviate by `onset_s`, the offset by the larger of `offset_s` and `offset_rate` x
+    the event's length. None skips the check. Each event and each detection is in at most one pair.
+    """
 
     onset_s: float | None
     offset_s: float | None
     offset_rate: float = 0.0
 
     def hits(self, onset, offset, true_onset, true_offset, decimals=DECIMALS) -> np.ndarray:
-        """Whether pairs of detection and event match, bool; unrounded if `decimals` is None."""
+        """Whether pairs of detection and event match, bool; no rounding if `decimals` is None."""
         good = np.ones(np.shape(onset), bool)
         if self.onset_s is not None:
             good &= _within(onset, true_onset, self.onset_s, decimals)
@@ -161,7 +166,7 @@ def _detections(batch: Batch, above) -> Changes:
 
 
 def _both_ends(spans: Nodes, part: Batch, *, false=0, true=0, other=None, weight=0.0):
-    """A change where each node appears, and its opposite where it is gone again."""
+    """A change where each node appears, and the opposite change where it disappears."""
     label, clip = part.label[spans.row], part.clip[spans.row]
     out = []
     for key, sign in ((spans.high, 1), (spans.low, -1)):
@@ -174,10 +179,10 @@ def _both_ends(spans: Nodes, part: Batch, *, false=0, true=0, other=None, weight
 
 
 def _covered(part: Batch, truth: Truth, first, end, spans: Nodes) -> np.ndarray:
-    """Seconds that the events first[row] to end[row] have in common with each node, summed.
+    """Seconds of each node that its events first[row] to end[row] cover, summed over the events.
 
-    The time under the events is added up to every edge, once for all nodes of rows that share
-    events and edges. A node's part is a difference of two sums.
+    The covered time up to every edge is computed once for all rows with the same events and edges.
+    The covered time of a node is the difference of two such sums.
     """
     if not len(spans):
         return np.zeros(0)
@@ -188,7 +193,7 @@ def _covered(part: Batch, truth: Truth, first, end, spans: Nodes) -> np.ndarray:
     place = np.zeros(len(first), np.int64)
     if own_edges:
         place[rows] = np.arange(len(rows))
-    else:  # one row stands for all that have these events
+    else:  # one row represents all rows with the same events
         _, chosen, place[rows] = np.unique(first[rows], return_index=True, return_inverse=True)
         rows = rows[chosen]
     which, number = spread(end[rows] - first[rows])
@@ -202,7 +207,7 @@ def _covered(part: Batch, truth: Truth, first, end, spans: Nodes) -> np.ndarray:
 
 
 def _sums_within(value, new) -> np.ndarray:
-    """Running sums that begin anew where `new` is True."""
+    """Running sums that restart where `new` is True."""
     total = np.cumsum(value)
     before = np.r_[0.0, total[:-1]][new]
     return total - np.repeat(before, np.diff(np.append(np.flatnonzero(new), len(value))))
@@ -218,10 +223,10 @@ def _within(a, b, collar, decimals) -> np.ndarray:
 
 
 def _without_rivals(spans: Nodes, which, event) -> np.ndarray:
-    """Pairs (node, event) that are alone: bool.
+    """Whether each pair (node, event) has no rival, bool.
 
-    The node hits no other event, and no two nodes that hit the event are there at one threshold.
-    A row with one pair that is not alone counts as contested as a whole.
+    A pair has no rival if the node hits no other event and no other node hits the event at the same
+    threshold. One pair with a rival makes all pairs of its row contested.
     """
     row = spans.row[which]
     hits = np.bincount(which, minlength=len(spans))[which]
@@ -236,7 +241,7 @@ def _without_rivals(spans: Nodes, which, event) -> np.ndarray:
 
 
 def _contested(spans: Nodes, part: Batch, which, event) -> list[Changes]:
-    """True positives of rows in which detections and events compete: a matching per threshold."""
+    """True positives of rows with contested pairs, by one matching per threshold."""
     row = spans.row[which]
     rows, keys, signs = [], [], []
     for r in np.unique(row):

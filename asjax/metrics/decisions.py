@@ -1,7 +1,7 @@
 """Metrics of decisions: one class per clip, thresholds, calibration; numpy in, dict out.
 
-The values equal scikit-learn's (tests). A class that has neither a clip nor a decision is left out
-of macro F1, as scikit-learn does with `labels=None`.
+The values equal scikit-learn's (tests). Macro F1 leaves out a class that has neither a clip nor a
+decision, as scikit-learn does with `labels=None`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from asjax.metrics.ranking import interval, resample_counts
 
 
 def single_label(*, scores, targets, top=(1, 3, 5)) -> dict:
-    """How well the highest score names the one class of each clip.
+    """Accuracy and F1 of single-label classification by the highest score of each clip.
 
     Args:
-      scores: [N, C], higher = more confident. Of equal scores the first class is decided for.
+      scores: [N, C], higher = more confident. If scores are equal, the first class wins.
       targets: int [N], the class of each clip, or [N, C] with exactly one 1 per row.
       top: values of k for top-k accuracy; those above C are left out.
 
@@ -24,11 +24,12 @@ def single_label(*, scores, targets, top=(1, 3, 5)) -> dict:
       accuracy; top: {k: share of clips whose class is among the k highest scores};
       macro_f1: mean of F1 over the classes that occur, in targets or decisions;
       weighted_f1: mean of F1 weighted by the number of clips of the class;
-      precision, recall, f1: float64 [C], NaN where undefined; f1 is 0 where one of the two is;
+      precision, recall, f1: float64 [C], NaN where undefined; f1 is 0 where only precision or only
+        recall is undefined;
       confusion: int64 [C, C], row = class, column = decision; n_clips; n_positive int64 [C].
 
     Raises:
-      AsjaxError: shapes that differ, NaN scores, a clip without exactly one class.
+      AsjaxError: different shapes, NaN scores, a clip without exactly one class.
     """
     scores, true = _checked(scores, targets)
     n, c = scores.shape
@@ -54,8 +55,8 @@ def bootstrap_single_label(
 ) -> dict[str, tuple[float, float]]:
     """Intervals `{"accuracy": (low, high), "macro_f1": ..., "weighted_f1": ...}`.
 
-    Clips are drawn with replacement. With `groups`, one label per clip such as its recording, whole
-    groups are drawn, because clips of one recording are not independent.
+    Clips are drawn with replacement. `groups` has one label per clip, such as its recording. With
+    it whole groups are drawn, because clips of one recording are not independent.
     """
     scores, true = _checked(scores, targets)
     estimate = _summary(_confusion(true, scores.argmax(axis=1), scores.shape[1]))
@@ -79,14 +80,14 @@ def resampled_single_label(*, scores, targets, n=1000, seed=0, groups=None) -> d
 
 
 def best_thresholds(*, scores, targets) -> dict[str, np.ndarray]:
-    """The threshold of each class that gives the best F1 on these clips.
+    """The threshold of each class with the best F1 on these clips.
 
-    A clip has the class where its score is at or above the threshold. Each threshold is the middle
-    between the lowest score above it and the highest below it, so that it separates the two. Of
-    thresholds with equal F1 the highest is taken.
+    A clip has the class if its score is at or above the threshold. Each threshold is the midpoint
+    between the lowest score above it and the highest score below it. If several thresholds have the
+    same F1, the highest is taken.
 
     Args:
-      scores: [N, C] of any unit; the thresholds have the same unit.
+      scores: [N, C] in any unit; the thresholds have the same unit.
       targets: [N, C], 0 or 1.
 
     Returns: dict of float64 [C]: threshold, precision, recall, f1; NaN without a positive clip.
@@ -100,7 +101,7 @@ def best_thresholds(*, scores, targets) -> dict[str, np.ndarray]:
     for j in np.flatnonzero(targets.any(axis=0)):
         order = np.argsort(-scores[:, j], kind="stable")
         score, hit = scores[order, j], np.cumsum(targets[order, j])
-        last = np.append(score[:-1] > score[1:], True)  # equal scores are taken together
+        last = np.append(score[:-1] > score[1:], True)  # the last one of equal scores
         decided = np.arange(1, len(score) + 1)
         f1 = np.where(last, 2 * hit / (decided + hit[-1]), -1.0)
         k = int(np.argmax(f1))
@@ -115,8 +116,8 @@ def best_thresholds(*, scores, targets) -> dict[str, np.ndarray]:
 def at_thresholds(*, scores, targets, thresholds) -> dict[str, np.ndarray]:
     """Precision, recall and F1 of each class at given thresholds: float64 [C] each.
 
-    NaN where undefined: precision without a decision, recall without a positive. F1 is 0 where only
-    one of the two is undefined.
+    Precision is NaN without a decision, recall is NaN without a positive. F1 is 0 where only one of
+    the two is undefined.
     """
     decided = np.asarray(scores) >= np.asarray(thresholds)
     targets = np.asarray(targets) > 0.5
@@ -127,11 +128,11 @@ def at_thresholds(*, scores, targets, thresholds) -> dict[str, np.ndarray]:
 
 
 def calibration(*, probabilities, targets, bins=15) -> dict:
-    """Reliability of probabilities: do classes that get p occur in a share p of the clips?
+    """Reliability of probabilities: mean probability against share of positives, per bin.
 
     Args:
       probabilities: in [0, 1], any shape. targets: 0 or 1, the same shape.
-      bins: equal steps of probability; the upper end belongs to a bin.
+      bins: number of bins of equal width; the upper edge belongs to a bin.
 
     Returns: dict with edges [bins + 1], mean_probability, share (of positives), count [bins], and
       ece: mean over all values of |share - mean probability| of their bin (Guo et al. 2017).
@@ -139,7 +140,7 @@ def calibration(*, probabilities, targets, bins=15) -> dict:
     p = np.asarray(probabilities, np.float64).ravel()
     y = np.asarray(targets, np.float64).ravel()
     if p.shape != y.shape or (len(p) and not (p.min() >= 0 and p.max() <= 1)):
-        raise AsjaxError("probabilities must be in [0, 1] and as many as the targets")
+        raise AsjaxError("probabilities must be in [0, 1] and have the shape of the targets")
     edges = np.linspace(0, 1, bins + 1)
     place = np.clip(np.searchsorted(edges, p, side="left") - 1, 0, bins - 1)
     count = np.bincount(place, minlength=bins)
@@ -180,7 +181,7 @@ def _confusion(true, decided, c: int, counts=None) -> np.ndarray:
 
 
 def _rank(scores, true) -> np.ndarray:
-    """How many classes come before the true one; of equal scores the first class comes first."""
+    """Number of classes ranked before the true one; equal scores are ranked by class index."""
     own = np.take_along_axis(scores, true[:, None], axis=1)
     before = np.arange(scores.shape[1])[None] < true[:, None]
     return ((scores > own) | ((scores == own) & before)).sum(axis=1)

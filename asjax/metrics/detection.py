@@ -1,8 +1,8 @@
 """Polyphonic sound detection score (PSDS), exact and independent of thresholds.
 
-Bilen et al. (ICASSP 2020) define it, Ebbers et al. (ICASSP 2022) count it at every threshold. The
-published AudioSet-Strong numbers are `macro` of PSDS1: the mean over classes of the area under the
-class's curve.
+Bilen et al. (ICASSP 2020) define PSDS. Ebbers et al. (ICASSP 2022) evaluate it at every threshold.
+The published AudioSet Strong numbers are `macro` of PSDS1: the mean over classes of the area under
+each class's curve.
 """
 
 from __future__ import annotations
@@ -49,31 +49,33 @@ def psds(
 
     Args:
       scores: [N, T, C] (a memory map is read batch by batch) or a list of [T_i, C]; logits or
-        probabilities. Frame i covers [i, i + 1) / frame_rate, the last one in full. float16 is the
+        probabilities. Frame i covers [i, i + 1) / frame_rate, also the last one. float16 is the
         fastest and needs the least memory.
-      events: per clip a list of (onset_s, offset_s, class); of one class they may not overlap (see
-        asjax.events.merge). Classes are indices, or names with `label_set`.
-      durations_s: float [N]; false positives are counted per hour of these.
+      events: per clip a list of (onset_s, offset_s, class). Events of one class may not overlap
+        (see asjax.events.merge). Classes are indices, or names with `label_set`.
+      durations_s: float [N]; false positives are counted per hour of these durations.
       boxes: instead of scores, per clip an array of scored boxes (see asjax.change_points).
-      lengths: int [N], frames that count; the others are cut off before the median filter.
-      class_mask: bool [C], classes to evaluate (AudioSet Strong: 407 of 447). Events of the others
-        are as if they were not there.
+      lengths: int [N], valid frames; the others are cut off before the median filter.
+      class_mask: bool [C], classes to evaluate (AudioSet Strong: 407 of 447). Events of other
+        classes are ignored.
       only_with_events: leave out clips without any event of these classes, as PretrainedSED does.
-      median: window of a median filter, in frames; or one per class [C]; or per clip, too [N, C].
-      dtc, gtc: share of a detection that events must cover; share of an event that right detections
-        must cover. cttc, alpha_ct: the same for cross triggers, and their weight.
+      median: window of a median filter in frames: one number, one per class [C], or one per clip
+        and
+        class [N, C].
+      dtc: share of a detection that events must cover. gtc: share of an event that correct
+        detections must cover. cttc, alpha_ct: share that makes a cross trigger, and its weight.
       alpha_st: weight of the standard deviation over classes. max_efpr: false positives per hour.
       curves: return the curves as well.
 
     Returns: dict with
-      macro: mean over classes, without the penalty of the variance; psds: with it;
+      macro: mean over classes, without the variance penalty; psds: with this penalty;
       per_class: float64 [C], NaN where a class has no event or is masked;
-      n_clips, n_events [C], hours, n_classes (counted), left_out (classes without events);
-      curve: (eFPR, eTPR with penalty, mean TPR), class_curves: per counted class (eFPR, TPR,
-      threshold), if asked for.
+      n_clips, n_events [C], hours, n_classes (evaluated), left_out (classes without events);
+      with `curves`, curve: (eFPR, eTPR with penalty, mean TPR), and class_curves: per evaluated
+      class (eFPR, TPR, threshold).
 
     Raises:
-      AsjaxError: shapes that do not fit, NaN scores, faulty events, no event at all.
+      AsjaxError: shapes that do not match, NaN scores, faulty events, no event at all.
     """
     data, truth = inputs(
         scores=scores,
@@ -122,18 +124,18 @@ def psds(
 
 
 def _seconds(data) -> float:
-    """Seconds of all clips, added one after the other as the reference does."""
+    """Seconds of all clips, summed in sequence as sed_scores_eval does."""
     return float(np.cumsum(data.durations_s[data.counted])[-1])
 
 
 def psds_best_of(results, *, alpha_st: float = 1.0, max_efpr: float = 100.0) -> dict:
-    """PSDS if every class may take the best of several systems or filters at each false alarm rate.
+    """PSDS if every class uses the best of several results at each false positive rate.
 
-    "Post-processing independent" PSDS (Ebbers et al., DCASE 2023) when the results are those of one
-    system with several median windows. It is not reachable without knowing the test set.
+    This is the "post-processing independent" PSDS (Ebbers et al., DCASE 2023) if the results are of
+    one system with several median windows. No system reaches it without knowing the test set.
 
     Args:
-      results: of `psds` with `curves=True`, of the same clips and classes.
+      results: results of `psds` with `curves=True` on the same clips and classes.
 
     Returns: dict with psds, macro, per_class.
     """
@@ -168,11 +170,11 @@ def psds_of_points(
     """PSDS of a few operating points, as psds_eval computes it; lower than `psds` of the scores.
 
     Args:
-      points: per operating point the lists of detected events of all clips. reference: the lists of
-        true events, of which those of one class should not overlap.
+      points: per operating point the lists of detected events of all clips.
+      reference: the lists of true events. Events of one class should not overlap.
       Others: as `psds`.
 
-    Returns: dict with psds, macro, per_class and left_out, as `psds` has them.
+    Returns: dict with psds, macro, per_class and left_out, as in `psds`.
     """
     check_cross_triggers(cttc, alpha_ct)
     seconds = float(np.cumsum(durations_s)[-1])
@@ -196,11 +198,11 @@ def psds_of_points(
 
 def check_cross_triggers(cttc, alpha_ct) -> None:
     if (cttc is None) != (alpha_ct == 0):
-        raise AsjaxError(f"cttc and alpha_ct go together, got cttc={cttc}, alpha_ct={alpha_ct}")
+        raise AsjaxError(f"give both cttc and alpha_ct or none, got {cttc=}, {alpha_ct=}")
 
 
 def effective_rate(false, weight, seconds, alpha_ct, others):
-    """False positives per hour, and cross triggers, of which `weight` is per second of truth."""
+    """Effective false positives per hour; `weight` is cross triggers per second of true events."""
     rate = false / seconds
     if alpha_ct:
         rate = rate + alpha_ct * (weight / others)
@@ -208,7 +210,7 @@ def effective_rate(false, weight, seconds, alpha_ct, others):
 
 
 def class_curve(efpr, tpr, max_efpr):
-    """(eFPR, TPR) of the points that matter; above every score nothing is detected."""
+    """(eFPR, TPR) of the envelope; above the highest score nothing is detected."""
     x, y = np.append(0.0, efpr), np.append(0.0, tpr)
     which = envelope(x, y, max_efpr)
     return x[which], y[which]

@@ -1,12 +1,14 @@
 """Metrics of lists of events: by events with collars, by segments, by intersections.
 
-All take `reference` and `estimated`, per clip a list of (onset_s, offset_s, class), and return
-{"micro": ..., "macro": ..., "per_class": ...}. Micro sums counts over the classes first; macro is
-the mean over the classes where a number is defined. A class without a reference event has no recall
-and no F1. With `sed_eval=True` the arithmetic is that of sed_eval 0.2.1, which published numbers of
-DCASE and HEAR come from: times are compared unrounded, so that a deviation of exactly one collar
-may fall either way; a class without detections has no precision and no F1 (else both are 0); and
-rates divide by n + 2.2e-16, so that they are huge instead of undefined when n is 0.
+All functions take `reference` and `estimated`, per clip a list of (onset_s, offset_s, class). They
+return {"micro": ..., "macro": ..., "per_class": ...}. Micro sums the counts of the classes first.
+Macro is the mean over the classes where a number is defined. A class without a reference event has
+no recall and no F1.
+
+`sed_eval=True` does the arithmetic of sed_eval 0.2.1, which made the published numbers of DCASE and
+HEAR. Times are compared without rounding, so a deviation of exactly one collar may pass or fail. A
+class without detections has no precision and no F1 (by default both are 0). Rates are divided by
+n + 2.2e-16, so they are huge instead of undefined if n is 0.
 """
 
 from __future__ import annotations
@@ -37,11 +39,11 @@ def event_f1(
     """Event-based F1 and error rate (Mesaros et al., Applied Sciences 2016).
 
     Args:
-      onset_collar: seconds that an onset may deviate; None leaves onsets out.
-      offset_collar, offset_rate: the same for offsets, the larger one of seconds and the share of
-        the reference event's length; None leaves offsets out.
-      matching: "optimal" pairs as many events as possible; "greedy" takes for each reference event,
-        in the order of the lists, the first estimated one that fits.
+      onset_collar: seconds that an onset may deviate; None ignores onsets.
+      offset_collar, offset_rate: an offset may deviate by the larger of these seconds and this
+        share of the reference event's length; offset_collar=None ignores offsets.
+      matching: "optimal" pairs as many events as possible; "greedy" pairs each reference event, in
+        the order of the lists, with the first free estimated event that matches.
 
     Returns: dict with
       micro: f1, precision, recall, error_rate, substitution_rate, deletion_rate, insertion_rate;
@@ -57,7 +59,7 @@ def event_f1(
     decimals = None if sed_eval else DECIMALS
 
     def fitting(which_ref, which_est):
-        """Pairs of events of one clip that fit but for their class, in the order of the lists."""
+        """Pairs of events of one clip with matching times, of any class, in list order."""
         i, j = _pairs(ref["clip"][which_ref], est["clip"][which_est])
         i, j = which_ref[i], which_est[j]
         good = collar.hits(
@@ -92,12 +94,12 @@ def segment_f1(
     label_set=None,
     sed_eval: bool = False,
 ) -> dict:
-    """Segment-based F1, error rate and accuracies: a segment is active where an event touches it.
+    """Segment-based F1, error rate and accuracies. A segment is active if an event touches it.
 
     Args:
-      durations_s: float [N], what is evaluated of each clip; a part of a segment counts as one.
+      durations_s: float [N], evaluated length of each clip. A partial segment at the end counts.
 
-    Returns: as `event_f1`, and sensitivity, specificity, balanced_accuracy and accuracy.
+    Returns: as `event_f1`, with sensitivity, specificity, balanced_accuracy and accuracy.
     """
     ref, est, classes = columns(reference, estimated, num_classes, label_set)
     durations_s = np.asarray(durations_s, np.float64)
@@ -136,11 +138,11 @@ def intersection_f1(
 ) -> dict:
     """F1 by the intersection criteria of Bilen et al. (ICASSP 2020), without cross triggers.
 
-    A detection is false unless reference events of its class cover `dtc` of it; a reference event
-    is found if detections that are not false cover `gtc` of it.
+    A detection is correct if reference events of its class cover `dtc` of it. A reference event is
+    detected if correct detections cover `gtc` of it.
 
-    Returns: as `event_f1`, without substitutions; `n_true` are the reference events found and
-      `n_false` the false detections, so that precision is n_true / (n_true + n_false).
+    Returns: as `event_f1`, without substitutions. `n_true` counts detected reference events and
+      `n_false` false detections, so precision is n_true / (n_true + n_false).
     """
     ref, est, classes = columns(reference, estimated, num_classes, label_set)
     n_ref = np.bincount(ref["label"], minlength=classes)
@@ -152,7 +154,7 @@ def intersection_f1(
 
 
 def intersection_counts(ref, est, classes, dtc, gtc, cttc=None):
-    """Reference events found and false detections, int64 [C] each; and cross triggers.
+    """Detected reference events and false detections, int64 [C] each, and cross triggers.
 
     Cross triggers are float64 [C]: every false detection counts 1 / (seconds of the other class)
     for each other class whose events cover `cttc` of it. Without `cttc` they are 0.
@@ -181,7 +183,7 @@ def intersection_counts(ref, est, classes, dtc, gtc, cttc=None):
 
 
 def _common(ref, est, i, j):
-    """Seconds that events i and detections j have in common."""
+    """Overlap of events i and detections j in seconds."""
     end = np.minimum(ref["offset"][i], est["offset"][j])
     return np.maximum(0.0, end - np.maximum(ref["onset"][i], est["onset"][j]))
 
@@ -197,7 +199,7 @@ def columns(reference, estimated, num_classes, label_set):
     """The columns of both sets of lists, in the order of the lists, and the number of classes."""
     if len(reference) != len(estimated):
         raise AsjaxError(
-            f"reference and estimated must be of the same clips, got {len(reference)} and "
+            f"reference and estimated must have the same clips, got {len(reference)} and "
             f"{len(estimated)} lists"
         )
     classes = len(label_set) if label_set is not None else num_classes
@@ -223,7 +225,7 @@ def columns(reference, estimated, num_classes, label_set):
 
 
 def _pairs(a, b):
-    """Indices (i, j) of all pairs with a[i] == b[j], by i and then by j."""
+    """Indices (i, j) of all pairs with a[i] == b[j], sorted by i and then by j."""
     order = np.argsort(b, kind="stable")
     start = np.searchsorted(b[order], a)
     count = np.searchsorted(b[order], a, side="right") - start
@@ -232,7 +234,7 @@ def _pairs(a, b):
 
 
 def _matched(i, j):
-    """A largest set of pairs that uses every i and every j once at most."""
+    """A largest set of pairs that uses every i and every j at most once."""
     alone = (np.bincount(i)[i] == 1) & (np.bincount(j)[j] == 1) if len(i) else np.ones(0, bool)
     partners: dict = {}
     for a, b in zip(i[~alone].tolist(), j[~alone].tolist(), strict=True):
@@ -243,7 +245,7 @@ def _matched(i, j):
 
 
 def _taken(i, j):
-    """Pairs in order, each if both are still free."""
+    """The pairs in order, if both parts are still free."""
     used_i, used_j, chosen = set(), set(), []
     for n, (a, b) in enumerate(zip(i.tolist(), j.tolist(), strict=True)):
         if a not in used_i and b not in used_j:
@@ -295,7 +297,7 @@ def _scores(n_ref, n_sys, n_true, sed_eval) -> dict:
 
 
 def _error_rates(n_ref, errors, sed_eval) -> dict:
-    """Of (substitutions,) deletions and insertions; their sum is the error rate."""
+    """Rates of the errors: [substitutions,] deletions, insertions. Their sum is the error rate."""
     names = ("substitution_rate", "deletion_rate", "insertion_rate")[-len(errors) :]
     with np.errstate(divide="ignore", invalid="ignore"):
         rates = [np.divide(e, n_ref + _EPS if sed_eval else n_ref) for e in errors]

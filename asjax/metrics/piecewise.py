@@ -1,13 +1,13 @@
-"""Scores as rows of steps in time, and every detection that any threshold makes of them.
+"""Scores as rows of steps in time, and the detections at all thresholds.
 
 A row is the score of one class in one clip. It is constant between edges. For a threshold t, the
-detections are the maximal stretches of the row with scores >= t. Only thresholds that are scores
-matter, so a detection [l, r) is one *node*: it is there for lo < t <= hi, where hi is the smallest
-score inside and lo the larger one of its two neighbours (Ebbers, Serizel, Haeb-Umbach, ICASSP 2022,
-count per threshold; here each node is counted once).
+detections are the maximal stretches of the row with scores >= t. A detection [l, r) is one *node*.
+It exists for lo < t <= hi, where hi is the smallest score inside and lo is the larger one of its
+two neighbours. Ebbers, Serizel and Haeb-Umbach (ICASSP 2022) count per threshold; here each node is
+counted once.
 
-Scores become integers of their own width that keep the order ("keys"), because these compare
-several times faster than half floats, and leave the smallest integer free for "no score".
+Scores are converted to integers of the same width and order ("keys"). Keys compare several times
+faster than half floats, and the smallest integer is free for "no score".
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy as np
 from asjax.config import AsjaxError
 from asjax.decoding import median_filter
 
-_BATCH_BYTES = 1 << 25  # of keys in one batch
-_NODE_BLOCK = 1 << 17  # steps whose nodes are found at once: the tables stay in the cache
+_BATCH_BYTES = 1 << 25  # bytes of keys in one batch
+_NODE_BLOCK = 1 << 17  # steps that are searched for nodes at once, so that tables fit the CPU cache
 _INTEGERS = {2: np.int16, 4: np.int32, 8: np.int64}
 
 
@@ -29,7 +29,7 @@ class Batch:
     """Rows of steps.
 
     Attributes:
-      rows: keys [T, R], time first; `none_of(rows.dtype)` where there is no score.
+      rows: keys [T, R], time first; `none_of(rows.dtype)` means no score.
       clip, label: int64 [R].
       edges: float64 [T + 1], or [T + 1, R]: step i of a row lies between edges i and i + 1.
     """
@@ -40,7 +40,7 @@ class Batch:
     edges: np.ndarray
 
     def edge(self, step, row) -> np.ndarray:
-        """Time in seconds of an edge of each given row."""
+        """Time in seconds of edge `step` of each row."""
         return self.edges[step] if self.edges.ndim == 1 else self.edges[step, row]
 
     def select(self, rows) -> Batch:
@@ -52,17 +52,17 @@ class Batch:
 
 
 def keys_of(scores: np.ndarray) -> np.ndarray:
-    """Integers in the order of the scores: float16 -> int16, float32 -> int32, others int64.
+    """Integers in the order of the scores: float16 -> int16, float32 -> int32, others -> int64.
 
     Raises:
-      AsjaxError: a NaN among them.
+      AsjaxError: a score is NaN.
     """
     scores = np.asarray(scores)
     if scores.dtype.kind != "f" or scores.dtype.itemsize not in _INTEGERS:
         scores = scores.astype(np.float64)
     kind = _INTEGERS[scores.dtype.itemsize]
     bits = np.ascontiguousarray(scores).view(kind)
-    # negative floats are sign and magnitude: flip the magnitude, so that -0 is -1 and -1 is lower
+    # A negative float is sign and magnitude. Flip the magnitude: -0.0 -> key -1, -1.0 is lower.
     keys = (bits >> (8 * kind().itemsize - 1)) & kind(np.iinfo(kind).max)
     np.bitwise_xor(keys, bits, out=keys)
     keys += keys == -1  # -0 equals 0
@@ -74,14 +74,14 @@ def keys_of(scores: np.ndarray) -> np.ndarray:
 
 
 def scores_of(keys: np.ndarray) -> np.ndarray:
-    """What `keys_of` was given, as float64."""
+    """The inverse of `keys_of`: scores as float64."""
     kind = keys.dtype.type
     flip = (keys >> (8 * kind().itemsize - 1)) & kind(np.iinfo(kind).max)
     return (keys ^ flip).view(f"f{kind().itemsize}").astype(np.float64)
 
 
 def none_of(kind) -> int:
-    """The key of "no score": it lies below that of -inf."""
+    """The key of "no score"; it is below the key of -inf."""
     return np.iinfo(kind).min
 
 
@@ -89,10 +89,10 @@ def none_of(kind) -> int:
 
 
 def frame_tasks(scores, lengths=None) -> list[tuple[np.ndarray, int]]:
-    """Groups of clips that have equally many frames and fit a batch: [(clips, frames), ...].
+    """Groups of clips with the same number of frames that fit in a batch: [(clips, frames), ...].
 
     Args:
-      scores: [N, T, C], or a list of [T_i, C]. lengths: int [N], frames that count (default: all).
+      scores: [N, T, C], or a list of [T_i, C]. lengths: int [N], valid frames (default: all).
     """
     listed = isinstance(scores, (list, tuple))
     counts = np.array([len(s) for s in scores] if listed else [scores.shape[1]] * len(scores), int)
@@ -100,11 +100,11 @@ def frame_tasks(scores, lengths=None) -> list[tuple[np.ndarray, int]]:
         lengths = np.asarray(lengths)
         if lengths.shape != counts.shape or (lengths > counts).any() or (lengths < 0).any():
             raise AsjaxError(
-                f"lengths must be {len(counts)} numbers of frames, 0 to those of the clip"
+                f"lengths must be {len(counts)} numbers from 0 to the number of frames of the clip"
             )
         counts = lengths
     size = _BATCH_BYTES // max([1, *(np.asarray(s).nbytes for s in scores[:1])])
-    # an array is read from front to back; a list is grouped as a whole
+    # An array may be a memory map, so it is read from front to back. A list is grouped as a whole.
     span = len(counts) if listed else max(1, int(size))
     tasks = []
     for start in range(0, len(counts), max(1, span)):
@@ -118,12 +118,12 @@ def frame_tasks(scores, lengths=None) -> list[tuple[np.ndarray, int]]:
 
 
 def frame_batch(scores, task, *, frame_rate, classes=None, median=1, cut=None) -> Batch | None:
-    """The rows of a task of `frame_tasks`; None where no row is left.
+    """The rows of a task of `frame_tasks`; None if no row is left.
 
     Args:
-      classes: indices of the columns to take (default: all); `label` counts among these.
-      median: window in frames; or one for each of the classes, [C]; or for each clip, too, [N, C].
-      cut: keys [C]; rows that reach no higher are left out. The median can only lower a maximum.
+      classes: indices of the columns to use (default: all); `label` is an index into these.
+      median: window in frames: one number, one per class [C], or one per clip and class [N, C].
+      cut: keys [C]; rows that never exceed it are left out. A median filter never raises a maximum.
     """
     clips, frames = task
     if isinstance(scores, (list, tuple)):
@@ -148,11 +148,11 @@ def frame_batch(scores, task, *, frame_rate, classes=None, median=1, cut=None) -
 
 
 def box_batch(boxes, clips, *, num_classes: int, durations_s, classes=None) -> Batch:
-    """The rows of scored boxes: the score of a box inside, 0 elsewhere in the clip.
+    """The rows of scored boxes: the score inside a box, 0 elsewhere in the clip.
 
     Args:
-      boxes: per clip an array with the fields onset_s, offset_s, class, score (a probability); the
-        boxes of a class do not overlap. clips: indices of the clips to take.
+      boxes: per clip an array with the fields onset_s, offset_s, class, score (a probability). The
+        boxes of a class do not overlap. clips: indices of the clips to use.
     """
     part = [boxes[i] for i in clips]
     at = np.repeat(np.arange(len(part)), [len(b) for b in part])
@@ -165,21 +165,21 @@ def box_batch(boxes, clips, *, num_classes: int, durations_s, classes=None) -> B
         at, flat, label = at[known], flat[known], column[label[known]]
     if len(flat) and not flat["score"].min() >= 0:
         raise AsjaxError(
-            f"scores of boxes must be probabilities, got {flat['score'].min()}; make boxes of "
-            "probabilities and not of logits"
+            f"scores of boxes must be probabilities, got {flat['score'].min()}; make boxes from "
+            "probabilities, not from logits"
         )
     total = len(part) * num_classes
     row = at * num_classes + label
     order = np.lexsort((flat["onset_s"], row))
     flat, row = flat[order], row[order]
-    place = np.arange(len(row)) - np.searchsorted(row, row)  # of a box in its row
+    place = np.arange(len(row)) - np.searchsorted(row, row)  # position of a box in its row
     steps = 2 * int(place.max(initial=-1) + 1) + 1  # gap, box, gap, box, ..., gap
     rows, edges = np.zeros((steps, total)), np.zeros((steps + 1, total))
     edges[1:] = np.repeat(np.asarray(durations_s, float)[clips], num_classes)
     edges[2 * place + 1, row], edges[2 * place + 2, row] = flat["onset_s"], flat["offset_s"]
     rows[2 * place + 1, row] = flat["score"]
     keys, empty = keys_of(rows), np.diff(edges, axis=0) <= 0
-    # between boxes that touch there is nothing: no threshold may see a gap there
+    # The gap between boxes that touch is empty, so no threshold may detect it.
     inner = np.minimum(keys[:-2], keys[2:])
     keys[1:-1] = np.where(empty[1:-1], inner, keys[1:-1])
     each = np.arange(total)
@@ -190,10 +190,11 @@ def box_batch(boxes, clips, *, num_classes: int, durations_s, classes=None) -> B
 
 
 def onsets(rows: np.ndarray, above=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How the number of detections changes: (row int64, key, change of +1 or -1 int8).
+    """Changes of the number of detections: (row int64, key, change of +1 or -1 int8).
 
-    When the threshold falls to the key, the row has so many detections more: one more at the top
-    of every rise, one less where two rises meet. With `above` [R] only keys above it.
+    When the threshold falls to the key, the number of detections of the row changes. It grows by
+    one at every local maximum and falls by one where two detections join. `above` [R]: only keys
+    above it.
     """
     up = np.ones((len(rows) + 1, rows.shape[1]), bool)  # up[i]: the row rises into step i
     up[-1] = False
@@ -214,9 +215,9 @@ def _places(mask) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Nodes:
-    """Detections of a batch: row, first and end step, and the keys between which each is there.
+    """Detections of a batch: row, first and end step, and the thresholds at which each exists.
 
-    A node is there for thresholds t with low < t <= high. All arrays int64 but low and high.
+    A node exists for thresholds t with low < t <= high. low and high are keys, the others int64.
     """
 
     row: np.ndarray
@@ -233,7 +234,7 @@ class Nodes:
 
 
 def nodes(rows: np.ndarray, above=None) -> Nodes:
-    """All nodes of rows [T, R]; with `above` [R] only those of which `high` is above it."""
+    """All nodes of rows [T, R]; with `above` [R] only nodes with `high` above it."""
     size = max(1, _NODE_BLOCK // max(1, len(rows)))
     parts = []
     for at in range(0, max(1, rows.shape[1]), size):
@@ -243,17 +244,17 @@ def nodes(rows: np.ndarray, above=None) -> Nodes:
 
 
 def _nodes(rows, above):
-    """The fields of `Nodes`, of one block of rows.
+    """The fields of `Nodes` for one block of rows.
 
-    A node is found at its first step of the smallest score: to the left the nearest step that is
-    not larger is smaller, to the right the nearest smaller one ends it. Both are found by halving
-    over minima of blocks of 2^j steps.
+    Each node is identified by the first step that has its smallest score. From there, the node ends
+    before the nearest smaller step on each side. An equal step on the left means that this is not
+    the first one. Both sides are searched by bisection over the minima of blocks of 2^j steps.
     """
     none, (steps, count) = none_of(rows.dtype), rows.shape
     chosen = rows > (none if above is None else above)
     chosen[1:] &= rows[1:] != rows[:-1]  # the same node as the step before
     row, step = _places(np.ascontiguousarray(chosen.T))
-    wide = np.full((count, steps + 2), none, rows.dtype)  # a wall at both ends
+    wide = np.full((count, steps + 2), none, rows.dtype)  # the lowest key at both ends
     wide[:, 1:-1] = rows.T
     flat = wide.reshape(-1)
     levels = [flat]  # levels[j][i] is the minimum of flat[i : i + 2^j]

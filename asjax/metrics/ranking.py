@@ -1,8 +1,9 @@
 """Tagging metrics: keyword-only pure functions of scores and targets; numpy in, dict out.
 
-Ties count as one threshold, a class without positives has no AP and is left out of every mean (and
-said so), means come before d'. Average precision and AUC share one routine that takes a weight per
-clip, so that a bootstrap resample (weights = how often a clip was drawn) is the same arithmetic.
+Tied scores are one threshold. A class without positives has no AP, is left out of every mean and is
+listed in `left_out`. d' is computed from a mean AUC. Average precision and AUC share one routine
+with a weight per clip. A bootstrap resample is then the same arithmetic, with the number of times
+that a clip was drawn as its weight.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ import numpy as np
 
 from asjax.config import AsjaxError, unknown
 
-_BY_CLASS = {  # what the AP and AUC of every class are needed for
+_BY_CLASS = {  # metrics that need the AP and AUC of every class
     "mean_ap", "mean_auc", "d_prime", "mean_of_d_prime", "per_class_ap", "per_class_auc"
 }  # fmt: skip
 _KEYS = (
     "mean_ap", "mean_auc", "d_prime", "mean_of_d_prime", "micro_ap", "lrap", "per_class_ap",
     "per_class_auc", "n_positive", "prior", "n_clips", "n_classes", "left_out",
 )  # fmt: skip
-_COLUMNS = 250  # resamples handled at once: keeps the weights of one pass near the cache
-_BLOCK_BYTES = 2**28  # clip weights held in memory at once
+_COLUMNS = 250  # resamples per pass, so that their weights nearly fit the CPU cache
+_BLOCK_BYTES = 2**28  # clip weights in memory at once
 
 
 # ------------------------------------------------------------------------------- public metrics
@@ -33,28 +34,28 @@ def tagging(*, scores, targets, names=None, class_mask=None, only=None) -> dict:
     """Mean AP, mean AUC and d' of clip scores, with the values per class.
 
     Args:
-      scores: [N, C], higher = more confident; logits or probabilities (only the order counts).
+      scores: [N, C], higher = more confident; logits or probabilities (only the order matters).
       targets: [N, C], 0 or 1.
-      names: C class names, used in `left_out` and in errors; indices otherwise.
+      names: C class names for `left_out` and errors; indices otherwise.
       class_mask: bool [C], the classes to evaluate; the others are NaN and not counted.
-      only: the keys to return, such as ("mean_ap", "d_prime"); default: all. What the others alone
-        need is not computed: micro_ap and lrap take most of the time.
+      only: the keys to return, such as ("mean_ap", "d_prime"); default: all. Other metrics are not
+        computed; micro_ap and lrap take most of the time.
 
     Returns: dict with
       mean_ap: mean over classes with a positive (scikit-learn's AP: not interpolated);
       mean_auc: mean over classes with a positive and a negative;
-      d_prime: sqrt(2) Phi^-1(mean_auc), as PANNs, Hershey 2017 and the balancing paper have it;
-      mean_of_d_prime: mean of the finite per-class d', as the ConvNeXt AudioSet code has it. For
-        the same scores it is larger: never compare one with the other;
+      d_prime: sqrt(2) Phi^-1(mean_auc), as in PANNs, Hershey 2017 and the balancing paper;
+      mean_of_d_prime: mean of the finite per-class d', as in the ConvNeXt AudioSet code. It is
+        larger than d_prime for the same scores, so the two cannot be compared;
       micro_ap: AP over all (clip, class) pairs of the counted classes;
       lrap: label-ranking average precision over clips with a positive;
       per_class_ap, per_class_auc: float64 [C], NaN where undefined;
       n_positive [C], prior [C], n_clips, n_classes (counted in mean_ap),
       left_out: names or indices of the evaluated classes that have no positive.
-    Undefined means (nothing to average) are NaN.
+    A mean over no class is NaN.
 
     Raises:
-      AsjaxError: shapes that differ, NaN scores, targets that are not 0 or 1.
+      AsjaxError: different shapes, NaN scores, targets that are not 0 or 1.
     """
     for key in only or ():
         if key not in _KEYS:
@@ -84,7 +85,7 @@ def tagging(*, scores, targets, names=None, class_mask=None, only=None) -> dict:
 
 
 def d_prime(auc):
-    """d' = sqrt(2) Phi^-1(AUC): distance in standard deviations; 1 -> inf, .5 -> 0."""
+    """d' = sqrt(2) Phi^-1(AUC), a distance in standard deviations; 1 -> inf, 0.5 -> 0."""
     from scipy.special import ndtri
 
     return sqrt(2.0) * ndtri(np.asarray(auc, np.float64))
@@ -93,16 +94,18 @@ def d_prime(auc):
 def bootstrap(*, scores, targets, n=1000, level=0.95, seed=0, class_mask=None, groups=None) -> dict:
     """Confidence intervals `{"mean_ap": (low, high), "mean_auc": ..., "d_prime": ...}`.
 
-    Clips are drawn with replacement, N of N, `n` times; the same seed and N draw the same clips, so
-    that resamples of two systems on one set are paired. A class that a resample leaves without a
-    positive is left out of that resample's mean, as `tagging` does. Resampled AP lies above the
-    estimate (copies of a positive rank together), most for rare classes, so the percentiles are
-    shifted by (estimate - mean of resamples) and clipped to [0, 1]: with 5 to 100 positives per
-    class that covered the mean over new test sets 95 % of the time, plain percentiles 85 %. The
-    interval of d' is d' of the interval of mean AUC, which is defined at perfect separation too.
+    N of N clips are drawn with replacement, `n` times. The same seed and N draw the same clips, so
+    the resamples of two systems on one set are paired. If a class has no positive in a resample, it
+    is left out of that resample's mean, as in `tagging`.
+
+    Resampled AP is biased upwards, most for rare classes, because copies of a positive rank
+    together. So the percentiles are shifted by (estimate - mean of resamples) and clipped to
+    [0, 1]. With 5 to 100 positives per class, these intervals covered the mean over new test sets
+    in 95 % of the cases, and plain percentiles in 85 %. The interval of d' is computed from the
+    interval of mean AUC, because this is also defined at perfect separation.
 
     Args:
-      groups: one label per clip, such as its recording or site: whole groups are drawn then,
+      groups: one label per clip, such as its recording or site. With it whole groups are drawn,
         because clips of one group are not independent.
     """
     if not 0 < level < 1 or n < 1:
@@ -121,10 +124,10 @@ def bootstrap(*, scores, targets, n=1000, level=0.95, seed=0, class_mask=None, g
 
 
 def interval(values, estimate, level=0.95) -> tuple[float, float]:
-    """Percentile interval of resampled `values`, shifted so that they centre on the estimate.
+    """Percentile interval of resampled `values`, shifted so that their mean is the estimate.
 
-    For the difference of two systems give the differences of paired resamples. Resamples that are
-    not finite are left out; NaN where none is finite.
+    For the difference of two systems, pass the differences of paired resamples. Non-finite
+    resamples are left out; the interval is NaN if none is finite.
     """
     values = np.asarray(values, np.float64)
     values = values[np.isfinite(values)]
@@ -148,7 +151,7 @@ def resampled_per_class(
 ) -> dict[str, np.ndarray]:
     """AP and AUC of each class in each of `n` bootstrap resamples: `{"ap", "auc"}`, [n, C] each.
 
-    NaN for classes without a positive clip, and where a resample has none (AUC: or no negative).
+    NaN if a class or its resample has no positive clip; AUC is also NaN without a negative clip.
     """
     scores, positive, keep = _checked(scores, targets, None, class_mask)
     classes = np.flatnonzero(keep & positive.any(axis=0))
@@ -171,10 +174,10 @@ def resampled_per_class(
 
 
 def resample_counts(clips: int, n: int, seed: int = 0, groups=None):
-    """Yields `n` times how often each clip was drawn with replacement: int [clips].
+    """Yields `n` resamples: how often each clip was drawn with replacement, int [clips].
 
-    With `groups`, one label per clip, as many groups are drawn as there are, each with all of its
-    clips. Without, the counts sum to `clips`.
+    `groups` has one label per clip. With G groups, G groups are drawn, each with all of its clips.
+    Without `groups` the counts sum to `clips`.
     """
     rng = np.random.default_rng(seed)
     if groups is None:
@@ -193,8 +196,8 @@ def resample_counts(clips: int, n: int, seed: int = 0, groups=None):
 def regress(*, x, y) -> dict:
     """Least squares line of y [n] on x [n]: slope, intercept, r, p, stderr (of the slope), n.
 
-    p is two-sided, for a slope of zero (Student's t, n - 2 degrees of freedom). Pairs where either
-    is not finite are left out, such as classes without a positive.
+    p is two-sided, for a slope of zero (Student's t, n - 2 degrees of freedom). A pair with a
+    non-finite value is left out, such as a class without a positive.
 
     Raises:
       AsjaxError: fewer than three pairs, or all x equal.
@@ -221,7 +224,7 @@ def regress(*, x, y) -> dict:
 
 
 def _checked(scores, targets, names, class_mask):
-    """The inputs as scores float [N, C], positive bool [N, C], keep bool [C]; or an error."""
+    """The checked inputs: scores float [N, C], positive bool [N, C], keep bool [C]."""
     scores, targets = np.asarray(scores), np.asarray(targets)
     if scores.ndim != 2 or scores.shape != targets.shape:
         raise AsjaxError(
@@ -252,7 +255,7 @@ def _checked(scores, targets, names, class_mask):
 
 
 def _per_class(scores, positive, keep):
-    """AP and AUC by class, float64 [C] each, NaN where undefined."""
+    """AP and AUC per class, float64 [C] each, NaN where undefined."""
     out = np.full((2, scores.shape[1]), np.nan)
     once = [np.ones((len(scores), 1), np.int32)]
     for j in np.flatnonzero(keep & positive.any(axis=0)):
@@ -264,15 +267,15 @@ def _ap_auc(score, positive, weights):
     """AP and AUC of one class for every column of clip weights.
 
     Args: score [N]; positive bool [N] with at least one True; weights: list of int arrays [N, R_i].
-    Returns: two float64 [sum R_i], NaN where the weights leave no positive (AUC: or no negative).
+    Returns: two float64 [sum R_i], NaN where no positive has a weight (AUC: or no negative).
 
-    Only thresholds at which a positive occurs matter to either sum. The ranking is cut there: gap,
-    tie group, gap, tie group, ..., tail; a sparse 0/1 matrix [pieces, N] sums the weights of every
-    piece for all columns, in one pass over the clips.
+    Both sums only need the thresholds at which a positive occurs. The ranking is split there into
+    pieces: gap, tie group, gap, tie group, ..., tail. A sparse 0/1 matrix [pieces, N] sums the
+    weights of every piece for all columns in one pass over the clips.
     """
     from scipy.sparse import csr_array
 
-    order = np.argsort(-score).astype(np.int32)  # the order among equals does not matter
+    order = np.argsort(-score).astype(np.int32)  # the order of equal scores does not matter
     ranked, hit = score[order], np.flatnonzero(positive[order])
     n = len(score)
     starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])  # of groups of equal scores
@@ -292,7 +295,7 @@ def _sum_matrix(csr_array, columns, bounds, n):
 
 
 def _weighted(pieces, true):
-    """AP and AUC of R columns from weights by piece [2G+1, R] and of true positives [G, R]."""
+    """AP and AUC of R columns, from weights of the pieces [2G+1, R] and true positives [G, R]."""
     through = np.cumsum(pieces, axis=0, dtype=np.int32)[1::2]  # [G, R] ranked at or above group g
     total = (through[-1] + pieces[-1]).astype(np.float64)
     true_through = np.cumsum(true, axis=0, dtype=np.int32)
@@ -300,7 +303,7 @@ def _weighted(pieces, true):
     negatives = total - positives
     precision = true_through / np.maximum(through, 1)
     ap = np.einsum("gr,gr->r", true, precision)
-    # a positive beats the negatives below its group and half of those inside it
+    # A positive beats the negatives below its tie group and half of the negatives inside it.
     ties = pieces[1::2] - true  # negatives inside each group
     above = (through - true_through) - 0.5 * ties
     beaten = positives * negatives - np.einsum("gr,gr->r", true, above)
@@ -309,7 +312,7 @@ def _weighted(pieces, true):
 
 
 def _columns(draws, n, kind):
-    """The next `n` draws as a list of weight arrays [clips, up to _COLUMNS] of type `kind`."""
+    """The next `n` draws as a list of weight arrays [clips, up to _COLUMNS] of dtype `kind`."""
     out = []
     for start in range(0, n, _COLUMNS):
         part = [next(draws) for _ in range(min(_COLUMNS, n - start))]
@@ -318,7 +321,7 @@ def _columns(draws, n, kind):
 
 
 def _mean_rows(rows, n):
-    """Mean over classes [n] of per-class rows, leaving NaN out; NaN where nothing is left."""
+    """Mean over classes [n] of per-class rows without NaN; NaN if all values are NaN."""
     if not len(rows):
         return np.full(n, np.nan)
     known = ~np.isnan(rows)
@@ -345,7 +348,10 @@ def _micro_ap(scores, positive) -> float:
 
 
 def _lrap(scores, positive) -> float:
-    """Mean over clips of, for each true label, the share of true ones among those as high."""
+    """LRAP: for each true label, the share of true labels among all with at least its score.
+
+    The mean is over the labels of a clip, then over clips.
+    """
     clip, label = np.nonzero(positive)  # sorted by clip
     if not len(clip):
         return float("nan")

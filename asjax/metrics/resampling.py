@@ -1,4 +1,4 @@
-"""Confidence intervals of PSDS: clips are drawn again, their counts are not made again."""
+"""Confidence intervals of PSDS: resamples of clips reuse the counts of each clip."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from asjax.metrics.roc import area, mean_curve
 from asjax.metrics.tally import inputs, tally
 
 _HOUR = 3600.0
-_TOGETHER = 25  # resamples whose curves are held at once
-_SIGMAS = 8  # by which a resample may have fewer false positives than the set
+_TOGETHER = 25  # resamples that are processed at once
+_SIGMAS = 8  # standard deviations by which a resample may have fewer false positives than the set
 
 
 def psds_bootstrap(
@@ -32,10 +32,10 @@ def psds_bootstrap(
     threads: int | None = None,
     **given,
 ) -> dict:
-    """Intervals of PSDS over clips drawn with replacement, N of N, `n` times.
+    """Intervals of PSDS. N of N clips are drawn with replacement, `n` times.
 
-    The same seed and N draw the same clips as `bootstrap` does, so resamples of two systems are
-    paired. A class that a resample leaves without an event is left out of that resample's mean.
+    The same seed and N draw the same clips as in `bootstrap`, so resamples of two systems are
+    paired. If a class has no event in a resample, it is left out of that resample's mean.
 
     Args: as `psds`.
 
@@ -72,7 +72,7 @@ def psds_bootstrap(
 
 
 def _resampled(changes, truth, drawn, seconds, *, alpha_ct, alpha_st, max_efpr) -> dict:
-    """PSDS with and without penalty of each resample [n], and of the classes [n, C]."""
+    """PSDS with and without penalty of each resample [n], and per class [n, C]."""
     n = drawn.shape[1]
     events = np.zeros((truth.classes, n), np.int64)
     np.add.at(events, truth.label, drawn[truth.clip])
@@ -106,8 +106,8 @@ def _resampled(changes, truth, drawn, seconds, *, alpha_ct, alpha_st, max_efpr) 
 def _sums(part: dict, drawn, truth_s):
     """False and true positives [S, R] and cross-trigger weight of one class, highest key first.
 
-    Of the keys between two changes of the true positives, only the one with the fewest false
-    positives can lie on a curve (with cross triggers: all are returned).
+    Between two changes of the true positives, only the key with the fewest false positives can lie
+    on a curve, so only this key is returned. With cross triggers all keys are returned.
     """
     from scipy.sparse import csr_array
 

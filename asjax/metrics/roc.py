@@ -1,38 +1,38 @@
-"""Staircase curves of true positive rate over false positive rate, their areas, their mean."""
+"""Staircase curves of true positive rate over false positive rate: area and mean."""
 
 from __future__ import annotations
 
 import numpy as np
 
-_GRID = 1 << 22  # numbers of the interpolated curves that are held at once
+_GRID = 1 << 22  # values of the interpolated curves in memory at once
 
 
 def envelope(x, y, max_x=np.inf) -> np.ndarray:
-    """Indices of the points that no other point beats with less or equal x, in order of x.
+    """Indices of the points with a higher y than all points with smaller or equal x, sorted by x.
 
-    x and y rise along them; points beyond max_x are left out.
+    x and y both rise along these points. Points beyond max_x are left out.
     """
     order = np.lexsort((y, x))
     best = np.maximum.accumulate(y[order])
     order = order[np.append(True, best[1:] > best[:-1])[: len(y)]]
-    last = np.append(x[order][1:] > x[order][:-1], True)[: len(order)]  # the highest of equal x
+    last = np.append(x[order][1:] > x[order][:-1], True)[: len(order)]  # highest y of equal x
     return order[last & (x[order] <= max_x)]
 
 
 def area(x, y, max_x) -> float:
-    """Area under the staircase that keeps y from its x to the next one, up to max_x, over max_x."""
+    """Area under the staircase up to max_x, divided by max_x; y holds from its x to the next x."""
     inside = x <= max_x
     x, y = x[inside], y[inside]
     return float(np.sum(y * np.diff(np.append(x, max_x))) / max_x)
 
 
 def mean_curve(curves, *, alpha_st=0.0, max_x) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean of staircases and mean - alpha_st * standard deviation, at least 0, where any one steps.
+    """Mean of staircases, and mean - alpha_st * standard deviation, at every x where one rises.
 
     Args:
-      curves: list of (x, y) as `envelope` gives them; before its first x a curve is 0.
+      curves: list of (x, y) as `envelope` selects them; a curve is 0 before its first x.
 
-    Returns: x [G], mean [G], penalised mean [G].
+    Returns: x [G], mean [G], penalised mean (at least 0) [G].
     """
     xs = np.concatenate([x for x, _ in curves])
     grid, place = np.unique(xs, return_inverse=True)
@@ -46,7 +46,7 @@ def mean_curve(curves, *, alpha_st=0.0, max_x) -> tuple[np.ndarray, np.ndarray, 
     for start in range(0, len(grid), width):
         stop = min(len(grid), start + width)
         a, b = np.searchsorted(place, [start, stop])
-        # where a curve steps in this stretch, its number of the step; else the step before
+        # index of the newest step of each curve at each x; -1: the curve did not rise here yet
         table = np.full((stop - start, len(curves)), -1)
         table[place[a:b] - start, label[a:b]] = np.arange(a, b)
         table = np.maximum.accumulate(table, axis=0)

@@ -1,4 +1,4 @@
-"""Rankings of segments: average precision and areas under the ROC of frame scores."""
+"""Ranking of segments: average precision and areas under the ROC of frame scores."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from asjax.metrics.truths import DECIMALS, snapped
 
 
 def segment_ranking(*, segment_s: float = 1.0, max_fpr: float = 0.1, **given) -> dict:
-    """How well the classes of segments are ranked by their highest frame score.
+    """Ranking metrics of segments; a segment's score is its highest frame score.
 
-    A segment has a class if an event touches it. The curves are staircases, as sed_scores_eval has
-    them, so that ties do not count in the middle.
+    A segment has a class if an event touches it. The curves are staircases as in sed_scores_eval,
+    so ties are not interpolated.
 
     Args:
-      max_fpr: false positive rate up to which the partial area is taken, which is divided by it.
+      max_fpr: limit of the false positive rate for the partial area, which is divided by it.
       given: scores or boxes, events, durations_s, frame_rate, lengths, median, class_mask, ... as
         `psds` takes them.
 
@@ -52,9 +52,9 @@ def segment_ranking(*, segment_s: float = 1.0, max_fpr: float = 0.1, **given) ->
 
 
 def segment_table(data, truth, segment_s: float):
-    """Yields per class the highest score of every segment of all clips, and whether it has it.
+    """Yields per class the highest score of every segment of all clips, and whether it is active.
 
-    Segments without a frame have the score -inf.
+    A segment without a frame has the score -inf.
     """
     counts = np.ceil(snapped(data.durations_s / segment_s, segment_s)).astype(np.int64)
     counts[~data.counted] = 0

@@ -1,4 +1,4 @@
-"""One pass over the scores: what changes at which threshold, batch by batch, in threads."""
+"""One pass over the scores: changes of counts with the threshold, batch by batch, in threads."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Input:
     """Checked scores of a set of clips: frames or boxes.
 
     Attributes:
-      scores: [N, T, C] or a list of [T_i, C]; or None. boxes: per clip an array of boxes; or None.
-      frame_rate, lengths, classes, median: as `piecewise.frame_batch` takes them.
-      durations_s: float64 [N]. counted: bool [N], the clips that count.
+      scores: [N, T, C], a list of [T_i, C], or None. boxes: per clip an array of boxes, or None.
+      frame_rate, lengths, classes, median: as in `piecewise.frame_batch`.
+      durations_s: float64 [N]. counted: bool [N], the evaluated clips.
     """
 
     scores: object
@@ -40,12 +40,12 @@ class Input:
 
     @property
     def column(self) -> np.ndarray:
-        """Index among all classes of each class that counts."""
+        """Index among all classes of each evaluated class."""
         return np.arange(self.num_classes) if self.classes is None else self.classes
 
     @property
     def kind(self) -> np.dtype:
-        """Of the keys."""
+        """Dtype of the keys."""
         if self.boxes is not None:
             return np.dtype(np.int64)
         first = self.scores[0] if isinstance(self.scores, (list, tuple)) else self.scores[:0]
@@ -82,11 +82,11 @@ def tally(data: Input, truth: Truth, criterion, *, allowed=None, keep=False, thr
     """Count over all clips.
 
     Args:
-      criterion: has `changes(batch, truth, above)`. allowed: false positives beyond which a class
-        need not be known; None: everything is counted.
-      keep: keep the changes with their clips instead of adding them up.
+      criterion: has `changes(batch, truth, above)`.
+      allowed: thresholds with more false positives need no counts; None: all thresholds do.
+      keep: return the changes with their clips instead of their sums.
 
-    Returns: `(Table or Kept, cut)`: counts are right above the keys of cut [C]; None: everywhere.
+    Returns: `(Table or Kept, cut)`: the counts are valid above the keys cut [C]; None: everywhere.
     """
     tasks = data.tasks()
     threads = threads or min(_THREADS, os.cpu_count() or 1)
@@ -109,7 +109,7 @@ def tally(data: Input, truth: Truth, criterion, *, allowed=None, keep=False, thr
 
 
 def _threaded(work, tasks, threads):
-    """Results in the order of the tasks; few tasks are under way at a time."""
+    """Results in the order of the tasks; at most `threads` + 1 tasks are queued at a time."""
     with ThreadPoolExecutor(threads) as pool:
         waiting = deque()
         for task in tasks:
@@ -121,11 +121,11 @@ def _threaded(work, tasks, threads):
 
 
 def _cut(data: Input, truth: Truth, tasks, count: int, threads) -> np.ndarray:
-    """Keys [C] below which nothing matters, if `count` false positives are more than allowed.
+    """Keys [C] below which counts are not needed, because there are `count` false positives.
 
-    Among clips without the class, every one that reaches a threshold has a false positive there. So
-    at the `count`-th largest of their maxima there are at least `count` false positives. Rows that
-    do not reach the cut as it is known so far need no median filter.
+    A clip without the class has a false positive at every threshold that it reaches. So there are
+    at least `count` false positives at the `count`-th largest maximum of these clips. Rows that do
+    not reach the current cut need no median filter.
     """
     none = none_of(data.kind)
     best = np.full((truth.classes, count), none, data.kind)
@@ -172,23 +172,23 @@ def inputs(
     median=1,
     strict=True,
 ) -> tuple[Input, Truth]:
-    """Checked input of the metrics of frame scores, and the truth; see `detection.psds`.
+    """Checked input of the metrics of frame scores, and the true events; see `detection.psds`.
 
     Raises:
-      AsjaxError: what does not fit together, or faulty events.
+      AsjaxError: arguments that do not match, or faulty events.
     """
     if (scores is None) == (boxes is None):
-        raise AsjaxError("give frame scores or boxes, one of them")
+        raise AsjaxError("give either frame scores or boxes")
     num_classes = len(label_set) if label_set is not None else num_classes
     count = len(scores if boxes is None else boxes)
     durations_s = np.asarray(durations_s, np.float64)
     if not count or durations_s.shape != (count,) or not (durations_s > 0).all():
         raise AsjaxError(
-            f"durations_s must be {count} (at least 1) seconds above 0, one per clip, got shape "
-            f"{durations_s.shape}"
+            f"durations_s must be {count} (at least 1) positive numbers of seconds, one per clip, "
+            f"got shape {durations_s.shape}"
         )
     if len(events) != count:
-        raise AsjaxError(f"there must be {count} lists of events, one per clip, got {len(events)}")
+        raise AsjaxError(f"events must be {count} lists, one per clip, got {len(events)}")
     if boxes is None:
         num_classes = _classes_of(scores, num_classes)
     elif num_classes is None:
@@ -197,7 +197,7 @@ def inputs(
     if class_mask is not None:
         class_mask = np.asarray(class_mask, bool)
         if class_mask.shape != (num_classes,) or not class_mask.any():
-            raise AsjaxError(f"class_mask must be {num_classes} of bool, with a True among them")
+            raise AsjaxError(f"class_mask must be {num_classes} bools with at least one True")
         classes = None if class_mask.all() else np.flatnonzero(class_mask)
     if np.shape(median) not in ((), (shape := (num_classes,)), (count, *shape)):
         raise AsjaxError(
@@ -209,7 +209,7 @@ def inputs(
     options = {"num_classes": num_classes, "label_set": label_set, "classes": classes}
     truth = truth_of(events, **options, strict=strict)
     if not len(truth.code):
-        raise AsjaxError("there is no event of the evaluated classes: nothing can be measured")
+        raise AsjaxError("there is no event of the evaluated classes, so nothing can be measured")
     counted = np.ones(count, bool)
     if only_with_events:
         counted = np.bincount(truth.clip, minlength=count) > 0

@@ -1,4 +1,4 @@
-"""Counts at every threshold: changes are added up by class and score, in any order of the clips."""
+"""Counts at every threshold: sums of changes by class and score, in any order of the clips."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import numpy as np
 from asjax.metrics.piecewise import none_of
 
 _CROSS = ("weight", "other")
-_COMPACT = 1 << 22  # changes that a sparse table holds before it adds up equal scores
+_COMPACT = 1 << 22  # changes in a sparse table before those with equal scores are summed
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What changes when the threshold falls to a key; changes at no key (below all) do not count.
+    """Changes of counts when the threshold falls to a key. Changes at the key "no score" are
+    ignored.
 
     Attributes:
       label, key, clip: [K] each.
       false, true: change of the number of false and true positives, [K] or None (no change).
-      weight: change of the weight of cross triggers, and other: the class they belong to; or None.
+      weight: change of the weight of cross triggers. other: the class of these events. Or None.
     """
 
     label: np.ndarray
@@ -42,8 +43,8 @@ class Changes:
 class Table:
     """Sums of changes by class and key.
 
-    Keys of 16 bits have a place each, 65,536 per class. Others are kept as lists, of which equal
-    keys are added up from time to time.
+    A table of 16-bit keys has one cell per key, 65,536 per class. Changes at wider keys are kept as
+    lists, and equal keys are summed from time to time.
     """
 
     def __init__(self, classes: int, kind, weighted: bool):
@@ -92,8 +93,8 @@ class Table:
     def of_class(self, c: int, above=None) -> tuple[np.ndarray, ...]:
         """(keys, false positives, true positives, cross-trigger weight) from the highest key down.
 
-        The counts are those at a threshold equal to the key. Keys at which nothing changes are left
-        out, and with `above` those that are not above it.
+        The counts are for a threshold equal to the key. Keys without a change are left out. With
+        `above`, only keys above it are returned.
         """
         if self.dense:
             part = slice(c << 16, (c + 1) << 16)
@@ -117,7 +118,7 @@ class Table:
 
 
 class Kept:
-    """Changes as they are, with their clips, for resampling."""
+    """All changes with their clips, for resampling."""
 
     _KINDS = {
         "label": np.int16,

@@ -1,4 +1,4 @@
-"""The true events of a set of clips, ordered so that those of a row are found at once."""
+"""The true events of a set of clips, sorted so that the events of a row are found quickly."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import numpy as np
 from asjax import events as lists
 from asjax.config import AsjaxError
 
-DECIMALS = 6  # to which seconds are rounded before they are compared, as sed_scores_eval does
+DECIMALS = 6  # seconds are rounded to this before a comparison, as in sed_scores_eval
 
 
 @dataclass(frozen=True)
 class Truth:
-    """Events by (clip, class, onset).
+    """Events sorted by (clip, class, onset).
 
     Attributes:
-      clips, classes: how many there are.
+      clips, classes: number of clips and of classes.
       code: int64 [E], clip * classes + class, ascending. onset, offset: float64 [E], seconds.
-      count: int64 [C]. seconds: float64 [C], summed in the order of the clips.
+      count: int64 [C], events. seconds: float64 [C], total length, summed in the order of the
+        clips.
     """
 
     clips: int
@@ -41,7 +42,7 @@ class Truth:
 
     @cached_property
     def groups(self) -> tuple[np.ndarray, ...]:
-        """Clip, class, first event and end of every pair of clip and class that has events."""
+        """Clip, class, first event and end of every pair of clip and class with events."""
         code, first = np.unique(self.code, return_index=True)
         end = np.append(first[1:], len(self.code))
         return code // self.classes, code % self.classes, first, end[: len(first)]
@@ -56,9 +57,10 @@ def truth_of(events, *, num_classes: int, label_set=None, classes=None, strict=T
     """The events of all clips.
 
     Args:
-      events: per clip a list of (onset_s, offset_s, class). classes: indices of the classes that
-        count, which are numbered anew; events of others are left out. Default: all.
-      strict: refuse events without length, and those that overlap another one of their class.
+      events: per clip a list of (onset_s, offset_s, class).
+      classes: indices of the evaluated classes, default: all. They get new indices 0, 1, ..., and
+        events of other classes are left out.
+      strict: refuse events without length, and events that overlap another one of their class.
     """
     column = np.arange(num_classes)
     if classes is not None:
@@ -67,7 +69,7 @@ def truth_of(events, *, num_classes: int, label_set=None, classes=None, strict=T
         num_classes = len(classes)
     for i, marks in enumerate(events):
         if marks is None:
-            raise AsjaxError(f"clip {i} has no marked events; leave such clips out")
+            raise AsjaxError(f"clip {i} has no marked events; leave it out")
     arrays = [lists.as_events(e, label_set) for e in events]
     clip = np.repeat(np.arange(len(arrays)), [len(a) for a in arrays])
     flat = np.concatenate([np.zeros(0, lists.EVENT), *arrays])
@@ -103,13 +105,13 @@ def _refuse_faults(code, onset, offset, num_classes):
 
 
 def spread(counts) -> tuple[np.ndarray, np.ndarray]:
-    """For groups of `counts` members: the group of each member, and its number in the group."""
+    """For groups of `counts` members: the group of each member, and its position in the group."""
     counts = np.asarray(counts)
     group = np.repeat(np.arange(len(counts)), counts)
     return group, np.arange(len(group)) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 def snapped(x, segment_s):
-    """Times in segments; those within half a microsecond of a boundary are on it."""
+    """Times in units of segments; a time within half a microsecond of a boundary moves onto it."""
     whole = np.rint(x)
     return np.where(np.abs(x - whole) * segment_s < 0.5 * 10.0**-DECIMALS, whole, x)

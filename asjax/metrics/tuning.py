@@ -1,7 +1,7 @@
-"""Settings tuned per class: median windows, thresholds and box settings, on one half of the clips.
+"""Settings tuned per class: median windows, thresholds and box settings.
 
-A setting that was tuned on the clips that it is measured on looks better than it is, so
-`tuned_halves` tunes on each half of a set and applies the result to the other.
+A metric is too good if the settings were tuned on the same clips. So `tuned_halves` tunes on each
+half of a set and applies the result to the other half.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ _BY_CLIP = ("scores", "boxes", "events", "durations_s", "lengths")
 
 
 def first_best(values) -> np.ndarray:
-    """Which of K candidates is best for each class; the first of equal ones.
+    """Index of the best of K candidates for each class; the first one if several are equal.
 
-    Args: values: [K, C]; NaN counts as worse than any number.
+    Args: values: [K, C]; NaN is worse than any number.
     """
     values = np.asarray(values, np.float64)
     return np.argmax(np.where(np.isnan(values), -np.inf, values), axis=0)
 
 
 def tune_windows(*, windows, by: str = "psds", rules=None, **given) -> dict:
-    """Median window per class, in frames, and with F1 the threshold that goes with it.
+    """Median window per class in frames; if `by` is an F1, also its threshold.
 
     Args:
-      windows: candidates; the first of equally good ones wins.
-      by: "psds" (the area of the class), or what `best_f1` knows: "event", "intersection",
-        "segment". rules: their settings, such as dict(dtc=0.7) or a collar.
+      windows: candidates; the first one wins if several are equally good.
+      by: "psds" (the area of the class), or a criterion of `best_f1`: "event", "intersection",
+        "segment". rules: its settings, such as dict(dtc=0.7) or a collar.
       given: scores, events, durations_s, ... as `psds` takes them.
 
     Returns: dict with window: int64 [C], value: float64 [C] (NaN without events), and threshold:
@@ -54,7 +54,7 @@ def tune_boxes(
     frame_rate: float = 25.0,
     **given,
 ) -> dict:
-    """Settings of `asjax.change_points.boxes` per class: one of two ways to merge, one step.
+    """Settings of `asjax.change_points.boxes` per class: a step and one of two ways to merge.
 
     Args:
       scores: per clip probabilities [T, C]. Others: as `tune_windows`.
@@ -79,17 +79,17 @@ def tune_boxes(
 
 
 def halves(clips: int, seed: int = 0) -> np.ndarray:
-    """Which half each clip is in: bool [N], drawn at random, equally large up to one clip."""
+    """The half of each clip, bool [N]: drawn at random; the sizes differ by at most one clip."""
     second = np.zeros(clips, bool)
     second[np.random.default_rng(seed).permutation(clips)[: clips // 2]] = True
     return second
 
 
 def tuned_halves(*, windows, by: str = "event", seed: int = 0, rules=None, **given) -> dict:
-    """For every clip the settings that were tuned without it: on the half that it is not in.
+    """For every clip the settings that were tuned on the other half of the clips.
 
-    Args: as `tune_windows`. A class without an event in a half gets the first window there, and a
-      threshold that nothing reaches.
+    Args: as `tune_windows`. A class without an event in the tuning half gets the first window and
+      an infinite threshold.
 
     Returns: dict with second: bool [N], the half; median: int64 [N, C], for `psds(median=...)` and
       `asjax.decoding.decode`; threshold: float64 [N, C] unless by="psds".
@@ -127,7 +127,7 @@ def _measured(by, rules, **given) -> dict:
 
 
 def _picked(tried):
-    """The best candidate of each class [C], and what belongs to it."""
+    """The best candidate of each class [C], and its values."""
     chosen = first_best([f["value"] for f in tried])
     each = np.arange(len(chosen))
     return chosen, {key: np.array([f[key] for f in tried])[chosen, each] for key in tried[0]}

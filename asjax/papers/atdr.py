@@ -1,10 +1,10 @@
 """Tables 2-4 and Figure 2 of "AudioTagging Done Right", from finished runs.
 
-Table 2: architectures under procedures A1-A4. Table 3: AST by stride. Table 4: what balancing,
-mixup, SpecAugment and normalisation are worth. Figure 2: classes by the quality of their labels.
-A run's procedure follows from its features and its start, its ablation from what its config lacks;
-`DIR:procedure=A2,stride=10,ablation=mixup` says it where the run does not. Several runs of a cell,
-such as seeds, are averaged.
+Table 2: architectures under procedures A1-A4. Table 3: AST by stride. Table 4: ablations of
+balancing, mixup, SpecAugment and normalisation. Figure 2: classes by the quality of their labels.
+The procedure of a run follows from its features and its starting weights. Its ablation follows from
+the components that its config lacks. The user can give both: `DIR:procedure=A2,ablation=mixup`.
+Several runs of one cell, such as seeds, are averaged.
 """
 
 from __future__ import annotations
@@ -33,33 +33,33 @@ from asjax.papers.atdr_runs import (
 
 
 def add_arguments(parser) -> None:
-    """Nothing beyond the arguments of all reports."""
+    """This report has no further arguments."""
 
 
 def collect(runs, args) -> dict:
-    """Everything the report shows.
+    """All data of the report.
 
     Returns: dict with
       table2: {model: {procedure: Result}};
       table3: {features: {procedure: {stride (frequency, time): Result}}};
-      table4: {procedure: {model: {component: Result}}} of points lost, fractions;
+      table4: {procedure: {model: {component: Result}}}, mAP lost, as a fraction;
       lost: {procedure: {component: (mean, deviation or None, models)}};
       figure2: {model: {procedure: Result}};
       large_wins: {(model, large, small): Result} and won: {subset: (mean, deviation, pairs)};
-      left_out: what is not there and why; notes; runs: (model, procedure, without, path).
-      Sections that no run serves are empty.
+      left_out: missing parts and the reasons; notes; runs: (model, procedure, without, path).
+      A section without runs is empty.
 
     Raises:
-      AsjaxError: a run whose procedure is not known, runs of one cell that were evaluated on
-        different clips, or no section at all.
+      AsjaxError: a run with an unknown procedure, runs of one cell with different evaluation clips,
+        or no section at all.
     """
     every = [trained(run) for run in runs]
     results = {}
 
     def result(t):
         if t not in results:
-            own = () if t.parameters is None else (t.parameters,)
-            results[t] = replace(measure(t.run, args), parameters=own)
+            parameters = () if t.parameters is None else (t.parameters,)
+            results[t] = replace(measure(t.run, args), parameters=parameters)
         return results[t]
 
     full = [t for t in every if not t.off]
@@ -77,17 +77,15 @@ def collect(runs, args) -> dict:
     figure2 = {m: {p: r for p, r in row.items() if "67" in r.values} for m, row in table2.items()}
     figure2 = {m: row for m, row in figure2.items() if row}
     if not table2:
-        left_out.insert(0, "Table 2: every run lacks a part of the recipe.")
+        left_out.insert(0, "Table 2: every run lacks a component of the recipe.")
     if not figure2:
-        why = (
-            "the scores are not of AudioSet's 527 classes" if table2 else "it shows Table 2's runs"
-        )
+        why = "the scores are not of AudioSet's 527 classes" if table2 else "Table 2 has no runs"
         left_out.append(f"Figure 2: {why}.")
     if not (table2 or table4):
         raise AsjaxError(
             f"nothing to show: run {runs[0].name} was trained without "
-            f"{_without(every[0])} and no run has the full recipe; {runs[0].name}:ablation=full "
-            "counts it as full"
+            f"{_without(every[0])} and no run has the full recipe; write "
+            f"{runs[0].name}:ablation=full to treat it as the full recipe"
         )
     wins = _large_wins(figure2)
     found = {
@@ -119,7 +117,7 @@ def _without(t) -> str:
 
 
 def _cells(full):
-    """The runs of each (model, procedure), of AST those at the stride of the paper's cell."""
+    """The runs of each (model, procedure); for AST, the stride nearest to that of the paper."""
     cells, notes = {}, []
     for t in full:
         cells.setdefault((t.model, t.procedure), []).append(t)
@@ -131,13 +129,13 @@ def _cells(full):
             best = min(known, key=lambda s: sum(abs(x - wanted) for x in s))
             cells[model, procedure] = some = [t for t in some if t.stride == best]
             notes.append(
-                f"{model} {procedure}: of {len(known)} strides Table 2 has {stride_name(best)} "
-                f"(the paper: {wanted})."
+                f"{model} {procedure}: Table 2 shows stride {stride_name(best)} of {len(known)} "
+                f"strides (the paper: {wanted})."
             )
         fields = sorted({key for t in some for key in differing(some[0], t)})
         if fields:
             notes.append(
-                f"{model} {procedure} is a mean over runs that differ in {', '.join(fields)}."
+                f"{model} {procedure} is the mean of runs that differ in {', '.join(fields)}."
             )
     return cells, notes
 
@@ -153,7 +151,7 @@ def _strides(full, result):
     for t in full:
         if t.model == "AST" and t.stride is None:
             said.append(
-                f"Table 3: {t.run.name}, its stride is not known; write {t.run.name}:stride=10."
+                f"Table 3: the stride of {t.run.name} is not known; write {t.run.name}:stride=10."
             )
         elif t.model == "AST":
             features = PROCEDURES[t.procedure][0]
@@ -175,10 +173,11 @@ def _strides(full, result):
 
 
 def _ablations(every, result):
-    """Points lost without a component, by procedure and model, from runs that differ only in it.
+    """mAP lost without a component, by procedure and model, from runs that differ only in it.
 
-    Mixup and SpecAugment change what mean and deviation are measured, so the constants may differ
-    with them. Partners are grouped by their configs; a model with several groups gets their mean.
+    Mixup and SpecAugment change the measured mean and deviation of the features. So with them the
+    normalisation constants may differ too. A model with several groups of equal configs gets the
+    mean over the groups.
     """
     pairs: dict = {}
     said = []
@@ -194,12 +193,12 @@ def _ablations(every, result):
             groups = pairs.setdefault((t.procedure, component, t.model, t.stride), {})
             groups.setdefault(tuple(alike), []).append(t)
             continue
-        why = "no run with the full recipe differs in that only"
+        why = "there is no run with the full recipe that differs only in this"
         if len(t.off) > 1:
-            why = "more than one part of the recipe"
+            why = "more than one component is missing"
         elif near:
             fields = min((_others(f, t) for f in near), key=len)
-            why = f"the nearest run with it differs also in {', '.join(fields)}"
+            why = f"the nearest run with it also differs in {', '.join(fields)}"
         said.append(f"Table 4: {t.run.name}, {t.model} {t.procedure} without {_without(t)}: {why}.")
     strides = {(p, model, stride) for p, _, model, stride in pairs}
     table: dict = {p: {} for p in PROCEDURES if any(key[0] == p for key in pairs)}
@@ -214,12 +213,12 @@ def _ablations(every, result):
             lost.append(minus(a, b))
         table[procedure].setdefault(model, {})[component] = mean(lost, "ablation")
     if not table and not said:
-        said.append("Table 4: no run lacks a part of the recipe.")
+        said.append("Table 4: no run lacks a component of the recipe.")
     return table, said
 
 
 def _others(full, without) -> list[str]:
-    """What differs besides the component that is missing."""
+    """Fields that differ besides the missing component."""
     (component,) = without.off if len(without.off) == 1 else ("",)
     allowed = {component}
     if component in ("mixup", "specaug") and "normalise" not in full.off | without.off:
@@ -232,7 +231,7 @@ def _over_models(rows) -> dict:
 
 
 def _spread(values) -> dict:
-    """key -> (mean, standard deviation (n - 1) or None, n); keys without a number are left out."""
+    """key -> (mean, standard deviation (n - 1) or None, n), for keys with a finite value."""
     out = {}
     for key, some in values.items():
         some = [v for v in some if np.isfinite(v)]
@@ -243,7 +242,7 @@ def _spread(values) -> dict:
 
 
 def _large_wins(figure2) -> dict:
-    """Large features minus small ones, by model and start."""
+    """Large features minus small features, by model and starting weights."""
     return {
         (model, a, b): minus(row[a], row[b])
         for model, row in figure2.items()
@@ -256,19 +255,19 @@ def _large_wins(figure2) -> dict:
 
 
 def quality_rule() -> str:
-    """Figure 2's rule and how many classes it puts where."""
+    """The rule of figure 2 and the number of classes in each subset."""
     quality, rated = label_quality()
     masks = subsets()
     return (
-        "Quality of a class: right labels / rated examples of AudioSet's qa_true_counts.csv "
+        "Quality of a class: correct labels / rated examples in AudioSet's qa_true_counts.csv "
         f"(usually 10). > 67 %: {masks['67'].sum()} classes; > 50 %: {masks['50'].sum()}; ≥ 0 %: "
-        f"all {len(rated)}, among them {int((rated == 0).sum())} without a rated example, which "
+        f"all {len(rated)}. Of these, {int((rated == 0).sum())} classes have no rated example and "
         "are in no other subset."
     )
 
 
 def won_rule(found) -> str:
-    """What the paper says of figure 2, and the same of the runs given, where they have a pair."""
+    """Figure 2's difference in the paper, and the same for the runs, if there is a pair."""
     said = "paper {:+.1f} ± {:.1f}".format(*printed.ATDR_LARGE_WINS)
     if "67" in found["won"]:
         value, deviation, pairs = found["won"]["67"]
@@ -279,7 +278,7 @@ def won_rule(found) -> str:
 
 
 def printed_wrong() -> tuple[int, int]:
-    """How many of the paper's patch counts are wrong, of how many."""
+    """Number of wrong patch counts in the paper, and number of all."""
     wrong = [
         printed != np.prod(patches((stride, stride), features))
         for features, row in printed.ATDR_PATCHES.items()
@@ -296,14 +295,14 @@ def _notes(found, every, notes, results, args) -> list[str]:
             f"clips (seed {args.seed}); differences are paired by clip."
         )
     out.append(
-        "Procedures, by features and start of a run: A1 128 x 1024 from ImageNet, A2 the same from "
-        "scratch, A3 64 x 400 from ImageNet, A4 the same from scratch."
+        "Procedures: A1 has features of 128 x 1024 and starts from ImageNet weights, A2 has the "
+        "same features and starts from scratch. A3 and A4 are the same with 64 x 400."
     )
     sizes = sorted({(r.clips, r.classes["all"]) for r in results.values()})
     out.append(
         f"Ours: {'; '.join(f'{n:,} clips, {k} classes' for n, k in sizes)} (a class without a "
-        f"positive is left out). The paper's test has {printed.ATDR_CLIPS:,} clips of AudioSet; "
-        "its numbers are printed without intervals."
+        f"positive is left out). The paper evaluates on {printed.ATDR_CLIPS:,} clips of AudioSet "
+        "and prints no intervals."
     )
     many = [
         f"{m} {p}: {len(r.runs)}"
@@ -316,23 +315,23 @@ def _notes(found, every, notes, results, args) -> list[str]:
     unknown = [t.run.name for t in every if t.facts is None and "ablation" not in t.run.said]
     if unknown:
         out.append(
-            f"Taken for the full recipe, since no config says more: {', '.join(unknown)} (else "
-            f"write {unknown[0]}:ablation=mixup)."
+            f"Treated as the full recipe, because there is no config: {', '.join(unknown)} "
+            f"(otherwise write {unknown[0]}:ablation=mixup)."
         )
     aside = [t for t in every if t.off]
     if aside and found["table2"]:
         count = f"{len(aside)} run{'s' * (len(aside) > 1)}"
-        out.append(f"Not in tables 2, 3 and figure 2: {count} without a part of the recipe.")
+        out.append(f"Not in tables 2, 3 and figure 2: {count} with a missing component.")
     if found["table3"]:
         wrong, of = printed_wrong()
         out.append(
             f"Patches: ((128 or 64) - 16) // stride + 1 times ((1024 or 400) - 16) // stride + 1. "
-            f"*: {wrong} of the paper's {of} counts are something else."
+            f"*: {wrong} of the paper's {of} counts differ from this."
         )
     if found["table4"]:
         out.append(
-            "Table 4: full recipe minus the run without the part; mean ± standard deviation "
-            "(n - 1) over the models given. The paper's are of A4."
+            "Table 4: full recipe minus the run without the component; mean ± standard deviation "
+            "(n - 1) over the models. The paper's numbers are for A4."
         )
     if found["figure2"]:
         out.append(f"Figure 2. {quality_rule()} {won_rule(found)}")
@@ -342,23 +341,23 @@ def _notes(found, every, notes, results, args) -> list[str]:
         whole = tuple(int(m.sum()) for m in subsets().values())
         if counted != {whole}:
             out.append(
-                "Of these classes the test sets here have a positive for "
+                "The number of these classes with a positive in the test sets here: "
                 f"{'; '.join(', '.join(map(str, c)) for c in sorted(counted))}."
             )
     small = any(not comparable(r) for r in results.values())
     if small:
         out.append(
-            "Some test sets here have too few of the classes to be compared with the paper's; its "
-            "numbers are left out of the pictures there."
+            "Some test sets here have too few classes for a comparison with the paper. Their "
+            "pictures do not show the paper's numbers."
         )
     return [*out, *notes]
 
 
 def comparable(result) -> bool:
-    """Whether a test set has about the paper's classes."""
+    """Whether a test set has nearly all classes of the paper."""
     return result.classes["all"] >= 500
 
 
 def strides_shown(rows) -> list[tuple[int, int]]:
-    """The paper's strides and those of the runs, ascending."""
+    """The strides of the paper and of the runs, ascending."""
     return sorted({(s, s) for s in STRIDES} | {s for row in rows.values() for s in row})

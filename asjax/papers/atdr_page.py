@@ -1,4 +1,4 @@
-"""What `asjax report atdr` shows of `papers_atdr.collect`: text, page, tables, pictures."""
+"""The output of `asjax report atdr`: text, page, tables and pictures of `atdr.collect`."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ TITLE = "AudioTagging Done Right"
 
 
 def _cell(result, subset="all", signed=False) -> str:
-    """`43.0 [42.1, 43.9]`, in %."""
+    """A result in %, such as `43.0 [42.1, 43.9]`."""
     value = float("nan") if result is None else result.values.get(subset, float("nan"))
     if not np.isfinite(value):
         return "-"
     sign = "+" if signed else ""
-    said, ends = f"{100 * value:{sign}.1f}", result.interval(subset)
+    number, ends = f"{100 * value:{sign}.1f}", result.interval(subset)
     if ends is None:
-        return said
-    return f"{said} [{100 * ends[0]:{sign}.1f}, {100 * ends[1]:{sign}.1f}]"
+        return number
+    return f"{number} [{100 * ends[0]:{sign}.1f}, {100 * ends[1]:{sign}.1f}]"
 
 
 def _plus_minus(value, deviation, scale=1.0, signed=False) -> str:
-    said = f"{scale * value:{'+' if signed else ''}.1f}"
-    return said if deviation is None else f"{said} ± {scale * deviation:.1f}"
+    number = f"{scale * value:{'+' if signed else ''}.1f}"
+    return number if deviation is None else f"{number} ± {scale * deviation:.1f}"
 
 
 def _printed(value) -> str:
@@ -78,7 +78,7 @@ def table3(found) -> list[tuple]:
 
 
 def _theirs(procedure, stride):
-    """The paper's mAP of a square stride."""
+    """The paper's mAP for a square stride."""
     return (
         printed.ATDR_STRIDES.get(procedure, {}).get(stride[0]) if stride[0] == stride[1] else None
     )
@@ -112,7 +112,7 @@ def table4(found) -> list[tuple]:
         rows.append(
             ["paper (A4)", *(_plus_minus(*paper) for _, paper in printed.ATDR_ABLATIONS.values())]
         )
-        out.append((f"Table 4: mAP points lost without a part, {procedure}", header, rows))
+        out.append((f"Table 4: mAP points lost without a component, {procedure}", header, rows))
     return out
 
 
@@ -142,7 +142,7 @@ def figure2(found) -> tuple:
 
 
 def tables(found) -> list[tuple]:
-    """(title, header, rows) of every table, as text."""
+    """(title, header, rows) of every table; the cells are text."""
     return [
         *([table2(found)] if found["table2"] else []),
         *table3(found),
@@ -246,18 +246,18 @@ def _rows_figure2(found):
 
 
 def _page(found, pictures) -> str:
-    ours = "Filled: ours, with 95 % intervals where they were drawn."
+    ours = "Filled: ours, with 95 % intervals if they were computed."
     hollow = "Hollow: the paper’s numbers."
     captions = {
         "table2": f"Mean average precision by architecture. {ours} {hollow}",
         "table3": f"Mean average precision of AST by stride. {ours} {hollow}",
-        "table4": "Points of mAP lost without a part of the recipe. Small: each model. Large: mean "
-        "and standard deviation over models. Hollow: the paper’s, of A4.",
+        "table4": "mAP points lost without a component. Small: each model. Large: mean and "
+        "standard deviation over models. Hollow: the paper’s numbers, for A4.",
         "figure2": f"Mean average precision of three nested subsets of classes. {ours}",
     }
     parts = [
         f"<h1>{TITLE}: tables 2-4, figure 2</h1>",
-        "<p>mAP in %. Numbers of the paper are marked so; everything else was computed here from "
+        "<p>mAP in %. Numbers marked “paper” are the paper’s. All others were computed here from "
         "the runs’ scores.</p>",
     ]
     groups = {
@@ -281,7 +281,7 @@ def _page(found, pictures) -> str:
 
 
 def _merged(title, header, rows):
-    """The paper's row below ours, in the same cells."""
+    """The table with the paper's numbers below ours in the same cells."""
     out = []
     for model, whose, *cells in rows:
         if whose == "paper":

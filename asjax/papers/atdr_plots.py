@@ -1,5 +1,7 @@
-"""The pictures of `asjax report atdr`: a PNG and an SVG each. Filled marks are ours, hollow ones
-the paper's."""
+"""The pictures of `asjax report atdr`, each as PNG and SVG.
+
+Filled marks are our results, hollow marks are the paper's.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ PAPER_MARK = dict(markersize=6.5, markeredgecolor=GREY, **HOLLOW)
 
 
 def _point(axes, result, at, subset="all", across=True, **look):
-    """A filled mark with its interval, mAP across or up; the handle for a legend."""
+    """Draw a filled mark with its interval, mAP on x (`across`) or y; returns the legend handle."""
     value, bars = 100 * result.values[subset], _bars(result.values[subset], result.interval(subset))
     bars = None if bars is None else 100 * bars
     x, y, error = (value, at, dict(xerr=bars)) if across else (at, value, dict(yerr=bars))
@@ -27,7 +29,7 @@ def _point(axes, result, at, subset="all", across=True, **look):
 
 
 def _rows(axes, names):
-    """Names down the left side."""
+    """Names on the y axis, from top to bottom."""
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_yticks(range(len(names)), names)
     axes.grid(axis="y", visible=False)
@@ -40,7 +42,7 @@ def _legend(figure, handles):
 
 
 def procedures(found, stem) -> bytes:
-    """Table 2: a panel per procedure, models down, mAP across."""
+    """Table 2: one panel per procedure, models on y, mAP on x."""
     table = found["table2"]
     models = list(table)
     shown = [p for p in PROCEDURES if any(p in row for row in table.values())]
@@ -64,7 +66,7 @@ def procedures(found, stem) -> bytes:
             _rows(axes, models)
         for axes in grid.flat[len(shown) :]:
             axes.set_visible(False)
-        for axes in grid.flat[max(0, len(shown) - across) : len(shown)]:  # lowest of its column
+        for axes in grid.flat[max(0, len(shown) - across) : len(shown)]:  # lowest in each column
             axes.set_xlabel("mAP in %")
             axes.tick_params(labelbottom=True)
         _legend(figure, handles)
@@ -74,7 +76,7 @@ def procedures(found, stem) -> bytes:
 
 
 def strides(found, stem) -> bytes:
-    """Table 3: mAP over stride, a panel per size of features."""
+    """Table 3: mAP over stride, one panel per feature size."""
     table = found["table3"]
     looks = {True: (BLUE, "o"), False: (ORANGE, "s")}
 
@@ -107,7 +109,7 @@ def strides(found, stem) -> bytes:
 
 
 def ablations(found, stem) -> bytes:
-    """Table 4: points lost by component, each model and their mean; a panel per procedure."""
+    """Table 4: points lost by component, for each model and their mean; one panel per procedure."""
     table = found["table4"]
     names = [f"without {name}" for name, _ in printed.ATDR_ABLATIONS.values()]
 
@@ -144,7 +146,7 @@ def ablations(found, stem) -> bytes:
 
 
 def quality(found, stem) -> bytes:
-    """Figure 2: a panel per subset of classes, models down; blue large features, orange small."""
+    """Figure 2: one panel per subset of classes; blue: large features, orange: small features."""
     table = found["figure2"]
     models, sizes = list(table), {key: mask.sum() for key, mask in subsets().items()}
     looks = {

@@ -1,5 +1,7 @@
-"""Runs as "AudioTagging Done Right" sees them: architecture, procedure, ablation, mean AP by
-quality of labels; and what the paper printed."""
+"""Runs in the terms of "AudioTagging Done Right".
+
+Architecture, procedure, stride, ablation, and mean AP by label quality.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ PROCEDURES = {
 STRIDES = (4, 6, 8, 10, 12, 14, 16)
 TABLE_2_STRIDE = {"A1": 10, "A2": 10, "A3": 8, "A4": 10}
 SUBSETS = {"67": "> 67 %", "50": "> 50 %", "all": "≥ 0 %"}
-NAMES = (  # as our configs and records call them
+NAMES = (  # pattern of our name -> the paper's name
     (r"(ast )?base(224|384)(_hf)?|ast", "AST"),
     (r"transformer(_64x400)?", "Transformer"),
     (r"(talnet )?cnn_transformer(_big)?|cnn\+t(ransformer)?", "CNN+Transformer"),
@@ -34,9 +36,9 @@ NAMES = (  # as our configs and records call them
     (r"(talnet )?crnn(_big)?", "CRNN"),
     (r"(efficientnet )?effnet_b2", "EfficientNet-B2"),
 )
-# fields of a config that make no difference to what is compared
+# Fields of a config that do not matter for the comparison.
 IGNORED = r"seed|(eval|log)\..*|mesh|data\.(eval\..*|train\.path|workers|threads|cache|max_bad)"
-COMPONENTS = (  # fields that the ablations are about
+COMPONENTS = (  # fields of the ablated components
     r"data\.draw|augment\.(wave|feats|normed)|frontend\.(mean|std|divide)"
 )
 
@@ -46,13 +48,13 @@ COMPONENTS = (  # fields that the ablations are about
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A run as this paper sees it.
+    """A run in the terms of the paper.
 
     Attributes:
-      model: the paper's name of the architecture, else its own.
-      procedure: A1-A4. stride: of AST (frequency, time); None for others and where unknown.
-      off: the keys of printed.ATDR_ABLATIONS it was trained without.
-      facts: all that its config says of training, the four components on their own; None without.
+      model: the paper's name of the architecture, else our name.
+      procedure: A1-A4. stride: (frequency, time) of AST; None for other models or if unknown.
+      off: the missing components, as keys of printed.ATDR_ABLATIONS.
+      facts: the training fields of the config, with one entry per component; None without a config.
     """
 
     run: papers.Run
@@ -68,7 +70,7 @@ class Trained:
 
 
 def paper_name(model: str) -> str:
-    """The paper's name of an architecture, else its own."""
+    """The paper's name of an architecture, else our name."""
     known = {name.casefold(): name for name in printed.ATDR_TABLE2}
     for pattern, name in NAMES:
         if re.fullmatch(pattern, model.casefold()):
@@ -77,27 +79,27 @@ def paper_name(model: str) -> str:
 
 
 def trained(run) -> Trained:
-    """What a run was trained with.
+    """How a run was trained.
 
     Raises:
-      AsjaxError: a field after the colon that is none of this paper's, or a procedure that neither
-        the run nor the user says.
+      AsjaxError: an unknown value after the colon, or a procedure that neither the run nor the user
+        gives.
     """
-    said = run.said
+    given = run.said
     for key, known in (("procedure", PROCEDURES), ("ablation", ("full", *printed.ATDR_ABLATIONS))):
-        if key in said and said[key] not in known:
+        if key in given and given[key] not in known:
             raise AsjaxError(
-                f"run {run.name}: {key} must be one of {', '.join(known)}, got {said[key]!r}"
+                f"run {run.name}: {key} must be one of {', '.join(known)}, got {given[key]!r}"
             )
     model, facts = paper_name(run.model), _facts(run)
-    if "ablation" in said:
-        off = {said["ablation"]} - {"full"}
+    if "ablation" in given:
+        off = {given["ablation"]} - {"full"}
     else:
         off = _off(run, facts) if facts is not None else set()
     return Trained(
         run=run,
         model=model,
-        procedure=said.get("procedure") or _procedure(run),
+        procedure=given.get("procedure") or _procedure(run),
         stride=_stride(run) if model == "AST" else None,
         off=frozenset(off),
         facts=facts,
@@ -105,10 +107,10 @@ def trained(run) -> Trained:
 
 
 def _procedure(run) -> str:
-    """A1-A4 by features and start."""
+    """A1-A4 from the features and the starting weights."""
     example = f"write {run.name}:procedure=A2"
     if not run.cfg:
-        raise AsjaxError(f"run {run.name} has no config that says its procedure; {example}")
+        raise AsjaxError(f"run {run.name} has no config, so its procedure is unknown; {example}")
     name, fields = config.split_spec(run.cfg.get("frontend") or "none")
     frames = fields.get("frames")
     features = None
@@ -120,13 +122,13 @@ def _procedure(run) -> str:
     if features is None:
         at = f" with {frames} frames" if frames else ""
         raise AsjaxError(
-            f"run {run.name} has the features {name}{at}, which are those of no procedure "
-            f"(128 x 1024 of kaldi_fbank128, 64 x 400 of atdr_logmel64); {example}"
+            f"run {run.name} has the features {name}{at}, which no procedure uses (known: "
+            f"kaldi_fbank128 with 128 x 1024, atdr_logmel64 with 64 x 400); {example}"
         )
     if start and not start.startswith("imagenet:"):
         raise AsjaxError(
-            f"run {run.name} starts from {start}, which is no procedure's start (imagenet:FILE or "
-            f"none); {example}"
+            f"run {run.name} starts from {start}, but a procedure starts from imagenet:FILE or "
+            f"from scratch; {example}"
         )
     known = {value: key for key, value in PROCEDURES.items()}
     return known[features, bool(start)]
@@ -145,7 +147,7 @@ def _stride(run) -> tuple[int, int] | None:
 
 
 def _facts(run) -> dict | None:
-    """The config, flat, without what makes no difference; the four components under their keys."""
+    """The flat config without the ignored fields; the four components have keys of their own."""
     if not run.cfg:
         return None
     flat = config.flatten(run.cfg)
@@ -153,7 +155,7 @@ def _facts(run) -> dict | None:
     out |= {"balancing": run.draw, "mixup": [], "specaug": []}
     for place in ("wave", "feats", "normed"):
         for name, fields in config.chain(flat.get(f"augment.{place}")):
-            fields = {k: v for k, v in fields.items() if k != "fill"}  # follows from the constants
+            fields = {k: v for k, v in fields.items() if k != "fill"}  # depends on mean and std
             key = name if name in ("mixup", "specaug") else f"augment.{place}"
             out.setdefault(key, []).append((name, fields))
     out["normalise"] = tuple(flat.get(f"frontend.{k}") for k in ("mean", "std", "divide"))
@@ -191,7 +193,7 @@ def differing(a: Trained, b: Trained) -> list[str]:
 
 
 def patches(stride, features) -> tuple[int, int]:
-    """Patches of 16 x 16 down and across: floor((size - 16) / stride) + 1 each."""
+    """Number of 16 x 16 patches in frequency and time: floor((size - 16) / stride) + 1 each."""
     return tuple((size - 16) // s + 1 for size, s in zip(SHAPES[features], stride, strict=True))
 
 
@@ -199,8 +201,10 @@ def patches(stride, features) -> tuple[int, int]:
 
 
 def label_quality() -> tuple[np.ndarray, np.ndarray]:
-    """Share of right labels and number of rated ones of AudioSet's 527 classes, [C] each; the share
-    is NaN for classes without a rated example."""
+    """Share of correct labels and number of rated examples of AudioSet's 527 classes, [C] each.
+
+    The share is NaN for a class without a rated example.
+    """
     columns = ("label_id", "num_rated", "num_true")
     path = labels.ASSETS.parent / "audioset" / "qa_true_counts.csv"
     rows = labels.read_rows(path, columns, "AudioSet's label quality")
@@ -211,8 +215,10 @@ def label_quality() -> tuple[np.ndarray, np.ndarray]:
 
 
 def subsets() -> dict[str, np.ndarray]:
-    """Figure 2's classes, bool [C] by key of SUBSETS. A class without a rated example has no
-    quality and is in the last one only."""
+    """The class subsets of figure 2, bool [C] by key of SUBSETS.
+
+    A class without a rated example has no quality and is only in the last subset.
+    """
     quality, _ = label_quality()
     return {"67": quality > 0.67, "50": quality > 0.5, "all": np.ones(len(quality), bool)}
 
@@ -222,13 +228,13 @@ def subsets() -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """Mean AP by subset of classes, of one run or several averaged, or a difference; fractions."""
+    """Mean AP by subset of classes, as a fraction: of a run, a mean over runs or a difference."""
 
     values: dict[str, float]
-    drawn: dict[str, np.ndarray] | None  # of each bootstrap resample
-    key: str  # of the clips and targets; "" for a difference of unlike ones
+    drawn: dict[str, np.ndarray] | None  # the value in each bootstrap resample
+    key: str  # hash of clips and targets; "" for a difference of results on different clips
     clips: int
-    classes: dict[str, int]  # counted: those with a positive
+    classes: dict[str, int]  # number of classes with a positive
     runs: tuple[str, ...] = ()
     parameters: tuple[int, ...] = ()
 
@@ -248,7 +254,7 @@ def measure(run, args) -> Result:
     found = [e for e in map(run.load, run.folders) if e.zero_shot is None]
     own = [e for e in found if e.folder in (run.path, run.path / "eval")] or found
     if not own:
-        raise AsjaxError(f"run {run.name} has zero-shot scores only: nothing for these tables")
+        raise AsjaxError(f"run {run.name} has only zero-shot scores, which these tables do not use")
     if len(own) > 1:
         raise AsjaxError(
             f"run {run.name} was evaluated more than once: {', '.join(str(e.folder) for e in own)}"
@@ -271,8 +277,12 @@ def measure(run, args) -> Result:
 
 
 def _resampled(e, masks, args) -> dict[str, np.ndarray]:
-    """Mean AP of every resample by subset. The subsets are nested, so every class is ranked once,
-    in the ring between two; a ring weighs as many classes as the resample left a positive."""
+    """Mean AP of every resample by subset.
+
+    The class subsets are nested. The mean AP of each difference between neighbouring subsets (a
+    ring) is computed once. The rings are combined with the number of classes that have a positive
+    in the resample as weights. So every class is ranked once.
+    """
     from scipy.sparse import csr_array
 
     targets = csr_array(e.targets.astype(np.int32)).T
@@ -292,13 +302,13 @@ def _resampled(e, masks, args) -> dict[str, np.ndarray]:
 
 
 def mean(results, what: str) -> Result:
-    """The mean over runs; its intervals are over clips, all runs resampled together."""
+    """The mean over runs; its interval is over clips, with the same resamples for all runs."""
     first = results[0]
     for other in results[1:]:
         if other.key != first.key:
             raise AsjaxError(
-                f"runs {first.runs[0]} and {other.runs[0]} are of one {what} but were evaluated on "
-                f"different clips ({first.clips:,} and {other.clips:,}): report them separately"
+                f"runs {first.runs[0]} and {other.runs[0]} belong to one {what} but were evaluated "
+                f"on different clips ({first.clips:,} and {other.clips:,}); report them separately"
             )
     drawn = None
     if first.drawn is not None:
@@ -315,7 +325,7 @@ def mean(results, what: str) -> Result:
 
 
 def minus(a: Result, b: Result) -> Result:
-    """a - b; paired by clip where the clips are the same."""
+    """a - b; paired by clip if the clips are the same."""
     paired = a.key == b.key and a.drawn is not None
     keys = a.values.keys() & b.values.keys()
     return Result(

@@ -1,10 +1,10 @@
 """The figures of "Dataset balancing can hurt model performance", from finished runs.
 
 Figures 1 and 2: mean AP and d' over beta on one or more evaluation sets. Figure 3: the change of
-every class's AP between two betas, regressed on log10 of the class's prior in training. Where runs
-of one beta have several learning rates, the rate with the best smoothed validation d' is taken, as
-the paper does (7-point centred moving average over the evaluations during training); runs of one
-beta and rate, such as seeds, are averaged.
+every class's AP between two betas, regressed on log10 of the class's prior in training. If the runs
+of one beta have several learning rates, the rate with the best smoothed validation d' is used, as
+in the paper (7-point centred moving average over the evaluations during training). Runs of one beta
+and rate, such as seeds, are averaged.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def add_arguments(parser) -> None:
         "--stats",
         type=Path,
         help="stats.json of asjax stats: imbalance ratio and Gini of the training list by beta "
-        "(default: computed from the run's own training data, where they are at hand)",
+        "(default: computed from the run's training data, if they are on this machine)",
     )
 
 
@@ -41,26 +41,26 @@ def add_arguments(parser) -> None:
 
 
 def collect(runs, args) -> dict:
-    """Everything the report shows.
+    """All data of the report.
 
     Returns: dict with
-      betas: ascending; chosen: {beta: {lr, runs, smoothed, step}} (the runs that were taken);
+      betas: ascending; chosen: {beta: {lr, runs, smoothed, step}} (the selected runs);
       sets: list of {title, clips, classes, rows: {beta: point}, compared: ... or None}, where a
         point has mean_ap, d_prime, their intervals and per_class_ap;
       sampler: {beta: (rho, gini) or None}; compare: the two betas; notes: list of str.
 
     Raises:
-      AsjaxError: a run without a beta, one beta only, no common evaluation set, several learning
-        rates and nothing to choose by, betas to compare that no run has.
+      AsjaxError: a run without a beta, only one beta, no common evaluation set, several learning
+        rates without validation results, betas to compare that no run has.
     """
     for run in runs:
         if run.beta is None:
-            said = f"its draw is {run.draw!r}" if run.draw else "it does not say its draw"
-            raise AsjaxError(f"run {run.name} has no beta, {said}; write {run.name}:beta=0.5")
+            why = f"its draw is {run.draw!r}" if run.draw else "its draw is not recorded"
+            raise AsjaxError(f"run {run.name} has no beta, {why}; write {run.name}:beta=0.5")
     betas = sorted({run.beta for run in runs})
     if len(betas) < 2:
         raise AsjaxError(
-            f"a curve over beta needs runs at two betas or more; all {len(runs)} given have "
+            f"a curve over beta needs runs with at least two betas; all {len(runs)} runs have "
             f"beta={betas[0]:g}"
         )
     low, high = _compared(args.compare, betas)
@@ -94,7 +94,7 @@ def _compared(text, betas):
 
 
 def smoothed(run) -> tuple[float, int] | None:
-    """Best smoothed validation d' of a run's evaluations and its step; None without a log."""
+    """Best smoothed validation d' of a run and its step; None without logged evaluations."""
     place = run.path if (run.path / "train.jsonl").is_file() else run.path.parent
     rows = {
         row["step"]: row["eval/d_prime"]
@@ -109,7 +109,7 @@ def smoothed(run) -> tuple[float, int] | None:
 
 
 def _choose(runs, beta) -> dict:
-    """The runs of one beta that are taken: all, or those of the best learning rate."""
+    """The selected runs of one beta: all, or those with the best learning rate."""
     found = {run.name: smoothed(run) for run in runs}
     rates = sorted({run.lr for run in runs if run.lr is not None})
     taken = runs
@@ -118,7 +118,8 @@ def _choose(runs, beta) -> dict:
         if missing:
             raise AsjaxError(
                 f"the runs at beta={beta:g} have {len(rates)} learning rates, but {missing[0]} has "
-                "no train.jsonl with evaluations to choose by; leave the worse runs out"
+                "no train.jsonl with evaluations, so the best rate is unknown; give only the runs "
+                "of one rate"
             )
         mean = {
             rate: np.mean([found[run.name][0] for run in runs if run.lr == rate]) for rate in rates
@@ -136,7 +137,7 @@ def _choose(runs, beta) -> dict:
 
 
 def _sets(chosen, betas, args):
-    """The evaluation sets that at least two betas share, and notes on those that are left out."""
+    """The evaluation sets with at least two betas, and notes on the others."""
     found: dict[str, dict] = {}
     for beta in betas:
         for run in chosen[beta]["runs"]:
@@ -160,7 +161,7 @@ def _sets(chosen, betas, args):
     for entry in found.values():
         if len(entry["points"]) < 2:
             (only,) = entry["points"]
-            notes.append(f"Left out, evaluated at beta={only:g} only: {entry['example']}.")
+            notes.append(f"Left out, evaluated only at beta={only:g}: {entry['example']}.")
             continue
         entry["rows"] = {beta: _mean(points) for beta, points in entry.pop("points").items()}
         entry["classes"] = max(p["n_classes"] for p in entry["rows"].values())
@@ -168,8 +169,8 @@ def _sets(chosen, betas, args):
     if not sets:
         examples = "; ".join(entry["example"] for entry in list(found.values())[:2])
         raise AsjaxError(
-            f"runs of different beta were evaluated on no common set (same clips, labels and "
-            f"classes): {examples}; score them with asjax eval --data on the same one"
+            f"runs of different beta have no common evaluation set (same clips, labels and "
+            f"classes): {examples}; score them with asjax eval --data on one set"
         )
     titles = [entry["title"] for entry in sets]
     for entry in sets:
@@ -194,7 +195,7 @@ def _point(evaluation, args) -> dict:
 
 
 def _mean(points) -> dict:
-    """Mean over runs of one beta; its intervals are over clips, all runs resampled together."""
+    """Mean over runs of one beta; its interval is over clips, the same resamples for all runs."""
     names = [name for name, _ in points]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
@@ -224,7 +225,7 @@ def _compare(found, low, high, chosen, args) -> dict:
     with np.errstate(divide="ignore"):
         x = np.where(prior > 0, np.log10(prior), np.nan)
     shown = x[np.isfinite(x) & np.isfinite(change)]
-    line = None  # a slope needs classes of different priors
+    line = None  # a slope needs classes with different priors
     if len(shown) > 2 and np.ptp(shown) > np.log10(2.0):
         line = metrics.regress(x=x, y=change)
     out = {"change": change, "prior": prior, "where": where, "line": line, "intervals": {}}
@@ -238,7 +239,7 @@ def _compare(found, low, high, chosen, args) -> dict:
 
 
 def _train_prior(chosen, label_set):
-    """Share of training clips with each class, and what they are; (None, "") where unknown."""
+    """Share of training clips with each class, and the name of the data; (None, "") if unknown."""
     for run in (run for entry in chosen.values() for run in entry["runs"]):
         for folder in dict.fromkeys([*run.folders, run.path / "eval", run.path.parent / "eval"]):
             data = papers.read_record(folder).get("train_data")
@@ -258,19 +259,19 @@ def _train_prior(chosen, label_set):
 
 
 def _sampler(stats, chosen) -> dict:
-    """(imbalance ratio, Gini) of the oversampled training set by beta, None where unknown."""
+    """(imbalance ratio, Gini) of the oversampled training set by beta, None if unknown."""
     if stats is None:
         return {beta: _sampler_of(choice["runs"][0], beta) for beta, choice in chosen.items()}
     try:
         sweep = schema.read_json(stats)["oversampling"]
         known = {float(b): (r["imbalance_ratio"], r["gini_equation_3"]) for b, r in sweep.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise AsjaxError(f"--stats {stats} is no stats.json of asjax stats: {error!r}") from None
+        raise AsjaxError(f"--stats {stats} is not a stats.json of asjax stats: {error!r}") from None
     return {beta: known.get(beta) for beta in chosen}
 
 
 def _sampler_of(run, beta):
-    """From the run's own training data, if they are on this machine; labels as they are."""
+    """The same from the run's training data, if they are on this machine; labels as they are."""
     from asjax.labels import get
 
     try:
@@ -291,25 +292,26 @@ def _notes(sets, chosen, args) -> list[str]:
     notes = []
     if args.bootstrap:
         notes.append(
-            f"In brackets and as bars: {papers.LEVEL:.0%} intervals from {args.bootstrap:,} "
-            f"bootstrap resamples of the clips (seed {args.seed}); differences are paired by clip."
+            f"Brackets and bars: {papers.LEVEL:.0%} intervals from {args.bootstrap:,} bootstrap "
+            f"resamples of the clips (seed {args.seed}); differences are paired by clip."
         )
     left = [name for choice in chosen.values() for name in choice["left_out"]]
     if left:
         notes.append(
-            "Of several learning rates the one with the best smoothed validation d′ is shown; "
+            "Only the learning rate with the best smoothed validation d′ is shown; "
             f"left out: {', '.join(left)}."
         )
     many = [f"beta={b:g}: {len(c['runs'])}" for b, c in chosen.items() if len(c["runs"]) > 1]
     if many:
         notes.append(f"Means over runs, {', '.join(many)}.")
     notes.append(
-        "The paper: AST trained on 1,728,000 clips of AudioSet; its public evaluation set is what "
-        "was left of AudioSet's (16,591 clips), its internal one (39,164 clips) was not published."
+        "The paper trains AST on 1,728,000 clips of AudioSet. Its public evaluation set has the "
+        "16,591 clips of AudioSet's that were still available. Its internal set (39,164 clips) is "
+        "not published."
     )
     if any(entry["classes"] < 500 for entry in sets):
         notes.append(
-            "Evaluation sets with few of AudioSet's classes cannot be compared with the paper's; "
-            "its numbers are left out of their pictures."
+            "Evaluation sets with few of AudioSet's classes cannot be compared with the paper's. "
+            "Their pictures do not show the paper's numbers."
         )
     return notes

@@ -1,4 +1,4 @@
-"""What `asjax report balance` shows of `papers_balance.collect`: text, page, tables, pictures."""
+"""The output of `asjax report balance`: text, page, tables and pictures of `balance.collect`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def _value(point, key, digits=3, signed=False) -> str:
     value, ends = point[key], point["intervals"].get(key)
     if not np.isfinite(value):
         return "-" if np.isnan(value) else "inf"
-    said = f"{value:{sign}.{digits}f}"
+    number = f"{value:{sign}.{digits}f}"
     if ends is None or not np.isfinite(ends).all():
-        return said
-    return f"{said} [{ends[0]:{sign}.{digits}f}, {ends[1]:{sign}.{digits}f}]"
+        return number
+    return f"{number} [{ends[0]:{sign}.{digits}f}, {ends[1]:{sign}.{digits}f}]"
 
 
 def _theirs(name, beta) -> str:
@@ -29,7 +29,7 @@ def _theirs(name, beta) -> str:
 
 
 def tables(found) -> list[tuple]:
-    """(title, header, rows) of every table, as text."""
+    """(title, header, rows) of every table; the cells are text."""
     out = []
     for entry in found["sets"]:
         header, theirs = ["beta", "runs", "mAP", "d'"], ()
@@ -66,7 +66,7 @@ def tables(found) -> list[tuple]:
 
 
 def regression_lines(found) -> list[str]:
-    """A sentence per evaluation set on figure 3, then the paper's."""
+    """One sentence per evaluation set about figure 3, then the paper's result."""
     low, high = found["compare"]
     lines = []
     for entry in found["sets"]:
@@ -83,7 +83,7 @@ def regression_lines(found) -> list[str]:
                 f"{line['n']} classes"
             )
         else:
-            said += "; too few different priors for a regression"
+            said += "; no regression, because the priors are too similar or too few"
         lines.append(f"{said}.")
     return [*lines, f"Paper (beta=1 minus beta=0): {printed.BALANCE_REGRESSION}."]
 
@@ -158,15 +158,15 @@ def _page(found, pictures) -> str:
         rows = [[pages.below(cell) for cell in row] for row in rows]
         parts.append(f"<h2>{escape(title)}</h2>{pages.html_table(header, rows)}")
     caption = (
-        "Mean AP and d′ over the oversampling exponent β. Filled: ours, with 95 % intervals where "
-        "they were drawn. Hollow: the paper’s numbers, on its public and internal evaluation sets."
+        "Mean AP and d′ over the oversampling exponent β. Filled: ours, with 95 % intervals if "
+        "computed. Hollow: the paper’s numbers, on its public and internal evaluation sets."
     )
     parts.append(f"<h2>Curves</h2>{pages.figure(pictures['curves'], 'curves over beta', caption)}")
     parts.append(f"<h2>Change by class, β = {high:g} minus β = {low:g}</h2>")
     if "change" in pictures:
         caption = (
             "Each dot is a class: the change of its average precision against its share of the "
-            "clips. Line: least squares, with its 95 % band. Ring: mean of a tenth of the classes."
+            "clips. Line: least squares with 95 % band. Ring: mean of a tenth of the classes."
         )
         parts.append(pages.figure(pictures["change"], "change of AP on log prior", caption))
     parts.append(pages.html_notes(regression_lines(found)))
@@ -186,7 +186,7 @@ def _page(found, pictures) -> str:
 
 
 def _extremes(entry, most=8) -> str:
-    """The classes that gain and lose most, side by side."""
+    """Table of the classes with the largest gains and losses."""
     change, prior = entry["compared"]["change"], entry["compared"]["prior"]
     order = [i for i in np.argsort(-np.nan_to_num(change), kind="stable") if np.isfinite(change[i])]
     names = entry["label_set"].names
@@ -197,5 +197,5 @@ def _extremes(entry, most=8) -> str:
             row += [names[i], f"{100 * prior[i]:.3g} %", f"{change[i]:+.3f}"]
         rows.append(row)
     header = ["gain most", "share", "change of AP", "lose most", "share", "change of AP"]
-    said = f"<summary>{escape(entry['title'])}: classes that change most</summary>"
-    return f"<details>{said}{pages.html_table(header, rows)}</details>"
+    title = f"<summary>{escape(entry['title'])}: classes that change most</summary>"
+    return f"<details>{title}{pages.html_table(header, rows)}</details>"

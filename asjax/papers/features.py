@@ -1,15 +1,15 @@
-"""`asjax stats --features`: mean and deviation of a config's features, as training sees them.
+"""`asjax stats --features`: mean and standard deviation of a config's features in training.
 
-The recipe of AST, PSLA and AudioTagging Done Right: their constants are averages over the batches
-of the training set of each batch's mean and (n - 1) deviation, with mixup and masks on and with
-padded frames counted. Beside them stand the same of all values at once.
+AST, PSLA and AudioTagging Done Right compute the mean and the (n - 1) deviation of each batch of
+the training set and average both over the batches. Mixup and masks are on, and padded frames count.
+This is `recipe`. `exact` has the mean and deviation of all values at once.
 
-The batches, the random choices and the traced function (`objectives.tagging`) are those of
-training; only the model is replaced, by one that looks. So normalised features are measured, masks
-filled with what the config says, and mean and deviation are mapped back by x * divide * std + mean,
-which is exact, as normalising is affine. As in training, a clip shorter than `clip_s` is silence to
-its end (the authors pad the features of such a clip with raw zeros). What a config does after the
-model's input normalisation (`augment.normed`) happens inside the model and is not measured.
+Batches, random choices and the traced function (`objectives.tagging`) are the same as in training.
+Only the model is replaced by an observer. So normalised features are measured, and masks have the
+fill value of the config. Mean and deviation are converted back by x * divide * std + mean, which is
+exact because normalisation is affine. As in training, a clip shorter than `clip_s` is padded with
+silence (the authors pad its features with raw zeros). Augmentations after the model's input
+normalisation (`augment.normed`) happen inside the model and are not measured.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from asjax.store import files
 
 
 class Observer(nn.Module):
-    """In the model's place: `moments` has mean, sum of squared deviations and size of every frame.
+    """Replaces the model; `moments` has mean, sum of squared deviations and size of every frame.
 
-    A frame is short, so float32 has them to its last digits; sums of many are the host's (float64).
+    A frame is short, so float32 is precise enough. The host combines frames in float64.
     """
 
     num_classes: int
@@ -53,7 +53,7 @@ class Observer(nn.Module):
 
 @dataclass(frozen=True)
 class Moments:
-    """Count, mean, sum of squared deviations of many values; `a + b` joins them (Chan et al.)."""
+    """Count, mean and sum of squared deviations of values; `a + b` merges two (Chan et al.)."""
 
     count: int = 0
     mean: float = 0.0
@@ -61,7 +61,7 @@ class Moments:
 
     @classmethod
     def of_parts(cls, size: int, mean, squares) -> Moments:
-        """Of equally long parts of `size` values each, in float64."""
+        """Merge parts of `size` values each, in float64."""
         mean, squares = np.asarray(mean, np.float64), np.asarray(squares, np.float64)
         centre = mean.mean()
         apart = size * np.square(mean - centre).sum()
@@ -78,7 +78,7 @@ class Moments:
 
     @property
     def std(self) -> float:
-        """Of a sample: divided by count - 1."""
+        """Sample standard deviation (divisor count - 1)."""
         return math.sqrt(self.squares / max(1, self.count - 1))
 
 
@@ -86,17 +86,18 @@ def measure(cfg, batches: int | None = None, progress: bool = True) -> dict:
     """Measure the features of a train config.
 
     Args:
-      cfg: as `build.load` gives it; its data.train, frontend and augment are used.
-      batches: how many; default: an epoch, whose last batch is cut where the epoch ends.
+      cfg: a config of `build.load`; its data.train, frontend and augment are used.
+      batches: number of batches; default: an epoch, whose last batch ends with the epoch.
 
     Returns:
-      `recipe` and `exact` (each with mean and std, in units of the frontend before it normalises),
-      `normalised` (whether it does), `overrides` (config field -> value to normalise with `recipe`;
-      {} without normalisation), and what was measured: batches, batch_size, clips,
-      shape (frames, bins), replaced (clips that cannot be read), data, frontend, augment.
+      `recipe` and `exact` (each with mean and std, in units of the frontend before normalisation),
+      `normalised` (whether the frontend normalises), `overrides` (config field -> value to
+      normalise with `recipe`; {} without normalisation), and a description of the measurement:
+      batches, batch_size, clips, shape (frames, bins), replaced (clips that cannot be read), data,
+      frontend, augment.
 
     Raises:
-      AsjaxError: what the config gets wrong, `batches` below 1, features not finite or all equal.
+      AsjaxError: a fault in the config, `batches` below 1, features not finite or all equal.
     """
     if batches is not None and batches < 1:
         raise AsjaxError(f"--batches must be at least 1, got {batches}")
@@ -125,8 +126,8 @@ def measure(cfg, batches: int | None = None, progress: bool = True) -> dict:
         return {"mean": mean * scale + shift, "std": std * scale}
 
     recipe = raw(float(np.mean([m.mean for m in each])), float(np.mean([m.std for m in each])))
-    if recipe["std"] < 1e-6 * max(1.0, abs(recipe["mean"])):  # float32's roundings
-        raise AsjaxError(f"all features are {recipe['mean']:g}: there is nothing to normalise")
+    if recipe["std"] < 1e-6 * max(1.0, abs(recipe["mean"])):  # only float32 rounding errors
+        raise AsjaxError(f"all features are {recipe['mean']:g}; there is nothing to normalise")
     return {
         "recipe": recipe,
         "exact": raw(whole.mean, whole.std),
@@ -144,10 +145,10 @@ def measure(cfg, batches: int | None = None, progress: bool = True) -> dict:
 
 
 def picture(cfg, path) -> None:
-    """A PNG: the features of the first clip of data.train as the model gets them, and the filters.
+    """Write a PNG with the model's input for the first clip of data.train, and the filter bank.
 
     Raises:
-      AsjaxError: what the config gets wrong.
+      AsjaxError: a fault in the config.
     """
     from asjax.papers import lists_plots
 
@@ -165,7 +166,7 @@ def picture(cfg, path) -> None:
     if wave.dtype.kind == "i":
         wave = wave.astype(np.float32) / 32768
     frontend = build.make("frontend", cfg.frontend)
-    banks = (frontend, getattr(frontend, "logmel", None))  # Wavegram's is one of two
+    banks = (frontend, getattr(frontend, "logmel", None))  # Wavegram's frontend has two parts
     lists_plots.features(
         path,
         np.asarray(frontend(wave), np.float32)[0],
@@ -177,10 +178,10 @@ def picture(cfg, path) -> None:
 
 
 def _observe(cfg, stream, objective, clips: int, progress: bool):
-    """Moments of every batch, (frames, bins), and the ids of clips that cannot be read."""
+    """Moments of every batch, (frames, bins), and the ids of unreadable clips."""
     from tqdm import tqdm
 
-    rng = jax.random.split(jax.random.key(cfg.seed))[1]  # that of step.init_state
+    rng = jax.random.split(jax.random.key(cfg.seed))[1]  # as in step.init_state
     mesh = sharding.make_mesh(cfg.mesh, batch_sizes=(cfg.batch_size,))
 
     @jax.jit
@@ -198,7 +199,7 @@ def _observe(cfg, stream, objective, clips: int, progress: bool):
             batch, host = next(ahead)
             replaced.update(clip for clip, _ in host["bad"])
             seen = jax.device_get(observe(batch, step))
-            # Mixup of neighbours halves a batch, so the end of the epoch is a share of its rows.
+            # Mixup of neighbours halves a batch. So the last batch uses a share of its rows.
             share = min(1.0, (clips - step * cfg.batch_size) / cfg.batch_size)
             rows = math.ceil(share * len(seen["mean"]))
             size = int(seen["size"])
@@ -210,17 +211,17 @@ def _observe(cfg, stream, objective, clips: int, progress: bool):
 
 
 def _affine(frontend) -> tuple[float, float]:
-    """Normalised features -> raw ones: times the first, plus the second."""
+    """(scale, shift): raw features are scale * normalised features + shift."""
     if not hasattr(frontend, "mean"):
         return 1.0, 0.0
     return getattr(frontend, "divide", 1.0) * frontend.std, frontend.mean
 
 
 def _overrides(cfg, frontend, recipe: dict) -> dict:
-    """Config fields that put the constants to use.
+    """Config fields that apply the measured constants.
 
-    What the chain on features says in normalised units, such as the fill of masks, is among them
-    in the new units, so that it stays the same before normalisation.
+    Values of the chain on features that are in normalised units, such as the fill of masks, are
+    converted to the new units, so that they do not change before normalisation.
     """
     if not hasattr(frontend, "mean"):
         return {}
@@ -229,7 +230,7 @@ def _overrides(cfg, frontend, recipe: dict) -> dict:
     new_scale = scale / frontend.std * std
     ops, changed = config.chain(cfg.augment.get("feats", "")), False
     for _, fields in ops:
-        if fields.get("fill"):  # 0 is the mean, whatever it is
+        if fields.get("fill"):  # a fill of 0 is always the mean
             fields["fill"] = float(f"{(fields['fill'] * scale + shift - mean) / new_scale:.7g}")
             changed = True
         if fields.get("domain", "linear") != "linear":  # mixup of energies
@@ -246,7 +247,7 @@ def _overrides(cfg, frontend, recipe: dict) -> dict:
 
 
 def report(found: dict) -> str:
-    """What is printed."""
+    """The printed text."""
     lines = [
         f"{found['batches']:,} batches of {found['batch_size']}, {found['clips']:,} draws from "
         f"{found['data']['name']} ({found['data']['clips']:,} clips), features "
@@ -262,7 +263,7 @@ def report(found: dict) -> str:
     lines += [""] * bool(found["overrides"])
     for field, value in found["overrides"].items():
         leaf = field.removeprefix("frontend.")
-        if leaf != field and leaf not in found["frontend"]:  # only what is there can be overridden
+        if leaf != field and leaf not in found["frontend"]:  # not an existing field to override
             lines.append(f"in the config's frontend: {leaf}={value}")
         else:
             text = str(value).replace("'", '"')
@@ -273,7 +274,7 @@ def report(found: dict) -> str:
 def main(args) -> int:
     """Run `asjax stats --features`; 0 when all is written."""
     if args.segments or not args.config:
-        raise AsjaxError("--features goes with --config=FILE (a train config), not with lists")
+        raise AsjaxError("--features needs --config=FILE (a train config) and takes no lists")
     out = args.out
     if out and out.is_dir():
         raise AsjaxError(f"--out {out} is a folder; with --features it is the JSON file to write")

@@ -1,8 +1,8 @@
 """Table III of "Hierarchical Label Propagation", from finished runs.
 
 Columns: AudioSet with labels as they are; HLP on the test labels; HLP on test labels and scores;
-FSD50K zero-shot on the classes it shares with AudioSet (192), without HLP. Rows: each model,
-trained on labels as they are and on HLP labels. Several runs of a row, such as seeds, are averaged.
+FSD50K zero-shot on its 192 classes shared with AudioSet, without HLP. Rows: each model, trained on
+labels as they are and on HLP labels. Several runs of a row, such as seeds, are averaged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from asjax.papers import printed
 from asjax.papers import runs as papers
 from asjax.store.files import write_atomic
 
-NAMES = {  # how the paper calls our models
+NAMES = {  # our name -> the paper's name
     "cnn6": "CNN6",
     "convnext femto": "ConvNeXt femto",
     "femto": "ConvNeXt femto",
@@ -28,16 +28,16 @@ NAMES = {  # how the paper calls our models
     "passt_s": "PaSST-B",
     "passt": "PaSST-B",
 }
-TRAINED = {False: "labels as they are", True: "HLP labels", None: "HLP minus not"}
+TRAINED = {False: "labels as they are", True: "HLP labels", None: "with HLP minus without"}
 
 
 @dataclass(frozen=True)
 class Result:
-    """Mean AP of one run, or of several averaged, in one column; fractions, not percent."""
+    """Mean AP of one run or a mean over runs, in one column; a fraction, not percent."""
 
     value: float
     resampled: np.ndarray | None  # mean AP of each bootstrap resample
-    key: str  # of the clips and targets
+    key: str  # hash of the clips and targets
     clips: int
     classes: int
     runs: int = 1
@@ -45,22 +45,24 @@ class Result:
 
 
 def add_arguments(parser) -> None:
-    """Nothing beyond the arguments of all reports."""
+    """This report has no further arguments."""
 
 
 def collect(runs, args) -> dict:
-    """Everything the report shows: `rows` {(model, hlp): {column: Result}}, `differences` {model:
-    {column: Result}}, `notes`, `runs`.
+    """All data of the report.
+
+    Returns: dict with rows: {(model, hlp): {column: Result}}, differences: {model: {column:
+      Result}}, notes and runs.
 
     Raises:
-      AsjaxError: a run that does not say whether it was trained with HLP, several evaluations for
-        one column, or runs of one row that were evaluated on different clips.
+      AsjaxError: a run without a record of HLP in training, several evaluations for one column, or
+        runs of one row with different evaluation clips.
     """
     found: dict[tuple, dict[str, list]] = {}
     for run in runs:
         if run.hlp is None:
             raise AsjaxError(
-                f"run {run.name} does not say whether it was trained with HLP; write "
+                f"run {run.name} has no record whether it was trained with HLP; write "
                 f"{run.name}:hlp=True or {run.name}:hlp=False"
             )
         row = found.setdefault((paper_name(run.model), run.hlp), {})
@@ -82,7 +84,7 @@ def collect(runs, args) -> dict:
 
 
 def paper_name(model: str) -> str:
-    """The paper's name of a model, else its own."""
+    """The paper's name of a model, else our name."""
     known = {**NAMES, **{name.casefold(): name for name in printed.HLP_TABLE3}}
     return known.get(model.casefold(), "PaSST-B" if model.startswith("passt_s") else model)
 
@@ -114,7 +116,7 @@ def _columns(run, args) -> dict[str, Result]:
         view = views(evaluation.scores, evaluation.targets, evaluation.label_set)["labels"]
         out["fsd50k"] = _result(view, evaluation.key, args)
     if not out:
-        raise AsjaxError(f"run {run.name} has scores of other data only: nothing for this table")
+        raise AsjaxError(f"run {run.name} has no scores of AudioSet or FSD50K for this table")
     return out
 
 
@@ -147,13 +149,13 @@ def _with_interval(result: Result) -> Result:
 
 
 def _mean(found) -> Result:
-    """The mean over runs; its interval is over clips, all runs resampled together."""
+    """The mean over runs; its interval is over clips, with the same resamples for all runs."""
     run, first = found[0]
     for other, result in found[1:]:
         if result.key != first.key:
             raise AsjaxError(
-                f"runs {run.name} and {other.name} are of one row but were evaluated on different "
-                f"clips ({first.clips:,} and {result.clips:,}): report them separately"
+                f"runs {run.name} and {other.name} belong to one row but were evaluated on "
+                f"different clips ({first.clips:,} and {result.clips:,}); report them separately"
             )
     drawn = None
     if first.resampled is not None:
@@ -165,7 +167,7 @@ def _mean(found) -> Result:
 
 
 def _differences(base, with_hlp) -> dict[str, Result]:
-    """Trained with HLP minus trained without, by column; paired where the clips are the same."""
+    """Trained with HLP minus trained without, by column; paired if the clips are the same."""
     out = {}
     for column in base.keys() & with_hlp.keys():
         a, b = base[column], with_hlp[column]
@@ -181,25 +183,25 @@ def _notes(rows, differences, args) -> list[str]:
     if args.bootstrap:
         notes.append(
             f"Intervals: {papers.LEVEL:.0%} from {args.bootstrap:,} bootstrap "
-            f"resamples of the clips (seed {args.seed}). Differences are paired: both models on "
+            f"resamples of the clips (seed {args.seed}). Differences are paired: both models have "
             "the same resamples."
         )
     notes.append(
-        "AS: AudioSet, labels as they are. AS-HLP: HLP on the test labels; + scores: on the scores "
-        "too. FSD50K: zero-shot on the classes it shares with AudioSet (192), no HLP."
+        "AS: AudioSet, labels as they are. AS-HLP: HLP on the test labels; + scores: also on the "
+        "scores. FSD50K: zero-shot on its 192 classes shared with AudioSet, no HLP."
     )
     sizes = {(r.clips, r.classes, c == "fsd50k") for row in rows.values() for c, r in row.items()}
     sizes = sorted({(fsd, clips, classes) for clips, classes, fsd in sizes})
-    said = [f"{'FSD50K' if f else 'AS'} {n:,} clips, {k} classes" for f, n, k in sizes]
+    sets = [f"{'FSD50K' if f else 'AS'} {n:,} clips, {k} classes" for f, n, k in sizes]
     notes.append(
-        f"Ours: {'; '.join(said)} (a class without a positive is left out). The paper's AudioSet "
-        f"test has {printed.HLP_CLIPS:,} clips; its numbers are printed without intervals."
+        f"Ours: {'; '.join(sets)} (a class without a positive is left out). The paper's AudioSet "
+        f"test has {printed.HLP_CLIPS:,} clips. The paper prints no intervals."
     )
     apart = [m for m, d in differences.items() if any(not r.key for r in d.values())]
     if apart:
         notes.append(
-            f"{', '.join(apart)}: the runs with and without HLP were evaluated on different clips; "
-            "their difference has no paired interval."
+            f"{', '.join(apart)}: the runs with and without HLP were evaluated on different clips, "
+            "so their difference has no paired interval."
         )
     many = [f"{m} ({TRAINED[t]}): {n}" for (m, t), row in rows.items() if (n := _runs(row)) > 1]
     if many:
@@ -209,8 +211,8 @@ def _notes(rows, differences, args) -> list[str]:
     ]
     if any(small):
         notes.append(
-            "Some test sets here have too few of the classes to be compared with the paper's; its "
-            "numbers are left out of the picture there."
+            "Some test sets here have too few classes for a comparison with the paper. The picture "
+            "does not show the paper's numbers for them."
         )
     return notes
 
@@ -287,7 +289,7 @@ def _page(found, png) -> str:
     header = ["model", "trained on", *(short for _, short in printed.HLP_COLUMNS.values())]
     rows, last = [], None
     for model, trained, whose, cells in table_rows(found):
-        if whose == "paper":  # below ours, in the same cell
+        if whose == "paper":  # below our number in the same cell
             rows[-1][2:] = [f"{a}\npaper {b}" for a, b in zip(rows[-1][2:], cells, strict=True)]
         else:
             first = model if model != last else ""
@@ -295,13 +297,13 @@ def _page(found, png) -> str:
         last = model
     caption = (
         "Mean average precision on four tests, trained on labels as they are and on HLP labels. "
-        "Filled: ours, with 95 % intervals where they were drawn. Hollow: the paper's numbers."
+        "Filled: ours, with 95 % intervals if they were computed. Hollow: the paper's numbers."
     )
     about = [[m, TRAINED[t], path] for m, t, path in found["runs"]]
     body = (
         "<h1>Hierarchical label propagation: Table III</h1>"
-        "<p>mAP in %. Below every number its interval and, marked so, the paper’s number; "
-        "everything else was computed here from the runs’ scores.</p>"
+        "<p>mAP in %, with its interval below. Numbers marked “paper” are the paper’s. All others "
+        "were computed here from the runs’ scores.</p>"
         f"{pages.html_table(header, rows, numbers_from=2)}{pages.html_notes(found['notes'])}"
         f"<h2>The same as a picture</h2>{pages.figure(png, 'mean AP by model and test', caption)}"
         f"<h2>Runs</h2>{pages.html_table(['model', 'trained on', 'run'], about, numbers_from=9)}"

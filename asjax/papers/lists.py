@@ -1,7 +1,7 @@
 """`asjax stats`: the tables and pictures of the HLP and balancing papers, from AudioSet's lists.
 
 Reads segment CSVs (plain or gzip), checks them against their own headers, and writes `stats.json`,
-`per_class.csv`, `class_counts.png` and `beta_prior.png`. Every printed number is computed here.
+`per_class.csv`, `class_counts.png` and `beta_prior.png`. All printed numbers are computed here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ example:
 
 
 class Split(NamedTuple):
-    """Counts of one list, or of several together: clips, per-class positives, clips that change."""
+    """Counts of one or several lists: clips, positives per class, clips that HLP changes."""
 
     clips: int
     before: np.ndarray
@@ -42,7 +42,7 @@ class Split(NamedTuple):
         return Split(*(a + b for a, b in zip(self, other, strict=True)))
 
     def summary(self) -> dict:
-        """The rows of HLP's Table II and of the balancing paper's Table 1."""
+        """The rows of the HLP paper's Table II and of the balancing paper's Table 1."""
         labels, after = int(self.before.sum()), int(self.after.sum())
         return {
             "clips": self.clips,
@@ -63,7 +63,7 @@ class Split(NamedTuple):
 
 
 def count_split(table, closure) -> Split:
-    """Statistics of one list, its labels as CSR [clips, C]."""
+    """Statistics of one list from its labels, a CSR matrix [clips, C]."""
     grown = hlp.propagate_labels(table, closure)
     changed = int((np.diff(grown.indptr) != np.diff(table.indptr)).sum())
     return Split(table.shape[0], balance.counts(table), balance.counts(grown), changed)
@@ -72,8 +72,8 @@ def count_split(table, closure) -> Split:
 def sweep(table, betas) -> dict[float, dict]:
     """The balancing paper's Table 2: beta -> statistics of the oversampled list.
 
-    `counts` are the effective N_k' (int64 [C]); `rarest_one_in` says among how many examples
-    the rarest class that occurs is met once.
+    `counts` are the effective N_k' (int64 [C]). `rarest_one_in` is the number of draws per draw of
+    the rarest class that occurs.
     """
     rows = {}
     for beta in betas:
@@ -94,12 +94,12 @@ def sweep(table, betas) -> dict[float, dict]:
 
 
 def collect(paths, label_set="audioset527", strict=False, betas=BETAS, progress=True) -> dict:
-    """Everything `asjax stats` shows.
+    """All data of `asjax stats`.
 
     Returns:
-      `label_set`, `strict`, `splits` (name -> Split: the lists, then `train` = those with "train"
-      in their names, if several, and `all`), `swept` (which split the sweep is about: the training
-      lists, else all), `sweep` (see `sweep`).
+      `label_set`, `strict`, `splits` (name -> Split: each list; `train`, if several lists have
+      "train" in their names; `all`), `swept` (split of the sweep: the training lists, else all),
+      `sweep` (see `sweep`).
     """
     label_set = label_sets.get(label_set)
     closure = hlp.closure(label_set, strict=strict)
@@ -112,7 +112,7 @@ def collect(paths, label_set="audioset527", strict=False, betas=BETAS, progress=
         groups["all"] = names
     swept = train[0] if len(train) == 1 else next(iter(groups), names[0])
     if set(groups) & set(names):
-        raise AsjaxError(f"a list must not be called {' or '.join(groups)} beside others: {names}")
+        raise AsjaxError(f"a list must not have the name {' or '.join(groups)}: {names}")
     splits, pool = {}, []
     for name, path in zip(names, paths, strict=True):
         table = read_segments(path, label_set, progress)
@@ -205,7 +205,7 @@ def report(found: dict, top: int = 10) -> str:
 
 
 def top_factors(split: Split, top: int) -> np.ndarray:
-    """Indices of the classes that grow by the largest factor, largest first (present ones)."""
+    """Indices of the classes with the largest growth factors, largest first; no absent ones."""
     factor = np.where(split.before > 0, split.after / np.maximum(split.before, 1), 0.0)
     order = np.argsort(-factor, kind="stable")
     return order[factor[order] > 1.0][:top]
@@ -216,7 +216,7 @@ def _factor(split: Split, i: int) -> str:
 
 
 def as_json(found: dict) -> dict:
-    """`stats.json`: plain numbers; what is undefined is null."""
+    """The content of `stats.json`: plain numbers; null for undefined values."""
     swept = {f"{b:g}": {**r, "counts": r["counts"].tolist()} for b, r in found["sweep"].items()}
     body = {
         "label_set": found["label_set"].name,
@@ -253,7 +253,7 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "--strict",
         action="store_true",
-        help="HLP only along nodes with one parent in the ontology as it is",
+        help="HLP only along nodes that have one parent in the original ontology",
     )
     parser.add_argument(
         "--betas",
@@ -265,12 +265,14 @@ def add_arguments(parser) -> None:
     )
     features = parser.add_argument_group(
         "mean and deviation of features",
-        "as a training run would see them, its augmentation on; --config.batch_size=100 and\n  "
-        "the like override any field of the config",
+        "as in a training run, with augmentation; --config.NAME=VALUE overrides a field of the\n  "
+        "config, such as --config.batch_size=100",
     )
     features.add_argument("--features", action="store_true", help="measure the config's features")
     features.add_argument("--config", help="train config, FILE.py or FILE.py:key=value")
-    features.add_argument("--batches", type=int, metavar="N", help="how many (default: an epoch)")
+    features.add_argument(
+        "--batches", type=int, metavar="N", help="number of batches (default: an epoch)"
+    )
 
 
 def parse_betas(text: str) -> list[float]:
@@ -285,26 +287,26 @@ def parse_betas(text: str) -> list[float]:
 
 
 def main(args) -> int:
-    """Run the verb; 0 when all is written."""
+    """Run the verb; returns 0."""
     if args.features:
         from asjax.papers import features as stats_features
 
         return stats_features.main(args)
     if not args.segments or args.config or args.batches:
         raise AsjaxError(
-            "give segment lists, or --features with --config=FILE (--batches goes with these)"
+            "give segment lists, or --features with --config=FILE and, if you like, --batches"
         )
     args.out = args.out or Path("stats")
     betas = parse_betas(args.betas)
     made = not args.out.exists()
-    try:  # before the lists are read, which takes a while
+    try:  # first, because reading the lists takes a while
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AsjaxError(f"--out {args.out} must be a writable folder: {error}") from None
     try:
         found = collect(args.segments, args.labels, args.strict, betas)
     except AsjaxError:
-        if made:  # nothing to put there
+        if made:  # leave no empty folder
             args.out.rmdir()
         raise
     print(report(found))

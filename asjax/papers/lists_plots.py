@@ -1,4 +1,4 @@
-"""The pictures of `asjax stats`. Only they import matplotlib and librosa; no display is needed."""
+"""The pictures of `asjax stats`, with matplotlib and librosa; no display is needed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _log_ticks(axes, low: float, high: float):
 
 
 def class_counts(found: dict, path) -> None:
-    """Positives per class, most frequent first, and where HLP lifts them."""
+    """Positives per class, most frequent first, and the increase by HLP."""
     split = found["splits"][found["swept"]]
     order = np.argsort(-split.before, kind="stable")
     before, after = split.before[order].astype(float), split.after[order].astype(float)
@@ -45,7 +45,7 @@ def class_counts(found: dict, path) -> None:
         f"{split.clips:,} clips; {grown.sum()} of {len(order)} classes gain, "
         f"{growth:+.1%} labels in all",
     )
-    shown = np.maximum(before, 0.5)  # absent classes stand at the foot of the log axis
+    shown = np.maximum(before, 0.5)  # absent classes are at the bottom of the log axis
     axes.vlines(rank[grown], shown[grown], after[grown], color=ORANGE, alpha=0.45, linewidth=1.1)
     axes.plot(rank, shown, color=BLUE, linewidth=2, label="labels as they are")
     axes.plot(
@@ -62,7 +62,7 @@ def class_counts(found: dict, path) -> None:
 
 
 def _name_top(axes, found, order, rank, before, after, most: int = 8):
-    """Name the classes that grow by the largest factors, where the name covers nothing."""
+    """Name the classes with the largest growth factors, if the name does not cover anything."""
     factor = np.where(before > 0, after / np.maximum(before, 1.0), 0.0)
     height = np.log10(np.maximum(after, 0.5))
     span = np.diff(np.log10(axes.get_ylim()))[0]
@@ -73,7 +73,7 @@ def _name_top(axes, found, order, rank, before, after, most: int = 8):
         text = f"{found['label_set'].names[order[i]]} ×{factor[i]:.3g}"
         half = 0.0042 * len(text) * len(rank)  # half the width of the text, in ranks
         x = min(max(rank[i], half), len(rank) - half)
-        near = (np.abs(rank - x) < half) & (height > height[i])  # points, or stems, in the text
+        near = (np.abs(rank - x) < half) & (height > height[i])  # points or stems behind the text
         clash = any(abs(x - u) < half + w and abs(height[i] - v) < 0.05 * span for u, v, w in boxes)
         if near.any() or clash:
             continue
@@ -90,14 +90,14 @@ def _name_top(axes, found, order, rank, before, after, most: int = 8):
 
 
 def beta_prior(found: dict, path) -> None:
-    """Prior of every class in the oversampled list, one line per beta, classes in one order."""
+    """Prior of every class in the oversampled list, one line per beta."""
     from matplotlib import colormaps
 
     split, sweep = found["splits"][found["swept"]], found["sweep"]
     order = np.argsort(-split.before, kind="stable")
     figure, axes = _axes(
         f"Class priors after oversampling: {found['swept']}",
-        "share of the drawn examples that hold the class; "
+        "share of the drawn examples with the class; "
         r"$\beta=0$ leaves the list as it is, $\beta=1$ balances fully",
     )
     rank = np.arange(1, len(order) + 1)
@@ -119,10 +119,10 @@ def beta_prior(found: dict, path) -> None:
 
 
 def features(path, feats, *, title: str, sample_rate: int, hop: int, filters=None) -> None:
-    """A clip's features [T, F] and the filter bank [bins, F] they are made with, by librosa.
+    """Draw a clip's features [T, F] and the frontend's filter bank [bins, F] with librosa.
 
     Args:
-      filters: None for a frontend without a fixed filter bank: then the clip is shown alone.
+      filters: None for a frontend without a fixed filter bank; then only the clip is drawn.
     """
     from librosa.display import specshow
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -138,7 +138,7 @@ def features(path, feats, *, title: str, sample_rate: int, hop: int, filters=Non
     axes[0].set_ylabel("bin")
     if filters is not None:
         bins = len(filters)
-        step = sample_rate / (2 * (bins - 1) if bins % 2 else 2 * bins)  # some leave Nyquist out
+        step = sample_rate / (2 * (bins - 1) if bins % 2 else 2 * bins)  # some have no Nyquist bin
         scaled = filters / np.maximum(filters.max(axis=0), 1e-12)
         specshow(scaled.T, x_coords=np.arange(bins) * step, x_axis="hz", ax=axes[1])
         axes[1].set_title("filter bank, each filter scaled to its maximum", loc="left", fontsize=11)

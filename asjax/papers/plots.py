@@ -1,5 +1,7 @@
-"""The pictures of `asjax report`: a PNG and an SVG each. Filled marks are ours, hollow ones the
-paper's; matplotlib without any display."""
+"""The pictures of `asjax report`, each as PNG and SVG; matplotlib needs no display.
+
+Filled marks are our results, hollow marks are the paper's.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ def _bars(value, interval):
 
 
 def hlp_table(found, stem) -> bytes:
-    """Table III as four panels: models down, mAP across; blue without HLP, orange with it."""
+    """Table III as four panels: models on y, mAP on x; blue: without HLP, orange: with HLP."""
     from matplotlib.lines import Line2D
 
     rows = found["rows"]
@@ -75,7 +77,7 @@ def hlp_table(found, stem) -> bytes:
 
 
 def beta_curves(found, paper, stem) -> bytes:
-    """mAP (left) and d' (right) over beta, a row of panels per evaluation set."""
+    """mAP (left) and d' (right) over beta, one row of panels per evaluation set."""
     sets = found["sets"]
     marks = {"public": "o", "internal": "s"}
 
@@ -152,9 +154,9 @@ def change_on_prior(compare, sets, stem) -> bytes:
 
 
 def _caption(entry, made) -> str:
-    said = f"{entry['title']}: mean change {made['mean_ap']:+.4f}"
+    text = f"{entry['title']}: mean change {made['mean_ap']:+.4f}"
     line = made["line"]
-    return f"{said}; slope {line['slope']:+.4f} per decade, p = {line['p']:.2g}" if line else said
+    return f"{text}; slope {line['slope']:+.4f} per decade, p = {line['p']:.2g}" if line else text
 
 
 def _share_ticks(axes, x):

@@ -1,4 +1,4 @@
-"""The numbers that the papers print. Nothing here is computed; pages mark them as the papers'."""
+"""The numbers that the papers print. Nothing here is computed; reports mark them as the papers'."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ HLP_COLUMNS = {  # key -> (heading, short)
 }
 
 
-# The paper's Table III, mAP in %: test columns as above, trained without and with HLP. It evaluates
-# on 19,393 clips of AudioSet.
+# The paper's Table III, mAP in %: columns as above; trained without (False) and with HLP (True).
 HLP_TABLE3 = {
     "CNN6": {False: (30.6, 31.1, 32.8, 31.3), True: (30.4, 34.2, 34.3, 34.3)},
     "ConvNeXt femto": {False: (37.4, 37.7, 37.6, 33.4), True: (36.4, 38.6, 38.5, 34.6)},
@@ -22,16 +21,16 @@ HLP_TABLE3 = {
 }
 
 
-HLP_CLIPS = 19_393
+HLP_CLIPS = 19_393  # of AudioSet's evaluation set
 
 
 def hlp_comparable(classes: int, column: str) -> bool:
-    """Whether a test set of so many classes has about the paper's."""
+    """Whether a test set with this number of classes has nearly all of the paper's."""
     return classes >= (180 if column == "fsd50k" else 500)
 
 
 def hlp_value(model, trained, column) -> float | None:
-    """The paper's mAP in %; for `trained=None` its difference, HLP minus not."""
+    """The paper's mAP in %; for `trained=None` the difference, with HLP minus without."""
     if model not in HLP_TABLE3:
         return None
     i = list(HLP_COLUMNS).index(column)
@@ -95,7 +94,7 @@ ATDR_STRIDES = {
 }
 
 
-# Table 4, procedure A4: mAP points lost without it, and their deviation over the models.
+# Table 4, procedure A4: mAP points lost without the component, and their deviation over models.
 ATDR_ABLATIONS = {
     "balancing": ("balanced sampler", (3.9, 2.0)),
     "mixup": ("mixup", (1.5, 0.8)),
@@ -104,4 +103,4 @@ ATDR_ABLATIONS = {
 }
 
 
-ATDR_LARGE_WINS = (2.0, 0.1)  # points, in the subset of best quality
+ATDR_LARGE_WINS = (2.0, 0.1)  # mAP points, in the subset with the best label quality

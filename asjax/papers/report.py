@@ -1,9 +1,9 @@
 """`asjax report hlp|balance|atdr RUN...`: the papers' tables and figures, from finished scores.
 
 A RUN is the workdir of a finished run (its `eval` and all `eval-*` folders are read) or one folder
-with a scores.npz. What a run was trained with is read from its own record; it can be said or
-corrected after a colon, as in `runs/x:hlp=False,model=passt_s,beta=0.5`. Every number is computed
-here from the scores; the papers' own stand beside, marked as theirs.
+with a scores.npz. The training settings are read from the run's record. The user can add or correct
+them after a colon, as in `runs/x:hlp=False,model=passt_s,beta=0.5`. All numbers are computed here
+from the scores, except the papers' numbers, which are marked as such.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def add_arguments(parser) -> None:
             "runs",
             nargs="+",
             metavar="RUN",
-            help="workdir of a finished run, or a folder with a scores.npz; what it does not say "
-            "itself after a colon: DIR:hlp=False,model=cnn6,beta=0.5",
+            help="workdir of a finished run, or a folder with a scores.npz; add settings that it "
+            "does not record after a colon: DIR:hlp=False,model=cnn6,beta=0.5",
         )
         sub.add_argument(
             "--out", type=Path, default=Path(f"report-{name}"), help="folder (default: %(default)s)"
@@ -64,7 +64,7 @@ def main(args) -> int:
     if args.bootstrap < 0:
         raise AsjaxError(f"--bootstrap must be 0 or more, got {args.bootstrap}")
     made = not args.out.exists()
-    try:  # before anything is computed, which takes a while
+    try:  # first, because the computation takes a while
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AsjaxError(f"--out {args.out} must be a writable folder: {error}") from None
@@ -72,7 +72,7 @@ def main(args) -> int:
     try:
         found = collects.collect(read_runs(args.runs), args)
     except AsjaxError:
-        if made:  # nothing to put there
+        if made:  # leave no empty folder
             args.out.rmdir()
         raise
     print(shows.text(found))

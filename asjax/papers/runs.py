@@ -1,4 +1,4 @@
-"""Finished runs, as the papers' reports read them: scores, and what a run was trained with."""
+"""Finished runs for the papers' reports: scores and training settings."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """One scores file, its clips in the order of their ids (so that resamples pair by clip)."""
+    """One scores file with its clips sorted by id, so that resamples of two runs are paired."""
 
     folder: Path
-    title: str  # of the data
+    title: str  # name of the data
     key: str  # hash of clips, targets and classes: equal keys can be compared clip by clip
     scores: np.ndarray  # [N, C]
     targets: np.ndarray  # [N, C]
@@ -36,15 +36,15 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Run:
-    """What is known of a run.
+    """A finished run and its settings.
 
     Attributes:
-      name: as the user gave it. path: the workdir, or the folder of a scores file.
-      folders: where its scores are, `eval` first.
-      model: e.g. "cnn6"; hlp, beta, lr: how it was trained; None where nothing says so.
-      draw: spec of the draw, or None. strict: which rule HLP follows.
-      cfg: its config, or {}.
-      said: what only the report on AudioTagging Done Right asks, as the user gave it.
+      name: as on the command line. path: the workdir, or the folder of a scores file.
+      folders: the folders with scores, `eval` first.
+      model: e.g. "cnn6"; hlp, beta, lr: training settings, None if unknown.
+      draw: spec of the draw, or None. strict: the rule of HLP.
+      cfg: the config, or {}.
+      said: the user's settings for the report on AudioTagging Done Right.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Run:
     said: dict = field(default_factory=dict, repr=False)
 
     def load(self, folder: Path) -> Evaluation:
-        """The scores in one of the run's folders."""
+        """Load the scores in one of the run's folders."""
         found = scores.load_scores(folder / "scores.npz")
         order = np.argsort(np.array(found["ids"]), kind="stable")
         values, targets = found["scores"][order], found["targets"][order]
@@ -81,11 +81,10 @@ class Run:
 
 
 def read_runs(texts) -> list[Run]:
-    """The runs named on the command line.
+    """The runs on the command line.
 
     Raises:
-      AsjaxError: no such folder, a run that has not finished, a field that does not exist, or the
-        same folder of scores twice.
+      AsjaxError: no such folder, an unfinished run, an unknown field, or the same scores twice.
     """
     runs = [read_run(text) for text in texts]
     seen: dict[Path, str] = {}
@@ -93,7 +92,7 @@ def read_runs(texts) -> list[Run]:
         for folder in map(Path.resolve, run.folders):
             if folder in seen:
                 raise AsjaxError(
-                    f"run {run.name}: the scores in {folder} are those of {seen[folder]}"
+                    f"run {run.name}: the scores in {folder} also belong to run {seen[folder]}"
                 )
             seen[folder] = run.name
     return runs
@@ -104,8 +103,8 @@ def read_run(text: str) -> Run:
     name, colon, rest = text.rpartition(":")
     if not colon or Path(text).exists():
         name, rest = text, ""
-    own = dict(procedure=None, stride=None, ablation=None)  # of one report
-    said = config.parse_arg(rest, model=None, hlp=None, beta=None, lr=None, **own)
+    atdr = dict(procedure=None, stride=None, ablation=None)  # for one report only
+    given = config.parse_arg(rest, model=None, hlp=None, beta=None, lr=None, **atdr)
     path = Path(name)
     folders = _score_folders(path)
     record = read_record(folders[0])
@@ -116,14 +115,14 @@ def read_run(text: str) -> Run:
         name=name,
         path=path,
         folders=tuple(folders),
-        model=str(said["model"] or _model_name(record.get("model") or cfg.get("model"))),
-        hlp=_flag(text, said["hlp"] if said["hlp"] is not None else known_hlp),
+        model=str(given["model"] or _model_name(record.get("model") or cfg.get("model"))),
+        hlp=_flag(text, given["hlp"] if given["hlp"] is not None else known_hlp),
         draw=draw,
-        beta=_number(text, "beta", said["beta"] if said["beta"] is not None else _beta(draw)),
-        lr=_number(text, "lr", said["lr"] or (cfg.get("optim") or {}).get("lr")),
+        beta=_number(text, "beta", given["beta"] if given["beta"] is not None else _beta(draw)),
+        lr=_number(text, "lr", given["lr"] or (cfg.get("optim") or {}).get("lr")),
         strict=bool((cfg.get("labels") or {}).get("strict", False)),
         cfg=cfg,
-        said={key: said[key] for key in own if said[key] is not None},
+        said={key: given[key] for key in atdr if given[key] is not None},
     )
 
 
@@ -139,7 +138,7 @@ def _score_folders(path: Path) -> list[Path]:
     if not found and (path / "run.json").is_file():
         raise AsjaxError(
             f"run {path} has not finished: it has no eval/scores.npz; run its asjax train command "
-            "again, it goes on where it stopped"
+            "again, and it continues where it stopped"
         )
     if not found:
         raise AsjaxError(f"run {path} holds no scores.npz; asjax eval --model=DIR writes one")
@@ -147,7 +146,7 @@ def _score_folders(path: Path) -> list[Path]:
 
 
 def _json(path: Path, check) -> dict:
-    """What a small file of a run holds; {} where it is not there."""
+    """The content of a small file of a run; {} if there is no such file."""
     if not path.exists():
         return {}
     value = schema.read_json(path)
@@ -156,16 +155,16 @@ def _json(path: Path, check) -> dict:
 
 
 def read_record(folder: Path) -> dict:
-    """What metrics.json beside a scores file says of the model; {} where there is none."""
+    """The record of the model in the metrics.json beside a scores file; {} if there is none."""
     return _json(folder / "metrics.json", formats.METRICS).get("record") or {}
 
 
 def _config(path: Path, record: dict) -> dict:
-    """The run's config: of a workdir its own, of a folder in a workdir only if proven its own."""
+    """The run's config. A folder with scores may use its parent's config if the hash matches."""
     if (path / "run.json").is_file():
         return _json(path / "config.json", formats.RUN_CONFIG)
     for folder in (path, path.parent):
-        with contextlib.suppress(AsjaxError):  # a config.json of anybody
+        with contextlib.suppress(AsjaxError):  # config.json may be another program's file
             cfg = _json(folder / "config.json", formats.RUN_CONFIG)
             if cfg and config.fingerprint(cfg) == record.get("config_hash"):
                 return cfg
@@ -192,7 +191,7 @@ def _number(text, key, value) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
-        raise AsjaxError(f"run {text}: {key} must be a number of 0 or more, got {value!r}")
+        raise AsjaxError(f"run {text}: {key} must be a number >= 0, got {value!r}")
     return float(value)
 
 
@@ -200,6 +199,3 @@ def _flag(text, value) -> bool | None:
     if value is not None and not isinstance(value, bool):
         raise AsjaxError(f"run {text}: hlp must be True or False, got {value!r}")
     return value
-
-
-# ------------------------------------------------------------------------------------- writing

@@ -235,7 +235,7 @@ def test_threads_read_the_same_as_one():
 
 
 def refuse(source, match, **kw):
-    """`source` is refused by read, info or blocks alike: fast, with its name, in one line."""
+    """read, info and blocks refuse `source` quickly, in one line with its name."""
     start = time.perf_counter()
     tracemalloc.start()
     with pytest.raises(AudioError, match=match) as caught:
@@ -288,7 +288,7 @@ def test_a_flac_header_of_68_billion_samples_is_refused_at_once():
     data = with_flac_total(encode(noise(100), 16000, "FLAC"), 2**36 - 1)
     assert "clip-7" in refuse_info(data, "promises 68719476735 samples", name="clip-7")
     refuse(data, "promises 68719476735 samples")
-    padded = data + bytes(9_000_000)  # bytes enough to make the promise plausible
+    padded = data + bytes(9_000_000)  # enough bytes for a plausible header
     with pytest.raises(AudioError, match="max_s"):
         audio.read(padded, 16000)
 

@@ -1,4 +1,4 @@
-"""What a batch holds: int16 or float waves, the arrays of own host ops, padding."""
+"""Contents of a batch: int16 or float waves, arrays of user-defined host ops, padding."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from asjax.data.audio import AudioError
 
 
 def recordings(folder, n=9, rate=RATE, odd=None, **about):
-    """A folder of files of 16-bit mono PCM, as a source; `odd` writes another kind of clip 3."""
+    """A source of a folder with 16-bit mono PCM files; `odd` writes clip 3 in another format."""
     rng = np.random.default_rng(0)
     folder.mkdir(exist_ok=True)
     rows = ["filename,labels"]
@@ -37,7 +37,7 @@ def as_float(batches):
 
 
 class Unaware:
-    """A source that does not say what its audio is."""
+    """A source without information about its audio format."""
 
     def __init__(self, source):
         self._source = source
@@ -52,7 +52,7 @@ class Unaware:
 
 @pytest.mark.parametrize("kind", ["folder", "records"])
 def test_16_bit_recordings_at_the_models_rate_are_int16_and_the_same_numbers(tmp_path, kind):
-    """P6: half the bytes; on the device int16 / 32768 is what float32 would have been."""
+    """int16 has half the bytes, and int16 / 32768 on the device equals the float32 wave."""
     source = recordings(tmp_path / "clips")
     if kind == "records":
         words = ["--csv", tmp_path / "clips" / "clips.csv", "--audio", tmp_path / "clips"]
@@ -130,7 +130,7 @@ def test_a_broken_recording_in_an_int16_evaluation_is_int16_silence(tmp_path):
 
 
 def events(example, rng, *, frames: int, num_classes: int):
-    """As strong labels and teacher logits will be: arrays of fixed shape, a number, a text."""
+    """Like strong labels and teacher logits: arrays of fixed shape, a number, a text."""
     strong = np.zeros((frames, num_classes), np.uint8)
     strong[: len(example["wave"]) % frames, np.flatnonzero(example["target"])] = 1
     number = int(example["id"].removeprefix("clip"))
@@ -173,7 +173,7 @@ def test_an_own_op_adds_arrays_that_are_batched_and_padding_does_not_meet_it():
         assert second["note"] == [str(i) for i in range(8, 13)] + [""] * 3
         assert not second["strong"][5:].any()
         assert second["mask"].tolist() == [1] * 5 + [0] * 3
-        alone = take(piped(source, ops=ops, train=False, rows=[6, 7]), 2)[1]  # padding alone
+        alone = take(piped(source, ops=ops, train=False, rows=[6, 7]), 2)[1]  # only padding
         for key in ("strong", "wave", "number", "mask"):
             assert np.array_equal(alone[key], second[key][6:])
         assert (alone["id"], alone["note"], alone["bad"]) == (["", ""], ["", ""], [])

@@ -1,6 +1,6 @@
-"""The cases from the field: what people handed over, and what is right. Built anew; CC0-1.0.
+"""Cases that users reported, with the correct results. The files are rebuilt; CC0-1.0.
 
-Each row is one file that asjax once read wrongly, or refused with words that did not help.
+Each row is a file that asjax once read wrongly or refused with an unhelpful message.
 """
 
 from unicodedata import normalize
@@ -32,7 +32,7 @@ READ = {  # name: (bytes, seconds, tolerance)
     ),
     "size_never_written.wav": (WAV[:40] + bytes(4) + WAV[44:], 1.0, 1e-4),
 }  # fmt: skip
-REFUSED = {  # name: (bytes, words of the error)
+REFUSED = {  # name: (bytes, part of the error)
     "24_bits_in_4_bytes.wav": (
         sounds.wav(sounds.integers(sounds.tone(1, rate=16_000), 4, 24), block=4, bits=24),
         "contradicts itself.*nBlockAlign",
@@ -67,7 +67,7 @@ def test_a_file_that_cannot_be_read_says_why_and_what_to_do(name, tmp_path, monk
         audio.read(tmp_path / name, 16_000)
 
 
-LISTS = {  # name: (bytes of the CSV, options, words that are printed)
+LISTS = {  # name: (bytes of the CSV, options, part of the output)
     "label_nfc_nfd": (
         f"filename,labels,fold\na.wav,{normalize('NFC', 'Vögel')},1\n"
         f"b.wav,{normalize('NFD', 'Vögel')},2\n",

@@ -1,4 +1,4 @@
-"""Draws against materialised lists and exact laws."""
+"""Draws against materialised lists and exact distributions."""
 
 import itertools
 import pickle
@@ -27,7 +27,7 @@ SPECS = [
 
 
 def long_tailed(n=200, classes=12, seed=0):
-    """Dense 0/1 [n, classes] with priors from 1/2 down, every row labelled, one class empty."""
+    """Dense 0/1 [n, classes], priors up to 1/2; every row has a label, one class is empty."""
     rng = np.random.default_rng(seed)
     dense = rng.random((n, classes)) < 0.5 ** np.arange(1, classes + 1)
     dense[:, -1] = False
@@ -50,7 +50,7 @@ def epoch(d, e=0):
 
 
 def p_value(found, expected):
-    """Of Pearson's chi-square test of counts against expected counts."""
+    """p-value of Pearson's chi-square test of counts against expected counts."""
     return stats.chisquare(found, expected * (found.sum() / expected.sum())).pvalue
 
 
@@ -76,7 +76,7 @@ def test_small_permutations_are_uniform_over_all_orders():
 
 @pytest.mark.parametrize("size", [4500, 437_491_263])
 def test_large_permutations_put_pairs_of_neighbours_uniformly(size):
-    """Where i and i + 1 go, in 8 x 8 cells, over many keys: as independent as chance makes it."""
+    """The positions of i and i + 1, in 8 x 8 cells, are independent over many keys."""
     found = np.zeros((8, 8))
     for key in range(300):
         bits = draw.random_bits(key, 1)
@@ -149,7 +149,7 @@ def test_oversample_repeats_each_record_exactly_m_j_times(beta):
 
 
 def test_oversample_holds_only_n_numbers_at_beta_1():
-    """100,000 records, 20 of them the only ones of their class: 1e5 * 5000 virtual entries."""
+    """100,000 records; 20 of them are the only ones of their class: 1e5 * 5000 virtual entries."""
     n = 100_000
     column = np.r_[np.zeros(n - 20, np.int64), np.ones(20, np.int64)]
     labels = sparse.csr_matrix((np.ones(n), (np.arange(n), column)), shape=(n, 2))
@@ -165,7 +165,7 @@ def test_expected_counts_are_within_one_of_expectation_and_right_on_average():
     expected = naive.expected_share(DENSE, 0.5) * 200
     counts = np.array([np.bincount(epoch(d, e), minlength=200) for e in range(400)])
     assert np.abs(counts - expected).max() < 1
-    # A count is floor or ceil of its expectation: a Bernoulli of known variance.
+    # A count is floor or ceil of its expectation, so it is a Bernoulli variable of known variance.
     part = expected % 1
     sigma = np.sqrt(part * (1 - part) / 400) + 1e-9
     assert (np.abs(counts.mean(axis=0) - expected) / sigma).max() < 5
@@ -182,7 +182,7 @@ def test_weighted_with_replacement_follows_the_weights(scheme, offset):
 
 
 def test_ast_draws_follow_the_weights_of_its_authors_script(golden):
-    """gen_weight_file.py's weights, and torch's sampler as the law: N draws with replacement."""
+    """The weights of gen_weight_file.py, and N draws with replacement like torch's sampler."""
     arrays = golden("sampler_cases")[1]
     labels, weights = sparse.csr_matrix(arrays["labels"]), arrays["ast_sample_weight"]
     np.testing.assert_allclose(balance.ast_weights(labels), weights, rtol=1e-13)
@@ -199,14 +199,14 @@ def test_oversample_equals_the_balancing_papers_equations(golden, beta):
     assert d.draws_per_epoch == copies.sum() or tie.any()
     found = np.bincount(epoch(d), minlength=400)
     np.testing.assert_array_equal(found[~tie], copies[~tie])
-    if beta == "1":  # 22 true ties: half to even, as numpy and TensorFlow round
+    if beta == "1":  # 22 true ties, rounded half to even as in numpy and TensorFlow
         assert tie.sum() == 22
         np.testing.assert_array_equal(found, copies)
         assert (found != arrays["M_half_up_beta1"]).any()
 
 
 def test_passt_draws_100_000_distinct_clips_by_default():
-    """So that an epoch of PaSST is as long as in its code wherever there are as many clips."""
+    """An epoch of PaSST is as long as in its code if there are enough clips."""
     labels = sparse.csr_matrix((np.ones(120_000), (np.arange(120_000), np.arange(120_000) % 3)))
     d = make_draw("weighted(scheme='passt', replacement=False)", labels, 0)
     assert d.draws_per_epoch == 100_000
@@ -228,7 +228,7 @@ def test_weighted_without_replacement_is_distinct_and_follows_the_sequential_law
 
 
 def test_threads_on_both_sides_of_an_epochs_end_make_each_list_once(monkeypatch):
-    """P7: and a list is made again, the same, when an epoch is drawn from later."""
+    """The list of an epoch that is used again later is computed again and is the same."""
     d = make_draw("weighted(scheme='passt', replacement=False, draws=40)", LABELS, 3)
     made, original = [], d._without_replacement
     monkeypatch.setattr(d, "_without_replacement", lambda e: made.append(e) or original(e))

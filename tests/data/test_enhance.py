@@ -1,4 +1,4 @@
-"""PSLA's label enhancement: the authors' results, naive code, from scores to training labels."""
+"""PSLA's label enhancement against the authors' results and naive code, up to training labels."""
 
 import csv
 
@@ -22,7 +22,7 @@ def unpacked(bits):
 
 @pytest.fixture(scope="module")
 def case(golden):
-    """Probabilities, labels and everything the authors' scripts made of them."""
+    """Probabilities, labels, and the outputs of the authors' scripts for them."""
     manifest, arrays = golden("psla_label_enhancement")
     before = unpacked(arrays["labels"])
     logits = rule.array("pred", before.shape, salt=manifest["salt"]).astype(np.float64) + before
@@ -52,14 +52,14 @@ def test_every_threshold_and_type_gives_the_authors_labels(case, kind):
 
 
 def test_a_class_that_no_clip_has_is_never_added_and_additions_suggest_nothing():
-    """Four classes in a row, 0 above 1 above 2 above 3; nobody has 3, everybody is scored high."""
+    """Four classes, 0 above 1 above 2 above 3; no clip has class 3, and all scores are high."""
     below = np.eye(4, k=1, dtype=bool)  # [parent, child]
     before = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [1, 1, 0, 0]], np.uint8)
     probabilities = np.array([[0.2] * 4, [0.9] * 4, [0.5] * 4, [0.9] * 4])
     limits = enhance.thresholds(probabilities, before, "median")
     np.testing.assert_array_equal(limits, [0.55, 0.9, 0.5, np.nan])
     found = enhance.enhance(probabilities, before, below, limits)
-    # 2 under 1 in the second and fourth clip; a score equal to the threshold adds nothing
+    # 2 is added under 1 in clips 2 and 4; a score equal to the threshold adds nothing
     np.testing.assert_array_equal(found - before, [[0] * 4, [0, 0, 1, 0], [0] * 4, [0, 0, 1, 0]])
 
 
@@ -77,9 +77,9 @@ def test_wrong_input_is_one_line():
 
 @pytest.fixture
 def scored(tmp_path):
-    """Scores of the embedded recordings' first fold, as `asjax eval` writes them.
+    """Scores of the first fold of the embedded recordings in the format of `asjax eval`.
 
-    Every third clip has the ancestors of its labels, so that these have thresholds.
+    Every third clip also has the ancestors of its labels, so that these classes have thresholds.
     """
     source = build.source({**ESC10, "splits": ["fold1"]}, AUDIOSET)
     targets = source.labels.toarray()
@@ -91,7 +91,7 @@ def scored(tmp_path):
 
 
 def naive(logits, before, kinds, percentile):
-    """Clip by clip and label by label, from the parent table."""
+    """The same, clip by clip and label by label, from the parent table."""
     parents, abstract = labels.parents(), labels.restrictions()
     with_edges = {
         n: [p for p in above if abstract[p] != ("abstract",)] for n, above in parents.items()

@@ -15,7 +15,7 @@ from asjax.data import records, sources
 from asjax.data.prepare import esc50_clips
 
 REPO = Path(__file__).parent.parent.parent
-ROWS = [  # three rows of esc50.csv, one for each kind of class
+ROWS = [  # three rows of esc50.csv, one per kind of class
     ("1-100032-A-0.wav", 1, 0, "dog", True, 100032, "A"),
     ("2-100786-A-1.wav", 2, 1, "rooster", True, 100786, "A"),
     ("5-9032-A-12.wav", 5, 12, "crackling_fire", True, 9032, "A"),

@@ -1,4 +1,4 @@
-"""ffmpeg as a child: scripts stand in for it, good and bad; the real one where there is one."""
+"""ffmpeg as a child process: good and bad scripts replace it; the real one if it is installed."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ TONE = sounds.tone(1.5, rate=22_050)
 
 @pytest.fixture
 def fake(tmp_path, monkeypatch):
-    """A function that puts a script named ffmpeg on the PATH: the text of a Python program."""
+    """A function that writes a Python program as a script ffmpeg on the PATH."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
@@ -44,7 +44,7 @@ def gives(tmp_path, data, more=""):
 
 
 def streamed(wave, rate, channels=1):
-    """The WAV that ffmpeg writes into a pipe: float32, lengths of all ones."""
+    """A WAV as ffmpeg writes it to a pipe: float32, all bits of the lengths set."""
     data = wave.astype("<f4").tobytes()
     whole = sounds.wav(data, channels, 4 * channels, 32, 3, rate)
     return whole.replace(b"data" + len(data).to_bytes(4, "little"), b"data" + b"\xff" * 4)
@@ -57,7 +57,7 @@ def test_sound_of_other_kinds_is_decoded(fake, tmp_path):
     np.testing.assert_array_equal(audio.read(path, 22_050), TONE)
     args = (tmp_path / "args").read_text().split("\n")
     assert args[args.index("-i") + 1] == f"file:{path}"
-    assert args[args.index("-f") + 1] == "mov"  # told, not guessed
+    assert args[args.index("-f") + 1] == "mov"  # the format is given, not guessed
     assert args[args.index("-protocol_whitelist") + 1] == "file"
     assert audio.info(path) == (22_050, 1, len(TONE))
     part = audio.read(path, 22_050, start_s=0.5, duration_s=0.25)

@@ -1,4 +1,4 @@
-"""Damaged sound files of every kind: an AudioError or a wave, nothing else, and soon."""
+"""Damaged sound files of every kind give an AudioError or a wave, nothing else, and quickly."""
 
 import time
 
@@ -16,7 +16,7 @@ FORMS = [
 
 
 def mutants(data, rng):
-    """One damaged version: bytes changed, cut out, doubled, inserted, lengths set to extremes."""
+    """A damaged version: bytes changed, removed, doubled or inserted, or extreme lengths."""
     out = bytearray(data)
     for _ in range(rng.integers(1, 6)):
         near = min(200, len(out)) if rng.random() < 0.5 else len(out)

@@ -1,4 +1,4 @@
-"""Label lists as people, spreadsheets and data sets write them; folders of folders; groups."""
+"""Label lists in the formats of users, spreadsheets and data sets; nested folders; groups."""
 
 import os
 from unicodedata import normalize
@@ -386,7 +386,7 @@ def test_folds_keep_groups_together_and_spread_classes():
         [table[[f == f"fold{i}" for f in found]].sum(0).A1 for i in range(1, 6)]
     )  # fmt: skip
     assert (np.abs(per_fold / table.sum(0).A1 - 0.2) < 0.06).all()
-    order = rng.permutation(1200)  # the order of the list is no matter
+    order = rng.permutation(1200)  # the order of the list does not matter
     again = groups.folds([group[i] for i in order], table[order], 5)
     assert [again[i] for i in np.argsort(order)] == found
     for count in (1, 2.5, True, 1000):

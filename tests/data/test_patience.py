@@ -1,4 +1,4 @@
-"""A read that never ends is given up: the clip is an error, and the work goes on."""
+"""A read that never ends is cancelled: the clip is an error, and the work continues."""
 
 import os
 import threading
@@ -16,7 +16,7 @@ from asjax.data.audio import AudioError
 
 
 class Stalled:
-    """A sound file whose disk stops answering after `good` bytes until `release` is called."""
+    """A sound file whose reads block after `good` bytes until `release` is called."""
 
     def __init__(self, data, good):
         self.data, self.good, self.at = data, good, 0
@@ -100,7 +100,7 @@ def test_too_many_that_hang_end_the_run(monkeypatch):
             patience.call(lambda: gate.wait(60), 0.05, f"clip {n}")
     with pytest.raises(AsjaxError, match="3 reads of audio hang") as caught:
         patience.call(lambda: 1, 60, "clip 3")
-    assert not isinstance(caught.value, AudioError)  # no clip's fault, so no quarantine
+    assert not isinstance(caught.value, AudioError)  # not the fault of a clip, so no quarantine
     gate.set()
     wait_for(lambda: not patience._stalled)
     assert patience.call(lambda: 9, 60, "x") == 9

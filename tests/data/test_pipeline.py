@@ -1,4 +1,4 @@
-"""The pipeline: same numbers whatever the threads, workers, cache, processes and restarts."""
+"""The pipeline gives the same numbers for any threads, workers, cache, processes and restarts."""
 
 import contextlib
 import hashlib
@@ -28,7 +28,7 @@ RATE, CLIP_S, CLASSES = 1000, 0.2, 4
 
 @dataclass
 class Memory:
-    """A source in memory: clip i is a ramp that starts at i, in float WAV; `broken` are garbage."""
+    """A source in memory: clip i is a float WAV with a ramp from i; `broken` clips are garbage."""
 
     lengths: list
     broken: frozenset = frozenset()
@@ -147,7 +147,7 @@ def test_threads_and_cache_change_nothing_and_the_cache_reads_each_clip_once():
     same(plain, take(piped(source, threads=1), 12))
     assert source.reads == 23
     same(plain, take(piped(source, threads=3), 12))
-    # A cache of 2,000 bytes holds a few clips; the others are read each time.
+    # A cache of 2,000 bytes has room for a few clips; the others are read each time.
     source.reads = 0
     same(plain, take(piped(source, threads=0, cache=2000), 12))
     assert 23 < source.reads < 96
@@ -287,15 +287,15 @@ def children():
 
 
 def blocks(size):
-    """Names of the blocks of shared memory of that many bytes."""
+    """Names of the shared memory blocks with this number of bytes."""
     found = pathlib.Path("/dev/shm").glob("psm_*")
-    with contextlib.suppress(FileNotFoundError):  # one that has gone meanwhile
+    with contextlib.suppress(FileNotFoundError):  # a block that was removed meanwhile
         return {path.name for path in found if path.stat().st_size == size}
 
 
 @pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="looks shared memory up in /dev/shm")
 def test_the_workers_of_an_evaluation_stay_for_its_next_pass_and_leave_nothing_behind():
-    """P1: a pass after the first one starts no process; a pass that is given up ends them."""
+    """Later passes start no new process; a pass that is closed early ends the processes."""
     source = memory(21, broken=frozenset({4}))
     fields = {"train": False, "clip_s": 0.207}  # a length that no other test has
     plain = take(piped(source, **fields), 3)
@@ -312,18 +312,18 @@ def test_the_workers_of_an_evaluation_stay_for_its_next_pass_and_leave_nothing_b
                 same(plain, [first, *batches])
             assert waited_s < 1
             assert children() == workers
-        with pipe.iterate() as batches:  # taken to the last batch, but not to its end
+        with pipe.iterate() as batches:  # up to the last batch, but not to the end of the iterator
             same(plain, [next(batches) for _ in range(3)])
         assert children() == workers
         with pipe.iterate(7) as batches:  # there is no such step
             assert list(batches) == []
-        with pipe.iterate() as batches:  # given up
+        with pipe.iterate() as batches:  # closed early
             same(plain[:1], [next(batches)])
         assert not children()
         with pipe.iterate() as batches:
             same(plain, list(batches))
         assert len(children()) == 2
-        assert blocks(size=8 * 207 * 4) != set()  # of the pass that has begun
+        assert blocks(size=8 * 207 * 4) != set()  # blocks of the pass that has begun
     assert not children()
     deadline = time.time() + 60
     while blocks(size=8 * 207 * 4) != set() and time.time() < deadline:
@@ -332,7 +332,7 @@ def test_the_workers_of_an_evaluation_stay_for_its_next_pass_and_leave_nothing_b
 
 
 def test_ctrl_c_does_not_end_workers():
-    """It goes to all processes of a terminal, and the program may want to save first."""
+    """The signal goes to all processes of a terminal, but the program may want to save first."""
     with piped(memory(), workers=1).iterate() as batches:
         before = next(batches)
         for pid in children():

@@ -27,7 +27,7 @@ def live():
 
 
 class Source:
-    """Endless or finite batches that remember how far they were asked and whether closed."""
+    """Endless or finite batches that record the number of requests and whether they were closed."""
 
     def __init__(self, n=None, fail_at=None):
         self.n, self.fail_at, self.asked, self.closed = n, fail_at, 0, False
@@ -62,7 +62,7 @@ def test_an_early_exit_leaves_no_thread_and_at_most_depth_batches_ahead(mesh):
         assert source.asked <= 1 + 2 + 1
     assert not live()
     assert source.closed
-    batches.close()  # again is fine
+    batches.close()  # closing twice is allowed
 
 
 def test_an_abandoned_prefetch_stops_by_itself(mesh):

@@ -1,4 +1,4 @@
-"""The list of bad clips: what it holds, when it stops a run, what a clip costs."""
+"""The list of bad clips: its content, when it stops a run, the cost of a clip."""
 
 import csv
 import os
@@ -51,7 +51,7 @@ def test_quarantine_refuses_files_of_others_and_full_disks(tmp_path):
 
 
 def test_a_long_quarantine_grows_by_lines_and_is_tidied_when_closed(tmp_path):
-    """P5: a clip costs the same however long the list is, and a kill loses nothing."""
+    """The cost of a clip does not depend on the length of the list, and a kill loses nothing."""
     path = tmp_path / "quarantine.csv"
     many = [(f"clip{i:05d}", f"clip{i:05d} is, empty\nor so") for i in range(3000)]
     with Quarantine(path, total=10**6) as quarantine:
@@ -59,7 +59,7 @@ def test_a_long_quarantine_grows_by_lines_and_is_tidied_when_closed(tmp_path):
         size, inode = path.stat().st_size, path.stat().st_ino
         for number in range(40):
             quarantine.add([("new", "new is empty"), many[number]])
-            assert path.stat().st_ino == inode  # not written anew
+            assert path.stat().st_ino == inode  # not rewritten
         grown = path.stat().st_size - size
         assert 40 * len("new,new is empty,1") < grown < 40 * 100
         assert quarantine.count == 3001
@@ -75,7 +75,7 @@ def test_a_long_quarantine_grows_by_lines_and_is_tidied_when_closed(tmp_path):
     assert Quarantine(killed, total=10**6).count == 3001
     assert killed.read_bytes() == path.read_bytes()
     with Quarantine(killed, total=10**6) as quarantine:
-        for _ in range(3):  # the list is tidied when it has doubled
+        for _ in range(3):  # the list is rewritten when its size has doubled
             quarantine.add(many)
         assert len(killed.read_text().splitlines()) < 3 * 2 * 3002
     assert list(csv.reader(killed.open(newline="")))[1][2] == "5"

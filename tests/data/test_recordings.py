@@ -1,4 +1,4 @@
-"""What is found in folders, and windows of what is found."""
+"""Audio files in folders, and windows of recordings."""
 
 import io
 
@@ -34,7 +34,7 @@ def test_what_macos_leaves_is_no_audio(folder, recwarn):
     assert names([folder], folder) == ["a.wav", "sub/B.WAV"]
     assert not recwarn.list
     assert names([folder, folder / "a.wav"], folder) == ["a.wav", "sub/B.WAV"]
-    # a file that is named is taken, whatever it is
+    # an explicitly named file is always used
     assert names([folder / "._a.wav"], folder) == ["._a.wav"]
 
 

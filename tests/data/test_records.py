@@ -1,4 +1,4 @@
-"""The record format: TFDS reads it, nothing needs TensorFlow, damage is named at opening."""
+"""The record format: TFDS reads it, TensorFlow is not needed, opening names any damage."""
 
 import hashlib
 import io
@@ -58,7 +58,7 @@ def dataset(tmp_path):
 
 
 def in_python(code, *args):
-    """Run code in a fresh interpreter; its output."""
+    """Run code in a new interpreter and return its output."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), *map(str, args)],
         capture_output=True,
@@ -72,7 +72,7 @@ def in_python(code, *args):
 def test_every_clip_comes_back_byte_for_byte_with_its_facts(dataset):
     path, made = dataset
     opened = records.Dataset(path, verify=True)
-    expected = sorted(made, key=lambda c: c.split)  # stable: the given order within a split
+    expected = sorted(made, key=lambda c: c.split)  # stable: keeps the given order within a split
     assert opened.splits == {"fold1": 6, "fold2": 6}
     for row, (clip, listed) in enumerate(zip(expected, opened.rows(), strict=True)):
         got = opened.reader.record(row)
@@ -320,7 +320,7 @@ def test_bad_clips_are_left_out_with_their_reason(tmp_path):
 
 
 def test_no_stump_is_stored_and_joined_files_are_stored_whole(tmp_path):
-    """A cut MP3 is read as far as it goes elsewhere; stored it would be a short clip for ever."""
+    """A truncated MP3 is readable elsewhere, but stored it would stay a short clip for ever."""
     vbr = sounds.mp3(sounds.quiet_middle())
     cut = vbr[: len(vbr) // 2]
     bare = sounds.without_info(vbr)
@@ -418,7 +418,7 @@ def test_a_dataset_is_replaced_only_on_request_and_a_foreign_folder_never(datase
 
 
 def test_what_lies_in_a_dataset_and_beside_it_stays(tmp_path):
-    """What asjax did not write is never removed, whatever it is called."""
+    """A file that asjax did not write is never removed, whatever its name is."""
     made = clips(2)
     writer.write(tmp_path / "d", made, LABELS, progress=False)
     (tmp_path / "d" / "README.md").write_text("where the clips are from")

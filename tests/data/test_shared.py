@@ -1,4 +1,4 @@
-"""Parcels for worker processes: small pickles, shared arrays, nothing left behind."""
+"""Data for worker processes: small pickles, shared arrays, no leftovers."""
 
 import os
 import pickle
@@ -45,7 +45,7 @@ def test_a_parcel_gives_the_object_with_arrays_that_are_mapped_and_read_only():
     assert again["big"].ctypes.data % 64 == 0
     path = parcel.path
     del parcel
-    np.testing.assert_array_equal(again["big"], big)  # what is open stays
+    np.testing.assert_array_equal(again["big"], big)  # an open block stays valid
     with pytest.raises((FileNotFoundError, pickle.UnpicklingError, ValueError, EOFError)):
         pickle.loads(data)
     assert not os.path.exists(path)
@@ -74,7 +74,7 @@ def test_without_memory_files_a_temporary_file_does_it(monkeypatch):
 
 
 def many_clips(n=200_000):
-    """A source of records that are not there: ids, splits and labels of AudioSet's kind."""
+    """A source of non-existing records with ids, splits and labels as in AudioSet."""
     rng = np.random.default_rng(0)
     columns = np.sort(rng.integers(0, 527, (n, 2)), axis=1).ravel()
     ends = np.arange(0, 2 * n + 1, 2)
@@ -86,7 +86,7 @@ def many_clips(n=200_000):
 
 @pytest.mark.parametrize("spec", ["shuffle", "oversample(beta=0.5)", "class_queue"])
 def test_what_a_worker_is_sent_does_not_grow_with_the_source(spec):
-    """P4: ids, splits, labels and draws are in shared memory, not in the pickle of each worker."""
+    """Ids, splits, labels and draws are in shared memory, not in the pickle of each worker."""
     source = many_clips()
     pipe = build.pipeline(
         source, batch_size=4, sample_rate=100, clip_s=1.0, num_classes=527, draw=spec

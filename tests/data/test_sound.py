@@ -1,4 +1,4 @@
-"""Sound files as streams: values that are not finite, names in messages, exotic containers."""
+"""Sound files as streams: non-finite values, names in messages, rare containers."""
 
 import io
 
@@ -72,7 +72,7 @@ def test_names_are_made_harmless_and_short(tmp_path):
 
 @pytest.mark.parametrize("form", ["VOC", "PAF", "SVX", "MAT5", "AVR", "IRCAM", "XI"])
 def test_containers_that_do_not_tell_a_cut_are_refused(form):
-    """libsndfile reads a cut file of these as a shorter one, and nothing in it tells."""
+    """libsndfile reads a truncated file of these formats as a shorter one without any error."""
     data = sounds.encode(sounds.tone(0.2, rate=44_100), 44_100, form)
     with pytest.raises(AudioError, match="is not audio that libsndfile can read"):
         audio.read(data, RATE)

@@ -1,4 +1,4 @@
-"""Sources: the three kinds, their labels, splits and hashes, and what a bad CSV is told."""
+"""Sources: the three kinds, their labels, splits and hashes, and errors of a bad CSV."""
 
 import io
 import pickle
@@ -149,7 +149,7 @@ def test_own_labels_are_the_sorted_distinct_labels(folder, tmp_path):
     assert own.ids == own.names == ("7", "ape", "zebra")
     source = build.source({**folder, "csv": str(table)}, own)
     assert source.labels.toarray().tolist() == [[1, 0, 1], [0, 1, 0], [1, 0, 0]]
-    # with digits as ids, an unseen digit must not pass for an index
+    # with digits as ids, an unknown digit must not count as an index
     table.write_text("filename,labels\na.wav,1\n", encoding="utf-8")
     with pytest.raises(AsjaxError, match="unknown labels: line 2 '1'"):
         build.source({**folder, "csv": str(table)}, own)

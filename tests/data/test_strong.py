@@ -1,4 +1,4 @@
-"""Lists of events of every kind, their faults, records with events, and targets in time."""
+"""Lists of events in every format, their faults, records with events, targets in time."""
 
 import csv
 import gzip
@@ -330,7 +330,7 @@ def test_the_official_partial_list_reads_as_counted(shared_dir):
         wanted = {r["class_id"]: r for r in csv.DictReader(file, delimiter="\t")}
     mids, counts = np.unique([label for *_, label in answer], return_counts=True)
     assert len(mids) == 110
-    for mid, count in zip(mids, counts, strict=True):  # of 15,646 of the 16,996 clips
+    for mid, count in zip(mids, counts, strict=True):  # from 15,646 of the 16,996 clips
         assert 0.75 < count / int(wanted[mid]["eval_event_count"]) <= 1
     tidied = strong.tidy(
         strong.read(folder / "eval_strong_top110_partial.tsv.gz"), labels.get("audioset_strong407")
@@ -500,7 +500,7 @@ def test_a_stretch_of_a_long_recording_says_where_it_begins(tmp_path):
 def test_what_is_known_of_a_clip():
     answer = targets(clip_of([]))
     assert (answer["has_strong"], answer["has_weak"]) == (1, 1)
-    assert not answer["target"].any()  # marked, and nothing there
+    assert not answer["target"].any()  # a list exists, but it has no event
     answer = targets(clip_of(None))
     assert (answer["has_strong"], answer["has_weak"]) == (0, 1)
     assert answer["target"].tolist() == [0, 1, 0]

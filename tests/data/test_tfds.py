@@ -1,4 +1,4 @@
-"""Data sets that TFDS wrote, with every kind of audio, labels and ids that they have."""
+"""Data sets written by TFDS, with every kind of audio, labels and ids."""
 
 import io
 import json
@@ -22,7 +22,7 @@ LABELS = LabelSet("three", ("/l", "/h", "/x"), ("low", "high", "noise, other"))
 
 
 def wave(i, n=600):
-    """int16 [n], both ends of the range among them."""
+    """int16 [n] with both ends of the range."""
     x = (9000 * np.sin(np.arange(n + i) * 0.1 * (i + 1))).astype(np.int16)
     x[:2] = -32768, 32767
     return x
@@ -68,10 +68,10 @@ def write(root, features, examples, called="tones", **splits):
 
 @pytest.fixture(scope="module")
 def tones(tmp_path_factory):
-    """Numbers and files as audio, classes, texts and sequences as labels."""
+    """A data set with numbers and files as audio, and classes, texts and sequences as labels."""
 
     def features(f):
-        names = ["high", "low", "noise, other"]  # another order than the label set's
+        names = ["high", "low", "noise, other"]  # not in the order of the label set
         return {
             "audio": f.Tensor(shape=(None,), dtype=np.int16),
             "long": f.Tensor(shape=(None,), dtype=np.int64),
@@ -120,7 +120,7 @@ def tones(tmp_path_factory):
 
 
 def number(clip):
-    """`clip 5.wav` -> 5: TFDS shuffles."""
+    """`clip 5.wav` -> 5, because TFDS shuffles."""
     return int(clip["id"].split()[1].split(".")[0])
 
 
@@ -229,7 +229,7 @@ def test_names_find_data_sets_where_tfds_keeps_them(tones, monkeypatch, tmp_path
 
 
 def test_a_feature_that_tfds_needs_tensorflow_for_is_read_too(tones, tmp_path):
-    """features.Audio cannot be made without TensorFlow. It is stored as a Tensor or a Text is."""
+    """features.Audio needs TensorFlow. Its stored form is that of a Tensor or a Text."""
     folder = tmp_path / "tones" / "1.2.0"
     shutil.copytree(tones, folder)
     config = json.loads((folder / "features.json").read_text())
@@ -358,7 +358,7 @@ print(len(source), len(source[0]["audio"]) > 1000, "tensorflow" in sys.modules)
 
 
 def test_records_skip_fields_that_are_not_wanted():
-    """Against the full reading, for names of any length and fields in any order."""
+    """Against a full parse, for names of any length and fields in any order."""
     from asjax.data import example
 
     fields = {"a" * 200: list(range(300)), "b": b"x" * 70_000, "": 5, "label": ["u", "v"]}

@@ -1,4 +1,4 @@
-"""Waves in memory as other toolkits hold them. Cases of the field (CC0)."""
+"""Waves in memory in the formats of other toolkits. Cases that users reported (CC0)."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ NOISE = (0.1 * RNG.normal(size=4800)).astype(np.float32)
 
 
 class Tensor:
-    """What torch's tensors answer to, without torch: refuses numpy until it is detached."""
+    """Behaves like a torch tensor without torch: refuses numpy until it is detached."""
 
     def __init__(self, array, dtype="torch.float32", grad=False):
         self.array, self.dtype, self.grad = array, dtype, grad
@@ -127,7 +127,7 @@ def test_what_is_probably_meant_otherwise_is_said(wave, says):
         np.zeros(100, np.int32),
         (NOISE * 32_768).astype(np.int16),
         (NOISE * 2**31).astype(np.int32),
-        np.stack([NOISE, NOISE], axis=1),  # [S, channels], as soundfile has it
+        np.stack([NOISE, NOISE], axis=1),  # [S, channels], as in soundfile
         NOISE[None],
         np.full(10, np.inf, np.float32),
         np.full(10, np.nan, np.float32),

@@ -1,4 +1,4 @@
-"""`asjax compare` against naive resampling, and its mistakes."""
+"""`asjax compare` against naive resampling, and its errors."""
 
 import csv
 

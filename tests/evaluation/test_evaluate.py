@@ -18,7 +18,7 @@ def own_set(n=10):
 
 
 def made_up(label_set, n=40, seed=0):
-    """Scores and targets: clip i carries class i mod C, and its logit is a little higher."""
+    """Scores and targets: clip i has class i mod C, whose logit is a little higher."""
     rng = np.random.default_rng(seed)
     c = len(label_set)
     targets = (np.arange(n)[:, None] % c == np.arange(c)).astype(np.uint8)
@@ -57,7 +57,7 @@ def test_a_scores_file_comes_back_as_it_was_written(tmp_path):
     assert got["label_set"].hash == own_set().hash
     assert got["label_set"].names == own_set().names
     assert got["extra"] == {"left_out": [["x"]]}
-    assert [p.name for p in (tmp_path / "sub").iterdir()] == ["s.npz"]  # nothing half-written
+    assert [p.name for p in (tmp_path / "sub").iterdir()] == ["s.npz"]  # no partial file
 
 
 def test_scores_of_other_classes_are_refused_with_both_hashes(tmp_path):
@@ -121,7 +121,7 @@ def test_the_esc10_view_takes_the_best_of_a_classs_mids_and_needs_all_of_them():
     assert len(both) == 2
     targets = np.zeros((2, 527), np.uint8)
     targets[0, both] = 1
-    targets[1, both[0]] = 1  # one of its two mids: another sound
+    targets[1, both[0]] = 1  # only one of its two mids: another sound
     scores = np.full((2, 527), -9.0, np.float32)
     scores[0, both[1]] = 3.0
     view = evaluate.views(scores, targets, label_set, mappings=["esc10"])["esc10"]
@@ -180,7 +180,7 @@ def test_evaluating_esc10_scores_writes_metrics_per_class_and_a_report(tmp_path)
         tmp_path / "out",
         mappings=["esc10"],
         n_bootstrap=30,
-        train_counts=targets.sum(axis=0, keepdims=True),  # [1, C], as scipy.sparse sums come
+        train_counts=targets.sum(axis=0, keepdims=True),  # [1, C], like sums of scipy.sparse
         record={"hlp": True, "train_data": {"clips": 40}},
     )
     assert list(summary["views"]) == ["labels", "hlp_labels", "hlp_labels_scores", "esc10"]
@@ -267,10 +267,10 @@ def test_eval_of_a_scores_file_prints_a_table_and_where_the_report_is(tmp_path, 
         ([], "either --model=DIR or --scores=FILE"),
         (["--scores=none.npz"], "no file none.npz"),
         (["--scores=a.npz", "--model=m"], "either"),
-        (["--scores=a.npz", "--data=esc10"], "--data goes with --model"),
+        (["--scores=a.npz", "--data=esc10"], "--data, --labels and --clip-s need --model"),
         (["--scores=a.npz", "--average=logits"], "needs several"),
         (["--scores=a.npz", "--scores=b.npz", "--average=weights"], "needs several --model"),
-        (["--model=m", "--save-model=x"], "goes with --average=weights"),
+        (["--model=m", "--save-model=x"], "needs --average=weights"),
         (["--model=m", "--average=logits"], "needs several models, got 1"),
         (["--model=m", "--clip-s=0"], "above 0"),
         (["--model=nowhere"], "nowhere"),

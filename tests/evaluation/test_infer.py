@@ -1,4 +1,4 @@
-"""The one forward pass: rows follow ids, whatever the mesh, the processes and the outputs."""
+"""The forward pass: rows match ids for any mesh, processes and outputs."""
 
 import gc
 import os
@@ -22,7 +22,7 @@ from asjax.evaluation import infer
 
 
 class Echo(nn.Module):
-    """A model whose outputs tell which wave they come from."""
+    """A model whose outputs identify their wave."""
 
     @nn.compact
     def __call__(self, feats, train: bool):
@@ -44,7 +44,7 @@ VARIABLES = {"params": {"scale": np.float32([1, 10, 100])}}
 
 
 class Data:
-    """An evaluation of given batches; `closed` counts the passes that ended."""
+    """An evaluation pipeline with given batches; `closed` counts the passes that ended."""
 
     def __init__(self, batches, max_bad=9):
         self.batches, self.closed, self.max_bad = batches, 0, max_bad
@@ -255,7 +255,7 @@ print("rank fine")
 
 
 def test_two_processes_give_rows_to_their_ids_under_any_order_of_devices(tmp_path):
-    """C1: two processes of two devices each, whose mesh does not list them process by process."""
+    """Two processes with two devices each, in a mesh that does not list them process by process."""
     import soundfile
 
     rows = ["filename,labels"]

@@ -23,7 +23,7 @@ def test_softmax_equals_scikit_learn(penalty):
     got = linear.fit(x, np.eye(3)[y], single_label=True, penalty=penalty)
     standard = (x - x.mean(0)) / x.std(0)
     want = LogisticRegression(C=1 / (penalty * len(x)), max_iter=5000, tol=1e-10).fit(standard, y)
-    ours = got(x) - got(x).mean(1, keepdims=True)  # softmax leaves a constant per clip free
+    ours = got(x) - got(x).mean(1, keepdims=True)  # softmax does not determine a constant per clip
     theirs = want.decision_function(standard)
     np.testing.assert_allclose(ours, theirs - theirs.mean(1, keepdims=True), rtol=2e-3, atol=2e-3)
 
@@ -58,7 +58,7 @@ def test_the_penalty_is_chosen_by_folds_that_keep_groups_together():
     _, _, leaky = linear.fit_best(x, y, **options)
     _, penalty, honest = linear.fit_best(x, y, groups=groups, **options)
     assert leaky > 0.95  # the recording is recognised
-    assert honest < 0.75  # labels are random: nothing to learn
+    assert honest < 0.75  # labels are random, so there is nothing to learn
     assert penalty in linear.PENALTIES
 
 

@@ -1,4 +1,4 @@
-"""The report: self-contained, escaped, with pictures that show what they say."""
+"""The report: self-contained, escaped, with correct pictures."""
 
 import base64
 import re
@@ -155,7 +155,7 @@ def test_parent_child_rows_count_what_they_say():
     first, second = report.parent_child_rows(scores, targets, closure, "abc")
     assert first == {"child": "a", "parent": "b", "clips": 3, "above": 1 / 3, "gap": -1.0}
     assert (second["child"], second["parent"], second["above"]) == ("b", "c", 1 / 3)
-    assert second["gap"] == -1.0  # (1 - 5 + 3 - 1) / 2: the infinite difference is no number
+    assert second["gap"] == -1.0  # (1 - 5 + 3 - 1) / 2, without the undefined difference
     assert report.parent_child_rows(scores, targets * 0, closure, "abc") == []
     raised = hlp.propagate_scores(scores, closure)
     assert all(r["above"] == 0 for r in report.parent_child_rows(raised, targets, closure, "abc"))

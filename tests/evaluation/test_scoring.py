@@ -1,4 +1,4 @@
-"""Stored models on data sets: `asjax eval` of one model, of ensembles, of other label sets."""
+"""Stored models on data sets: `asjax eval` of one model, of ensembles, on other label sets."""
 
 import json
 from functools import partial
@@ -13,11 +13,11 @@ from asjax.config import AsjaxError
 from asjax.evaluation import evaluate, scoring
 from asjax.store import model_dir
 
-RATES = {"a": 16000, "b": 8000}  # two frontends: an ensemble need not hear the same
+RATES = {"a": 16000, "b": 8000}  # two frontends, because members of an ensemble may differ
 
 
 def make_model(folder, clips, *, rate=16000, classes=None, key=0, cnn="mini"):
-    """An untrained little model in `folder`; returns `wave [B, S] -> logits`."""
+    """Write a small untrained model to `folder`; returns `wave [B, S] -> logits`."""
     import jax
 
     label_set = classes or own_set(3)
@@ -63,7 +63,7 @@ def clips(tmp_path):
 
 
 def logits_by_hand(expected, clips, rate):
-    """Every clip alone through the model, without `asjax eval`."""
+    """Run the model on each clip alone, without `asjax eval`."""
 
     spec = {"name": "folder", "csv": str(clips / "clips.csv"), "root": str(clips)}
     stream = build.pipeline(
@@ -76,7 +76,7 @@ def logits_by_hand(expected, clips, rate):
 
 @pytest.fixture
 def model_folder(tmp_path, clips):
-    """A run's folder with its model, and what the model should say."""
+    """The folder of a run with its model, and the expected logits."""
     folder = tmp_path / "run" / "model"
     return folder, make_model(folder, clips)
 
@@ -101,11 +101,11 @@ def test_eval_of_a_model_scores_its_own_data_and_leaves_broken_clips_out(
     np.testing.assert_allclose(got["scores"], want, atol=1e-5)
     page = (run / "eval" / "report.html").read_text()
     assert "training curves" in page
-    assert "3.wav" in page  # what was left out, and why
+    assert "3.wav" in page  # clips left out, with reasons
 
 
 def test_eval_of_a_model_with_a_taxonomy_of_its_own_propagates(tmp_path, clips, capsys):
-    """From the model folder and from the scores alone; parents.csv itself is not asked again."""
+    """From the model folder and from the scores alone; parents.csv is not read again."""
     parents = tmp_path / "parents.csv"
     parents.write_text("child,parent\nsound 0,group\ngroup,sound 2\n")
     label_set = own_set(3).with_taxonomy(parents)
@@ -136,7 +136,7 @@ def test_eval_of_other_data_goes_to_its_own_folder(model_folder, clips, capsys):
     assert main(["eval", f"--model={folder.parent}", f"--data={spec}", "--bootstrap=0"]) == 0
     assert (folder.parent / "eval-folder" / "report.html").is_file()
     assert not (folder.parent / "eval").exists()
-    assert "[" not in capsys.readouterr().out  # no interval was asked for
+    assert "[" not in capsys.readouterr().out  # without intervals
 
 
 # -------------------------------------------------------------------------------- ensembles
@@ -154,7 +154,7 @@ def test_averages_of_logits_and_of_probabilities_are_what_they_say():
     got = scoring.average_scores(iter(parts), "probabilities")
     np.testing.assert_allclose(got, np.log(mean) - np.log1p(-mean), rtol=1e-5, atol=1e-6)
     assert got.dtype == np.float32
-    same = scoring.average_scores(parts[:1])  # one model: its scores, to the bit
+    same = scoring.average_scores(parts[:1])  # one model gives its scores, bit for bit
     np.testing.assert_array_equal(same, parts[0])
 
 
@@ -197,7 +197,7 @@ def test_an_ensemble_of_models_that_hear_different_rates(tmp_path, clips, capsys
     assert got["extra"]["ensemble"]["average"] == (kind or "logits")
     record = json.loads((out / "metrics.json").read_text())["record"]
     assert record["ensemble"]["2"] == str(tmp_path / "b")
-    assert record["hlp"] is True  # what both say of themselves
+    assert record["hlp"] is True  # the same in both records
 
     # the same from the finished scores of each, in another order of clips
     for n, part in zip("ab", parts, strict=True):
@@ -243,7 +243,7 @@ def test_models_that_cannot_be_joined_are_refused_in_one_line(tmp_path, clips, c
     for other, more, message in (
         ("classes", [], "label hash of the model"),
         ("rate", ["--average=weights"], "rate: 16000 -> 8000"),
-        ("data", [], "evaluate on different data: give --data"),
+        ("data", [], "evaluate on different data; give --data"),
     ):
         argv = [f"--model={tmp_path / n}" for n in ("a", other)]
         assert main(["eval", *argv, *more]) == 2
@@ -257,7 +257,9 @@ def test_scores_of_other_clips_or_labels_are_no_ensemble(tmp_path):
     write = partial(evaluate.save_scores, label_set=own_set())
     write(tmp_path / "less.npz", ids=ids[1:], scores=scores[1:], targets=targets[1:])
     write(tmp_path / "labels.npz", ids=ids, scores=scores, targets=targets[::-1])
-    with pytest.raises(AsjaxError, match="same clips: .* has 40, .* has 39, .* 'clip0' is in one"):
+    with pytest.raises(
+        AsjaxError, match="same clips: .* has 40, .* has 39, .* 'clip0' is in only one"
+    ):
         scoring.average_files([tmp_path / "a.npz", tmp_path / "less.npz"])
     with pytest.raises(AsjaxError, match="other labels"):
         scoring.average_files([tmp_path / "a.npz", tmp_path / "labels.npz"])
@@ -298,9 +300,9 @@ def test_an_audioset_model_is_scored_zero_shot_on_fsd50k_records(
     bark, speech = (got["label_set"].index(n) for n in ("Bark", "Speech"))
     assert got["targets"][:, bark].tolist() == [1, 0, 0, 0, 1]
     assert got["targets"][:, speech].tolist() == [0, 1, 1, 0, 1]
-    assert got["targets"].sum() == 5  # nothing of the class that AudioSet lacks
+    assert got["targets"].sum() == 5  # without the class that AudioSet does not have
 
-    # the columns are the model's own, whatever the order of the classes
+    # the columns are those of the model, for any order of the classes
     spec = f"folder(csv='{tmp_path / 'all.csv'}', root='{clips}')"
     rows = [f"{i}.wav,Speech" for i in range(5)]
     (tmp_path / "all.csv").write_text("\n".join(["filename,labels", *rows]) + "\n")
@@ -309,7 +311,7 @@ def test_an_audioset_model_is_scored_zero_shot_on_fsd50k_records(
     columns = [ours.index(label) for label in got["label_set"].ids]
     np.testing.assert_allclose(got["scores"], own["scores"][:, columns], atol=1e-5)
     summary = json.loads((tmp_path / "run" / "eval-fsd50k" / "metrics.json").read_text())
-    assert list(summary["views"]) == ["labels"]  # without HLP, as the paper
+    assert list(summary["views"]) == ["labels"]  # without HLP, as in the paper
     assert len(summary["record"]["eval_data"]["zero_shot"]["left_out"]) == 8
 
 

@@ -1,4 +1,4 @@
-"""PaSST's log-mel and its descendants against the authors' numbers and float64 numpy."""
+"""PaSST's log-mel and frontends based on it, against the authors' numbers and float64 numpy."""
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +66,7 @@ def test_output_and_filters_equal_the_authors(golden):
     assert list(mel.shape) == manifest["outputs"]["mel"]["full_shape"]
     assert _relative(mel[:, :, ::5], want["mel"]) < 1e-5  # the reference's own float32: 3.5e-6
     assert np.abs(mel[:, :, ::5] - want["mel"]).max() < 5e-4
-    # float32 in the same order; torch's vectorised logarithm is off by one unit now and then
+    # float32 in the same order; torch's vectorised logarithm sometimes differs in the last bit
     np.testing.assert_allclose(frontend.mel_filters.T, want["mel_filters"], rtol=0, atol=2e-5)
     assert (want["mel_filters"] == frontend.mel_filters.T).mean() > 0.998
 
@@ -149,7 +149,8 @@ def test_drawn_filters_equal_numpys(name):
         key = jax.random.key(seed)
         table = stft.kaldi_filters(*size, *map(float, frontend.draw_edges(key)))
         drawn = jax.jit(frontend.draw_filters)(key)
-        # float32 mels round the same way but for the order of one multiply and add
+        # float32 mels have the same rounding except for the order of one multiplication and
+        # addition
         np.testing.assert_allclose(drawn, table, rtol=0, atol=5e-5)
         assert not np.array_equal(table, frontend.mel_filters)
 

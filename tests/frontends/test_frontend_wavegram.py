@@ -1,4 +1,4 @@
-"""The frontend `wavegram`: log-mel beside the samples, and where the wave ends."""
+"""The frontend `wavegram`: log-mel and samples of each frame, and the end of the wave."""
 
 import numpy as np
 import pytest

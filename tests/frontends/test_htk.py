@@ -1,4 +1,4 @@
-"""torchaudio's HTK mel in dB: the authors' numbers, float64 numpy, scopes, limits, any length."""
+"""torchaudio's HTK mel in dB against the authors' numbers and float64 numpy, for any length."""
 
 import numpy as np
 import pytest

@@ -51,7 +51,7 @@ def test_kaldi_equals_torchaudio(case, golden):
     found["stats"] = [raw.mean(), raw.std(ddof=1)]
     _within(found, want, manifest)
     banks = frontend.mel_filters[:256, ::8].T
-    np.testing.assert_allclose(banks, want["mel_banks"], atol=1.5e-5)  # one rounding of a mel
+    np.testing.assert_allclose(banks, want["mel_banks"], atol=1.5e-5)  # one rounding error of a mel
 
 
 @pytest.mark.parametrize("case", ["frontend_logmel64_10s", "frontend_logmel64_2p5s"])
@@ -105,7 +105,7 @@ def test_kaldi_equals_float64_numpy(fields):
     want = np.stack([fbank.kaldi(row, frontend) for row in wave])
     got = np.asarray(frontend(wave))
     assert got.shape == want.shape
-    np.testing.assert_allclose(got, want, atol=5e-3)  # roundings of the mels in narrow bands
+    np.testing.assert_allclose(got, want, atol=5e-3)  # rounding errors of the mels in narrow bands
     assert _relative(got, want) < 3e-5
 
 

@@ -1,4 +1,4 @@
-"""M2D's log-mel: nnAudio's numbers, float64 numpy, lengths, wrong fields."""
+"""M2D's log-mel against nnAudio's numbers and float64 numpy; lengths, wrong fields."""
 
 import numpy as np
 import pytest

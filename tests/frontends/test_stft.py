@@ -1,4 +1,4 @@
-"""Both forms of the power spectrum: values, gradients, vmap, what they compile to, devices."""
+"""Both forms of the power spectrum: values, gradients, vmap, compiled programs, devices."""
 
 import functools
 
@@ -42,7 +42,7 @@ def test_the_power_spectrum_equals_numpys_in_float64(form, samples, n_fft):
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", frontends.__all__)
 def test_every_frontend_gives_the_same_in_both_forms_and_under_vmap(form, name):
-    """A second without a loud tone and one with it, at 1e-3 of full scale."""
+    """One second without and one with a loud tone, at 1e-3 of full scale."""
     frontend = build(name)
     rate = frontend.sample_rate
     tone = 0.5 * np.sin(2 * np.pi * 440 / rate * np.arange(rate))

@@ -1,6 +1,6 @@
-"""Checkpoint files that want something else than to be read, as generators: name -> bytes.
+"""Hostile checkpoint files, as generators: name -> bytes.
 
-Every one must end in an AsjaxError. MARKER is the file that the ones with code in them would make.
+Each must give an AsjaxError. The files that contain code would create the file MARKER.
 """
 
 import io
@@ -23,7 +23,7 @@ def zipped(pickle: bytes, storages=None, root: str = "archive", **wrong) -> byte
 
 
 def _asks(body: bytes) -> bytes:
-    """A state dict whose first value is what `body` makes, its second a good array."""
+    """A state dict; its first value is made by `body`, its second is a good array."""
     return zipped(P.whole(P.dict({"first": body, "second": entry("0", _ONE)})))
 
 
@@ -32,7 +32,7 @@ def _tensor(offset=0, shape=(6,), stride=(1,), count=6, kind="FloatStorage") -> 
 
 
 def good() -> bytes:
-    """A file with nothing wrong."""
+    """A valid file."""
     return zipped(P.whole(P.dict({"w": entry("0", _ONE)})))
 
 
@@ -45,7 +45,7 @@ def legacy(body: bytes) -> bytes:
 
 
 def code() -> dict[str, bytes]:
-    """Files that ask for code to be run."""
+    """Files that try to run code."""
     system = P.call("os", "system", _COMMAND)
     chain = P.call(
         "builtins", "getattr", P.call("builtins", "__import__", P.text("os")), P.text("system")
@@ -95,7 +95,7 @@ def code() -> dict[str, bytes]:
 
 
 def sizes() -> dict[str, bytes]:
-    """Tensors that claim what is not there."""
+    """Tensors that refer to missing data."""
     big, none = 2**63, P.none
     return {
         "negative stride": _tensor(5, (6,), (-1,)),
@@ -220,7 +220,7 @@ def bombs() -> dict[str, bytes]:
 
 
 def archives() -> dict[str, bytes]:
-    """Zips that are not what they say, and files that are no zips."""
+    """Zips with wrong fields, and files that are not zips."""
     plain, storages = state_dict({"w": _ONE})
     members = torch_members(plain, storages)
     whole = archive(members)
@@ -281,7 +281,7 @@ def all_files() -> dict[str, bytes]:
 
 
 def mutants(count: int, seed: int = 0):
-    """`count` damaged versions of good files: bytes changed, cut out, doubled, put elsewhere."""
+    """`count` damaged versions of good files: bytes changed, removed, doubled or moved."""
     rng = np.random.default_rng(seed)
     arrays = {
         "conv.weight": rng.standard_normal((4, 1, 3, 3)).astype(np.float32),
@@ -296,7 +296,7 @@ def mutants(count: int, seed: int = 0):
         directory = raw.rfind(b"PK\x01\x02") if i % 4 != 3 else 0
         for _ in range(int(rng.integers(1, 8))):
             at = int(rng.integers(len(raw)))
-            if rng.random() < 0.5:  # most of a file is padding and numbers: aim at the rest
+            if rng.random() < 0.5:  # most of a file is padding and numbers: prefer the rest
                 near = raw.find(b"\x80\x02") if rng.random() < 0.7 else max(directory, 0)
                 at = min(len(raw) - 1, max(0, near) + int(rng.integers(400)))
             kind, size = rng.integers(5), int(rng.integers(1, 40))

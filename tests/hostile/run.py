@@ -1,9 +1,9 @@
-"""Reads every file of the corpus in a process with little memory, and reports as JSON lines.
+"""Read every file of the corpus in a process with little memory; report as JSON lines.
 
     python tests/hostile/run.py FOLDER MUTANTS MEGABYTES
 
-An audit hook notes whatever the interpreter would tell of: imports, programs started, files opened
-for writing, code compiled or run.
+An audit hook records the interpreter's events: imports, started programs, files opened for writing,
+compiled or executed code.
 """
 
 import json
@@ -50,7 +50,7 @@ def outcome(path: Path) -> str:
 def main(folder: str, count: str, megabytes: str) -> None:
     path = Path(folder) / "file.pth"
     path.write_bytes(corpus.good())
-    assert outcome(path) == ""  # and everything that reading needs is imported
+    assert outcome(path) == ""  # and all modules for reading are imported
     files = list(corpus.all_files().items())
     files += [(f"mutant {i}", raw) for i, raw in enumerate(corpus.mutants(int(count)))]
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

@@ -2,10 +2,9 @@
 
     python tests/hostile/small_files.py FOLDER MUTANTS MEGABYTES
 
-Each file is damaged in MUTANTS ways of chance, with a fixed seed, and read by the function that
-reads it in earnest. Hashes that stand in the way are made right again, as an attacker would. What
-came of it is printed as JSON lines: "" if it was read, the message of an AsjaxError, or "!" and
-anything else that was raised.
+Each file is damaged in MUTANTS random ways with a fixed seed. Then the function that normally reads
+it is called. Hashes are corrected first, as an attacker would do. The result is printed as JSON
+lines: "" if the file was read, the message of an AsjaxError, or "!" and any other exception.
 """
 
 import contextlib
@@ -50,7 +49,7 @@ def nested(depth):
 
 
 def nodes(value, path=()):
-    """Every place in a JSON value, as far as 20 steps down: (path, value)."""
+    """Every place in a JSON value, up to depth 20: (path, value)."""
     yield path, value
     if len(path) < 20 and isinstance(value, (dict, list)):
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
@@ -93,7 +92,7 @@ def dumped(value) -> bytes:
 
 
 def damaged(raw: bytes, chance) -> bytes:
-    """Bytes with a few changed, lost, doubled or inserted."""
+    """The bytes with a few changed, removed, doubled or inserted."""
     raw = bytearray(raw)
     for _ in range(chance.randint(1, 4)):
         at, n = chance.randrange(len(raw) + 1), chance.randint(1, 20)
@@ -124,7 +123,7 @@ def json_or_bytes(value, chance) -> bytes:
 
 
 def model_file(name, folder, chance, start):
-    """One file of a model folder, with the hashes made right again."""
+    """Read one damaged file of a model folder with corrected hashes."""
     for file, raw in start.items():
         (folder / file).write_bytes(raw)
     if name == "card.json":
@@ -133,7 +132,7 @@ def model_file(name, folder, chance, start):
         if isinstance(card, dict) and isinstance(card.get("sha256"), dict):
             card.pop("sha256")
             with contextlib.suppress(RecursionError):
-                config.fingerprint(card)  # what cannot be hashed keeps its wrong hash
+                config.fingerprint(card)  # a card that cannot be hashed keeps its wrong hash
                 (folder / name).write_bytes(start[name])
                 reseal(folder, **card)
     else:
@@ -201,7 +200,7 @@ def npz(folder, chance, start):
         raw = io.BytesIO()
         np.save(raw, array)
         members[name] = raw.getvalue()
-    if chance.random() < 0.3 and members:  # a header that claims more than there is
+    if chance.random() < 0.3 and members:  # a header that claims more data than there are
         name = chance.choice(list(members))
         shape = chance.choice(["(1099511627776, 3)", "(2, 1099511627776)", "(-2, -3)", "(" * 90])
         header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".encode()
@@ -297,7 +296,7 @@ def main(place: str, count: str, megabytes: str) -> None:
     place = Path(place)
     small_model(place / "m")
     start = {p.name: p.read_bytes() for p in (place / "m").iterdir()}
-    predict.load(place / "m")  # everything that reading needs is imported
+    predict.load(place / "m")  # imports all modules for reading
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limit = held + int(megabytes) * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

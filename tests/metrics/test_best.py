@@ -1,4 +1,4 @@
-"""Best thresholds, segments and tuning, against sed_scores_eval, and by hand."""
+"""Best thresholds, segments and tuning against sed_scores_eval and hand-computed values."""
 
 import numpy as np
 import pytest
@@ -74,7 +74,7 @@ def test_segments_are_ranked_as_sed_scores_eval_ranks_them(case, golden):
 
 @pytest.mark.parametrize("by", ["intersection", "event", "segment"])
 def test_the_best_threshold_is_better_than_every_other(by):
-    """Each candidate is decoded to lists, which are measured by other code."""
+    """Each candidate is decoded to lists, and other code measures these."""
     rng = np.random.default_rng(4)
     scores = np.round(rng.standard_normal((6, 40, 2)), 1).astype(np.float32)
     truth = [[(0.1 + 0.3 * k, 0.3 + 0.3 * k, k % 2) for k in range(4)] for _ in range(6)]
@@ -142,7 +142,8 @@ def test_a_clip_is_measured_with_settings_tuned_without_it(case):
     np.testing.assert_array_equal(answer["median"][~second], np.tile(tuned["window"], (5, 1)))
     np.testing.assert_array_equal(answer["threshold"][~second], np.tile(tuned["threshold"], (5, 1)))
     changed = {**given, "scores": given["scores"].copy()}
-    changed["scores"][0] = np.random.default_rng(0).random((250, 4))  # must not matter to clip 0
+    # Other scores of clip 0 must not change its own settings.
+    changed["scores"][0] = np.random.default_rng(0).random((250, 4))
     other = metrics.tuned_halves(windows=(1, 9, 25), seed=2, **changed)
     np.testing.assert_array_equal(other["threshold"][0], answer["threshold"][0])
     honest = metrics.psds(**given, median=answer["median"])

@@ -30,7 +30,7 @@ def test_one_class_per_clip_equals_scikit_learn(ties):
     for key, values in zip(("precision", "recall", "f1", "n_positive"), want, strict=True):
         np.testing.assert_allclose(got[key], values, atol=1e-12)
     np.testing.assert_array_equal(got["confusion"], sk.confusion_matrix(true, decided))
-    if not ties:  # scikit-learn breaks ties the other way
+    if not ties:  # scikit-learn orders ties the other way
         for k in (1, 3, 5):
             assert got["top"][k] == pytest.approx(sk.top_k_accuracy_score(true, scores, k=k))
 
@@ -54,7 +54,7 @@ def test_intervals_cover_the_estimate_and_groups_widen_them():
     for key in ("accuracy", "macro_f1", "weighted_f1"):
         assert whole[key][0] < got[key] < whole[key][1]
     again = {"scores": np.tile(scores, (5, 1)), "targets": np.tile(true, 5)}
-    groups = np.tile(np.arange(200), 5)  # five copies of every clip are one observation
+    groups = np.tile(np.arange(200), 5)  # five copies of a clip are one observation
     alone = metrics.bootstrap_single_label(**again, n=300)["accuracy"]
     together = metrics.bootstrap_single_label(**again, n=300, groups=groups)["accuracy"]
     assert together[1] - together[0] > 1.8 * (alone[1] - alone[0])

@@ -81,14 +81,14 @@ def test_the_cases_of_sed_scores_eval_are_met_to_twelve_digits(golden):
             np.testing.assert_allclose(answer["macro"], macro, **CLOSE)
             per_class = [wanted["per_class"][label] for label in case["classes"]]
             np.testing.assert_allclose(answer["per_class"], per_class, **CLOSE)
-            if name != "psds2":  # sums of weights may part two equal rates by 1e-16
+            if name != "psds2":  # equal rates may differ by 1e-16, because they are sums of weights
                 efpr, etpr, _ = answer["curve"]
                 np.testing.assert_allclose(efpr, wanted["roc_efpr"][:-1], **CLOSE)
                 np.testing.assert_allclose(etpr, wanted["roc_etpr"][:-1], **CLOSE)
 
 
 def test_the_pipeline_of_pretrained_sed_is_met_to_twelve_digits(golden):
-    """Median filter, choice of classes and of clips, mean over classes."""
+    """Median filter, selection of classes and clips, mean over classes."""
     manifest, logits = golden("sed_psds_pipeline")
     names, clips = manifest["classes"], list(manifest["durations"])
     events = [
@@ -201,7 +201,7 @@ def test_it_is_the_definition_whatever_the_type_and_the_ties(dtype, rules):
 
 
 def long_set(seed=0, clips=120):
-    """So many clips that false alarms reach the limit and the cut is used: 20 s each."""
+    """Enough clips of 20 s that false positives reach the limit and the cut is used."""
     given = random_set(seed, clips=clips, classes=3, rate=1.0, levels=40, long=20)
     size = max(map(len, given["scores"]))
     table = np.full((clips, size, 3), 99.0, np.float16)
@@ -214,7 +214,7 @@ def long_set(seed=0, clips=120):
 @pytest.mark.parametrize("rules", SETTINGS)
 def test_the_cut_shards_and_threads_change_nothing(rules, monkeypatch):
     given = long_set()
-    limit = 20 / (sum(given["durations_s"]) / 3600)  # 20 false alarms in all
+    limit = 20 / (sum(given["durations_s"]) / 3600)  # 20 false positives in all
     whole = metrics.psds(**given, **rules, max_efpr=limit, threads=1)
     monkeypatch.setattr(tally, "_cut", lambda *_: None)
     uncut = metrics.psds(**given, **rules, max_efpr=limit)
@@ -301,14 +301,14 @@ def test_a_resample_without_any_event_is_left_out():
 
 
 def test_a_resample_is_right_below_the_cut_of_the_whole_set(monkeypatch):
-    """The set is cut lower for resamples, because one of them may have fewer false alarms."""
+    """The cut is lower for resamples, because a resample may have fewer false positives."""
     given = long_set(2, clips=400)
     limit = 15 / (sum(given["durations_s"]) / 3600)
     cuts = []
     real = tally._cut
     monkeypatch.setattr(tally, "_cut", lambda *a: cuts.append(a[3]) or real(*a))
     answer = metrics.psds_bootstrap(**given, max_efpr=limit, n=20, seed=1)
-    assert cuts[0] > cuts[1]  # of the resamples, and of the set
+    assert cuts[0] > cuts[1]  # for the resamples, and for the set
     monkeypatch.setattr(tally, "_cut", lambda *_: None)
     uncut = metrics.psds_bootstrap(**given, max_efpr=limit, n=20, seed=1)
     for key in ("psds", "macro"):
@@ -404,7 +404,7 @@ def test_classes_without_events_are_left_out_and_said():
     [
         ({"durations_s": [1.0]}, "durations_s must be 8"),
         ({"durations_s": [0.0] * 8}, "durations_s must be 8"),
-        ({"events": [[]] * 7}, "there must be 8 lists of events"),
+        ({"events": [[]] * 7}, "events must be 8 lists"),
         ({"events": [[]] * 8}, "there is no event"),
         ({"events": [None] * 8}, "clip 0 has no marked events"),
         ({"events": [[(0, 1, 9)]] + [[]] * 7}, "classes of events must be 0 to 3"),
@@ -412,12 +412,12 @@ def test_classes_without_events_are_left_out_and_said():
         ({"events": [[(0.1, 0.1, 0)]] + [[]] * 7}, "an event without length"),
         ({"class_mask": [True]}, "class_mask must be 4"),
         ({"class_mask": [False] * 4}, "class_mask must be 4"),
-        ({"alpha_ct": 0.5}, "cttc and alpha_ct go together"),
-        ({"cttc": 0.5}, "cttc and alpha_ct go together"),
-        ({"scores": None}, "give frame scores or boxes"),
+        ({"alpha_ct": 0.5}, "both cttc and alpha_ct or none"),
+        ({"cttc": 0.5}, "both cttc and alpha_ct or none"),
+        ({"scores": None}, "give either frame scores or boxes"),
         ({"scores": [np.zeros((3, 2))] * 7 + [np.zeros((3, 4))]}, "must be \\[clips, frames"),
         ({"scores": [np.full((3, 4), np.nan)] * 8}, "got NaN"),
-        ({"lengths": [99] * 8}, "lengths must be 8 numbers of frames"),
+        ({"lengths": [99] * 8}, "lengths must be 8 numbers from 0"),
         ({"num_classes": 5}, "must have 5 classes"),
     ],
 )

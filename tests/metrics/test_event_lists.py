@@ -7,7 +7,7 @@ from asjax import decoding, events, metrics
 from asjax.config import AsjaxError
 from asjax.metrics.matching import largest_matching
 
-SETTINGS = {  # sed_eval's -> ours
+SETTINGS = {  # sed_eval's names -> ours
     "collar200_pct20": {},
     "onset_only_50ms": {"onset_collar": 0.05, "offset_collar": None},
     "onset_only_200ms": {"offset_collar": None},
@@ -18,7 +18,7 @@ NAMES = {"f_measure": "f1", "Nref": "n_ref", "Nsys": "n_sys"}
 
 
 def same(answer, wanted):
-    """Every number of sed_eval's nested dict, to 1e-9; how many there were."""
+    """Compare every number of sed_eval's nested dict to 1e-9; returns their number."""
     count = 0
     for key, value in wanted.items():
         if isinstance(value, dict):
@@ -139,7 +139,7 @@ def test_lists_of_scores_give_the_numbers_of_sed_scores_eval(golden):
 
 
 def test_a_deviation_of_one_collar_counts_wherever_it_lies():
-    """Unrounded, 3.2 - 3.0 is more than 0.2 and 1.2 - 1.0 is less; ours rounds to microseconds."""
+    """In floats 3.2 - 3.0 > 0.2 and 1.2 - 1.0 < 0.2; our code rounds to microseconds."""
     for start in np.arange(0, 9, 0.04):
         reference, estimated = [[(start, start + 1, 0)]], [[(start + 0.2, start + 0.8, 0)]]
         given = {"reference": reference, "estimated": estimated, "num_classes": 1}
@@ -186,7 +186,7 @@ def test_the_matching_is_as_large_as_any():
         assert all(edges[i, j] for i, j in pairs.items())
         assert len(set(pairs.values())) == len(pairs)
         best = 0
-        for choice in np.ndindex(*(rights + 1,) * int(lefts)):  # rights = not paired
+        for choice in np.ndindex(*(rights + 1,) * int(lefts)):  # `rights` means not paired
             used = [(i, j) for i, j in enumerate(choice) if j < rights]
             if len({j for _, j in used}) == len(used) and all(edges[i, j] for i, j in used):
                 best = max(best, len(used))
@@ -194,7 +194,7 @@ def test_the_matching_is_as_large_as_any():
 
 
 def test_intersections_share_the_counts_of_psds():
-    """At one threshold, lists and scores must count the same."""
+    """At one threshold, lists and scores must give the same counts."""
     rng = np.random.default_rng(2)
     scores = rng.standard_normal((20, 60, 3))
     reference = [

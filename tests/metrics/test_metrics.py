@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn, the golden case, and naive code on really repeated rows."""
+"""Metrics against scikit-learn, the golden case, and naive code on repeated rows."""
 
 import time
 from functools import partial
@@ -133,7 +133,7 @@ def test_nan_is_reported_with_the_name_of_the_first_class():
 def test_every_resample_equals_scikit_learn_on_repeated_rows(monkeypatch, block):
     scores, targets = small(n=60)
     targets[:, 0] = False
-    targets[5, 0] = True  # one positive: a third of the resamples lose it and leave the class out
+    targets[5, 0] = True  # one positive: a third of the resamples do not have it
     monkeypatch.setattr(metrics.ranking, "_BLOCK_BYTES", block)
     monkeypatch.setattr(metrics.ranking, "_COLUMNS", 3)
     got = metrics.resampled(scores=scores, targets=targets, n=25, seed=3)
@@ -173,7 +173,7 @@ def test_the_interval_holds_the_estimate_and_covers_the_mean_of_new_test_sets():
     low, high = np.array(intervals).T
     truth = np.mean(estimates)
     covered = np.mean((low <= truth) & (truth <= high))
-    assert 0.85 <= covered <= 1.0, covered  # 95 % within three standard errors of 60 trials
+    assert 0.85 <= covered <= 1.0, covered  # 95 % within three standard errors for 60 trials
     assert np.all((low <= estimates) & (estimates <= high))
 
 
@@ -220,7 +220,7 @@ def test_audioset_sized_metrics_take_seconds():
 
 
 def test_only_what_is_asked_for_is_returned_and_computed(monkeypatch):
-    """P2: the trace of a training asks for three means; micro AP and LRAP cost the most."""
+    """The trace of a training needs three means; it must not compute micro AP and LRAP."""
     scores, targets = small()
     whole = metrics.tagging(scores=scores, targets=targets)
     for key, value in whole.items():

@@ -251,7 +251,7 @@ def test_a_projection_without_its_sisters_is_named(small):
         (343, dict(stride=8, n_mels=64, frames=400)),
         (600, dict(stride=10, n_mels=128, frames=512)),
         (144, dict(stride=10, n_mels=128, frames=128)),
-        (300, dict(stride=10, n_mels=128, frames=256)),  # from here on no published input
+        (300, dict(stride=10, n_mels=128, frames=256)),  # from here on not a published input size
         (12 * 9, dict(stride=10, n_mels=128, frames=96)),
         (8 * 31, dict(stride=16, n_mels=128, frames=496)),
     ],

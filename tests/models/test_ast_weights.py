@@ -1,4 +1,4 @@
-"""AST's positions on other grids, and its starts from ImageNet and from AudioSet."""
+"""AST's positions on other grids, and starting weights from ImageNet and AudioSet."""
 
 import jax
 import numpy as np
@@ -36,7 +36,7 @@ def test_positions_are_adapted_as_the_constructor_does(case, golden):
 
 
 def _torch_positions(places, old, new):
-    """AST's constructor, step by step."""
+    """The steps of AST's constructor."""
     torch = pytest.importorskip("torch")
     x = torch.from_numpy(places[:, 2:]).transpose(1, 2).reshape(1, -1, *old)
     if new[1] <= old[1]:

@@ -18,7 +18,7 @@ SMALL = dict(width=64, heads=2, depth=3, blocks_used=2, chunk_frames=61, frames=
 
 
 def _weights(module, seed="a"):
-    """A state dict as the authors' encoder and head have it."""
+    """A state dict of the authors' encoder and head."""
     d, (bins, frames) = module.width, module.patch
     places = (module.n_mels // bins) * (module.frames // frames)
     shapes = {
@@ -60,7 +60,7 @@ def _run(module, variables, feats, lengths=None):
 
 
 def _clip(module, w, x, length):
-    """(embedding, patch tokens) of one clip [T, F], its true patches alone, chunk by chunk."""
+    """(embedding, patch tokens) of one clip [T, F], from its real patches only, chunk by chunk."""
     rows, cols = module.patch
     high, chunks, tokens = module.n_mels // rows, [], []
     for start in range(0, len(x), module.chunk_frames):
@@ -83,7 +83,7 @@ def _clip(module, w, x, length):
 
 
 def test_parameters_are_as_many_as_the_references():
-    # without the mask_embed of its pre-training
+    # without the mask_embed of the pre-training
     for variant, count in (("small", 21_476_352 - 384), ("base", 85_420_032 - 768)):
         bare = models.build("atst_clip", variant=f"atst_clip_{variant}", num_classes=0)
         assert models.parameters(bare) == count
@@ -96,10 +96,10 @@ def test_parameters_are_as_many_as_the_references():
     [
         (61, None, {}),
         (40, (40, 17), {}),
-        (101, (101, 83), {}),  # 40 and 22 frames left in the second chunk: one counts
+        (101, (101, 83), {}),  # 40 and 22 frames remain in the second chunk
         (200, (200, 122), {}),  # four chunks, the last of 17 frames
         (150, None, dict(patch=(16, 8), blocks_used=3)),
-        (63, None, {}),  # two frames left: no patch
+        (63, None, {}),  # two frames remain: no patch
     ],
 )
 def test_the_output_equals_float64_numpy(frames, lengths, fields):

@@ -148,7 +148,8 @@ def test_the_last_chunk_counts_when_it_is_full():
     want = expit(np.float64(parts)).mean(0)
     got = expit(np.float64(_run(module, variables, feats)["logits"]))
     np.testing.assert_allclose(got, want, rtol=1e-5)
-    assert np.abs(got - expit(np.float64(parts[:2])).mean(0)).max() > 1e-3  # the original's
+    # The authors' code leaves out the last chunk.
+    assert np.abs(got - expit(np.float64(parts[:2])).mean(0)).max() > 1e-3
 
 
 def test_the_mean_of_saturated_probabilities_keeps_its_log_odds():
@@ -168,7 +169,7 @@ def test_less_than_a_patch_is_padded_with_the_mean_frame():
         out, want = (_run(module, variables, x) for x in (feats[:, :frames], whole))
         assert out["frame_embedding"].shape == (2, 1, 64)
         np.testing.assert_allclose(out["logits"], want["logits"], rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(  # what does not fill a patch is dropped
+    np.testing.assert_array_equal(  # frames that do not fill a patch are dropped
         *(_run(module, variables, feats[:, :n])["logits"] for n in (16, 20))
     )
 

@@ -1,4 +1,4 @@
-"""PANNs' CNNs and mini: sizes as published, training behaviour as the authors wrote it."""
+"""PANNs' CNNs and mini: published sizes, training behaviour of the authors' code."""
 
 import jax
 import jax.numpy as jnp
@@ -19,13 +19,13 @@ PARAMETERS = {
     "cnn14": CNN14,
     "cnn14_16k": CNN14,
     "cnn14_8k": CNN14,
-    "cnn14_mel32": CNN14 - 2 * 32,  # only bn0 knows of the bins
+    "cnn14_mel32": CNN14 - 2 * 32,  # only bn0 depends on the bins
     "cnn14_mel128": CNN14 + 2 * 64,
     "cnn14_decision_max": CNN14,
     "cnn14_decision_avg": CNN14,
     "cnn14_decision_att": CNN14 + 527 * 2049,
 }
-FRONTENDS = {  # variant -> rate, FFT, hop, bins, highest frequency of the authors
+FRONTENDS = {  # variant -> the authors' rate, FFT, hop, bins, highest frequency
     "cnn14": (32000, 1024, 320, 64, 14000),
     "cnn14_16k": (16000, 512, 160, 64, 8000),
     "cnn14_8k": (8000, 256, 80, 64, 4000),
@@ -43,7 +43,7 @@ def mini():
 
 
 def run(module, variables, feats, rng=None, **kwargs):
-    """Outputs of one jitted call (training mode when given a key)."""
+    """Outputs of one jitted call; training mode if a key is given."""
 
     def call(variables, feats):
         if rng is None:
@@ -96,7 +96,7 @@ def test_training_gives_finite_gradients_to_every_parameter_and_new_statistics(m
 
 
 def test_embedding_dropout_does_not_reach_the_head(mini):
-    """The authors drop the returned embedding, while their head reads the undropped one."""
+    """The authors apply dropout to the returned embedding, but the head reads it before dropout."""
     module, variables, feats = mini
     clean = module.clone(block_dropout=0.0, head_dropout=0.0)
     rng = jax.random.key(2)
@@ -119,7 +119,7 @@ def test_augment_acts_on_the_output_of_bn0(mini):
     blank = run(module, variables, feats, augment=erase_then_show)["logits"]
     whole = run(module, variables, feats)["logits"]
     np.testing.assert_allclose(blank[0], whole[0], atol=1e-5)
-    assert np.ptp(blank[1:], axis=0).max() < 1e-6  # every other clip was erased alike
+    assert np.ptp(blank[1:], axis=0).max() < 1e-6  # all other clips were erased in the same way
     zeros = jnp.zeros_like(feats)  # the running mean of a fresh model: bn0 gives zero for it
     np.testing.assert_allclose(blank[1:], run(module, variables, zeros)["logits"][1:], atol=1e-6)
 
@@ -160,15 +160,15 @@ TINY = dict(channels=(4, 4, 4, 4, 4, 8), width=8, num_classes=5)
 @pytest.mark.parametrize(("variant", "how"), DECISIONS.items())
 @pytest.mark.parametrize("frames", [5, 200])
 def test_decision_level_outputs_are_those_of_a_naive_network(variant, how, frames):
-    """From the maps on, which the cases of CNN14 hold; 5 frames are padded to one of the maps."""
+    """From the feature maps on (the cases of CNN14 test these); 5 frames give one map frame."""
     module = models.build("cnn", variant=variant, **TINY)
     variables = random(module)
     feats = np.float32(np.random.default_rng(1).normal(0, 2, (3, frames, 64)))
     with jax.default_matmul_precision("highest"):
         size = np.abs(run(module, variables, feats)["frame_embedding"]).max()
-        variables["params"]["fc1"]["kernel"] /= size  # logits of a few units
+        variables["params"]["fc1"]["kernel"] /= size  # for logits of moderate size
         if how == "attention":
-            variables["params"]["head"]["att"]["kernel"] *= 20  # some beyond the clamp
+            variables["params"]["head"]["att"]["kernel"] *= 20  # so that some are clamped
         out = run(module, variables, feats)
     assert 0.3 < np.abs(out["frame_logits"]).mean() < 5
     state = port.to_torch("cnn", variables)
@@ -197,7 +197,7 @@ def test_a_weighted_probability_keeps_its_logit_where_it_rounds_to_zero_or_one()
 
 
 def test_the_head_of_the_decision_level_reads_dropped_frames():
-    """Unlike the clip-level head."""
+    """This differs from the clip-level head."""
     module = models.build("cnn", variant="cnn14_decision_max", **TINY, block_dropout=0.0)
     variables = random(module)
     feats = np.float32(np.random.default_rng(1).normal(0, 2, (2, 64, 64)))
@@ -208,7 +208,7 @@ def test_the_head_of_the_decision_level_reads_dropped_frames():
         module.clone(num_classes=16), {**variables, "params": params}, feats, jax.random.key(0)
     )
     seen = shown["frame_logits"][..., :8]
-    whole = shown["embedding"]  # mean of the two frames before they are dropped
+    whole = shown["embedding"]  # mean of the two frames before dropout
     assert (seen == 0).mean() > 0.3
     kept = (seen != 0).all(1)
     assert kept.any()

@@ -1,4 +1,4 @@
-"""The Conformer: size, padding, what it refuses. Its parity case runs in test_port.py."""
+"""The Conformer: size, padding, errors. Its parity case runs in test_port.py."""
 
 import jax
 import jax.numpy as jnp

@@ -30,7 +30,7 @@ GRIDS = {
 
 @pytest.fixture(scope="module")
 def small():
-    """A ConvNeXt in miniature: all the parts, little to compile."""
+    """A tiny ConvNeXt with all parts that compiles quickly."""
     module = models.build(
         "convnext",
         variant="femto",
@@ -154,7 +154,7 @@ def test_clips_of_a_batch_do_not_touch_each_other(small):
 
 
 def imagenet(module, names="facebook", convolutions=False):
-    """An ImageNet ConvNeXt of the module's sizes, as facebook or timm name it; seed by place.
+    """An ImageNet ConvNeXt of the module's sizes with Facebook's or timm's names; seed by position.
 
     `convolutions`: the linear layers of the blocks as 1x1 convolutions (timm's small variants).
     """
@@ -192,7 +192,7 @@ def imagenet(module, names="facebook", convolutions=False):
 )
 @pytest.mark.parametrize("stem", ["252x56", "56", "504x56"])
 def test_imagenet_fills_all_but_bn0_and_the_head(small, names, convolutions, stem):
-    """As the port of the same weights under the audio network's names does."""
+    """The result equals a port of the same weights under the audio network's names."""
     module = small[0].clone(stem=stem)
     variables = _random(models.abstract(module))
     weights = imagenet(module, names, convolutions)
@@ -201,7 +201,7 @@ def test_imagenet_fills_all_but_bn0_and_the_head(small, names, convolutions, ste
     audio = port.to_torch("convnext", variables)
     mono = {k: v for k, v in imagenet(module).items() if not k.startswith("head.")}
     mono["downsample_layers.0.0.weight"] = mono["downsample_layers.0.0.weight"].sum(1)[:, None]
-    if stem == "56":  # a kernel of 18 x 4: the convolution stays, its norm does not
+    if stem == "56":  # a kernel of 18 x 4: the convolution is not replaced, its norm is
         mono = {k: v for k, v in mono.items() if not k.startswith("downsample_layers.0.0")}
     fields = {k: getattr(module, k) for k in ("depths", "dims", "num_classes", "n_mels", "stem")}
     _, expected = port.from_torch("convnext", "femto", {**audio, **mono}, **fields)
@@ -214,7 +214,7 @@ def test_imagenet_fills_all_but_bn0_and_the_head(small, names, convolutions, ste
 
 
 def test_imagenet_weights_of_timm_fit_the_published_sizes():
-    """Names and shapes of `convnext_nano` (1x1 convolutions), nothing computed."""
+    """Names and shapes of `convnext_nano` (1x1 convolutions), without any computation."""
     module = models.build("convnext", variant="nano")
     variables = jax.tree.map(
         lambda s: np.broadcast_to(np.float32(0), s.shape), models.abstract(module)

@@ -1,7 +1,7 @@
-"""The six families of frame models: sizes, lengths, masks, what training draws, names of weights.
+"""The six families of frame models: sizes, lengths, masks, randomness in training, weight names.
 
-That they compute what the authors' code computes is held by tests/weights/test_port.py, with the
-cases sed_tiny_* of several lengths.
+tests/weights/test_port.py tests parity with the authors' code, with the cases sed_tiny_* of several
+lengths.
 """
 
 import functools
@@ -43,7 +43,7 @@ def build(family, **fields):
 
 @functools.cache
 def ready(family, **fields):
-    """(module, variables) with positions that matter."""
+    """(module, variables) with non-trivial positions."""
     module = build(family, **fields)
     feats = jnp.zeros((1, *module.example_shape))
     variables = jax.jit(module.init)(KEY, feats)
@@ -69,7 +69,7 @@ def feats(family, frames, clips=2, seed=0):
 
 # ------------------------------------------------------------------------------------ sizes
 
-# the specification's table: bare, with two heads of 447 classes, with the teachers' GRU
+# parameters: the bare model, with two heads of 447 classes, with the teachers' GRU
 COUNTS = {
     "atst_frame": (85_419_264, 86_106_750, 199_231_614),
     "beats": (90_311_792, 90_999_278, 204_124_142),
@@ -167,7 +167,7 @@ def test_m2d_encodes_long_input_unit_by_unit():
 
 
 def test_asits_positions_are_scrambled_but_for_the_length_they_were_made_for():
-    """A patch that is alike everywhere gets its position alone: the tokens tell the table."""
+    """For a constant patch the tokens differ only by position, so they show the position table."""
     fields = dict(depth=1, positions=64, n_mels=32)
     module, variables = ready("asit", **fields)
     table = np.asarray(variables["params"]["pos_embed"][0, 1:]).reshape(2, 4, 32)
@@ -180,7 +180,7 @@ def test_asits_positions_are_scrambled_but_for_the_length_they_were_made_for():
         tokens = parity_table.captured(state["intermediates"])["Dropout_0"][0, 1:]
         return tokens - variables["params"]["patches"]["bias"][None]
 
-    np.testing.assert_allclose(places(64), table.reshape(8, 32), atol=1e-6)  # used as it is
+    np.testing.assert_allclose(places(64), table.reshape(8, 32), atol=1e-6)  # used without change
     torch = pytest.importorskip("torch")
     grid = torch.from_numpy(table.transpose(2, 0, 1)[None].copy())
     want = torch.nn.functional.interpolate(grid, size=(6, 2), mode="bicubic")[0]
@@ -207,13 +207,13 @@ def test_every_parameter_learns_and_dropout_draws(family):
     a, grads = step(variables["params"], jax.random.key(1))
     b, _ = step(variables["params"], jax.random.key(2))
     assert (a == b) == (family == "frame_mn")
-    still = {"mask_embed", "norm_stats"}  # for the pre-training; carried along
+    still = {"mask_embed", "norm_stats"}  # only for the pre-training; copied
     dead = {
         path[-1].key
         for path, g in jax.tree_util.tree_leaves_with_path(grads)
         if not np.abs(g).max() > 0
     }
-    # convolutions before a batch norm have no gradient for what the norm takes away again
+    # the bias of a convolution before a batch norm has no gradient
     assert dead <= still, dead
 
 
@@ -265,7 +265,7 @@ def test_augment_sees_the_features_as_given(family):
 
 
 def shaped(family, **fields):
-    """A state dict of the authors' shapes that takes no memory."""
+    """A state dict with the authors' shapes that uses no memory."""
     shapes = models.abstract(models.build(family, variant(family), **fields))
     zeros = jax.tree.map(lambda s: np.broadcast_to(np.float32(0), s.shape), shapes)
     return port.to_torch(family, zeros)
@@ -333,7 +333,7 @@ def test_beats_takes_both_spellings_of_weight_normalisation_and_one_of_the_tied_
     _, variables = ready("beats")
     names = port.to_torch("beats", variables)
     tied = [k for k in names if k.endswith("relative_attention_bias.weight")]
-    assert len(tied) == 2  # as torch's state dict, one for each layer
+    assert len(tied) == 2  # one per layer, as in torch's state dict
     old = {
         k.replace("parametrizations.weight.original0", "weight_g").replace(
             "parametrizations.weight.original1", "weight_v"

@@ -19,7 +19,7 @@ FORMS = {  # fields, frames
     "three": (dict(heads=3, image=240, depth=0.6), 70),
     "more bins than are read": (dict(heads=2, image=260, n_mels=200), 40),
 }
-PARAMETERS = {  # variant, heads: as measured from the authors' code
+PARAMETERS = {  # (variant, heads) -> parameters of the authors' code
     ("effnet_b2", 4): 13_640_766,
     ("effnet_b2", 1): 9_185_504,
     ("effnet_b2", 0): 8_442_961,
@@ -46,7 +46,7 @@ def run_torch(module, variables, x):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_is_torchs_network_and_goes_to_torch_and_back(form):
-    """With an augmentation, which comes first."""
+    """With an augmentation before it."""
     fields, frames = FORMS[form]
     module = build(**fields)
     variables = variables_of(module)

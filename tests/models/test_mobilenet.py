@@ -10,7 +10,7 @@ from asjax.config import AsjaxError
 from asjax.models import mobilenet
 from asjax.weights import port
 
-# EfficientAT's table prints 0.983, 1.43, 4.88, 17.91, 39.09 and 68.43 million
+# EfficientAT's table has 0.983, 1.43, 4.88, 17.91, 39.09 and 68.43 million
 PARAMETERS = {
     "mn01": 123_783,
     "mn02": 324_695,
@@ -35,7 +35,7 @@ FORMS = {  # fields, frames
 
 
 def variables_of(module, seed=0):
-    """Random variables that leave every activation at a moderate size."""
+    """Random variables that keep every activation at a moderate size."""
     rng = np.random.default_rng(seed)
 
     def leaf(path, x):
@@ -62,7 +62,7 @@ def torch_net(weights, train=False):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_is_torchs_network_and_goes_to_torch_and_back(form):
-    """With an augmentation, which comes first."""
+    """With an augmentation before it."""
     fields, frames = FORMS[form]
     module = models.build("mobilenet", "mn10", **{"num_classes": 11, **fields})
     variables = variables_of(module)

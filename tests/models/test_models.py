@@ -1,4 +1,4 @@
-"""The zoo: found by walking the files, built by name, sizes as the papers print them."""
+"""The list of models: found from the files, built by name, sizes equal to the papers'."""
 
 import argparse
 import json
@@ -34,7 +34,7 @@ def test_importing_asjax_does_not_import_jax_or_the_models():
 
 
 def _outputs(family, variant, shape):
-    """Shapes of the outputs and the variables for features of `shape`, None: the input's own."""
+    """Shapes of outputs and variables for features of `shape` (None: the example shape)."""
     module = models.build(family, variant=variant, num_classes=7, dtype="bfloat16")
     frames, bins = module.example_shape
     x = jax.ShapeDtypeStruct((2, shape or frames, bins), jnp.float32)
@@ -118,7 +118,7 @@ def test_the_models_verb_prints_the_published_checkpoints(capsys):
     assert "cnn14" not in text
     assert _models_verb("--published", "--json") == 0
     rows = json.loads(capsys.readouterr().out)
-    for row in rows:  # every published checkpoint is of a model that is here
+    for row in rows:  # every published checkpoint belongs to one of our models
         assert row["variant"] in models.family(row["family"]).VARIANTS, row["name"]
 
 

@@ -24,7 +24,7 @@ def _feats(*shape, seed=0):
 
 
 def _variables(module):
-    """Variables with every leaf filled, so that no bias or encoding hides behind zeros."""
+    """Variables without zeros, so that every bias and encoding matters."""
     rng = np.random.default_rng(0)
     draw = lambda x: jnp.asarray(0.3 * rng.standard_normal(x.shape), jnp.float32)  # noqa: E731
     return jax.tree.map(draw, models.abstract(module))
@@ -36,7 +36,7 @@ def _compiled(module, train=False):
 
 
 def _apply(module, variables, x, train=False, key=None, kept=None):
-    """Outputs, and under "tokens" those after the norm."""
+    """Outputs; "tokens" are the tokens after the norm."""
     rngs = {} if key is None else {"dropout": key}
     kwargs = dict(train=train, kept=kept, rngs=rngs, capture_intermediates=True)
     out, state = module.apply(variables, x, **kwargs)
@@ -49,7 +49,7 @@ def _choice(module, rows, columns, key):
 
 # ------------------------------------------------------------------------------------- sizes
 
-HEAD_DIST = 527 * 768 + 527  # in the authors' count, never used in their forward pass
+HEAD_DIST = 527 * 768 + 527  # counted by the authors, but not used in their forward pass
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_draws_keep_a_sorted_part_of_the_grid_each_place_as_often():
 
 
 def test_columns_are_drawn_after_the_cut():
-    """The authors draw over the columns of the input: longer than the encodings, it fails there."""
+    """The authors' code draws from the input's columns and fails if it exceeds the encodings."""
     module, x = _small(80, s_patchout_t=2), _feats(1, 400, 128)
     variables = _variables(module)
     for seed in range(20):
@@ -200,12 +200,12 @@ def test_training_is_the_pass_with_the_drawn_choice_kept(fields):
 
 
 def test_kept_patches_carry_their_own_encodings_and_frame_embeddings():
-    """Patches that are not kept have no influence; those that are keep their place."""
+    """Dropped patches have no influence; the other patches keep their positions."""
     module, x = _small(), np.array(_feats(1, 80, 128))
     variables = _variables(module)
     kept = dict(time=np.array([1, 3]), freq=np.array([0, 6]), tokens=np.array([0, 3]))
     out = _compiled(module)(variables, x, kept=kept)
-    blind = np.full_like(x, 7.0)  # the two patches left: row 0 column 1, row 6 column 3
+    blind = np.full_like(x, 7.0)  # the two remaining patches: row 0 column 1, row 6 column 3
     blind[:, 16:32, :16], blind[:, 48:64, 96:112] = x[:, 16:32, :16], x[:, 48:64, 96:112]
     same = _compiled(module)(variables, blind, kept=kept)
     for name in out:

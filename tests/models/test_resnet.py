@@ -1,4 +1,4 @@
-"""PANNs' ResNets: sizes as published, outputs of a naive network, start and training behaviour."""
+"""PANNs' ResNets: published sizes, a naive network, initialisation and training behaviour."""
 
 import json
 
@@ -18,7 +18,7 @@ SMALL = dict(dims=(4, 6, 6, 8), last=8, width=8, num_classes=5)
 
 
 def random(module, seed=1):
-    """Variables with numbers that leave no norm and no rectifier idle."""
+    """Variables with which every norm and every ReLU has an effect."""
     rng = np.random.default_rng(seed)
     leaf = lambda s: np.float32(rng.normal(0, 0.5, s.shape))  # noqa: E731
     variables = jax.tree.map(leaf, models.abstract(module))
@@ -37,7 +37,7 @@ def test_parameter_counts_are_the_published_ones(variant, count):
 )
 @pytest.mark.parametrize("train", [False, True])
 def test_outputs_are_those_of_a_naive_network(variant, depths, train):
-    """In training mode too: without dropout that is, normalised by the batch."""
+    """Also in training mode, with batch statistics but without dropout."""
     still = dict(block_dropout=0.0, residual_dropout=0.0, head_dropout=0.0)
     module = models.build("resnet", variant=variant, depths=depths, **SMALL, **still)
     variables = random(module)

@@ -1,4 +1,4 @@
-"""ResNets with attention pooling: sizes, lengths, the ImageNet start. Parity: test_port.py."""
+"""ResNets with attention pooling: sizes, lengths, ImageNet weights. Parity: test_port.py."""
 
 import jax
 import jax.numpy as jnp

@@ -1,5 +1,7 @@
-"""TALNet, CNN + Transformer and Transformer: sizes, padding, lengths, dropout, what they refuse.
-Their parity cases run in test_port.py."""
+"""TALNet, CNN + Transformer and Transformer: sizes, padding, lengths, dropout, errors.
+
+Their parity cases run in test_port.py.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -91,7 +93,7 @@ def test_dropout_acts_in_training_only(name):
 
 
 def test_dropped_attention_without_dropout_is_plain_attention():
-    """The path with dropout on the weights, at a rate that drops nothing, is `vit.attend`."""
+    """The path with attention dropout at rate 0 equals `vit.attend`."""
     from asjax.nn.postnorm import EncoderLayer
 
     x = jax.random.normal(KEYS[0], (2, 6, 16))

@@ -17,7 +17,7 @@ PARAMETERS = {"wavegram_logmel_cnn14": 81_065_487, "wavegram_logmel128_cnn14": 8
 
 @pytest.fixture(scope="module")
 def small():
-    """(module, variables, torch names -> arrays): all the parts, few channels."""
+    """(module, variables, torch names -> arrays): all parts with few channels."""
     module = models.build(
         "wavegram",
         variant="wavegram_logmel_cnn14",
@@ -100,7 +100,7 @@ def test_short_input_is_32_frames_of_log_mel_and_their_samples(small, frontend, 
 
 @pytest.mark.parametrize("rest", [0, 119])
 def test_training_normalises_by_the_batch_without_the_loose_end(small, frontend, rest):
-    """(Few positions at the last norms magnify rounding; 119 more samples give 2e-2.)"""
+    """The last norms have few positions and amplify rounding; 119 more samples give 2e-2."""
     module, variables, state = small
     wave = waves(640 * 18 + rest, clips=3)
     feats = np.asarray(frontend(wave))

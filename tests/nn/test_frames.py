@@ -1,4 +1,4 @@
-"""The detector of frames against PretrainedSED's wrapper; lengths, masks, names, wrong fields."""
+"""The frame detector against PretrainedSED's wrapper; lengths, masks, names, wrong fields."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from asjax.config import AsjaxError
 from asjax.nn import frames, mobile, pooling
 from asjax.weights import port
 
-# families that are taggers of their own; the smallest variant of each
+# tagger families, the smallest variant of each
 TAGGERS = {
     "talnet": "crnn_mini",
     "conformer": "conformer_mini",
@@ -85,7 +85,7 @@ def test_every_head_and_sequence_equals_the_authors(golden):
             out = jax.jit(detector.apply)(variables, tokens)
         strong, weak = np.asarray(out["frame_logits"], np.float64), out["logits"]
         assert [len(strong), *strong.shape[:0:-1]] == case["strong_shape"]
-        if detector.head == "attention":  # theirs are probabilities
+        if detector.head == "attention":  # the reference returns probabilities
             strong = 1 / (1 + np.exp(-strong))
             weak = 1 / (1 + np.exp(-np.asarray(weak, np.float64)))
         strong = strong.swapaxes(1, 2)[:, :, ::3]
@@ -129,7 +129,7 @@ def test_what_lies_beyond_a_clips_end_has_no_influence(sequence, head):
     np.testing.assert_allclose(
         out["frame_logits"][1, :count], other["frame_logits"][1, :count], rtol=1e-5, atol=1e-5
     )
-    alone = run(variables, tokens[1:], mask[1:])  # a padded batch is as single clips
+    alone = run(variables, tokens[1:], mask[1:])  # a padded batch equals single clips
     for key in out:
         np.testing.assert_allclose(out[key][1], alone[key][0], rtol=1e-5, atol=1e-5)
     if sequence is None and head == "linear":
@@ -270,7 +270,7 @@ def test_a_start_takes_the_head_only_where_all_of_it_fits():
 
 
 def test_a_mobile_bottleneck_is_residual_only_at_stride_one_and_equal_width():
-    """Against its own parts: the branch is what is left when the input is taken away."""
+    """The branch equals the output minus the input."""
     x = jax.random.normal(KEY, (1, 6, 6, 8))
     for width, strides, residual in ((8, (1, 1), True), (8, (2, 1), False), (16, (1, 1), False)):
         block = mobile.Bottleneck(3, 24, width, False, "relu", strides)

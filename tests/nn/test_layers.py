@@ -1,4 +1,4 @@
-"""Blocks of several families: remat, plain forms, batch norm's gradient, the post-norm layer."""
+"""Shared blocks: remat, plain forms, batch norm's gradient, the post-norm layer."""
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ SMALL = {  # a family's smallest network for this test
 
 
 def gradient(module, x):
-    """variables -> (loss, its gradient in the parameters), in training mode."""
+    """variables -> (loss, gradient with respect to the parameters), in training mode."""
 
     def loss(params, stats):
         out, _ = module.apply(
@@ -47,7 +47,7 @@ def gradient(module, x):
 
 
 def primitives(jaxpr):
-    """Names of all operations, inner ones included."""
+    """Names of all operations, including nested ones."""
     for eqn in jaxpr.eqns:
         yield eqn.primitive.name
         inner = jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda v: hasattr(v, "eqns"))
@@ -112,7 +112,7 @@ def test_batch_norms_written_gradient_is_that_of_its_definition():
 
 
 def test_the_post_norm_layer_takes_its_softmax_in_float32():
-    """Scores near 300, which bfloat16 rounds by up to one."""
+    """Scores near 300, where bfloat16 rounds by up to one."""
     q = jnp.bfloat16(np.random.default_rng(3).normal(size=(1, 4, 1, 4)) * 16)
     v = jnp.eye(4, dtype=jnp.bfloat16)[None, :, None]
     layer = postnorm.EncoderLayer(8, 1, dtype="bfloat16")

@@ -1,4 +1,4 @@
-"""A long grouped convolution in blocks, against loops in float64 and XLA's own gradient."""
+"""A long grouped convolution in blocks against float64 loops and XLA's gradient."""
 
 import jax
 import jax.numpy as jnp

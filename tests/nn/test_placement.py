@@ -1,4 +1,4 @@
-"""Which form is traced: by the context, the operand's mesh, the current one, the default device."""
+"""The traced form depends on context, the operand's mesh, current mesh and default device."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ def mesh_of(platform, kind="some chip", devices=4):
 
 
 def seen(question, *args):
-    """What `question(x)` answers while `x -> x` is traced for these arguments."""
+    """The result of `question(x)` while `x -> x` is traced for these arguments."""
     answers = []
     jax.jit(lambda x: (answers.append(question(x)), x)[1]).lower(*args)
     return answers[0]
@@ -103,7 +103,7 @@ def test_where_no_mesh_is_known_rows_may_lie_on_all_devices():
 
 
 def test_a_mesh_of_some_of_the_devices_has_no_collective_in_a_loop():
-    """Six rows on three of four devices: one part each, so nothing crosses in the loop."""
+    """Six rows on three of four devices: one part per device, so the loop has no communication."""
     from asjax.nn.cpu import convolution
 
     where = mesh_of("cpu", devices=3)

@@ -1,4 +1,4 @@
-"""Pooling of frames: against naive numpy, torch's operations, and padding that takes no part."""
+"""Pooling of frames against naive numpy and torch's operations; padding has no effect."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ def sigmoid(x):
 
 
 def naive(name, x, a):
-    """One class of one clip in float64: x, a [T]."""
+    """Pooling of one class of one clip in float64: x, a [T]."""
     raw = sigmoid(x)
     p, w = np.clip(raw, 1e-7, 1 - 1e-7), np.clip(sigmoid(a), 1e-7, 1 - 1e-7)
     return {

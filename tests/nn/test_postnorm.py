@@ -20,7 +20,7 @@ def norm(x, p):
 
 
 def naive(p, x, heads, mask):
-    """y = norm(x + attention(x)); norm(y + fc2(relu(fc1(y)))), a head at a time."""
+    """y = norm(x + attention(x)); norm(y + fc2(relu(fc1(y)))), head by head."""
     dense = lambda name, y: y @ p[name]["kernel"] + p[name]["bias"]  # noqa: E731
     q, k, v = (dense(f"w_{n}", x) for n in "qkv")
     size, parts = x.shape[-1] // heads, []
@@ -64,7 +64,7 @@ class Head(nn.Module):
 
 
 def test_the_classifier_pools_the_frames_of_the_clip_only():
-    """By the mean, where the clip's probability is that of its frames one by one."""
+    """With mean pooling, the clip's probability is the mean of the frames' probabilities."""
     head = Head("mean")
     variables = head.init(jax.random.key(1), X, MASK)
     assert (variables["params"]["head"]["fc_prob"]["bias"] == -1.5).all()

@@ -11,7 +11,7 @@ KEYS = jax.random.split(jax.random.key(0), 6)
 
 
 def _random(module, x):
-    """Variables of `module` with biases that are not zero."""
+    """Variables of `module` with non-zero biases."""
     variables = module.init(KEYS[1], x)
     return jax.tree.map(lambda a: 0.3 * jax.random.normal(KEYS[2], a.shape), variables)
 
@@ -37,7 +37,7 @@ cells = pytest.mark.parametrize("cell", [recurrent.Gru, recurrent.Lstm])
 
 
 def _naive(params, x, step, layers=1):
-    """float64, one clip [T, I], one step at a time."""
+    """The layer in float64 for one clip [T, I], step by step."""
     for layer in range(layers):
         outs = []
         for end, order in (("", 1), ("_reverse", -1)):

@@ -53,13 +53,13 @@ def test_both_forms_equal_float64_numpy_and_have_one_gradient(limit, monkeypatch
 
 
 def test_head_by_head_no_array_holds_all_scores(monkeypatch):
-    """Neither forward nor backward: of 24 heads no array with all their scores is made."""
+    """Neither forward nor backward make an array with the scores of all 24 heads."""
     monkeypatch.setattr(relative, "AT_ONCE", 0)
     inputs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in _inputs(tokens=64, heads=24)]
     loss = lambda *x: jnp.sin(relative.attend(*x)).sum()  # noqa: E731
     compiled = jax.jit(jax.grad(loss, range(5))).lower(*inputs).compile()
     scores = 2 * 24 * 64 * 64 * 4  # bytes
-    position = 24 * 64 * 64 * 4  # read and its gradient written
+    position = 24 * 64 * 64 * 4  # read, and its gradient written
     assert compiled.memory_analysis().temp_size_in_bytes < scores + position
 
 

@@ -1,4 +1,4 @@
-"""Rotated queries and keys: the distance alone counts, padding does not."""
+"""Rotated queries and keys: only the distance matters, padding has no effect."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The shared encoder: attention and its written-out gradient, stacked layers, patches."""
+"""The shared encoder: attention and its explicit gradient, stacked layers, patches."""
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ def test_attention_and_its_gradient_equal_those_of_jax(biased, masked):
 
 
 def test_no_sum_over_devices_is_inside_the_loop_over_heads():
-    """Two devices may then wait for each other for ever."""
+    """Otherwise two devices may wait for each other for ever."""
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",))
     rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     q = jax.device_put(np.ones((2, 9, 3, 8), np.float32), rows)
@@ -93,7 +93,7 @@ def test_stochastic_depth_drops_whole_branches_at_its_rate():
     block = vit.Block(1, 4, stochastic_depth=True, train=True)
     rate = jnp.float32(0.25)
     variables = block.init({"params": KEYS[0], "dropout": KEYS[1]}, x, rate)
-    # biases of one and no weights: each branch adds exactly 1, or 1 / 0.75 when it is kept
+    # biases are one and weights zero: each branch adds exactly 1, or 1 / 0.75 if it is kept
     variables = jax.tree.map(jnp.zeros_like, variables)
     variables["params"]["attn"]["proj"]["bias"] += 1
     variables["params"]["mlp"]["fc2"]["bias"] += 1

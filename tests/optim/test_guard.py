@@ -1,4 +1,4 @@
-"""The guard against steps that are not finite."""
+"""The guard against non-finite steps."""
 
 import jax
 import jax.numpy as jnp

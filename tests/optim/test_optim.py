@@ -1,7 +1,7 @@
 """Optimisers against torch 2.13.
 
-`tests/golden/optim_updates.npz` and `optim_schedules.npz` hold torch's numbers; they are written
-again by `python tests/optim/test_optim.py` (needs torch).
+`tests/golden/optim_updates.npz` and `optim_schedules.npz` have torch's numbers. The command
+`python tests/optim/test_optim.py` writes them again (needs torch).
 """
 
 import math
@@ -43,7 +43,7 @@ RUNS = {  # name -> (spec for asjax, torch class, torch keywords)
 def inputs():
     rng = np.random.default_rng(7)
     params = {"kernel": rng.normal(size=(3, 5)), "bias": rng.normal(size=(5,))}
-    # Sizes shrink and jump: amsgrad's maximum then differs before and after bias correction.
+    # Gradients shrink and jump, so amsgrad's maximum differs before and after bias correction.
     sizes = 10.0 ** rng.uniform(-3, 1, size=(STEPS, 1))
     grads = [{k: rng.normal(size=v.shape) * s for k, v in params.items()} for s in sizes[:, 0]]
     as32 = lambda tree: {k: v.astype(np.float32) for k, v in tree.items()}  # noqa: E731
@@ -73,7 +73,7 @@ def test_twenty_updates_equal_torch(name):
             assert np.linalg.norm(value - reference) < 1e-6 * np.linalg.norm(reference)
             # optax takes 1 - beta2^t in float32, where t = 1 loses four digits
             np.testing.assert_allclose(value, reference, rtol=1e-6, atol=3e-8)
-            assert np.abs(reference - start[key]).max() > 5e-5  # torch did move
+            assert np.abs(reference - start[key]).max() > 5e-5  # torch's weights changed
 
 
 def test_optax_amsgrad_would_not_equal_torch():
@@ -118,7 +118,7 @@ def test_bad_specs_are_one_clear_error_naming_what_exists():
 
 
 def write_golden():
-    """Torch's numbers for the tests above."""
+    """Write torch's numbers for the tests above."""
     import json
 
     import torch

@@ -1,7 +1,7 @@
 """Schedules against torch and the references' formulas.
 
-`lr_schedule_*` of the goldens are the float64 rates of YuanGongND/ast's training loop, replayed
-with torch's MultiStepLR; `optim_schedules.npz` is written by test_optim.py.
+The goldens `lr_schedule_*` are the float64 rates of YuanGongND/ast's training loop, replayed with
+torch's MultiStepLR. test_optim.py writes `optim_schedules.npz`.
 """
 
 import math
@@ -39,7 +39,7 @@ def test_one_cycle_rate_equals_torch():
 @pytest.mark.parametrize("name", ["lr_schedule_full", "lr_schedule_short_epochs"])
 @pytest.mark.parametrize("own_epoch", [False, True])
 def test_warmup_step_equals_the_loop_of_ast(golden, name, own_epoch):
-    """The length of an epoch comes from the data, or from the schedule whatever the data's is."""
+    """The length of an epoch comes from the data, or from the schedule if it gives one."""
     manifest, arrays = golden(name)
     given, wanted = manifest["input"], arrays["lr"]
     assert len(wanted) == given["steps_per_epoch"] * given["epochs"]
@@ -82,10 +82,10 @@ def test_schedules_equal_the_naive_formula_in_float64(schedule, naive, steps):
 
 
 def test_tiny_rates_keep_their_digits_which_optax_s_lose():
-    """Against float64 over 10,000 steps; it is why optax's own schedules are not used."""
+    """Against float64 over 10,000 steps; optax's own schedules are less precise."""
     n = np.arange(10_000)
     warm = np.minimum(n / 1000, 1.0)
-    # (1 + cos x) / 2 as a square: in this form float64 keeps its digits at the end as well
+    # (1 + cos x) / 2 written as a square, which is precise in float64 also at the end
     half = np.where(n < 500, n / 500, np.sin(np.pi / 2 * (10_000 - n) / 9500) ** 2)
     pairs = [
         (schedules.warmup(steps=1000), optax.linear_schedule(0.0, 1.0, 1000), warm),

@@ -1,11 +1,11 @@
-"""A picture's figure instead of its file, so that a test sees what was drawn."""
+"""Access to the figure of a picture, so that a test can check its content."""
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 
 def capture(monkeypatch, module) -> list:
-    """The figures that `module` saves from now on; all of a figure is laid out once."""
+    """The figures that `module` saves from now on; each is laid out once."""
     figures = []
 
     def save(draw, height, stem):
@@ -21,7 +21,7 @@ def capture(monkeypatch, module) -> list:
 
 
 def points(axes, filled=True) -> list[tuple[float, float]]:
-    """(x, y) of every filled mark, or of every hollow one, left to right."""
+    """(x, y) of all filled marks, or of all hollow marks, from left to right."""
     found = []
     for line in axes.lines:
         mark = line.get_marker() not in ("None", None, "")
@@ -32,7 +32,7 @@ def points(axes, filled=True) -> list[tuple[float, float]]:
 
 
 def bars(axes) -> list[list[tuple[float, float]]]:
-    """The ends of every error bar."""
+    """The end points of every error bar."""
     return [
         [tuple(map(float, end)) for end in segment]
         for collection in axes.collections

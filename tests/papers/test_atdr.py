@@ -25,8 +25,10 @@ CLIPS = 60
 def finished_run(
     path, arg, repo, *, skill=2.0, seed=0, label_set=AUDIOSET, clips=CLIPS, rare=0, **fields
 ):
-    """A workdir as asjax train leaves it under configs/atdr.py, with scores of made-up quality;
-    the last `rare` classes have no positive."""
+    """A workdir like that of asjax train with configs/atdr.py, and made-up scores.
+
+    The last `rare` classes have no positive.
+    """
     cfg = config.to_plain(build.load(f"{repo}/configs/atdr.py:{arg}")) | fields
     path.mkdir(parents=True)
     (path / "run.json").write_text("{}")
@@ -66,7 +68,7 @@ def mean_ap(run, mask=None):
 
 
 def page_text(html):
-    """The text of a page whose tags must be balanced."""
+    """The text of a page; its tags must be balanced."""
     opened, text = [], []
 
     class Page(HTMLParser):
@@ -212,8 +214,8 @@ def test_table_2_has_our_numbers_with_the_papers_beside(runs, made):
         assert float(rows[key]["low"]) < value < float(rows[key]["high"])
     both = np.mean([mean_ap(runs / name) for name in ("crnn_A4", "crnn_A4_seed1")])
     assert float(rows["CRNN", "A4"]["map"]) == pytest.approx(both, rel=1e-5)
-    assert rows["CRNN", "A4"]["runs"] == "2"  # and none of the ablations
-    eight = mean_ap(runs / "ast_A3_s8")  # the stride of the paper's cell
+    assert rows["CRNN", "A4"]["runs"] == "2"  # without the ablations
+    eight = mean_ap(runs / "ast_A3_s8")  # the paper's stride
     assert float(rows["AST", "A3"]["map"]) == pytest.approx(eight, rel=1e-5)
     theirs = [rows[key]["paper_map"] for key in (("AST", "A3"), ("CRNN", "A2"))]
     assert theirs == ["0.41", "0.429"]
@@ -344,14 +346,14 @@ def test_pairs_differ_in_that_only(runs, tmp_path, repo, capsys):
     assert float(rows[0]["lost"]) == pytest.approx(lost, rel=1e-4)
     assert len(rows) == 2
     assert re.search(
-        r"lr, CRNN A4 without SpecAugment: the nearest .* also in optim\.lr\.", printed
+        r"lr, CRNN A4 without SpecAugment: the nearest .* also differs in optim\.lr\.", printed
     )
-    assert "two, CRNN A4 without mixup, SpecAugment: more than one part" in printed
-    assert "alone, CRNN A2 without balanced sampler: no run with the full recipe" in printed
+    assert "two, CRNN A4 without mixup, SpecAugment: more than one component" in printed
+    assert "alone, CRNN A2 without balanced sampler: there is no run with the full" in printed
 
 
 def test_constants_may_change_with_what_is_measured_under_it(tmp_path, repo):
-    """Mean and deviation are measured with mixup and masks on, so they follow them."""
+    """Mean and deviation are measured with mixup and masks, so they depend on these."""
     full = finished_run(tmp_path / "full", "model=crnn,procedure=A4,mixup=0.5", repo)
     arg = "model=crnn,procedure=A4"
     same = finished_run(tmp_path / "mixup", f"{arg},mixup=0.0", repo)
@@ -397,7 +399,10 @@ def test_figure_2_is_the_mean_over_classes_of_a_quality(runs, made, capsys):
         ends = metrics.interval(drawn["mean_ap"], large, 0.95)
         np.testing.assert_allclose([float(got["low"]), float(got["high"])], ends, rtol=1e-5)
     text = page_text((made / "report.html").read_text())
-    assert "> 67 %: 288 classes; > 50 %: 343; ≥ 0 %: all 527, among them 70 without a rated" in text
+    assert (
+        "> 67 %: 288 classes; > 50 %: 343; ≥ 0 %: all 527. Of these, 70 classes have no rated"
+        in text
+    )
     assert "(2 pairs of procedures), paper +2.0 ± 0.1." in text
     svg = (made / "figure2.svg").read_text()
     assert "70 without a rated example" in svg
@@ -405,7 +410,7 @@ def test_figure_2_is_the_mean_over_classes_of_a_quality(runs, made, capsys):
 
 
 def test_classes_that_a_resample_leaves_without_a_positive_are_not_counted_in_it(tmp_path, repo):
-    """Rings of classes are joined by how many of each counted, whatever they are."""
+    """Rings of classes are weighted by their number of classes with a positive."""
     run = read_run(str(finished_run(tmp_path / "run", "model=crnn", repo, clips=30, rare=100)))
 
     class Args:
@@ -427,9 +432,9 @@ def test_sections_that_no_run_serves_are_left_out_and_said_so(tmp_path, repo, ca
     assert report(run, "--out", tmp_path / "out", "--bootstrap=0") == 0
     printed = capsys.readouterr().out
     assert "Left out. Table 3: no run of AST with the full recipe." in printed
-    assert "Left out. Table 4: no run lacks a part of the recipe." in printed
+    assert "Left out. Table 4: no run lacks a component of the recipe." in printed
     assert "Left out. Figure 2: the scores are not of AudioSet's 527 classes." in printed
-    assert "too few of the classes to be compared" in printed
+    assert "too few classes for a comparison" in printed
     names = {p.name for p in (tmp_path / "out").iterdir()}
     assert names == {"report.html", "table2.csv", "table2.png", "table2.svg"}
 
@@ -439,7 +444,7 @@ def test_a_mean_over_unlike_runs_is_said(runs, tmp_path, repo, capsys):
     argv = (runs / "crnn_A2", other, "--out", tmp_path / "out", "--bootstrap=0")
     assert report(*argv) == 0
     printed = capsys.readouterr().out
-    assert "CRNN A2 is a mean over runs that differ in optim.lr." in printed
+    assert "CRNN A2 is the mean of runs that differ in optim.lr." in printed
     assert "Means over runs, CRNN A2: 2." in printed
 
 
@@ -466,16 +471,16 @@ def odd_runs(tmp_path_factory, repo):
     ("argv", "message"),
     [
         ("nowhere", "run nowhere does not exist"),
-        ("bare", "run bare has no config that says its procedure; write bare:procedure=A2"),
+        ("bare", "run bare has no config, so its procedure is unknown; write bare:procedure=A2"),
         ("bare:procedure=A5", "procedure must be one of A1, A2, A3, A4, got 'A5'"),
         ("full:ablation=dropout", "ablation must be one of full, balancing, mixup, specaug"),
         ("full:model=AST,stride=0", "stride must be a positive integer, got 0"),
         ("full:strides=4", "did you mean 'stride'"),
-        ("tiny", "features atdr_logmel64 with 40 frames, which are those of no procedure"),
-        ("panns", "features panns_logmel, which are those of no procedure"),
-        ("audioset", "starts from audioset:x.pth, which is no procedure's start"),
-        ("full less", "are of one cell but were evaluated on different clips (60 and 50)"),
-        ("full nomix", "are of one ablation but were evaluated on different clips"),
+        ("tiny", "features atdr_logmel64 with 40 frames, which no procedure uses"),
+        ("panns", "features panns_logmel, which no procedure uses"),
+        ("audioset", "starts from audioset:x.pth, but a procedure starts from"),
+        ("full less", "belong to one cell but were evaluated on different clips (60 and 50)"),
+        ("full nomix", "belong to one ablation but were evaluated on different clips"),
         ("nomix", "nothing to show: run nomix was trained without mixup and no run has the full"),
     ],
 )

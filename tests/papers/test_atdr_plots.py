@@ -1,4 +1,4 @@
-"""The pictures of AudioTagging Done Right show the results, and the paper's where they compare."""
+"""The pictures of AudioTagging Done Right show our results, and the paper's if comparable."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def test_table_2_has_a_panel_per_procedure_with_ours_and_theirs(monkeypatch):
     assert 37.9 < low[0] < 38.3 < 41.7 < high[0] < 42.1
     theirs = printed.ATDR_TABLE2[model][1]["A1"]
     assert points(panels[0], filled=False) == [(pytest.approx(theirs), 0)]
-    assert points(panels[1], filled=False) == []  # other classes: not to be compared
+    assert points(panels[1], filled=False) == []  # other classes, so not comparable
     assert [label.get_text() for label in panels[0].get_yticklabels()] == [model, "mine"]
 
 

@@ -1,4 +1,4 @@
-"""What `asjax report balance` shows: text, tables and page hold the same numbers."""
+"""The output of `asjax report balance`: text, tables and page have the same numbers."""
 
 import csv
 import re

@@ -1,4 +1,4 @@
-"""`asjax stats --features` against float64 numpy on what training draws; its one-line errors."""
+"""`asjax stats --features` against float64 numpy on the batches of training; one-line errors."""
 
 import json
 import shlex
@@ -54,7 +54,7 @@ def load(recipe, **overrides):
 
 
 def raw_batches(cfg, count):
-    """What the frontend gives before normalisation, padded with zeros: [B, T, F] per batch."""
+    """The frontend's output before normalisation, padded with zeros: [B, T, F] per batch."""
     label_set = labels.get("audioset527")
     data = {k: cfg.data[k] for k in ("sample_rate", "clip_s", "threads", "draw")}
     stream = build.pipeline(
@@ -66,7 +66,7 @@ def raw_batches(cfg, count):
     )
     frontend = build.make("frontend", cfg.frontend)
     wave_chain = build.augment(cfg.augment.wave)
-    # the same masks, on features that are not normalised, filled with raw zero
+    # the same masks on unnormalised features, filled with raw zero
     feats_chain = build.augment(cfg.augment.feats.replace("0.33333333", "0.0"))
     base = jax.random.split(jax.random.key(cfg.seed))[1]
     with stream.iterate() as batches:
@@ -80,13 +80,13 @@ def raw_batches(cfg, count):
 @pytest.mark.parametrize(
     ("wave", "feats"),
     [("", ""), (WAVE, FEATS), ("mixup(alpha=0.4, style='panns')", "")],
-    ids=["plain", "augmented", "neighbours"],  # the last one halves batches
+    ids=["plain", "augmented", "neighbours"],  # "neighbours" halves batches
 )
 def test_an_epoch_is_what_numpy_finds_on_the_raw_features(recipe, wave, feats):
     cfg = load(recipe, **{"augment.wave": wave, "augment.feats": feats})
     found = stats_features.measure(cfg, progress=False)
     raw = list(raw_batches(cfg, 14))
-    assert found["clips"] == 79  # 13 batches of 6, then the one clip that is left of the epoch
+    assert found["clips"] == 79  # 13 batches of 6 and the last clip of the epoch
     assert found["batches"] == 14
     raw[-1] = raw[-1][:1]
     assert len(raw[0]) == (3 if "panns" in wave else 6)
@@ -98,11 +98,11 @@ def test_an_epoch_is_what_numpy_finds_on_the_raw_features(recipe, wave, feats):
     every = np.concatenate([x.ravel() for x in raw])
     np.testing.assert_allclose(found["exact"]["mean"], every.mean(), rtol=2e-6)
     np.testing.assert_allclose(found["exact"]["std"], every.std(ddof=1), rtol=2e-6)
-    assert abs(found["recipe"]["std"] - found["exact"]["std"]) > 1e-3  # two different things
+    assert abs(found["recipe"]["std"] - found["exact"]["std"]) > 1e-3  # the two differ
 
 
 def test_the_constants_it_gives_normalise_and_keep_the_masks_raw_zero(recipe):
-    """Measured again with its own overrides: the same numbers before normalisation."""
+    """Measuring again with the printed overrides gives the same numbers before normalisation."""
     asked = {"augment.wave": WAVE, "augment.feats": FEATS}
     found = stats_features.measure(load(recipe, **asked), 4, progress=False)
     new = {key: str(value) for key, value in found["overrides"].items()}
@@ -162,13 +162,13 @@ def test_the_printed_lines_are_words_of_asjax_train(recipe, capsys):
     assert cfg.frontend.mean == pytest.approx(float(pairs[0][1]))
     assert config.chain(cfg.augment.feats)[0][1]["law"] == "torchaudio"
 
-    recipe.write_text(BASE.replace("mean=-20.0, std=30.0,", ""))  # fields that no override reaches
+    recipe.write_text(BASE.replace("mean=-20.0, std=30.0,", ""))  # no override can set these
     assert asjax_main(words) == 0
     assert "in the config's frontend: mean=" in capsys.readouterr().out
 
 
 def test_moments_join_to_those_of_all_values():
-    """Far from zero, where sums of squares would lose everything."""
+    """Far from zero, where sums of squares would lose all precision."""
     rng = np.random.default_rng(0)
     parts = [1e6 + rng.standard_normal((n, 7)) * n for n in (1, 5, 2, 9)]
     joined = stats_features.Moments()
@@ -185,8 +185,8 @@ def test_moments_join_to_those_of_all_values():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--features"], "--features goes with --config=FILE"),
-        (["--features", "x.csv", "--config=CONFIG"], "not with lists"),
+        (["--features"], "--features needs --config=FILE"),
+        (["--features", "x.csv", "--config=CONFIG"], "takes no lists"),
         (["--features", "--config=nowhere.py"], "nowhere.py does not exist"),
         (["--features", "--config=CONFIG", "--batches=0"], "--batches must be at least 1"),
         (["--features", "--config=CONFIG", "--config.frontend.men=1"], "mean 'frontend.mean'"),
@@ -207,7 +207,7 @@ def test_mistakes_are_one_line(recipe, tmp_path, words, message, capsys):
 
 def test_features_that_are_all_equal_are_refused(recipe):
     silence = {"augment.wave": "gain(low_db=-200, high_db=-200)", "frontend.frames": "20"}
-    with pytest.raises(AsjaxError, match="all features are -200: there is nothing to normalise"):
+    with pytest.raises(AsjaxError, match="all features are -200; there is nothing to normalise"):
         stats_features.measure(load(recipe, **silence), 1, progress=False)
 
 
@@ -244,7 +244,7 @@ def test_the_picture_shows_the_clip_and_the_filters_that_training_uses(name, rec
 
 
 def test_the_picture_stands_beside_the_json_and_shows_where_a_filter_is(recipe, tmp_path):
-    """The tallest filter's column of the picture is bright where the frontend has its peak."""
+    """The column of the largest filter is bright at the peak of the frontend's filter."""
     from matplotlib.image import imread
 
     from asjax.papers import lists_plots

@@ -1,4 +1,4 @@
-"""`asjax stats`: official lists to the printed digit, a small list by hand, broken files."""
+"""`asjax stats`: official lists to the printed digit, a small manual list, broken files."""
 
 import argparse
 import csv
@@ -165,7 +165,7 @@ def test_strict_leaves_church_bells_alone(tmp_path):
         (["a.csv", "--labels", "esc10"], "esc10 has no ontology"),
         (["none.csv"], "none.csv: no such file"),
         (["a.csv", "--out", "a.csv"], "must be a writable folder"),
-        (["all.csv", "a.csv"], "must not be called all"),
+        (["all.csv", "a.csv"], "must not have the name all"),
     ],
 )
 def test_wrong_arguments_are_refused(tmp_path, monkeypatch, argv, message):

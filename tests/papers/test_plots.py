@@ -1,4 +1,4 @@
-"""The pictures of the HLP and balancing papers show the numbers, and the paper's beside them."""
+"""The pictures of the HLP and balancing papers show our numbers and the papers'."""
 
 from types import SimpleNamespace
 
@@ -29,7 +29,7 @@ def test_table_iii_has_our_points_with_intervals_and_the_paper_s_where_they_comp
     axes = figures[0].axes[0]
     np.testing.assert_allclose([x for x, _ in points(axes)], [25, 27, 30])
     assert bars(axes) == [[(pytest.approx(20), pytest.approx(-0.17)), (pytest.approx(32), -0.17)]]
-    # 12 classes are another set, and the paper has no model of the name "mine"
+    # 12 classes are not comparable, and the paper has no model with the name "mine"
     paper = printed.hlp_value(model, False, column)
     assert points(axes, filled=False) == [(pytest.approx(paper), pytest.approx(-0.17))]
     assert [label.get_text() for label in axes.get_yticklabels()] == [model, "mine"]
@@ -64,12 +64,12 @@ def test_curves_over_beta_are_the_means_and_the_paper_s_stay_away_from_other_cla
 
 @pytest.mark.parametrize("count", [12, 60])
 def test_the_line_and_its_band_are_those_of_least_squares(count, monkeypatch):
-    """The band against the textbook's formula at its ends, the line against scipy."""
+    """The ends of the band against the textbook formula, the line against scipy."""
     figures = capture(monkeypatch, plots)
     rng = np.random.default_rng(0)
     prior = 10 ** rng.uniform(-4, -1, count)
     change = -0.02 * np.log10(prior) + rng.normal(size=count) * 0.05
-    prior[0], change[1] = 0.0, np.nan  # neither has a place in the picture
+    prior[0], change[1] = 0.0, np.nan  # neither can be drawn
     x, y = np.log10(prior[2:]), change[2:]
     fit = linregress(x, y)
     line = {"slope": fit.slope, "intercept": fit.intercept, "p": fit.pvalue}

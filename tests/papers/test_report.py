@@ -33,7 +33,7 @@ ZERO_SHOT = {"label_set": "fsd50k200", "label_hash": FSD50K.hash, "shared": 192,
 
 
 def made_up(label_set, skill, *, clips=60, seed=0, dense=0.02):
-    """Targets from `seed` alone; scores that know them the better, the larger `skill` [C] is."""
+    """Targets that depend only on `seed`, and scores that are better for a larger `skill` [C]."""
     rng = np.random.default_rng(seed)
     targets = (rng.random((clips, len(label_set))) < dense).astype(np.uint8)
     every = np.arange(len(label_set))
@@ -57,7 +57,7 @@ def finished_run(
     train_counts=None,
     cut=None,
 ):
-    """A workdir as asjax train leaves it, with scores of made-up quality."""
+    """A workdir like that of asjax train, with made-up scores."""
     cfg = {
         "model": {"name": model[0], "variant": model[1]},
         "labels": {"name": label_set.name, "hlp": with_hlp, "strict": False},
@@ -192,7 +192,7 @@ def hlp_runs(tmp_path_factory):
 
 
 def mean_ap(folder, *, labels_hlp=False, scores_hlp=False):
-    """Mean AP of a scores file, plainly."""
+    """Mean AP of a scores file, computed directly."""
     found = evaluate.load_scores(folder / "scores.npz")
     scores, targets = found["scores"], found["targets"]
     closure = hlp.closure(found["label_set"])
@@ -264,7 +264,7 @@ def test_the_difference_is_paired_by_clip_whatever_their_order(hlp_runs, tmp_pat
     low, high = np.quantile(paired, [0.025, 0.975]) - paired.mean() + value[0] - value[1]
     got = [float(row[key]) for key in ("map", "low", "high")]
     np.testing.assert_allclose(got, [value[0] - value[1], low, high], rtol=1e-4)
-    assert high - low < 0.7 * (np.ptp(np.quantile(drawn[0], [0.025, 0.975])))  # what pairing is for
+    assert high - low < 0.7 * (np.ptp(np.quantile(drawn[0], [0.025, 0.975])))  # due to pairing
 
 
 def test_runs_of_one_row_are_averaged_and_must_have_the_same_clips(hlp_runs, tmp_path, capsys):
@@ -294,7 +294,7 @@ def beta_run(path, beta, **more):
 
 def test_curves_and_regression_over_beta(tmp_path, capsys):
     counts = np.round(np.geomspace(1, 900, 527)).astype(int)
-    skill = {0: 2.0, 1: 2.0 + 0.8 * np.log10(counts)}  # balancing that helps the common classes
+    skill = {0: 2.0, 1: 2.0 + 0.8 * np.log10(counts)}  # balancing helps the common classes
     for beta, level in skill.items():
         finished_run(
             tmp_path / f"b{beta}", draw=f"oversample(beta={beta})" if beta else "shuffle",
@@ -329,7 +329,7 @@ def test_curves_and_regression_over_beta(tmp_path, capsys):
     assert f"slope {want.slope:+.4f} ± {want.stderr:.4f} per decade" in printed
     assert f"two-sided p = {want.pvalue:.3g}, 527 classes" in printed
     assert "the 1,000 training clips of made up" in printed
-    assert "Left out, evaluated at beta=0 only" in printed  # FSD50K, of one run
+    assert "Left out, evaluated only at beta=0" in printed  # FSD50K, of one run
     assert "Paper (beta=1 minus beta=0): slope not significant" in printed
     page = "".join(Page((out / "report.html").read_text()).text)
     assert "paper, internal: mAP / d'" in page
@@ -355,7 +355,7 @@ def test_two_sets_seeds_and_any_two_betas(tmp_path, capsys):
     ]  # fmt: skip
     mean = np.mean([mean_ap(tmp_path / n / "eval") for n in ("b0.3", "seed")])
     assert float(rows[1]["map"]) == pytest.approx(mean, rel=1e-5)
-    assert "[" not in printed.split("\n")[3]  # no interval was asked for
+    assert "[" not in printed.split("\n")[3]  # without intervals
 
 
 def test_of_several_learning_rates_the_best_smoothed_validation_is_taken(tmp_path, capsys):
@@ -396,7 +396,7 @@ def test_sampler_statistics_come_from_the_data_or_from_asjax_stats(tmp_path, cap
     (tmp_path / "stats.json").write_text("{}")
     capsys.readouterr()
     assert report(*argv, f"--stats={tmp_path / 'stats.json'}") == 2
-    assert "is no stats.json of asjax stats" in capsys.readouterr().err
+    assert "is not a stats.json of asjax stats" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------------------------- mistakes
@@ -436,17 +436,17 @@ def some_runs(folder_of_runs, monkeypatch):
         ("hlp unfinished", "has not finished: it has no eval/scores.npz"),
         ("hlp empty", "holds no scores.npz"),
         ("hlp bad:hlp=True", "is not a scores file"),
-        ("hlp bare", "bare does not say whether it was trained with HLP; write bare:hlp=True"),
+        ("hlp bare", "bare has no record whether it was trained with HLP; write bare:hlp=True"),
         ("hlp bare:hlpp=True", "did you mean 'hlp'"),
         ("hlp bare:hlp=3", "hlp must be True or False, got 3"),
-        ("hlp b0 b0/eval", "are those of b0"),
+        ("hlp b0 b0/eval", "also belong to run b0"),
         ("hlp b0 --bootstrap=-1", "--bootstrap must be 0 or more"),
         ("hlp b0 --out=file", "--out file must be a writable folder"),
-        ("balance b0", "two betas or more; all 1 given have beta=0"),
-        ("balance b0 bare", "run bare has no beta, it does not say its draw; write bare:beta=0.5"),
+        ("balance b0", "at least two betas; all 1 runs have beta=0"),
+        ("balance b0 bare", "run bare has no beta, its draw is not recorded; write bare:beta=0.5"),
         ("balance b0 queue", "its draw is 'class_queue'"),
         ("balance b0 bare:beta=x", "beta must be a number"),
-        ("balance b0 few", "no common set (same clips, labels and classes)"),
+        ("balance b0 few", "no common evaluation set (same clips, labels and classes)"),
         ("balance b0 b1 --compare=0,0.5", "two of the runs' betas (0, 1)"),
         ("balance b0 b1 --compare=0", "two betas such as 0,1"),
     ],
@@ -483,6 +483,7 @@ def test_real_training_runs_are_read(tmp_path, monkeypatch, repo, capsys):
     assert report("hlp", *runs, "--out", tmp_path / "a", "--bootstrap=5") == 0
     assert report("balance", *runs, "--out", tmp_path / "b", "--bootstrap=5") == 0
     printed = capsys.readouterr().out
-    assert "cnn mini, HLP minus not" in printed
+    assert "cnn mini, with HLP minus without" in printed
     assert re.search(r"\n0\.5 +1 +0\.005 ", printed)  # learning rate of the config
-    assert "too few different priors for a regression" in printed  # ten classes, 9 to 10 % each
+    # All ten classes have 9 to 10 %.
+    assert "no regression, because the priors are too similar" in printed

@@ -1,4 +1,4 @@
-"""What the parity cases of PretrainedSED's models have in common: `sed_NAME_backbone` etc."""
+"""Common parts of the parity cases of PretrainedSED's models: `sed_NAME_backbone` etc."""
 
 import re
 
@@ -22,9 +22,9 @@ TOLERANCE = {f"wave/{name}": 1e-5 for name in ("embedding", "strong", "weak")} |
 
 
 def spec(case, manifest, family, variant=None):
-    """(variant, fields) of a full-size case `sed_NAME_(backbone|wrapper|rnn)`; None when not ours.
+    """(variant, fields) of a full-size case `sed_NAME_(backbone|wrapper|rnn)`, else None.
 
-    NAME is `family`, unless `variant` is given: then it is that variant's name.
+    NAME is the name of the family, or of the variant if `variant` is given.
     """
     name = variant or family
     hit = re.fullmatch(rf"sed_{name}_(backbone|wrapper|rnn)", case)
@@ -60,7 +60,7 @@ def waveform(manifest):
 
 
 def run(manifest, module, variables, family, inner=None):
-    """Every output of a case of the family: `inner(captured)` gives those inside the backbone."""
+    """All outputs of a case; `inner(captured)` returns those inside the backbone."""
     apply = jax.jit(lambda v, x: module.apply(v, x, capture_intermediates=True))
     feats = dict(arrays(manifest))
     if "input" in manifest:

@@ -4,7 +4,7 @@ FAMILY = "ast"
 
 
 def spec(case, manifest):
-    """(variant, fields) of a case by the reference's arguments; None when it is not ours."""
+    """(variant, fields) of a case by the reference's arguments; None if it is another family's."""
     cls = manifest["reference"].get("cls", "")
     given = manifest["reference"].get("args", {})
     if cls == "ASTForAudioClassification":

@@ -12,7 +12,7 @@ FAMILY = "atst_clip"
 
 
 def spec(case, manifest):
-    """(variant, fields) of a case by the reference's constructor; None when not ours."""
+    """(variant, fields) of a case from the reference's constructor; None if it is another's."""
     reference = manifest.get("reference")
     name = reference.get("class", "") if isinstance(reference, dict) else ""
     hit = re.search(r"atst\.audio_transformer\.AST_(\w+)\(use_cls=True\)", name)

@@ -13,14 +13,14 @@ TINY = dict(
 
 
 def spec(case, manifest):
-    """(variant, fields) of a case by its name; None when it is not ours."""
+    """(variant, fields) of a case from its name; None if it is another family's."""
     if case == "sed_tiny_beats":
         return "beats_base", TINY
     return _sed.spec(case, manifest, FAMILY)
 
 
 def run(case, manifest, module, variables):
-    """What the patches go through, layers (B, S, D) and the outputs."""
+    """Stages of the patches, layers (B, S, D) and the outputs."""
 
     def inner(captured):
         layers, table = captured["layers"], variables["params"]["relative_bias"]

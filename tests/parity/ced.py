@@ -13,7 +13,7 @@ FAMILY = "ced"
 
 
 def spec(case, manifest):
-    """(variant, fields) of a case by the reference's constructor and shapes; None when not ours."""
+    """(variant, fields) of a case from the authors' constructor and shapes; None if another's."""
     reference = manifest.get("reference")
     name = reference.get("class", "") if isinstance(reference, dict) else ""
     hit = re.search(r"audiotransformer\.(ced_\w+)\(", name)

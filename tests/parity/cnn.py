@@ -2,7 +2,7 @@
 
 FAMILY = "cnn"
 
-# the authors' classes -> variants; the rest are called as here
+# the authors' classes -> variants; the others have our names
 _CLASSES = {
     "Cnn14_DecisionLevelMax": "cnn14_decision_max",
     "Cnn14_DecisionLevelAvg": "cnn14_decision_avg",
@@ -11,7 +11,7 @@ _CLASSES = {
 
 
 def spec(case, manifest):
-    """(variant, fields) of a case by the authors' class; None when it is not ours."""
+    """(variant, fields) of a case by the authors' class; None if it is another family's."""
     name = str(manifest["reference"].get("class", ""))
     if not name.startswith("Cnn"):
         return None

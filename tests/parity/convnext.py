@@ -4,7 +4,7 @@ FAMILY = "convnext"
 
 
 def spec(case, manifest):
-    """(None, fields) of a case by the authors' class: the shapes tell the size; None: not ours."""
+    """(None, fields) of a case from the authors' class; shapes give the size; None if another's."""
     reference = manifest["reference"]
     if reference.get("class") != "ConvNeXt":
         return None

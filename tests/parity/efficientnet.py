@@ -6,11 +6,11 @@ FAMILY = "efficientnet"
 
 
 def spec(case, manifest):
-    """(variant, fields) of a case by what the manifest says; None when it is not ours."""
+    """(variant, fields) of a case from the manifest; None if it is another family's."""
     if "EffNetAttention" not in manifest.get("reference", {}).get("cls", ""):
         return None
     args = manifest["reference"]["args"]
-    # the authors' class makes four heads of any number above one
+    # the authors' class makes four heads for any number above one
     heads = args["head_num"] if args["head_num"] < 2 else 4
     return f"effnet_b{args['b']}", {"heads": heads}
 

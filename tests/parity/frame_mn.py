@@ -9,7 +9,7 @@ TOLERANCE = _sed.TOLERANCE
 
 
 def spec(case, manifest):
-    """(variant, fields) of a case by its name; None when it is not ours."""
+    """(variant, fields) of a case from its name; None if it is another family's."""
     found = (_sed.spec(case, manifest, FAMILY, name) for name in models.family(FAMILY).VARIANTS)
     return next((spec for spec in found if spec), None)
 

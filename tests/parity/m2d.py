@@ -8,7 +8,7 @@ TINY = dict(width=48, heads=4, depth=2, num_classes=0)
 
 
 def spec(case, manifest):
-    """(variant, fields) of a case by its name; None when it is not ours."""
+    """(variant, fields) of a case from its name; None if it is another family's."""
     if case == "sed_tiny_m2d":
         return "m2d_base", TINY
     return _sed.spec(case, manifest, FAMILY)

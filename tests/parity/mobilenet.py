@@ -8,11 +8,11 @@ import rule
 from asjax import frontends, models
 
 FAMILY = "mobilenet"
-TOLERANCE = {"mel": 1e-4}  # logarithms of small powers: the reference's own float32 is at 4e-6
+TOLERANCE = {"mel": 1e-4}  # logarithms of small powers: the reference's own error is 4e-6
 
 
 def spec(case, manifest):
-    """(variant, fields) of a case by the authors' constructor; None when it is not ours."""
+    """(variant, fields) of a case by the authors' constructor; None if it is another family's."""
     name = str(manifest["reference"].get("class", ""))
     hit = re.match(r"models\.mn\.model\.get_model\(.*width_mult=([\d.]+)", name)
     return (f"mn{round(10 * float(hit[1])):02d}", {}) if hit else None

@@ -1,4 +1,4 @@
-"""Parity cases of PaSST, those of training with their stored choice of patches."""
+"""Parity cases of PaSST; those in training mode have a stored choice of patches."""
 
 import jax
 import numpy as np
@@ -9,7 +9,7 @@ DEPTHS = {12: "passt_s", 7: "passt_l"}
 
 
 def spec(case, manifest):
-    """(variant, fields) of a case by the authors' class and its arguments; None when not ours."""
+    """(variant, fields) of a case from the authors' class and its arguments; None if another's."""
     reference = manifest.get("reference")
     given = reference.get("args") if isinstance(reference, dict) else None
     if not isinstance(given, dict) or reference.get("class") != "PaSST":
@@ -29,7 +29,7 @@ def spec(case, manifest):
 
 
 def kept(expected):
-    """The choice stored among the outputs, as the model's `kept`; None in evaluation."""
+    """The stored choice of patches for the model's `kept`; None in evaluation mode."""
     names = ("kept_time", "kept_freq", "kept_tokens", "time_offset")
     return {k.removeprefix("kept_"): expected[k] for k in names if k in expected} or None
 
@@ -49,7 +49,7 @@ def run(case, manifest, module, variables):
     inner = parity_table.captured(state["intermediates"])
     blocks = inner["encoder/blocks"]  # [depth, B, S, D]
     return {
-        **{k: v for k, v in manifest["stored"].items() if v.dtype.kind == "i"},  # what was given
+        **{k: v for k, v in manifest["stored"].items() if v.dtype.kind == "i"},  # the given choice
         **{f"block{i}": blocks[i] for i in range(len(blocks))},
         "patch_embed": inner["patches"].transpose(0, 3, 1, 2),
         "norm": inner["norm"],

@@ -4,7 +4,7 @@ FAMILY = "resnet"
 
 
 def spec(case, manifest):
-    """(variant, fields) of a case by the authors' class; None when it is not ours."""
+    """(variant, fields) of a case by the authors' class; None if it is another family's."""
     name = str(manifest["reference"].get("class", ""))
     return (name.lower(), {}) if name in ("ResNet22", "ResNet38", "ResNet54") else None
 

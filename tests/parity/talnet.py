@@ -22,7 +22,7 @@ def spec(case, manifest):
 
 
 def fields(manifest, names):
-    """Our fields by the reference's arguments, the pooling included, as far as it has them."""
+    """Our fields, pooling included, from the arguments that the reference has."""
     args = manifest["reference"].get("args", {})
     found = {ours: args[theirs] for theirs, ours in names.items() if theirs in args}
     return {**found, **({"pooling": POOLINGS[args["pooling"]]} if "pooling" in args else {})}
@@ -45,7 +45,7 @@ def outputs(out, inner, feats):
 
 
 def pooled(out):
-    """prob by the model's own pooling, prob_max ... by those that need nothing but the frames."""
-    names = {k: v for k, v in POOLINGS.items() if k != "att"}  # that has weights of its own
+    """prob by the model's pooling; prob_max etc. by the poolings without weights."""
+    names = {k: v for k, v in POOLINGS.items() if k != "att"}  # it has weights
     found = {f"prob_{k}": pooling.pool(v)(out["frame_logits"])[0] for k, v in names.items()}
     return {"prob": out["clipwise"], **found}

@@ -9,7 +9,7 @@ _CLASSES = {
 
 
 def spec(case, manifest):
-    """(variant, fields) of a case by the authors' class; None when it is not ours."""
+    """(variant, fields) of a case by the authors' class; None if it is another family's."""
     variant = _CLASSES.get(manifest["reference"].get("class"))
     return (variant, {}) if variant else None
 

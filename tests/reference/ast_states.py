@@ -1,11 +1,11 @@
-"""State dicts for an asjax AST, filled by rule.py: the authors' names, Hugging Face's, a DeiT's."""
+"""State dicts for AST, filled by rule.py, with the authors', Hugging Face's or a DeiT's names."""
 
 import numpy as np
 import rule
 
 
 def weights(module, *, colours=1, places=None, seed="a", heads=True):
-    """A state dict for `module` under the authors' names, as rule.py fills it."""
+    """A state dict for `module` with the authors' names, filled by rule.py."""
     d, hidden = module.width, int(module.width * module.mlp_ratio)
     places = int(np.prod(module.grid)) if places is None else places
     shapes = {
@@ -37,7 +37,7 @@ def weights(module, *, colours=1, places=None, seed="a", heads=True):
 
 
 def deit(module, side=24):
-    """Fake ImageNet weights of the module's width and depth."""
+    """Made-up ImageNet weights of the module's width and depth."""
     given = weights(module, colours=3, places=side**2, seed="deit", heads=False)
     given = {k.removeprefix("v."): v for k, v in given.items()}
     heads = {
@@ -47,7 +47,7 @@ def deit(module, side=24):
 
 
 def hugging_face(given, version):
-    """The authors' names -> Hugging Face's, by the table of the specification."""
+    """The authors' names -> Hugging Face's names."""
     width = given["v.cls_token"].shape[-1]
     layer, (fc1, fc2), proj, qkv = {
         4: (

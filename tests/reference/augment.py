@@ -1,10 +1,10 @@
-"""The augmentations in slow, plain float64 numpy: one clip, one stripe, one sample at a time."""
+"""The augmentations in slow, plain float64 numpy: clip by clip, stripe by stripe."""
 
 import numpy as np
 
 
 def mixtures(mixed_eye, style):
-    """Read (a, b, lam) of every mixture off a mixed identity target [N, B]."""
+    """(a, b, lam) of every mixture, from a mixed identity target [N, B]."""
     found = []
     for i, row in enumerate(np.asarray(mixed_eye, np.float64)):
         first = 2 * i if style == "panns" else i
@@ -37,7 +37,7 @@ def mix(array, found, domain="linear", remove_mean=False):
 
 
 def stripes(generator, total, width, count):
-    """PANNs' law for one clip and one axis: boolean [total], True where a stripe lies."""
+    """PANNs' masks for one clip and one axis: boolean [total], True inside a stripe."""
     hidden = np.zeros(total, bool)
     for _ in range(count):
         wide = generator.integers(0, width)
@@ -65,9 +65,10 @@ def stripe_chances(total, width, law):
 
 
 def stretch_of(row, length, low, high):
-    """(factor, start) of which `row` is the nearest-neighbour stretch of 1..length, or None.
+    """(factor, start) with which nearest-neighbour stretching of 1..length gives `row`, or None.
 
-    Tried are factors on a fine grid; start < 0 counts the zeros before, else the samples cut off.
+    Factors on a fine grid are tried. A negative start is the number of leading zeros, a positive
+    one the number of samples cut off.
     """
     row = np.asarray(row, np.int64)
     there = np.flatnonzero(row)

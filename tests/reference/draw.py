@@ -1,10 +1,10 @@
-"""Slow, obvious samplers: materialised lists and loops, to compare asjax.data.draw with."""
+"""Slow, simple samplers with lists and loops, as references for asjax.data.draw."""
 
 import numpy as np
 
 
 def copies(dense, beta):
-    """M_j by the balancing paper's formula, one clip at a time (half to even)."""
+    """M_j by the balancing paper's formula, clip by clip (rounds half to even)."""
     prior = dense.mean(axis=0)
     m = [max((1 / prior[k]) ** beta for k in np.flatnonzero(row)) for row in dense]
     return [round(x / min(m)) for x in m]
@@ -37,10 +37,10 @@ def second_draw(weights):
 
 
 class Queue:
-    """PANNs' balanced sampler as a loop with state, given the random permutations it uses.
+    """PANNs' balanced sampler as a loop with state and given random permutations.
 
-    `permutation(kind, k, turn, size)` is asked for the order of the classes (kind "classes",
-    turn = cycle) and of a class's list (kind "clips", class k, turn = its how-manyth reshuffle).
+    `permutation(kind, k, turn, size)` returns the order of the classes (kind "classes", turn =
+    cycle) or of the clips of class k (kind "clips", turn = number of the reshuffle).
     """
 
     def __init__(self, dense, permutation):

@@ -1,10 +1,10 @@
-"""Kaldi's filter bank and ATDR's log-mel in plain float64 numpy, one frame at a time."""
+"""Kaldi's filter bank and ATDR's log-mel in plain float64 numpy, frame by frame."""
 
 import numpy as np
 
 
 def kaldi(row, f):
-    """row [S], an asjax KaldiFbank for its settings -> float64 [T, n_mels], raw."""
+    """row [S] and a KaldiFbank with the settings -> float64 [T, n_mels], raw."""
     row = np.asarray(row, np.float64) * (2**15 if f.scale_int16 else 1)
     row = row - row.mean() if f.remove_mean else row
     row = np.concatenate([row, np.zeros(max(0, f.window - row.size))])
@@ -24,7 +24,7 @@ def kaldi(row, f):
 
 
 def mel_triangles(f, size):
-    """float64 [size // 2 + 1, n_mels], none at the Nyquist frequency."""
+    """float64 [size // 2 + 1, n_mels]; zero at the Nyquist frequency."""
     mel = lambda hz: 1127 * np.log(1 + hz / 700)  # noqa: E731
     low, high = mel(f.fmin), mel(f.fmax)
     step = (high - low) / (f.n_mels + 1)
@@ -37,7 +37,7 @@ def mel_triangles(f, size):
 
 
 def atdr(row, f):
-    """row [S], an asjax AtdrLogmel for its settings -> float64 [1 + S // hop, n_mels], raw."""
+    """row [S] and an AtdrLogmel with the settings -> float64 [1 + S // hop, n_mels], raw."""
     row = np.asarray(row, np.float64)
     row = row - row.mean() if f.remove_mean else row
     frames = 1 + row.size // f.hop

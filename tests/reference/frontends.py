@@ -1,10 +1,10 @@
-"""Log-mel in plain float64 numpy, one frame at a time."""
+"""Log-mel in plain float64 numpy, frame by frame."""
 
 import numpy as np
 
 
 def logmel(wave, frontend):
-    """wave [B, S], an asjax frontend for its settings -> float64 [B, T, n_mels] in dB."""
+    """wave [B, S] and a frontend with the settings -> float64 [B, T, n_mels] in dB."""
     return np.stack([_one(np.asarray(row, np.float64), frontend) for row in wave])
 
 

@@ -1,10 +1,10 @@
-"""Slow, obvious HLP: the rule step by step, and loops over classes instead of array code."""
+"""Slow, simple HLP: the rule step by step, with loops over classes."""
 
 import numpy as np
 
 
 def nearest(node, parents, targets):
-    """The nearest ancestors of `node` among `targets`; removed nodes are passed through."""
+    """The nearest ancestors of `node` in `targets`; other nodes are skipped."""
     found = set()
     for parent in parents[node]:
         found |= {parent} if parent in targets else nearest(parent, parents, targets)
@@ -12,7 +12,7 @@ def nearest(node, parents, targets):
 
 
 def ancestors(node, parents, targets):
-    """Step to the only nearest ancestor while there is exactly one."""
+    """Go to the nearest ancestor as long as there is exactly one."""
     marked = []
     while len(found := nearest(node, parents, targets)) == 1:
         (node,) = found
@@ -21,7 +21,7 @@ def ancestors(node, parents, targets):
 
 
 def strict_ancestors(node, parents, targets):
-    """Walk the ontology itself while a node has exactly one parent; mark the targets met."""
+    """Go up the ontology as long as a node has exactly one parent; mark the targets on the way."""
     marked = []
     while len(parents[node]) == 1:
         (node,) = parents[node]
@@ -31,7 +31,7 @@ def strict_ancestors(node, parents, targets):
 
 
 def propagate(rows, closure):
-    """Per row and ancestor: the largest value of the classes that imply it, or NaN if any is."""
+    """Per row and ancestor: the largest value of the classes that imply it, NaN if one is NaN."""
     out = np.array(rows)
     for n, row in enumerate(rows):
         for ancestor in range(len(closure)):

@@ -1,6 +1,6 @@
-"""EfficientAT's MobileNet and PSLA's EfficientNet, run from a state dict by torch's own operations.
+"""EfficientAT's MobileNet and PSLA's EfficientNet from a state dict, with torch's operations.
 
-What the network looks like is read from the names in the state dict, not from tables.
+The structure of the network follows from the names in the state dict, not from tables.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Slow, obvious metrics: scikit-learn on rows that are really repeated, one class at a time."""
+"""Slow, simple metrics: scikit-learn on repeated rows, class by class."""
 
 import numpy as np
 from scipy.stats import norm
@@ -16,7 +16,7 @@ def per_class(scores, targets):
 
 
 def resampled(scores, targets, counts):
-    """Mean AP and mean AUC of the set in which clip i stands counts[i] times."""
+    """Mean AP and mean AUC of the set in which clip i occurs counts[i] times."""
     ap, auc = per_class(np.repeat(scores, counts, axis=0), np.repeat(targets, counts, axis=0))
     return np.nanmean(ap), np.nanmean(auc)
 
@@ -37,7 +37,7 @@ def hand_ap(scores, targets):
 
 
 def moving_average_best(values, window):
-    """Centre of the best full window, by trying every one; values without NaN."""
+    """Centre of the best full window, by trying all windows; values without NaN."""
     half = window // 2
     means = {i: np.mean(values[i - half : i + half + 1]) for i in range(half, len(values) - half)}
     return max(means, key=means.get)

@@ -1,13 +1,13 @@
-"""PANNs' networks in naive numpy, float64, over the authors' state dicts: maps are [B, C, T, F].
+"""PANNs' networks in naive float64 numpy from the authors' state dicts; maps are [B, C, T, F].
 
-`train=True` normalises by the batch; there is no dropout.
+`train=True` uses batch statistics. There is no dropout.
 """
 
 import numpy as np
 
 
 def conv(x, weight, pad=None, stride=1, dilation=1):
-    """Convolution over the last one or two axes of x [B, C, ...], pad zeros on both sides."""
+    """Convolution over the last one or two axes of x [B, C, ...] with `pad` zeros on each side."""
     weight, sizes = np.float64(weight), weight.shape[2:]
     pad = sizes[0] // 2 if pad is None else pad
     x = np.pad(x, [(0, 0), (0, 0)] + [(pad, pad)] * len(sizes))
@@ -116,7 +116,7 @@ def _residual(sd, name, x, halve, train):
 
 
 def wavegram(sd, wave, feats, train=False, mix=lambda x: x):
-    """Wave [B, S] and log-mel [B, T, F] -> logits, embedding; `mix` mixes clips where PANNs do."""
+    """Wave [B, S] and log-mel [B, T, F] -> logits, embedding; `mix` mixes clips as PANNs do."""
     a = conv(np.float64(wave)[:, None], sd["pre_conv0.weight"], stride=5)
     a = relu(norm(sd, "pre_bn0", a, train))
     for i in (1, 2, 3):

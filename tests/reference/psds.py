@@ -1,4 +1,4 @@
-"""PSDS and intersection counts by the definition: every threshold of every class, one by one."""
+"""PSDS and intersection counts by definition: each threshold of each class separately."""
 
 import numpy as np
 

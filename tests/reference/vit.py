@@ -1,4 +1,4 @@
-"""timm-style pre-norm transformer blocks in float64 numpy, from a state dict by torch names."""
+"""timm-style pre-norm transformer blocks in float64 numpy, from a torch state dict."""
 
 import numpy as np
 import rule
@@ -24,7 +24,7 @@ def shapes(depth, width, hidden, *, qkv_bias=True):
 
 
 def fill(shapes, seed="a"):
-    """A state dict of these shapes, as rule.py fills it; positions are made to matter."""
+    """A state dict of these shapes, filled by rule.py, with larger position embeddings."""
     out = {k: rule.param(k, s, "float32", salt=seed) for k, s in shapes.items()}
     for key in out:
         if "pos_embed" in key or "token" in key:
@@ -39,7 +39,7 @@ def layer_norm(x, w, name, epsilon=1e-6):
 
 
 def linear(x, w, name):
-    """x W^T + b, b where there is one."""
+    """x W^T + b, or without b if there is none."""
     return x @ w[name + ".weight"].T.astype(np.float64) + w.get(name + ".bias", 0)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints under every fault of the list (users.md 4.5: F2, F5-F8)."""
+"""Checkpoints under faults: kills, damage, full disks, renamed folders, several processes."""
 
 import logging
 import os
@@ -44,7 +44,7 @@ def same(a, b):
 
 
 def three(directory, **more):
-    """A run with steps 1, 2, 3 saved, all still there."""
+    """A run with the saved steps 1, 2, 3."""
     kept = Checkpoints(directory, keep=3, **more)
     for step in (1, 2, 3):
         assert kept.save(step, make_state(float(step)), meta={"position": step * 10})
@@ -94,7 +94,7 @@ def test_orbax_own_manager_reads_the_same_folders(tmp_path):
 
 
 def test_latest_best_centre_and_pending_centres_are_kept(tmp_path):
-    """The best centre by a float64 moving average is always on disk, and so is the latest."""
+    """The best centre by a float64 moving average and the latest step are always on disk."""
     values = [0.1, 0.5, 0.9, 0.4, 0.8, 0.85, 0.8, 0.2, 0.1, 0.95, 0.1, 0.0]
     kept = Checkpoints(tmp_path, window=3, keep=2)
     for i, value in enumerate(values):
@@ -106,7 +106,7 @@ def test_latest_best_centre_and_pending_centres_are_kept(tmp_path):
             assert best in kept.steps()
         assert kept.latest_step() == 10 * (i + 1)
         assert len(kept.steps()) <= 2 + 1 + 1
-    assert kept.steps() == [60, 110, 120]  # mean of .8 .85 .8 is the highest, not the peak .95
+    assert kept.steps() == [60, 110, 120]  # .8 .85 .8 has the highest mean, not the peak .95
     again = Checkpoints(tmp_path, window=3)
     assert again.best_step() == 60
     assert [s for s, _ in again.history] == [10 * (i + 1) for i in range(len(values))]
@@ -193,7 +193,7 @@ def test_a_fault_in_any_file_is_named_and_the_step_before_is_used(fault, tmp_pat
     assert same(state, make_state(2.0))
     assert len(kept.damaged) == 1
     assert names[-1] in kept.damaged[0]
-    assert kept.steps() == [1, 2]  # the damaged one is out of the way, for a look
+    assert kept.steps() == [1, 2]  # the damaged one was moved away, so that users can inspect it
     assert (tmp_path / "c" / "3.damaged").is_dir()
     assert kept.save(3, make_state(3.0))
     assert kept.wait()
@@ -201,7 +201,7 @@ def test_a_fault_in_any_file_is_named_and_the_step_before_is_used(fault, tmp_pat
 
 
 def test_orbax_alone_would_load_a_flipped_bit_silently(tmp_path):
-    """Why the hashes are there: the same flip, without them, restores wrong numbers."""
+    """The reason for hashes: without them the same bit flip restores wrong numbers."""
     import orbax.checkpoint as ocp
 
     state = {"w": jnp.asarray(np.random.default_rng(0).normal(size=(256, 256)), jnp.float32)}
@@ -267,10 +267,10 @@ for step in range(start + 1, start + 1000):
 
 
 def test_kill_9_at_any_time_loses_at_most_the_save_in_progress(tmp_path):
-    """Two kills here, more by $ASJAX_TEST_KILLS: what was reported saved is there and sound.
+    """After kills, every step that was reported as saved exists and is sound.
 
-    The child is killed at a random time after a save was begun: while the finisher writes, hashes,
-    renames or deletes.
+    The child is killed at a random time after the start of a save: while the finisher writes,
+    hashes, renames or deletes. Two kills by default, more with $ASJAX_TEST_KILLS.
     """
     shapes = jax.eval_shape(lambda: {"x": jnp.zeros((64, 512)), "step": jnp.int32(0)})
     rng = np.random.default_rng(0)
@@ -282,7 +282,7 @@ def test_kill_9_at_any_time_loses_at_most_the_save_in_progress(tmp_path):
             env={**os.environ, "JAX_PLATFORMS": "cpu"},
         )
         first = []
-        while not (first and first[-1].isdecimal()):  # one step at least
+        while not (first and first[-1].isdecimal()):  # at least one step
             first.append(child.stdout.readline().strip())
         while first[-1] != "begun":
             first.append(child.stdout.readline().strip())
@@ -301,7 +301,7 @@ def test_kill_9_at_any_time_loses_at_most_the_save_in_progress(tmp_path):
 
 @pytest.mark.parametrize("where", ["copy", "write", "sums"])
 def test_a_full_disk_fails_the_save_only(where, tmp_path, monkeypatch, caplog):
-    """Before the state is copied the save says so at once; later, `wait` and the next save do."""
+    """The save raises errors before the copy of the state; `wait` and the next save raise others."""
     kept = three(tmp_path)
 
     def full(*args, **kwargs):
@@ -327,7 +327,7 @@ def test_a_full_disk_fails_the_save_only(where, tmp_path, monkeypatch, caplog):
 
 
 class Held:
-    """Lets the finisher write and hash, then keeps it waiting until `go` is called."""
+    """Lets the finisher write and hash, then blocks it until `go` is called."""
 
     def __init__(self, monkeypatch):
         original, go, reached = files.write_sums, threading.Event(), threading.Event()
@@ -343,19 +343,19 @@ class Held:
 
 def test_training_goes_on_while_the_finisher_writes(tmp_path, monkeypatch):
     kept, held = Checkpoints(tmp_path), Held(monkeypatch)
-    assert kept.save(1, make_state(1.0))  # returns, though the finisher cannot
+    assert kept.save(1, make_state(1.0))  # returns although the finisher is blocked
     assert not (tmp_path / "1").exists()
     assert int(jax.jit(lambda x: x + 1)(jnp.int32(1))) == 2
     held.go()
-    assert kept.steps() == [1]  # looking at the steps waits for the one under way
+    assert kept.steps() == [1]  # listing the steps waits for the current save
     assert not kept.problems(1)
 
 
 def test_a_save_blocks_for_less_than_a_tenth_of_what_it_takes(tmp_path):
-    noise = np.random.default_rng(0).normal(size=(32, 2**18))  # float32: 32 MiB that pack badly
+    noise = np.random.default_rng(0).normal(size=(32, 2**18))  # float32: 32 MiB that compress badly
     state = {f"w{i}": jnp.asarray(row, jnp.float32) for i, row in enumerate(noise)}
     kept, shares = Checkpoints(tmp_path), []
-    for step in range(4):  # the first warms up; the best of the others is little disturbed
+    for step in range(4):  # the first warms up; the best of the others is least disturbed
         start = time.perf_counter()
         assert kept.save(step, state)
         blocked = time.perf_counter() - start
@@ -365,7 +365,7 @@ def test_a_save_blocks_for_less_than_a_tenth_of_what_it_takes(tmp_path):
 
 
 def test_a_state_may_be_donated_as_soon_as_it_is_saved(tmp_path):
-    """The next steps overwrite the state in place while it is being written: on two devices."""
+    """On two devices, the next steps overwrite the state in place while it is being written."""
     mesh = sharding.make_mesh("data=2")
     there = {"w": sharding.batch_sharding(mesh), "b": sharding.replicated(mesh)}
     make = lambda: {"w": jnp.ones((2, 2**21)), "b": jnp.ones(2**21)}  # noqa: E731
@@ -388,7 +388,7 @@ def test_a_step_is_hashed_once_when_it_is_saved(tmp_path, monkeypatch):
     with Checkpoints(tmp_path, keep=9) as kept:
         kept.restore(SHAPES)
         before = len(hashed)
-        kept.save(3, make_state(3.0))  # restored a moment ago: it is there and sound
+        kept.save(3, make_state(3.0))  # already saved and sound, because it was just restored
         assert kept.wait()
         assert len(hashed) == before
         kept.save(4, make_state(4.0), metrics={"d_prime": 1.0})
@@ -475,12 +475,12 @@ def test_a_really_full_disk_fails_the_save_only(small_disk, caplog):
     assert kept.wait()
     assert kept.save(3, state()) is False
     assert kept.last_error == "No space left on device"
-    assert len(caplog.records) == 1  # one line, none of orbax's tracebacks
+    assert len(caplog.records) == 1  # one line, without orbax's tracebacks
     assert [p.name for p in sorted((small_disk / "c").iterdir())] == ["1", "2"]
     assert Checkpoints(small_disk / "c").restore(shapes)[0] == 2
     kept.keep = 1
     shutil.rmtree(small_disk / "c" / "2")
-    assert kept.save(4, state())  # space again: the same object goes on
+    assert kept.save(4, state())  # there is space again, and the same object continues
     assert kept.wait()
     with pytest.raises(AsjaxError, match="No space left"):
         small_model(small_disk / "m", {"params": {"x": np.zeros(3_000_000, np.float32)}})
@@ -493,7 +493,7 @@ def test_a_folder_that_cannot_be_written_fails_at_the_start_and_a_vanished_one_a
     (tmp_path / "file").touch()
     with pytest.raises(AsjaxError, match="cannot be written: Not a directory; choose a --workdir"):
         Checkpoints(tmp_path / "file" / "c")
-    with monkeypatch.context() as patch:  # root may write anywhere, so the refusal is simulated
+    with monkeypatch.context() as patch:  # root may write anywhere, so the error is simulated
 
         def refuse(self, data):
             raise PermissionError(30, "Read-only file system")
@@ -523,7 +523,7 @@ def test_a_folder_that_cannot_be_written_fails_at_the_start_and_a_vanished_one_a
 
         patch.setattr(kept._orbax, "save", save_elsewhere)
         assert kept.save(4, make_state()) is True
-        assert kept.wait() is False  # though orbax wrote a state into a new folder
+        assert kept.wait() is False  # although orbax wrote a state into a new folder
     assert not (tmp_path / "e" / "4").exists()
 
 

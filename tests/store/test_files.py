@@ -1,4 +1,4 @@
-"""Hashes, locks, replaced files and JSON: what everything on disk rests on."""
+"""Hashes, locks, replaced files and JSON, which all stored files use."""
 
 import hashlib
 import json
@@ -48,7 +48,7 @@ def test_a_file_is_replaced_at_once_or_stays(tmp_path):
     with files.replacing(path) as temporary:
         temporary.write_text("new")
         assert path.read_text() == "old"
-        assert temporary.parent == tmp_path  # another disk could not take its place at once
+        assert temporary.parent == tmp_path  # another disk could not replace it atomically
     assert path.read_text() == "new"
 
     def write_half():
@@ -141,7 +141,7 @@ def test_json_is_strict_and_null_stands_for_what_json_cannot_say():
 
 
 def test_a_model_with_a_perfect_score_has_a_card_that_others_can_read(tmp_path):
-    """d' of a perfect AUC is infinite; the hash of the card is that of what a reader sees."""
+    """d' of a perfect AUC is infinite; the hash of the card is computed from what a reader gets."""
     from asjax.labels import LabelSet
     from asjax.store import model_dir
 

@@ -1,4 +1,4 @@
-"""Frame scores on disk: exact, read in slices, checked before use."""
+"""Frame scores on disk are exact, read in slices and checked before use."""
 
 import json
 
@@ -95,7 +95,7 @@ def test_damage_is_named(tmp_path):
     with pytest.raises(AsjaxError, match="logits-00001.npy cannot be used: its size must be"):
         FrameScores(path)
     shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    FrameScores(path)  # the size is right: only the hash knows
+    FrameScores(path)  # the size is correct, so only the hash shows the damage
     with pytest.raises(AsjaxError, match="logits-00001.npy: its SHA-256"):
         FrameScores(path, verify=True)
     shard.unlink()

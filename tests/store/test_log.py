@@ -40,7 +40,7 @@ def test_a_resumed_run_shows_no_step_twice(tmp_path):
         for step in range(1, 6):
             writer.write_scalars(step, {"loss": step})
     with path.open("a") as file:
-        file.write('{"step": 6, "lo')  # killed in the middle of a line
+        file.write('{"step": 6, "lo')  # killed within a line
     assert steps(path) == [1, 2, 3, 4, 5]
     with log.Writer(tmp_path, start_step=3, tensorboard=False) as writer:
         assert steps(path) == [1, 2, 3]
@@ -126,7 +126,7 @@ def test_off_a_terminal_a_line_appears_every_so_often():
         for step in range(41, 61):
             now.t += 1
             progress.update(step, loss=1 / step, waited_s=(step - 40) * 0.25)
-        progress.update(60, loss=9)  # reported twice: counted once
+        progress.update(60, loss=9)  # reported twice, counted once
         assert progress.rates() == pytest.approx({"step_s": 1, "clips_per_s": 4, "data_wait": 0.25})
         assert progress.rates() == {}
         progress.note(d_prime=2.125)

@@ -1,4 +1,4 @@
-"""The model directory: what comes back, what is refused, and whose neighbours stay."""
+"""The model folder: round trip, errors, and files beside it that must not be removed."""
 
 import json
 import os
@@ -62,7 +62,7 @@ def test_a_model_directory_comes_back_from_its_path_and_from_its_workdir(tmp_pat
 
 
 def test_an_older_model_is_replaced_and_the_neighbours_stay(tmp_path):
-    """Case of the field: NAME.old and NAME.tmp beside a model were removed."""
+    """A case that users reported: NAME.old and NAME.tmp beside a model were removed."""
     small_model(tmp_path / "model")
     neighbours = ["model.old", "model.tmp", ".model.0123456789abcdef.old", ".model.old.new"]
     for name in neighbours:
@@ -120,7 +120,7 @@ small_model(Path(sys.argv[1]) / "model", seed=8)
 def test_a_replacement_that_is_killed_leaves_a_model_and_is_finished_by_the_next(
     at, seed, tmp_path
 ):
-    """Killed before the first rename, between the two, and while the user's file moves."""
+    """Killed before the first rename, between the two, and while the user's file is moved."""
     small_model(tmp_path / "model")
     (tmp_path / "model" / "notes.txt").write_text("mine")
     command = [sys.executable, "-c", KILLED, str(tmp_path), str(at)]

@@ -1,4 +1,4 @@
-"""What small files may hold: types, ranges, messages (schema, formats)."""
+"""Checks of small files: types, ranges, messages (schema, formats)."""
 
 import math
 
@@ -91,7 +91,7 @@ def test_a_file_that_is_no_json_is_one_line(raw, says, tmp_path):
 
 
 def test_configs_of_a_hub_and_of_newer_versions_pass():
-    """Unknown fields are others' business."""
+    """Unknown fields are ignored."""
     cfg = {
         "model": {"name": "cnn", "variant": "mini", "num_classes": 3, "new": [1, "x", None]},
         "frontend": "panns_logmel64",

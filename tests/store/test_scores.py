@@ -1,4 +1,4 @@
-"""scores.npz: what comes back, and sizes that are checked before memory is taken."""
+"""scores.npz: round trip, and sizes that are checked before memory is allocated."""
 
 import io
 import json
@@ -27,7 +27,7 @@ def save(path, label_set=LABELS, extra=None):
 
 
 def changed(path, **arrays):
-    """The file with other arrays; bytes stand for a whole member, None for its absence."""
+    """The file with other arrays; bytes replace a whole member, None removes it."""
     with np.load(save(path)) as file:
         held = {name: file[name] for name in file.files} | arrays
     with zipfile.ZipFile(path, "w") as archive:

@@ -1,4 +1,4 @@
-"""Every small file damaged in hundreds of ways (formats, schema, npz): one line, never more."""
+"""Every small file damaged in hundreds of ways (formats, schema, npz) gives a one-line error."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ MUTANTS, MEGABYTES = 250, 400
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
-    """name -> what became of it, read in a process with little memory to spare."""
+    """name -> result of reading the file in a process with little memory."""
     folder = tmp_path_factory.mktemp("small")
     done = subprocess.run(
         [sys.executable, small_files.__file__, folder, str(MUTANTS), str(MEGABYTES)],
@@ -34,6 +34,6 @@ def test_nothing_but_one_line_is_raised_in_little_time_and_memory(outcomes):
 
 @pytest.mark.parametrize("name", small_files.FORMATS)
 def test_most_mutants_are_found_out(outcomes, name):
-    """A log is read as far as it is sound; of the others some changes do no harm."""
+    """A log is read up to the damage; some changes of the other files do no harm."""
     refused = [row for key, row in outcomes.items() if key.startswith(f"{name} ") and row["text"]]
     assert len(refused) > (0.3 * MUTANTS if name != "train.jsonl" else -1)

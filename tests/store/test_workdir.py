@@ -1,4 +1,4 @@
-"""Who may use a workdir, and what is refused (users.md 4.5: F8, F18, F24)."""
+"""Which run may use a workdir, and the errors otherwise."""
 
 import json
 import os
@@ -75,7 +75,7 @@ def test_a_changed_config_is_refused_with_its_fields_until_allowed(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["optim"]["lr"] == 0.01
     changes = json.loads((tmp_path / "run.json").read_text())["changes"]
     assert [c["what"] for c in changes] == ["new: '(absent)' -> 3", "optim.lr: 0.001 -> 0.01"]
-    enter(tmp_path, other).close()  # the new config is now the run's
+    enter(tmp_path, other).close()  # the run now has the new config
 
 
 def test_changed_data_are_refused_with_both_hashes_until_allowed(tmp_path):
@@ -178,7 +178,7 @@ DAMAGED = [
 
 
 def checkpoint(path, step, data="d1"):
-    """What a checkpoint holds, as far as a workdir is concerned."""
+    """The part of a checkpoint that a workdir uses."""
     folder = path / "checkpoints" / str(step)
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps({"step": step, "meta": {"data": data}}))
@@ -228,7 +228,7 @@ def test_a_run_file_that_is_gone_is_made_anew_too(tmp_path):
 
 
 def test_a_run_file_made_anew_still_knows_its_data(tmp_path):
-    """The newest sound checkpoint says which they were."""
+    """The newest sound checkpoint has them."""
     enter(tmp_path).close()
     (tmp_path / "run.json").write_text("{")
     checkpoint(tmp_path, 5)

@@ -1,4 +1,4 @@
-"""The model in files as people save them. Cases of the field, 25 November 2026 (CC0)."""
+"""The model in files in users' formats. Cases that users reported, 25 November 2026 (CC0)."""
 
 import functools
 
@@ -26,7 +26,7 @@ def under(prefix, arrays):
 
 
 def chosen(value, **more):
-    """As `choose`, told the family and variant: finding them takes seconds."""
+    """`choose` with given family and variant, because finding these takes seconds."""
     return choose.choose(value, family="cnn", variant="mini", **more)
 
 

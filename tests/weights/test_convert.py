@@ -1,4 +1,4 @@
-"""asjax port: from a checkpoint to a model directory, and to tags."""
+"""asjax port: from a checkpoint to a model folder and to tags."""
 
 import jax
 import numpy as np
@@ -73,7 +73,7 @@ def test_the_report_counts_every_entry(checkpoint, tmp_path, capsys):
 
 
 def test_one_checkpoint_has_one_fingerprint(checkpoint, ported, tmp_path):
-    """Whatever wraps it, whatever format it has."""
+    """With any wrapper and any format."""
     wrapped = tmp_path / "wrapped.safetensors"
     safetensors.numpy.save_file({f"module.{k}": v for k, v in checkpoint[1].items()}, wrapped)
     again = convert.convert(wrapped, tmp_path / "again")

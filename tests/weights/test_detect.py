@@ -1,4 +1,4 @@
-"""Which model a checkpoint belongs to, by its names and shapes."""
+"""The model of a checkpoint is found from its names and shapes."""
 
 import numpy as np
 import parity_table

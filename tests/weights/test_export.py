@@ -82,7 +82,7 @@ def test_a_model_trained_here_gets_what_its_authors_code_wants(tmp_path):
     counters = {k: v for k, v in out.items() if k.endswith("num_batches_tracked")}
     assert len(counters) == 5
     assert all(v.dtype == np.int64 and v.shape == () and v == 0 for v in counters.values())
-    # the tables, as torchlibrosa uses them: convolution with the windowed DFT, mel matrix
+    # the tables as in torchlibrosa: convolution with the windowed DFT, mel matrix
     built = frontends.build(**frontend)
     wave = RNG.standard_normal((1, 4 * built.n_fft)).astype(np.float32)
     padded = np.pad(wave[0], built.n_fft // 2, mode="reflect").astype(np.float64)

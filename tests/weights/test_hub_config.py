@@ -1,4 +1,4 @@
-"""Folders as Hugging Face's save_pretrained leaves them. A case of the field (CC0)."""
+"""Folders written by Hugging Face's save_pretrained. A case that users reported (CC0)."""
 
 import json
 
@@ -17,7 +17,7 @@ WORDS = [f"word {i}" for i in range(35)]
 
 
 def weights(classes, patches):
-    """An AST of Hugging Face's names, half precision, small."""
+    """A small AST with Hugging Face's names in half precision."""
     random = np.random.default_rng(0)
     draw = lambda *shape: (random.normal(size=shape) * 0.02).astype("f2")  # noqa: E731
     linear = lambda name, out, into: {f"{name}.weight": draw(out, into), f"{name}.bias": draw(out)}  # noqa: E731
@@ -95,7 +95,7 @@ def test_the_case_of_the_field_takes_names_mean_std_and_length(tmp_path, capsys)
 
 
 def test_the_features_are_those_of_the_extractor(tmp_path):
-    """(log mel - mean) / (2 std) by hand, against what the model then hears."""
+    """(log mel - mean) / (2 std) computed directly, against the input of the model."""
     hub = folder(tmp_path / "hub", extractor={"mean": 1.5, "std": 2.0})
     tagger = predict.load(ported(hub, tmp_path / "m")["path"])
     wave = np.random.default_rng(0).normal(size=(1, 16_000)).astype("f4") * 0.1
@@ -166,7 +166,7 @@ def test_what_is_given_wins_and_the_rest_is_said(tmp_path):
 
 @pytest.mark.parametrize("frames", [100, 256, 298, 512])
 def test_other_lengths_are_told_by_the_shapes_alone(frames, tmp_path):
-    """Without config.json, as a plain file has none; the grid is what counts."""
+    """Without config.json, like a plain file; only the grid matters."""
     hub = folder(tmp_path / "hub", frames=frames)
     (hub / "preprocessor_config.json").unlink()
     (hub / "config.json").unlink()

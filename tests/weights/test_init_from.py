@@ -1,4 +1,4 @@
-"""Where a fresh run starts: another run, an image model's file, a published tagger's file."""
+"""Starting weights of a new run: another run, an image model's file, a published tagger's file."""
 
 import functools
 import inspect
@@ -25,7 +25,7 @@ CNN = dict(name="cnn", variant="mini", channels=(2, 2, 2, 2), width=4, n_mels=32
 
 
 def fresh(spec, frames=48, n_mels=32, average=True, classes=5):
-    """(state, module, spec with its classes) of a model that takes [B, frames, n_mels]."""
+    """(state, module, spec with classes) of a model with input [B, frames, n_mels]."""
     spec = {**spec, "num_classes": classes}
     name, fields = config.split_spec(spec)
     module = models.build(name, **fields)
@@ -43,7 +43,7 @@ def fresh(spec, frames=48, n_mels=32, average=True, classes=5):
 
 @pytest.fixture
 def files(monkeypatch):
-    """Name -> weights of files that `asjax.weights.locate.read_weights` shall find."""
+    """Name -> weights of files that `asjax.weights.locate.read_weights` must find."""
     known = {}
 
     def read_weights(path, family=None):
@@ -102,7 +102,7 @@ def test_ast_starts_from_a_file_of_deit_and_keeps_its_fresh_head(files, capsys):
     out = capsys.readouterr().out
     assert "init_from imagenet:deit.pth: " in out
     assert "new: head/bias, head/kernel, head_norm/bias, head_norm/scale" in out
-    average = flat(state.average["params"])  # the average begins at the start too
+    average = flat(state.average["params"])  # the average also begins with the starting weights
     np.testing.assert_array_equal(average["patches/kernel"], after["patches/kernel"])
     assert state.params["head"]["kernel"] is not state.average["params"]["head"]["kernel"]
 
@@ -145,7 +145,7 @@ def test_a_detector_starts_from_a_backbone_and_its_head_where_that_fits(
 
 
 def test_a_family_may_map_torch_names_and_starts_with_its_statistics(files, monkeypatch):
-    """As MobileNets and EfficientNets do: `own` are the names of a fresh model."""
+    """Like MobileNets and EfficientNets; `own` are the names of a new model."""
     start = lambda own, weights: {**own, **weights}  # noqa: E731
     monkeypatch.setattr(models.family("cnn"), "rename_from_imagenet", start, raising=False)
     state, module, spec = fresh(CNN)
@@ -176,7 +176,7 @@ def labelled(*ids, **mids):
 
 
 def stored(folder, label_set, **changes):
-    """A model folder of the small CNN whose every number is the index of its class, or 7."""
+    """A model folder of the small CNN in which every number is the index of its class, or 7."""
     spec = {**CNN, "num_classes": len(label_set)}
     module = models.build(**spec)
     variables = jax.tree.map(lambda x: np.full(x.shape, 7, np.float32), models.abstract(module))
@@ -197,12 +197,7 @@ CONFIG = dict(
 @pytest.mark.parametrize(
     ("theirs", "ours", "rows", "fresh_names"),
     [
-        (
-            "high low",
-            "cat dog",
-            {},
-            "2 start at random: cat, dog",
-        ),  # house-review C5: as many classes
+        ("high low", "cat dog", {}, "2 start at random: cat, dog"),  # the same number of classes
         ("a b c d e", "e d c b a", {0: 4, 1: 3, 2: 2, 3: 1, 4: 0}, "0 start at random"),
         ("a b c", "x b y a z", {1: 1, 3: 0}, "3 start at random: x, y, z"),
         ("a b c d e f g", "g x a b y", {0: 6, 2: 0, 3: 1}, "2 start at random: x, y"),

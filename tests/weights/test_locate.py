@@ -1,4 +1,4 @@
-"""Where checkpoints lie: files, folders in pieces, names, the Hub."""
+"""Locations of checkpoints: files, folders with several files, names, the Hub."""
 
 import json
 import sys
@@ -116,7 +116,7 @@ def test_damaged_safetensors_files_are_errors_of_ours(tmp_path):
 
 
 def shards(folder, ending="safetensors", **more):
-    """A folder with the arrays of a model in two files and the index of both."""
+    """A folder with the arrays of a model in two files, and their index."""
     folder.mkdir()
     arrays = {"a.weight": np.ones((2, 2), np.float32), "b.weight": np.zeros(3, np.float32)}
     names = [f"model-0000{i}-of-00002.{ending}" for i in (1, 2)]

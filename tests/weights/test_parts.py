@@ -18,7 +18,7 @@ MANY = {f"optimizer.{i}": {f"m{j}": j for j in range(9)} for i in range(9)}
 
 
 def knows(weights):
-    """A family of the names above."""
+    """A family with the names above."""
     return [name for name in weights if name not in ARRAYS]
 
 
@@ -156,7 +156,7 @@ def test_two_arrays_of_one_name_are_an_error():
     ],
 )
 def test_without_a_family_the_largest_map_is_taken(wrap):
-    """Image models to start from: no family knows their names."""
+    """Image models for a start: no family has their names."""
     value = wrap({k: v.copy() for k, v in ARRAYS.items()})
     assert parts.plain(value).keys() == ARRAYS.keys()
     if "model" in value and "ema" in value:

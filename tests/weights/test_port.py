@@ -1,4 +1,4 @@
-"""Torch checkpoints: every reference output is met, and every misfit is named in one error."""
+"""Torch checkpoints: parity with every reference output, and one error that lists all misfits."""
 
 import numpy as np
 import parity_table

@@ -1,4 +1,4 @@
-"""The table of published checkpoints is sound, and fetching holds on a server that does not."""
+"""The table of published checkpoints is valid, and downloads work with a bad server."""
 
 import hashlib
 import http.server
@@ -40,7 +40,7 @@ def test_names_files_and_hub_ids_are_there_once():
 
 
 def test_the_spec_s_files_are_all_there():
-    """Those of tagging.md section 6 and atdr.md section 4."""
+    """The checkpoints of the papers on tagging and of AudioTagging Done Right are listed."""
     names = {row.name for row in ROWS}
     assert {
         "cnn6", "cnn10", "cnn14", "cnn14_decision_max", "resnet22", "resnet38",
@@ -82,7 +82,7 @@ def test_the_table_shows_name_score_and_licence():
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves CONTENT, badly where the server says so."""
+    """Serves CONTENT, with the faults that the server object asks for."""
 
     def do_GET(self):
         server = self.server

@@ -1,4 +1,4 @@
-"""Published detectors: rows, and files of their names and shapes, written as torch writes them."""
+"""Published detectors: rows, and files with their names and shapes in torch's format."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from asjax.weights import (
 
 ROWS = {row.name: row for row in (*published.ROWS, *published.STARTS)}
 SED = [row for row in ROWS.values() if "PretrainedSED" in "".join(row.urls)]
-# how PretrainedSED's module begins, for the rows' `keys`, how its files do
+# prefix in PretrainedSED's module, and prefix in its files for the rows' `keys`
 MODULES = {
     "atst_frame": "model.atst.", "beats": "model.beats.", "fpasst": "model.fpasst.",
     "m2d": "model.m2d.", "asit": "model.asit.", "frame_mn": "model.frame_mn.",
@@ -28,7 +28,7 @@ MODULES = {
 
 
 def on_disk(row, names):
-    """The module's names as the file has them."""
+    """The names of the module as in the file."""
     first = MODULES[row.family]
     return {row.keys + k.removeprefix(first) if k.startswith(first) else k: v
             for k, v in names.items()}  # fmt: skip
@@ -53,7 +53,7 @@ def test_the_specifications_rows_are_there():
 def test_a_file_of_these_names_and_shapes_is_found_and_fits(row):
     strong = "strong" in row.name
     names = on_disk(row, shaped(row.family, row.variant, num_classes=447 if strong else 0))
-    if row.family == "m2d":  # buffers that its files carry
+    if row.family == "m2d":  # buffers in its files
         names["model.to_spec.mel_basis"] = np.zeros((80, 201), np.float32)
     assert row.keys == MODULES[row.family] or not set(names) & set(
         shaped(row.family, row.variant, num_classes=0)
@@ -82,7 +82,7 @@ def test_a_detectors_file_becomes_a_model_and_tags(tmp_path):
 
 
 def _beats_file(path, depth=1):
-    """A fine-tuned checkpoint of the authors': {cfg, model, label_dict}; its classes' order."""
+    """The authors' fine-tuned checkpoint {cfg, model, label_dict}, and the order of classes."""
     P = torch_writer.P
     fields = dict(num_classes=527, head="mean", frames=None, depth=depth, width=48, heads=4,
                   patch_width=32, position_taps=16, position_groups=4)  # fmt: skip

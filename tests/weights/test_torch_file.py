@@ -1,4 +1,4 @@
-"""Torch files read without torch: against torch, against files made by hand, hostile ones."""
+"""Torch files read without torch: against torch and hand-made files; hostile files."""
 
 import argparse
 import collections
@@ -91,7 +91,7 @@ def test_bfloat16_becomes_float32(tmp_path):
 
 
 def test_a_checksum_that_is_no_checksum_does_not_matter(tmp_path):
-    """torch can be told not to compute it."""
+    """torch has an option not to compute it."""
     pickle, storages = torch_writer.state_dict({"w": np.ones(3, np.float32)})
     members = torch_writer.torch_members(pickle, storages)
     (tmp_path / "x.pth").write_bytes(torch_writer.archive(members, crc=lambda raw: 1))
@@ -197,7 +197,7 @@ def test_a_whole_module_is_refused_by_name(torch, tmp_path):
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
-    """name -> what became of it, read in a process with 200 MB to spare."""
+    """name -> result of reading the file in a process with 200 MB of free memory."""
     folder = tmp_path_factory.mktemp("hostile")
     done = subprocess.run(
         [sys.executable, HERE / "hostile" / "run.py", folder, "1000", "200"],
@@ -249,7 +249,7 @@ def test_a_refusal_names_what_was_asked_for(outcomes, name, asked):
 
 
 def test_most_mutants_are_found_out(outcomes):
-    """Those that are read differ in numbers or padding only, which nothing in a file protects."""
+    """Readable mutants differ only in numbers or padding, which nothing in a file protects."""
     read = [name for name, row in outcomes.items() if not row["text"]]
     assert all(name.startswith("mutant") for name in read)
     assert len(read) < 200

@@ -1,4 +1,4 @@
-"""Element types are numpy's and torch's; nothing that runs code is harmless."""
+"""Element types equal numpy's and torch's; no name that runs code counts as harmless."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The pickle machine against Python's own unpickler on plain values; what it refuses."""
+"""The pickle machine against Python's unpickler on plain values, and its errors."""
 
 import collections
 import pickle
@@ -16,7 +16,7 @@ def load(raw, **kwargs):
 
 
 def value(rng, depth=4):
-    """A random nest of what settings are made of."""
+    """A random nested value of types that occur in settings."""
     kinds = ["int", "float", "str", "bytes", "none", "bool"]
     kind = rng.choice(kinds + (["list", "tuple", "dict"] * 2 if depth else []))
     some = range(rng.choice([0, 1, 2, 3, 5]))
@@ -42,7 +42,7 @@ def test_plain_values_are_those_of_pickle(protocol):
     rng = random.Random(protocol)
     for _ in range(200):
         raw = pickle.dumps(value(rng), protocol)
-        if protocol == 2 and (b"_codecs" in raw or b"__builtin__" in raw):  # bytes are a call there
+        if protocol == 2 and (b"_codecs" in raw or b"__builtin__" in raw):  # bytes as a call
             continue
         got, claims, end = load(raw + b"rest")
         assert got == pickle.loads(raw)
@@ -61,7 +61,7 @@ def test_shared_and_cyclic_values_keep_their_shape():
 
 
 class Call:
-    """Pickles as the call of a function."""
+    """An object that is pickled as a function call."""
 
     def __init__(self, function, *args):
         self.how = (function, args)

@@ -1,4 +1,4 @@
-"""The constructors that a file can call check what they are given."""
+"""The constructors that a file can call check their arguments."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from asjax.weights.torch_values import Damaged, Global, Inert, Refused, Storage,
 
 
 class Machine:
-    """Counts the work."""
+    """Counts the operations."""
 
     spent = 0
 

@@ -1,4 +1,4 @@
-"""The archive reader against Python's zipfile, and archives that say more than they hold."""
+"""The archive reader against Python's zipfile, and archives with wrong lengths."""
 
 import io
 import struct
@@ -27,7 +27,7 @@ MEMBERS = {f"archive/data/{i}": RNG.bytes(int(n)) for i, n in enumerate(RNG.inte
 @pytest.mark.parametrize("comment", [b"", b"c" * 65_535, b"PK\x05\x06 in it"])
 def test_ranges_hold_what_zipfile_reads(comment):
     raw = archive({"archive/data.pkl": b"x", "\u00e4": b"", **MEMBERS}, comment)
-    if b"PK" in comment:  # the last mark counts, as a reader from the end would take it
+    if b"PK" in comment:  # the last end record counts, as for a reader that starts at the end
         with pytest.raises(AsjaxError):
             torch_zip.members(memoryview(raw), "f.pt")
         return
@@ -39,7 +39,7 @@ def test_ranges_hold_what_zipfile_reads(comment):
 
 
 def directory(raw, name):
-    """Where the directory entry of a member begins."""
+    """Offset of the directory entry of a member."""
     at = -1
     while True:
         at = raw.index(b"PK\x01\x02", at + 1)
@@ -78,7 +78,7 @@ def test_an_archive_that_is_not_what_torch_writes_is_refused(name):
 def test_members_must_not_overlap_nor_claim_more_than_there_is_nor_come_twice():
     raw = archive(MEMBERS)
     at = directory(raw, A)
-    longer = len(MEMBERS[A.decode()]) + 60  # past the next one's local header
+    longer = len(MEMBERS[A.decode()]) + 60  # beyond the local header of the next member
     for offset in (20, 24):
         struct.pack_into("<I", raw, at + offset, longer)
     with pytest.raises(AsjaxError, match=" overlap"):

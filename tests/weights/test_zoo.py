@@ -1,4 +1,4 @@
-"""`asjax models`: sizes are computed, so they are compared with what the authors print."""
+"""`asjax models`: the computed sizes equal the numbers that the authors print."""
 
 import json
 import re

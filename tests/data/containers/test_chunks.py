@@ -1,4 +1,4 @@
-"""WAV and its kin by their chunks, and AU and NIST by their lengths: right, or an error."""
+"""WAV and related formats by their chunks, AU and NIST by their lengths: correct, or an error."""
 
 import io
 import struct
@@ -82,7 +82,7 @@ def test_a_format_that_contradicts_itself_is_an_error(fields, data):
     ("fields", "data"),
     [
         (dict(), PCM),
-        (dict(block=2, bits=12), sounds.integers(TONE, 2, 12, shift=4)),  # left in its bytes
+        (dict(block=2, bits=12), sounds.integers(TONE, 2, 12, shift=4)),  # left-aligned
         (dict(block=3, bits=20), sounds.integers(TONE, 3, 20, shift=4)),
         (dict(block=3, bits=24), sounds.integers(TONE, 3)),
         (dict(block=4, bits=32), sounds.integers(TONE, 4)),
@@ -147,7 +147,7 @@ def test_64_bit_lengths(magic):
     wave, notes = read(sounds.rf64(PCM, len(PCM), magic))
     assert rms(wave) == pytest.approx(RMS, abs=1e-3)
     assert notes == []
-    wave, notes = read(sounds.rf64(PCM, 0, magic))  # never written
+    wave, notes = read(sounds.rf64(PCM, 0, magic))  # the length was never written
     assert (len(wave), rms(wave)) == (16_000, pytest.approx(RMS, abs=1e-3))
     assert "never finished" in notes[0]
     with pytest.raises(AudioError, match="cut short"):
@@ -183,7 +183,7 @@ def test_samples_behind_a_short_length_are_an_error_and_a_little_is_noted():
     assert "100 bytes after its samples belong to no chunk" in notes[0]
     assert read(sounds.wav(PCM) + b"TAG" + bytes(125))[1] == []
     wave, notes = read(sounds.wav(PCM + b"\0")[:-1] + sounds.chunk(b"LIST", b"INFO"))
-    assert (len(wave), notes) == (16_000, [])  # the byte that evens a chunk was left out
+    assert (len(wave), notes) == (16_000, [])  # without the padding byte of an odd chunk
 
 
 def test_two_format_or_sample_chunks_are_an_error():
@@ -200,7 +200,7 @@ def test_endless_chunks_are_an_error():
 
 
 def test_names_of_the_tests_above():
-    """The parts that have no test of their own: all of them are used by `layout`."""
+    """Parts without their own test; `layout` uses all of them."""
     for data, where in ((made("WAV"), chunks), (made("AU"), lengths)):
         assert where.layout(Tape(io.BytesIO(data))).parts == []
     assert tags.skip(Tape(io.BytesIO(sounds.id3(9) + b"TAG" + bytes(125) + b"x")), 0) == 19 + 128

@@ -1,4 +1,4 @@
-"""FLAC: odd depths are named, joined files are read through, sample counts are not believed."""
+"""FLAC: rare bit depths are named, joined files are read in full, sample counts are checked."""
 
 import io
 

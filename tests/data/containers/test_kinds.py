@@ -1,4 +1,4 @@
-"""What a file is goes by its first bytes, and is said with what to do; parts of files as files."""
+"""The format follows from the first bytes, errors say what to do; parts of files count as files."""
 
 import io
 

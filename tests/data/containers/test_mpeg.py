@@ -1,4 +1,4 @@
-"""MP3 by its frames: all of them are read, whatever headers say and whatever lies between."""
+"""MP3 by its frames: all are read, whatever the headers say and whatever is between them."""
 
 import io
 import struct
@@ -64,7 +64,7 @@ def test_without_a_xing_header_the_frames_are_counted():
     assert notes == []
     full = audio.read(VBR, sounds.RATE)
     found = audio.read(bare, sounds.RATE)
-    delay = 576  # of the encoder, which LAME's tag takes off
+    delay = 576  # of the encoder; LAME's tag removes it
     np.testing.assert_allclose(found[delay:][5000:200000], full[5000:200000], atol=1e-5)
 
 
@@ -105,7 +105,8 @@ def test_mono_then_stereo_is_read_through(strip):
     found = audio.read(first + second, sounds.RATE)
     late = np.fft.rfft(found[-30000:-8000])
     loudest = np.argsort(np.abs(late))[-2:] * sounds.RATE / 22000
-    assert sorted(np.round(loudest, -1)) == [440, 900]  # the mean of the second's channels
+    # The second part is the mean of its channels.
+    assert sorted(np.round(loudest, -1)) == [440, 900]
 
 
 def test_another_rate_in_the_second_part_is_resampled_to_the_first():
@@ -211,11 +212,11 @@ def test_an_own_header_is_a_frame_like_the_others():
         assert size == len(frame)
         assert mpeg._alike(there, word)
         assert mpeg._xing(tape, 0, there) == (True, 77)
-    assert mpeg._info_frame(0xFFFDC400, 5) == b""  # layer II has no such header
+    assert mpeg._info_frame(0xFFFDC400, 5) == b""  # layer II has no Info header
 
 
 def test_a_join_at_a_block_of_the_walk_is_seen():
-    """The walk looks at 1 MiB at a time; a Xing header may lie across the border."""
+    """Frames are read 1 MiB at a time; a Xing header may cross this border."""
     frames = sounds.mpeg_frames(CBR)
     body = CBR[frames[1][0] : frames[40][1]]
     step = len(body)

@@ -1,4 +1,4 @@
-"""Ogg by its pages: chains are read through, and cut, damaged or missing pages are errors."""
+"""Ogg by its pages: chains are read in full; truncated, damaged or missing pages are errors."""
 
 import io
 

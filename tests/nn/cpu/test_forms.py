@@ -1,4 +1,4 @@
-"""What XLA runs well on CPUs, written out: equal to the plain form in value and gradient."""
+"""The forms for CPUs have the same values and gradients as the plain forms."""
 
 import functools
 
@@ -51,7 +51,7 @@ def test_cpu_convolutions_equal_the_library_with_their_gradients(ours, library, 
     with jax.default_matmul_precision("highest"):
         y, pull = jax.vjp(ours, x, kernel)
         found = (y, *pull(g))
-        # the oracle runs in float32 on the same (rounded) numbers
+        # the reference runs in float32 on the same (rounded) numbers
         y, pull = jax.vjp(library, x.astype("f4"), kernel.astype("f4"))
         expected = (y, *pull(g.astype("f4")))
     assert {r.dtype for r in found} == {jnp.dtype(dtype)}
@@ -62,7 +62,7 @@ def test_cpu_convolutions_equal_the_library_with_their_gradients(ours, library, 
 
 @pytest.mark.parametrize("form", [FORMS[0], FORMS[2], FORMS[-1]])
 def test_cpu_convolutions_on_a_sharded_batch_move_no_activations(form):
-    """Only the kernel's gradient may cross devices: no gather of the batch in the program."""
+    """Only the kernel's gradient may cross devices; the program must not gather the batch."""
     function, _, shape, taps = form
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",))
     rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
@@ -90,7 +90,7 @@ def test_the_kernel_gradient_of_a_product_is_made_as_the_kernel_lies(shape):
 
 POOLS = [
     ((2, 2), (2, 2), ((0, 0), (0, 0)), (3, 8, 6, 4)),
-    ((2, 2), (2, 2), ((0, 0), (0, 0)), (2, 9, 5, 3)),  # a row and a column fill no window
+    ((2, 2), (2, 2), ((0, 0), (0, 0)), (2, 9, 5, 3)),  # the last row and column fill no window
     ((3, 3), (2, 2), ((1, 1), (1, 1)), (2, 8, 7, 3)),  # ResNet's
     ((3, 3), (2, 2), ((1, 1), (1, 1)), (2, 1, 1, 3)),
     ((5, 3), (1, 2), ((2, 2), (0, 1)), (2, 6, 9, 2)),
@@ -104,7 +104,7 @@ POOLS = [
 def test_max_pooling_by_places_equals_the_library(window, strides, pads, shape, tied):
     rng = np.random.default_rng(7)
     x = rng.normal(size=shape).astype("f4")
-    if tied:  # of equal maxima the first takes the gradient
+    if tied:  # the first of equal maxima gets the gradient
         x = np.maximum(x, 0)
     ours, library = (
         lambda x, f=f: f(x, window, strides, pads) for f in (pools.max_pool, plain.max_pool)
@@ -179,7 +179,7 @@ def test_a_product_of_gelu_equals_the_normal_distribution_in_value_and_slope(for
 
 
 def test_gelu_is_computed_again_in_the_backward_pass():
-    """XLA joins equal work of both passes where it can, and then keeps the result."""
+    """XLA may merge equal work of both passes and then store the result."""
     up, down = jnp.ones((16, 512)), jnp.ones((512, 16))
 
     def peak(form):
