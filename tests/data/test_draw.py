@@ -277,7 +277,7 @@ def test_class_queue_equals_the_loop_with_state():
         ("oversample(beta=-1)", "beta must be"),
         ("weighted(scheme='psla')", "scheme 'psla' does not exist"),
         ("weighted(draws=0)", "draws must be an int of at least 1"),
-        ("weighted(replacement=False, draws=201)", "at most the 200 clips"),
+        ("weighted(replacement=False, draws=201)", "at most 200, the number of clips"),
         ("expected(draws=0.5)", "draws must be an int"),
         ("shuffle(seed=3)", "seed is set by the program; remove it from the config"),
     ],

@@ -134,7 +134,7 @@ def test_an_unusable_csv_is_told_why(folder, tmp_path, text, message):
         ({"rooot": "x"}, "field 'rooot' does not exist"),
         ({"name": "foldr"}, "data source 'foldr' does not exist; did you mean 'folder'"),
         ({"label_separator": ""}, "label_separator must not be empty"),
-        ({"split_column": "part"}, "missing: part"),
+        ({"split_column": "part"}, "does not have the columns part"),
     ],
 )
 def test_a_wrong_spec_is_told_what_exists(folder, change, message):
