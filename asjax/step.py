@@ -1,4 +1,4 @@
-"""The training state and the train and eval steps: pure functions, to be jitted by the caller."""
+"""The training state and the two steps to jit. Pure; needs only jax, flax, optax and numpy."""
 
 from __future__ import annotations
 
