@@ -133,7 +133,7 @@ def test_classes_other_than_audioset_s(tmp_path):
     csv.write_text("\n".join(["index,mid,display_name", *rows]))
     convert.convert(tmp_path / "x.pth", tmp_path / "own", label_set=csv)
     assert predict.load(tmp_path / "own").label_set.names[11] == "Sound 11"
-    with pytest.raises(AsjaxError, match="esc10 has 10 classes, the model 12"):
+    with pytest.raises(AsjaxError, match="esc10 has 10 classes, the model has 12"):
         convert.convert(tmp_path / "x.pth", tmp_path / "wrong", label_set="esc10")
     assert not (tmp_path / "wrong").exists()
 

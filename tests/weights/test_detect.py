@@ -45,7 +45,11 @@ def test_hugging_face_s_names_tell_the_other_epsilon():
 @pytest.mark.parametrize(
     ("family", "variant", "message"),
     [
-        ("cnn", "cnn14", "fit several models: cnn cnn14; cnn cnn14_16k; .* choose by --variant"),
+        (
+            "cnn",
+            "cnn14",
+            "fit several models: cnn cnn14; cnn cnn14_16k; .* choose one by --variant",
+        ),
         ("passt", "passt_s_20s", "passt passt_s_20s; passt passt_s_hop160; choose"),
     ],
 )

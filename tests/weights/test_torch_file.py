@@ -188,7 +188,9 @@ def test_shared_storages_are_the_same_numbers(torch, tmp_path):
 
 def test_a_whole_module_is_refused_by_name(torch, tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "x.pth")
-    with pytest.raises(AsjaxError, match=r"asks for torch\.nn\.modules\.linear\.Linear; refused"):
+    with pytest.raises(
+        AsjaxError, match=r"asks for torch\.nn\.modules\.linear\.Linear; it was refused"
+    ):
         torch_file.read(tmp_path / "x.pth")
 
 
