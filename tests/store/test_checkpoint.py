@@ -301,7 +301,7 @@ def test_kill_9_at_any_time_loses_at_most_the_save_in_progress(tmp_path):
 
 @pytest.mark.parametrize("where", ["copy", "write", "sums"])
 def test_a_full_disk_fails_the_save_only(where, tmp_path, monkeypatch, caplog):
-    """The save raises errors before the copy of the state; `wait` and the next save raise others."""
+    """Errors before the copy of the state come from the save, others from `wait` or the next."""
     kept = three(tmp_path)
 
     def full(*args, **kwargs):
