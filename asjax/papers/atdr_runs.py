@@ -182,7 +182,7 @@ def _off(run, facts) -> set[str]:
 
 
 def differing(a: Trained, b: Trained) -> list[str]:
-    """The fields of training in which two runs differ; none where either says nothing."""
+    """The training fields in which two runs differ; none if a run has no config."""
     if a.facts is None or b.facts is None:
         return []
     keys = a.facts.keys() | b.facts.keys()
