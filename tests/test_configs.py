@@ -57,7 +57,7 @@ def default_places(monkeypatch):
 @pytest.mark.parametrize(("name", "arg"), CASES)
 def test_a_recipe_resolves_to_its_golden_text(name, arg):
     file = golden_file(name, arg)
-    again = "if this is meant, write it again with `python tests/test_configs.py` and review it"
+    again = "if this is intended, write it again with `python tests/test_configs.py` and review it"
     assert file.exists(), f"{file} is missing; {again}"
     assert resolved(name, arg) == file.read_text(), f"configs/{name}.py:{arg} changed; {again}"
 

@@ -126,8 +126,8 @@ def _common(ids, others, first, second):
     common = sorted(clip for clip in ids if clip in place)
     if not common:
         raise AsjaxError(f"{first} and {second} have no clip in common")
-    own = {clip: i for i, clip in enumerate(ids)}
-    return np.array([own[c] for c in common]), np.array([place[c] for c in common])
+    row_of = {clip: i for i, clip in enumerate(ids)}
+    return np.array([row_of[c] for c in common]), np.array([place[c] for c in common])
 
 
 def _whole(pair, targets, single, options) -> dict:

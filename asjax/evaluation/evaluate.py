@@ -61,8 +61,8 @@ def summarise(found: dict[str, View], n_bootstrap=1000, seed=0) -> dict:
 
 def headline(summary: dict) -> dict:
     """The main numbers of a summary, for the card of a model folder."""
-    kept = ("n_clips", "n_classes", "mean_ap", "mean_auc", "d_prime", "ci")
-    return {key: {k: view[k] for k in kept} for key, view in summary["views"].items()}
+    keys = ("n_clips", "n_classes", "mean_ap", "mean_auc", "d_prime", "ci")
+    return {key: {k: view[k] for k in keys} for key, view in summary["views"].items()}
 
 
 def table(summary: dict) -> str:
@@ -154,9 +154,9 @@ def write(outdir, found, results, *, about, closure=None, history=None, train_co
     summary = {**about, "views": {v: {k: r[k] for k in keys} for v, r in results.items()}}
     text = json.dumps(finite(to_plain(summary)), indent=2, allow_nan=False, ensure_ascii=False)
     write_atomic(outdir / "metrics.json", text + "\n")
-    own = {k: r for k, r in results.items() if not r["mapped"]}
-    _write_per_class(outdir / "per_class.csv", found["labels"], own, train_counts)
-    for key in results.keys() - own.keys():
+    unmapped = {k: r for k, r in results.items() if not r["mapped"]}
+    _write_per_class(outdir / "per_class.csv", found["labels"], unmapped, train_counts)
+    for key in results.keys() - unmapped.keys():
         _write_per_class(outdir / f"per_class_{key}.csv", found[key], {key: results[key]}, None)
     html = report.render(
         summary=summary,
@@ -257,8 +257,8 @@ def _main_scores(args) -> int:
     if not several:
         return _finish(args, first, Path(args.out or first.parent), mappings=args.mapping)
     out = Path(args.out or first.parent / "ensemble")
-    found = scoring.average_files(args.scores, args.average or "logits")
-    save_scores(out / "scores.npz", **found)
+    averaged = scoring.average_files(args.scores, args.average or "logits")
+    save_scores(out / "scores.npz", **averaged)
     return _finish(args, out / "scores.npz", out, mappings=args.mapping)
 
 

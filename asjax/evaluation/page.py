@@ -267,16 +267,16 @@ def _parent_child(found, closure) -> str:
 
 
 def _class_table(results, found) -> str:
-    own = {k: r for k, r in results.items() if not r["mapped"]}
+    unmapped = {k: r for k, r in results.items() if not r["mapped"]}
     names = found["labels"].names
-    some = np.any([np.isfinite(r["per_class_ap"]) for r in own.values()], axis=0)
+    some = np.any([np.isfinite(r["per_class_ap"]) for r in unmapped.values()], axis=0)
     if not some.any():
         return ""
-    heads = "".join(f'<th class="n">AP, {escape(r["title"])}</th>' for r in own.values())
+    heads = "".join(f'<th class="n">AP, {escape(r["title"])}</th>' for r in unmapped.values())
     rows = "".join(
         f"<tr><td>{escape(names[i])}</td>"
-        f'<td class="n">{int(own["labels"]["n_positive"][i]):,}</td>'
-        + "".join(_cell(r["per_class_ap"][i]) for r in own.values())
+        f'<td class="n">{int(unmapped["labels"]["n_positive"][i]):,}</td>'
+        + "".join(_cell(r["per_class_ap"][i]) for r in unmapped.values())
         + "</tr>"
         for i in np.flatnonzero(some)
     )

@@ -147,10 +147,10 @@ def training_curves(rows, chosen=None) -> bytes | None:
     ]
     drawn = []
     for title, wanted in panels:
-        found = [(label, color, *_series(rows, key)) for key, label, color in wanted]
-        found = [line for line in found if len(line[2])]
-        if found:
-            drawn.append((title, found))
+        curves = [(label, color, *_series(rows, key)) for key, label, color in wanted]
+        curves = [line for line in curves if len(line[2])]
+        if curves:
+            drawn.append((title, curves))
     if not drawn:
         return None
 
@@ -178,13 +178,13 @@ def training_curves(rows, chosen=None) -> bytes | None:
 
 def _series(rows, key):
     """Finite (step, value) pairs of a key, sorted by step; the last row of a step wins."""
-    found = {}
+    values = {}
     for row in rows or ():
         step, value = row.get("step"), row.get(key)
         if _is_number(step) and _is_number(value):
-            found[step] = value
-    steps = sorted(found)
-    return np.array(steps, float), np.array([found[s] for s in steps], float)
+            values[step] = value
+    steps = sorted(values)
+    return np.array(steps, float), np.array([values[s] for s in steps], float)
 
 
 def _is_number(value) -> bool:

@@ -100,12 +100,12 @@ def average_files(paths, kind: str = "logits") -> dict:
     """
     first, parts, left_out = load_scores(paths[0]), [], []
     for path in paths:
-        found = load_scores(path, first["label_set"])
-        rows = _same_clips(first["ids"], found["ids"], paths[0], path)
-        if not np.array_equal(found["targets"][rows], first["targets"]):
+        loaded = load_scores(path, first["label_set"])
+        rows = _same_clips(first["ids"], loaded["ids"], paths[0], path)
+        if not np.array_equal(loaded["targets"][rows], first["targets"]):
             raise AsjaxError(f"the targets in {path} differ from those in {paths[0]}: other labels")
-        parts.append(found["scores"][rows])
-        left_out += (found["extra"] or {}).get("left_out", [])
+        parts.append(loaded["scores"][rows])
+        left_out += (loaded["extra"] or {}).get("left_out", [])
     extra = {
         **(first["extra"] or {}),
         "left_out": sorted({tuple(item) for item in left_out}),
@@ -310,9 +310,9 @@ def labels_of(spec: dict, given, label_set):
     if manifest["hash"] == label_set.hash:
         return label_set
     path = records.find(spec["path"]) / "labels.csv"
-    found = labels.LabelSet.from_csv(path, manifest["name"])
-    labels.check_hash(manifest["hash"], found.hash, f"{path}")
-    return found
+    recorded = labels.LabelSet.from_csv(path, manifest["name"])
+    labels.check_hash(manifest["hash"], recorded.hash, f"{path}")
+    return recorded
 
 
 def _shared(theirs, ours):

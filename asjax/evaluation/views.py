@@ -31,20 +31,22 @@ def views(scores, targets, label_set, closure=None, mappings=None) -> dict[str, 
         its classes are. Its score is their maximum. A mapped class without classes is left out.
         Mapped views use scores without HLP.
     """
-    own = (label_set.ids, label_set.names)
-    found = {"labels": View("labels as they are", scores, targets, *own)}
+    classes = (label_set.ids, label_set.names)
+    out = {"labels": View("labels as they are", scores, targets, *classes)}
     if closure is not None and closure.sum() > np.trace(closure):
         targets_hlp = hlp.propagate_labels(targets, closure)
-        found["hlp_labels"] = View("HLP on labels", scores, targets_hlp, *own)
+        out["hlp_labels"] = View("HLP on labels", scores, targets_hlp, *classes)
         scores_hlp = hlp.propagate_scores(scores, closure)
-        found["hlp_labels_scores"] = View("HLP on labels and scores", scores_hlp, targets_hlp, *own)
+        out["hlp_labels_scores"] = View(
+            "HLP on labels and scores", scores_hlp, targets_hlp, *classes
+        )
     for name, table, ids, names in _mappings(mappings, label_set):
         table = np.asarray(table, bool)
         rows = np.flatnonzero(table.any(axis=1))
         if not len(rows):
             continue
         columns = [np.flatnonzero(table[i]) for i in rows]
-        found[name] = View(
+        out[name] = View(
             f"{len(rows)} classes of {name}",
             np.stack([scores[:, c].max(axis=1) for c in columns], axis=1),
             np.stack([targets[:, c].min(axis=1) for c in columns], axis=1),
@@ -52,7 +54,7 @@ def views(scores, targets, label_set, closure=None, mappings=None) -> dict[str, 
             tuple(names[i] for i in rows),
             mapped=True,
         )
-    return found
+    return out
 
 
 def _mappings(mappings, label_set):

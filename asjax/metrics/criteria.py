@@ -250,9 +250,9 @@ def _contested(spans: Nodes, part: Batch, which, event) -> list[Changes]:
         high, low = spans.high[node], spans.low[node]
         before = 0
         for key in np.unique(np.concatenate([high, low]))[::-1]:
-            there = (low < key) & (key <= high)
+            present = (low < key) & (key <= high)
             pairs = {}
-            for n, e in zip(node[there].tolist(), of_event[there].tolist(), strict=True):
+            for n, e in zip(node[present].tolist(), of_event[present].tolist(), strict=True):
                 pairs.setdefault(n, []).append(e)
             size = len(largest_matching(pairs))
             if size != before:

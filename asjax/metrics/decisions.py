@@ -182,9 +182,9 @@ def _confusion(true, decided, c: int, counts=None) -> np.ndarray:
 
 def _rank(scores, true) -> np.ndarray:
     """Number of classes ranked before the true one; equal scores are ranked by class index."""
-    own = np.take_along_axis(scores, true[:, None], axis=1)
+    true_score = np.take_along_axis(scores, true[:, None], axis=1)
     before = np.arange(scores.shape[1])[None] < true[:, None]
-    return ((scores > own) | ((scores == own) & before)).sum(axis=1)
+    return ((scores > true_score) | ((scores == true_score) & before)).sum(axis=1)
 
 
 def _rates(confusion):

@@ -64,7 +64,7 @@ def tagging(*, scores, targets, names=None, class_mask=None, only=None) -> dict:
     scores, positive, keep = _checked(scores, targets, names, class_mask)
     n, n_positive = len(scores), positive.sum(axis=0)
     counted = keep & (n_positive > 0)
-    found = {
+    values = {
         "n_positive": n_positive,
         "prior": n_positive / max(n, 1),
         "n_clips": n,
@@ -74,14 +74,14 @@ def tagging(*, scores, targets, names=None, class_mask=None, only=None) -> dict:
     if wanted & _BY_CLASS:
         ap, auc = _per_class(scores, positive, keep)
         mean_auc, each = _mean(auc), d_prime(auc)
-        found |= {"mean_ap": _mean(ap), "mean_auc": mean_auc, "d_prime": float(d_prime(mean_auc))}
-        found["mean_of_d_prime"] = _mean(np.where(np.isfinite(each), each, np.nan))
-        found |= {"per_class_ap": ap, "per_class_auc": auc}
+        values |= {"mean_ap": _mean(ap), "mean_auc": mean_auc, "d_prime": float(d_prime(mean_auc))}
+        values["mean_of_d_prime"] = _mean(np.where(np.isfinite(each), each, np.nan))
+        values |= {"per_class_ap": ap, "per_class_auc": auc}
     if "micro_ap" in wanted:
-        found["micro_ap"] = _micro_ap(scores[:, counted], positive[:, counted])
+        values["micro_ap"] = _micro_ap(scores[:, counted], positive[:, counted])
     if "lrap" in wanted:
-        found["lrap"] = _lrap(scores[:, keep], positive[:, keep])
-    return {key: found[key] for key in _KEYS if key in wanted}
+        values["lrap"] = _lrap(scores[:, keep], positive[:, keep])
+    return {key: values[key] for key in _KEYS if key in wanted}
 
 
 def d_prime(auc):
@@ -209,13 +209,13 @@ def regress(*, x, y) -> dict:
     x, y = x[known], y[known]
     if len(x) < 3 or x.min() == x.max():
         raise AsjaxError(f"a regression needs three points that differ in x, got {len(x)} points")
-    found = linregress(x, y)
+    line = linregress(x, y)
     return {
-        "slope": float(found.slope),
-        "intercept": float(found.intercept),
-        "r": float(found.rvalue),
-        "p": float(found.pvalue),
-        "stderr": float(found.stderr),
+        "slope": float(line.slope),
+        "intercept": float(line.intercept),
+        "r": float(line.rvalue),
+        "p": float(line.pvalue),
+        "stderr": float(line.stderr),
         "n": len(x),
     }
 

@@ -70,9 +70,9 @@ def segment_table(data, truth, segment_s: float):
             start, stop = np.round([number * segment_s, (number + 1) * segment_s], DECIMALS)
             inside = (edges[:-1] < stop) & (edges[1:] > start)
             part = np.where(inside if edges.ndim == 2 else inside[:, None], rows, -np.inf)
-            there = number < counts[batch.clip]
-            place = first[batch.clip[there]] + number
-            score[batch.label[there], place] = part.max(axis=0, initial=-np.inf)[there]
+            inside_clip = number < counts[batch.clip]
+            place = first[batch.clip[inside_clip]] + number
+            score[batch.label[inside_clip], place] = part.max(axis=0, initial=-np.inf)[inside_clip]
     start = np.floor(snapped(truth.onset / segment_s, segment_s)).astype(np.int64)
     stop = np.ceil(snapped(truth.offset / segment_s, segment_s)).astype(np.int64)
     for clip, label, a, b in zip(truth.clip, truth.label, start, stop, strict=True):

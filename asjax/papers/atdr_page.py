@@ -92,8 +92,8 @@ def _counts(features, stride):
     down, across = patches(stride, features)
     printed = printed_patches(features, stride)
     wrong = " *" if printed not in (None, down * across) else ""
-    said = "-" if printed is None else f"{printed}{wrong}"
-    return [f"{down} x {across} = {down * across}", said]
+    shown = "-" if printed is None else f"{printed}{wrong}"
+    return [f"{down} x {across} = {down * across}", shown]
 
 
 def table4(found) -> list[tuple]:
@@ -131,10 +131,10 @@ def figure2(found) -> tuple:
         rows.append([f"{model} {large} - {small}", *(_cell(r, s, signed=True) for s in SUBSETS)])
     if found["large_wins"]:
         won = found["won"]
-        said = [
+        means = [
             _plus_minus(*won[s][:2], scale=100, signed=True) if s in won else "-" for s in SUBSETS
         ]
-        rows.append(["large - small, mean ± deviation", *said])
+        rows.append(["large - small, mean ± deviation", *means])
     rows.append(
         ["paper: large - small", f"{_plus_minus(*printed.ATDR_LARGE_WINS, signed=True)}", "-", "-"]
     )

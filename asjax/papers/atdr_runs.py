@@ -135,14 +135,14 @@ def _procedure(run) -> str:
 
 
 def _stride(run) -> tuple[int, int] | None:
-    found = run.said.get("stride")
-    if found is None and run.cfg:
-        found = (run.cfg.get("model") or {}).get("stride", 10)
-    pair = tuple(found) if isinstance(found, (list, tuple)) else (found, found)
-    if found is None:
+    stride = run.said.get("stride")
+    if stride is None and run.cfg:
+        stride = (run.cfg.get("model") or {}).get("stride", 10)
+    pair = tuple(stride) if isinstance(stride, (list, tuple)) else (stride, stride)
+    if stride is None:
         return None
     if len(pair) != 2 or not all(type(s) is int and s > 0 for s in pair):
-        raise AsjaxError(f"run {run.name}: stride must be a positive integer, got {found!r}")
+        raise AsjaxError(f"run {run.name}: stride must be a positive integer, got {stride!r}")
     return pair
 
 
@@ -182,7 +182,7 @@ def _off(run, facts) -> set[str]:
 
 
 def differing(a: Trained, b: Trained) -> list[str]:
-    """The fields of training in which two runs differ; none where either says nothing."""
+    """The training fields in which two runs differ; none if a run has no config."""
     if a.facts is None or b.facts is None:
         return []
     keys = a.facts.keys() | b.facts.keys()
@@ -208,8 +208,8 @@ def label_quality() -> tuple[np.ndarray, np.ndarray]:
     columns = ("label_id", "num_rated", "num_true")
     path = labels.ASSETS.parent / "audioset" / "qa_true_counts.csv"
     rows = labels.read_rows(path, columns, "AudioSet's label quality")
-    found = {row["label_id"]: row for row in rows}
-    rows = [found[label] for label in labels.get("audioset527").ids]
+    by_id = {row["label_id"]: row for row in rows}
+    rows = [by_id[label] for label in labels.get("audioset527").ids]
     rated, right = (np.array([int(row[key]) for row in rows]) for key in columns[1:])
     return np.where(rated > 0, right / np.maximum(rated, 1), np.nan), rated
 
@@ -251,20 +251,20 @@ class Result:
 
 def measure(run, args) -> Result:
     """Mean AP of a run on its own test set."""
-    found = [e for e in map(run.load, run.folders) if e.zero_shot is None]
-    own = [e for e in found if e.folder in (run.path, run.path / "eval")] or found
-    if not own:
+    evaluations = [e for e in map(run.load, run.folders) if e.zero_shot is None]
+    preferred = [e for e in evaluations if e.folder in (run.path, run.path / "eval")] or evaluations
+    if not preferred:
         raise AsjaxError(f"run {run.name} has only zero-shot scores, which these tables do not use")
-    if len(own) > 1:
+    if len(preferred) > 1:
         raise AsjaxError(
-            f"run {run.name} was evaluated more than once: {', '.join(str(e.folder) for e in own)}"
-            "; give one of the folders as the RUN"
+            f"run {run.name} was evaluated more than once: "
+            f"{', '.join(str(e.folder) for e in preferred)}; give one of the folders as the RUN"
         )
-    (e,) = own
+    (e,) = preferred
     audioset = e.label_set.hash == labels.get("audioset527").hash
     masks = subsets() if audioset else {"all": np.ones(len(e.label_set), bool)}
-    made = metrics.tagging(scores=e.scores, targets=e.targets, names=e.label_set.names)
-    ap = made["per_class_ap"]
+    values = metrics.tagging(scores=e.scores, targets=e.targets, names=e.label_set.names)
+    ap = values["per_class_ap"]
     counted = {key: mask & np.isfinite(ap) for key, mask in masks.items()}
     return Result(
         values={k: float(ap[m].mean()) if m.any() else float("nan") for k, m in counted.items()},

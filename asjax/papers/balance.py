@@ -66,10 +66,10 @@ def collect(runs, args) -> dict:
     low, high = _compared(args.compare, betas)
     chosen = {beta: _choose([r for r in runs if r.beta == beta], beta) for beta in betas}
     sets, notes = _sets(chosen, betas, args)
-    for found in sets:
-        rows = found["rows"]
+    for entry in sets:
+        rows = entry["rows"]
         both = low in rows and high in rows
-        found["compared"] = _compare(found, rows[low], rows[high], chosen, args) if both else None
+        entry["compared"] = _compare(entry, rows[low], rows[high], chosen, args) if both else None
     return {
         "betas": betas,
         "chosen": chosen,
@@ -110,11 +110,11 @@ def smoothed(run) -> tuple[float, int] | None:
 
 def _choose(runs, beta) -> dict:
     """The selected runs of one beta: all, or those with the best learning rate."""
-    found = {run.name: smoothed(run) for run in runs}
+    validation = {run.name: smoothed(run) for run in runs}
     rates = sorted({run.lr for run in runs if run.lr is not None})
     taken = runs
     if len(rates) > 1:
-        missing = [run.name for run in runs if found[run.name] is None or run.lr is None]
+        missing = [run.name for run in runs if validation[run.name] is None or run.lr is None]
         if missing:
             raise AsjaxError(
                 f"the runs at beta={beta:g} have {len(rates)} learning rates, but {missing[0]} has "
@@ -122,11 +122,12 @@ def _choose(runs, beta) -> dict:
                 "of one rate"
             )
         mean = {
-            rate: np.mean([found[run.name][0] for run in runs if run.lr == rate]) for rate in rates
+            rate: np.mean([validation[run.name][0] for run in runs if run.lr == rate])
+            for rate in rates
         }
         best = max(mean, key=mean.get)
         taken = [run for run in runs if run.lr == best]
-    traces = [found[run.name] for run in taken if found[run.name]]
+    traces = [validation[run.name] for run in taken if validation[run.name]]
     return {
         "runs": taken,
         "left_out": [run.name for run in runs if run not in taken],
@@ -138,12 +139,12 @@ def _choose(runs, beta) -> dict:
 
 def _sets(chosen, betas, args):
     """The evaluation sets with at least two betas, and notes on the others."""
-    found: dict[str, dict] = {}
+    entries: dict[str, dict] = {}
     for beta in betas:
         for run in chosen[beta]["runs"]:
             for folder in run.folders:
                 evaluation = run.load(folder)
-                entry = found.setdefault(
+                entry = entries.setdefault(
                     evaluation.key,
                     {
                         "title": evaluation.title,
@@ -158,7 +159,7 @@ def _sets(chosen, betas, args):
                 point = _point(evaluation, args)
                 entry["points"].setdefault(beta, []).append((run.name, point))
     sets, notes = [], []
-    for entry in found.values():
+    for entry in entries.values():
         if len(entry["points"]) < 2:
             (only,) = entry["points"]
             notes.append(f"Left out, evaluated only at beta={only:g}: {entry['example']}.")
@@ -167,7 +168,7 @@ def _sets(chosen, betas, args):
         entry["classes"] = max(p["n_classes"] for p in entry["rows"].values())
         sets.append(entry)
     if not sets:
-        examples = "; ".join(entry["example"] for entry in list(found.values())[:2])
+        examples = "; ".join(entry["example"] for entry in list(entries.values())[:2])
         raise AsjaxError(
             f"runs of different beta have no common evaluation set (same clips, labels and "
             f"classes): {examples}; score them with asjax eval --data on one set"
@@ -190,8 +191,8 @@ def _point(evaluation, args) -> dict:
             "mean_ap": means["mean_ap"],
             "d_prime": metrics.d_prime(means["mean_auc"]),
         }
-    kept = ("mean_ap", "d_prime", "per_class_ap", "prior", "n_classes")
-    return {**{key: values[key] for key in kept}, "drawn": drawn}
+    keys = ("mean_ap", "d_prime", "per_class_ap", "prior", "n_classes")
+    return {**{key: values[key] for key in keys}, "drawn": drawn}
 
 
 def _mean(points) -> dict:

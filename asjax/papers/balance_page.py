@@ -24,8 +24,8 @@ def _value(point, key, digits=3, signed=False) -> str:
 
 
 def _theirs(name, beta) -> str:
-    found = printed.BALANCE_RESULTS[name].get(beta)
-    return f"{found[0]:.4f} / {found[1]:.3f}" if found else "-"
+    point = printed.BALANCE_RESULTS[name].get(beta)
+    return f"{point[0]:.4f} / {point[1]:.3f}" if point else "-"
 
 
 def tables(found) -> list[tuple]:
@@ -70,21 +70,21 @@ def regression_lines(found) -> list[str]:
     low, high = found["compare"]
     lines = []
     for entry in found["sets"]:
-        made = entry["compared"]
-        if made is None:
+        change = entry["compared"]
+        if change is None:
             lines.append(f"{entry['title']}: not evaluated at both beta={low:g} and {high:g}.")
             continue
-        said = f"{entry['title']}: mean change of AP {_value(made, 'mean_ap', 4, signed=True)}"
-        said += f", of d' {_value(made, 'd_prime', signed=True)}"
-        if (line := made["line"]) is not None:
-            said += (
-                f"; on log10 prior ({made['where']}) slope {line['slope']:+.4f} ± "
+        text = f"{entry['title']}: mean change of AP {_value(change, 'mean_ap', 4, signed=True)}"
+        text += f", of d' {_value(change, 'd_prime', signed=True)}"
+        if (line := change["line"]) is not None:
+            text += (
+                f"; on log10 prior ({change['where']}) slope {line['slope']:+.4f} ± "
                 f"{line['stderr']:.4f} per decade, two-sided p = {line['p']:.3g}, "
                 f"{line['n']} classes"
             )
         else:
-            said += "; no regression, because the priors are too similar or too few"
-        lines.append(f"{said}.")
+            text += "; no regression, because the priors are too similar or too few"
+        lines.append(f"{text}.")
     return [*lines, f"Paper (beta=1 minus beta=0): {printed.BALANCE_REGRESSION}."]
 
 
@@ -118,10 +118,12 @@ def write(found, out) -> list[str]:
     pages.write_csv(out / "curves.csv", header.split(","), rows)
     written = ["report.html", "curves.csv", "curves.png", "curves.svg"]
     pictures = {"curves": papers_plots.beta_curves(found, printed.BALANCE_RESULTS, out / "curves")}
-    made = [entry for entry in found["sets"] if entry["compared"]]
-    if made:
-        _write_change(out / "change_per_class.csv", found["compare"], made)
-        pictures["change"] = papers_plots.change_on_prior(found["compare"], made, out / "change")
+    compared = [entry for entry in found["sets"] if entry["compared"]]
+    if compared:
+        _write_change(out / "change_per_class.csv", found["compare"], compared)
+        pictures["change"] = papers_plots.change_on_prior(
+            found["compare"], compared, out / "change"
+        )
         written += ["change_per_class.csv", "change.png", "change.svg"]
     write_atomic(out / "report.html", _page(found, pictures))
     return written

@@ -236,11 +236,11 @@ def _overrides(cfg, frontend, recipe: dict) -> dict:
         if fields.get("domain", "linear") != "linear":  # mixup of energies
             fields["scale"] = float(f"{fields.get('scale', 1.0) * scale / new_scale:.7g}")
             changed = True
-    found = {"frontend.mean": mean, "frontend.std": std}
+    overrides = {"frontend.mean": mean, "frontend.std": std}
     if changed:
         calls = (f"{n}({', '.join(f'{k}={v!r}' for k, v in kw.items())})" for n, kw in ops)
-        found["augment.feats"] = " | ".join(calls)
-    return found
+        overrides["augment.feats"] = " | ".join(calls)
+    return overrides
 
 
 # ------------------------------------------------------------------------------------ the verb
@@ -284,11 +284,11 @@ def main(args) -> int:
     from asjax import devices
 
     devices.setup()
-    found = measure(cfg, args.batches)
-    print(report(found))
+    result = measure(cfg, args.batches)
+    print(report(result))
     if out:
-        found = {"config": args.config, "config_overrides": args.overrides, **found}
-        files.write_atomic(out, json.dumps(found, indent=1) + "\n")
+        result = {"config": args.config, "config_overrides": args.overrides, **result}
+        files.write_atomic(out, json.dumps(result, indent=1) + "\n")
         picture(cfg, out.with_suffix(".png"))
         print(f"\nwritten to {out}; a clip and the filter bank: {out.with_suffix('.png')}")
     return 0

@@ -58,17 +58,17 @@ def collect(runs, args) -> dict:
       AsjaxError: a run without a record of HLP in training, several evaluations for one column, or
         runs of one row with different evaluation clips.
     """
-    found: dict[tuple, dict[str, list]] = {}
+    by_row: dict[tuple, dict[str, list]] = {}
     for run in runs:
         if run.hlp is None:
             raise AsjaxError(
                 f"run {run.name} has no record whether it was trained with HLP; write "
                 f"{run.name}:hlp=True or {run.name}:hlp=False"
             )
-        row = found.setdefault((paper_name(run.model), run.hlp), {})
+        row = by_row.setdefault((paper_name(run.model), run.hlp), {})
         for column, result in _columns(run, args).items():
             row.setdefault(column, []).append((run, result))
-    rows = {k: {c: _mean(r) for c, r in columns.items()} for k, columns in found.items()}
+    rows = {k: {c: _mean(r) for c, r in columns.items()} for k, columns in by_row.items()}
     rows = dict(sorted(rows.items(), key=lambda item: _order(item[0])))
     differences = {
         model: _differences(rows[model, False], rows[model, True])
@@ -104,13 +104,13 @@ def _columns(run, args) -> dict[str, Result]:
             audioset.append(evaluation)
         elif evaluation.zero_shot.get("label_hash") == theirs:
             fsd50k.append(evaluation)
-    own = [e for e in audioset if e.folder in (run.path, run.path / "eval")]
+    preferred = [e for e in audioset if e.folder in (run.path, run.path / "eval")]
     out = {}
     if audioset:
-        evaluation = _only(run, own or audioset, "its own test set")
+        evaluation = _only(run, preferred or audioset, "its own test set")
         closure = hlp.closure_if_known(evaluation.label_set, run.strict)
-        found = views(evaluation.scores, evaluation.targets, evaluation.label_set, closure)
-        out = {key: _result(view, evaluation.key, args) for key, view in found.items()}
+        shown = views(evaluation.scores, evaluation.targets, evaluation.label_set, closure)
+        out = {key: _result(view, evaluation.key, args) for key, view in shown.items()}
     if fsd50k:
         evaluation = _only(run, fsd50k, "FSD50K")
         view = views(evaluation.scores, evaluation.targets, evaluation.label_set)["labels"]

@@ -298,23 +298,23 @@ def main(args) -> int:
         )
     args.out = args.out or Path("stats")
     betas = parse_betas(args.betas)
-    made = not args.out.exists()
+    new_folder = not args.out.exists()
     try:  # first, because reading the lists takes a while
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AsjaxError(f"--out {args.out} must be a writable folder: {error}") from None
     try:
-        found = collect(args.segments, args.labels, args.strict, betas)
+        data = collect(args.segments, args.labels, args.strict, betas)
     except AsjaxError:
-        if made:  # leave no empty folder
+        if new_folder:  # leave no empty folder
             args.out.rmdir()
         raise
-    print(report(found))
-    (args.out / "stats.json").write_text(json.dumps(as_json(found), indent=1) + "\n")
-    write_per_class(found, args.out / "per_class.csv")
+    print(report(data))
+    (args.out / "stats.json").write_text(json.dumps(as_json(data), indent=1) + "\n")
+    write_per_class(data, args.out / "per_class.csv")
     from asjax.papers import lists_plots as stats_plots
 
-    stats_plots.class_counts(found, args.out / "class_counts.png")
-    stats_plots.beta_prior(found, args.out / "beta_prior.png")
+    stats_plots.class_counts(data, args.out / "class_counts.png")
+    stats_plots.beta_prior(data, args.out / "beta_prior.png")
     print(f"\nwritten to {args.out}: stats.json per_class.csv class_counts.png beta_prior.png")
     return 0

@@ -63,19 +63,19 @@ def add_arguments(parser) -> None:
 def main(args) -> int:
     if args.bootstrap < 0:
         raise AsjaxError(f"--bootstrap must be 0 or more, got {args.bootstrap}")
-    made = not args.out.exists()
+    new_folder = not args.out.exists()
     try:  # first, because the computation takes a while
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AsjaxError(f"--out {args.out} must be a writable folder: {error}") from None
     collects, shows = map(import_module, PAPERS[args.paper][:2])
     try:
-        found = collects.collect(read_runs(args.runs), args)
+        data = collects.collect(read_runs(args.runs), args)
     except AsjaxError:
-        if made:  # leave no empty folder
+        if new_folder:  # leave no empty folder
             args.out.rmdir()
         raise
-    print(shows.text(found))
-    written = shows.write(found, args.out)
+    print(shows.text(data))
+    written = shows.write(data, args.out)
     print(f"\nwritten to {args.out}: {' '.join(written)}")
     return 0

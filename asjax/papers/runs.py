@@ -61,11 +61,11 @@ class Run:
 
     def load(self, folder: Path) -> Evaluation:
         """Load the scores in one of the run's folders."""
-        found = scores.load_scores(folder / "scores.npz")
-        order = np.argsort(np.array(found["ids"]), kind="stable")
-        values, targets = found["scores"][order], found["targets"][order]
-        digest = hashlib.sha256(found["label_set"].hash.encode())
-        digest.update("\n".join(found["ids"][i] for i in order).encode())
+        loaded = scores.load_scores(folder / "scores.npz")
+        order = np.argsort(np.array(loaded["ids"]), kind="stable")
+        values, targets = loaded["scores"][order], loaded["targets"][order]
+        digest = hashlib.sha256(loaded["label_set"].hash.encode())
+        digest.update("\n".join(loaded["ids"][i] for i in order).encode())
         digest.update(np.packbits(targets.astype(bool)).tobytes())
         data = read_record(folder).get("eval_data")
         name = data.get("name") if isinstance(data, dict) else None
@@ -75,8 +75,8 @@ class Run:
             key=digest.hexdigest(),
             scores=values,
             targets=targets,
-            label_set=found["label_set"],
-            zero_shot=(found["extra"] or {}).get("zero_shot"),
+            label_set=loaded["label_set"],
+            zero_shot=(loaded["extra"] or {}).get("zero_shot"),
         )
 
 
@@ -134,15 +134,15 @@ def _score_folders(path: Path) -> list[Path]:
             "scores.npz as asjax eval writes it"
         )
     places = [path, path / "eval", *sorted(path.glob("eval-*"))]
-    found = [p for p in places if (p / "scores.npz").is_file()]
-    if not found and (path / "run.json").is_file():
+    folders = [p for p in places if (p / "scores.npz").is_file()]
+    if not folders and (path / "run.json").is_file():
         raise AsjaxError(
             f"run {path} has not finished: it has no eval/scores.npz; run its asjax train command "
             "again, and it continues where it stopped"
         )
-    if not found:
+    if not folders:
         raise AsjaxError(f"run {path} holds no scores.npz; asjax eval --model=DIR writes one")
-    return found
+    return folders
 
 
 def _json(path: Path, check) -> dict:
