@@ -9,6 +9,7 @@ import pytest
 
 from asjax import frontends, models
 from asjax.config import AsjaxError
+from asjax.store import files
 from asjax.weights import download, locate, published
 
 ROWS = published.ROWS
@@ -211,7 +212,7 @@ def test_without_a_network_the_line_says_so(server, url):
 def test_two_processes_do_not_write_one_file(server):
     download.folder().mkdir(parents=True)
     with (download.folder() / "x.pth.part").open("ab") as file:
-        download._alone(file, row_of(server))
+        assert files.lock(file)
         with pytest.raises(AsjaxError, match="another process is downloading"):
             download.fetch(row_of(server))
 
