@@ -258,7 +258,7 @@ def test_scores_of_other_clips_or_labels_are_no_ensemble(tmp_path):
     write(tmp_path / "less.npz", ids=ids[1:], scores=scores[1:], targets=targets[1:])
     write(tmp_path / "labels.npz", ids=ids, scores=scores, targets=targets[::-1])
     with pytest.raises(
-        AsjaxError, match="same clips: .* has 40, .* has 39, .* 'clip0' is in only one"
+        AsjaxError, match="same clips: .* has 40, .* has 39; .* 'clip0' is in only one"
     ):
         scoring.average_files([tmp_path / "a.npz", tmp_path / "less.npz"])
     with pytest.raises(AsjaxError, match="other labels"):
