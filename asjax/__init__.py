@@ -5,7 +5,7 @@ Importing the package is cheap, because the public names below are resolved on f
 
 from importlib import import_module
 
-__version__ = "0.1.0"
+__version__ = "0.3.0"
 
 _PUBLIC = {
     "load": "asjax.predict",

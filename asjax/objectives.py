@@ -10,6 +10,7 @@ than mixing propagated labels.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ import numpy as np
 import optax
 
 from asjax import hlp
+from asjax.config import AsjaxError
 from asjax.frontends import to_float
 
 __all__ = ["tagging"]
@@ -66,8 +68,17 @@ def tagging(
 
     Returns:
       `loss_fn(params, stats, batch, rng) -> (loss, (scalars, new_stats))`.
+
+    Raises:
+      AsjaxError: there are ops for `normed`, and the model's call takes no `augment`.
     """
     chains = {place: (augment or {}).get(place) or _identity for place in AUGMENT_PLACES}
+    normed = chains["normed"] is not _identity and getattr(chains["normed"], "names", True)
+    if normed and "augment" not in inspect.signature(type(model).__call__).parameters:
+        raise AsjaxError(
+            f"augment.normed needs a model whose __call__ takes augment, and {type(model).__name__} "
+            "does not; use augment.feats"
+        )
 
     def loss_fn(params, stats, batch, rng):
         wave_rng, feats_rng, normed_rng, dropout_rng = jax.random.split(rng, 4)
@@ -82,11 +93,12 @@ def tagging(
         # The same key gives the same draws for features (inside the model) and for targets (here).
         feats = item.pop("feats")
         item = chains["normed"](normed_rng, item)
+        inside = lambda x: chains["normed"](normed_rng, {"feats": x})["feats"]  # noqa: E731
         outputs, new_stats = model.apply(
             {"params": params, **stats},
             feats,
             train=True,
-            augment=lambda x: chains["normed"](normed_rng, {"feats": x})["feats"],
+            **({"augment": inside} if normed else {}),
             mutable=list(stats),
             rngs={"dropout": dropout_rng},
         )

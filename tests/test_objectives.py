@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from asjax import build, objectives
+from asjax.config import AsjaxError
 
 
 def bce64(logits, target, weight):
@@ -29,6 +30,25 @@ def run(batch, **fields):
     loss_fn = objectives.tagging(model=Lookup(), frontend=lambda wave: wave[:, None, :], **fields)
     params = {"bias": jnp.zeros(batch["wave"].shape[-1])}
     return loss_fn(params, {}, batch, jax.random.key(3))[0]
+
+
+class Bare(nn.Module):
+    """Somebody's model that knows nothing of augmentation."""
+
+    @nn.compact
+    def __call__(self, feats, train=False):
+        return {"logits": nn.Dense(3)(feats[:, 0])}
+
+
+def test_a_model_without_augment_trains_unless_the_config_augments_inside_it(batch):
+    frontend = lambda wave: wave[:, None, :]  # noqa: E731
+    params = Bare().init(jax.random.key(0), jnp.ones((1, 1, 3)))["params"]
+    for normed in ({}, {"normed": build.augment("")}):
+        loss_fn = objectives.tagging(model=Bare(), frontend=frontend, augment=normed)
+        assert np.isfinite(loss_fn(params, {}, batch, jax.random.key(3))[0])
+    augment = {"normed": build.augment("mixup(alpha=1.0)")}
+    with pytest.raises(AsjaxError, match="augment.normed needs a model whose __call__ takes aug"):
+        objectives.tagging(model=Bare(), frontend=frontend, augment=augment)
 
 
 @pytest.fixture
