@@ -76,8 +76,8 @@ def tagging(
     normed = chains["normed"] is not _identity and getattr(chains["normed"], "names", True)
     if normed and "augment" not in inspect.signature(type(model).__call__).parameters:
         raise AsjaxError(
-            f"augment.normed needs a model whose __call__ takes augment, and {type(model).__name__} "
-            "does not; use augment.feats"
+            "augment.normed needs a model whose __call__ takes augment, and "
+            f"{type(model).__name__} does not; use augment.feats"
         )
 
     def loss_fn(params, stats, batch, rng):
