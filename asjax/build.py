@@ -74,6 +74,7 @@ FIELDS = {
 AT_LEAST = {  # whole numbers, and the smallest that makes sense
     "total_steps": 1,
     "batch_size": 1,
+    "accumulate": 1,
     "eval.every_steps": 1,
     "eval.batch_size": 1,
     "eval.bootstrap": 0,

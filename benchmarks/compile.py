@@ -2,7 +2,7 @@
 
     pip install 'libtpu==0.0.42.*'      # what jax[tpu] of jax 0.10.2 names
     python benchmarks/compile.py --topology v5e:2x4 [--configs FILE[:ARGS] ...] [--batch N]
-        [--meshes data data,fsdp] [--out results.jsonl]
+        [--set model.attention=xla ...] [--meshes data data,fsdp] [--out results.jsonl]
     python benchmarks/compile.py --table results.jsonl
 
 One JSON line per recipe and mesh: seconds of compilation, bytes of HBM per device (arguments,
@@ -97,22 +97,27 @@ def train_step(cfg, mesh):
     return jax.jit(run, out_shardings=out, donate_argnums=0), (state, batch)
 
 
-def measure(config: str, mesh, batch: int = 0) -> dict:
-    """One line of results; "refused" says why the compiler would not."""
-    from asjax import build
+def measure(config: str, mesh, batch: int = 0, fields: dict | None = None) -> dict:
+    """One line of results; "refused" says why the compiler would not.
+
+    A batch that the devices do not divide is rounded up: "batch" says to what.
+    """
+    from asjax import build, nn
 
     path, colon, arg = config.partition(":")
-    cfg = build.load(f"{ROOT / path}{colon}{arg}")
+    cfg = build.load(f"{ROOT / path}{colon}{arg}", fields)
     with cfg.unlocked():
         cfg.batch_size = batch or cfg.batch_size
         if cfg.batch_size % (mesh.size * cfg.accumulate):  # e.g. 12 rows on 8 devices
             whole = mesh.size * cfg.accumulate
             cfg.batch_size = -(-cfg.batch_size // whole) * whole
-    row = dict(config=config, devices=mesh.size, mesh=",".join(mesh.axis_names))
+    shown = " ".join([config, *(f"{key}={value}" for key, value in (fields or {}).items())])
+    row = dict(config=shown, devices=mesh.size, mesh=",".join(mesh.axis_names))
     row["batch"] = cfg.batch_size
     begin = time.time()
     step, args = train_step(cfg, mesh)
-    lowered = step.lower(*args)
+    with nn.forms("tpu"):
+        lowered = step.lower(*args)
     row["trace_s"] = round(time.time() - begin, 1)
     begin = time.time()
     try:
@@ -169,6 +174,7 @@ def main():
     parser.add_argument("--topology", default="v5e:2x4")
     parser.add_argument("--configs", nargs="+", help="FILE.py[:ARGS]; default: all, each :tiny")
     parser.add_argument("--batch", type=int, default=0, help="instead of the recipe's")
+    parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="config fields")
     parser.add_argument("--meshes", nargs="+", default=["data", "data,fsdp"])
     parser.add_argument("--out", help="file to which the JSON lines are appended")
     parser.add_argument("--table", help="only print the lines of this file as Markdown")
@@ -180,9 +186,10 @@ def main():
     configs = args.configs or [
         f"configs/{p.name}:tiny" for p in sorted((ROOT / "configs").glob("*.py"))
     ]
+    fields = dict(item.split("=", 1) for item in args.set)
     for config in configs:
         for axes in args.meshes:
-            row = measure(config, make_mesh(devices, axes), args.batch)
+            row = measure(config, make_mesh(devices, axes), args.batch, fields)
             text = json.dumps({"topology": args.topology, **row})
             print(text, flush=True)
             if args.out:

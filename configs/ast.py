@@ -43,11 +43,9 @@ def get_config(arg=None):
         stride=10,
         clips=0,
         imagenet=True,
-        dtype="float32",
-        remat=False,
-        accumulate=1,
         seed=0,
         tiny=False,
+        **config.MEMORY,
     )
     clips = arg.clips or (21_717 if arg.balanced else 2_020_713)
     epochs, lr = (25, 5e-5) if arg.balanced else (5, 1e-5)
@@ -59,7 +57,6 @@ def get_config(arg=None):
     c.seed = arg.seed
     c.total_steps = 2 if arg.tiny else epochs * epoch_steps
     c.batch_size = 4 if arg.tiny else BATCH
-    c.accumulate = arg.accumulate
     c.labels = dict(name="audioset527", hlp=arg.hlp, strict=False)
     c.data = audioset.recipe_data(
         tiny=arg.tiny,
@@ -83,11 +80,10 @@ def get_config(arg=None):
         variant="base384",
         stride=arg.stride,
         frames=frames,
-        dtype=arg.dtype,
-        remat=arg.remat,
     )
     if arg.tiny:
         c.model.update(width=16, heads=2, depth=1)
+    config.save_memory(c, arg)
     c.objective = dict(name="tagging", label_smoothing=0.0)
     c.optim = dict(
         name="adam",

@@ -120,11 +120,9 @@ def get_config(arg=None):
         schedule="step",
         average=False,
         hlp=False,
-        dtype="float32",
-        remat=False,
-        accumulate=1,
         seed=0,
         tiny=False,
+        **config.MEMORY,
     )
     v = values(arg)
     large = arg.procedure in LARGE and not arg.tiny
@@ -141,7 +139,6 @@ def get_config(arg=None):
     c.seed = arg.seed
     c.total_steps = 2 if arg.tiny else arg.epochs * steps_per_epoch
     c.batch_size = 4 if arg.tiny else v["batch"]
-    c.accumulate = arg.accumulate
     c.labels = dict(name="audioset527", hlp=arg.hlp, strict=False)
     c.data = audioset.recipe_data(
         tiny=arg.tiny,
@@ -158,7 +155,8 @@ def get_config(arg=None):
         wave=mixup if v["mixup"] else "", feats=masks if arg.specaug else "", normed=""
     )
     model = TINY[arg.model] if arg.tiny else models(arg.procedure, v["stride"])[arg.model]
-    c.model = dict(model, dtype=arg.dtype, remat=arg.remat)
+    c.model = dict(model)
+    config.save_memory(c, arg)
     c.objective = dict(name="tagging", label_smoothing=0.0)
     c.optim = dict(name="adam", lr=v["lr"], schedule=schedule(arg, c.total_steps))
     if arg.source == "runs":

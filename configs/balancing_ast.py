@@ -41,17 +41,14 @@ def get_config(arg=None):
         lr=1e-4,
         eval_split="eval",
         imagenet=True,
-        dtype="float32",
-        remat=False,
-        accumulate=1,
         seed=0,
         tiny=False,
+        **config.MEMORY,
     )
     c = config.new()
     c.seed = arg.seed
     c.total_steps = 2 if arg.tiny else 120_000
     c.batch_size = 4 if arg.tiny else 1024
-    c.accumulate = arg.accumulate
     c.labels = dict(name="audioset527", hlp=arg.hlp, strict=False)
     c.data = audioset.recipe_data(
         tiny=arg.tiny, draw=f"oversample(beta={arg.beta})", sample_rate=16_000
@@ -68,11 +65,10 @@ def get_config(arg=None):
         f" fill={fill}, law='torchaudio')",
         normed="",
     )
-    c.model = dict(
-        name="ast", variant="base384", stride=10, frames=frames, dtype=arg.dtype, remat=arg.remat
-    )
+    c.model = dict(name="ast", variant="base384", stride=10, frames=frames)
     if arg.tiny:
         c.model.update(width=16, heads=2, depth=1)
+    config.save_memory(c, arg)
     c.objective = dict(name="tagging", label_smoothing=0.0)
     c.optim = dict(name="adam", lr=arg.lr, schedule="constant")
     c.average = None

@@ -41,17 +41,14 @@ def get_config(arg=None):
         roll=False,
         imagenet=True,
         label_smoothing=0.0,
-        dtype="float32",
-        remat=False,
-        accumulate=1,
         seed=0,
         tiny=False,
+        **config.MEMORY,
     )
     c = config.new()
     c.seed = arg.seed
     c.total_steps = 2 if arg.tiny else 75_000
     c.batch_size = 4 if arg.tiny else 512
-    c.accumulate = arg.accumulate
     c.labels = dict(name="audioset527", hlp=arg.hlp, strict=False)
     c.data = audioset.recipe_data(
         tiny=arg.tiny, draw=f"oversample(beta={arg.beta})" if arg.beta else arg.draw
@@ -72,11 +69,10 @@ def get_config(arg=None):
         variant="tiny",
         stem="252x56",
         drop_path_rate=arg.drop_path,
-        dtype=arg.dtype,
-        remat=arg.remat,
     )
     if arg.tiny:
         c.model.update(dims=(4, 8, 16, 32), depths=(1, 1, 1, 1))
+    config.save_memory(c, arg)
     c.objective = dict(name="tagging", label_smoothing=arg.label_smoothing)
     schedule = f"one_cycle(pct_start={0.75 if arg.tiny else 0.3})"
     if arg.weight_decay:

@@ -26,17 +26,14 @@ def get_config(arg=None):
         beta=0.0,
         draw="shuffle",
         label_smoothing=0.0,
-        dtype="float32",
-        remat=False,
-        accumulate=1,
         seed=0,
         tiny=False,
+        **config.MEMORY,
     )
     c = config.new()
     c.seed = arg.seed
     c.total_steps = 2 if arg.tiny else 600_000
     c.batch_size = 4 if arg.tiny else 64
-    c.accumulate = arg.accumulate
     c.labels = dict(name="audioset527", hlp=arg.hlp, strict=False)
     c.data = audioset.recipe_data(
         tiny=arg.tiny, draw=f"oversample(beta={arg.beta})" if arg.beta else arg.draw
@@ -47,9 +44,10 @@ def get_config(arg=None):
         feats="",
         normed="specaug(time_width=64, freq_width=8) | mixup(alpha=1.0, style='panns')",
     )
-    c.model = dict(name="cnn", variant="cnn6", dtype=arg.dtype, remat=arg.remat)
+    c.model = dict(name="cnn", variant="cnn6")
     if arg.tiny:
         c.model.update(channels=(4, 4, 8, 8), width=8)
+    config.save_memory(c, arg)
     c.objective = dict(name="tagging", label_smoothing=arg.label_smoothing)
     c.optim = dict(name="adam", lr=1e-3, amsgrad=True, schedule="constant")
     c.average = None

@@ -39,11 +39,9 @@ def get_config(arg=None):
         label_smoothing=0.0,
         stem="252x56",
         drop_path=-1.0,
-        dtype="float32",
-        remat=False,
-        accumulate=1,
         seed=0,
         tiny=False,
+        **config.MEMORY,
     )
     if arg.variant not in DROP_PATH:
         raise config.unknown("variant", arg.variant, DROP_PATH)
@@ -52,7 +50,6 @@ def get_config(arg=None):
     c.seed = arg.seed
     c.total_steps = 2 if arg.tiny else 75_000
     c.batch_size = 4 if arg.tiny else 512
-    c.accumulate = arg.accumulate
     c.labels = dict(name="audioset527", hlp=arg.hlp, strict=False)
     c.data = audioset.recipe_data(
         tiny=arg.tiny, draw=f"oversample(beta={arg.beta})" if arg.beta else arg.draw
@@ -68,11 +65,10 @@ def get_config(arg=None):
         variant=arg.variant,
         stem=arg.stem,
         drop_path_rate=drop_path,
-        dtype=arg.dtype,
-        remat=arg.remat,
     )
     if arg.tiny:
         c.model.update(dims=(4, 8, 16, 32), depths=(1, 1, 1, 1))
+    config.save_memory(c, arg)
     c.objective = dict(name="tagging", label_smoothing=arg.label_smoothing)
     c.optim = dict(
         name="adam",

@@ -45,18 +45,15 @@ def get_config(arg=None):
         u_patchout=0,
         imagenet=True,
         label_smoothing=0.0,
-        dtype="float32",
-        remat=False,
-        accumulate=1,
         seed=0,
         tiny=False,
+        **config.MEMORY,
     )
     epoch_steps = 1 if arg.tiny else -(-EPOCH_CLIPS // BATCH)
     c = config.new()
     c.seed = arg.seed
     c.total_steps = 2 if arg.tiny else EPOCHS * epoch_steps
     c.batch_size = 4 if arg.tiny else BATCH
-    c.accumulate = arg.accumulate
     c.labels = dict(name="audioset527", hlp=arg.hlp, strict=False)
     c.data = audioset.recipe_data(
         tiny=arg.tiny, draw=f"oversample(beta={arg.beta})" if arg.beta else arg.draw
@@ -78,11 +75,10 @@ def get_config(arg=None):
         s_patchout_t=arg.s_patchout_t,
         s_patchout_f=arg.s_patchout_f,
         u_patchout=arg.u_patchout,
-        dtype=arg.dtype,
-        remat=arg.remat,
     )
     if arg.tiny:
         c.model.update(width=16, heads=2, depth=1, frames=100, s_patchout_t=2)
+    config.save_memory(c, arg)
     c.objective = dict(name="tagging", label_smoothing=arg.label_smoothing)
     c.optim = dict(
         name="adamw",
