@@ -1,8 +1,11 @@
-"""Compile the training steps of recipes for TPUs, on a machine that has none.
+"""Compile the training steps of recipes for TPUs and GPUs, on a machine that has none.
 
-    pip install 'libtpu==0.0.42.*'      # what jax[tpu] of jax 0.10.2 names
+    pip install 'libtpu==0.0.42.*'      # TPUs: what jax[tpu] of jax 0.10.2 names
+    pip install --no-deps jax-cuda13-plugin==0.10.2 jax-cuda13-pjrt==0.10.2 nvidia-cuda-nvcc \\
+        nvidia-nvvm                     # GPUs: 0.7 GB of the 3 GB that jax[cuda13] brings
     python benchmarks/compile.py --topology v5e:2x4 [--configs FILE[:ARGS] ...] [--batch N]
         [--set model.attention=xla ...] [--meshes data data,fsdp] [--out results.jsonl]
+    python benchmarks/compile.py --topology h100:8 ...
     python benchmarks/compile.py --table results.jsonl
 
 One JSON line per recipe and mesh: seconds of compilation, bytes of HBM per device (arguments,
@@ -24,7 +27,6 @@ import time
 from functools import partial
 from pathlib import Path
 
-import flops
 import hlo
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +34,7 @@ GIB = 2**30
 
 
 def devices_of(topology: str):
-    """The devices of a TPU that is not there, as "v5e:2x4" names it."""
+    """The devices of a machine that is not there: a TPU, "v5e:2x4", or NVIDIA GPUs, "h100:8"."""
     # Nothing here uses a chip, so several processes may load libtpu.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "true")
     # libtpu asks for the machine's metadata unless these say that there is none.
@@ -40,10 +42,18 @@ def devices_of(topology: str):
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    # Without a GPU no kernels can be tried out.
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0"
     from jax.experimental import topologies
 
+    kind, _, shape = topology.partition(":")
     try:
-        return topologies.get_topology_desc(topology, "tpu").devices
+        if kind != "h100":
+            return topologies.get_topology_desc(topology, "tpu").devices
+        described = (Path(__file__).parent / "h100.txtpb").read_text()
+        return topologies.get_topology_desc(
+            "", "cuda", topology=f"1x1x{shape}", target_config=described
+        ).devices
     except Exception as error:
         raise SystemExit(f"no topology {topology!r}: {str(error).splitlines()[0]}") from None
 
@@ -107,6 +117,8 @@ def measure(config: str, mesh, batch: int = 0, fields: dict | None = None) -> di
 
     A batch that the devices do not divide is rounded up: "batch" says to what.
     """
+    import flops  # imports jax, which reads its environment then
+
     from asjax import build, nn
 
     path, colon, arg = config.partition(":")
@@ -121,7 +133,7 @@ def measure(config: str, mesh, batch: int = 0, fields: dict | None = None) -> di
     row["batch"] = cfg.batch_size
     begin = time.time()
     step, args = train_step(cfg, mesh)
-    with nn.forms("tpu"):
+    with nn.forms("tpu" if mesh.devices.flat[0].platform == "tpu" else "gpu"):
         lowered = step.lower(*args)
     counted = flops.count(step, *args) / mesh.size
     row["trace_s"] = round(time.time() - begin, 1)
@@ -160,7 +172,7 @@ def table(lines) -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in lines:
-        head = f"| `{r['config'].removeprefix('configs/')}` | {r['devices']} | {r['mesh']} "
+        head = f"| `{r['config'].removeprefix('configs/')}` | {r['topology']} | {r['mesh']} "
         head += f"| {r['batch']} | {r['compile_s']:.0f} "
         if "refused" in r:
             out.append(f"{head}| {r['refused']} | | | | |")
