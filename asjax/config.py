@@ -378,3 +378,16 @@ def read(path_and_arg: str):
 def new():
     """An empty ConfigDict for a config file to fill."""
     return _config_dict({})
+
+
+# The arguments with which a recipe saves memory, and their defaults.
+MEMORY = {"dtype": "float32", "remat": False, "accumulate": 1}
+
+
+def save_memory(cfg, arg) -> None:
+    """Write a recipe's arguments MEMORY into its fields; call it when model and optim are set.
+
+    A model family that has no such field refuses it when it is built.
+    """
+    cfg.optim.accumulate_steps = arg.accumulate
+    cfg.model.update(dtype=arg.dtype, remat=arg.remat)

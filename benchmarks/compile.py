@@ -1,14 +1,19 @@
-"""Compile the training steps of recipes for TPUs, on a machine that has none.
+"""Compile the training steps of recipes for TPUs and GPUs, on a machine that has none.
 
-    pip install 'libtpu==0.0.42.*'      # what jax[tpu] of jax 0.10.2 names
+    pip install 'libtpu==0.0.42.*'      # TPUs: what jax[tpu] of jax 0.10.2 names
+    pip install --no-deps jax-cuda13-plugin==0.10.2 jax-cuda13-pjrt==0.10.2 nvidia-cuda-nvcc \\
+        nvidia-nvvm                     # GPUs: 0.7 GB of the 3 GB that jax[cuda13] brings
     python benchmarks/compile.py --topology v5e:2x4 [--configs FILE[:ARGS] ...] [--batch N]
-        [--meshes data data,fsdp] [--out results.jsonl]
+        [--set model.attention=xla ...] [--meshes data data,fsdp] [--out results.jsonl]
+    python benchmarks/compile.py --topology h100:8 ...
     python benchmarks/compile.py --table results.jsonl
 
 One JSON line per recipe and mesh: seconds of compilation, bytes of HBM per device (arguments,
 temporaries), FLOPs per device, the compiler's estimate of a step's seconds, and the collectives by
-kind with the bytes that one device receives, loops counted as often as they turn. A recipe that the
-compiler refuses gives its reason. `--table` prints lines as Markdown.
+kind with the bytes of their results on one device. FLOPs (flops.py) and collectives (hlo.py) count
+a loop as often as it turns. The compiler counts a loop once, so its estimate is left out where its
+FLOPs are not ours within a factor of two. A recipe that the compiler refuses gives its reason.
+`--table` prints lines as Markdown.
 
 A mesh is an asjax mesh without sizes: "data", or "data,fsdp" with all devices on the latter.
 """
@@ -29,16 +34,26 @@ GIB = 2**30
 
 
 def devices_of(topology: str):
-    """The devices of a TPU that is not there, as "v5e:2x4" names it."""
+    """The devices of a machine that is not there: a TPU, "v5e:2x4", or NVIDIA GPUs, "h100:8"."""
+    # Nothing here uses a chip, so several processes may load libtpu.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "true")
     # libtpu asks for the machine's metadata unless these say that there is none.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    # Without a GPU no kernels can be tried out.
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0"
     from jax.experimental import topologies
 
+    kind, _, shape = topology.partition(":")
     try:
-        return topologies.get_topology_desc(topology, "tpu").devices
+        if kind != "h100":
+            return topologies.get_topology_desc(topology, "tpu").devices
+        described = (Path(__file__).parent / "h100.txtpb").read_text()
+        return topologies.get_topology_desc(
+            "", "cuda", topology=f"1x1x{shape}", target_config=described
+        ).devices
     except Exception as error:
         raise SystemExit(f"no topology {topology!r}: {str(error).splitlines()[0]}") from None
 
@@ -100,12 +115,17 @@ def train_step(cfg, mesh):
     return jax.jit(run, out_shardings=out, donate_argnums=0), (state, batch)
 
 
-def measure(config: str, mesh, batch: int = 0) -> dict:
-    """One line of results; "refused" says why the compiler would not."""
-    from asjax import build
+def measure(config: str, mesh, batch: int = 0, fields: dict | None = None) -> dict:
+    """One line of results; "refused" says why the compiler would not.
+
+    A batch that the devices do not divide is rounded up: "batch" says to what.
+    """
+    import flops  # imports jax, which reads its environment then
+
+    from asjax import build, nn
 
     path, colon, arg = config.partition(":")
-    cfg = build.load(f"{ROOT / path}{colon}{arg}")
+    cfg = build.load(f"{ROOT / path}{colon}{arg}", fields)
     with cfg.unlocked():
         cfg.batch_size = batch or cfg.batch_size
         if cfg.batch_size % (
@@ -113,11 +133,14 @@ def measure(config: str, mesh, batch: int = 0) -> dict:
         ):  # e.g. 12 rows on 8 devices
             whole = mesh.size * build.read(cfg, "optim.accumulate_steps")
             cfg.batch_size = -(-cfg.batch_size // whole) * whole
-    row = dict(config=config, devices=mesh.size, mesh=",".join(mesh.axis_names))
+    shown = " ".join([config, *(f"{key}={value}" for key, value in (fields or {}).items())])
+    row = dict(config=shown, devices=mesh.size, mesh=",".join(mesh.axis_names))
     row["batch"] = cfg.batch_size
     begin = time.time()
     step, args = train_step(cfg, mesh)
-    lowered = step.lower(*args)
+    with nn.forms("tpu" if mesh.devices.flat[0].platform == "tpu" else "gpu"):
+        lowered = step.lower(*args)
+    counted = flops.count(step, *args) / mesh.size
     row["trace_s"] = round(time.time() - begin, 1)
     begin = time.time()
     try:
@@ -125,14 +148,15 @@ def measure(config: str, mesh, batch: int = 0) -> dict:
     except Exception as error:
         return {**row, "compile_s": round(time.time() - begin, 1), "refused": _reason(error)}
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
-    seconds = cost.get("optimal_seconds", -1)
+    seconds = cost.get("optimal_seconds", -1)  # XLA gives negative numbers at times
+    plausible = seconds > 0 and 0.5 < cost.get("flops", 0) / counted < 2
     return {
         **row,
         "compile_s": round(time.time() - begin, 1),
         "arguments": memory.argument_size_in_bytes,
         "temporaries": memory.temp_size_in_bytes,
-        "flops": cost.get("flops"),
-        "optimal_s": seconds if seconds > 0 else None,  # XLA returns negative numbers at times
+        "flops": counted,
+        "optimal_s": seconds if plausible else None,
         "collectives": hlo.collectives(compiled.as_text()),
     }
 
@@ -153,7 +177,7 @@ def table(lines) -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in lines:
-        head = f"| `{r['config'].removeprefix('configs/')}` | {r['devices']} | {r['mesh']} "
+        head = f"| `{r['config'].removeprefix('configs/')}` | {r['topology']} | {r['mesh']} "
         head += f"| {r['batch']} | {r['compile_s']:.0f} "
         if "refused" in r:
             out.append(f"{head}| {r['refused']} | | | | |")
@@ -164,7 +188,7 @@ def table(lines) -> str:
         estimate = f"{1e3 * r['optimal_s']:.0f}" if r["optimal_s"] else "-"
         out.append(
             f"{head}| {r['arguments'] / GIB:.2f} | {r['temporaries'] / GIB:.2f} "
-            f"| {(r['flops'] or 0) / 1e12:.2f} | {estimate} | {kinds} |"
+            f"| {r['flops'] / 1e12:.3g} | {estimate} | {kinds} |"
         )
     return "\n".join(out)
 
@@ -174,6 +198,7 @@ def main():
     parser.add_argument("--topology", default="v5e:2x4")
     parser.add_argument("--configs", nargs="+", help="FILE.py[:ARGS]; default: all, each :tiny")
     parser.add_argument("--batch", type=int, default=0, help="instead of the recipe's")
+    parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="config fields")
     parser.add_argument("--meshes", nargs="+", default=["data", "data,fsdp"])
     parser.add_argument("--out", help="file to which the JSON lines are appended")
     parser.add_argument("--table", help="only print the lines of this file as Markdown")
@@ -185,9 +210,10 @@ def main():
     configs = args.configs or [
         f"configs/{p.name}:tiny" for p in sorted((ROOT / "configs").glob("*.py"))
     ]
+    fields = dict(item.split("=", 1) for item in args.set)
     for config in configs:
         for axes in args.meshes:
-            row = measure(config, make_mesh(devices, axes), args.batch)
+            row = measure(config, make_mesh(devices, axes), args.batch, fields)
             text = json.dumps({"topology": args.topology, **row})
             print(text, flush=True)
             if args.out:

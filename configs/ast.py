@@ -43,11 +43,9 @@ def get_config(arg=None):
         stride=10,
         clips=0,
         imagenet=True,
-        dtype="float32",
-        remat=False,
-        accumulate=1,
         seed=0,
         tiny=False,
+        **config.MEMORY,
     )
     clips = arg.clips or (21_717 if arg.balanced else 2_020_713)
     epochs, lr = (25, 5e-5) if arg.balanced else (5, 1e-5)
@@ -82,8 +80,6 @@ def get_config(arg=None):
         variant="base384",
         stride=arg.stride,
         frames=frames,
-        dtype=arg.dtype,
-        remat=arg.remat,
     )
     if arg.tiny:
         c.model.update(width=16, heads=2, depth=1)
@@ -97,7 +93,7 @@ def get_config(arg=None):
         f" stair_steps={1 if arg.tiny else 50}, milestones={milestones}, factor=0.5,"
         f" epoch_steps={epoch_steps})",
     )
-    c.optim.accumulate_steps = arg.accumulate
+    config.save_memory(c, arg)
     c.average = dict(
         name="swa",
         start_step=0 if arg.tiny else first_averaged * epoch_steps - 1,

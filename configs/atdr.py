@@ -120,11 +120,9 @@ def get_config(arg=None):
         schedule="step",
         average=False,
         hlp=False,
-        dtype="float32",
-        remat=False,
-        accumulate=1,
         seed=0,
         tiny=False,
+        **config.MEMORY,
     )
     v = values(arg)
     large = arg.procedure in LARGE and not arg.tiny
@@ -157,12 +155,12 @@ def get_config(arg=None):
         wave=mixup if v["mixup"] else "", feats=masks if arg.specaug else "", normed=""
     )
     model = TINY[arg.model] if arg.tiny else models(arg.procedure, v["stride"])[arg.model]
-    c.model = dict(model, dtype=arg.dtype, remat=arg.remat)
+    c.model = dict(model)
     c.objective = dict(name="tagging", label_smoothing=0.0)
     c.optim = dict(name="adam", lr=v["lr"], schedule=schedule(arg, c.total_steps))
     if arg.source == "runs":
         c.optim.update(b1=0.95, weight_decay=5e-7)
-    c.optim.accumulate_steps = arg.accumulate
+    config.save_memory(c, arg)
     c.average = None
     if arg.average:
         start = 2 if arg.tiny else 3 * steps_per_epoch

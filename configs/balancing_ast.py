@@ -41,11 +41,9 @@ def get_config(arg=None):
         lr=1e-4,
         eval_split="eval",
         imagenet=True,
-        dtype="float32",
-        remat=False,
-        accumulate=1,
         seed=0,
         tiny=False,
+        **config.MEMORY,
     )
     c = config.new()
     c.seed = arg.seed
@@ -67,14 +65,12 @@ def get_config(arg=None):
         f" fill={fill}, law='torchaudio')",
         normed="",
     )
-    c.model = dict(
-        name="ast", variant="base384", stride=10, frames=frames, dtype=arg.dtype, remat=arg.remat
-    )
+    c.model = dict(name="ast", variant="base384", stride=10, frames=frames)
     if arg.tiny:
         c.model.update(width=16, heads=2, depth=1)
     c.objective = dict(name="tagging", label_smoothing=0.0)
     c.optim = dict(name="adam", lr=arg.lr, schedule="constant")
-    c.optim.accumulate_steps = arg.accumulate
+    config.save_memory(c, arg)
     c.average = None
     c.eval = dict(
         every_steps=2 if arg.tiny else 3_000,

@@ -24,11 +24,9 @@ def get_config(arg=None):
         beta=0.0,
         draw="class_queue",
         label_smoothing=0.0,
-        dtype="float32",
-        remat=False,
-        accumulate=1,
         seed=0,
         tiny=False,
+        **config.MEMORY,
     )
     c = config.new()
     c.seed = arg.seed
@@ -44,12 +42,12 @@ def get_config(arg=None):
         feats="",
         normed="specaug(time_width=64, freq_width=8) | mixup(alpha=1.0, style='panns')",
     )
-    c.model = dict(name="cnn", variant="cnn14", dtype=arg.dtype, remat=arg.remat)
+    c.model = dict(name="cnn", variant="cnn14")
     if arg.tiny:
         c.model.update(channels=(4, 4, 8, 8, 16, 16), width=16)
     c.objective = dict(name="tagging", label_smoothing=arg.label_smoothing)
     c.optim = dict(name="adam", lr=1e-3, amsgrad=True, schedule="constant")
-    c.optim.accumulate_steps = arg.accumulate
+    config.save_memory(c, arg)
     c.average = None
     c.eval = dict(
         every_steps=2 if arg.tiny else 2_000,

@@ -41,11 +41,9 @@ def get_config(arg=None):
         roll=False,
         imagenet=True,
         label_smoothing=0.0,
-        dtype="float32",
-        remat=False,
-        accumulate=1,
         seed=0,
         tiny=False,
+        **config.MEMORY,
     )
     c = config.new()
     c.seed = arg.seed
@@ -71,8 +69,6 @@ def get_config(arg=None):
         variant="tiny",
         stem="252x56",
         drop_path_rate=arg.drop_path,
-        dtype=arg.dtype,
-        remat=arg.remat,
     )
     if arg.tiny:
         c.model.update(dims=(4, 8, 16, 32), depths=(1, 1, 1, 1))
@@ -82,7 +78,7 @@ def get_config(arg=None):
         c.optim = dict(name="adamw", lr=1e-3, weight_decay=arg.weight_decay, schedule=schedule)
     else:
         c.optim = dict(name="adam", lr=1e-3, amsgrad=True, schedule=schedule)
-    c.optim.accumulate_steps = arg.accumulate
+    config.save_memory(c, arg)
     c.average = None
     c.eval = dict(
         every_steps=2 if arg.tiny else 5_000,

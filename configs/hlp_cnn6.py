@@ -26,11 +26,9 @@ def get_config(arg=None):
         beta=0.0,
         draw="shuffle",
         label_smoothing=0.0,
-        dtype="float32",
-        remat=False,
-        accumulate=1,
         seed=0,
         tiny=False,
+        **config.MEMORY,
     )
     c = config.new()
     c.seed = arg.seed
@@ -46,12 +44,12 @@ def get_config(arg=None):
         feats="",
         normed="specaug(time_width=64, freq_width=8) | mixup(alpha=1.0, style='panns')",
     )
-    c.model = dict(name="cnn", variant="cnn6", dtype=arg.dtype, remat=arg.remat)
+    c.model = dict(name="cnn", variant="cnn6")
     if arg.tiny:
         c.model.update(channels=(4, 4, 8, 8), width=8)
     c.objective = dict(name="tagging", label_smoothing=arg.label_smoothing)
     c.optim = dict(name="adam", lr=1e-3, amsgrad=True, schedule="constant")
-    c.optim.accumulate_steps = arg.accumulate
+    config.save_memory(c, arg)
     c.average = None
     c.eval = dict(
         every_steps=2 if arg.tiny else 2_000,

@@ -39,11 +39,9 @@ def get_config(arg=None):
         label_smoothing=0.0,
         stem="252x56",
         drop_path=-1.0,
-        dtype="float32",
-        remat=False,
-        accumulate=1,
         seed=0,
         tiny=False,
+        **config.MEMORY,
     )
     if arg.variant not in DROP_PATH:
         raise config.unknown("variant", arg.variant, DROP_PATH)
@@ -67,8 +65,6 @@ def get_config(arg=None):
         variant=arg.variant,
         stem=arg.stem,
         drop_path_rate=drop_path,
-        dtype=arg.dtype,
-        remat=arg.remat,
     )
     if arg.tiny:
         c.model.update(dims=(4, 8, 16, 32), depths=(1, 1, 1, 1))
@@ -79,7 +75,7 @@ def get_config(arg=None):
         amsgrad=True,
         schedule=f"one_cycle(pct_start={0.75 if arg.tiny else 0.3})",
     )
-    c.optim.accumulate_steps = arg.accumulate
+    config.save_memory(c, arg)
     c.average = None
     c.eval = dict(
         every_steps=2 if arg.tiny else 2_000,

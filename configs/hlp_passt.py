@@ -45,11 +45,9 @@ def get_config(arg=None):
         u_patchout=0,
         imagenet=True,
         label_smoothing=0.0,
-        dtype="float32",
-        remat=False,
-        accumulate=1,
         seed=0,
         tiny=False,
+        **config.MEMORY,
     )
     epoch_steps = 1 if arg.tiny else -(-EPOCH_CLIPS // BATCH)
     c = config.new()
@@ -77,8 +75,6 @@ def get_config(arg=None):
         s_patchout_t=arg.s_patchout_t,
         s_patchout_f=arg.s_patchout_f,
         u_patchout=arg.u_patchout,
-        dtype=arg.dtype,
-        remat=arg.remat,
     )
     if arg.tiny:
         c.model.update(width=16, heads=2, depth=1, frames=100, s_patchout_t=2)
@@ -90,7 +86,7 @@ def get_config(arg=None):
         decay_1d=True,
         schedule=f"passt(epoch_steps={epoch_steps})",
     )
-    c.optim.accumulate_steps = arg.accumulate
+    config.save_memory(c, arg)
     # The step that ends epoch 48 (from 0) gives the weights at the start of epoch 49.
     c.average = dict(
         name="swa",

@@ -33,6 +33,16 @@ MAIN = {
     ),
 }
 CASES = [(name, arg) for name in NAMES for arg in ("", *MAIN.get(name, ()))]
+ATDR = [
+    "ast",
+    "transformer",
+    "cnn_transformer",
+    "conformer",
+    "resnet50",
+    "resnet34",
+    "crnn",
+    "effnet_b2",
+]
 OURS = sorted(MAIN)  # AudioSet recipes, which all have the arguments hlp, beta and seed
 
 
@@ -94,6 +104,45 @@ def test_memory_is_saved_by_three_arguments_that_change_their_fields_alone(name)
     assert (c.model.dtype, c.model.remat, c.optim.accumulate_steps) == ("bfloat16", True, 2)
     module = build.make("model", c.model, num_classes=5)
     assert (module.dtype, module.remat) == ("bfloat16", True)
+
+
+@pytest.mark.parametrize("model", ATDR)
+def test_memory_is_saved_in_every_architecture_of_atdr(model):
+    c = load("atdr", f"model={model},procedure=A2,dtype=bfloat16,remat=True")
+    module = build.make("model", c.model, num_classes=5)
+    assert (module.dtype, module.remat) == ("bfloat16", True)
+
+
+@pytest.mark.parametrize(
+    ("arg", "message"),
+    [
+        ("dtype=bfloat61", "dtype must be float32, bfloat16 or float16, got 'bfloat61'"),
+        ("dtype=int8", "dtype must be float32, bfloat16 or float16, got 'int8'"),
+        ("remat=1", "remat must be bool, got 1"),
+        ("remat=yes", "remat must be bool, got 'yes'"),
+        ("accumulate=0", "optim.accumulate_steps must be a whole number >= 1, got 0"),
+        ("accumulate=2.5", "accumulate must be int, got 2.5"),
+        ("accumulate", "accumulate must be int, got True"),
+        ("remats=True", "config argument 'remats' does not exist; did you mean 'remat'?"),
+    ],
+)
+@pytest.mark.parametrize("name", ["hlp_cnn6", "balancing_ast"])
+def test_a_wrong_argument_for_memory_is_one_line(name, arg, message):
+    with pytest.raises(config.AsjaxError) as error:
+        build.make("model", load(name, f"tiny,{arg}").model, num_classes=5)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_family_without_a_field_for_memory_says_which_it_has(tmp_path):
+    own = tmp_path / "own.py"
+    text = (ROOT / "configs" / "hlp_cnn6.py").read_text()
+    own.write_text(
+        text.replace('name="cnn", variant="cnn6"', 'name="frame_mn", variant="frame_mn06"')
+    )
+    c = build.load(f"{own}:remat=True")
+    with pytest.raises(config.AsjaxError, match="field 'remat' does not exist. Known: .*dtype"):
+        build.make("model", c.model, num_classes=5)
 
 
 def test_the_grid_of_the_balancing_paper_is_seven_draws():

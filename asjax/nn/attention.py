@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from asjax.config import unknown
+from asjax.config import AsjaxError, unknown
 from asjax.nn import placement
 
 BACKENDS = ("auto", "heads", "xla", "cudnn")
@@ -18,22 +18,42 @@ def attend(q, k, v, *, bias=None, mask=None, backend: str = "auto"):
       bias: added to the scores; rank 4, broadcastable to [B, N, S, K].
       mask: bool with a shape as bias; False hides a key.
       backend: "heads" computes one head at a time and stores no scores. "xla" stores the scores of
-        all heads, [B, N, S, K]. "cudnn" is the fused kernel of NVIDIA GPUs for bfloat16 and
-        float16. "auto" is "cudnn" if it can run, else "heads". The softmax is always in float32.
+        all heads, [B, N, S, K]. "cudnn" is the fused kernel of NVIDIA GPUs. It takes bfloat16 and
+        float16, a head size of at most 128 that is a multiple of 8, no bias and no mask. "auto" is
+        "cudnn" if it can run, else "heads". The softmax is always in float32.
+
+    Raises:
+      AsjaxError: unknown backend, or "cudnn" where it cannot run.
     """
     if backend not in BACKENDS:
         raise unknown("attention", backend, BACKENDS)
+    fused = _fits_cudnn(q, bias, mask) and _has_cudnn()
+    if backend == "cudnn" and not fused:
+        extras = [name for name, x in (("bias", bias), ("mask", mask)) if x is not None]
+        raise AsjaxError(
+            "attention 'cudnn' must run on an NVIDIA GPU, in bfloat16 or float16, with heads of at "
+            "most 128 numbers that 8 divides, without bias and mask; got "
+            f"{', '.join([f'{q.dtype} heads of {q.shape[-1]}', *extras])}; use 'auto'"
+        )
     if backend == "auto":
-        backend = "cudnn" if _has_cudnn(q) else "heads"
+        backend = "cudnn" if fused and placement.platform(q) == "gpu" else "heads"
     if backend == "heads":
         return by_heads(q, k, v, bias, mask)
     return jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask, implementation=backend)
 
 
-def _has_cudnn(q) -> bool:
-    """True if q will be on a GPU, its dtype fits, and this machine has an NVIDIA GPU."""
-    if placement.platform(q) != "gpu" or q.dtype not in (jnp.bfloat16, jnp.float16):
-        return False
+def _fits_cudnn(q, bias, mask) -> bool:
+    """Whether NVIDIA's kernel takes these inputs.
+
+    It wants a bias or mask with all queries and keys written out, and in training with even numbers
+    of them (jax, `check_is_flash_attention`). `by_heads` broadcasts both and needs neither.
+    """
+    fits = q.dtype in (jnp.bfloat16, jnp.float16) and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128
+    return fits and bias is None and mask is None
+
+
+def _has_cudnn() -> bool:
+    """Whether this machine has an NVIDIA GPU to compile for."""
     return "cuda" in jax.devices()[0].client.platform_version.lower()
 
 

@@ -1,4 +1,4 @@
-"""The shared encoder: attention and its explicit gradient, stacked layers, patches."""
+"""The shared encoder: stacked layers, stochastic depth, patches."""
 
 import jax
 import jax.numpy as jnp
@@ -13,46 +13,6 @@ KEYS = jax.random.split(jax.random.key(0), 8)
 
 def _close(a, b, tolerance=2e-6):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=tolerance, rtol=1e-4), a, b)
-
-
-BIASES = [None, (1, 3, 9, 9), (2, 3, 9, 9), (1, 1, 9, 9), (2, 1, 1, 9), (1, 3, 1, 1)]
-
-
-@pytest.mark.parametrize("biased", BIASES)
-@pytest.mark.parametrize("masked", [False, True])
-def test_attention_and_its_gradient_equal_those_of_jax(biased, masked):
-    q, k, v, weight = (jax.random.normal(key, (2, 9, 3, 8)) for key in KEYS[:4])
-    bias = jax.random.normal(KEYS[4], biased) if biased else None
-    mask = jax.random.bernoulli(KEYS[5], 0.7, (2, 1, 1, 9)).at[..., 0].set(True) if masked else None
-
-    def through(function):
-        def loss(q, k, v, bias):
-            return (function(q, k, v, bias=bias, mask=mask) * weight).sum()
-
-        return jax.value_and_grad(loss, (0, 1, 2, 3) if biased else (0, 1, 2))(q, k, v, bias)
-
-    _close(through(vit.attend), through(jax.nn.dot_product_attention))
-
-
-def test_no_sum_over_devices_is_inside_the_loop_over_heads():
-    """Otherwise two devices may wait for each other for ever."""
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",))
-    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-    q = jax.device_put(np.ones((2, 9, 3, 8), np.float32), rows)
-    loss = jax.jit(jax.grad(lambda bias, q: vit.attend(q, q, q, bias=bias).sum()))
-    for shape in ((1, 3, 9, 9), (1, 1, 9, 9)):
-        text = loss.lower(np.ones(shape, np.float32), q).compile().as_text()
-        before, entry = text.split("\nENTRY ")
-        assert "all-reduce" in entry
-        assert " all-reduce(" not in before
-
-
-def test_a_fully_hidden_key_changes_nothing():
-    q, k, v = (jax.random.normal(key, (1, 5, 2, 4)) for key in KEYS[:3])
-    mask = jnp.array([True, True, True, False, True])[None, None, None]
-    before = vit.attend(q, k, v, mask=mask)
-    after = vit.attend(q, k.at[:, 3].set(99.0), v.at[:, 3].set(-99.0), mask=mask)
-    np.testing.assert_array_equal(before, after)
 
 
 def test_scan_and_remat_change_no_number_and_no_parameter():
@@ -119,9 +79,6 @@ def test_patches_equal_a_convolution(stride, size):
     _close(patches.apply(variables, x), want + bias[None, None, None], 1e-5)
 
 
-def test_wrong_backend_and_heads_are_one_line():
-    q = jnp.zeros((1, 2, 2, 4))
-    with pytest.raises(AsjaxError, match="attention 'flash' does not.*auto, cudnn, heads, xla"):
-        vit.attend(q, q, q, backend="flash")
+def test_a_width_that_the_heads_do_not_divide_is_one_line():
     with pytest.raises(AsjaxError, match="width 10 must be a multiple of heads=3"):
         vit.Attention(3).init(KEYS[0], jnp.zeros((1, 2, 10)))
