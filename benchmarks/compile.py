@@ -30,7 +30,7 @@ from pathlib import Path
 import hlo
 
 ROOT = Path(__file__).resolve().parent.parent
-GIB = 2**30
+MIB = 2**20
 
 
 def devices_of(topology: str):
@@ -172,8 +172,8 @@ def _reason(error) -> str:
 def table(lines) -> str:
     """Results as a Markdown table."""
     out = [
-        "| recipe | devices | mesh | batch | compile s | arguments GiB | temporaries GiB "
-        "| TFLOP a device | estimate ms | collectives: number, MB |",
+        "| recipe | devices | mesh | batch | compile s | arguments MiB | temporaries MiB "
+        "| GFLOP a device | estimate ms | collectives: number, MB |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in lines:
@@ -183,14 +183,20 @@ def table(lines) -> str:
             out.append(f"{head}| {r['refused']} | | | | |")
             continue
         kinds = "; ".join(
-            f"{kind} {c['count']}, {c['bytes'] / 1e6:,.0f}" for kind, c in r["collectives"].items()
+            f"{kind} {c['count']}, {_number(c['bytes'] / 1e6)}"
+            for kind, c in r["collectives"].items()
         )
-        estimate = f"{1e3 * r['optimal_s']:.0f}" if r["optimal_s"] else "-"
+        estimate = _number(1e3 * r["optimal_s"]) if r["optimal_s"] else "-"
         out.append(
-            f"{head}| {r['arguments'] / GIB:.2f} | {r['temporaries'] / GIB:.2f} "
-            f"| {r['flops'] / 1e12:.3g} | {estimate} | {kinds} |"
+            f"{head}| {_number(r['arguments'] / MIB)} | {_number(r['temporaries'] / MIB)} "
+            f"| {_number(r['flops'] / 1e9)} | {estimate} | {kinds or '-'} |"
         )
     return "\n".join(out)
+
+
+def _number(x: float) -> str:
+    """Two digits, or all those before the point."""
+    return f"{x:,.0f}" if x >= 10 else f"{x:.2g}"
 
 
 def main():

@@ -14,6 +14,8 @@ with replacement, by the sum over a clip's labels of 1000 / (N_k + .01); mean of
 5 epochs. balanced: lr 5e-5, halved after 10, 15, 20, 25; 25 epochs, shuffled; mean of epochs 6-25.
 Arguments: balanced, hlp, beta (> 0 replaces the sampler), stride, clips (of your training split;
 0: what AudioTagging Done Right lists, 2,020,713 and 21,717), imagenet, seed, tiny.
+Memory: dtype, remat and accumulate as in configs/README.md. Compiled: one H100 (80 GB) needs 17
+GiB.
 Where sources disagree or ours differs: beta1 and L2 are those written into the code; its arguments
 of the same names are ignored. The 20k recipe trained on labels enhanced by PSLA, which need a model
 of the first round: here the official ones. Mixup partners come from the same (sampled) batch, the

@@ -21,6 +21,8 @@ ast, torchvision's for resnet50; without it they start at random), stride (ast),
 learning rate follows in proportion), lr, epochs, clips (in the training set), mixup, freq_mask,
 time_mask, balanced, specaug and normalise (False for Table 4's ablations), schedule (step,
 one_cycle, constant), average (weights over the epochs from the third on), seed, tiny.
+Memory: dtype, remat and accumulate as in configs/README.md. Compiled: the default, on 8 H100 (80
+GB), needs 14 GiB of each.
 
 Paper and code disagree:
 - source="paper" (default) is Table 1, one column per procedure. source="runs" is what the names of

@@ -12,6 +12,9 @@ weights, no averaging; every clip is mixed with one of its batch, energies with 
 masked as in AST; BCE. Evaluated every 3000 steps (20 minutes of the paper's machines); the
 checkpoint is the centre of the best 7-point moving average of d'.
 Arguments: beta (the paper: 0, .1, .2, .3, .5, .7, 1), hlp, lr, eval_split, imagenet, seed, tiny.
+Memory: dtype, remat and accumulate as in configs/README.md. Compiled: with
+dtype=bfloat16,remat=True 16 TPU v5e chips (4x4, 16 GB) need 6.6 GiB each and 8 H100 (80 GB) 11.5
+GiB each, with accumulate=4 4.4 GiB. As written 8 H100 would need 163 GiB each.
 Where the paper is silent or ours differs: it sweeps the rate and names none, so 1e-4 is ours, AST's
 1e-5 at batch 12 scaled by the root of the batch, to be swept as theirs; it gives no formula for
 "energy domain": ln(lam exp a + (1 - lam) exp b) of mel energies, computed through the

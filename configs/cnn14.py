@@ -6,6 +6,8 @@ Data: $ASJAX_DATA/audioset holds the records `asjax prepare` wrote, splits `trai
 Recipe: Adam with amsgrad, lr 1e-3 constant, batch 64 drawn and mixed to 32, SpecAugment 2 x 64
 frames and 2 x 8 bins, mixup Beta(1, 1), both after bn0.
 Arguments: hlp, beta (> 0 replaces the sampler), draw, label_smoothing, seed, tiny.
+Memory: dtype, remat and accumulate as in configs/README.md. Compiled: one H100 (80 GB) needs 4.8
+GiB.
 Where sources disagree: the script runs to 1,000,000 steps, the published .431 is that of 600,000,
 taken here. The sampler is the code's default, a queue of shuffled classes (`draw=class_queue`);
 `draw=shuffle` is plain. Evaluation clips are whole, padded with zeros or cut to 10 s, as theirs.

@@ -12,6 +12,8 @@ weight_decay > 0 AdamW without decay of vectors and biases. Class-balanced batch
 Arguments: hlp, beta (> 0 replaces the sampler), draw, weight_decay, drop_path, speed, gain, roll
 (the repository's switches, off there; each one draw per batch and process, here one per batch),
 imagenet, label_smoothing, seed, tiny.
+Memory: dtype, remat and accumulate as in configs/README.md. Compiled: 8 H100 (80 GB) need 16 GiB
+each.
 Where sources disagree: the lr, decay and drop path of the published run are in no file of the
 repository, whose command line says 1e-3, 0 and 0, while the model's own default of drop path is .1:
 the command line is taken. Its 8 processes are those of its run names.

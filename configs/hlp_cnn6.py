@@ -7,6 +7,8 @@ Recipe: Adam with amsgrad, lr 1e-3 constant, batch 64 drawn and mixed to 32, Spe
 frames and 2 x 8 bins, mixup Beta(1, 1), both after bn0, 600,000 steps (PANNs' report; the script
 runs to 1,000,000).
 Arguments: hlp, beta (> 0 replaces the sampler), draw, label_smoothing, seed, tiny.
+Memory: dtype, remat and accumulate as in configs/README.md. Compiled: one H100 (80 GB) needs 1.5
+GiB.
 Where sources disagree: the HLP paper uses no balancing sampler, hence `draw=shuffle`; PANNs' own is
 `draw=class_queue` (and gives mAP .343 for this model). It names label smoothing without a value and
 the reference code has none: 0 here.

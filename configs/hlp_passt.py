@@ -15,6 +15,8 @@ starts of epochs 49, 54, ..., 129 (counted from 0), which is what is evaluated f
 Arguments: hlp, beta (> 0 replaces the sampler), draw, stride, s_patchout_t, s_patchout_f,
 u_patchout (PaSST-U: u_patchout=400,s_patchout_t=0,s_patchout_f=0), imagenet, label_smoothing, seed,
 tiny. The schedule's epoch stays 100,000 clips whatever the draw.
+Memory: dtype, remat and accumulate as in configs/README.md. Compiled: one H100 (80 GB) needs 7.7
+GiB; 8 TPU v5e chips (2x4, 16 GB), with 16 clips, 2.9 GiB each.
 Where sources disagree or ours differs: the HLP paper calls it PaSST-B, the model of 86 M is
 PaSST-S; it is read as the authors' recipe with their sampler. Partners of the wave mixup come from
 the same batch, the authors' from the whole list; a permutation leaves one clip in 12 with itself,

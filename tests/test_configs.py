@@ -190,6 +190,8 @@ def test_every_recipe_says_what_it_is_and_how_it_fared(name):
     if name in OURS:
         for word in ("Data: ", "Recipe: ", "Arguments: ", "Paper (not ours)"):
             assert word in text, word
+    if name in OURS or name == "atdr":
+        assert "Memory: dtype, remat and accumulate" in text
     table = (ROOT / "configs" / "README.md").read_text()
     assert f"| `{name}.py` |" in table
 
