@@ -142,12 +142,12 @@ def main():
     print("| model | attention | remat | batch | clips/s | TFLOP/s | of peak | MiB so far |")
     print("|---|---|---|---|---|---|---|---|")
     for name in args.models.split(","):
-        for attention in args.attention.split(","):
+        for form in args.attention.split(","):
             for remat in (False, True):
                 batch = args.batch
                 while batch <= args.most:
-                    head = f"| {name} | {attention} | {remat} | {batch} | "
-                    fields = dict(attention=attention, remat=remat)
+                    head = f"| {name} | {form} | {remat} | {batch} | "
+                    fields = dict(attention=form, remat=remat)
                     try:
                         r = measure(name, batch, args.dtype, args.rounds, **fields)
                     except Exception as error:  # out of memory, or the kernel does not exist
