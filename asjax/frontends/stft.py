@@ -106,9 +106,8 @@ def fit_frames(feats, count: int | None):
 def power(frames, n_fft: int | None = None):
     """Power spectrum of frames [B, T, N], zero-padded to n_fft: [B, T, n_fft // 2 + 1].
 
-    On CPU we use an FFT. On accelerators we use two matrix products with the DFT matrix. They shard
-    and compile everywhere, and on a TPU they need an eighth of the memory of XLA's FFT
-    (benchmarks/README.md). If the matrices would be large, we use the FFT there too.
+    On CPU we use an FFT. On accelerators we use two matrix products with the DFT matrix, because
+    they shard and compile everywhere. If the matrices would be large, we use the FFT there too.
     """
     n_fft = n_fft or frames.shape[-1]
     if placement.on_cpu(frames) or frames.shape[-1] * n_fft > _LARGEST_DFT:
