@@ -57,8 +57,8 @@ def main(args) -> int:
     from asjax.weights import start as init_from
 
     first_process = jax.process_index() == 0
-    parts = build.read(cfg, "optim.accumulate_steps")
-    rows = (cfg.batch_size // parts, cfg.eval.batch_size)
+    accumulate = build.read(cfg, "optim.accumulate_steps")
+    rows = (cfg.batch_size // accumulate, cfg.eval.batch_size)
     mesh = sharding.make_mesh(cfg.mesh, batch_sizes=rows)
     say = partial(print, flush=True) if first_process else (lambda *a, **k: None)
 
@@ -158,7 +158,7 @@ def main(args) -> int:
                 tx=tx,
                 average=average,
                 lr=schedule,
-                accumulate=parts,
+                accumulate=accumulate,
             ),
             in_shardings=(state_sharding, batch_sharding),
             out_shardings=(state_sharding, replicated),
