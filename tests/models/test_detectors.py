@@ -120,7 +120,7 @@ def test_ten_seconds_have_the_authors_tokens(family):
 @every
 def test_any_length_gives_as_many_outputs_and_finite_numbers(family):
     module, variables = ready(family, frames=20)
-    for frames in (1, 33, 130):
+    for frames in (1, 131):
         out = run(module, variables, feats(family, frames))
         assert out["frame_logits"].shape == (2, 20, 5)
         assert all(np.isfinite(x).all() for x in out.values())
@@ -132,10 +132,14 @@ def test_a_clip_in_a_batch_gives_what_it_gives_alone(family):
     x = feats(family, 80)
     x[1, 40:] = 0
     mask = jnp.arange(80)[None] < jnp.array([[80], [40]])
-    both, alone = run(module, variables, x, mask), run(module, variables, x[1:], mask[1:])
+    twice = [1, 1]  # alone, but for itself: the same program serves all three
+    both, alone = (
+        run(module, variables, x, mask),
+        run(module, variables, x[twice], mask[jnp.array(twice)]),
+    )
     for key in both:
         np.testing.assert_allclose(both[key][1], alone[key][0], rtol=2e-4, atol=2e-5)
-    free = run(module, variables, x[1:], jnp.ones((1, 80), bool))
+    free = run(module, variables, x[twice], jnp.ones((2, 80), bool))
     assert not np.allclose(free["logits"], alone["logits"], atol=1e-4)
 
 

@@ -41,7 +41,14 @@ def _outputs(family, variant, shape):
     return jax.eval_shape(lambda x: module.init_with_output(jax.random.key(0), x), x)
 
 
-@pytest.mark.parametrize(("family", "variant"), ALL)
+@pytest.mark.parametrize(
+    ("family", "variant"),
+    [
+        # The trace of a large network takes seconds, and the variants of a family share their code.
+        pytest.param(*one, marks=[] if one in FIRST else pytest.mark.slow)
+        for one in ALL
+    ],
+)
 def test_every_variant_keeps_the_contract_of_shapes(family, variant):
     out, variables = _outputs(family, variant, 1001)
     assert out["logits"].shape == (2, 7)
@@ -55,8 +62,8 @@ def test_every_variant_keeps_the_contract_of_shapes(family, variant):
 
 @pytest.mark.parametrize(("family", "variant"), FIRST)
 def test_the_length_of_the_input_changes_no_variable(family, variant):
-    shapes = [_outputs(family, variant, frames)[1] for frames in (1, None, 257)]
-    assert shapes[0] == shapes[1] == shapes[2]
+    shapes = [_outputs(family, variant, frames)[1] for frames in (1, 257)]
+    assert shapes[0] == shapes[1]
 
 
 def test_unknown_names_are_errors_that_list_the_known():
