@@ -33,6 +33,14 @@ FAMILIES = {
 every = pytest.mark.parametrize("family", FAMILIES)
 
 
+def mostly(*names):
+    """A test of every family whose compiled programs take long; the named families run every time."""
+    marks = {name: [] if name in names else [pytest.mark.slow] for name in FAMILIES}
+    return pytest.mark.parametrize(
+        "family", [pytest.param(name, marks=marks[name]) for name in FAMILIES]
+    )
+
+
 def variant(family):
     return "frame_mn06" if family == "frame_mn" else f"{family}_base"
 
@@ -117,7 +125,7 @@ def test_ten_seconds_have_the_authors_tokens(family):
 # -------------------------------------------------------------------------- lengths and batches
 
 
-@every
+@mostly("atst_frame", "beats")
 def test_any_length_gives_as_many_outputs_and_finite_numbers(family):
     module, variables = ready(family, frames=20)
     for frames in (1, 131):
@@ -126,7 +134,7 @@ def test_any_length_gives_as_many_outputs_and_finite_numbers(family):
         assert all(np.isfinite(x).all() for x in out.values())
 
 
-@every
+@mostly("atst_frame", "beats", "m2d", "asit", "fpasst")
 def test_a_clip_in_a_batch_gives_what_it_gives_alone(family):
     module, variables = ready(family, frames=20, sequence="gru", sequence_width=8)
     x = feats(family, 80)
@@ -143,6 +151,7 @@ def test_a_clip_in_a_batch_gives_what_it_gives_alone(family):
     assert not np.allclose(free["logits"], alone["logits"], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_fpasst_cuts_what_is_longer_than_its_encodings():
     module, variables = ready("fpasst", input_frames=80)
     long, short = feats("fpasst", 160), feats("fpasst", 160)[:, :84]
@@ -194,7 +203,7 @@ def test_asits_positions_are_scrambled_but_for_the_length_they_were_made_for():
 # ---------------------------------------------------------------------------------- training
 
 
-@every
+@mostly("atst_frame", "beats")
 def test_every_parameter_learns_and_dropout_draws(family):
     drops = {"beats": {}, "frame_mn": {}}.get(family, dict(dropout=0.1, drop_path=0.1))
     module, variables = ready(family, frames=10, **drops)
@@ -221,6 +230,7 @@ def test_every_parameter_learns_and_dropout_draws(family):
     assert dead <= still, dead
 
 
+@pytest.mark.slow
 def test_beats_leaves_out_whole_layers():
     module, variables = ready("beats", layer_drop=1.0 - 1e-9, dropout=0.0, input_dropout=0.0,
                               attention_dropout=0.0)  # fmt: skip
@@ -257,7 +267,7 @@ def test_atst_frame_hides_masked_tokens():
     assert not np.allclose(out, run(module, variables, x)["frame_embedding"], atol=1e-3)
 
 
-@every
+@mostly("atst_frame", "fpasst")
 def test_augment_sees_the_features_as_given(family):
     module, variables = ready(family)
     x = feats(family, 32)
