@@ -34,7 +34,7 @@ every = pytest.mark.parametrize("family", FAMILIES)
 
 
 def mostly(*names):
-    """A test of every family whose compiled programs take long; the named families run every time."""
+    """A test of every family that compiles long; the named families run every time."""
     marks = {name: [] if name in names else [pytest.mark.slow] for name in FAMILIES}
     return pytest.mark.parametrize(
         "family", [pytest.param(name, marks=marks[name]) for name in FAMILIES]
