@@ -19,7 +19,7 @@ def weights():
 SLOW = {
     "ast_base384_128x1024_s10", "convnext_femto_stem56_mel", "convnext_nano_mel",
     "convnext_tiny_mel", "convnext_tiny_wave", "passt_s_s10_mel", "passt_s_s10_patchout_structured",
-    "passt_s_s10_short_mel", "passt_s_s12_mel", "passt_s_s16_mel", "psla_effnet_b2_h4_128x1056",
+    "passt_s_s10_short_mel", "passt_s_s12_mel", "passt_s_s16_mel",
     "resnet50_att_128x1024", "sed_atst_clip_base", "sed_ced_base", "sed_effat_mn10",
     "sed_effat_mn40", "cnn14_wave", "resnet38_mel",
 }  # fmt: skip
