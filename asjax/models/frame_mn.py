@@ -96,6 +96,7 @@ class FrameMobileNet(nn.Module):
     head: str = "linear"
     head_bias: float = 0.0
     attention: str = "auto"
+    remat: bool = False
     dtype: str = "float32"
 
     input_frames = 1000  # 10 s, the input of the published models
@@ -115,7 +116,7 @@ class FrameMobileNet(nn.Module):
         for i, (block, strides) in enumerate(zip(mobile.BLOCKS, STRIDES, strict=True), 1):
             kernel, expanded, width, squeeze, act = block
             fields = (kernel, wide(expanded), wide(width), squeeze, act, strides, self.dtype)
-            x = mobile.Bottleneck(*fields, name=f"block{i}")(x, train)
+            x = layers.remat(mobile.Bottleneck, self)(*fields, name=f"block{i}")(x, train)
         x = mobile.ConvNorm(6 * x.shape[-1], dtype=self.dtype, name="last")(x, train)
         tokens = x.astype(jnp.float32).mean(1)  # one row of frequency for 128 bins
         return frames.detect(self, tokens, mask=mask, train=train)

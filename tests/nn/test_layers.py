@@ -24,8 +24,17 @@ SMALL = {  # a family's smallest network for this test
     "resnet_att": dict(variant="resnet_mini"),
     "talnet": dict(variant="cnn_transformer_mini"),
     "transformer": dict(variant="transformer_mini"),
+    **{
+        family: dict(variant=f"{family}_base", width=16, heads=2, depth=2)
+        for family in ("asit", "atst_frame", "fpasst", "m2d")
+    },
+    "beats": dict(
+        variant="beats_base", width=16, heads=2, depth=2, patch_width=8, position_taps=8,
+        position_groups=2, buckets=16, farthest=40,
+    ),
+    "frame_mn": dict(variant="frame_mn06", width=0.1),
     "wavegram": dict(variant="wavegram_logmel_cnn14", channels=(4, 4, 8, 8, 8, 8), width=8),
-}
+}  # fmt: skip
 
 
 def gradient(module, x):
