@@ -125,7 +125,7 @@ def test_beats_own_file_is_a_tagger_whose_classes_have_their_names(tmp_path):
 def test_a_backbone_is_no_tagger_and_the_line_says_what_it_is_for(tmp_path):
     names = weights("frame_mn", "frame_mn06", num_classes=0)
     torch_writer.save(names, tmp_path / "x.pt")
-    with pytest.raises(AsjaxError, match=r"has no head, .* init_from='backbone:.*x.pt'"):
+    with pytest.raises(AsjaxError, match=r"without a head, .* init_from='backbone:.*x.pt'"):
         convert.convert(tmp_path / "x.pt", tmp_path / "m")
     torch_writer.save(names, tmp_path / "M2D_ssl.pt")
     with pytest.raises(AsjaxError, match="M2D_ssl is a backbone .* init_from='backbone:M2D_ssl'"):
@@ -140,5 +140,5 @@ def test_a_backbone_is_no_tagger_and_the_line_says_what_it_is_for(tmp_path):
     ],
 )
 def test_what_must_be_fetched_by_hand_says_where(name, place):
-    with pytest.raises(AsjaxError, match=f"{name} must be fetched by hand, from .*{place}"):
+    with pytest.raises(AsjaxError, match=f"{name} must be fetched by hand from .*{place}"):
         locate.locate(name)
