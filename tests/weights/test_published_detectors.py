@@ -128,7 +128,7 @@ def test_a_backbone_is_no_tagger_and_the_line_says_what_it_is_for(tmp_path):
     with pytest.raises(AsjaxError, match=r"without a head, .* init_from='backbone:.*x.pt'"):
         convert.convert(tmp_path / "x.pt", tmp_path / "m")
     torch_writer.save(names, tmp_path / "M2D_ssl.pt")
-    with pytest.raises(AsjaxError, match="M2D_ssl is a backbone .* init_from='backbone:M2D_ssl'"):
+    with pytest.raises(AsjaxError, match="M2D_ssl is a backbone, .* init_from='backbone:M2D_ssl'"):
         convert.convert(tmp_path / "M2D_ssl.pt", tmp_path / "m")
 
 
