@@ -95,18 +95,20 @@ def test_incomplete_process_settings_are_refused():
         ("", "/x", "/x/asjax"),
         (None, "/x", "/x/asjax"),
         ("off", "/x", "/x/asjax"),
-        ("off", "", "/home/someone/.cache/asjax"),
-        (None, None, "/home/someone/.cache/asjax"),
+        ("off", "", "~/.cache/asjax"),
+        (None, None, "~/.cache/asjax"),
     ],
 )
-def test_the_cache_folder_is_the_asked_one_and_off_is_no_folder(cache, xdg, folder, monkeypatch):
-    monkeypatch.setenv("HOME", "/home/someone")
+def test_the_cache_folder_is_the_asked_one_and_off_is_no_folder(
+    cache, xdg, folder, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
     for name, value in (("ASJAX_CACHE", cache), ("XDG_CACHE_HOME", xdg)):
         if value is None:
             monkeypatch.delenv(name, raising=False)
         else:
             monkeypatch.setenv(name, value)
-    assert devices.cache_folder() == Path(folder)
+    assert devices.cache_folder() == Path(folder.replace("~", str(tmp_path)))
 
 
 def test_usable_cores_are_those_of_the_affinity_and_of_the_quota(monkeypatch):

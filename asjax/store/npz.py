@@ -27,12 +27,11 @@ def load(path, kinds: dict[str, tuple[str, int]]) -> dict[str, np.ndarray]:
             members = {info.filename: info for info in archive.infolist()}
             _check_sizes(Path(path), list(members.values()))
             return {name: _array(archive, members, name, *kinds[name]) for name in kinds}
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError) as error:
-        raise ValueError(f"not a valid npz archive: {error}") from None
+    except (ValueError, OSError):
+        raise
     except Exception as error:  # zipfile raises many kinds of errors for invalid headers
-        if isinstance(error, (ValueError, OSError)):
-            raise
-        raise ValueError(f"not a valid npz archive: {type(error).__name__}") from None
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"not a valid npz archive: {reason}") from None
 
 
 def _check_sizes(path: Path, members: list) -> None:
