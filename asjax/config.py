@@ -184,7 +184,7 @@ def parse_arg(arg: str | None, **defaults):
         if key not in defaults:
             raise unknown("config argument", key, defaults)
         values[key] = typed(key, parse_value(text) if eq else True, defaults[key])
-    return _config_dict(values)
+    return new(values)
 
 
 def typed(key: str, value, default):
@@ -293,22 +293,6 @@ def call(function, label: str, /, *args, offered: dict | None = None, **fields):
 # --------------------------------------------------------------------------------- configs
 
 
-def _config_dict(values: dict):
-    try:
-        from ml_collections import ConfigDict
-    except ImportError:  # a machine without ml_collections; attribute access is enough
-        return _Namespace(values)
-    return ConfigDict(values)
-
-
-class _Namespace(dict):
-    def __getattr__(self, key):
-        try:
-            return self[key]
-        except KeyError:
-            raise AttributeError(key) from None
-
-
 def to_plain(value):
     """ConfigDicts, tuples and numpy scalars as plain dicts, lists and numbers (for JSON)."""
     if hasattr(value, "to_dict"):
@@ -375,9 +359,11 @@ def read(path_and_arg: str):
     return module.get_config(arg or None)
 
 
-def new():
-    """An empty ConfigDict for a config file to fill."""
-    return _config_dict({})
+def new(values: dict | None = None):
+    """A ConfigDict, empty for a config file to fill or with `values`."""
+    from ml_collections import ConfigDict  # not at the top: training parts import without it
+
+    return ConfigDict(values or {})
 
 
 # The arguments with which a recipe saves memory, and their defaults.

@@ -146,14 +146,18 @@ def accumulated(objective, parts: int):
     return compute
 
 
-def _parted(x, parts: int):
-    """[B, ...] -> [parts, B // parts, ...]: row i goes to part i % parts."""
-    devices = placement.mesh(x).size or 1
-    if x.shape[0] % (parts * devices):
+def check_parts(batch_size: int, parts: int, devices: int) -> None:
+    """AsjaxError unless each device can divide its rows of a batch into so many equal parts."""
+    if batch_size % (parts * devices):
         raise AsjaxError(
-            f"batch_size {x.shape[0]} must be a multiple of accumulate_steps={parts} times the "
+            f"batch_size {batch_size} must be a multiple of accumulate_steps={parts} times the "
             f"{devices} devices; change one of them"
         )
+
+
+def _parted(x, parts: int):
+    """[B, ...] -> [parts, B // parts, ...]: row i goes to part i % parts."""
+    check_parts(x.shape[0], parts, placement.mesh(x).size or 1)
     return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
 
 

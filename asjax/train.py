@@ -75,6 +75,7 @@ def main(args) -> int:
     eval_source = build.source(cfg.data.eval, label_set)
     # In training and in evaluation, a process decodes only the rows of its own devices.
     train_rows = sharding.local_rows(mesh, cfg.batch_size, "batch_size")
+    step.check_parts(cfg.batch_size, accumulate, mesh.size)
     eval_rows = sharding.local_rows(mesh, cfg.eval.batch_size, "eval.batch_size")
     fields = {**build.data_fields(cfg), "num_classes": len(label_set)}
     caches = pipeline.cache_shares(cfg.data.cache, (len(train_source), len(eval_source)))

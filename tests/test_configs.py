@@ -134,11 +134,14 @@ def test_a_wrong_argument_for_memory_is_one_line(name, arg, message):
     assert "\n" not in str(error.value)
 
 
-def test_a_family_without_a_field_for_memory_says_which_it_has(tmp_path):
+def test_a_model_without_a_field_for_memory_says_which_it_has(tmp_path, monkeypatch):
+    """Every family of asjax has the fields; a user's own model may not."""
+    (tmp_path / "bare_family.py").write_text("def model(num_classes, variant, dtype): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
     own = tmp_path / "own.py"
     text = (ROOT / "configs" / "hlp_cnn6.py").read_text()
     own.write_text(
-        text.replace('name="cnn", variant="cnn6"', 'name="frame_mn", variant="frame_mn06"')
+        text.replace('name="cnn", variant="cnn6"', 'name="bare_family:model", variant="x"')
     )
     c = build.load(f"{own}:remat=True")
     with pytest.raises(config.AsjaxError, match="field 'remat' does not exist. Known: .*dtype"):

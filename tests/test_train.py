@@ -294,6 +294,13 @@ def test_an_evaluation_batch_that_devices_cannot_share_is_refused_at_the_start(t
     assert not (tmp_path / "w").exists()
 
 
+def test_parts_that_do_not_divide_a_batch_are_refused_at_the_start(tmp_path, capsys):
+    argv = ["--config.mesh=data=2", "--config.optim.accumulate_steps=3"]
+    assert quick(tmp_path / "w", *argv) == 2
+    assert "must be a multiple of accumulate_steps=3 times the 2 devices" in capsys.readouterr().err
+    assert not (tmp_path / "w").exists()
+
+
 def test_two_processes_train_exactly_as_one_with_as_many_devices(tmp_path):
     """The same draws, rows and random numbers give the same losses and weights."""
     import socket

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections import Counter
@@ -283,8 +282,6 @@ class _Job:
     def _seal(self, split: str, index: int, counts: list[int]) -> dict:
         file = records.shard_name(self.name, split, index, len(counts))
         path = (self.folder / f"{split}.{index}").rename(self.folder / file)
-        with path.open("rb") as f:
-            os.fsync(f.fileno())
         return {
             "file": file,
             "split": split,

@@ -117,7 +117,11 @@ def read_groups(path: Path) -> dict[str, str]:
     bad = next((i for i, row in enumerate(rows, 1) if len(row) != 2), None)
     if bad or not rows:
         raise AsjaxError(f"groups {path}: line {bad or 1} must be id,group")
-    return {row[0].strip(): row[1].strip() for row in rows}
+    groups = {}
+    for number, (clip, group) in enumerate(rows, 1):
+        if groups.setdefault(clip.strip(), group.strip()) != group.strip():
+            raise AsjaxError(f"groups {path}: line {number} puts {clip} into a second group")
+    return groups
 
 
 def _common(ids, others, first, second):

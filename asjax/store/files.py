@@ -28,19 +28,18 @@ def digest(path: Path, kind: str = "sha256") -> str:
         return hashlib.file_digest(file, kind).hexdigest()
 
 
-def lock(file) -> bool:
+def lock(file, *, without: bool = True) -> bool:
     """Lock an open file for this process. False: another process has the lock.
 
-    The system releases the lock when the file is closed or the process ends. On systems without
-    locks (Windows, some network disks) the answer is always True, so that asjax works there.
+    The system releases the lock when the file is closed or the process ends. `without` is the
+    answer on systems without locks (Windows, some network disks): True lets asjax work there.
     """
-    if fcntl is not None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (OSError, AttributeError):
+        return without
     return True
 
 

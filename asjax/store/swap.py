@@ -17,11 +17,6 @@ from pathlib import Path
 from asjax.config import AsjaxError
 from asjax.store import files
 
-try:
-    import fcntl
-except ImportError:  # Windows: folders of killed processes remain, because there are no locks
-    fcntl = None
-
 MARKER = ".made-by-asjax"
 
 
@@ -47,7 +42,7 @@ def folder(final, *, what: str, ours: Callable[[Path], set[str] | None]) -> Iter
     new.mkdir()
     try:
         with (new / MARKER).open("w") as marker:
-            _lock(marker)
+            files.lock(marker)
             yield new
             for path in new.rglob("*"):
                 files.sync(path)
@@ -105,7 +100,7 @@ def _recover(final: Path, ours) -> None:
     """Clean up after killed processes: remove unfinished folders, restore a replaced one."""
     for new in _leftovers(final, "new"):
         with contextlib.suppress(OSError), (new / MARKER).open("a") as marker:
-            if not _lock(marker):
+            if not files.lock(marker, without=False):
                 return  # its writer may still run and be replacing `final`
             shutil.rmtree(new)
     for old in _leftovers(final, "old"):
@@ -130,15 +125,6 @@ def _leftovers(final: Path, end: str) -> list[Path]:
 def _fresh(final: Path, end: str) -> Path:
     """A new random name."""
     return final.with_name(f".{final.name}.{secrets.token_hex(8)}.{end}")
-
-
-def _lock(file) -> bool:
-    """Lock an open file. False: another process has the lock, or the disk has no locks."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (OSError, AttributeError):
-        return False
-    return True
 
 
 def _refuse_others(final: Path, what: str, ours) -> None:

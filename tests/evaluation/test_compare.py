@@ -117,6 +117,9 @@ def test_what_cannot_be_compared_is_one_line(pair, tmp_path, capsys):
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1
+    short.write_text("x1,g\nx2,g\nx1,h\n")
+    with pytest.raises(AsjaxError, match="line 3 puts x1 into a second group"):
+        compare.read_groups(short)
     short.write_text("x1,g\nx2\n")
     with pytest.raises(AsjaxError, match="line 2 must be id,group"):
         compare.read_groups(short)
