@@ -274,6 +274,7 @@ def pipeline(
         rows=rows,
         process_index=process_index,
         process_count=process_count,
+        decode_timeout_s=limit,
         **{k: data[k] for k in ("workers", "threads", "cache", "max_bad")},
     )
 
@@ -316,7 +317,8 @@ def load(path_and_arg: str, overrides: dict[str, str] | None = None):
         _override(cfg, key, changed[key])
     where = f"config {path_and_arg.partition(':')[0]}"
     complete(cfg, where=where)
-    schema.require(config.to_plain(cfg), formats.CONFIG, where)  # so that it can be saved later
+    for check in (schema.plain, formats.CONFIG):  # so that it can be saved later
+        schema.require(config.to_plain(cfg), check, where)
     return cfg.lock() if hasattr(cfg, "lock") else cfg
 
 

@@ -250,7 +250,7 @@ def main(args) -> int:
                 scores=logits,
                 targets=targets,
                 label_set=label_set,
-                extra={"left_out": sorted(set(unread))},
+                extra={"left_out": sorted(set(unread)), "strict": bool(cfg.labels.strict)},
             )
             summary = evaluate.evaluate_scores(
                 out / "scores.npz",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import threading
+from functools import partial
 
 import grain
 import numpy as np
 
-from asjax.config import AsjaxError
+from asjax.config import AsjaxError, shown
 from asjax.data import draw as draws
+from asjax.data import patience
 from asjax.data.audio import AudioError
 from asjax.data.shared import Parcel
 
@@ -19,9 +21,11 @@ _ALIGN = 64  # bytes; jax on CPU uses an array at such an address without a copy
 
 
 class Examples:
-    """Examples by global draw number."""
+    """Examples by global draw number. A record that takes longer than `timeout_s` to read counts as
+    undecodable."""
 
-    def __init__(self, source, draw, *, ops, train, cache):
+    def __init__(self, source, draw, *, ops, train, cache, timeout_s=60.0):
+        self._timeout_s = timeout_s
         self._source, self._draw, self._seed = source, draw, draw.seed
         self._ops, self._train, self._cache = [op for _, op in ops], train, cache
         names = [name for name, _ in ops]
@@ -61,9 +65,13 @@ class Examples:
         example = self._cache.get(index)
         done = example is not None
         if not done:
-            example = self._source[index]
+            example, error = self._read(index)
+            if error and self._train:
+                return example, error
+        # Without audio, the first op after the decoder (or after the user's own one) is next.
+        skip = max(0, self._decode) if error else self._decode
         for number, op in enumerate(self._ops):
-            if (done or error) and number <= self._decode:
+            if (done or error) and number <= skip:
                 continue
             try:
                 example = op(example, rng)
@@ -78,6 +86,19 @@ class Examples:
                 self._cache.put(index, example)
         return example, error
 
+    def _read(self, index):
+        """(record, error); a record that cannot be read in time has labels and silence only."""
+        name = self._source.ids[index]
+        try:
+            read = partial(self._source.__getitem__, index)
+            return patience.call(read, self._timeout_s, shown(name)), ""
+        except AudioError as caught:
+            row = self._source.labels[index]
+            record = {"id": name, "labels": row.indices.astype(np.int64), "wave": self._silence}
+            if getattr(self._source, "events", None) is not None:
+                record["events"] = self._source.events[index]
+            return record, str(caught)
+
     def _rng(self, n):
         key = [draws.random_bits(self._seed, _EXAMPLE), n]
         return np.random.Generator(np.random.Philox(key=np.array(key, np.uint64)))
@@ -91,10 +112,13 @@ class Steps(grain.MapDataset):
 
     Args:
       period: steps of a pass; after it the next pass begins. 0: endless.
+      stop: an event; after it is set, batches in progress end with patience.Stopped. It stays
+        behind when the steps go to another process.
     """
 
-    def __init__(self, examples, batch_size, rows, period):
+    def __init__(self, examples, batch_size, rows, period, stop=None):
         super().__init__()
+        self._stop = stop
         self._examples, self._batch_size = examples, batch_size
         self._rows, self._period = [int(row) for row in rows], period
         self._parcel, self._lock = None, threading.Lock()
@@ -112,13 +136,23 @@ class Steps(grain.MapDataset):
                 self._parcel = Parcel((self._examples, self._batch_size, self._rows, self._period))
         return _steps, (self._parcel,)
 
+    def until(self, stop: threading.Event) -> Steps:
+        """The same steps with an event `stop`."""
+        return Steps(self._examples, self._batch_size, self._rows, self._period, stop)
+
     def __getitem__(self, step):
         if isinstance(step, slice):
             return self.slice(step)
+        with patience.until(self._stop):
+            return self._batch(step)
+
+    def _batch(self, step):
         first = (step % self._period if self._period else step) * self._batch_size
         real = [first + row for row in self._rows if first + row < len(self._examples)]
         batch, rows = {}, len(self._rows)
         for row, n in enumerate(real or [0]):  # if all rows are padding, clip 0 gives the shapes
+            if self._stop is not None and self._stop.is_set():
+                raise patience.Stopped
             example = self._examples[n]
             if not batch:
                 batch = {key: _column(value, rows) for key, value in example.items()}

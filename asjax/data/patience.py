@@ -7,8 +7,10 @@ the program can still end. At most `MOST_STALLED` helpers may be abandoned at a 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable
 from queue import SimpleQueue
 
@@ -20,6 +22,23 @@ MOST_STALLED = 64
 _idle: list[_Helper] = []  # threads that wait for work
 _stalled: set[_Helper] = set()
 _lock = threading.Lock()
+_mine = threading.local()  # the event `stop` of the present thread
+_LOOK_S = 0.2  # how often a waiting thread looks at `stop`
+
+
+class Stopped(Exception):
+    """The result of the work is not needed any more."""
+
+
+@contextlib.contextmanager
+def until(stop: threading.Event | None):
+    """Calls of this thread in the `with` block end with Stopped soon after `stop` is set."""
+    before = getattr(_mine, "stop", None)
+    _mine.stop = stop
+    try:
+        yield
+    finally:
+        _mine.stop = before
 
 
 def call(function: Callable, limit_s: float, what: str):
@@ -28,6 +47,7 @@ def call(function: Callable, limit_s: float, what: str):
     Raises:
       AudioError: it takes longer than `limit_s` seconds. `what` is the name of the clip.
       AsjaxError: too many abandoned calls still hang.
+      Stopped: the event of `until` was set.
     """
     if not limit_s > 0:
         raise AsjaxError(f"decode_timeout_s must be more than 0 seconds, got {limit_s!r}")
@@ -41,7 +61,7 @@ def call(function: Callable, limit_s: float, what: str):
     outcome = _Outcome()
     helper.work.put((function, outcome))
     try:
-        outcome.done.acquire(timeout=min(limit_s, threading.TIMEOUT_MAX))
+        _wait(outcome.done, limit_s)
     finally:  # also when Ctrl-C ends the waiting
         with _lock:
             if not outcome.finished:
@@ -57,6 +77,17 @@ def call(function: Callable, limit_s: float, what: str):
     if outcome.error is not None:
         raise outcome.error
     return outcome.value
+
+
+def _wait(done, limit_s: float) -> None:
+    """Wait for the lock `done` for `limit_s` seconds at most."""
+    stop, end = getattr(_mine, "stop", None), time.monotonic() + limit_s
+    while (left := end - time.monotonic()) > 0:
+        if stop is not None and stop.is_set():
+            raise Stopped
+        most = threading.TIMEOUT_MAX if stop is None else _LOOK_S
+        if done.acquire(timeout=min(left, most)):
+            return
 
 
 class _Outcome:

@@ -7,9 +7,6 @@ a run resumes from its step. A process makes only the rows of a batch that belon
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
 import threading
 import weakref
 from collections.abc import Sequence
@@ -20,7 +17,9 @@ import numpy as np
 
 from asjax import config
 from asjax.config import AsjaxError
-from asjax.data.batch import Cache, Examples, Steps, owned
+from asjax.data import patience
+from asjax.data import workers as processes
+from asjax.data.batch import Cache, Examples, Steps
 
 CACHE_BYTES = 1 << 30
 _VERSION = 1  # increase it with every change of the code that changes an example
@@ -41,6 +40,7 @@ def build(
     process_count: int = 1,
     cache: bool | int = True,
     max_bad: float = 0.05,
+    decode_timeout_s: float = 60.0,
 ) -> Pipeline:
     """Batches of `source`: endless in training, one pass in order in evaluation.
 
@@ -52,7 +52,8 @@ def build(
         (AudioError) is replaced in training, and masked in evaluation.
       batch_size: rows of the global batch, over all processes.
       described: a text of all options that change a number of a batch, for the fingerprint.
-      workers: number of additional processes that decode; each runs `threads` threads.
+      workers: number of additional processes that decode; each runs `threads` threads. One that
+        dies is started again (asjax.data.workers).
       rows: the rows of every global batch that this process makes, ascending, as from
         asjax.sharding.local_rows. Default: part `process_index` of `process_count` equal parts.
       cache: keep decoded recordings in memory. True means `CACHE_BYTES`; a number is a size in
@@ -60,6 +61,8 @@ def build(
         time. `cache_shares` divides a budget among the pipelines of a program.
       max_bad: largest share of undecodable clips in an evaluation. In training such clips are
         replaced and reported in `bad`, and quarantine.Quarantine counts them.
+      decode_timeout_s: seconds after which a record counts as unreadable and a silent worker as
+        dead.
 
     Raises:
       AsjaxError: a value out of its range, an empty source.
@@ -73,7 +76,8 @@ def build(
         share = batch_size // process_count
         rows = range(process_index * share, (process_index + 1) * share)
     budget = CACHE_BYTES if cache is True else int(cache)
-    examples = Examples(source, draw, ops=ops, train=train, cache=Cache(budget // max(1, workers)))
+    kept = Cache(budget // max(1, workers))
+    examples = Examples(source, draw, ops=ops, train=train, cache=kept, timeout_s=decode_timeout_s)
     steps_per_epoch = -(-draw.draws_per_epoch // batch_size)
     identity = [_VERSION, source.hash, described, batch_size, train, draw.seed if train else 0]
     return Pipeline(
@@ -87,6 +91,7 @@ def build(
         steps_per_epoch=steps_per_epoch,
         fingerprint=config.fingerprint(identity),
         max_bad=None if train else max_bad * len(source),
+        decode_timeout_s=decode_timeout_s,
     )
 
 
@@ -143,6 +148,7 @@ class Pipeline:
     steps_per_epoch: int
     fingerprint: str
     max_bad: float | None
+    decode_timeout_s: float
     _idle: list = field(default_factory=list, init=False)  # workers that wait for the next pass
 
     def __post_init__(self):
@@ -164,21 +170,20 @@ class Pipeline:
         if start_step < 0:
             raise AsjaxError(f"start_step must be 0 or more, got {start_step}")
         if self._idle and not start_step:
-            return Batches(self._idle.pop(), self, self.steps_per_epoch)
+            crew = self._idle.pop()
+            crew.stop.clear()
+            return Batches(crew, self, self.steps_per_epoch, crew.stop)
         if not self.train:  # a pass has no batch after its end
             start_step = min(start_step, self.steps_per_epoch)
         left = None if self.train else self.steps_per_epoch - start_step
-        # The buffer counts whole batches. One per thread limits the memory.
-        read = grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=self.threads)
-        last = None if self.train or self.workers else self.steps_per_epoch
-        dataset = self.steps[start_step:last].to_iter_dataset(read)
         if self.workers:
-            _parse_flags()
-            options = grain.MultiprocessingOptions(
-                num_workers=self.workers, per_worker_buffer_size=1
-            )
-            dataset = dataset.mp_prefetch(options, _serve_parent)
-        return Batches(iter(dataset), self, left)
+            counts = {"workers": self.workers, "threads": self.threads}
+            crew = processes.Crew(self.steps, start_step, **counts, silent_s=self.decode_timeout_s)
+            return Batches(crew, self, left, crew.stop)
+        stop = threading.Event()
+        last = None if self.train else self.steps_per_epoch
+        steps = self.steps.until(stop)[start_step:last]
+        return Batches(processes.batches_of(steps, self.threads), self, left, stop)
 
     def check_bad(self, bad: dict[str, str]) -> None:
         """Raise AsjaxError if more clips of an evaluation are undecodable than max_bad allows."""
@@ -200,42 +205,20 @@ class Pipeline:
         self.close()
 
 
-def _parse_flags():
-    """Mark absl flags as parsed, because grain's workers read them and may run without absl.app."""
-    from absl import flags
-
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
-
-
-def _serve_parent(worker: int, workers: int):
-    """Set up a worker: it ends if the program is killed, else it would wait forever.
-
-    Ctrl-C goes to all processes of a terminal. A worker ignores it, because the program handles it
-    and may still need the batches in progress.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def watch():
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, name="asjax-parent", daemon=True).start()
-
-
 class Batches:
     """Iterator over batches and context manager. `close()` stops threads and worker processes.
 
     Args:
       left: number of batches until the end of the pass; None: endless.
+      interruption: an event that ends the waiting of `iterator` with patience.Stopped.
     """
 
-    def __init__(self, iterator, pipeline: Pipeline, left: int | None):
+    def __init__(self, iterator, pipeline: Pipeline, left: int | None, interruption):
         self._pipeline, self._left, self._bad = pipeline, left, {}
+        self._interruption = interruption
         self._held = [iterator]
         # Closes also if the caller does not, and at exit, before grain's modules are removed.
-        self._stop = weakref.finalize(self, _close, self._held)
+        self._stop = weakref.finalize(self, _close, self._held, interruption)
 
     def __iter__(self):
         return self
@@ -247,20 +230,12 @@ class Batches:
             raise StopIteration
         try:
             batch = next(self._held[0])
-        except RuntimeError as error:
+        except patience.Stopped:
             self.close()
-            if "terminated unexpectedly" not in str(error):
-                raise
-            raise AsjaxError(
-                f"a data worker died ({str(error).split('.')[0]}): out of memory, killed, or the "
-                "program lacks `if __name__ == '__main__':`; use fewer workers "
-                "(--config.data.workers=0 decodes in this process)"
-            ) from None
+            raise StopIteration from None
         except BaseException:
             self.close()
             raise
-        if self._pipeline.workers:  # copy out of the shared memory, which is then freed
-            batch = {k: owned(v) if isinstance(v, np.ndarray) else v for k, v in batch.items()}
         if self._left is not None:
             self._left -= 1
             self._check(batch["bad"])
@@ -275,6 +250,12 @@ class Batches:
             except AsjaxError:
                 self.close()
                 raise
+
+    def interrupt(self) -> None:
+        """End a `next` that waits in another thread, with StopIteration. It takes under a second,
+        even if a read hangs."""
+        if self._held:
+            self._interruption.set()
 
     def close(self):
         """Stop decoding. After a complete pass the workers remain for the next pass. A second call
@@ -291,6 +272,8 @@ class Batches:
         self.close()
 
 
-def _close(held: list):
+def _close(held: list, interruption: threading.Event | None = None):
     while held:
+        if interruption is not None:
+            interruption.set()  # threads that still decode stop before their next clip
         held.pop().close()

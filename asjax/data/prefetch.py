@@ -43,7 +43,7 @@ class Prefetch:
             name="asjax-prefetch",
             daemon=True,
         )
-        weakref.finalize(self, self._stop.set)
+        self._halt = weakref.finalize(self, _halt, self._stop, batches)
         self._thread.start()
 
     def __iter__(self):
@@ -79,10 +79,13 @@ class Prefetch:
             raise error
         raise StopIteration
 
-    def close(self, timeout_s: float = 30.0) -> None:
-        """Stop the thread, close the source and drop ready batches. A second call does nothing."""
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Stop the thread, close the source and drop ready batches. A second call does nothing.
+
+        A source that waits for data is interrupted, if it has a method `interrupt`.
+        """
         self._ended = True
-        self._stop.set()
+        self._halt()
         while True:
             try:
                 self._ready.get_nowait()
@@ -97,6 +100,12 @@ class Prefetch:
 
     def __exit__(self, *_):
         self.close()
+
+
+def _halt(stop: threading.Event, batches) -> None:
+    stop.set()
+    if hasattr(batches, "interrupt"):
+        batches.interrupt()
 
 
 def _fill(batches, place, ready: queue.Queue, stop: threading.Event) -> None:

@@ -1,4 +1,4 @@
-"""Share big objects with worker processes: written to memory once, mapped by every worker.
+"""Share memory with worker processes: big objects to every worker, batches from a worker.
 
 A source of two million clips has 100 MB of ids and labels. A pickle for each of eight workers would
 cost seconds at their start and gigabytes in total. Here the pickle of an object goes into a file in
@@ -72,6 +72,32 @@ def _unpack(path, spans):
         whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     head, *buffers = (whole[start : start + size] for start, size in spans)
     return pickle.loads(head, buffers=buffers)
+
+
+class Block:
+    """Memory of `size` bytes that another process can map with `attach(block.path)`.
+
+    Attributes:
+      view: the memory, writable. path: a file name; valid while this object exists.
+    """
+
+    def __init__(self, size: int):
+        file, self.path = _new_file(self)
+        file.truncate(size)
+        self.view = memoryview(mmap.mmap(file.fileno(), size))
+
+
+def attach(path: str) -> memoryview:
+    """Map the memory of a Block, read-only. It stays valid when its owner ends.
+
+    OSError: the owner ended before.
+    """
+    with open(path, "rb") as file:
+        view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    if not path.startswith("/proc/"):  # a file on disk; its owner may be killed
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+    return view
 
 
 class Strings(Sequence):

@@ -116,7 +116,8 @@ def evaluate_scores(
     """Scores file -> metrics.json, per_class.csv, report.html in `outdir`; returns the summary.
 
     Args:
-      closure: as in `views`; "auto" uses the label set's ontology if there is one.
+      closure: as in `views`; "auto" uses the label set's ontology if there is one, with the rule
+        (`labels.strict`) of the model that made the scores.
       history: rows of train.jsonl, for the training curves.
       train_counts: positives per class in the training set [C], for AP against prior.
       record: dict about the model and the data, for the report and the JSON.
@@ -125,7 +126,8 @@ def evaluate_scores(
     label_set, extra = loaded["label_set"], loaded["extra"] or {}
     if isinstance(closure, str):
         # Zero-shot scores are compared with the data's own labels, as in the HLP paper's Table III.
-        closure = None if "zero_shot" in extra else hlp.closure_if_known(label_set)
+        strict = bool(extra.get("strict"))
+        closure = None if "zero_shot" in extra else hlp.closure_if_known(label_set, strict)
     found = views(loaded["scores"], loaded["targets"], label_set, closure, mappings)
     results = summarise(found, n_bootstrap, seed)
     counts = None if train_counts is None else np.asarray(train_counts).ravel()
@@ -185,9 +187,15 @@ def _write_per_class(path: Path, view: View, results: dict, train_counts) -> Non
     out = csv.writer(text, lineterminator="\n")
     out.writerow(["index", "mid", "name", *columns])
     for i, (label, name) in enumerate(zip(view.ids, view.names, strict=True)):
-        values = [column[i] for column in columns.values()]
-        out.writerow([i, label, name, *["" if v != v else f"{v:.6g}" for v in values]])
+        out.writerow([i, label, name, *[_cell(column[i]) for column in columns.values()]])
     write_atomic(path, text.getvalue())
+
+
+def _cell(value) -> str:
+    """A count in full, another number with six digits; empty if it is undefined."""
+    if isinstance(value, (int, np.integer)):
+        return str(value)
+    return "" if value != value else f"{value:.6g}"
 
 
 # ------------------------------------------------------------------------------------ the verb

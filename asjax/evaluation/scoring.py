@@ -228,7 +228,8 @@ class Models:
                 yield found[1][rows]
 
         scores = average_scores(members(), "logits" if len(self._members) == 1 else self.average)
-        extra = {"left_out": sorted({tuple(map(str, item)) for item in bad})}
+        strict = bool(self.cfg.get("labels", {}).get("strict", False))
+        extra = {"left_out": sorted({tuple(map(str, item)) for item in bad}), "strict": strict}
         if len(self.paths) > 1:
             extra["ensemble"] = {"average": self.average, "members": self.paths}
         kept = self.label_set

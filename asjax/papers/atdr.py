@@ -4,7 +4,7 @@ Table 2: architectures under procedures A1-A4. Table 3: AST by stride. Table 4: 
 balancing, mixup, SpecAugment and normalisation. Figure 2: classes by the quality of their labels.
 The procedure of a run follows from its features and its starting weights. Its ablation follows from
 the components that its config lacks. The user can give both: `DIR:procedure=A2,ablation=mixup`.
-Several runs of one cell, such as seeds, are averaged.
+Runs of one cell that are equal but for the seed are averaged.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def collect(runs, args) -> dict:
       A section without runs is empty.
 
     Raises:
-      AsjaxError: a run with an unknown procedure, runs of one cell with different evaluation clips,
-        or no section at all.
+      AsjaxError: a run with an unknown procedure, runs of one cell that differ in more than the
+        seed or have different evaluation clips, or no section at all.
     """
     every = [trained(run) for run in runs]
     results = {}
@@ -132,12 +132,16 @@ def _cells(full):
                 f"{model} {procedure}: Table 2 shows stride {stride_name(best)} of {len(known)} "
                 f"strides (the paper: {wanted})."
             )
-        fields = sorted({key for t in some for key in differing(some[0], t)})
-        if fields:
-            notes.append(
-                f"{model} {procedure} is the mean of runs that differ in {', '.join(fields)}."
-            )
+        _check_alike(some, f"{model} {procedure}")
     return cells, notes
+
+
+def _check_alike(some, where: str) -> None:
+    """AsjaxError unless the runs are equal but for the seed; a run without a config passes."""
+    known = [t for t in some if t.facts is not None]
+    for t in known[1:]:
+        if fields := differing(known[0], t):
+            raise papers.unequal(known[0].run.name, t.run.name, where, fields)
 
 
 def stride_name(stride) -> str:
@@ -157,12 +161,15 @@ def _strides(full, result):
             features = PROCEDURES[t.procedure][0]
             table.setdefault(features, {}).setdefault(t.procedure, {}).setdefault(
                 t.stride, []
-            ).append(result(t))
+            ).append(t)
+    for rows in table.values():
+        for p, strides in rows.items():
+            for stride, some in strides.items():
+                _check_alike(some, f"AST {p} with stride {stride_name(stride)}")
+                strides[stride] = mean([result(t) for t in some], "stride")
     out = {
         features: {
-            p: {s: mean(found, "stride") for s, found in sorted(table[features][p].items())}
-            for p in PROCEDURES
-            if p in table[features]
+            p: dict(sorted(table[features][p].items())) for p in PROCEDURES if p in table[features]
         }
         for features in SHAPES
         if features in table
@@ -298,11 +305,10 @@ def _notes(found, every, notes, results, args) -> list[str]:
         "Procedures: A1 has features of 128 x 1024 and starts from ImageNet weights, A2 has the "
         "same features and starts from scratch. A3 and A4 are the same with 64 x 400."
     )
-    sizes = sorted({(r.clips, r.classes["all"]) for r in results.values()})
+    ours = papers.data_titles((r.data, r.clips, r.classes["all"]) for r in results.values())
     out.append(
-        f"Ours: {'; '.join(f'{n:,} clips, {k} classes' for n, k in sizes)} (a class without a "
-        f"positive is left out). The paper evaluates on {printed.ATDR_CLIPS:,} clips of AudioSet "
-        "and prints no intervals."
+        f"Our data: {ours} (a class without a positive is left out). The paper evaluates on "
+        f"{printed.ATDR_CLIPS:,} clips of AudioSet and prints no intervals."
     )
     many = [
         f"{m} {p}: {len(r.runs)}"

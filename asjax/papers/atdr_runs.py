@@ -36,8 +36,6 @@ NAMES = (  # pattern of our name -> the paper's name
     (r"(talnet )?crnn(_big)?", "CRNN"),
     (r"(efficientnet )?effnet_b2", "EfficientNet-B2"),
 )
-# Fields of a config that do not matter for the comparison.
-IGNORED = r"seed|(eval|log)\..*|mesh|data\.(eval\..*|train\.path|workers|threads|cache|max_bad)"
 COMPONENTS = (  # fields of the ablated components
     r"data\.draw|augment\.(wave|feats|normed)|frontend\.(mean|std|divide)"
 )
@@ -151,7 +149,7 @@ def _facts(run) -> dict | None:
     if not run.cfg:
         return None
     flat = config.flatten(run.cfg)
-    out = {k: v for k, v in flat.items() if not re.fullmatch(f"{IGNORED}|{COMPONENTS}", k)}
+    out = {k: v for k, v in flat.items() if not re.fullmatch(f"{papers.NEUTRAL}|{COMPONENTS}", k)}
     out |= {"balancing": run.draw, "mixup": [], "specaug": []}
     for place in ("wave", "feats", "normed"):
         for name, fields in config.chain(flat.get(f"augment.{place}")):
@@ -235,6 +233,7 @@ class Result:
     key: str  # hash of clips and targets; "" for a difference of results on different clips
     clips: int
     classes: dict[str, int]  # number of classes with a positive
+    data: str = ""  # the name of the data
     runs: tuple[str, ...] = ()
     parameters: tuple[int, ...] = ()
 
@@ -272,6 +271,7 @@ def measure(run, args) -> Result:
         key=e.key,
         clips=len(e.scores),
         classes={key: int(mask.sum()) for key, mask in counted.items()},
+        data=e.title,
         runs=(run.name,),
     )
 
@@ -319,6 +319,7 @@ def mean(results, what: str) -> Result:
         key=first.key,
         clips=first.clips,
         classes=first.classes,
+        data=first.data,
         runs=tuple(dict.fromkeys(name for r in results for name in r.runs)),
         parameters=tuple(sorted({p for r in results for p in r.parameters})),
     )
@@ -334,5 +335,6 @@ def minus(a: Result, b: Result) -> Result:
         key=a.key if a.key == b.key else "",
         clips=a.clips,
         classes=a.classes,
+        data=a.data,
         runs=(*a.runs, *b.runs),
     )

@@ -4,7 +4,7 @@ Figures 1 and 2: mean AP and d' over beta on one or more evaluation sets. Figure
 every class's AP between two betas, regressed on log10 of the class's prior in training. If the runs
 of one beta have several learning rates, the rate with the best smoothed validation d' is used, as
 in the paper (7-point centred moving average over the evaluations during training). Runs of one beta
-and rate, such as seeds, are averaged.
+and rate that are equal but for the seed are averaged.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def collect(runs, args) -> dict:
 
     Raises:
       AsjaxError: a run without a beta, only one beta, no common evaluation set, several learning
-        rates without validation results, betas to compare that no run has.
+        rates without validation results, runs of one beta and rate that differ in more than the
+        seed, betas to compare that no run has.
     """
     for run in runs:
         if run.beta is None:
@@ -65,6 +66,8 @@ def collect(runs, args) -> dict:
         )
     low, high = _compared(args.compare, betas)
     chosen = {beta: _choose([r for r in runs if r.beta == beta], beta) for beta in betas}
+    for beta, taken in chosen.items():
+        papers.check_repeats(taken["runs"], f"beta={beta:g}", "leave one out")
     sets, notes = _sets(chosen, betas, args)
     for entry in sets:
         rows = entry["rows"]

@@ -2,7 +2,7 @@
 
 Columns: AudioSet with labels as they are; HLP on the test labels; HLP on test labels and scores;
 FSD50K zero-shot on its 192 classes shared with AudioSet, without HLP. Rows: each model, trained on
-labels as they are and on HLP labels. Several runs of a row, such as seeds, are averaged.
+labels as they are and on HLP labels. Runs of a row that are equal but for the seed are averaged.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Result:
     key: str  # hash of the clips and targets
     clips: int
     classes: int
+    data: str = ""  # the name of the data
     runs: int = 1
     interval: tuple[float, float] | None = None
 
@@ -56,15 +57,20 @@ def collect(runs, args) -> dict:
 
     Raises:
       AsjaxError: a run without a record of HLP in training, several evaluations for one column, or
-        runs of one row with different evaluation clips.
+        runs of one row that differ in more than the seed, or with different evaluation clips.
     """
     by_row: dict[tuple, dict[str, list]] = {}
+    together: dict[tuple, list] = {}
     for run in runs:
         if run.hlp is None:
             raise AsjaxError(
                 f"run {run.name} has no record whether it was trained with HLP; write "
                 f"{run.name}:hlp=True or {run.name}:hlp=False"
             )
+        together.setdefault((paper_name(run.model), run.hlp), []).append(run)
+    for (model, trained), some in together.items():
+        papers.check_repeats(some, f"{model}, trained on {TRAINED[trained]}", ignore=r"labels\.hlp")
+    for run in runs:
         row = by_row.setdefault((paper_name(run.model), run.hlp), {})
         for column, result in _columns(run, args).items():
             row.setdefault(column, []).append((run, result))
@@ -110,11 +116,11 @@ def _columns(run, args) -> dict[str, Result]:
         evaluation = _only(run, preferred or audioset, "its own test set")
         closure = hlp.closure_if_known(evaluation.label_set, run.strict)
         shown = views(evaluation.scores, evaluation.targets, evaluation.label_set, closure)
-        out = {key: _result(view, evaluation.key, args) for key, view in shown.items()}
+        out = {key: _result(view, evaluation, args) for key, view in shown.items()}
     if fsd50k:
         evaluation = _only(run, fsd50k, "FSD50K")
         view = views(evaluation.scores, evaluation.targets, evaluation.label_set)["labels"]
-        out["fsd50k"] = _result(view, evaluation.key, args)
+        out["fsd50k"] = _result(view, evaluation, args)
     if not out:
         raise AsjaxError(f"run {run.name} has no scores of AudioSet or FSD50K for this table")
     return out
@@ -129,16 +135,15 @@ def _only(run, evaluations, what):
     return evaluations[0]
 
 
-def _result(view, key, args) -> Result:
+def _result(view, evaluation, args) -> Result:
     values = metrics.tagging(scores=view.scores, targets=view.targets, names=view.names)
     drawn = None
     if args.bootstrap:
         drawn = metrics.resampled(
             scores=view.scores, targets=view.targets, n=args.bootstrap, seed=args.seed
         )["mean_ap"]
-    return _with_interval(
-        Result(values["mean_ap"], drawn, key, values["n_clips"], values["n_classes"])
-    )
+    sizes = values["n_clips"], values["n_classes"], evaluation.title
+    return _with_interval(Result(values["mean_ap"], drawn, evaluation.key, *sizes))
 
 
 def _with_interval(result: Result) -> Result:
@@ -162,7 +167,7 @@ def _mean(found) -> Result:
         drawn = np.mean([r.resampled for _, r in found], axis=0)
     value = float(np.mean([r.value for _, r in found]))
     return _with_interval(
-        Result(value, drawn, first.key, first.clips, first.classes, runs=len(found))
+        Result(value, drawn, first.key, first.clips, first.classes, first.data, runs=len(found))
     )
 
 
@@ -187,15 +192,22 @@ def _notes(rows, differences, args) -> list[str]:
             "the same resamples."
         )
     notes.append(
-        "AS: AudioSet, labels as they are. AS-HLP: HLP on the test labels; + scores: also on the "
-        "scores. FSD50K: zero-shot on its 192 classes shared with AudioSet, no HLP."
+        "AS: the test set, labels as they are; AudioSet in the paper. AS-HLP: HLP on the test "
+        "labels; + scores: also on the scores. FSD50K: zero-shot on its 192 classes shared with "
+        "AudioSet, no HLP."
     )
-    sizes = {(r.clips, r.classes, c == "fsd50k") for row in rows.values() for c, r in row.items()}
-    sizes = sorted({(fsd, clips, classes) for clips, classes, fsd in sizes})
-    sets = [f"{'FSD50K' if f else 'AS'} {n:,} clips, {k} classes" for f, n, k in sizes]
+    every = [(column, r) for row in rows.values() for column, r in row.items()]
+    parts = [
+        f"{name} is {papers.data_titles((r.data, r.clips, r.classes) for r in some)}"
+        for name, some in (
+            ("AS", [r for column, r in every if column != "fsd50k"]),
+            ("FSD50K", [r for column, r in every if column == "fsd50k"]),
+        )
+        if some
+    ]
     notes.append(
-        f"Ours: {'; '.join(sets)} (a class without a positive is left out). The paper's AudioSet "
-        f"test has {printed.HLP_CLIPS:,} clips. The paper prints no intervals."
+        f"Our data: {'. '.join(parts)} (a class without a positive is left out). The paper's "
+        f"AudioSet test has {printed.HLP_CLIPS:,} clips. The paper prints no intervals."
     )
     apart = [m for m, d in differences.items() if any(not r.key for r in d.values())]
     if apart:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from asjax import config
+from asjax import build, config
 from asjax.config import AsjaxError
 from asjax.store import formats, schema, scores
 
 LEVEL = 0.95
+# Fields of a config that do not change what is learned, or only where the same data are.
+NEUTRAL = (
+    r"seed|(eval|log)\..*|mesh|data\.(eval\..*|train\.(path|root|csv)|workers|threads|cache|"
+    r"max_bad|decode_timeout_s)"
+)
 
 # ------------------------------------------------------------------------------- finished runs
 
@@ -78,6 +84,53 @@ class Run:
             label_set=loaded["label_set"],
             zero_shot=(loaded["extra"] or {}).get("zero_shot"),
         )
+
+
+def check_repeats(runs, where: str, remedy: str = "", ignore: str = "") -> None:
+    """AsjaxError unless the runs of one place in a table are equal but for the seed.
+
+    Args:
+      where: the name of the place. remedy: what to do (default: leave out or rename).
+      ignore: a pattern of further fields that may differ.
+    A run without a config is not checked.
+    """
+    known = [run for run in runs if run.cfg]
+    for other in known[1:]:
+        fields = unlike(known[0], other, ignore)
+        if fields:
+            raise unequal(known[0].name, other.name, where, fields, remedy)
+
+
+def unequal(a: str, b: str, where: str, fields: list[str], remedy: str = "") -> AsjaxError:
+    """The error for two runs of one place that differ in `fields`."""
+    more = f" and {len(fields) - 3} more" if len(fields) > 3 else ""
+    return AsjaxError(
+        f"runs {a} and {b} both belong to {where}, but they differ in {'; '.join(fields[:3])}"
+        f"{more}; only runs that are equal but for the seed are averaged: "
+        f"{remedy or f'leave one out, or call it {b}:model=NAME'}"
+    )
+
+
+def unlike(a: Run, b: Run, ignore: str = "") -> list[str]:
+    """The differences in training between two runs with configs, seeds and neutral fields aside."""
+    neutral = f"{NEUTRAL}|{ignore}" if ignore else NEUTRAL
+    defaults = {k: v for k, v in config.flatten(build.FIELDS).items() if v is not build.REQUIRED}
+    flat = [
+        {k: v for k, v in {**defaults, **config.flatten(run.cfg)}.items()
+         if not re.fullmatch(neutral, k)}
+        for run in (a, b)
+    ]  # fmt: skip
+    fields = config.differences(*flat)
+    data = [read_record(run.folders[0]).get("train_data") or {} for run in (a, b)]
+    hashes = [one.get("hash") for one in data]
+    if all(hashes) and hashes[0] != hashes[1]:
+        fields.insert(0, f"the training data ({data[0].get('name')}, {data[1].get('name')})")
+    return fields
+
+
+def data_titles(evaluations) -> str:
+    """Names and sizes of evaluation sets, `(title, clips, classes)`, for a note."""
+    return "; ".join(f"{t}: {n:,} clips, {k} classes" for t, n, k in sorted(set(evaluations)))
 
 
 def read_runs(texts) -> list[Run]:

@@ -109,6 +109,7 @@ ABOUT = mapping(
                 {},
                 {
                     "left_out": _PAIRS,
+                    "strict": boolean,
                     "zero_shot": optional(mapping({}, {"left_out": list_of(text())}, loose)),
                     "ensemble": optional(mapping({}, {}, loose)),
                 },

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -55,7 +56,10 @@ def read_json(path, max_bytes: int = MAX_BYTES):
     """
     path = Path(path)
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a FIFO would wait for ever
+            raise ValueError("it is no regular file")
+        size = status.st_size
         if size > max_bytes:
             raise ValueError(f"it has {size:,} bytes, the limit is {max_bytes:,}")
         return parse_json(path.read_bytes())

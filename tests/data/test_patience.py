@@ -106,6 +106,22 @@ def test_too_many_that_hang_end_the_run(monkeypatch):
     assert patience.call(lambda: 9, 60, "x") == 9
 
 
+def test_a_wait_ends_soon_after_its_batch_is_not_needed_any_more():
+    stop, gate = threading.Event(), threading.Event()
+    with patience.until(stop):
+        assert patience.call(lambda: 5, 60, "x") == 5
+        threading.Timer(0.3, stop.set).start()
+        begin = time.monotonic()
+        with pytest.raises(patience.Stopped):
+            patience.call(lambda: gate.wait(60), 60, "clip 9")
+        assert 0.2 < time.monotonic() - begin < 20
+        with pytest.raises(patience.Stopped):
+            patience.call(lambda: 6, 60, "x")
+    assert patience.call(lambda: 7, 60, "x") == 7
+    gate.set()
+    wait_for(lambda: not patience._stalled)
+
+
 @pytest.mark.parametrize("good", [0, 100_000])
 def test_decode_gives_a_stalled_file_up(stalled, good):
     example = {"id": "far.wav", "audio": stalled(good), "labels": [0]}

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import io
-import itertools
 import multiprocessing
 import os
 import pathlib
@@ -329,25 +328,6 @@ def test_the_workers_of_an_evaluation_stay_for_its_next_pass_and_leave_nothing_b
     while blocks(size=8 * 207 * 4) != set() and time.time() < deadline:
         time.sleep(0.1)  # grain frees blocks in a thread
     assert blocks(size=8 * 207 * 4) == set()
-
-
-def test_ctrl_c_does_not_end_workers():
-    """The signal goes to all processes of a terminal, but the program may want to save first."""
-    with piped(memory(), workers=1).iterate() as batches:
-        before = next(batches)
-        for pid in children():
-            os.kill(pid, signal.SIGINT)
-        again = list(itertools.islice(batches, 8))
-    same([before, *again], take(piped(memory()), 9))
-
-
-def test_a_killed_worker_is_one_clear_error():
-    with piped(memory(), workers=1).iterate() as batches:
-        next(batches)
-        for child in multiprocessing.active_children():
-            os.kill(child.pid, signal.SIGKILL)
-        with pytest.raises(AsjaxError, match="a data worker died .*exit code -9"):
-            list(itertools.islice(batches, 50))
 
 
 def test_a_program_with_workers_ends_silently_even_if_it_forgets_to_close(tmp_path):

@@ -160,6 +160,44 @@ def read_csv(path):
         return list(csv.DictReader(file))
 
 
+def test_counts_are_written_in_full(tmp_path):
+    """AudioSet's Speech has more than a million clips; six digits would round it."""
+    own = labels.LabelSet("own", ("a", "b"), ("a", "b"))
+    targets = np.array([[1, 0], [0, 1], [1, 0]], np.uint8)
+    evaluate.save_scores(
+        tmp_path / "scores.npz", ids=list("xyz"), scores=targets / 3, targets=targets, label_set=own
+    )
+    counts = np.array([[1_011_949, 12_345_678_901]])
+    evaluate.evaluate_scores(
+        tmp_path / "scores.npz", tmp_path / "out", n_bootstrap=0, train_counts=counts
+    )
+    rows = read_csv(tmp_path / "out" / "per_class.csv")
+    assert [row["n_train"] for row in rows] == ["1011949", "12345678901"]
+    assert [row["n_positive"] for row in rows] == ["2", "1"]
+    assert rows[0]["prior"] == "0.666667"
+
+
+@pytest.mark.parametrize("strict", [False, True, None])
+def test_scores_are_evaluated_with_the_rule_of_their_model(strict, tmp_path):
+    label_set = labels.get("audioset527")
+    rng = np.random.default_rng(0)
+    targets = (rng.random((50, 527)) < 0.02).astype(np.uint8)
+    scores = rng.normal(-4, 1, targets.shape).astype(np.float32)
+    rules = {rule: hlp.closure(label_set, strict=rule) for rule in (False, True)}
+    assert not np.array_equal(rules[False], rules[True])
+    evaluate.save_scores(
+        tmp_path / "scores.npz", ids=[str(i) for i in range(50)], scores=scores, targets=targets,
+        label_set=label_set, extra={} if strict is None else {"strict": strict},
+    )  # fmt: skip
+    argv = ["eval", f"--scores={tmp_path / 'scores.npz'}", "--bootstrap=0"]
+    assert main([*argv, f"--out={tmp_path / 'out'}"]) == 0
+    got = json.loads((tmp_path / "out" / "metrics.json").read_text())["views"]["hlp_labels"]
+    want = metrics.tagging(
+        scores=scores, targets=hlp.propagate_labels(targets, rules[bool(strict)])
+    )
+    assert got["mean_ap"] == pytest.approx(want["mean_ap"], rel=1e-9)
+
+
 def test_evaluating_esc10_scores_writes_metrics_per_class_and_a_report(tmp_path):
     label_set = labels.get("audioset527")
     table = labels.mapping("esc10", "audioset527")

@@ -434,13 +434,29 @@ def test_sections_that_no_run_serves_are_left_out_and_said_so(tmp_path, repo, ca
     assert names == {"report.html", "table2.csv", "table2.png", "table2.svg"}
 
 
-def test_a_mean_over_unlike_runs_is_said(runs, tmp_path, repo, capsys):
-    other = finished_run(tmp_path / "other", "model=crnn,procedure=A2,lr=0.001", repo)
-    argv = (runs / "crnn_A2", other, "--out", tmp_path / "out", "--bootstrap=0")
-    assert report(*argv) == 0
-    printed = capsys.readouterr().out
-    assert "CRNN A2 is the mean of runs that differ in optim.lr." in printed
-    assert "Means over runs, CRNN A2: 2." in printed
+@pytest.mark.parametrize(
+    ("base", "arg", "field"),
+    [
+        ("crnn_A2", "model=crnn,procedure=A2,lr=0.001", "CRNN A2, but they differ in optim.lr"),
+        ("ast_A3_s4", "model=ast,procedure=A3,init=deit.pth,stride=4,lr=0.001", "optim.lr"),
+    ],
+)
+def test_runs_that_differ_in_more_than_the_seed_are_not_averaged(
+    base, arg, field, runs, tmp_path, repo, capsys
+):
+    other = finished_run(tmp_path / "other", arg, repo)
+    argv = (runs / base, other, runs / "ast_A3_s8", "--out", tmp_path / "out", "--bootstrap=0")
+    assert report(*argv) == 2
+    err = capsys.readouterr().err
+    assert field in err
+    assert "only runs that are equal but for the seed are averaged" in err
+    assert len(err.strip().splitlines()) == 1
+    named = f"{other}:model=CRNN-lr"
+    if base == "crnn_A2":
+        assert report(runs / base, named, "--out", tmp_path / "out", "--bootstrap=0") == 0
+        printed = capsys.readouterr().out
+        assert "CRNN-lr" in printed
+        assert "Our data: eval: 60 clips, 527 classes" in printed  # the folder; no name is recorded
 
 
 # ---------------------------------------------------------------------------------------- mistakes

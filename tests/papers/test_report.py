@@ -56,6 +56,9 @@ def finished_run(
     trace=(),
     train_counts=None,
     cut=None,
+    data="audioset eval",
+    config=None,
+    record=None,
 ):
     """A workdir like that of asjax train, with made-up scores."""
     cfg = {
@@ -63,6 +66,7 @@ def finished_run(
         "labels": {"name": label_set.name, "hlp": with_hlp, "strict": False},
         "data": {"draw": draw, "train": {"name": "esc10", "splits": ["fold1"]}},
         "optim": {"name": "adam", "lr": lr},
+        **(config or {}),
     }
     path.mkdir(parents=True)
     (path / "run.json").write_text("{}")
@@ -75,7 +79,8 @@ def finished_run(
         "draw": draw,
         "config_hash": fingerprint(cfg),
         "train_data": {"name": "made up", "clips": 1000},
-        "eval_data": {"name": "audioset eval", "clips": clips},
+        "eval_data": {"name": data, "clips": clips},
+        **(record or {}),
     }
     parts = [("eval", label_set, {})]
     if fsd50k:
@@ -283,6 +288,58 @@ def test_runs_of_one_row_are_averaged_and_must_have_the_same_clips(hlp_runs, tmp
     assert "their difference has no paired interval" in capsys.readouterr().out
 
 
+UNLIKE = [
+    ({"config": {"total_steps": 7}}, "total_steps: '(absent)' -> 7"),
+    ({"config": {"augment": {"feats": "mixup(alpha=1)"}}}, "augment.feats: '' -> 'mixup(alpha=1)'"),
+    ({"lr": 0.1}, "optim.lr: 0.001 -> 0.1"),
+    (
+        {"record": {"train_data": {"name": "other", "clips": 9, "hash": "b"}}},
+        "the training data (made up, other)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "says"), UNLIKE)
+def test_only_runs_equal_but_for_the_seed_are_repeats(change, says, tmp_path, capsys):
+    known = {"train_data": {"name": "made up", "clips": 1000, "hash": "a"}}
+    finished_run(tmp_path / "a", record=known)
+    finished_run(tmp_path / "b", **{"record": known, **change})
+    runs = [tmp_path / "a", tmp_path / "b"]
+    assert report("hlp", *runs, "--out", tmp_path / "out", "--bootstrap=0") == 2
+    err = capsys.readouterr().err
+    assert says in err
+    assert "both belong to CNN6, trained on labels as they are" in err
+    assert f"or call it {tmp_path / 'b'}:model=NAME" in err
+    assert len(err.strip().splitlines()) == 1
+    runs[1] = f"{runs[1]}:model=mine"
+    assert report("hlp", *runs, "--out", tmp_path / "out", "--bootstrap=0") == 0
+    assert "Means over runs" not in capsys.readouterr().out
+
+
+def test_repeats_may_differ_in_seed_machine_and_in_defaults_that_one_does_not_name(
+    tmp_path, capsys
+):
+    finished_run(tmp_path / "a", config={"seed": 0})
+    cfg = {"seed": 1, "mesh": "data=2", "log": {"every_steps": 3}, "augment": {"wave": ""}}
+    finished_run(tmp_path / "b", config=cfg)
+    runs = [tmp_path / "a", tmp_path / "b"]
+    assert report("hlp", *runs, "--out", tmp_path / "out", "--bootstrap=0") == 0
+    assert "Means over runs, CNN6 (labels as they are): 2" in capsys.readouterr().out
+
+
+def test_the_page_names_the_data_that_was_used(tmp_path, capsys):
+    finished_run(tmp_path / "a", data="my birds")
+    assert report("hlp", tmp_path / "a", "--out", tmp_path / "out", "--bootstrap=0") == 0
+    said = "AS is my birds: 60 clips, 527 classes"
+    assert said in capsys.readouterr().out
+    assert said in "".join(Page((tmp_path / "out" / "report.html").read_text()).text)
+    for beta in (0, 1):
+        beta_run(tmp_path / f"b{beta}", beta, data="my birds")
+    runs = [tmp_path / "b0", tmp_path / "b1"]
+    assert report("balance", *runs, "--out", tmp_path / "out2", "--bootstrap=0") == 0
+    assert "my birds: 60 clips, 527 classes" in capsys.readouterr().out
+
+
 # ---------------------------------------------------------------------------------- balance report
 
 
@@ -342,7 +399,8 @@ def test_curves_and_regression_over_beta(tmp_path, capsys):
 def test_two_sets_seeds_and_any_two_betas(tmp_path, capsys):
     for beta in (0.1, 0.3):
         beta_run(tmp_path / f"b{beta}", beta, fsd50k=True)
-    finished_run(tmp_path / "seed", draw="oversample(beta=0.3)", skill=3.0)
+    ast = ("ast", "base384")
+    finished_run(tmp_path / "seed", draw="oversample(beta=0.3)", skill=3.0, model=ast)
     runs = [tmp_path / name for name in ("b0.1", "b0.3", "seed")]
     argv = [*runs, "--out", tmp_path / "out", "--bootstrap=0", "--compare=0.3,0.1"]
     assert report("balance", *argv) == 0

@@ -208,6 +208,28 @@ def test_a_damaged_run_file_is_named_and_made_anew_when_that_is_allowed(text, tm
     enter(tmp_path).close()
 
 
+def test_a_run_file_of_bytes_or_of_another_kind_is_named_and_made_anew(tmp_path):
+    for kind in ("bytes", "folder", "pipe"):
+        path = tmp_path / kind
+        enter(path).close()
+        checkpoint(path, 5)
+        marker = path / "run.json"
+        marker.unlink()
+        if kind == "bytes":
+            marker.write_bytes(bytes(range(256)) * 9)
+        elif kind == "folder":
+            marker.mkdir()
+        elif hasattr(os, "mkfifo"):
+            os.mkfifo(marker)
+        with pytest.raises(AsjaxError, match=r"run\.json.*--allow-config-change") as caught:
+            enter(path)
+        assert "\n" not in str(caught.value)
+        with enter(path, allow_config_change=True) as work:
+            assert work.resumed
+        assert json.loads(marker.read_text())["config"]["seed"] == 1
+        enter(path).close()
+
+
 def test_a_run_file_made_anew_notes_what_differs_from_the_copy_of_the_config(tmp_path):
     enter(tmp_path).close()
     (tmp_path / "run.json").write_text("{")
