@@ -2,11 +2,12 @@
 
 python benchmarks/soak.py [--draws 1_000_000] [--limit-mb 1.0] [--limit-fds 4]
 
-A small set of short clips (WAV, FLAC, Ogg, one of them damaged) is drawn many times without a cache,
-so every draw is decoded. One half of the draws uses threads, the other half worker processes. Of the
-main process and of every worker, the table shows the resident memory (RSS) at start and end, its slope
-(least squares, in MB per 100,000 draws of the run, without the first tenth) and the open file
-descriptors. The last columns are the clips per second in the first and in the last tenth.
+A small set of short clips (WAV, FLAC, Ogg, one of them damaged) is drawn many times without a
+cache, so every draw is decoded. One half of the draws uses threads, the other half worker
+processes. Of the main process and of every worker, the table shows the resident memory (RSS) at
+start and end, its slope (least squares, in MB per 100,000 draws of the run, without the first
+tenth) and the open file descriptors. The last columns are the clips per second in the first and in
+the last tenth.
 
 Exit code 1: a slope is above --limit-mb, or a process has more than --limit-fds further descriptors
 at the end. Linux only, because the figures are read from /proc.

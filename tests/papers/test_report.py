@@ -316,9 +316,7 @@ def test_only_runs_equal_but_for_the_seed_are_repeats(change, says, tmp_path, ca
     assert "Means over runs" not in capsys.readouterr().out
 
 
-def test_repeats_may_differ_in_seed_machine_and_in_defaults_that_one_does_not_name(
-    tmp_path, capsys
-):
+def test_repeats_may_differ_in_seed_machine_and_unnamed_defaults(tmp_path, capsys):
     finished_run(tmp_path / "a", config={"seed": 0})
     cfg = {"seed": 1, "mesh": "data=2", "log": {"every_steps": 3}, "augment": {"wave": ""}}
     finished_run(tmp_path / "b", config=cfg)
