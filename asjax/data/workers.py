@@ -61,7 +61,7 @@ class Crew:
         self._steps, self._next, self._threads = steps, start, threads
         self._workers = [_Worker(i, workers, max(silent_s, STUCK_S)) for i in range(workers)]
         # At exit this must run before multiprocessing waits for its children.
-        self._end = util.Finalize(self, _end, args=(self._workers,), exitpriority=10)
+        self._end = util.Finalize(self, _end, args=(self._workers, self.stop), exitpriority=10)
         self._turn = 0
         try:
             for i, worker in enumerate(self._workers):
@@ -76,6 +76,8 @@ class Crew:
     def __next__(self) -> dict:
         worker = self._workers[self._turn]
         while (batch := worker.take(self.stop)) is None:
+            if self.stop.is_set():  # it was ended, perhaps because the program ends
+                raise patience.Stopped
             worker.bury()
             worker.begin(self._steps[self._next :: len(self._workers)], self._threads)
         self._turn = (self._turn + 1) % len(self._workers)
@@ -198,7 +200,8 @@ class _Worker:
             self._process.join(GRACE_S * 5)
 
 
-def _end(workers: list[_Worker]) -> None:
+def _end(workers: list[_Worker], stop: threading.Event) -> None:
+    stop.set()
     begun = [worker for worker in workers if worker._process is not None]
     for worker in begun:
         worker.hang_up()
