@@ -317,8 +317,9 @@ def load(path_and_arg: str, overrides: dict[str, str] | None = None):
         _override(cfg, key, changed[key])
     where = f"config {path_and_arg.partition(':')[0]}"
     complete(cfg, where=where)
-    for check in (schema.plain, formats.CONFIG):  # so that it can be saved later
-        schema.require(config.to_plain(cfg), check, where)
+    schema.require(config.to_plain(cfg), formats.CONFIG, where)  # so that it can be saved later
+    for key, value in config.flatten(cfg).items():
+        schema.require(value, schema.plain, f"{where}: {key}")
     return cfg.lock() if hasattr(cfg, "lock") else cfg
 
 

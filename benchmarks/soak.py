@@ -75,6 +75,7 @@ def run(source, workers: int, threads: int, draws: int) -> dict:
     every, tenth = max(1, steps // SAMPLES), max(1, steps // 10)
     at, memory, times = [], [], {}
     with prefetch.prefetch(pipe.iterate(), lambda batch: batch) as batches:
+        next(batches)  # the start of the processes is not measured
         for step in range(steps + 1):
             if step in (0, tenth, steps - tenth, steps):
                 times[step] = time.perf_counter()

@@ -195,5 +195,5 @@ def test_numbers_that_make_no_sense_are_refused_before_anything_starts(
 def test_a_config_holds_finite_numbers_only(value, repo, monkeypatch):
     """JSON has no infinity, so run.json could not be read again."""
     monkeypatch.chdir(repo)
-    with pytest.raises(AsjaxError, match=r"optim\.lr must be finite, got -?inf"):
+    with pytest.raises(AsjaxError, match=r"optim\.lr: must be finite, got -?inf"):
         build.load("configs/quickstart.py:tiny", {"optim.lr": value})

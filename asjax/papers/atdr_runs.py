@@ -233,9 +233,9 @@ class Result:
     key: str  # hash of clips and targets; "" for a difference of results on different clips
     clips: int
     classes: dict[str, int]  # number of classes with a positive
-    data: str = ""  # the name of the data
     runs: tuple[str, ...] = ()
     parameters: tuple[int, ...] = ()
+    data: str = ""  # the name of the data
 
     @property
     def value(self) -> float:

@@ -40,9 +40,9 @@ class Result:
     key: str  # hash of the clips and targets
     clips: int
     classes: int
-    data: str = ""  # the name of the data
     runs: int = 1
     interval: tuple[float, float] | None = None
+    data: str = ""  # the name of the data
 
 
 def add_arguments(parser) -> None:
@@ -142,8 +142,9 @@ def _result(view, evaluation, args) -> Result:
         drawn = metrics.resampled(
             scores=view.scores, targets=view.targets, n=args.bootstrap, seed=args.seed
         )["mean_ap"]
-    sizes = values["n_clips"], values["n_classes"], evaluation.title
-    return _with_interval(Result(values["mean_ap"], drawn, evaluation.key, *sizes))
+    sizes = values["n_clips"], values["n_classes"]
+    found = Result(values["mean_ap"], drawn, evaluation.key, *sizes, data=evaluation.title)
+    return _with_interval(found)
 
 
 def _with_interval(result: Result) -> Result:
@@ -167,7 +168,9 @@ def _mean(found) -> Result:
         drawn = np.mean([r.resampled for _, r in found], axis=0)
     value = float(np.mean([r.value for _, r in found]))
     return _with_interval(
-        Result(value, drawn, first.key, first.clips, first.classes, first.data, runs=len(found))
+        Result(
+            value, drawn, first.key, first.clips, first.classes, runs=len(found), data=first.data
+        )
     )
 
 
