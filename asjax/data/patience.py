@@ -74,8 +74,12 @@ def call(function: Callable, limit_s: float, what: str):
         )
     with _lock:
         _idle.append(helper)
-    if outcome.error is not None:
-        raise outcome.error
+    error, outcome.error = outcome.error, None
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del error  # else the error and this frame keep each other and the clip in memory
     return outcome.value
 
 

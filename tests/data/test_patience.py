@@ -1,8 +1,10 @@
 """A read that never ends is cancelled: the clip is an error, and the work continues."""
 
+import gc
 import os
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -69,6 +71,26 @@ def test_values_and_errors_come_through():
     for limit in (0, -1, float("nan")):
         with pytest.raises(AsjaxError, match="more than 0"):
             patience.call(lambda: 7, limit, "x")
+
+
+def test_an_error_does_not_keep_its_clip_in_memory():
+    """A cycle of the error and a frame would keep it until the next garbage collection."""
+    kept = []
+
+    def work():
+        clip = np.zeros(1000)
+        kept.append(weakref.ref(clip))
+        raise AudioError("damaged")
+
+    patience.call(int, 60, "x")
+    gc.disable()
+    try:
+        for _ in range(20):
+            with pytest.raises(AudioError, match="damaged"):
+                patience.call(work, 60, "x")
+        wait_for(lambda: sum(ref() is not None for ref in kept) <= 1)
+    finally:
+        gc.enable()
 
 
 def test_calls_share_few_threads():
