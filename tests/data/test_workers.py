@@ -13,9 +13,10 @@ import pytest
 from test_pipeline import Memory, children, memory, piped, same, take
 
 from asjax.config import AsjaxError
-from asjax.data import prefetch, workers
+from asjax.data import patience, prefetch, workers
 from asjax.data.shared import Block, attach
 
+GATE = threading.Event()  # ends the stalls of this process after a test
 LONG = {"decode_timeout_s": 600.0}
 
 
@@ -161,6 +162,16 @@ def test_the_error_of_the_last_death_arrives_through_a_prefetch_after_the_finish
 # -------------------------------------------------------------------------------------- stalls
 
 
+@pytest.fixture(autouse=True)
+def release():
+    GATE.clear()
+    yield
+    GATE.set()
+    deadline = time.monotonic() + 30
+    while patience._stalled and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 class Endless(io.BytesIO):
     """Audio whose read never ends, in any process."""
 
@@ -168,7 +179,7 @@ class Endless(io.BytesIO):
         super().__init__(bytes(1000))
 
     def read(self, *_):
-        time.sleep(3600)
+        GATE.wait(3600)
 
     readinto = read
 
@@ -182,7 +193,7 @@ class Stalling(Memory):
         if i != 3:
             return super().__getitem__(i)
         if self.where == "read":
-            time.sleep(3600)
+            GATE.wait(3600)
         return {"id": self.ids[i], "audio": Endless(), "labels": np.flatnonzero(self.dense[i])}
 
 
