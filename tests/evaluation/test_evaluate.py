@@ -40,9 +40,24 @@ def saved(path, label_set, n=40, **extra):
 def test_the_training_trace_is_the_plain_metric():
     scores, targets = made_up(own_set())
     want = metrics.tagging(scores=scores, targets=targets)
-    assert evaluate.trace(scores, targets) == {
-        key: want[key] for key in ("mean_ap", "mean_auc", "d_prime")
-    }
+    got = evaluate.trace(scores, targets)
+    assert got.pop("accuracy") == (scores.argmax(1) == targets.argmax(1)).mean()
+    p = 1 / (1 + np.exp(-np.float64(scores)))
+    bce = -np.where(targets, np.log(p), np.log1p(-p)).mean()
+    assert got.pop("loss") == pytest.approx(bce, rel=1e-6)
+    assert got == {key: want[key] for key in ("mean_ap", "mean_auc", "d_prime")}
+
+
+def test_the_trace_of_a_softmax_and_of_clips_with_several_labels():
+    scores, targets = made_up(own_set())
+    log_p = metrics.as_scores(scores, "softmax")
+    got = evaluate.trace(log_p, targets, "softmax")
+    assert got["loss"] == pytest.approx(-log_p[targets > 0].mean(), rel=1e-6)
+    diverged = evaluate.trace(log_p * np.nan, targets, "softmax")
+    assert diverged.keys() == got.keys()
+    assert np.isnan(list(diverged.values())).all()
+    targets[0, :2] = 1
+    assert "accuracy" not in evaluate.trace(scores, targets)
 
 
 # ------------------------------------------------------------------------------- scores file
@@ -144,7 +159,9 @@ def test_all_views_share_one_bootstrap_and_equal_the_plain_metric():
     scores, targets = made_up(label_set, 30)
     results = evaluate.summarise(evaluate.views(scores, targets, label_set), n_bootstrap=20)
     want = metrics.bootstrap(scores=scores, targets=targets, n=20)
-    assert results["labels"]["ci"] == want
+    single = {"accuracy", "f1_macro", "f1_weighted", "mean_recall", "top_k"}
+    assert results["labels"]["ci"].keys() == want.keys() | single
+    assert {key: results["labels"]["ci"][key] for key in want} == want
     plain = metrics.tagging(scores=scores, targets=targets)
     assert results["labels"]["mean_ap"] == plain["mean_ap"]
     assert evaluate.summarise({}, 20) == {}
@@ -207,7 +224,13 @@ def test_evaluating_esc10_scores_writes_metrics_per_class_and_a_report(tmp_path)
     text = evaluate.table(summary)
     assert "10 classes of esc10" in text
     assert f"{summary['views']['labels']['mean_ap']:.3f} [" in text
-    assert set(evaluate.headline(summary)["esc10"]["ci"]) == {"mean_ap", "mean_auc", "d_prime"}
+    assert set(evaluate.headline(summary)["labels"]["ci"]) == {"mean_ap", "mean_auc", "d_prime"}
+    # Fire and Crackle make one class of ESC-10, so only this view has one label for each clip.
+    assert "accuracy" not in summary["views"]["labels"]
+    esc10 = evaluate.headline(summary)["esc10"]
+    assert esc10["ci"]["accuracy"][0] <= esc10["accuracy"] <= esc10["ci"]["accuracy"][1]
+    assert (tmp_path / "out" / "confusion_esc10.csv").is_file()
+    assert not (tmp_path / "out" / "confusion.csv").exists()
 
 
 @pytest.mark.parametrize("case", ["no positives", "one class", "perfect", "no clips"])
@@ -243,6 +266,84 @@ def test_awkward_sets_are_evaluated_and_their_json_is_strict(tmp_path, case):
         assert view["d_prime"] is None
         assert summary["views"]["labels"]["d_prime"] == np.inf
         assert "inf" in evaluate.table(summary)
+
+
+# ------------------------------------------------------------------------- one label per clip
+
+
+@pytest.mark.parametrize("activation", metrics.ACTIVATIONS)
+def test_single_label_scores_get_accuracy_f1_and_a_confusion_table(tmp_path, activation):
+    sk = pytest.importorskip("sklearn.metrics")
+    label_set = own_set(4)
+    scores, targets = made_up(label_set)
+    scores = metrics.as_scores(scores, activation)
+    true, decided = targets.argmax(1), scores.argmax(1)
+    assert 0 < (true == decided).mean() < 1
+    ids = [str(i) for i in range(40)]
+    path = tmp_path / "s.npz"
+    fields = dict(ids=ids, scores=scores, targets=targets, label_set=label_set)
+    evaluate.save_scores(path, **fields, activation=activation)
+    summary = evaluate.evaluate_scores(path, tmp_path, n_bootstrap=100)
+    stored = json.loads((tmp_path / "metrics.json").read_text())
+    assert stored["activation"] == activation
+    view = stored["views"]["labels"]
+    want = {
+        "accuracy": sk.accuracy_score(true, decided),
+        "f1_macro": sk.f1_score(true, decided, average="macro"),
+        "f1_weighted": sk.f1_score(true, decided, average="weighted"),
+        "mean_recall": sk.balanced_accuracy_score(true, decided),
+        "top_k": sk.top_k_accuracy_score(true, scores, k=3),
+    }
+    assert {key: view[key] for key in want} == pytest.approx(want, abs=1e-12)
+    assert view["k"] == 3  # below the number of classes, because top-4 of 4 classes is always 1
+    for key, value in want.items():
+        assert view["ci"][key][0] < value < view["ci"][key][1]
+        assert evaluate.headline(summary)["labels"][key] == pytest.approx(value)
+    assert f"{want['accuracy']:.3f} [" in evaluate.table(summary)
+
+    rows = read_csv(tmp_path / "per_class.csv")
+    columns = sk.precision_recall_fscore_support(true, decided, zero_division=np.nan)
+    for name, values in zip(("precision", "recall", "f1"), columns, strict=False):
+        got = [float(row[f"{name}_labels"] or "nan") for row in rows]
+        np.testing.assert_allclose(got, values, rtol=1e-5)
+    with (tmp_path / "confusion.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["class", *label_set.names]
+    assert [row[0] for row in rows] == list(label_set.names)
+    table = sk.confusion_matrix(true, decided)
+    np.testing.assert_array_equal(np.array([row[1:] for row in rows], int), table)
+
+
+def test_a_softmax_has_no_hlp_views_and_its_probabilities_sum_to_one(tmp_path):
+    label_set = labels.get("audioset527")
+    scores, targets = made_up(label_set, 20)
+    log_p = metrics.as_scores(scores, "softmax")
+    fields = dict(ids=[str(i) for i in range(20)], targets=targets, label_set=label_set)
+    evaluate.save_scores(tmp_path / "s.npz", scores=log_p, activation="softmax", **fields)
+    closure = hlp.closure(label_set)
+    for given in ("auto", closure):
+        summary = evaluate.evaluate_scores(
+            tmp_path / "s.npz", tmp_path, closure=given, mappings=["esc10"], n_bootstrap=0
+        )
+        assert list(summary["views"]) == ["labels", "esc10"]
+    found = evaluate.views(log_p, targets, label_set, closure, ["esc10"], "softmax")
+    np.testing.assert_allclose(found["labels"].probabilities.sum(axis=1), 1, rtol=1e-5)
+    assert (found["esc10"].probabilities.sum(axis=1) < 1).all()
+    several = np.maximum(targets, targets[::-1])
+    fields["targets"] = several
+    evaluate.save_scores(tmp_path / "s.npz", scores=log_p, activation="softmax", **fields)
+    summary = evaluate.evaluate_scores(tmp_path / "s.npz", tmp_path / "several", n_bootstrap=0)
+    assert "no accuracy: some clips have no label or several" in evaluate.table(summary)
+    assert not (tmp_path / "several" / "confusion.csv").exists()
+
+
+def test_classes_with_equal_names_are_told_apart_by_id_in_the_confusion_table(tmp_path):
+    label_set = labels.LabelSet("mine", ("a", "b"), ("same", "same"))
+    scores, targets = made_up(label_set, 6)
+    fields = dict(scores=scores, targets=targets, label_set=label_set)
+    evaluate.save_scores(tmp_path / "s.npz", ids=list("123456"), **fields)
+    evaluate.evaluate_scores(tmp_path / "s.npz", tmp_path, n_bootstrap=0)
+    assert (tmp_path / "confusion.csv").read_text().startswith("class,a,b\na,")
 
 
 # ---------------------------------------------------------------------------------- the verb
