@@ -188,7 +188,9 @@ SEVERAL = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 0]])
 @pytest.mark.parametrize("spec", [dict(name="auto", label_smoothing=0.1), "auto"])
 def test_auto_is_classify_if_every_clip_has_one_label(source, options, name, says, spec):
     got, why = objectives.choose(spec, source, **options)
-    assert got == ({"name": name, "label_smoothing": 0.1} if isinstance(spec, dict) else {"name": name})
+    assert got == (
+        {"name": name, "label_smoothing": 0.1} if isinstance(spec, dict) else {"name": name}
+    )
     assert says in why
     assert "\n" not in why
 

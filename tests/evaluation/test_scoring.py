@@ -250,7 +250,9 @@ def test_a_softmax_and_a_sigmoid_can_only_be_joined_by_probabilities():
     np.testing.assert_allclose(sigmoid(got), p, rtol=1e-5)
     assert scoring.joined(kinds, "probabilities") == "sigmoid"
     for kind in ("logits", "weights"):
-        with pytest.raises(AsjaxError, match="can only average their probabilities; give --average"):
+        with pytest.raises(
+            AsjaxError, match="can only average their probabilities; give --average"
+        ):
             scoring.joined(kinds, kind)
 
 

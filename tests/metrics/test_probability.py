@@ -58,7 +58,9 @@ def test_the_loss_of_each_activation_is_scikit_learns():
     assert got == pytest.approx(want, rel=1e-6)
     several = np.random.default_rng(1).random((50, 4)) < 0.4
     got = metrics.log_loss(scores=x, targets=several)
-    want = np.mean([sk.log_loss(several[:, j], special.expit(np.float64(x[:, j]))) for j in range(4)])
+    want = np.mean(
+        [sk.log_loss(several[:, j], special.expit(np.float64(x[:, j]))) for j in range(4)]
+    )
     assert got == pytest.approx(want, rel=1e-6)
 
 

@@ -75,7 +75,9 @@ def test_the_file_says_what_its_scores_are_and_an_older_one_has_logits(tmp_path)
     assert got["activation"] == "softmax"
     np.testing.assert_array_equal(got["scores"], log_p)
     scores.save_scores(path, **got)  # what is loaded can be saved again
-    with pytest.raises(AsjaxError, match="of a softmax must be log-probabilities, at most 0, got 2"):
+    with pytest.raises(
+        AsjaxError, match="of a softmax must be log-probabilities, at most 0, got 2"
+    ):
         scores.save_scores(path, scores=log_p + 3.1, activation="softmax", **fields)
     with pytest.raises(AsjaxError, match="activation of scores 'softmx' does not exist"):
         scores.save_scores(path, scores=log_p, activation="softmx", **fields)
