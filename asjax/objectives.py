@@ -267,7 +267,7 @@ def _identity(rng, batch):
 # ---------------------------------------------------------------------------------- checks
 
 _NEEDS_ONE = "objective classify needs exactly one label for each clip"
-_INSTEAD = "give each clip one label, or take --config.objective.name=tagging for several or none"
+_INSTEAD = "give each clip one label, or set --config.objective.name=tagging"
 
 
 def _label_counts(source) -> np.ndarray:
@@ -279,10 +279,10 @@ def _check_one_label(source) -> None:
     counts = _label_counts(source)
     others = np.flatnonzero(counts != 1)
     if len(others):
-        first = f"{shown(source.ids[others[0]])} has {int(counts[others[0]]) or 'none'}"
+        first, has = shown(source.ids[others[0]]), int(counts[others[0]]) or "no"
         raise AsjaxError(
-            f"{_NEEDS_ONE}, but {len(others):,} of {len(counts):,} training clips of "
-            f"{source.name} have not, first {first}; {_INSTEAD}"
+            f"{_NEEDS_ONE}, but {len(others):,} of {len(counts):,} training clips of {source.name} "
+            f"have no label or several (first {first}: {has} labels); {_INSTEAD}"
         )
     _check_classes(source.labels.shape[1])
 
@@ -291,7 +291,9 @@ def _check_rows(target, mask) -> None:
     """AsjaxError names the first real row of a batch whose targets do not sum to 1."""
     others = np.flatnonzero((mask > 0) & (np.abs(target.sum(axis=1) - 1) > 1e-3))
     if len(others):
-        raise AsjaxError(f"{_NEEDS_ONE}, but row {others[0]} of the batch has not; {_INSTEAD}")
+        raise AsjaxError(
+            f"{_NEEDS_ONE}, but row {others[0]} of the batch has none or several; {_INSTEAD}"
+        )
 
 
 def _check_classes(classes: int, weights=None) -> None:

@@ -45,10 +45,11 @@ def write_confusion(outdir: Path, found: dict[str, View], results: dict) -> None
         if "confusion" not in result or not (key == "labels" or result["mapped"]):
             continue
         view = found[key]
-        names = view.names if len(set(view.names)) == len(view.names) else view.ids
         text = io.StringIO()
         out = csv.writer(text, lineterminator="\n")
-        out.writerow(["class", *names])
-        out.writerows([name, *row] for name, row in zip(names, result["confusion"], strict=True))
+        out.writerow(["class", *view.names])
+        out.writerows(
+            [name, *row] for name, row in zip(view.names, result["confusion"], strict=True)
+        )
         name = "confusion.csv" if key == "labels" else f"confusion_{key}.csv"
         write_atomic(outdir / name, text.getvalue())

@@ -17,10 +17,14 @@ def as_scores(logits, activation: str = "sigmoid") -> np.ndarray:
     """Scores of a model's logits [..., C]: the logits, or the float32 log of their softmax."""
     if activation == "sigmoid":
         return logits
-    from scipy.special import log_softmax
-
+    logits = np.asarray(logits, np.float64)
+    best = logits.argmax(axis=-1)[..., None]
     with np.errstate(invalid="ignore"):  # a logit that is not finite makes its clip NaN
-        return log_softmax(np.asarray(logits, np.float64), axis=-1).astype(np.float32)
+        below = logits - np.take_along_axis(logits, best, axis=-1)
+    others = np.exp(below)
+    np.put_along_axis(others, best, 0.0, axis=-1)
+    # log1p keeps the distance of a probability to 1, so that confident clips keep their order.
+    return (below - np.log1p(others.sum(axis=-1, keepdims=True))).astype(np.float32)
 
 
 def probabilities(scores, activation: str = "sigmoid") -> np.ndarray:
