@@ -1,10 +1,10 @@
 """`asjax.load` and `Tagger`: audio files or waves -> tags and embeddings.
 
-A recording is cut into consecutive windows of the model's clip length. The last window ends with
-the recording, so it overlaps the window before it. A recording shorter than a window is padded with
-zeros. The tags of a recording are the mean of its windows' probabilities, or their maximum. Windows
-of all recordings share batches of one shape. Audio is decoded when it is needed, so memory does not
-grow with the length of a recording.
+A recording is cut into windows of the model's clip length, consecutive or overlapping. The last
+window ends with the recording, so its overlap is larger. A recording shorter than a window is
+padded with zeros. The tags of a recording are the mean of its windows' probabilities, or their
+maximum. Windows of all recordings share batches of one shape. Audio is decoded when it is needed,
+so memory does not grow with the length of a recording.
 """
 
 from __future__ import annotations
@@ -35,8 +35,11 @@ HOW_TO_GET_A_MODEL = (
 # ------------------------------------------------------------------------------ public face
 
 
-def load(path, *, reduce: str = "mean", batch_size: int = 16) -> Tagger:
+def load(path, *, reduce: str = "mean", batch_size: int = 16, **settings) -> Tagger:
     """The tagger from a model folder, or from the workdir of a finished run.
+
+    Args:
+      reduce, batch_size, settings: see `Tagger`.
 
     Raises:
       AsjaxError: no such folder, no model in it, or files that do not fit together.
@@ -65,6 +68,7 @@ def load(path, *, reduce: str = "mean", batch_size: int = 16) -> Tagger:
         reduce=reduce,
         batch_size=batch_size,
         record=record,
+        **settings,
     )
 
 
@@ -81,6 +85,7 @@ class Tags:
       windows: float32 [n, C], probabilities of each window.
       times: float64 [n, 2], begin and end of each window in seconds.
       label_set: the classes, in order.
+      window_embeddings: float32 [n, D], or None if the tagger does not keep them.
     """
 
     file: str
@@ -91,6 +96,7 @@ class Tags:
     windows: np.ndarray
     times: np.ndarray
     label_set: object
+    window_embeddings: np.ndarray | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -131,6 +137,8 @@ class Tagger:
       sample_rate, clip_s: input of the model: Hz, seconds per window.
       reduce: "mean" or "max" over the probabilities of a recording's windows.
       batch_size: windows per forward pass.
+      overlap: share of a window that the next window covers too, 0 <= overlap < 1.
+      window_embeddings: keep the embedding of every window, as `Tags.window_embeddings`.
       record: how the model was trained and on what data.
     """
 
@@ -145,16 +153,22 @@ class Tagger:
         clip_s: float,
         reduce: str = "mean",
         batch_size: int = 16,
+        overlap: float = 0.0,
+        window_embeddings: bool = False,
         record: dict | None = None,
     ):
         if reduce not in REDUCE:
             raise unknown("reduce", reduce, REDUCE)
         if batch_size < 1:
             raise AsjaxError(f"batch_size must be 1 or more, got {batch_size}")
+        if not 0 <= overlap < 1:
+            raise AsjaxError(f"overlap must be 0 or more and less than 1, got {overlap}")
         self.model, self.variables, self.frontend = model, variables, frontend
         self.label_set, self.reduce, self.record = label_set, reduce, record or {}
         self.sample_rate, self.clip_s, self.batch_size = sample_rate, clip_s, batch_size
+        self.overlap, self.window_embeddings = overlap, window_embeddings
         self.window = max(1, round(clip_s * sample_rate))  # samples
+        self.hop = max(1, round(self.window * (1 - overlap)))
 
     def __call__(self, source, *, batch: bool | None = None):
         """The Tags of one recording, or the list of Tags of a list of recordings.
@@ -182,7 +196,7 @@ class Tagger:
     ) -> Iterator[Tags | AsjaxError]:
         """The Tags of each source in order, or the error for a source that cannot be tagged.
 
-        At most two batches of windows are in memory, plus the logits of unfinished recordings.
+        At most two batches of windows are in memory, plus the results of unfinished recordings.
 
         Args:
           sources, batch: as in `__call__`, but batch is False or None.
@@ -238,10 +252,9 @@ class Tagger:
         import jax
 
         variables = jax.tree.map(np.asarray, self.variables)
-        keywords = {
-            name: getattr(self, name)
-            for name in ("sample_rate", "clip_s", "reduce", "batch_size", "record")
-        }
+        names = ("sample_rate", "clip_s", "reduce", "batch_size", "record")
+        names += ("overlap", "window_embeddings")
+        keywords = {name: getattr(self, name) for name in names}
         return _made, (self.model, variables, self.frontend, self.label_set, keywords)
 
     def _size(self, windows: int) -> int:
@@ -310,9 +323,15 @@ class _Recording:
 
         self.tagger, self.name = tagger, recordings.name_of(source, number)
         self._windows = recordings.windows(
-            source, tagger.sample_rate, tagger.window, name=self.name, batch=batch
+            source,
+            tagger.sample_rate,
+            tagger.window,
+            name=self.name,
+            batch=batch,
+            hop=tagger.hop,
         )
         self.starts, self.logits, self.embedding = [], [], 0.0
+        self.embeddings = [] if tagger.window_embeddings else None
         self.samples, self.read, self.error = 0, False, None
 
     def windows(self, decoding):
@@ -334,6 +353,8 @@ class _Recording:
     def add(self, logits, embedding):
         self.logits.append(logits)
         self.embedding = self.embedding + embedding.astype(np.float64)
+        if self.embeddings is not None:
+            self.embeddings.append(embedding.astype(np.float32))
 
     def result(self) -> Tags | AsjaxError:
         if self.error is not None:
@@ -365,6 +386,7 @@ class _Recording:
             windows=windows,
             times=np.stack([starts, ends], axis=1) / rate,
             label_set=self.tagger.label_set,
+            window_embeddings=None if self.embeddings is None else np.stack(self.embeddings),
         )
 
 

@@ -20,13 +20,14 @@ import soundfile
 import sounds
 import soxr
 
-from asjax import build, frontends, predict, tag
+from asjax import build, frontends, predict
 from asjax.__main__ import main
 from asjax.config import AsjaxError, AsjaxWarning
 from asjax.data import ffmpeg
 from asjax.data.audio import AudioError
 from asjax.labels import LabelSet
 from asjax.store import model_dir
+from asjax.tag.progress import Progress
 
 RATE, CLIP_S, CLASSES = 8000, 0.5, 7
 SIZE = int(RATE * CLIP_S)
@@ -458,7 +459,7 @@ def test_what_is_odd_of_a_file_is_said_beside_its_tags(tmp_path, capsys, model):
         ("WAV --model EMPTY", "is empty; train one"),
         ("WAV --model MODEL --top 0", "--top must be 1 or more"),
         ("WAV --model MODEL --batch-size 0", "batch_size must be 1 or more"),
-        ("WAV --model MODEL --out WAV", "is one of the files to tag"),
+        ("WAV --model MODEL --out WAV", "is one of the files to read"),
         ("WAV --model MODEL --out EMPTY/no/x", "No such file"),
     ],
 )
@@ -499,13 +500,13 @@ def test_the_progress_bar_counts_minutes_of_a_long_file(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal)
     with soundfile.SoundFile(tmp_path / "long.wav", "w", 100, 1) as file:
         file.write(np.zeros(18000))
-    with tag._Progress([tmp_path / "long.wav"]) as progress:
+    with Progress([tmp_path / "long.wav"]) as progress:
         progress.heard(60.0)
         assert progress._bar.n == 1
         assert progress._bar.total == pytest.approx(3)
-    with tag._Progress([tmp_path / "a.wav"] * 10) as progress, progress.file_done():
+    with Progress([tmp_path / "a.wav"] * 10) as progress, progress.file_done():
         assert progress._bar.n == 1
-    with tag._Progress([tmp_path / "a.wav"] * 2) as progress:
+    with Progress([tmp_path / "a.wav"] * 2) as progress:
         assert progress._bar.disable
 
 
