@@ -27,7 +27,6 @@ from asjax.data import ffmpeg
 from asjax.data.audio import AudioError
 from asjax.labels import LabelSet
 from asjax.store import model_dir
-from asjax.tag.progress import Progress
 
 RATE, CLIP_S, CLASSES = 8000, 0.5, 7
 SIZE = int(RATE * CLIP_S)
@@ -237,6 +236,24 @@ def test_a_used_tagger_pickles_and_says_what_it_is():
     text = repr(again)
     for piece in ("Tiny", "7 classes of test7", "8000 Hz", "0.5 s", "reduce='max'"):
         assert piece in text, piece
+
+
+def test_windows_may_overlap_and_their_embeddings_may_be_kept():
+    x = noise(1.2)[:, 0]
+    used = tagger(overlap=0.5, window_embeddings=True)
+    starts = [*range(0, len(x) - SIZE + 1, SIZE // 2), len(x) - SIZE]
+    for one in (used, pickle.loads(pickle.dumps(used))):
+        tags = one((x, RATE))
+        np.testing.assert_allclose(tags.times[:, 0], np.array(starts) / RATE)
+        for start, row, embedding in zip(starts, tags.windows, tags.window_embeddings, strict=True):
+            p, _, _, wanted = naive(x[start : start + SIZE])
+            np.testing.assert_allclose(row, p, atol=1e-5)
+            np.testing.assert_allclose(embedding, wanted, atol=1e-4)
+        np.testing.assert_allclose(tags.embedding, tags.window_embeddings.mean(0), atol=1e-5)
+    assert tagger()((x, RATE)).window_embeddings is None
+    for overlap in (1, -0.1, float("nan")):
+        with pytest.raises(AsjaxError, match="overlap must be 0 or more and less than 1"):
+            tagger.__wrapped__(overlap=overlap)
 
 
 def test_weights_of_another_model_are_one_line():
@@ -492,22 +509,6 @@ def test_a_reader_that_stops_early_is_no_error(tmp_path, monkeypatch, model, cap
     paths = [write(tmp_path / f"{i}.wav", noise(0.5)) for i in range(3)]
     assert main(["tag", *map(str, paths), "--model", model]) == 0
     assert capfd.readouterr().err == ""
-
-
-def test_the_progress_bar_counts_minutes_of_a_long_file(tmp_path, monkeypatch):
-    terminal = io.StringIO()
-    terminal.isatty = lambda: True
-    monkeypatch.setattr(sys, "stderr", terminal)
-    with soundfile.SoundFile(tmp_path / "long.wav", "w", 100, 1) as file:
-        file.write(np.zeros(18000))
-    with Progress([tmp_path / "long.wav"]) as progress:
-        progress.heard(60.0)
-        assert progress._bar.n == 1
-        assert progress._bar.total == pytest.approx(3)
-    with Progress([tmp_path / "a.wav"] * 10) as progress, progress.file_done():
-        assert progress._bar.n == 1
-    with Progress([tmp_path / "a.wav"] * 2) as progress:
-        assert progress._bar.disable
 
 
 def test_help_shows_an_example_and_imports_nothing_heavy():

@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from asjax import __version__
 from asjax.config import AsjaxError, printable, shown, trust_named
 from asjax.tag.tag import add_common_arguments, check_overlap
 
@@ -77,8 +78,8 @@ def main(args) -> int:
 
         def put(path):
             rows = store.rows_of(there)
-            keep = {"model": settings["model"], "layer": settings["layer"]}
-            write(path, rows, store.dims, lambda keys: store.segments(there, keys), keep)
+            pieces = lambda keys: store.segments(there, keys)  # noqa: E731
+            write(path, rows, store.dims, pieces, {**settings, "asjax": __version__})
 
         about = store.finish(found, failed, put)
     print(f"{_counts(about, len(found))}, {store.dims} numbers each, to {printable(args.to)}")
@@ -89,7 +90,6 @@ def _run(tagger, recordings, store, per: str) -> list[tuple[str, str]]:
     """Embed the recordings; (name, reason) of those that fail."""
     import numpy as np
 
-    from asjax.config import AsjaxError
     from asjax.data import audio
     from asjax.tag.progress import Progress
 

@@ -23,7 +23,7 @@ def writer(path: Path) -> Callable:
 
     It is called with (path, rows, dims, pieces, about). `rows` is the number of rows, `dims` the
     length of an embedding. `pieces(keys)` gives the rows piece by piece: {"file": list of names,
-    and an array for each of `keys`}. `about` has "model" (the hash) and "layer".
+    and an array for each of `keys`}. `about` has "model" (the hash), "layer" and more about the run.
 
     Raises:
       AsjaxError: an unknown format, or parquet without pyarrow.
@@ -58,8 +58,9 @@ def write_npz(path: Path, rows: int, dims: int, pieces, about: dict) -> None:
             found = pieces(() if key == "file" else (key,))
             blocks = ([text(n) for n in p["file"]] if key == "file" else p[key] for p in found)
             _member(archive, key, shape, dtype, blocks)
-        for key, value in {**about, "about": json.dumps(about)}.items():
-            value = np.array(str(value))
+        singles = {"model": about["model"], "layer": about["layer"], "about": json.dumps(about)}
+        for key, value in singles.items():
+            value = np.array(value)
             _member(archive, key, (), value.dtype, [value])
 
 

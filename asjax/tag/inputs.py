@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from unicodedata import normalize
 
@@ -159,14 +160,13 @@ class _Names:
         return found
 
     def _unknown(self, text: str, part: str) -> AsjaxError:
-        for name in dict.fromkeys((text[:300], part)):  # a name with commas may be misspelt
-            try:
-                self.label_set.index(name)
-            except AsjaxError as error:
-                problem = str(error)
-                if "did you mean" in problem or "means several" in problem:
-                    break
-        return AsjaxError(f"--classes: {problem}; separate names by semicolons")
+        whole = get_close_matches(_plain(text)[:200], self._known, n=1, cutoff=0.85)
+        name = text if whole else part  # a name with commas may be misspelt
+        try:
+            self.label_set.index(name)
+        except AsjaxError as error:
+            part = str(error)
+        return AsjaxError(f"--classes: {part}; separate names by semicolons")
 
 
 def _plain(word: str) -> str:

@@ -32,7 +32,7 @@ _NAMES = re.compile(
     r"\.?(part-\d{6}\.npz|manifest\.json|finished\.json|output\.tmp|lock)(\.\d+\.tmp)?"
 )
 KINDS = {
-    "file": ("U", 1),
+    "name": ("U", 1),
     "stamp": ("U", 1),
     "rows": ("i", 1),
     "start_s": ("f", 1),
@@ -163,7 +163,7 @@ class Parts:
         try:
             part = npz.load(path, KINDS)
             counts, total = part["rows"], len(part["embedding"])
-            lengths = {len(part[k]) for k in ("file", "stamp", "rows")}
+            lengths = {len(part[k]) for k in ("name", "stamp", "rows")}
             times = {len(part["start_s"]), len(part["end_s"]), total}
             if len(lengths) > 1 or len(times) > 1 or counts.sum() != total or (counts < 1).any():
                 raise ValueError("its arrays do not fit together")
@@ -173,7 +173,7 @@ class Parts:
             return
         self.dims = part["embedding"].shape[1]
         first = 0
-        for name, stamp, rows in zip(part["file"], part["stamp"], counts, strict=True):
+        for name, stamp, rows in zip(part["name"], part["stamp"], counts, strict=True):
             self.done[str(name)] = (str(stamp), number, first, int(rows))
             first += int(rows)
 
@@ -182,8 +182,11 @@ class Parts:
         return self.done.get(recording.name, ("",))[0] == recording.stamp
 
     def _clear(self, keep=()) -> None:
-        """Remove what asjax made in the folder of parts, then the folder if it is empty."""
-        for path in sorted(self.folder.iterdir()):
+        """Remove what asjax made in the folder of parts, then the folder if it is empty.
+
+        manifest.json goes last, because it shows that asjax made the others.
+        """
+        for path in sorted(self.folder.iterdir(), key=lambda p: p.name == "manifest.json"):
             if _NAMES.fullmatch(path.name) and path.name not in keep and path.is_file():
                 path.unlink()
         if not keep:
@@ -214,7 +217,7 @@ class Parts:
         with files.replacing(path) as temporary, temporary.open("wb") as file:
             np.savez(
                 file,
-                file=np.array(names, str),
+                name=np.array(names, str),
                 stamp=np.array(stamps, str),
                 rows=np.array(counts, np.int64),
                 start_s=times[:, 0],

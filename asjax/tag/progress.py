@@ -56,3 +56,6 @@ def _minutes(file) -> float:
             return patience.call(seconds, recordings.STALL_S, str(file)).duration_s / 60
     except AsjaxError:
         return 0.0
+    finally:
+        if hasattr(file, "seek"):
+            file.seek(0)

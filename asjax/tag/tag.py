@@ -195,7 +195,7 @@ def _tracks(args, found) -> list:
 
     threshold = tracks.THRESHOLD if args.threshold is None else args.threshold
     return [
-        tracks.Tracks(kind, tracks.paths(folder, kind, found), threshold)
+        tracks.Tracks(kind, tracks.paths(folder, kind, found, args.paths), threshold)
         for kind, folder in (("audacity", args.audacity), ("raven", args.raven))
         if folder
     ]

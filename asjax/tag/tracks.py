@@ -125,11 +125,12 @@ class Tracks:
         return Written(path, len(labels))
 
 
-def paths(folder: str, kind: str, recordings) -> dict[str, Path]:
+def paths(folder: str, kind: str, recordings, words) -> dict[str, Path]:
     """name of a recording -> the file of its track, all different.
 
-    Below `folder` are the folders that the recordings have below their common folder. A track has
-    the name of its recording, without the ending of the audio unless two would be the same.
+    `words` are the files and folders that the user named. Below `folder` are the same folders as
+    below the common folder of these. A track has the name of its recording, without the ending of
+    the audio unless two would be the same.
 
     Raises:
       AsjaxError: `folder` is a file.
@@ -138,7 +139,8 @@ def paths(folder: str, kind: str, recordings) -> dict[str, Path]:
         if place.exists() and not place.is_dir():
             raise AsjaxError(f"--{kind} {shown(folder)} must be a folder, {shown(place)} is a file")
     full = {r.name: os.path.abspath(r.path) if r.path else "" for r in recordings}
-    homes = [os.path.dirname(path) for path in full.values() if path]
+    named = [os.path.abspath(word) for word in words if word != "-"]
+    homes = [path if os.path.isdir(path) else os.path.dirname(path) for path in named]
     common = os.path.commonpath(homes) if homes else ""
     stems = {}
     for name, path in full.items():

@@ -60,7 +60,7 @@ def read(path: Path):
     if path.suffix == ".npz":
         data = np.load(path, allow_pickle=False)
         times = np.stack([data["start_s"], data["end_s"]], 1)
-        assert json.loads(str(data["about"])) == {"model": HASH, "layer": "embedding"}
+        assert json.loads(str(data["about"]))["model"] == HASH
         about = str(data["model"]), str(data["layer"])
         assert data["embedding"].dtype == np.float32
         return data["file"].tolist(), times, data["embedding"], *about

@@ -131,13 +131,15 @@ def test_a_recording_without_labels_has_an_empty_track(tmp_path, run):
 # ---------------------------------------------------------------------------------------- names
 
 
-def placed(*names, kind="audacity", folder="out") -> list[str]:
+def placed(*names, words=(), kind="audacity", folder="out") -> list[str]:
     found = [Recording(name, Path(name), "") for name in names]
-    return [os.fspath(p) for p in tracks.paths(folder, kind, found).values()]
+    return [os.fspath(p) for p in tracks.paths(folder, kind, found, words or names).values()]
 
 
 def test_names_of_tracks_differ_where_those_of_recordings_do():
     assert placed("x/a.wav") == ["out/a.txt"]
+    here = os.path.dirname(__file__)
+    assert placed(f"{here}/x/y/a.wav", words=[here]) == ["out/x/y/a.txt"]
     assert placed("x/a.wav", "y/a.wav") == ["out/x/a.txt", "out/y/a.txt"]
     assert placed("x/a.wav", "x/a.flac") == ["out/a.wav.txt", "out/a.flac.txt"]
     assert placed("x/a.wav", "x/A.wav") == ["out/a.wav.txt", "out/A.wav-2.txt"]
