@@ -78,8 +78,8 @@ def main(args) -> int:
 
         def put(path):
             rows = store.rows_of(there)
-            pieces = lambda keys: store.segments(there, keys)  # noqa: E731
-            write(path, rows, store.dims, pieces, {**settings, "asjax": __version__})
+            about = {**settings, "asjax": __version__}
+            write(path, rows, store.dims, lambda keys: store.segments(there, keys), about)
 
         about = store.finish(found, failed, put)
     print(f"{_counts(about, len(found))}, {store.dims} numbers each, to {printable(args.to)}")

@@ -23,7 +23,7 @@ def writer(path: Path) -> Callable:
 
     It is called with (path, rows, dims, pieces, about). `rows` is the number of rows, `dims` the
     length of an embedding. `pieces(keys)` gives the rows piece by piece: {"file": list of names,
-    and an array for each of `keys`}. `about` has "model" (the hash), "layer" and more about the run.
+    and an array for each of `keys`}. `about` has "model" (the hash), "layer" and more.
 
     Raises:
       AsjaxError: an unknown format, or parquet without pyarrow.

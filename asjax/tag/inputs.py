@@ -15,6 +15,7 @@ from asjax.config import AsjaxError, shown
 
 STDIN = "standard input"
 MOST_BYTES = 4 << 30  # of standard input
+MOST_LIST = 4 << 20  # bytes of a list of classes
 _BLOCK = 1 << 20
 
 
@@ -119,10 +120,16 @@ def classes(words, label_set) -> list[int] | None:
 
 def _lines(name: str) -> list[str]:
     try:
-        return [line.strip() for line in Path(name).read_text("utf-8-sig").splitlines()]
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not a UTF-8 text"
-        raise AsjaxError(f"--classes: @{shown(name)} cannot be read: {reason}") from None
+        with open(name, "rb") as file:
+            data = file.read(MOST_LIST + 1)
+        if len(data) > MOST_LIST:
+            raise AsjaxError(f"--classes: @{shown(name)} must have at most {MOST_LIST:,} bytes")
+        return [line.strip() for line in data.decode("utf-8-sig").splitlines()]
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except UnicodeDecodeError:
+        reason = "it is not a UTF-8 text"
+    raise AsjaxError(f"--classes: @{shown(name)} cannot be read: {reason}")
 
 
 class _Names:

@@ -242,6 +242,7 @@ def test_a_wrong_standard_input_is_one_line(run, monkeypatch, stdin, code, match
         ("WAV --classes=@", "--classes: @ cannot be read"),
         ("WAV --classes=@DIR", "cannot be read: Is a directory"),
         ("WAV --classes=@WAV", "not a UTF-8 text"),
+        ("WAV --classes=@/dev/zero", "must have at most 4,194,304 bytes"),
         ("WAV --classes=@DIR/no", "cannot be read: No such file"),
         ("WAV --classes=Doge", "'Doge' is not a class of four"),
         ("WAV --classes=Rain,Doge", "'Doge' is not a class of four"),
