@@ -241,10 +241,11 @@ class Tagger:
         import jax
 
         numbers = sum(np.size(leaf) for leaf in jax.tree.leaves(self.variables))
+        overlap = f", overlap {self.overlap:g}" if self.overlap else ""
         return (
             f"Tagger({type(self.model).__name__} of {numbers:,} numbers, {len(self.label_set)} "
             f"classes of {self.label_set.name}, {self.sample_rate} Hz, windows of {self.clip_s:g} "
-            f"s, reduce={self.reduce!r})"
+            f"s{overlap}, reduce={self.reduce!r})"
         )
 
     def __reduce__(self):

@@ -251,6 +251,7 @@ def test_windows_may_overlap_and_their_embeddings_may_be_kept():
             np.testing.assert_allclose(embedding, wanted, atol=1e-4)
         np.testing.assert_allclose(tags.embedding, tags.window_embeddings.mean(0), atol=1e-5)
     assert tagger()((x, RATE)).window_embeddings is None
+    assert "windows of 0.5 s, overlap 0.5," in repr(used)
     for overlap in (1, -0.1, float("nan")):
         with pytest.raises(AsjaxError, match="overlap must be 0 or more and less than 1"):
             tagger.__wrapped__(overlap=overlap)

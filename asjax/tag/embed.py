@@ -63,7 +63,9 @@ def main(args) -> int:
         if about:
             store.tidy()
             print(f"{_counts(about, len(found))} in {printable(args.to)} already; nothing to do")
-            return _report(about["failed"], len(found))
+            for _, reason in about["failed"]:
+                _say(reason)
+            return _report(len(found) - about["recordings"], len(found))
         if note := store.begin():
             _say(note)
         failed = _run(tagger, [r for r in found if not store.has(r)], store, args.per)
@@ -83,7 +85,7 @@ def main(args) -> int:
 
         about = store.finish(found, failed, put)
     print(f"{_counts(about, len(found))}, {store.dims} numbers each, to {printable(args.to)}")
-    return _report(failed, len(found), say=False)
+    return _report(len(failed), len(found))
 
 
 def _run(tagger, recordings, store, per: str) -> list[tuple[str, str]]:
@@ -117,11 +119,9 @@ def _counts(about: dict, total: int) -> str:
     return f"{about['recordings']} of {total} files, {about['rows']} embeddings"
 
 
-def _report(failed, total: int, say: bool = True) -> int:
-    for _, reason in failed if say else ():
-        _say(reason)
+def _report(failed: int, total: int) -> int:
     if failed and total > 1:
-        _say(f"{len(failed)} of {total} files could not be embedded")
+        _say(f"{failed} of {total} files could not be embedded")
     return 1 if failed else 0
 
 

@@ -133,7 +133,7 @@ class Tsv(_Rows):
         for window, begin, end, best in self.choice.blocks(tags):
             count += len(best)
             place = [self.name(tags), "" if window is None else window]
-            place += [f"{begin:.3f}", f"{end:.3f}"]
+            place += [f"{begin:.6f}", f"{end:.6f}"]
             for rank, (i, p) in enumerate(best, 1):
                 self.out.writerow([*place, rank, tags.ids[i], tags.labels[i], f"{p:.7g}"])
         return count

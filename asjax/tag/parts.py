@@ -27,6 +27,7 @@ from asjax.store import files, npz, schema
 MADE_BY = "asjax embed"
 PART_BYTES = 32 << 20  # a part is written when its embeddings reach this size,
 PART_S = 20.0  # or when the last part is this old
+MOST_LISTED = 1000  # failed files in the manifest, so that it stays small
 _HEAD = 1 << 20  # bytes of the output that are hashed
 _NAMES = re.compile(
     r"\.?(part-\d{6}\.npz|manifest\.json|finished\.json|output\.tmp|lock)(\.\d+\.tmp)?"
@@ -283,7 +284,7 @@ class Parts:
             "inputs": inputs_hash(recordings),
             "recordings": len(recordings) - len(failed),
             "rows": self.rows_of(filter(self.has, recordings)),
-            "failed": [list(pair) for pair in failed],
+            "failed": [list(pair) for pair in failed[:MOST_LISTED]],
             "bytes": size,
             "head": head,
         }
