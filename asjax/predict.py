@@ -1,10 +1,10 @@
 """`asjax.load` and `Tagger`: audio files or waves -> tags and embeddings.
 
-A recording is cut into consecutive windows of the model's clip length. The last window ends with
-the recording, so it overlaps the window before it. A recording shorter than a window is padded with
-zeros. The tags of a recording are the mean of its windows' probabilities, or their maximum. Windows
-of all recordings share batches of one shape. Audio is decoded when it is needed, so memory does not
-grow with the length of a recording.
+A recording is cut into windows of the model's clip length, consecutive or overlapping. The last
+window ends with the recording, so its overlap is larger. A recording shorter than a window is
+padded with zeros. The tags of a recording are the mean of its windows' probabilities, or their
+maximum. Windows of all recordings share batches of one shape. Audio is decoded when it is needed,
+so memory does not grow with the length of a recording.
 
 A model with objective classify gives the probabilities of a softmax, which sum to 1 over the
 classes. Any other model gives one sigmoid per class.
@@ -40,8 +40,11 @@ HOW_TO_GET_A_MODEL = (
 # ------------------------------------------------------------------------------ public face
 
 
-def load(path, *, reduce: str = "mean", batch_size: int = 16) -> Tagger:
+def load(path, *, reduce: str = "mean", batch_size: int = 16, **settings) -> Tagger:
     """The tagger from a model folder, or from the workdir of a finished run.
+
+    Args:
+      reduce, batch_size, settings: see `Tagger`.
 
     Raises:
       AsjaxError: no such folder, no model in it, or files that do not fit together.
@@ -71,6 +74,7 @@ def load(path, *, reduce: str = "mean", batch_size: int = 16) -> Tagger:
         batch_size=batch_size,
         record=record,
         activation=activation_of(cfg),
+        **settings,
     )
 
 
@@ -88,6 +92,7 @@ class Tags:
       windows: float32 [n, C], probabilities of each window.
       times: float64 [n, 2], begin and end of each window in seconds.
       label_set: the classes, in order.
+      window_embeddings: float32 [n, D], or None if the tagger does not keep them.
     """
 
     file: str
@@ -98,6 +103,7 @@ class Tags:
     windows: np.ndarray
     times: np.ndarray
     label_set: object
+    window_embeddings: np.ndarray | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -138,6 +144,8 @@ class Tagger:
       sample_rate, clip_s: input of the model: Hz, seconds per window.
       reduce: "mean" or "max" over the probabilities of a recording's windows.
       batch_size: windows per forward pass.
+      overlap: share of a window that the next window covers too, 0 <= overlap < 1.
+      window_embeddings: keep the embedding of every window, as `Tags.window_embeddings`.
       record: how the model was trained and on what data.
       activation: "sigmoid", or "softmax" for one class per clip: from logits to probabilities.
     """
@@ -153,6 +161,8 @@ class Tagger:
         clip_s: float,
         reduce: str = "mean",
         batch_size: int = 16,
+        overlap: float = 0.0,
+        window_embeddings: bool = False,
         record: dict | None = None,
         activation: str = "sigmoid",
     ):
@@ -162,11 +172,15 @@ class Tagger:
             raise unknown("activation", activation, probability.ACTIVATIONS)
         if batch_size < 1:
             raise AsjaxError(f"batch_size must be 1 or more, got {batch_size}")
+        if not 0 <= overlap < 1:
+            raise AsjaxError(f"overlap must be 0 or more and less than 1, got {overlap}")
         self.model, self.variables, self.frontend = model, variables, frontend
         self.label_set, self.reduce, self.record = label_set, reduce, record or {}
         self.sample_rate, self.clip_s, self.batch_size = sample_rate, clip_s, batch_size
         self.activation = activation
+        self.overlap, self.window_embeddings = overlap, window_embeddings
         self.window = max(1, round(clip_s * sample_rate))  # samples
+        self.hop = max(1, round(self.window * (1 - overlap)))
 
     def __call__(self, source, *, batch: bool | None = None):
         """The Tags of one recording, or the list of Tags of a list of recordings.
@@ -194,7 +208,7 @@ class Tagger:
     ) -> Iterator[Tags | AsjaxError]:
         """The Tags of each source in order, or the error for a source that cannot be tagged.
 
-        At most two batches of windows are in memory, plus the logits of unfinished recordings.
+        At most two batches of windows are in memory, plus the results of unfinished recordings.
 
         Args:
           sources, batch: as in `__call__`, but batch is False or None.
@@ -239,10 +253,11 @@ class Tagger:
         import jax
 
         numbers = sum(np.size(leaf) for leaf in jax.tree.leaves(self.variables))
+        overlap = f", overlap {self.overlap:g}" if self.overlap else ""
         return (
             f"Tagger({type(self.model).__name__} of {numbers:,} numbers, {len(self.label_set)} "
             f"classes of {self.label_set.name}, {self.sample_rate} Hz, windows of {self.clip_s:g} "
-            f"s, reduce={self.reduce!r}, {self.activation})"
+            f"s{overlap}, reduce={self.reduce!r}, {self.activation})"
         )
 
     def __reduce__(self):
@@ -250,10 +265,9 @@ class Tagger:
         import jax
 
         variables = jax.tree.map(np.asarray, self.variables)
-        keywords = {
-            name: getattr(self, name)
-            for name in ("sample_rate", "clip_s", "reduce", "batch_size", "record", "activation")
-        }
+        names = ("sample_rate", "clip_s", "reduce", "batch_size", "record")
+        names += ("activation", "overlap", "window_embeddings")
+        keywords = {name: getattr(self, name) for name in names}
         return _made, (self.model, variables, self.frontend, self.label_set, keywords)
 
     def _size(self, windows: int) -> int:
@@ -322,9 +336,15 @@ class _Recording:
 
         self.tagger, self.name = tagger, recordings.name_of(source, number)
         self._windows = recordings.windows(
-            source, tagger.sample_rate, tagger.window, name=self.name, batch=batch
+            source,
+            tagger.sample_rate,
+            tagger.window,
+            name=self.name,
+            batch=batch,
+            hop=tagger.hop,
         )
         self.starts, self.logits, self.embedding = [], [], 0.0
+        self.embeddings = [] if tagger.window_embeddings else None
         self.samples, self.read, self.error = 0, False, None
 
     def windows(self, decoding):
@@ -346,6 +366,8 @@ class _Recording:
     def add(self, logits, embedding):
         self.logits.append(logits)
         self.embedding = self.embedding + embedding.astype(np.float64)
+        if self.embeddings is not None:
+            self.embeddings.append(embedding.astype(np.float32))
 
     def result(self) -> Tags | AsjaxError:
         if self.error is not None:
@@ -380,6 +402,7 @@ class _Recording:
             windows=windows,
             times=np.stack([starts, ends], axis=1) / rate,
             label_set=self.tagger.label_set,
+            window_embeddings=None if self.embeddings is None else np.stack(self.embeddings),
         )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from asjax import hlp, labels, metrics
-from asjax.config import AsjaxError, to_plain
+from asjax.config import TRUST, AsjaxError, to_plain, trust_named
 from asjax.evaluation import one_label
 from asjax.evaluation.views import View, views
 from asjax.store import model_dir
@@ -281,6 +281,7 @@ def add_arguments(parser):
         "--bootstrap", type=int, default=1000, help="resamples for the intervals; 0: none"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the resamples")
+    parser.add_argument("--trust", **TRUST)
 
 
 def main(args) -> int:
@@ -290,6 +291,7 @@ def main(args) -> int:
         raise AsjaxError(f"--clip-s must be a number of seconds above 0, got {args.clip_s}")
     if args.save_model and args.average != "weights":
         raise AsjaxError("--save-model needs --average=weights, which makes one model")
+    trust_named(args.trust)
     return _main_scores(args) if args.scores else _main_models(args)
 
 
