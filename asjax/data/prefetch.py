@@ -20,6 +20,13 @@ def prefetch(batches: Iterable[dict], place: Callable[[dict], dict], depth: int 
 class Prefetch:
     """The iterator of `prefetch`, also a context manager.
 
+    A loop that must answer signals while it waits for data uses `get` in place of `next`:
+
+        while (item := batches.get(timeout_s=0.5)) is None:
+            ...  # look at the stop flag; leave the loop, or wait again
+
+    Nothing is lost if the loop leaves: a batch that came too late stays for the next call.
+
     Attributes:
       waited_s: total seconds that the consumer has waited for data.
     """
@@ -43,11 +50,28 @@ class Prefetch:
         return self
 
     def __next__(self):
+        return self.get()
+
+    def get(self, timeout_s: float | None = None):
+        """The next `(device_batch, rest_on_host)`, or None if there is none within `timeout_s`.
+
+        Args:
+          timeout_s: seconds to wait; None waits until there is a batch, as `next` does.
+
+        Raises:
+          StopIteration: after the last batch, and after `close`.
+          Exception: what the source or `place` raised, once. It is raised as soon as the batches
+            before it are used.
+        """
         if self._ended:
             raise StopIteration
         start = time.perf_counter()
-        item, error = self._ready.get()
-        self.waited_s += time.perf_counter() - start
+        try:
+            item, error = self._ready.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+        finally:
+            self.waited_s += time.perf_counter() - start
         if item is not None:
             return item
         self.close()
