@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from asjax.config import AsjaxError, shown
+from asjax.data import prefetch
 
 
 class Forward:
@@ -48,7 +49,7 @@ class Forward:
         return jax.device_put(variables, sharding.replicated(self.mesh))
 
     def over(
-        self, variables, batches: Iterable[dict], ahead: int = 2
+        self, variables, batches: Iterable[dict], ahead: int = 2, stop=None
     ) -> Iterator[tuple[dict, dict]]:
         """Outputs for every batch, with the rest of the batch.
 
@@ -60,11 +61,11 @@ class Forward:
           batches: dicts with `wave` [R, S], float or int16: the rows of this process, as numbered
             by `sharding.local_rows`. The arrays must not be changed afterwards.
           ahead: batches that a thread prepares in advance; 0 prepares them in the caller's thread.
+          stop: a function; as soon as it returns True, prefetch.Stopped is raised. Needs `ahead`.
 
         Yields: ({output: numpy [R, ...]}, the entries of the batch other than `wave`).
         """
         from asjax import sharding
-        from asjax.data import prefetch
 
         def place(batch):
             return sharding.place(self.mesh, {"wave": batch["wave"]}, owned=True)
@@ -72,7 +73,7 @@ class Forward:
         placed = prefetch.prefetch(batches, place, ahead) if ahead else _in_turn(batches, place)
         flying = None
         with contextlib.closing(placed):
-            for arrays, rest in placed:
+            for arrays, rest in _each(placed, stop) if stop else placed:
                 out = self._run(variables, arrays["wave"])
                 del arrays  # otherwise the device stores one more batch of waves
                 for array in out.values():
@@ -84,12 +85,25 @@ class Forward:
                 yield sharding.local(flying[0]), flying[1]
 
 
+def _each(placed, stop):
+    while True:
+        try:
+            item = placed.wait(stop)
+        except StopIteration:
+            return
+        if stop():
+            raise prefetch.Stopped
+        yield item
+
+
 def _in_turn(batches, place):
     for batch in batches:
         yield place(batch), {k: v for k, v in batch.items() if k != "wave"}
 
 
-def scores(forward: Forward, variables, data, num_classes: int, *, progress=True, bad=None):
+def scores(
+    forward: Forward, variables, data, num_classes: int, *, progress=True, bad=None, stop=None
+):
     """Clip logits of an evaluation set; padding and clips that cannot be decoded are left out.
 
     With several processes, each scores its rows of every batch. At the end all of them get all
@@ -101,6 +115,7 @@ def scores(forward: Forward, variables, data, num_classes: int, *, progress=True
       num_classes: C of the model; the targets may have other classes (zero-shot).
       progress: show a progress bar, and print on stderr which clips were left out.
       bad: a list that gets (id, reason) of every clip left out.
+      stop: as in `Forward.over`.
 
     Returns: ids (list of N), logits float32 [N, C], targets uint8 [N, classes of the data], in the
       order of the data.
@@ -113,7 +128,7 @@ def scores(forward: Forward, variables, data, num_classes: int, *, progress=True
     ids, left_out = [], []
     mask, logits, targets = [], [], []
     with data.iterate() as batches:
-        steps = forward.over(variables, batches)
+        steps = forward.over(variables, batches, stop=stop)
         total = data.steps_per_epoch
         for out, rest in tqdm(steps, "scoring", total, unit="batch", disable=not progress):
             want = (len(rest["mask"]), num_classes)

@@ -30,7 +30,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from asjax.config import AsjaxError, to_plain, unknown
-from asjax.store import choice, files
+from asjax.store import choice, describe, files
 
 TEMPORARY = ".orbax-checkpoint-tmp"
 _ANOTHER = "another process failed"
@@ -113,13 +113,16 @@ class Checkpoints:
                     break
         return self._history
 
+    def wanted_step(self) -> int | None:
+        """The step that the rule chooses, even if its files are damaged."""
+        return self._chosen(self.history)
+
     def best_step(self) -> int | None:
-        """The step that the rule chooses; None before the first evaluation.
+        """The step that the rule chooses and that can be read; None before the first evaluation.
 
         If its files are damaged, the nearest undamaged evaluated step is used, with a warning.
         """
-        history = self.history
-        chosen = self._chosen(history)
+        history, chosen = self.history, self.wanted_step()
         if chosen is None:
             return None
         evaluated = {s for s, v in history if not math.isnan(v) or s == chosen} & set(self.steps())
@@ -162,9 +165,9 @@ class Checkpoints:
             {
                 "step": step,
                 "metrics": to_plain(metrics or {}),
-                "history": [[s, _as_json(found)] for s, found in history],
+                "history": [[s, describe.as_json(found)] for s, found in history],
                 "meta": to_plain(meta or {}),
-                "tree": _describe(state),
+                "tree": describe.describe(state),
             }
         )
         self.last_error = self._begin(step, state, text)
@@ -208,7 +211,7 @@ class Checkpoints:
                 raise OSError(f"{self.directory} does not exist any more")
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir()
-            need, free = _bytes(state), shutil.disk_usage(self.directory).free
+            need, free = describe.size(state), shutil.disk_usage(self.directory).free
             if need > free:
                 raise OSError(f"No space left on device: {need:,} bytes needed, {free:,} free")
             (temporary / "run.json").write_text(text)
@@ -314,7 +317,7 @@ class Checkpoints:
             problems = self.problems(candidate) if _primary() else []
             if _all_agree(not problems):
                 run = self._read(candidate)
-                _check_fits(run["tree"], abstract_state, f"checkpoint step {candidate}")
+                describe.check_fits(run["tree"], abstract_state, f"checkpoint step {candidate}")
                 try:
                     path = self.directory / str(candidate) / "state"
                     args = ocp.args.StandardRestore(abstract_state)
@@ -336,7 +339,7 @@ class Checkpoints:
 
     def _read(self, step: int) -> dict:
         run = json.loads((self.directory / str(step) / "run.json").read_text())
-        run["history"] = [(int(s), _from_json(found)) for s, found in run["history"]]
+        run["history"] = [(int(s), describe.from_json(found)) for s, found in run["history"]]
         return run
 
     def _note_damage(self, step: int, problems: list[str]) -> None:
@@ -383,43 +386,3 @@ def _all_agree(fine: bool) -> bool:
     from jax.experimental import multihost_utils
 
     return bool(np.all(multihost_utils.process_allgather(np.array([fine]))))
-
-
-def _as_json(found: dict) -> dict:
-    """JSON has no infinity, so it is text: the d' of a perfect evaluation is infinite."""
-    return {k: v if math.isfinite(v) else str(v) for k, v in found.items()}
-
-
-def _from_json(found) -> dict[str, float]:
-    """The metrics of an evaluation. asjax 0.3 stored only one number, d'."""
-    found = found if isinstance(found, dict) else {"d_prime": found}
-    return {k: float(v) for k, v in found.items()}
-
-
-def _describe(state) -> dict[str, str]:
-    """`{"params/w": "(3, 4) float32"}` for every leaf."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): f"{tuple(x.shape)} {x.dtype}"
-        for path, x in jax.tree_util.tree_leaves_with_path(state)
-    }
-
-
-def _bytes(state) -> int:
-    """Size of a state on disk, uncompressed, plus 64 KiB for the small files."""
-    sizes = (x.nbytes for x in jax.tree.leaves(state) if hasattr(x, "nbytes"))
-    return sum(sizes) + 2**16
-
-
-def _check_fits(saved: dict[str, str], abstract_state, what: str) -> None:
-    wanted = _describe(abstract_state)
-    wrong = [
-        f"{key} is {saved.get(key, 'absent')} in the file, {wanted.get(key, 'absent')} here"
-        for key in sorted({*saved, *wanted})
-        if saved.get(key) != wanted.get(key)
-    ]
-    if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise AsjaxError(
-            f"{what} is of another model or optimiser: {'; '.join(wrong[:5])}{more}; use the "
-            "config of that run, or another --workdir"
-        )

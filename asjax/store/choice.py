@@ -1,4 +1,4 @@
-"""The choice of one evaluated step of a run: `eval.select = "best" | "last" | "smooth(window=7)"`."""
+"""The choice of one evaluated step of a run, by `eval.select`."""
 
 from __future__ import annotations
 

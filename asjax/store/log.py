@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -191,6 +192,10 @@ class StepClock:
         if waited_s is not None:
             self._waited = waited_s
 
+    def skip(self, seconds: float) -> None:
+        """Leave a time without steps out of the rates."""
+        self._start += seconds
+
     def rates(self) -> dict[str, float]:
         """`{"step_s", "clips_per_s", "data_wait"}`; data_wait is 0 to 1. Empty before a step."""
         spent = self._now() - self._start
@@ -244,6 +249,14 @@ class Progress:
             self._bar.update(done)
         elif self._active and self._now() - self._last_line >= self._every_s:
             self._print_line()
+
+    @contextlib.contextmanager
+    def paused(self):
+        """Leave the time inside, an evaluation or a save, out of all rates and of the time left."""
+        begin = self._now()
+        yield
+        for clock in (self._clock, self._shown):
+            clock.skip(self._now() - begin)
 
     def note(self, **values: float) -> None:
         """Add other numbers (of an evaluation) to the display from now on."""

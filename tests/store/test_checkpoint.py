@@ -529,8 +529,8 @@ def test_a_folder_that_cannot_be_written_fails_at_the_start_and_a_vanished_one_a
 
 def test_a_missing_metric_and_meta_that_is_no_json_are_errors_of_the_caller(tmp_path):
     kept = Checkpoints(tmp_path)
-    with pytest.raises(AsjaxError, match="d_prime.*Known: mean_ap"):
-        kept.save(1, make_state(), metrics={"mean_ap": 1.0})
+    with pytest.raises(AsjaxError, match="mean_ap.*Known: d_prime"):
+        kept.save(1, make_state(), metrics={"d_prime": 1.0})
     with pytest.raises(AsjaxError, match="JSON"):
         kept.save(1, make_state(), meta={"x": object()})
     assert kept.steps() == []
