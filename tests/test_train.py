@@ -9,11 +9,12 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from asjax import train
+from asjax import build, labels, train
 from asjax.__main__ import main
 from asjax.data import prefetch
 
@@ -91,13 +92,14 @@ def stop_after(monkeypatch, n):
         def __iter__(self):
             return self
 
-        def __next__(self):
+        def wait(self, stop):
             self.seen += 1
             if self.seen == n:
                 os.kill(os.getpid(), signal.SIGTERM)
-            return next(self.inner)
+            return self.inner.get()
 
-    monkeypatch.setattr(prefetch, "prefetch", Stopping)
+    only_training = SimpleNamespace(prefetch=Stopping, Stopped=prefetch.Stopped)
+    monkeypatch.setattr(train, "prefetch", only_training)
 
 
 def test_stop_and_resume_equals_uninterrupted_bit_for_bit(tmp_path, monkeypatch, capsys):
@@ -154,17 +156,23 @@ def test_the_step_is_chosen_on_eval_and_reported_on_test(tmp_path, capsys):
     assert card["evaluated_on"] == "test"
     assert card["chosen"]["rule"] == "last"
     assert card["chosen"]["step"] == card["step"] == card["chosen"]["last_step"] == 6
+    fold4 = build.source("esc10(splits=['fold4'])", labels.get("audioset527"))
     ids = np.load(tmp_path / "w" / "eval" / "scores.npz")["ids"]
-    assert len(ids) == card["test_data"]["clips"] == 79  # of fold 4, not of fold 5
+    assert sorted(ids) == sorted(fold4[i]["id"] for i in range(len(fold4)))
+    assert card["test_data"]["clips"] == len(fold4)
     rows = [json.loads(line) for line in (tmp_path / "w" / "train.jsonl").open()]
     curve = [row["eval/mean_ap"] for row in rows if "eval/mean_ap" in row]
     assert card["chosen"]["last_value"] == pytest.approx(curve[-1])
     assert main(["eval", f"--model={tmp_path / 'w'}", "--bootstrap=0", f"--out={tmp_path}"]) == 0
-    assert len(np.load(tmp_path / "scores.npz")["ids"]) == 79
+    assert (np.load(tmp_path / "scores.npz")["ids"] == ids).all()
 
 
 def test_epochs_replace_steps_and_patience_ends_a_run_and_a_resumed_one(tmp_path, capsys):
-    argv = ["--config.total_epochs=1.5", "--config.eval.every_epochs=0.2", "--config.optim.lr=0.0"]
+    argv = [
+        "--config.total_epochs=1.5",
+        "--config.eval.every_epochs=0.2",
+        "--config.optim.lr=1e-30",
+    ]
     argv += ["--config.eval.patience=3", "--config.data.draw=shuffle"]
     command = ["train", "--config=configs/quickstart.py:tiny", f"--workdir={tmp_path}", *SMALL]
     assert main([*command, *argv]) == 0  # 80 clips, 8 a batch: 15 steps, an evaluation every 2
@@ -244,18 +252,28 @@ def test_a_signal_while_the_data_stall_ends_the_run_within_seconds(tmp_path, mon
     def iterate(self, start=0):
         for n, batch in enumerate(original(self, start)):
             if self.train and n == 2:
-                os.kill(os.getpid(), signal.SIGTERM)
-                released.wait(20)
+                released.wait(30)
             yield batch
 
     with monkeypatch.context() as patch:
         patch.setattr(pipeline.Pipeline, "iterate", iterate)
-        timer = threading.Timer(15, released.set)
-        timer.start()
+        signaller = threading.Thread(target=terminate_after, args=(tmp_path / "train.jsonl", 1))
+        signaller.start()
         assert quick(tmp_path, "--config.eval.every_steps=100") == train.EXIT_STOPPED
-        timer.cancel()
+        stalled = not released.is_set()
         released.set()
+        signaller.join()
+    assert stalled
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["1", "2"]
+
+
+def terminate_after(log, step):
+    """SIGTERM as soon as a log has a row of that step; the next step may be running then."""
+    end = time.time() + 120
+    while time.time() < end and not (log.exists() and log.read_text().count("step") >= step):
+        time.sleep(0.02)
+    time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def own_clips(folder, n=12):

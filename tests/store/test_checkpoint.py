@@ -19,7 +19,7 @@ from small_models import small_model
 
 from asjax import sharding
 from asjax.config import AsjaxError
-from asjax.store import choice, files
+from asjax.store import choice, describe, files
 from asjax.store.checkpoint import Checkpoints
 
 
@@ -534,3 +534,20 @@ def test_a_missing_metric_and_meta_that_is_no_json_are_errors_of_the_caller(tmp_
     with pytest.raises(AsjaxError, match="JSON"):
         kept.save(1, make_state(), meta={"x": object()})
     assert kept.steps() == []
+
+
+def test_the_history_keeps_all_metrics_so_that_another_one_can_choose(tmp_path):
+    with Checkpoints(tmp_path, keep=9) as kept:
+        for step, mean_ap, d_prime in ((1, 0.5, 1.0), (2, 0.4, float("inf")), (3, 0.3, 2.0)):
+            kept.save(step, make_state(), metrics={"mean_ap": mean_ap, "d_prime": d_prime})
+    assert Checkpoints(tmp_path).best_step() == 1
+    assert Checkpoints(tmp_path, metric="d_prime").best_step() == 2
+    assert Checkpoints(tmp_path, metric="d_prime").history[1] == (2, float("inf"))
+    assert Checkpoints(tmp_path, rule=choice.last()).best_step() == 3
+    assert Checkpoints(tmp_path, metric="loss").best_step() is None  # never measured
+
+
+def test_a_history_of_asjax_0_3_is_read_as_d_prime():
+    assert describe.from_json(1.5) == {"d_prime": 1.5}
+    assert describe.from_json("inf") == {"d_prime": float("inf")}
+    assert describe.from_json({"loss": "nan"})["loss"] != 0
