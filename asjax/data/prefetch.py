@@ -12,6 +12,10 @@ from collections.abc import Callable, Iterable
 _log = logging.getLogger("asjax")
 
 
+class Stopped(Exception):
+    """`Prefetch.wait` ended because the program was asked to stop."""
+
+
 def prefetch(batches: Iterable[dict], place: Callable[[dict], dict], depth: int = 2) -> Prefetch:
     """Place up to `depth` batches ahead in a thread. Iterates `(device_batch, rest_on_host)`."""
     return Prefetch(batches, place, depth)
@@ -19,6 +23,10 @@ def prefetch(batches: Iterable[dict], place: Callable[[dict], dict], depth: int 
 
 class Prefetch:
     """The iterator of `prefetch`, also a context manager.
+
+    A loop that must answer signals while it waits for data uses `wait` in place of `next`, or `get`
+    with its own limit. Nothing is lost if the loop ends: a batch that came too late stays for the
+    next call.
 
     Attributes:
       waited_s: total seconds that the consumer has waited for data.
@@ -43,11 +51,37 @@ class Prefetch:
         return self
 
     def __next__(self):
+        return self.get()
+
+    def wait(self, stop: Callable[[], bool] | None, every_s: float = 0.3):
+        """As `next`, but Stopped is raised as soon as `stop()` is true and no batch is ready."""
+        if stop is None:
+            return self.get()
+        while (item := self.get(0.0 if stop() else every_s)) is None:
+            if stop():
+                raise Stopped
+        return item
+
+    def get(self, timeout_s: float | None = None):
+        """The next `(device_batch, rest_on_host)`, or None if there is none within `timeout_s`.
+
+        Args:
+          timeout_s: seconds to wait; None waits until there is a batch, as `next` does.
+
+        Raises:
+          StopIteration: after the last batch, and after `close`.
+          Exception: what the source or `place` raised, once. It is raised as soon as the batches
+            before it are used.
+        """
         if self._ended:
             raise StopIteration
         start = time.perf_counter()
-        item, error = self._ready.get()
-        self.waited_s += time.perf_counter() - start
+        try:
+            item, error = self._ready.get(timeout_s != 0, timeout_s)
+        except queue.Empty:
+            return None
+        finally:
+            self.waited_s += time.perf_counter() - start
         if item is not None:
             return item
         self.close()

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from asjax.config import AsjaxError, shown
+from asjax.data import prefetch
 from asjax.metrics.probability import as_scores
 
 
@@ -49,7 +50,7 @@ class Forward:
         return jax.device_put(variables, sharding.replicated(self.mesh))
 
     def over(
-        self, variables, batches: Iterable[dict], ahead: int = 2
+        self, variables, batches: Iterable[dict], ahead: int = 2, stop=None
     ) -> Iterator[tuple[dict, dict]]:
         """Outputs for every batch, with the rest of the batch.
 
@@ -61,11 +62,11 @@ class Forward:
           batches: dicts with `wave` [R, S], float or int16: the rows of this process, as numbered
             by `sharding.local_rows`. The arrays must not be changed afterwards.
           ahead: batches that a thread prepares in advance; 0 prepares them in the caller's thread.
+          stop: a function; as soon as it returns True, prefetch.Stopped is raised. Needs `ahead`.
 
         Yields: ({output: numpy [R, ...]}, the entries of the batch other than `wave`).
         """
         from asjax import sharding
-        from asjax.data import prefetch
 
         def place(batch):
             return sharding.place(self.mesh, {"wave": batch["wave"]}, owned=True)
@@ -73,7 +74,7 @@ class Forward:
         placed = prefetch.prefetch(batches, place, ahead) if ahead else _in_turn(batches, place)
         flying = None
         with contextlib.closing(placed):
-            for arrays, rest in placed:
+            for arrays, rest in _each(placed, stop) if stop else placed:
                 out = self._run(variables, arrays["wave"])
                 del arrays  # otherwise the device stores one more batch of waves
                 for array in out.values():
@@ -83,6 +84,17 @@ class Forward:
                 flying = (out, rest)
             if flying is not None:
                 yield sharding.local(flying[0]), flying[1]
+
+
+def _each(placed, stop):
+    while True:
+        try:
+            item = placed.wait(stop)
+        except StopIteration:
+            return
+        if stop():
+            raise prefetch.Stopped
+        yield item
 
 
 def _in_turn(batches, place):
@@ -99,6 +111,7 @@ def scores(
     activation="sigmoid",
     progress=True,
     bad=None,
+    stop=None,
 ):
     """Clip scores of an evaluation set; padding and clips that cannot be decoded are left out.
 
@@ -112,6 +125,7 @@ def scores(
       activation: "sigmoid": the scores are the logits; "softmax": they are log-probabilities.
       progress: show a progress bar, and print on stderr which clips were left out.
       bad: a list that gets (id, reason) of every clip left out.
+      stop: as in `Forward.over`.
 
     Returns: ids (list of N), scores float32 [N, C], targets uint8 [N, classes of the data], in the
       order of the data.
@@ -124,7 +138,7 @@ def scores(
     ids, left_out = [], []
     mask, logits, targets = [], [], []
     with data.iterate() as batches:
-        steps = forward.over(variables, batches)
+        steps = forward.over(variables, batches, stop=stop)
         total = data.steps_per_epoch
         for out, rest in tqdm(steps, "scoring", total, unit="batch", disable=not progress):
             want = (len(rest["mask"]), num_classes)

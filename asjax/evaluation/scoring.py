@@ -227,8 +227,13 @@ class Models:
         return cfg, forward, forward.put(self.variables(path))
 
     def own_data(self) -> dict:
-        """Spec of the evaluation data in the models' configs, which must be the same in all."""
-        specs = [(cfg.get("data") or {}).get("eval") for cfg in self._configs]
+        """Spec of the test data in the models' configs, else of the evaluation data.
+
+        Raises:
+          AsjaxError: the configs name no such data, or not the same.
+        """
+        data = [cfg.get("data") or {} for cfg in self._configs]
+        specs = [fields.get("test") or fields.get("eval") for fields in data]
         if not specs[0]:
             raise AsjaxError(f"the config of {self.paths[0]} names no evaluation data; give --data")
         for path, spec in zip(self.paths, specs, strict=True):

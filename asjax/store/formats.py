@@ -46,6 +46,7 @@ _MODEL = mapping(
 _DATA_FIELDS = {
     "train": _SOURCE,
     "eval": _SOURCE,
+    "test": _SOURCE,
     "draw": text(),
     "ops": text(),
     "workers": integer(0, 1024),
@@ -93,6 +94,9 @@ RECORD = {
     "parameters": optional(_COUNT),
     "train_data": _DATA,
     "eval_data": _DATA,
+    "test_data": _DATA,
+    "chosen": optional(mapping({}, {"step": _COUNT, "rule": text(), "metric": text()}, loose)),
+    "evaluated_on": optional(text()),
     "labels": optional(mapping({}, {"name": text(), "hash": text()})),
     "ported_from": optional(mapping({}, {}, loose)),
     "scores": optional(mapping({}, {}, loose)),

@@ -101,3 +101,32 @@ def test_waiting_for_data_is_measured(mesh):
         time.sleep(0.3)
         assert len(list(batches)) == 4
         assert batches.waited_s < 0.1
+
+
+def test_get_returns_none_in_time_and_loses_no_batch(mesh):
+    gate = threading.Event()
+
+    def stalled():
+        yield batch(start=1)
+        gate.wait(60)
+        yield batch(start=2)
+
+    with prefetch.prefetch(stalled(), lambda b: sharding.place(mesh, b)) as batches:
+        assert float(batches.get(60)[0]["wave"][0, 0]) == 1
+        begin = time.monotonic()
+        assert batches.get(timeout_s=0.2) is None
+        assert batches.get(timeout_s=0) is None
+        assert 0.2 <= time.monotonic() - begin < 30
+        assert batches.waited_s >= 0.2
+        gate.set()
+        assert float(batches.get(60)[0]["wave"][0, 0]) == 2
+        with pytest.raises(StopIteration):
+            batches.get(60)
+
+
+def test_get_raises_what_the_source_raises(mesh):
+    with prefetch.prefetch(Source(fail_at=0), lambda b: sharding.place(mesh, b)) as batches:
+        with pytest.raises(OSError, match="clip 7 has gone"):
+            batches.get(60)
+        with pytest.raises(StopIteration):
+            batches.get(0.1)
