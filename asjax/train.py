@@ -52,7 +52,7 @@ def main(args) -> int:
 
     from asjax import hlp, pages, step
     from asjax.data import pipeline, quarantine
-    from asjax.evaluation import evaluate
+    from asjax.evaluation import evaluate, listen
     from asjax.store import checkpoint, files, log, workdir
     from asjax.weights import start as init_from
 
@@ -243,6 +243,7 @@ def main(args) -> int:
         ids, logits, targets = predict(state, progress=first_process, bad=unread)
         record = _record(cfg, label_set, train_source, eval_source, state, n_params)
         out = work.path / "eval"
+        about_model = {key: cfg.model.get(key) for key in ("name", "variant")}
         if first_process:
             evaluate.save_scores(
                 out / "scores.npz",
@@ -261,7 +262,8 @@ def main(args) -> int:
                 n_bootstrap=cfg.eval.bootstrap,
                 history=log.read_jsonl(work.path / "train.jsonl"),
                 train_counts=train_source.labels.sum(axis=0),
-                record=record,
+                record={**record, "run": work.path.resolve().name, "model": about_model},
+                listen=listen.listener(eval_source),
             )
             saved = config.to_plain(cfg)
             saved["model"]["num_classes"] = len(label_set)

@@ -139,6 +139,7 @@ class Models:
       cfg: config of the first model. label_set: the label set of all models.
       record: description of the model or the ensemble for reports.
       batch_size: clips per batch.
+      source: the data of the last `score`.
     """
 
     def __init__(self, paths, average: str | None = None, batch_size: int | None = None):
@@ -215,7 +216,7 @@ class Models:
 
         theirs = labels_of(spec, data_labels, self.label_set)
         shared, zero_shot = _shared(theirs, self.label_set)
-        source = build.source(spec, theirs)
+        source = self.source = build.source(spec, theirs)
         ids, targets, bad = None, None, []
 
         def members():

@@ -12,6 +12,7 @@ from asjax.metrics.decisions import (
 from asjax.metrics.detection import PSDS1, PSDS2, psds, psds_best_of, psds_of_points
 from asjax.metrics.event_lists import event_f1, intersection_f1, segment_f1
 from asjax.metrics.ranking import (
+    FEW,
     bootstrap,
     d_prime,
     interval,
@@ -32,6 +33,7 @@ __all__ = [
     "calibration",
     "resampled_single_label",
     "single_label",
+    "FEW",
     "PSDS1",
     "PSDS2",
     "best_f1",
