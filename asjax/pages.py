@@ -121,7 +121,8 @@ th{border-bottom:1.5px solid var(--ink);font-weight:600;white-space:nowrap;verti
 .tiles dt{font-size:.85rem;color:var(--soft)} .tiles dd{margin:0;font-size:1.5rem;line-height:1.25}
 .tiles small{display:block;font-size:.8rem;color:var(--soft);line-height:1.35}
 .clips{list-style:none;margin:0 0 1rem;padding:0;display:grid;gap:.6rem;
-grid-template-columns:repeat(auto-fill,minmax(min(100%,22rem),1fr));font:14px/1.4 system-ui,sans-serif}
+grid-template-columns:repeat(auto-fill,minmax(min(100%,22rem),1fr));
+font:14px/1.4 system-ui,sans-serif}
 .clips li{background:var(--box);border-radius:6px;padding:.6rem .8rem;overflow-wrap:anywhere}
 .clips audio{width:100%;height:2.2rem;margin:.35rem 0 0;display:block}
 .clips small{color:var(--soft);display:block}

@@ -94,14 +94,16 @@ def thresholds(decided, found) -> str:
     header = ["class", "clips", "threshold", "precision", "recall", "F1"]
     caption = "Threshold of each class with the best F1, lowest F1 first"
     table = html_table(header, cells, caption=caption)
-    on = "HLP labels, because the model was trained with them" if decided["view"] != "labels" else ""
+    on = ""
+    if decided["view"] != "labels":
+        on = " Labels: HLP labels, because the model was trained with them."
     return (
         "<p>A clip has a class if the probability of the class is at or above the threshold of the "
         "class. The thresholds were chosen for the best F1 on the same clips, so the values in "
         f"the table are optimistic. Mean F1: {number(chosen['macro_f1'])} as in the table, "
         f"{number(chosen['macro_f1_other_half'])} if the thresholds come from the other half of "
         f"the clips, {number(chosen['macro_f1_at_half'])} with a threshold of 0.5 for every class."
-        f"{f' Labels: {on}.' if on else ''} All thresholds are in per_class.csv.</p>"
+        f"{on} All thresholds are in per_class.csv.</p>"
         f"{folded(table, f'Thresholds of {len(rows)} classes', len(rows))}"
     )
 
@@ -119,8 +121,8 @@ def calibration(decided) -> str:
         return ""
     if found["of"] == "pairs":
         what = (
-            "every pair of clip and class. The share is the share of the pairs with the label. Most "
-            "pairs have a probability near 0, so ECE over all pairs is small; look at the dots"
+            "every pair of clip and class. The share is the share of the pairs with the label. "
+            "Most pairs have a probability near 0, so ECE over all pairs is small; look at the dots"
         )
         means = (
             f"The model expects {number(found['mean_predicted'], 2)} labels in a clip; the clips "
@@ -137,9 +139,9 @@ def calibration(decided) -> str:
         )
     caption = (
         f"Probabilities of {what}. {len(found['count'])} bins of equal width; a dot is the mean of "
-        "a bin. Below the dotted line the model is too sure. Expected calibration error (ECE): mean "
-        f"over all values of |share − mean probability| of their bin: {number(found['ece'], 4)}. "
-        f"{means}"
+        "a bin. Below the dotted line the model is too sure. Expected calibration error (ECE): "
+        f"mean over all values of |share − mean probability| of their bin: "
+        f"{number(found['ece'], 4)}. {means}"
     )
     picture = decision_plots.reliability(found)
     alt = f"Reliability diagram: expected calibration error {number(found['ece'], 4)}"

@@ -191,8 +191,8 @@ def _chosen(record) -> str:
             text += f"; the last step, {found['last_step']:,}, has {found['last_value']:.4g}"
         text += ")"
     where = {
-        "eval": " The step was chosen on the same clips that are reported here, because there is no "
-        "test set (data.test), so the numbers are a little too good.",
+        "eval": " The step was chosen on the same clips that are reported here, because there is "
+        "no test set (data.test), so the numbers are a little too good.",
         "test": " The clips of this report had no part in the choice.",
     }
     return f"{text}.{where.get(record.get('evaluated_on'), '')}"
@@ -225,14 +225,14 @@ def _meaning(summary) -> str:
     text = ""
     if draws["n"]:
         text = (
-            f"Small figures: {draws['level']:.0%} intervals from {draws['n']:,} bootstrap resamples "
-            f"of the clips (seed {draws['seed']}; the same resamples in every row), centred on the "
+            f"Small figures: {draws['level']:.0%} intervals from {draws['n']:,} bootstrap "
+            f"resamples of the clips (seed {draws['seed']}; the same resamples in every row), centred on the "
             "estimate. "
         )
     text += (
         "mAP: mean over classes of average precision, not interpolated. d′ = √2 Φ⁻¹ of the mean "
-        "AUC, as in PANNs. The mean of per-class d′ is another convention. It is larger, so the two "
-        "cannot be compared."
+        "AUC, as in PANNs. The mean of per-class d′ is another convention. It is larger, so the "
+        "two cannot be compared."
     )
     ks = {view["k"] for view in views.values() if isinstance(view.get("k"), int)}
     if ks:
@@ -284,7 +284,9 @@ def _about(summary, with_hlp: bool) -> str:
     )
     caption = "<caption>Model, data and their hashes</caption>"
     table = wide(f'<table class="about">{caption}{cells}</table>', "model, data and their hashes")
-    return f"<details><summary>Model, data and their hashes</summary>{table}</details>{_bad(summary)}"
+    return (
+        f"<details><summary>Model, data and their hashes</summary>{table}</details>{_bad(summary)}"
+    )
 
 
 def _plain(value) -> str:

@@ -227,9 +227,7 @@ def parent_child(rows, at_most=30) -> bytes:
         axes.hlines(at, 0, rates, color=GREY, linewidth=1, zorder=1)
         dots = axes.scatter(rates, at, s=size, c=gap, cmap="coolwarm", vmin=-limit, vmax=limit,
                             edgecolors=AXES, linewidths=0.6, zorder=2)  # fmt: skip
-        names = [
-            f"{short(r['child'], 26)} > {short(r['parent'], 26)} ({r['clips']})" for r in rows
-        ]
+        names = [f"{short(r['child'], 26)} > {short(r['parent'], 26)} ({r['clips']})" for r in rows]
         axes.set_yticks(at, names, fontsize=8)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xlim(-0.03, 1.03)

@@ -27,7 +27,9 @@ def test_probabilities_are_those_of_scipy_and_sum_to_one_for_a_softmax():
     )
     soft = decide.probabilities(scores[:1], "softmax")
     np.testing.assert_allclose(soft.sum(), 1, atol=1e-6)
-    np.testing.assert_allclose(decide.probabilities(np.log(soft + 1e-30), "softmax"), soft, atol=1e-6)
+    np.testing.assert_allclose(
+        decide.probabilities(np.log(soft + 1e-30), "softmax"), soft, atol=1e-6
+    )
     assert decide.probabilities(np.zeros((0, 3)), "softmax").shape == (0, 3)
     with pytest.raises(AsjaxError, match="activation"):
         decide.probabilities(scores, "relu")
@@ -121,8 +123,10 @@ def test_mistakes_of_multi_label_clips_equal_a_naive_walk():
         want, rows, columns = [], set(), []
         for _, i, j in pairs:
             above = bool(p[i, j] >= limit[j])
-            wrong = not targets[i, j] and above if key == "confident" else (
-                targets[i, j] and not above and j < 5
+            wrong = (
+                not targets[i, j] and above
+                if key == "confident"
+                else (targets[i, j] and not above and j < 5)
             )
             if wrong and i not in rows and columns.count(j) < 2 and len(want) < 7:
                 want.append((i, j))

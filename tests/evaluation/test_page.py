@@ -230,7 +230,7 @@ def test_the_confusion_matrix_has_the_counts_of_naive_code():
     numbers = [t.text for t in picture.iter() if t.tag.endswith("text") and t.text.isdigit()]
     assert sorted(map(int, numbers)) == sorted(counts.values())
     (i, j), most = max(((k, v) for k, v in counts.items() if k[0] != k[1]), key=lambda x: x[1])
-    assert f"<td>class {i}</td><td>class {j}</td><td class=\"n\">{most}</td>" in html
+    assert f'<td>class {i}</td><td>class {j}</td><td class="n">{most}</td>' in html
     assert f"{(decided == true).sum()} of 80 clips are right" in html
     assert "Confusion" not in render(*own(["a", "b", "c"]))
 
@@ -369,7 +369,9 @@ def test_parent_child_rows_count_what_they_say():
     assert second["gap"] == -1.0  # (1 - 5 + 3 - 1) / 2, without the undefined difference
     assert hierarchy.parent_child_rows(scores, targets * 0, closure, "abc") == []
     raised = hlp.propagate_scores(scores, closure)
-    assert all(r["above"] == 0 for r in hierarchy.parent_child_rows(raised, targets, closure, "abc"))
+    assert all(
+        r["above"] == 0 for r in hierarchy.parent_child_rows(raised, targets, closure, "abc")
+    )
 
 
 def test_curves_keep_finite_points_in_order_and_need_at_least_one():
