@@ -21,6 +21,7 @@ TILES = (  # key, title, digits
     ("mean_auc", "mean AUC", 3),
     ("d_prime", "d′", 2),
 )
+TITLES = {key: title for key, title, _ in TILES}
 COLUMNS = (
     ("accuracy", "accuracy", 3),
     ("f1_macro", "macro F1", 3),
@@ -131,7 +132,8 @@ def _what(summary, with_hlp: bool) -> str:
     left = len(summary["left_out_clips"])
     model = record.get("model")
     if isinstance(model, dict):
-        model = " ".join(str(model[k]) for k in ("name", "variant") if model.get(k))
+        name, variant = (str(model.get(key) or "") for key in ("name", "variant"))
+        model = variant if variant.startswith(name) else f"{name} {variant}".strip()
     text = shown(model) if isinstance(model, str) and model else "Model"
     if trained := _data_name(record, "train_data"):
         hlp = {True: " with HLP", False: " without HLP"}.get(record.get("hlp"), "")
@@ -140,7 +142,8 @@ def _what(summary, with_hlp: bool) -> str:
     text += f" evaluated on {n_clips:,} clips" + (f" of {shown(data)}" if data else "")
     text += f" with {classes['classes']} classes ({shown(classes['name'])})."
     if left:
-        text += f" {left:,} more clips could not be read and are left out; the end names them."
+        clips = "1 more clip" if left == 1 else f"{left:,} more clips"
+        text += f" {clips} could not be read; the end of the page says why."
     draws = summary["bootstrap"]
     if draws["n"]:
         text += f" Ranges are {draws['level']:.0%} intervals."
@@ -152,7 +155,7 @@ def _baseline(record) -> str:
     if not found:
         return ""
     key, value, text = found
-    title = {"accuracy": "accuracy", "mean_ap": "mean AP"}[key]
+    title = TITLES[key]
     return f"For comparison: {text} reaches {title} {number(value)}."
 
 
@@ -180,7 +183,8 @@ def _chosen(record) -> str:
     step, rule = found["step"], shown(found.get("rule", ""))
     if rule == "last":
         return f"The weights are those of the last step, {step:,}."
-    metric = shown(found.get("metric", "the metric")).replace("_", " ")
+    metric = str(found.get("metric", "the metric"))
+    metric = TITLES.get(metric, shown(metric))
     why = f"because it has the best {metric}"
     if rule != "best":
         why = f"chosen by the rule {rule} on {metric}"
@@ -226,8 +230,8 @@ def _meaning(summary) -> str:
     if draws["n"]:
         text = (
             f"Small figures: {draws['level']:.0%} intervals from {draws['n']:,} bootstrap "
-            f"resamples of the clips (seed {draws['seed']}; the same resamples in every row), centred on the "
-            "estimate. "
+            f"resamples of the clips (seed {draws['seed']}; the same resamples in every row), "
+            "centred on the estimate. "
         )
     text += (
         "mAP: mean over classes of average precision, not interpolated. d′ = √2 Φ⁻¹ of the mean "

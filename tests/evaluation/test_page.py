@@ -162,7 +162,7 @@ CHOSEN = dict(step=20, rule="best", metric="mean_ap", value=0.4, last_step=30, l
 @pytest.mark.parametrize(
     ("chosen", "on", "there", "absent"),
     [
-        ({}, "eval", "step 20, because it has the best mean ap (0.4; the last step, 30, has 0.35)",
+        ({}, "eval", "step 20, because it has the best mean AP (0.4; the last step, 30, has 0.35)",
          "<script"),
         ({}, "eval", "The step was chosen on the same clips that are reported here", "no part"),
         ({}, "test", "The clips of this report had no part in the choice", "same clips that"),
@@ -170,7 +170,7 @@ CHOSEN = dict(step=20, rule="best", metric="mean_ap", value=0.4, last_step=30, l
         ({"rule": "last"}, "eval", "those of the last step, 20", "same clips that"),
         ({"rule": "smooth(window=7)"}, "eval", "chosen by the rule smooth(window=7)", "no part"),
         ({"step": "x"}, "eval", "Training", "The weights are"),
-        ({"value": None, "last_value": [1]}, "eval", "the best mean ap. The step", "(None"),
+        ({"value": None, "last_value": [1]}, "eval", "the best mean AP. The step", "(None"),
     ],
 )  # fmt: skip
 def test_the_page_says_how_the_step_was_chosen(chosen, on, there, absent):
