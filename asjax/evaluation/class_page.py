@@ -7,10 +7,12 @@ from html import escape
 import numpy as np
 
 from asjax import metrics
+from asjax.config import shown
 from asjax.evaluation import decision_plots, plots
 from asjax.pages import figure, html_table, number
 
 OPEN = 30  # up to this number of rows, a table is shown without a click
+MOST = 1000  # rows of a table; per_class.csv has all classes
 
 
 def average_precision(results, found, train_counts, record):
@@ -59,11 +61,11 @@ def against_prior(base, names, train_counts, record):
         prior, where = np.asarray(train_counts) / total, "training clips"
     else:
         prior, where = base["prior"], "evaluated clips"
-    shown = prior[np.isfinite(base["per_class_ap"]) & (prior > 0)]
-    if len(shown) and shown.max() < 2 * shown.min():
+    known = prior[np.isfinite(base["per_class_ap"]) & (prior > 0)]
+    if len(known) and known.max() < 2 * known.min():
         text = f"All classes have about the same share of the {where}, so there is no picture."
         yield "Average precision against class prior", f'<p class="note">{text}</p>'
-    elif len(shown):
+    elif len(known):
         picture = plots.ap_against_prior(names, base["per_class_ap"], prior, where)
         caption = (
             f"Each dot is a class: its average precision (labels as they are) against the share "
@@ -81,10 +83,10 @@ def thresholds(decided, found) -> str:
     if not len(rows):
         return ""
     names, n_positive = found["labels"].names, decided["targets"].sum(axis=0)
-    rows = rows[np.argsort(chosen["f1"][rows], kind="stable")]
+    count, rows = len(rows), rows[np.argsort(chosen["f1"][rows], kind="stable")][:MOST]
     cells = [
         [
-            names[i],
+            shown(names[i]),
             f"{int(n_positive[i]):,}",
             f"{chosen['threshold'][i]:.3g}",
             *(number(chosen[key][i], 2) for key in ("precision", "recall", "f1")),
@@ -103,15 +105,19 @@ def thresholds(decided, found) -> str:
         f"the table are optimistic. Mean F1: {number(chosen['macro_f1'])} as in the table, "
         f"{number(chosen['macro_f1_other_half'])} if the thresholds come from the other half of "
         f"the clips, {number(chosen['macro_f1_at_half'])} with a threshold of 0.5 for every class."
-        f"{on} All thresholds are in per_class.csv.</p>"
-        f"{folded(table, f'Thresholds of {len(rows)} classes', len(rows))}"
+        f"{on} All thresholds are in per_class.csv.</p><p>One threshold for all classes, "
+        f"asjax tag --threshold={chosen['one']['threshold']:.3g}: precision "
+        f"{number(chosen['one']['precision'])}, recall {number(chosen['one']['recall'])}, F1 "
+        f"{number(chosen['one']['f1'])} over all pairs of clip and class.</p>"
+        f"{folded(table, 'Thresholds', len(rows), count)}"
     )
 
 
-def folded(table: str, title: str, rows: int) -> str:
-    """A table in a details element, open if it is small."""
+def folded(table: str, title: str, rows: int, count: int) -> str:
+    """A table with `rows` of `count` classes in a details element, open if it is small."""
     state = " open" if rows <= OPEN else ""
-    return f"<details{state}><summary>{escape(title)}</summary>{table}</details>"
+    of = f"{count:,} classes" if rows == count else f"the first {rows:,} of {count:,} classes"
+    return f"<details{state}><summary>{escape(title)} of {of}</summary>{table}</details>"
 
 
 def calibration(decided) -> str:
@@ -156,7 +162,8 @@ def every_class(results, found) -> str:
     rows = np.flatnonzero(np.isfinite(ap).any(axis=0))
     if not len(rows):
         return ""
-    rows = rows[np.argsort(np.nan_to_num(ap[0, rows], nan=-1.0), kind="stable")]
+    count = len(rows)
+    rows = rows[np.argsort(np.nan_to_num(ap[0, rows], nan=-1.0), kind="stable")][:MOST]
 
     def cell(result, i):
         value, ends = number(result["per_class_ap"][i]), result.get("per_class_ap_ci")
@@ -165,9 +172,10 @@ def every_class(results, found) -> str:
         return f"{value}\n{number(ends[i, 0])} to {number(ends[i, 1])}"
 
     cells = [
-        [names[i], f"{int(base['n_positive'][i]):,}", *(cell(r, i) for r in unmapped)] for i in rows
+        [shown(names[i]), f"{int(base['n_positive'][i]):,}", *(cell(r, i) for r in unmapped)]
+        for i in rows
     ]
     heads = [f"AP, {r['title']}" for r in unmapped] if len(unmapped) > 1 else ["AP"]
     caption = "Average precision of each class, lowest first. Small: 95 % interval."
     table = html_table(["class", "clips", *heads], cells, caption=caption)
-    return folded(table, f"Table of {len(rows)} classes", len(rows))
+    return folded(table, "Table", len(rows), count)

@@ -14,6 +14,7 @@ from asjax.config import shown
 from asjax.evaluation import decide, decision_plots
 from asjax.pages import figure, html_table, number
 
+MOST_CLASSES = 2000  # of a confusion matrix
 MOST = 8  # clips in each of the two lists
 SOUND_BYTES = 1_200_000  # of all embedded sounds together
 SOUND_S = 30.0  # no more clips are read after this time
@@ -26,12 +27,15 @@ def confusion(results, found):
         plain = key == "labels" or result["mapped"]
         if not plain or not decide.is_single_label(view.targets):
             continue
+        title = "Confusion matrix" + (f": {result['title']}" if result["mapped"] else "")
+        if len(view.names) > MOST_CLASSES:
+            yield title, f"<p>It is not shown for more than {MOST_CLASSES:,} classes.</p>"
+            continue
         table = metrics.single_label(scores=view.scores, targets=view.targets)["confusion"]
         picture = decision_plots.confusion(view.names, table)
         pairs = decide.confused_pairs(table)
         right = int(np.trace(table))
         text = f"{right:,} of {int(table.sum()):,} clips are right"
-        title = "Confusion matrix" + (f": {result['title']}" if result["mapped"] else "")
         caption = (
             f"{text} (on the diagonal). The decision is the class with the highest score. Colour: "
             "share of the clips of the true class."
@@ -40,7 +44,8 @@ def confusion(results, found):
             caption += " The classes have the order of per_class.csv; the table names the pairs."
         counts = np.maximum(table.sum(axis=1), 1)
         rows = [
-            [view.names[i], view.names[j], f"{n:,}", f"{n / counts[i]:.0%}"] for i, j, n in pairs
+            [shown(view.names[i]), shown(view.names[j]), f"{n:,}", f"{n / counts[i]:.0%}"]
+            for i, j, n in pairs
         ]
         head = ["true class", "decision", "clips", "share of the class"]
         most = f"The {len(rows)} most frequent mistakes"

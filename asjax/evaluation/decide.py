@@ -61,6 +61,7 @@ def headline(decided: dict, ids) -> dict:
         "thresholds": {
             **about,
             **means,
+            "one": chosen["one"],
             "by_class": dict(zip(ids, chosen["threshold"].tolist(), strict=True)),
         },
         "calibration": {
@@ -99,11 +100,15 @@ def thresholds(probabilities, targets, seed: int = 0) -> dict:
     Returns: dict with
       threshold, precision, recall, f1: float64 [C], chosen and measured on all clips; NaN for a
         class without a positive clip. A clip has the class if its probability is at or above it;
+      one: dict of threshold, precision, recall, f1: one threshold for all classes, with the best
+        F1 over all pairs of clip and class; NaN without a positive clip;
       macro_f1: mean of f1; macro_f1_other_half: mean of F1 with the thresholds of the other half;
       macro_f1_at_half: mean of F1 at 0.5. All three are means over classes with a positive clip.
     """
-    targets = np.asarray(targets) > 0.5
+    probabilities, targets = np.asarray(probabilities), np.asarray(targets) > 0.5
     best = metrics.best_thresholds(scores=probabilities, targets=targets)
+    pairs = {"scores": probabilities.reshape(-1, 1), "targets": targets.reshape(-1, 1)}
+    one = metrics.best_thresholds(**pairs)
     there = targets.any(axis=0)
     decided = np.zeros(targets.shape, bool)
     second = metrics.halves(len(targets), seed)
@@ -114,10 +119,10 @@ def thresholds(probabilities, targets, seed: int = 0) -> dict:
     measured = {
         "macro_f1": best["f1"],
         "macro_f1_other_half": _f1(decided, targets),
-        "macro_f1_at_half": _f1(np.asarray(probabilities) >= 0.5, targets),
+        "macro_f1_at_half": _f1(probabilities >= 0.5, targets),
     }
     means = {k: float(f1[there].mean()) if there.any() else np.nan for k, f1 in measured.items()}
-    return {**best, **means}
+    return {**best, **means, "one": {key: float(value[0]) for key, value in one.items()}}
 
 
 def _f1(decided, targets) -> np.ndarray:

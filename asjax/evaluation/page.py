@@ -21,6 +21,7 @@ TILES = (  # key, title, digits
     ("mean_auc", "mean AUC", 3),
     ("d_prime", "d′", 2),
 )
+MOST = 1000  # entries of a list
 TITLES = {key: title for key, title, _ in TILES}
 COLUMNS = (
     ("accuracy", "accuracy", 3),
@@ -214,7 +215,9 @@ def _results(summary) -> str:
             cells.append(number(view.get(key), digits) + small)
         rows.append([*cells, str(view["n_classes"])])
         if view["left_out"]:
-            names = ", ".join(escape(str(n)) for n in view["left_out"])
+            names = ", ".join(escape(shown(n)) for n in view["left_out"][:MOST])
+            more = len(view["left_out"]) - MOST
+            names += f" and {more:,} more" if more > 0 else ""
             left.append(
                 f"<details><summary>{escape(view['title'])}: {len(view['left_out'])} classes "
                 f"without a positive clip are left out</summary><p class=note>{names}</p></details>"
@@ -284,7 +287,7 @@ def _about(summary, with_hlp: bool) -> str:
     rows["asjax"] = __version__
     cells = "".join(
         f"<tr><td>{escape(shown(k))}</td><td>{escape(shown(_plain(v), 400))}</td></tr>"
-        for k, v in rows.items()
+        for k, v in list(rows.items())[:MOST]
     )
     caption = "<caption>Model, data and their hashes</caption>"
     table = wide(f'<table class="about">{caption}{cells}</table>', "model, data and their hashes")

@@ -55,6 +55,9 @@ def test_thresholds_equal_a_search_over_all_scores():
         assert got["precision"][j] == pytest.approx(sk.precision_score(targets[:, j], decided))
         assert got["recall"][j] == pytest.approx(sk.recall_score(targets[:, j], decided))
     assert np.isnan(got["threshold"][3])
+    f1, lowest = naive_best(p.ravel(), targets.ravel())
+    assert got["one"]["f1"] == pytest.approx(f1, abs=1e-12)
+    np.testing.assert_array_equal(p >= got["one"]["threshold"], p >= lowest)
     assert got["macro_f1"] == pytest.approx(got["f1"][:3].mean())
     at_half = [sk.f1_score(targets[:, j], p[:, j] >= 0.5) for j in range(3)]
     assert got["macro_f1_at_half"] == pytest.approx(np.mean(at_half))
