@@ -100,7 +100,7 @@ READ = {  # kind -> fields of its spec that the program reads itself, with their
 }
 OFFERED = {  # kind -> keywords that come from the program, never from a config
     "model": ("num_classes",),
-    "objective": ("model", "frontend", "augment", "closure"),
+    "objective": ("model", "frontend", "augment", "closure", "source"),
     "optim": ("total_steps", "steps_per_epoch"),
     "source": ("label_set",),
     "draw": ("labels", "seed"),

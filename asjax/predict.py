@@ -5,6 +5,9 @@ the recording, so it overlaps the window before it. A recording shorter than a w
 zeros. The tags of a recording are the mean of its windows' probabilities, or their maximum. Windows
 of all recordings share batches of one shape. Audio is decoded when it is needed, so memory does not
 grow with the length of a recording.
+
+A model with objective classify gives the probabilities of a softmax, which sum to 1 over the
+classes. Any other model gives one sigmoid per class.
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ from asjax import build
 from asjax.config import AsjaxError, unknown
 from asjax.data import waves
 from asjax.evaluation import infer
+from asjax.metrics import probability
 from asjax.store import model_dir
+from asjax.store.scores import activation_of
 
 REDUCE = ("mean", "max")
 HOW_TO_GET_A_MODEL = (
@@ -65,6 +70,7 @@ def load(path, *, reduce: str = "mean", batch_size: int = 16) -> Tagger:
         reduce=reduce,
         batch_size=batch_size,
         record=record,
+        activation=activation_of(cfg),
     )
 
 
@@ -76,7 +82,8 @@ class Tags:
       file: path, or a name for a wave in memory.
       duration_s: length of the recording in seconds.
       clip: float32 [C], probability of each class in the whole recording.
-      logits: float32 [C], log-odds of `clip`; for a single window, the output of the model.
+      logits: float32 [C], log-odds of `clip`; for a single window, the output of the model. With a
+        softmax, the logarithm of `clip`.
       embedding: float32 [D], mean over the windows.
       windows: float32 [n, C], probabilities of each window.
       times: float64 [n, 2], begin and end of each window in seconds.
@@ -132,6 +139,7 @@ class Tagger:
       reduce: "mean" or "max" over the probabilities of a recording's windows.
       batch_size: windows per forward pass.
       record: how the model was trained and on what data.
+      activation: "sigmoid", or "softmax" for one class per clip: from logits to probabilities.
     """
 
     def __init__(
@@ -146,14 +154,18 @@ class Tagger:
         reduce: str = "mean",
         batch_size: int = 16,
         record: dict | None = None,
+        activation: str = "sigmoid",
     ):
         if reduce not in REDUCE:
             raise unknown("reduce", reduce, REDUCE)
+        if activation not in probability.ACTIVATIONS:
+            raise unknown("activation", activation, probability.ACTIVATIONS)
         if batch_size < 1:
             raise AsjaxError(f"batch_size must be 1 or more, got {batch_size}")
         self.model, self.variables, self.frontend = model, variables, frontend
         self.label_set, self.reduce, self.record = label_set, reduce, record or {}
         self.sample_rate, self.clip_s, self.batch_size = sample_rate, clip_s, batch_size
+        self.activation = activation
         self.window = max(1, round(clip_s * sample_rate))  # samples
 
     def __call__(self, source, *, batch: bool | None = None):
@@ -230,7 +242,7 @@ class Tagger:
         return (
             f"Tagger({type(self.model).__name__} of {numbers:,} numbers, {len(self.label_set)} "
             f"classes of {self.label_set.name}, {self.sample_rate} Hz, windows of {self.clip_s:g} "
-            f"s, reduce={self.reduce!r})"
+            f"s, reduce={self.reduce!r}, {self.activation})"
         )
 
     def __reduce__(self):
@@ -240,7 +252,7 @@ class Tagger:
         variables = jax.tree.map(np.asarray, self.variables)
         keywords = {
             name: getattr(self, name)
-            for name in ("sample_rate", "clip_s", "reduce", "batch_size", "record")
+            for name in ("sample_rate", "clip_s", "reduce", "batch_size", "record", "activation")
         }
         return _made, (self.model, variables, self.frontend, self.label_set, keywords)
 
@@ -338,18 +350,21 @@ class _Recording:
     def result(self) -> Tags | AsjaxError:
         if self.error is not None:
             return self.error
-        from scipy.special import expit, log_expit, logsumexp
+        from scipy.special import log_expit, logsumexp
 
-        logits = np.stack(self.logits)
+        activation = self.tagger.activation
+        logits = probability.as_scores(np.stack(self.logits), activation)
         if not np.isfinite(logits).all():
             return AsjaxError(
                 f"{self.name}: the model's output is not finite; check the weights for NaN"
             )
-        windows = expit(logits)
+        windows = probability.probabilities(logits, activation)
         if len(logits) == 1:
             clip = logits[0]
         elif self.tagger.reduce == "max":
             clip = logits.max(axis=0)
+        elif activation == "softmax":
+            clip = logsumexp(logits.astype(np.float64), axis=0) - np.log(len(logits))
         else:  # log-odds of the mean probability, exact where the probability rounds to 0 or 1
             wide = logits.astype(np.float64)
             clip = logsumexp(log_expit(wide), axis=0) - logsumexp(log_expit(-wide), axis=0)
@@ -359,7 +374,7 @@ class _Recording:
         return Tags(
             file=self.name,
             duration_s=self.samples / rate,
-            clip=expit(clip).astype(np.float32),
+            clip=probability.probabilities(clip, activation).astype(np.float32),
             logits=clip.astype(np.float32),
             embedding=(self.embedding / n).astype(np.float32),
             windows=windows,

@@ -27,6 +27,11 @@ def add_arguments(parser):
         "--allow-config-change", action="store_true", help="resume with a changed config"
     )
     parser.add_argument("--allow-data-change", action="store_true", help="resume with changed data")
+    parser.add_argument(
+        "--multilabel",
+        action="store_true",
+        help="objective auto: one sigmoid per class, also if every clip has exactly one label",
+    )
     parser.add_argument("--cpu-devices", type=int, help="devices on CPU (default: one per core)")
     parser.add_argument("--coordinator", help="host:port of process 0, for several processes")
     parser.add_argument("--num-processes", type=int, help="how many processes train together")
@@ -50,10 +55,10 @@ def main(args) -> int:
 
     import jax
 
-    from asjax import hlp, pages, step
+    from asjax import hlp, objectives, pages, step
     from asjax.data import pipeline, quarantine
     from asjax.evaluation import evaluate, listen
-    from asjax.store import checkpoint, files, log, workdir
+    from asjax.store import checkpoint, files, log, scores, workdir
     from asjax.weights import start as init_from
 
     first_process = jax.process_index() == 0
@@ -73,6 +78,14 @@ def main(args) -> int:
         )
     train_source = build.source(cfg.data.train, label_set)
     eval_source = build.source(cfg.data.eval, label_set)
+    objective, why = objectives.choose(
+        cfg.objective, train_source, hlp=cfg.labels.hlp, multilabel=args.multilabel
+    )
+    if why:  # the config of the run names the objective that is used
+        with cfg.unlocked(), cfg.ignore_type():
+            cfg.objective = objective
+        say(why)
+    activation = scores.activation_of(cfg)
     # In training and in evaluation, a process decodes only the rows of its own devices.
     train_rows = sharding.local_rows(mesh, cfg.batch_size, "batch_size")
     step.check_parts(cfg.batch_size, accumulate, mesh.size)
@@ -108,6 +121,7 @@ def main(args) -> int:
         frontend=frontend,
         augment={place: build.augment(text) for place, text in cfg.augment.items()},
         closure=closure if cfg.labels.hlp else None,
+        source=train_source,
     )
     tx, schedule = build.make(
         "optim",
@@ -166,9 +180,9 @@ def main(args) -> int:
             donate_argnums=0,
         )
         forward = infer.Forward(model, frontend, mesh)
-        # state -> ids, logits and targets of the evaluation set, with averaged weights if any
+        # state -> ids, scores and targets of the evaluation set, with averaged weights if any
         predict = lambda state, **how: infer.scores(  # noqa: E731
-            forward, step.weights(state), eval_data, len(label_set), **how
+            forward, step.weights(state), eval_data, len(label_set), activation=activation, **how
         )
 
         # -------------------------------------------------------------- loop
@@ -211,9 +225,9 @@ def main(args) -> int:
                 if evaluating:
                     _report(writer, progress, *pending, cfg, batches)
                     pending = None
-                    metrics = evaluate.trace(*predict(state, progress=False)[1:])
+                    metrics = evaluate.trace(*predict(state, progress=False)[1:], activation)
                     writer.write_scalars(done, {f"eval/{k}": v for k, v in metrics.items()})
-                    progress.note(**metrics)
+                    progress.note(**{("eval_" * (k == "loss") + k): v for k, v in metrics.items()})
                 if evaluating or asked or done % cfg.log.save_steps == 0:
                     checkpoints.save(done, state, metrics=metrics, meta={"data": data_id})
                 if asked and done < cfg.total_steps:
@@ -252,6 +266,7 @@ def main(args) -> int:
                 targets=targets,
                 label_set=label_set,
                 extra={"left_out": sorted(set(unread))},
+                activation=activation,
             )
             summary = evaluate.evaluate_scores(
                 out / "scores.npz",
@@ -338,6 +353,7 @@ def _record(cfg, label_set, train_source, eval_source, state, n_params) -> dict:
 
     return {
         "hlp": bool(cfg.labels.hlp),
+        "objective": config.split_spec(cfg.objective)[0],
         "draw": cfg.data.draw,
         "seed": int(cfg.seed),
         "step": int(state.step),

@@ -71,7 +71,7 @@ def write(path, wave, rate=RATE, **kw):
     return path
 
 
-def naive(wave, reduce="mean"):
+def naive(wave, reduce="mean", activation="sigmoid"):
     """(clip probabilities, window probabilities, times, embedding), one window per forward pass."""
     n, starts = len(wave), [0]
     if n > SIZE:
@@ -84,7 +84,8 @@ def naive(wave, reduce="mean"):
         out = MODEL.apply(VARIABLES, FRONTEND(jnp.asarray(window)[None]), train=False)
         logits.append(np.asarray(out["logits"][0], np.float64))
         embeddings.append(np.asarray(out["embedding"][0]))
-    p = 1 / (1 + np.exp(-np.array(logits)))
+    p = np.exp(np.array(logits))
+    p = p / p.sum(axis=1, keepdims=True) if activation == "softmax" else p / (1 + p)
     times = [(s / RATE, min(s + SIZE, n) / RATE) for s in starts]
     return getattr(p, reduce)(axis=0), p, np.array(times), np.mean(embeddings, axis=0)
 
@@ -105,6 +106,30 @@ def test_tags_equal_naive_windows(tmp_path, seconds, reduce):
     np.testing.assert_allclose(1 / (1 + np.exp(-tags.logits)), tags.clip, atol=1e-6)
     assert tags.clip.dtype == tags.logits.dtype == tags.embedding.dtype == np.float32
     assert tags.duration_s == pytest.approx(len(x) / RATE)
+
+
+@pytest.mark.parametrize("reduce", ["mean", "max"])
+@pytest.mark.parametrize("seconds", [0.5, 3.2])
+def test_a_classifiers_tags_are_probabilities_of_a_softmax(seconds, reduce):
+    x = noise(seconds)[:, 0]
+    tags = tagger(reduce=reduce, activation="softmax")((x, RATE))
+    clip, windows, _, _ = naive(x, reduce, "softmax")
+    np.testing.assert_allclose(tags.clip, clip, atol=1e-5)
+    np.testing.assert_allclose(tags.windows, windows, atol=1e-5)
+    np.testing.assert_allclose(tags.windows.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(np.exp(tags.logits), tags.clip, atol=1e-6)
+    assert tags.clip.dtype == tags.logits.dtype == np.float32
+    assert tags.order(1)[0] == clip.argmax()
+    if reduce == "mean":
+        assert tags.clip.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_classifier_stays_one_when_pickled_and_its_activation_must_exist():
+    softmax = tagger(activation="softmax")
+    assert "softmax)" in repr(softmax)
+    assert pickle.loads(pickle.dumps(softmax)).activation == "softmax"
+    with pytest.raises(AsjaxError, match="activation 'sofmax' does not exist; did you mean"):
+        tagger(activation="sofmax")
 
 
 def test_a_single_window_keeps_the_models_own_logits():

@@ -194,6 +194,86 @@ def test_people_train_on_their_own_folder_with_their_own_labels(tmp_path):
     assert "low" in labels
 
 
+def one_label_run(tmp_path, *more, name="run"):
+    """`asjax train` with objective auto on clips of two classes, one label each."""
+    folder = tmp_path / "mine"
+    config = write_own_config(folder if folder.exists() else own_clips(folder))
+    argv = ["train", f"--config={config}", f"--workdir={tmp_path / name}"]
+    return main([*argv, "--config.objective.name=auto", *more])
+
+
+def test_clips_with_one_label_each_train_a_classifier_that_stays_one(tmp_path, capsys):
+    assert one_label_run(tmp_path) == 0
+    out = capsys.readouterr().out
+    assert out.count("objective classify (softmax): every training clip has exactly one lab") == 1
+    assert "accuracy [95% interval]" in out
+    run = tmp_path / "run"
+    for folder in (run, run / "model"):
+        resolved = json.loads((folder / "config.json").read_text())
+        assert resolved["objective"] == {"name": "classify", "label_smoothing": 0.0}
+    logged = [json.loads(line) for line in (run / "train.jsonl").open()]
+    last = [row for row in logged if "eval/accuracy" in row][-1]
+    view = json.loads((run / "eval" / "metrics.json").read_text())["views"]["labels"]
+    assert last["eval/accuracy"] == pytest.approx(view["accuracy"])
+    with np.load(run / "eval" / "scores.npz") as file:
+        scores, targets = file["scores"], file["targets"]
+    assert last["eval/loss"] == pytest.approx(-scores[targets > 0].mean(), rel=1e-5)
+    np.testing.assert_allclose(np.exp(scores).sum(axis=1), 1, rtol=1e-5)
+    assert (run / "eval" / "confusion.csv").read_text().startswith("class,high,low\n")
+
+    assert one_label_run(tmp_path) == 0  # the same command resumes
+    capsys.readouterr()
+    assert one_label_run(tmp_path, "--multilabel") == 2
+    assert "objective.name: 'classify' -> 'tagging'" in capsys.readouterr().err
+    assert main(["eval", f"--model={run}", "--bootstrap=0"]) == 0
+    assert "accuracy" in capsys.readouterr().out
+    argv = ["tag", str(tmp_path / "mine" / "clips" / "0.wav"), f"--model={run}", "--json"]
+    assert main(argv) == 0
+    tags = json.loads(capsys.readouterr().out)["tags"]
+    assert sum(tag["probability"] for tag in tags) == pytest.approx(1, abs=1e-6)
+
+
+def test_multilabel_trains_one_sigmoid_per_class_and_still_has_an_accuracy(tmp_path, capsys):
+    assert one_label_run(tmp_path, "--multilabel") == 0
+    out = capsys.readouterr().out
+    assert "objective tagging (one sigmoid per class): --multilabel is given" in out
+    assert "accuracy" in out
+    resolved = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
+    assert resolved["objective"]["name"] == "tagging"
+
+
+def test_one_label_per_clip_works_with_the_classes_of_esc10(tmp_path, capsys):
+    more = ["--config.labels.name=esc10", "--config.labels.hlp=False", "--config.eval.mappings=()"]
+    more += [f"--config.data.{part}.convert=True" for part in ("train", "eval")]
+    more += ["--config.objective.name=auto", "--config.objective.class_weights=balanced"]
+    assert quick(tmp_path / "w", *more, steps=2) == 0
+    assert "objective classify" in capsys.readouterr().out
+    table = (tmp_path / "w" / "eval" / "confusion.csv").read_text().splitlines()
+    assert len(table) == 11
+    assert sum(int(n) for row in table[1:] for n in row.split(",")[1:]) == 80
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (
+            ["--config.labels.hlp=False"],
+            "16 of 79 training clips of esc10 have no label or several (first 1-",
+        ),
+        (["--config.labels.hlp=True"], "HLP gives a clip several; set --config.labels.hlp=False"),
+        (["--multilabel"], "the config names classify; leave out --multilabel"),
+    ],
+)
+def test_a_classifier_of_clips_with_several_labels_is_refused_at_the_start(
+    more, says, tmp_path, capsys
+):
+    assert quick(tmp_path / "w", "--config.objective.name=classify", *more, steps=2) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "w").exists()
+
+
 def test_fine_tuning_takes_the_weights_that_fit_and_a_new_head(tmp_path, capsys):
     assert quick(tmp_path / "first", steps=2) == 0
     config = write_own_config(own_clips(tmp_path / "mine"))

@@ -25,13 +25,13 @@ def confusion(results, found):
     for key, result in results.items():
         view = found[key]
         plain = key == "labels" or result["mapped"]
-        if not plain or not decide.is_single_label(view.targets):
+        if not plain or not metrics.is_single_label(view.targets):
             continue
         title = "Confusion matrix" + (f": {result['title']}" if result["mapped"] else "")
         if len(view.names) > MOST_CLASSES:
             yield title, f"<p>It is not shown for more than {MOST_CLASSES:,} classes.</p>"
             continue
-        table = metrics.single_label(scores=view.scores, targets=view.targets)["confusion"]
+        table = result["confusion"]
         picture = decision_plots.confusion(view.names, table)
         pairs = decide.confused_pairs(table)
         right = int(np.trace(table))
@@ -63,7 +63,7 @@ def mistakes(decided, found, clips, listen=None) -> str:
     lists = decide.mistakes(p, targets, limit, MOST)
     if not any(lists.values()):
         return "<p>No clip is wrong.</p>" if len(clips) and targets.any() else ""
-    single = decide.is_single_label(targets)
+    single = metrics.is_single_label(targets)
     play = _Player(listen)
     heads = {
         "confident": (

@@ -80,7 +80,7 @@ def compare(first, second, *, n=1000, seed=0, groups=None) -> dict:
         member = [groups[i] for i in ids]
     pair = (a["scores"][rows], b["scores"][other])
     options = dict(n=n, seed=seed, groups=member)
-    single = bool(len(targets)) and bool((targets.sum(axis=1) == 1).all())
+    single = metrics.is_single_label(targets)
     out = {
         "names": (str(first), str(second)),
         "clips": len(rows),

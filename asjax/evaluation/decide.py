@@ -5,25 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from asjax import metrics
-from asjax.config import unknown
 
-ACTIVATIONS = ("sigmoid", "softmax")
 _CANDIDATES = 2000  # pairs of clip and class that are looked at for the clearest mistakes
-
-
-def probabilities(scores, activation: str = "sigmoid") -> np.ndarray:
-    """Scores [N, C] -> probabilities float32 [N, C], as `asjax tag` prints them.
-
-    The scores are logits; those of a softmax may be log-probabilities, which have the same softmax.
-    """
-    from scipy.special import expit, softmax
-
-    if activation not in ACTIVATIONS:
-        raise unknown("activation", activation, ACTIVATIONS)
-    scores = np.asarray(scores, np.float32)
-    if activation == "softmax":
-        return softmax(scores, axis=1) if scores.size else scores
-    return expit(scores)
 
 
 def decisions(found: dict, record: dict) -> dict:
@@ -39,11 +22,10 @@ def decisions(found: dict, record: dict) -> dict:
     Returns: dict with activation, view (key of the targets), probabilities [N, C], targets [N, C],
       thresholds, calibration; see the functions of these names.
     """
-    activation = getattr(found["labels"], "activation", "sigmoid")
     view = "hlp_labels" if record.get("hlp") is True and "hlp_labels" in found else "labels"
-    p, targets = probabilities(found["labels"].scores, activation), found[view].targets
+    p, targets = found["labels"].probabilities, found[view].targets
     return {
-        "activation": activation,
+        "activation": found["labels"].activation,
         "view": view,
         "probabilities": p,
         "targets": targets,
@@ -79,14 +61,6 @@ def columns(decided: dict) -> dict:
         "threshold": chosen["threshold"],
         **{f"threshold_{key}": chosen[key] for key in ("precision", "recall", "f1")},
     }
-
-
-def is_single_label(targets) -> bool:
-    """Whether every clip has exactly one class, among two or more classes."""
-    targets = np.asarray(targets)
-    if targets.ndim != 2 or not len(targets) or targets.shape[1] < 2:
-        return False
-    return bool((targets.sum(axis=1) == 1).all())
 
 
 def thresholds(probabilities, targets, seed: int = 0) -> dict:
@@ -142,7 +116,7 @@ def calibration(probabilities, targets, bins: int = 15) -> dict:
     """
     p, y = np.asarray(probabilities), np.asarray(targets) > 0.5
     of, scale = "pairs", p.shape[1]
-    if is_single_label(y):
+    if metrics.is_single_label(y):
         best = p.argmax(axis=1)[:, None]
         p, y = (np.take_along_axis(a, best, axis=1)[:, 0] for a in (p, y))
         of, scale = "decisions", 1
@@ -176,7 +150,7 @@ def mistakes(scores, targets, threshold=None, most: int = 10) -> dict[str, list[
       list, a class at most twice.
     """
     scores, targets = np.asarray(scores), np.asarray(targets) > 0.5
-    if is_single_label(targets):
+    if metrics.is_single_label(targets):
         decided, true = scores.argmax(axis=1), targets.argmax(axis=1)
         wrong = np.flatnonzero(decided != true)
         by_score = wrong[np.argsort(-scores[wrong, decided[wrong]], kind="stable")]

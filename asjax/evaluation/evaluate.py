@@ -16,7 +16,7 @@ import numpy as np
 
 from asjax import hlp, labels, metrics
 from asjax.config import AsjaxError, to_plain
-from asjax.evaluation import decide
+from asjax.evaluation import decide, one_label
 from asjax.evaluation.views import View, views
 from asjax.store import model_dir
 from asjax.store.files import finite, write_atomic
@@ -29,15 +29,22 @@ MEANS = ("mean_ap", "mean_auc", "d_prime", "mean_of_d_prime", "micro_ap", "lrap"
 # ---------------------------------------------------------------------------------- prediction
 
 
-def trace(logits, targets) -> dict:
-    """The metrics that training logs: mean_ap, mean_auc, d_prime.
+def trace(scores, targets, activation="sigmoid") -> dict:
+    """The metrics that training logs: mean_ap, mean_auc, d_prime, loss; accuracy of single-label
+    data.
 
-    They are NaN if a logit is not finite. The training program handles a diverged model itself.
+    The loss is the mean cross entropy without label smoothing and class weights: binary for a
+    sigmoid, over the labels of each clip for a softmax. Everything is NaN if a score is not finite.
+    The training program handles a diverged model itself.
     """
-    followed = ("mean_ap", "mean_auc", "d_prime")
-    if not np.isfinite(logits).all():
-        return dict.fromkeys(followed, math.nan)
-    return metrics.tagging(scores=logits, targets=targets, only=followed)
+    followed, single = ("mean_ap", "mean_auc", "d_prime"), metrics.is_single_label(targets)
+    if not np.isfinite(scores).all():
+        return dict.fromkeys([*followed, "loss", *["accuracy"] * single], math.nan)
+    out = metrics.tagging(scores=scores, targets=targets, only=followed)
+    out["loss"] = metrics.log_loss(scores=scores, targets=targets, activation=activation)
+    if single:
+        out["accuracy"] = float((scores.argmax(axis=1) == targets.argmax(axis=1)).mean())
+    return out
 
 
 # ------------------------------------------------------------------------------------- summary
@@ -57,31 +64,36 @@ def summarise(found: dict[str, View], n_bootstrap=1000, seed=0) -> dict:
             pair = {"scores": view.scores, "targets": view.targets}
             ci = metrics.bootstrap(**pair, n=n_bootstrap, level=LEVEL, seed=seed, per_class=True)
             per_class = ci.pop("per_class_ap")
-        about = {"title": view.title, "mapped": view.mapped}
-        out[key] = {**about, **values, "ci": ci, "per_class_ap_ci": per_class}
+        single = one_label.values(view, n_bootstrap, LEVEL, seed)
+        ci |= single.pop("ci", {})
+        about = {"title": view.title, "mapped": view.mapped, **values, **single}
+        out[key] = {**about, "ci": ci, "per_class_ap_ci": per_class}
     return out
 
 
 def headline(summary: dict) -> dict:
     """The main numbers of a summary, for the card of a model folder."""
-    keys = ("n_clips", "n_classes", "mean_ap", "mean_auc", "d_prime", "ci")
-    return {key: {k: view[k] for k in keys} for key, view in summary["views"].items()}
+    keys = ("n_clips", "n_classes", *one_label.MEANS, "mean_ap", "mean_auc", "d_prime", "ci")
+    views = summary["views"].items()
+    return {key: {k: view[k] for k in keys if k in view} for key, view in views}
 
 
 def table(summary: dict) -> str:
-    """The views as a small text table."""
-    draws = any(view["ci"] for view in summary["views"].values())
-    title = f"mAP [{LEVEL:.0%} interval]" if draws else "mAP"
-    rows = [["view", "clips", "classes", title, "AUC", "d'"]]
-    for view in summary["views"].values():
-        low, high = view["ci"].get("mean_ap", (None, None))
-        interval = f" [{_number(low)}, {_number(high)}]" if low is not None else ""
+    """The views as a small text table. Accuracy and F1 are there if a view is single-label."""
+    found = summary["views"].values()
+    draws = any(view["ci"] for view in found)
+    note = f" [{LEVEL:.0%} interval]" if draws else ""
+    single = any("accuracy" in view for view in found)
+    titles = [f"accuracy{note}", "macro F1", "weighted F1", "top-k"] if single else []
+    rows = [["view", "clips", "classes", *titles, f"mAP{note}", "AUC", "d'"]]
+    for view in found:
         rows.append(
             [
                 view["title"],
                 f"{view['n_clips']:,}",
                 str(view["n_classes"]),
-                _number(view["mean_ap"]) + interval,
+                *(_single_cells(view) if single else ()),
+                _with_interval(view, "mean_ap"),
                 _number(view["mean_auc"]),
                 _number(view["d_prime"], 2),
             ]
@@ -91,7 +103,27 @@ def table(summary: dict) -> str:
     for name, *cells in rows:
         cells = [cell.rjust(w) for cell, w in zip(cells, widths[1:], strict=True)]
         lines.append("  ".join([name.ljust(widths[0]), *cells]))
+    if summary.get("activation") == "softmax" and not single:
+        lines.append("no accuracy: some clips have no label or several")
     return "\n".join(lines)
+
+
+def _single_cells(view) -> list[str]:
+    if "accuracy" not in view:
+        return ["-"] * 4
+    top = f"{_number(view['top_k'])} (k={view['k']})"
+    return [
+        _with_interval(view, "accuracy"),
+        _number(view["f1_macro"]),
+        _number(view["f1_weighted"]),
+        top,
+    ]
+
+
+def _with_interval(view, key: str) -> str:
+    low, high = view["ci"].get(key, (None, None))
+    interval = f" [{_number(low)}, {_number(high)}]" if low is not None else ""
+    return _number(view[key]) + interval
 
 
 def _number(value, digits=3) -> str:
@@ -119,6 +151,8 @@ def evaluate_scores(
 ) -> dict:
     """Scores file -> metrics.json, per_class.csv, report.html in `outdir`; returns the summary.
 
+    Views with exactly one label per clip also get accuracy, F1 and confusion.csv.
+
     Args:
       closure: as in `views`; "auto" uses the label set's ontology if there is one.
       history: rows of train.jsonl, for the training curves.
@@ -133,11 +167,14 @@ def evaluate_scores(
     if isinstance(closure, str):
         # Zero-shot scores are compared with the data's own labels, as in the HLP paper's Table III.
         closure = None if "zero_shot" in extra else hlp.closure_if_known(label_set)
-    found = views(loaded["scores"], loaded["targets"], label_set, closure, mappings)
+    activation = loaded["activation"]
+    closure = None if activation == "softmax" else closure
+    found = views(loaded["scores"], loaded["targets"], label_set, closure, mappings, activation)
     results = summarise(found, n_bootstrap, seed)
     counts = None if train_counts is None else np.asarray(train_counts).ravel()
     about = {
         "label_set": {"name": label_set.name, "hash": label_set.hash, "classes": len(label_set)},
+        "activation": activation,
         "left_out_clips": extra.get("left_out", []),
         "bootstrap": {"n": n_bootstrap, "level": LEVEL, "seed": seed},
         "record": record or {},
@@ -158,7 +195,8 @@ def write(
     clips=None,
     listen=None,
 ) -> dict:
-    """Write metrics.json, per_class*.csv and report.html; returns the content of metrics.json.
+    """Write metrics.json, per_class*.csv, confusion*.csv and report.html; returns the content of
+    metrics.json.
 
     Args: `clips`: ids [N]; the others: as `evaluate_scores`.
 
@@ -169,8 +207,11 @@ def write(
 
     outdir = Path(outdir)
     outdir.mkdir(parents=True, exist_ok=True)
-    keys = ("title", "mapped", "n_clips", "n_classes", *MEANS, "ci", "left_out")
-    summary = {**about, "views": {v: {k: r[k] for k in keys} for v, r in results.items()}}
+    keys = ("title", "mapped", "n_clips", "n_classes", *one_label.MEANS, *MEANS, "ci", "left_out")
+    summary = {
+        **about,
+        "views": {v: {k: r[k] for k in keys if k in r} for v, r in results.items()},
+    }
     decisions = decide.decisions(found, about["record"])
     summary |= decide.headline(decisions, found["labels"].ids)
     text = json.dumps(finite(to_plain(summary)), indent=2, allow_nan=False, ensure_ascii=False)
@@ -180,6 +221,7 @@ def write(
     _write_per_class(outdir / "per_class.csv", found["labels"], unmapped, more)
     for key in results.keys() - unmapped.keys():
         _write_per_class(outdir / f"per_class_{key}.csv", found[key], {key: results[key]}, {})
+    one_label.write_confusion(outdir, found, results)
     html = report.render(
         summary=summary,
         results=results,
@@ -196,8 +238,9 @@ def write(
 
 
 def _write_per_class(path: Path, view: View, results: dict, more: dict) -> None:
-    """One row per class: positives, prior, AP and AUC by view, columns of `more` that are not None;
-    empty where undefined. Thresholds have all digits, because a decision may depend on the last."""
+    """One row per class: positives, prior, AP and AUC by view, of single-label views precision,
+    recall and F1, and columns of `more` that are not None; empty where undefined. Thresholds have
+    all digits, because a decision may depend on the last."""
     first = next(iter(results.values()))
     columns = {"n_positive": first["n_positive"], "prior": first["prior"]}
     columns |= {key: values for key, values in more.items() if values is not None}
@@ -208,6 +251,9 @@ def _write_per_class(path: Path, view: View, results: dict, more: dict) -> None:
         columns[f"auc_{key}"] = result["per_class_auc"]
         if result.get("per_class_ap_ci") is not None:
             columns[f"ap_{key}_low"], columns[f"ap_{key}_high"] = result["per_class_ap_ci"].T
+        for name in one_label.PER_CLASS:
+            if name in result:
+                columns[f"{name}_{key}"] = result[name]
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
     out.writerow(["index", "mid", "name", *columns])

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from asjax.config import AsjaxError, shown
+from asjax.metrics.probability import as_scores
 
 
 class Forward:
@@ -89,8 +90,17 @@ def _in_turn(batches, place):
         yield place(batch), {k: v for k, v in batch.items() if k != "wave"}
 
 
-def scores(forward: Forward, variables, data, num_classes: int, *, progress=True, bad=None):
-    """Clip logits of an evaluation set; padding and clips that cannot be decoded are left out.
+def scores(
+    forward: Forward,
+    variables,
+    data,
+    num_classes: int,
+    *,
+    activation="sigmoid",
+    progress=True,
+    bad=None,
+):
+    """Clip scores of an evaluation set; padding and clips that cannot be decoded are left out.
 
     With several processes, each scores its rows of every batch. At the end all of them get all
     results.
@@ -99,10 +109,11 @@ def scores(forward: Forward, variables, data, num_classes: int, *, progress=True
       forward: has the output "logits".
       data: an evaluation pipeline of asjax.build.pipeline with `rows=sharding.local_rows(...)`.
       num_classes: C of the model; the targets may have other classes (zero-shot).
+      activation: "sigmoid": the scores are the logits; "softmax": they are log-probabilities.
       progress: show a progress bar, and print on stderr which clips were left out.
       bad: a list that gets (id, reason) of every clip left out.
 
-    Returns: ids (list of N), logits float32 [N, C], targets uint8 [N, classes of the data], in the
+    Returns: ids (list of N), scores float32 [N, C], targets uint8 [N, classes of the data], in the
       order of the data.
 
     Raises:
@@ -138,7 +149,8 @@ def scores(forward: Forward, variables, data, num_classes: int, *, progress=True
         print(f"left out {len(left_out)} clips, first {shown(name)}: {reason}", file=sys.stderr)
     if bad is not None:
         bad += left_out
-    return [clip for clip, real in zip(ids, mask, strict=True) if real], logits[mask], targets[mask]
+    ids = [clip for clip, real in zip(ids, mask, strict=True) if real]
+    return ids, as_scores(logits[mask], activation), targets[mask]
 
 
 def _join(data, texts: list, arrays: list) -> tuple[list, list]:

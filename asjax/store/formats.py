@@ -54,11 +54,19 @@ _DATA_FIELDS = {
     "max_bad": number(-1, 1),
 }
 _HEARD = {"sample_rate": integer(1, 10**6), "clip_s": number(0, 3600)}
+
+
+def _objective(value):
+    """A spec that may have a list with one number per class."""
+    return text()(value) if isinstance(value, str) else mapping({"name": _NAME}, {}, loose)(value)
+
+
 _OTHER_FIELDS = {
     "labels": mapping({}, {"name": text(), "hlp": boolean, "strict": boolean, "parents": text()}),
     "eval": mapping(
         {}, {"batch_size": integer(1, 2**20), "mappings": optional(list_of(_NAME, 100))}
     ),
+    "objective": optional(_objective),
     "optim": optional(mapping({}, {}, loose)),
 }
 
@@ -116,6 +124,7 @@ ABOUT = mapping(
             )
         ),
         "parents": optional(mapping({}, {}, list_of(text()))),
+        "activation": text("sigmoid|softmax", wanted="sigmoid or softmax"),
     },
     loose,
 )

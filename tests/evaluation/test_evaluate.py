@@ -40,9 +40,24 @@ def saved(path, label_set, n=40, **extra):
 def test_the_training_trace_is_the_plain_metric():
     scores, targets = made_up(own_set())
     want = metrics.tagging(scores=scores, targets=targets)
-    assert evaluate.trace(scores, targets) == {
-        key: want[key] for key in ("mean_ap", "mean_auc", "d_prime")
-    }
+    got = evaluate.trace(scores, targets)
+    assert got.pop("accuracy") == (scores.argmax(1) == targets.argmax(1)).mean()
+    p = 1 / (1 + np.exp(-np.float64(scores)))
+    bce = -np.where(targets, np.log(p), np.log1p(-p)).mean()
+    assert got.pop("loss") == pytest.approx(bce, rel=1e-6)
+    assert got == {key: want[key] for key in ("mean_ap", "mean_auc", "d_prime")}
+
+
+def test_the_trace_of_a_softmax_and_of_clips_with_several_labels():
+    scores, targets = made_up(own_set())
+    log_p = metrics.as_scores(scores, "softmax")
+    got = evaluate.trace(log_p, targets, "softmax")
+    assert got["loss"] == pytest.approx(-log_p[targets > 0].mean(), rel=1e-6)
+    diverged = evaluate.trace(log_p * np.nan, targets, "softmax")
+    assert diverged.keys() == got.keys()
+    assert np.isnan(list(diverged.values())).all()
+    targets[0, :2] = 1
+    assert "accuracy" not in evaluate.trace(scores, targets)
 
 
 # ------------------------------------------------------------------------------- scores file
@@ -144,7 +159,9 @@ def test_all_views_share_one_bootstrap_and_equal_the_plain_metric():
     scores, targets = made_up(label_set, 30)
     results = evaluate.summarise(evaluate.views(scores, targets, label_set), n_bootstrap=20)
     want = metrics.bootstrap(scores=scores, targets=targets, n=20)
-    assert results["labels"]["ci"] == want
+    single = {"accuracy", "f1_macro", "f1_weighted", "mean_recall", "top_k"}
+    assert results["labels"]["ci"].keys() == want.keys() | single
+    assert {key: results["labels"]["ci"][key] for key in want} == want
     plain = metrics.tagging(scores=scores, targets=targets)
     assert results["labels"]["mean_ap"] == plain["mean_ap"]
     assert evaluate.summarise({}, 20) == {}
@@ -207,7 +224,13 @@ def test_evaluating_esc10_scores_writes_metrics_per_class_and_a_report(tmp_path)
     text = evaluate.table(summary)
     assert "10 classes of esc10" in text
     assert f"{summary['views']['labels']['mean_ap']:.3f} [" in text
-    assert set(evaluate.headline(summary)["esc10"]["ci"]) == {"mean_ap", "mean_auc", "d_prime"}
+    assert set(evaluate.headline(summary)["labels"]["ci"]) == {"mean_ap", "mean_auc", "d_prime"}
+    # Fire and Crackle make one class of ESC-10, so only this view has one label for each clip.
+    assert "accuracy" not in summary["views"]["labels"]
+    esc10 = evaluate.headline(summary)["esc10"]
+    assert esc10["ci"]["accuracy"][0] <= esc10["accuracy"] <= esc10["ci"]["accuracy"][1]
+    assert (tmp_path / "out" / "confusion_esc10.csv").is_file()
+    assert not (tmp_path / "out" / "confusion.csv").exists()
 
 
 @pytest.mark.parametrize("case", ["no positives", "one class", "perfect", "no clips"])
