@@ -55,14 +55,14 @@ def confusion(results, found):
 
 def mistakes(decided, found, clips, listen=None) -> str:
     """Two lists of wrong clips with players; empty without ids or without a mistake."""
-    if clips is None:
-        return ""
     names, p, targets = found["labels"].names, decided["probabilities"], decided["targets"]
+    if clips is None or not np.any(targets):
+        return ""
     limit = decided["thresholds"]["threshold"]
     limit = np.where(np.isfinite(limit), limit, 0.5)  # a class without a positive clip
     lists = decide.mistakes(p, targets, limit, MOST)
     if not any(lists.values()):
-        return "<p>No clip is wrong.</p>" if len(clips) and targets.any() else ""
+        return "<p>No clip is wrong.</p>"
     single = decide.is_single_label(targets)
     play = _Player(listen)
     heads = {

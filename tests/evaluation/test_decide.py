@@ -69,7 +69,7 @@ def test_thresholds_of_the_other_half_are_worse_on_noise():
     targets = (rng.random((60, 40)) < 0.1).astype(np.uint8)
     targets[:2] = 1
     got = decide.thresholds(rng.random(targets.shape), targets)
-    assert got["macro_f1"] > got["macro_f1_other_half"] + 0.1
+    assert got["macro_f1"] > got["macro_f1_other_half"] + 0.05
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (1, 3), (2, 1)])
