@@ -171,6 +171,8 @@ def training_curves(rows, chosen=None, reference=None) -> bytes | None:
         return None
 
     def draw(figure):
+        from matplotlib.ticker import FuncFormatter, NullFormatter
+
         grid = figure.subplots(len(drawn), 1, sharex=True, squeeze=False)[:, 0]
         for axes, (title, lines) in zip(grid, drawn, strict=True):
             for key, label, color, x, y in lines:
@@ -180,11 +182,17 @@ def training_curves(rows, chosen=None, reference=None) -> bytes | None:
                 if len(at) and key.startswith("eval/"):
                     axes.plot(chosen, at[-1], "o", color=color, markersize=7, zorder=4)
                 if reference and reference[0] == key:
-                    label = short(reference[2], 40)
-                    axes.axhline(reference[1], color=color, linestyle="--", label=label)
+                    axes.axhline(reference[1], color=color, linestyle="--", linewidth=1.2)
+                    axes.annotate(
+                        short(reference[2], 60), (0.995, reference[1]), ha="right", va="bottom",
+                        color=color, fontsize=8, xycoords=("axes fraction", "data"),
+                        xytext=(0, 1.5), textcoords="offset points",
+                    )  # fmt: skip
             values = np.concatenate([y for *_, y in lines])
             if title == "loss" and values.min() > 0 and values.max() > 20 * values.min():
                 axes.set_yscale("log")
+                axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                axes.yaxis.set_minor_formatter(NullFormatter())
             if title == "learning rate":
                 axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
             axes.set_title(title)

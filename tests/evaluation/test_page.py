@@ -243,7 +243,7 @@ def test_many_classes_give_a_matrix_without_names_and_a_table_of_pairs():
         decision_plots.confusion(label_set.names, targets.T @ targets)
     ).itertext())  # fmt: skip
     assert "class 7" not in text
-    assert "The 15 most frequent mistakes" in render(label_set, scores, targets)
+    assert "The 10 most frequent mistakes" in render(label_set, scores, targets)
 
 
 def test_wrong_clips_have_a_player_up_to_a_largest_size(monkeypatch):
