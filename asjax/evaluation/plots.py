@@ -64,11 +64,8 @@ def ap_per_class(names, ap, other=None, labels=("", ""), ends=None) -> bytes:
         known = ap[np.isfinite(ap)]
         axes.hist(known, bins=np.linspace(0, 1, 41), color=BLUE)
         axes.axvline(known.mean(), color=ORANGE, linewidth=1.5)
-        axes.annotate(
-            f" mean {known.mean():.3f}", (known.mean(), 0.97), color=ORANGE, va="top",
-            xycoords=("data", "axes fraction"),
-        )  # fmt: skip
-        axes.set(xlim=(0, 1.02), ylabel="classes", title=f"all {len(known)} classes")
+        title = f"all {len(known)} classes; their mean is {known.mean():.3f}"
+        axes.set(xlim=(0, 1.02), ylabel="classes", title=title)
         lists = grid[1].subgridspec(2, 1)
         for place, (rows, title) in enumerate(((top, "highest"), (bottom, "lowest"))):
             axes = figure.add_subplot(lists[place])
