@@ -168,7 +168,7 @@ def training_curves(rows, chosen=None, reference=None) -> bytes | None:
         return None
 
     def draw(figure):
-        from matplotlib.ticker import FuncFormatter, NullFormatter
+        from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
         grid = figure.subplots(len(drawn), 1, sharex=True, squeeze=False)[:, 0]
         for axes, (title, lines) in zip(grid, drawn, strict=True):
@@ -197,6 +197,7 @@ def training_curves(rows, chosen=None, reference=None) -> bytes | None:
                 axes.axvline(chosen, color=INK, linestyle=":", linewidth=1)
             if len(axes.get_legend_handles_labels()[1]) > 1:
                 axes.legend(loc="lower right", bbox_to_anchor=(1, 0.98), ncols=4)
+        grid[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
         grid[-1].set_xlabel("step" if chosen is None else f"step (dotted: the chosen, {chosen:,})")
 
     return svg(draw, 0.7 + 1.55 * len(drawn))
