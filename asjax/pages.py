@@ -128,6 +128,7 @@ font:14px/1.4 system-ui,sans-serif}
 .clips small{color:var(--soft);display:block}
 figure{margin:0 0 1.5rem} figure img{width:100%;min-width:30rem;display:block}
 img[src^="data:image/png"]{background:#fff}
+code{font-size:.9em;white-space:nowrap}
 figcaption,.note{font-size:.9rem;color:var(--soft)} details{margin:.8rem 0}
 summary{cursor:pointer;font:14px system-ui,sans-serif}
 @media (max-width:30rem){body{margin:1rem auto;padding:0 .8rem}}

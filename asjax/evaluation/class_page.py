@@ -106,7 +106,7 @@ def thresholds(decided, found) -> str:
         f"{number(chosen['macro_f1_other_half'])} if the thresholds come from the other half of "
         f"the clips, {number(chosen['macro_f1_at_half'])} with a threshold of 0.5 for every class."
         f"{on} All thresholds are in per_class.csv.</p><p>One threshold for all classes, "
-        f"asjax tag --threshold={chosen['one']['threshold']:.3g}: precision "
+        f"<code>asjax tag --threshold={chosen['one']['threshold']:.3g}</code>: precision "
         f"{number(chosen['one']['precision'])}, recall {number(chosen['one']['recall'])}, F1 "
         f"{number(chosen['one']['f1'])} over all pairs of clip and class.</p>"
         f"{folded(table, 'Thresholds', len(rows), count)}"

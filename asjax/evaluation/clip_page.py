@@ -55,14 +55,14 @@ def confusion(results, found):
 
 def mistakes(decided, found, clips, listen=None) -> str:
     """Two lists of wrong clips with players; empty without ids or without a mistake."""
-    if clips is None:
-        return ""
     names, p, targets = found["labels"].names, decided["probabilities"], decided["targets"]
+    if clips is None or not np.any(targets):
+        return ""
     limit = decided["thresholds"]["threshold"]
     limit = np.where(np.isfinite(limit), limit, 0.5)  # a class without a positive clip
     lists = decide.mistakes(p, targets, limit, MOST)
     if not any(lists.values()):
-        return "<p>No clip is wrong.</p>" if len(clips) and targets.any() else ""
+        return "<p>No clip is wrong.</p>"
     single = metrics.is_single_label(targets)
     play = _Player(listen)
     heads = {
@@ -88,26 +88,29 @@ def mistakes(decided, found, clips, listen=None) -> str:
         )
     for key, pairs in lists.items():
         title, note = heads[key]
-        cards = "".join(_card(clips[i], i, c, names, p, targets, play) for i, c in pairs)
+        cards = "".join(_card(clips[i], i, c, names, p, targets, play, single) for i, c in pairs)
         text = f'<p class="note">{note}</p><ul class="clips">{cards}</ul>'
         parts.append(f"<h3>{title}</h3>{text if cards else '<p>None.</p>'}")
     return "\n".join([*parts, play.note()])
 
 
-def _card(clip, row, wrong, names, p, targets, play) -> str:
-    """One clip: the class that is wrong, its labels, the highest probabilities, the player."""
+def _card(clip, row, wrong, names, p, targets, play, single) -> str:
+    """One clip: the class that is wrong, its labels, the highest probabilities, a player."""
     name = escape(shown(clip))
     label = np.flatnonzero(targets[row])
-    high = np.argsort(-p[row], kind="stable")[:3]
+    first, *others = (_with(names, p[row], c) for c in np.argsort(-p[row], kind="stable")[:3])
     labelled = ", ".join(_with(names, p[row], c) for c in label[:5])
     more = f" and {len(label) - 5} more" if len(label) > 5 else ""
-    return (
-        f"<li><b>{name}</b><br>{'missed' if targets[row, wrong] else 'not labelled'}: "
-        f"{_with(names, p[row], wrong)}"
-        f"<small>labels: {labelled or 'none'}{more}</small>"
-        f"<small>highest: {', '.join(_with(names, p[row], c) for c in high)}</small>"
-        f"{play(clip)}</li>"
-    )
+    if single:
+        text = f"label: {labelled}<br>decision: {first}<small>then {', '.join(others)}</small>"
+    else:
+        kind = "missed" if targets[row, wrong] else "not labelled"
+        text = (
+            f"{kind}: {_with(names, p[row], wrong)}"
+            f"<small>labels: {labelled or 'none'}{more}</small>"
+            f"<small>highest: {', '.join([first, *others])}</small>"
+        )
+    return f"<li><b>{name}</b><br>{text}{play(clip)}</li>"
 
 
 def _with(names, p, c) -> str:

@@ -125,7 +125,7 @@ def calibration(probabilities, targets, bins: int = 15) -> dict:
     return {**out, "of": of, "mean_predicted": mean(p), "mean_true": mean(y)}
 
 
-def confused_pairs(confusion, most: int = 15) -> list[tuple[int, int, int]]:
+def confused_pairs(confusion, most: int = 10) -> list[tuple[int, int, int]]:
     """(true class, decision, clips) of the most frequent mistakes of a confusion matrix [C, C]."""
     wrong = np.array(confusion)
     np.fill_diagonal(wrong, 0)

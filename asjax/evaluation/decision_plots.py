@@ -73,6 +73,8 @@ def reliability(found) -> bytes:
     centre, width = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
 
     def draw(figure):
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
         top, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
         top.plot([0, 1], [0, 1], ":", color=INK, linewidth=1, label="perfect calibration")
         p, y = found["mean_probability"][some], found["share"][some]
@@ -83,6 +85,9 @@ def reliability(found) -> bytes:
         top.legend(loc="upper left")
         below.bar(centre[some], count[some], width=0.9 * width[some], color=BLUE)
         below.set_yscale("log")
+        below.yaxis.set_major_locator(LogLocator(numticks=4))
+        below.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        below.yaxis.set_minor_formatter(NullFormatter())
         below.set_ylabel("pairs" if pairs else "clips")
         below.set_xlabel("probability of the model")
 

@@ -10,7 +10,7 @@ import math
 from html import escape
 
 from asjax import __version__
-from asjax.config import flatten, shown
+from asjax.config import flatten, quoted, shown
 from asjax.evaluation import class_page, clip_page, decide, hierarchy, plots
 from asjax.pages import figure, html_table, number, page, wide
 
@@ -173,13 +173,18 @@ def baseline(record):
 
 
 def _is_number(value) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """A finite number of usual size; a card from elsewhere may hold anything."""
+    return type(value) in (int, float) and -1e15 < value < 1e15
+
+
+def _is_step(value) -> bool:
+    return type(value) is int and 0 <= value < 10**15
 
 
 def _chosen(record) -> str:
     """How the step of the weights was chosen, and whether on the clips that are reported here."""
     found = record.get("chosen")
-    if not isinstance(found, dict) or not isinstance(found.get("step"), int):
+    if not isinstance(found, dict) or not _is_step(found.get("step")):
         return ""
     step, rule = found["step"], shown(found.get("rule", ""))
     if rule == "last":
@@ -192,7 +197,7 @@ def _chosen(record) -> str:
     text = f"The weights are those of step {step:,}, {why}"
     if _is_number(found.get("value")):
         text += f" ({found['value']:.4g}"
-        if _is_number(found.get("last_value")) and isinstance(found.get("last_step"), int):
+        if _is_number(found.get("last_value")) and _is_step(found.get("last_step")):
             text += f"; the last step, {found['last_step']:,}, has {found['last_value']:.4g}"
         text += ")"
     where = {
@@ -200,7 +205,7 @@ def _chosen(record) -> str:
         "no test set (data.test), so the numbers are a little too good.",
         "test": " The clips of this report had no part in the choice.",
     }
-    return f"{text}.{where.get(record.get('evaluated_on'), '')}"
+    return f"{text}.{where.get(str(record.get('evaluated_on')), '')}"
 
 
 def _results(summary) -> str:
@@ -259,7 +264,7 @@ def _meaning(summary) -> str:
 def _training(history, record) -> str:
     found = record.get("chosen")
     step = found.get("step") if isinstance(found, dict) else record.get("step")
-    step = step if isinstance(step, int) and not isinstance(step, bool) else None
+    step = step if _is_step(step) else None
     reference = baseline(record)
     if reference:
         reference = (f"eval/{reference[0]}", *reference[1:])
@@ -299,7 +304,9 @@ def _about(summary, with_hlp: bool) -> str:
 def _plain(value) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:,}" if isinstance(value, int) and abs(value) >= 10_000 else str(value)
+    if isinstance(value, int):
+        return f"{value:,}" if 10_000 <= abs(value) < 10**15 else quoted(value)
+    return str(value)
 
 
 def _bad(summary) -> str:

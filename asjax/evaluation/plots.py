@@ -64,11 +64,8 @@ def ap_per_class(names, ap, other=None, labels=("", ""), ends=None) -> bytes:
         known = ap[np.isfinite(ap)]
         axes.hist(known, bins=np.linspace(0, 1, 41), color=BLUE)
         axes.axvline(known.mean(), color=ORANGE, linewidth=1.5)
-        axes.annotate(
-            f" mean {known.mean():.3f}", (known.mean(), 0.97), color=ORANGE, va="top",
-            xycoords=("data", "axes fraction"),
-        )  # fmt: skip
-        axes.set(xlim=(0, 1.02), ylabel="classes", title=f"all {len(known)} classes")
+        title = f"all {len(known)} classes; their mean is {known.mean():.3f}"
+        axes.set(xlim=(0, 1.02), ylabel="classes", title=title)
         lists = grid[1].subgridspec(2, 1)
         for place, (rows, title) in enumerate(((top, "highest"), (bottom, "lowest"))):
             axes = figure.add_subplot(lists[place])
@@ -171,6 +168,8 @@ def training_curves(rows, chosen=None, reference=None) -> bytes | None:
         return None
 
     def draw(figure):
+        from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
         grid = figure.subplots(len(drawn), 1, sharex=True, squeeze=False)[:, 0]
         for axes, (title, lines) in zip(grid, drawn, strict=True):
             for key, label, color, x, y in lines:
@@ -180,11 +179,17 @@ def training_curves(rows, chosen=None, reference=None) -> bytes | None:
                 if len(at) and key.startswith("eval/"):
                     axes.plot(chosen, at[-1], "o", color=color, markersize=7, zorder=4)
                 if reference and reference[0] == key:
-                    label = short(reference[2], 40)
-                    axes.axhline(reference[1], color=color, linestyle="--", label=label)
+                    axes.axhline(reference[1], color=color, linestyle="--", linewidth=1.2)
+                    axes.annotate(
+                        short(reference[2], 60), (0.995, reference[1]), ha="right", va="bottom",
+                        color=color, fontsize=8, xycoords=("axes fraction", "data"),
+                        xytext=(0, 1.5), textcoords="offset points",
+                    )  # fmt: skip
             values = np.concatenate([y for *_, y in lines])
             if title == "loss" and values.min() > 0 and values.max() > 20 * values.min():
                 axes.set_yscale("log")
+                axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                axes.yaxis.set_minor_formatter(NullFormatter())
             if title == "learning rate":
                 axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
             axes.set_title(title)
@@ -192,6 +197,7 @@ def training_curves(rows, chosen=None, reference=None) -> bytes | None:
                 axes.axvline(chosen, color=INK, linestyle=":", linewidth=1)
             if len(axes.get_legend_handles_labels()[1]) > 1:
                 axes.legend(loc="lower right", bbox_to_anchor=(1, 0.98), ncols=4)
+        grid[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
         grid[-1].set_xlabel("step" if chosen is None else f"step (dotted: the chosen, {chosen:,})")
 
     return svg(draw, 0.7 + 1.55 * len(drawn))
