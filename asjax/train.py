@@ -13,7 +13,7 @@ from pathlib import Path
 
 from asjax import build
 from asjax.data import prefetch
-from asjax.evaluation import infer
+from asjax.evaluation import infer, one_label
 from asjax.store import model_dir
 
 EXIT_STOPPED = 75
@@ -290,7 +290,7 @@ def main(args) -> int:
                 record={**record, "scores": evaluate.headline(summary)},
             )
             say(evaluate.table(summary))
-            say(_where(work.path, bad_clips))
+            say(_where(work.path, bad_clips, one_label.tables(summary)))
         writer.close()
         return 0
 
@@ -374,10 +374,10 @@ def _record(cfg, label_set, train_source, eval_source, state, n_params) -> dict:
     }
 
 
-def _where(path: Path, bad_clips) -> str:
+def _where(path: Path, bad_clips, tables: str) -> str:
     lines = [
         f"report      {path / 'eval' / 'report.html'}",
-        f"metrics     {path / 'eval' / 'metrics.json'}, per_class.csv, scores.npz",
+        f"metrics     {path / 'eval' / 'metrics.json'}, {tables}, scores.npz",
         f"model       {path / 'model'}",
         f"log         {path / 'train.jsonl'}",
     ]

@@ -418,5 +418,5 @@ def _finish(args, scores, out, **about) -> int:
     if summary["left_out_clips"]:
         print(f"left out     {len(summary['left_out_clips'])} clips that could not be read")
     print(f"report       {out / 'report.html'}")
-    print(f"metrics      {out / 'metrics.json'}, per_class.csv; scores {scores}")
+    print(f"metrics      {out / 'metrics.json'}, {one_label.tables(summary)}; scores {scores}")
     return 0

@@ -38,6 +38,12 @@ def values(view: View, n_bootstrap: int, level: float, seed: int) -> dict:
     return {**out, "k": k, "ci": {_NAMES.get(key, key): ends for key, ends in ci.items()}}
 
 
+def tables(summary: dict) -> str:
+    """The names of the CSV files of an evaluation, for a line of text."""
+    single = "accuracy" in summary["views"].get("labels", {})
+    return "per_class.csv, confusion.csv" if single else "per_class.csv"
+
+
 def write_confusion(outdir: Path, found: dict[str, View], results: dict) -> None:
     """confusion.csv, and confusion_NAME.csv of mapped classes: a row per class, a column per
     decision, numbers of clips."""
