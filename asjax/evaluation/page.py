@@ -228,7 +228,11 @@ def _results(summary) -> str:
                 f"without a positive clip are left out</summary><p class=note>{names}</p></details>"
             )
     heads = ["view", *(title for _, title, _ in columns), "classes"]
-    table = html_table(heads, rows, caption="Metrics of each view of the labels and scores")
+    caption = "Metrics of each view of the labels and scores"
+    if len(rows) == 1:  # a row for each metric fits on a narrow screen
+        rows, heads = list(zip(heads, rows[0], strict=True))[1:], ["metric", "value"]
+        caption = "All metrics"
+    table = html_table(heads, rows, caption=caption)
     return f'{table}\n<p class="note">{_meaning(summary)}</p>{"".join(left)}'
 
 
