@@ -56,7 +56,7 @@ def main(args) -> int:
 
     from asjax import hlp, objectives, pages, step, watch
     from asjax.data import pipeline, quarantine
-    from asjax.evaluation import evaluate
+    from asjax.evaluation import evaluate, listen
     from asjax.store import checkpoint, choice, files, log, scores, workdir
     from asjax.weights import start as init_from
 
@@ -309,6 +309,7 @@ def main(args) -> int:
             sources["test_data"] = final_source
         record |= model_dir.training_record(cfg, label_set, sources, state, n_params)
         out = work.path / "eval"
+        about_model = {key: cfg.model.get(key) for key in ("name", "variant")}
         if first_process:
             evaluate.save_scores(
                 out / "scores.npz",
@@ -328,7 +329,8 @@ def main(args) -> int:
                 n_bootstrap=cfg.eval.bootstrap,
                 history=log.read_jsonl(work.path / "train.jsonl"),
                 train_counts=train_source.labels.sum(axis=0),
-                record=record,
+                record={**record, "run": work.path.resolve().name, "model": about_model},
+                listen=listen.listener(final_source),
             )
             saved = config.to_plain(cfg)
             saved["model"]["num_classes"] = len(label_set)

@@ -16,7 +16,7 @@ import numpy as np
 
 from asjax import hlp, labels, metrics
 from asjax.config import TRUST, AsjaxError, to_plain, trust_named
-from asjax.evaluation import one_label
+from asjax.evaluation import decide, one_label
 from asjax.evaluation.views import View, views
 from asjax.store import model_dir
 from asjax.store.files import finite, write_atomic
@@ -51,21 +51,23 @@ def trace(scores, targets, activation="sigmoid") -> dict:
 
 
 def summarise(found: dict[str, View], n_bootstrap=1000, seed=0) -> dict:
-    """Metrics of every view with the arrays per class, and intervals under `ci`.
+    """Metrics of every view with the arrays per class, and intervals under `ci`; those of the AP
+    per class under `per_class_ap_ci`.
 
     The bootstrap draws the same clips for all views, so their resamples are paired.
     """
     out = {}
     for key, view in found.items():
         values = metrics.tagging(scores=view.scores, targets=view.targets, names=view.names)
-        ci = {}
+        ci, per_class = {}, None
         if n_bootstrap:
-            ci = metrics.bootstrap(
-                scores=view.scores, targets=view.targets, n=n_bootstrap, level=LEVEL, seed=seed
-            )
+            pair = {"scores": view.scores, "targets": view.targets}
+            ci = metrics.bootstrap(**pair, n=n_bootstrap, level=LEVEL, seed=seed, per_class=True)
+            per_class = ci.pop("per_class_ap")
         single = one_label.values(view, n_bootstrap, LEVEL, seed)
         ci |= single.pop("ci", {})
-        out[key] = {"title": view.title, "mapped": view.mapped, **values, **single, "ci": ci}
+        about = {"title": view.title, "mapped": view.mapped, **values, **single}
+        out[key] = {**about, "ci": ci, "per_class_ap_ci": per_class}
     return out
 
 
@@ -145,6 +147,7 @@ def evaluate_scores(
     record=None,
     n_bootstrap=1000,
     seed=0,
+    listen=None,
 ) -> dict:
     """Scores file -> metrics.json, per_class.csv, report.html in `outdir`; returns the summary.
 
@@ -154,7 +157,10 @@ def evaluate_scores(
       closure: as in `views`; "auto" uses the label set's ontology if there is one.
       history: rows of train.jsonl, for the training curves.
       train_counts: positives per class in the training set [C], for AP against prior.
-      record: dict about the model and the data, for the report and the JSON.
+      record: dict about the model and the data, for the report and the JSON. Its `run` is the title
+        of the report; default: the name of the folder.
+      listen: id -> (sound file as bytes, its mime type) or None, for players on the report (see
+        `asjax.evaluation.listen`).
     """
     loaded = load_scores(scores_path, label_set)
     label_set, extra = loaded["label_set"], loaded["extra"] or {}
@@ -173,14 +179,26 @@ def evaluate_scores(
         "bootstrap": {"n": n_bootstrap, "level": LEVEL, "seed": seed},
         "record": record or {},
     }
-    return write(
-        outdir, found, results, about=about, closure=closure, history=history, train_counts=counts
-    )
+    more = {"history": history, "train_counts": counts, "clips": loaded["ids"], "listen": listen}
+    return write(outdir, found, results, about=about, closure=closure, **more)
 
 
-def write(outdir, found, results, *, about, closure=None, history=None, train_counts=None) -> dict:
+def write(
+    outdir,
+    found,
+    results,
+    *,
+    about,
+    closure=None,
+    history=None,
+    train_counts=None,
+    clips=None,
+    listen=None,
+) -> dict:
     """Write metrics.json, per_class*.csv, confusion*.csv and report.html; returns the content of
     metrics.json.
+
+    Args: `clips`: ids [N]; the others: as `evaluate_scores`.
 
     In the JSON, null stands for an undefined value (a mean over nothing) or an infinite one (d' of
     a perfect AUC).
@@ -194,12 +212,15 @@ def write(outdir, found, results, *, about, closure=None, history=None, train_co
         **about,
         "views": {v: {k: r[k] for k in keys if k in r} for v, r in results.items()},
     }
+    decisions = decide.decisions(found, about["record"])
+    summary |= decide.headline(decisions, found["labels"].ids)
     text = json.dumps(finite(to_plain(summary)), indent=2, allow_nan=False, ensure_ascii=False)
     write_atomic(outdir / "metrics.json", text + "\n")
     unmapped = {k: r for k, r in results.items() if not r["mapped"]}
-    _write_per_class(outdir / "per_class.csv", found["labels"], unmapped, train_counts)
+    more = {"n_train": train_counts, **decide.columns(decisions)}
+    _write_per_class(outdir / "per_class.csv", found["labels"], unmapped, more)
     for key in results.keys() - unmapped.keys():
-        _write_per_class(outdir / f"per_class_{key}.csv", found[key], {key: results[key]}, None)
+        _write_per_class(outdir / f"per_class_{key}.csv", found[key], {key: results[key]}, {})
     one_label.write_confusion(outdir, found, results)
     html = report.render(
         summary=summary,
@@ -208,23 +229,28 @@ def write(outdir, found, results, *, about, closure=None, history=None, train_co
         closure=closure,
         history=history,
         train_counts=train_counts,
+        decisions=decisions,
+        clips=clips,
+        listen=listen,
     )
     write_atomic(outdir / "report.html", html)
     return summary
 
 
-def _write_per_class(path: Path, view: View, results: dict, train_counts) -> None:
-    """One row per class: positives, prior, AP and AUC by view, and of single-label views precision,
-    recall and F1; empty where undefined."""
+def _write_per_class(path: Path, view: View, results: dict, more: dict) -> None:
+    """One row per class: positives, prior, AP and AUC by view, of single-label views precision,
+    recall and F1, and columns of `more` that are not None; empty where undefined. Thresholds have
+    all digits, because a decision may depend on the last."""
     first = next(iter(results.values()))
     columns = {"n_positive": first["n_positive"], "prior": first["prior"]}
-    if train_counts is not None:
-        columns["n_train"] = train_counts
+    columns |= {key: values for key, values in more.items() if values is not None}
     for key, result in results.items():
         if key == "hlp_labels":
             columns["n_positive_hlp"] = result["n_positive"]
         columns[f"ap_{key}"] = result["per_class_ap"]
         columns[f"auc_{key}"] = result["per_class_auc"]
+        if result.get("per_class_ap_ci") is not None:
+            columns[f"ap_{key}_low"], columns[f"ap_{key}_high"] = result["per_class_ap_ci"].T
         for name in one_label.PER_CLASS:
             if name in result:
                 columns[f"{name}_{key}"] = result[name]
@@ -232,8 +258,11 @@ def _write_per_class(path: Path, view: View, results: dict, train_counts) -> Non
     out = csv.writer(text, lineterminator="\n")
     out.writerow(["index", "mid", "name", *columns])
     for i, (label, name) in enumerate(zip(view.ids, view.names, strict=True)):
-        values = [column[i] for column in columns.values()]
-        out.writerow([i, label, name, *["" if v != v else f"{v:.6g}" for v in values]])
+        values = [
+            "" if column[i] != column[i] else f"{column[i]:.{17 if key == 'threshold' else 6}g}"
+            for key, column in columns.items()
+        ]
+        out.writerow([i, label, name, *values])
     write_atomic(path, text.getvalue())
 
 
@@ -303,8 +332,11 @@ def _main_scores(args) -> int:
     first, several = Path(args.scores[0]), len(args.scores) > 1
     if args.average and (not several or args.average == "weights"):
         raise AsjaxError(f"--average={args.average} needs several --model, or another average")
+    folder = first.resolve().parent
+    run = folder.parent.name if folder.name.startswith("eval") else folder.name
     if not several:
-        return _finish(args, first, Path(args.out or first.parent), mappings=args.mapping)
+        out = Path(args.out or first.parent)
+        return _finish(args, first, out, mappings=args.mapping, record={"run": run})
     out = Path(args.out or first.parent / "ensemble")
     averaged = scoring.average_files(args.scores, args.average or "logits")
     save_scores(out / "scores.npz", **averaged)
@@ -312,7 +344,7 @@ def _main_scores(args) -> int:
 
 
 def _main_models(args) -> int:
-    from asjax.evaluation import scoring
+    from asjax.evaluation import listen, scoring
     from asjax.store import log
 
     models = scoring.Models(args.model, args.average, args.batch_size)
@@ -349,9 +381,27 @@ def _main_models(args) -> int:
             closure=None if zero_shot else hlp.closure_if_known(models.label_set, strict),
             mappings=args.mapping or _mappings(models.cfg, spec, own_data=not wanted),
             history=log.read_jsonl(beside / "train.jsonl") if single else None,
-            record={**models.record, "eval_data": about},
+            record={
+                **_about_model(models, spec, about),
+                "run": beside.name if single else f"ensemble of {len(args.model)} models",
+            },
+            listen=listen.listener(models.source),
         )
     return 0
+
+
+def _about_model(models, spec, about) -> dict:
+    """The record of the models, with the data that was scored now instead of that of the training.
+
+    `evaluated_on` says whether the model's config has this data as "eval", on which its step was
+    chosen, or as "test". The baseline stays only if it was measured on this data.
+    """
+    record, data = {**models.record}, models.cfg.get("data") or {}
+    measured = record.pop("test_data", None) or record.get("eval_data") or {}
+    if measured.get("hash") != about["hash"]:
+        record.pop("baseline", None)
+    role = next((role for role in ("eval", "test") if data.get(role) == spec), "other")
+    return {**record, "eval_data": about, "evaluated_on": role}
 
 
 def _mappings(cfg, spec, own_data: bool):

@@ -171,6 +171,7 @@ class Models:
       activation: of the scores, "sigmoid" or "softmax".
       record: description of the model or the ensemble for reports.
       batch_size: clips per batch.
+      source: the data of the last `score`.
     """
 
     def __init__(self, paths, average: str | None = None, batch_size: int | None = None):
@@ -254,7 +255,7 @@ class Models:
 
         theirs = labels_of(spec, data_labels, self.label_set)
         shared, zero_shot = _shared(theirs, self.label_set)
-        source = build.source(spec, theirs)
+        source = self.source = build.source(spec, theirs)
         ids, targets, bad = None, None, []
 
         def members():

@@ -14,6 +14,7 @@ from asjax.metrics.detection import PSDS1, PSDS2, psds, psds_best_of, psds_of_po
 from asjax.metrics.event_lists import event_f1, intersection_f1, segment_f1
 from asjax.metrics.probability import ACTIVATIONS, as_scores, log_both, log_loss, probabilities
 from asjax.metrics.ranking import (
+    FEW,
     bootstrap,
     d_prime,
     interval,
@@ -40,6 +41,7 @@ __all__ = [
     "calibration",
     "resampled_single_label",
     "single_label",
+    "FEW",
     "PSDS1",
     "PSDS2",
     "best_f1",

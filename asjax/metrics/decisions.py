@@ -101,23 +101,28 @@ def best_thresholds(*, scores, targets) -> dict[str, np.ndarray]:
 
     Returns: dict of float64 [C]: threshold, precision, recall, f1; NaN without a positive clip.
     """
-    scores, targets = np.asarray(scores, np.float64), np.asarray(targets) > 0.5
+    scores, targets = np.asarray(scores), np.asarray(targets) > 0.5
     if scores.shape != targets.shape or scores.ndim != 2:
         raise AsjaxError(f"scores and targets must have one shape [N, C], got {scores.shape}")
     if np.isnan(scores).any():
         raise AsjaxError("scores must be numbers, got NaN")
     out = {k: np.full(scores.shape[1], np.nan) for k in ("threshold", "precision", "recall", "f1")}
     for j in np.flatnonzero(targets.any(axis=0)):
-        order = np.argsort(-scores[:, j], kind="stable")
-        score, hit = scores[order, j], np.cumsum(targets[order, j])
-        last = np.append(score[:-1] > score[1:], True)  # the last one of equal scores
-        decided = np.arange(1, len(score) + 1)
-        f1 = np.where(last, 2 * hit / (decided + hit[-1]), -1.0)
-        k = int(np.argmax(f1))
-        below = score[k + 1] if k + 1 < len(score) else score[k]
-        middle = score[k] - (score[k] - below) / 2 if np.isfinite(below) else score[k]
-        out["threshold"][j] = middle if middle > below else score[k]
-        out["precision"][j], out["recall"][j] = hit[k] / decided[k], hit[k] / hit[-1]
+        # The best threshold is at the score of a positive: a further negative only lowers F1.
+        # Sorting the two kinds of scores is much faster than sorting indices.
+        column, positive = np.ascontiguousarray(scores[:, j]), np.ascontiguousarray(targets[:, j])
+        true, false = np.sort(column[positive]), np.sort(column[~positive])
+        hit = len(true) - np.searchsorted(true, true)  # positives at or above each of them
+        other = np.searchsorted(false, true)  # negatives below it
+        decided = hit + len(false) - other
+        f1 = 2 * hit / (decided + len(true))
+        k = len(true) - 1 - int(np.argmax(f1[::-1]))  # the highest of several
+        score, first = float(true[k]), len(true) - hit[k]
+        lower = [float(v) for v in (*true[first - 1 : first], *false[other[k] - 1 : other[k]])]
+        below = max(lower, default=score)
+        middle = score - (score - below) / 2 if np.isfinite(below) else score
+        out["threshold"][j] = middle if middle > below else score
+        out["precision"][j], out["recall"][j] = hit[k] / decided[k], hit[k] / len(true)
         out["f1"][j] = f1[k]
     return out
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -268,7 +269,57 @@ def test_awkward_sets_are_evaluated_and_their_json_is_strict(tmp_path, case):
         assert "inf" in evaluate.table(summary)
 
 
+def test_thresholds_and_calibration_are_in_the_files_and_decide_as_they_say(tmp_path):
+    from sklearn.metrics import f1_score
+
+    label_set = own_set(4)
+    scores, targets = made_up(label_set, 60)
+    scores = (scores * 3).astype(np.float32)
+    targets[:, 2] = 0
+    path = tmp_path / "scores.npz"
+    ids = [str(i) for i in range(60)]
+    evaluate.save_scores(path, ids=ids, scores=scores, targets=targets, label_set=label_set)
+    evaluate.evaluate_scores(path, tmp_path, n_bootstrap=20, closure=None)
+    stored = json.loads((tmp_path / "metrics.json").read_text())
+    rows = read_csv(tmp_path / "per_class.csv")
+    p = 1 / (1 + np.exp(-scores.astype(np.float64)))
+    by_class = stored["thresholds"]["by_class"]
+    assert list(by_class) == list(label_set.ids)
+    assert by_class[label_set.ids[2]] is None
+    assert rows[2]["threshold"] == rows[2]["ap_labels_low"] == ""
+    f1 = []
+    for j in (0, 1, 3):
+        assert float(rows[j]["threshold"]) == by_class[label_set.ids[j]]
+        f1.append(f1_score(targets[:, j], p[:, j] >= float(rows[j]["threshold"])))
+        assert float(rows[j]["threshold_f1"]) == pytest.approx(f1[-1], rel=1e-5)
+        low, value, high = (float(rows[j][f"ap_labels{x}"]) for x in ("_low", "", "_high"))
+        assert 0 <= low <= value <= high <= 1
+    assert stored["thresholds"]["macro_f1"] == pytest.approx(np.mean(f1))
+    assert stored["calibration"]["of"] == "pairs"
+    assert sum(stored["calibration"]["count"]) == 240
+
+
 # ---------------------------------------------------------------------------------- the verb
+
+
+def test_the_record_says_which_part_the_data_had_in_the_training():
+    spec = {"name": "folder", "csv": "a.csv"}
+    models = SimpleNamespace(
+        cfg={"data": {"eval": spec, "test": {**spec, "csv": "b.csv"}}},
+        record={"eval_data": {"hash": "1"}, "test_data": {"hash": "2"}, "baseline": {"mean_ap": 1}},
+    )
+    cases = [
+        ({}, "1", "eval", False),
+        ({"csv": "b.csv"}, "2", "test", True),
+        ({"x": 1}, "3", "other", False),
+    ]
+    for change, digest, role, measured in cases:
+        got = evaluate._about_model(models, {**spec, **change}, {"name": "n", "hash": digest})
+        assert got["evaluated_on"] == role
+        assert got["eval_data"]["name"] == "n"
+        assert ("baseline" in got) == measured
+        assert "test_data" not in got
+    assert "test_data" in models.record  # not changed
 
 
 def test_eval_of_a_scores_file_prints_a_table_and_where_the_report_is(tmp_path, capsys):
