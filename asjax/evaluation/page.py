@@ -51,6 +51,9 @@ def render(
 ) -> str:
     """The page as a string.
 
+    The page of a run that was trained without HLP (`record["hlp"]` is False) has no views and no
+    words about HLP. Those views are in metrics.json all the same.
+
     Args:
       summary: the content of metrics.json. Its record may have `run` (the title), `model`, `hlp`,
         `train_data`, `test_data` or else `eval_data` (the evaluated clips), `baseline` (name,
@@ -64,6 +67,10 @@ def render(
         the sound is the bytes of a file, or a path to link to.
     """
     record = summary["record"]
+    if record.get("hlp") is False:
+        kept = lambda views: {k: v for k, v in views.items() if not k.startswith("hlp_")}  # noqa: E731
+        closure, results, found = None, kept(results), kept(found)
+        summary = {**summary, "views": kept(summary["views"])}
     decisions = decisions or decide.decisions(found, record)
     names = found["labels"].names
     prior = class_page.against_prior(results["labels"], names, train_counts, record)

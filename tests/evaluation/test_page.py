@@ -134,6 +134,17 @@ def test_the_run_is_the_title_and_the_main_numbers_come_first_with_intervals():
     assert tile in html
 
 
+def test_a_run_without_hlp_has_no_word_about_it_though_its_classes_have_an_ontology():
+    label_set = labels.get("audioset527")
+    rng = np.random.default_rng(0)
+    targets = (rng.random((60, 527)) < 0.05).astype(np.uint8)
+    scores = rng.normal(-4, 1, targets.shape) + 3 * targets
+    about = {"closure": hlp.closure(label_set), "record": {"hlp": False}, "history": HISTORY}
+    html = render(label_set, scores, targets, mappings=["esc10"], **about)
+    assert "Parent and child classes" not in titles(html)
+    assert "hlp" not in re.sub('<style>.*?</style>|base64,[^"]+', "", html, flags=re.S).lower()
+
+
 def test_without_an_ontology_nothing_is_said_about_hlp():
     html = render(*own(["a", "b", "c"]), record={"hlp": False}, history=HISTORY)
     assert "HLP" not in html
