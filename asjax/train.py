@@ -86,12 +86,6 @@ def main(args) -> int:
             cfg.objective = objective
         say(why)
     activation = scores.activation_of(cfg)
-    metric = cfg.eval.metric or ("accuracy" if activation == "softmax" else "mean_ap")
-    if metric == "accuracy" and (eval_source.labels.sum(axis=1) != 1).any():
-        raise config.AsjaxError(
-            "eval.metric='accuracy' needs exactly one label for each clip of data.eval; take "
-            "mean_ap, mean_auc or d_prime"
-        )
     # In training and in evaluation, a process decodes only the rows of its own devices.
     train_rows = sharding.local_rows(mesh, cfg.batch_size, "batch_size")
     step.check_parts(cfg.batch_size, accumulate, mesh.size)
@@ -140,6 +134,12 @@ def main(args) -> int:
         steps_per_epoch=train_data.steps_per_epoch,
     )
     average = build.make("average", cfg.average) if cfg.average else None
+    metric = cfg.eval.metric or ("accuracy" if activation == "softmax" else "mean_ap")
+    if metric == "accuracy" and (eval_source.labels.sum(axis=1) != 1).any():
+        raise config.AsjaxError(
+            "eval.metric='accuracy' needs exactly one label for each clip of data.eval; take "
+            "mean_ap, mean_auc or d_prime"
+        )
 
     work = workdir.Workdir.open(
         args.workdir,
