@@ -36,9 +36,14 @@ VERBS = {
         "asjax compare runs/a runs/b --out compare-ab",
     ),
     "tag": (
-        "asjax.tag",
+        "asjax.tag.tag",
         "name the sounds in audio files",
         "asjax tag dog.wav recordings/ --model=runs/quickstart/model --top 5",
+    ),
+    "embed": (
+        "asjax.tag.embed",
+        "store the embeddings of audio files; the same command resumes a stopped run",
+        "asjax embed recordings/ --model=runs/quickstart/model --to embeddings.npz",
     ),
     "prepare": (
         "asjax.data.prepare",

@@ -27,13 +27,16 @@ PLACES = {
     "source": "asjax.data.sources:{name}",
     "draw": "asjax.data.draw:{name}",
     "op": "asjax.data.ops:{name}",
+    "choice": "asjax.store.choice:{name}",
 }
+METRICS = ("mean_ap", "mean_auc", "d_prime", "accuracy")  # for eval.metric
 
 REQUIRED = inspect.Parameter.empty
 # Every field of a config with its default. The keywords of the things it builds are not here.
 FIELDS = {
     "seed": 0,
-    "total_steps": REQUIRED,
+    "total_steps": 0,  # give this or total_epochs
+    "total_epochs": 0.0,  # in place of total_steps; one epoch is as many draws as the draw says
     "batch_size": REQUIRED,  # rows of the global batch, over all processes
     "labels": {
         "name": "audioset527",  # a label set, or "own": the labels of the training data
@@ -43,7 +46,8 @@ FIELDS = {
     },
     "data": {
         "train": REQUIRED,  # a source
-        "eval": REQUIRED,  # a source
+        "eval": REQUIRED,  # a source; the step is chosen by its scores
+        "test": None,  # a source for the final scores; without it they are those of eval
         "sample_rate": REQUIRED,  # Hz
         "clip_s": REQUIRED,  # length of the model's input in seconds
         "draw": "shuffle",  # the order in which training clips are drawn
@@ -62,6 +66,11 @@ FIELDS = {
     "average": None,  # an average of the weights
     "eval": {
         "every_steps": 500,
+        "every_epochs": 0.0,  # if above 0: in place of every_steps
+        "metric": "",  # one of METRICS; "": accuracy if the objective is classify, else mean_ap
+        "select": "best",  # best | last | smooth(window=7): which evaluated step is the result
+        "patience": 0,  # end after so many evaluations without a better metric; 0: never
+        "max_share": 0.1,  # evaluations are left out if they take a larger share of the time
         "batch_size": 16,
         "bootstrap": 1000,  # resamples for the intervals
         "mappings": [],  # other label sets to report the scores in
@@ -71,18 +80,20 @@ FIELDS = {
     "init_from": "",  # weights to start from
 }
 AT_LEAST = {  # fields that are whole numbers, with the smallest allowed value
-    "total_steps": 1,
+    "total_steps": 0,
     "batch_size": 1,
     "optim.accumulate_steps": 1,
     "eval.every_steps": 1,
     "eval.batch_size": 1,
     "eval.bootstrap": 0,
+    "eval.patience": 0,
     "log.every_steps": 1,
     "log.save_steps": 1,
 }
 SPECS = {  # field -> kind of the thing it describes
     "data.train": "source",
     "data.eval": "source",
+    "data.test": "source",
     "data.draw": "draw",
     "data.ops": "op",
     "frontend": "frontend",
@@ -93,6 +104,7 @@ SPECS = {  # field -> kind of the thing it describes
     "objective": "objective",
     "optim": "optim",
     "average": "average",
+    "eval.select": "choice",
 }
 READ = {  # kind -> fields of its spec that the program reads itself, with their defaults
     # Parts of a batch, computed one after the other to save memory.
@@ -100,7 +112,7 @@ READ = {  # kind -> fields of its spec that the program reads itself, with their
 }
 OFFERED = {  # kind -> keywords that come from the program, never from a config
     "model": ("num_classes",),
-    "objective": ("model", "frontend", "augment", "closure"),
+    "objective": ("model", "frontend", "augment", "closure", "source"),
     "optim": ("total_steps", "steps_per_epoch"),
     "source": ("label_set",),
     "draw": ("labels", "seed"),
@@ -120,6 +132,7 @@ OFFERED = {  # kind -> keywords that come from the program, never from a config
 _CALLED = {  # how messages call a kind
     "augment": "augmentation",
     "model": "model family",
+    "choice": "rule of eval.select",
     "op": "host op",
     "optim": "optimiser",
     "source": "data source",
@@ -316,6 +329,13 @@ def load(path_and_arg: str, overrides: dict[str, str] | None = None):
         config.trust(changed[key]) if isinstance(changed[key], str) else None
         _override(cfg, key, changed[key])
     where = f"config {path_and_arg.partition(':')[0]}"
+    for chosen, other, zero in (
+        ("total_epochs", "total_steps", 0),
+        ("total_steps", "total_epochs", 0.0),
+        ("eval.every_steps", "eval.every_epochs", 0.0),
+    ):  # the command line's length replaces the file's, whatever its unit
+        if chosen in changed and other not in changed:
+            _override(cfg, other, zero)
     complete(cfg, where=where)
     schema.require(config.to_plain(cfg), formats.CONFIG, where)  # so that it can be saved later
     for key, value in config.flatten(cfg).items():
@@ -346,6 +366,28 @@ def complete(cfg, where: str = "the config") -> None:
         value = read(cfg, key)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise AsjaxError(f"{where}: {key} must be a whole number >= {least}, got {value!r}")
+    _check_lengths(cfg, where)
+    if cfg["eval"]["metric"] not in ("", *METRICS):
+        raise config.unknown(f"{where}: eval.metric", cfg["eval"]["metric"], METRICS)
+    make("choice", cfg["eval"]["select"])
+
+
+def _check_lengths(cfg, where: str) -> None:
+    """Durations in steps or in epochs, and the share of evaluations."""
+    epochs = _real(where, "total_epochs", cfg["total_epochs"], 1e9)
+    _real(where, "eval.every_epochs", cfg["eval"]["every_epochs"], 1e9)
+    if not _real(where, "eval.max_share", cfg["eval"]["max_share"], 1):
+        raise AsjaxError(f"{where}: eval.max_share must be above 0; 1 never leaves one out")
+    if bool(cfg["total_steps"]) == bool(epochs):
+        both = "both are given" if epochs else "none is given"
+        raise AsjaxError(f"{where} must set total_steps or total_epochs to a number > 0, {both}")
+
+
+def _real(where: str, key: str, value, most: float) -> float:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 <= value <= most:
+        raise AsjaxError(f"{where}: {key} must be a number from 0 to {most:g}, got {value!r}")
+    return value
 
 
 def read(cfg, dotted: str):

@@ -244,12 +244,14 @@ def _own(kind: str, name: str):
     if name not in _TRUSTED:
         raise AsjaxError(
             f"{kind} {name!r} is code outside of asjax, and a stored file may not run such code; "
-            "if you trust it, call asjax.config.trust with that name first"
+            "if you trust it, give its name to --trust, or to asjax.config.trust in a program"
         )
     try:
         return getattr(import_module(module), thing)
     except (ImportError, AttributeError) as error:
-        raise AsjaxError(f"{kind} {name!r} cannot be imported: {error}") from None
+        raise AsjaxError(
+            f"{kind} {name!r} cannot be imported: {error}; is it on PYTHONPATH?"
+        ) from None
 
 
 def trust(value) -> None:
@@ -263,6 +265,21 @@ def trust(value) -> None:
     for item in to_plain(value).values() if hasattr(value, "keys") else value:
         if isinstance(item, (str, dict, list, tuple)) or hasattr(item, "keys"):
             trust(item)
+
+
+def trust_named(names) -> None:
+    """`trust` for the values of an option --trust. AsjaxError: a value is no name of user code."""
+    for name in names or ():
+        if not re.fullmatch(_OWN.pattern + r"\w+", name):
+            raise AsjaxError(
+                f"--trust must be a name such as my_package.parts:model, got {quoted(name)}"
+            )
+        trust(name)
+
+
+TRUST = dict(  # how a verb declares its option --trust
+    action="append", metavar="NAME", help="let the model run your own code of this name; repeatable"
+)
 
 
 def call(function, label: str, /, *args, offered: dict | None = None, **fields):

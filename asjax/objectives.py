@@ -6,6 +6,10 @@ ops of the config. A wave may be int16, so an objective begins with `to_float`.
 The order for targets is fixed and tested: HLP on the hard labels, then mixup (in `augment`), then
 label smoothing. HLP must come before mixup, because propagating mixed labels gives other targets
 than mixing propagated labels.
+
+`tagging` has one sigmoid per class: a clip may have no, one or several labels. `classify` has one
+softmax over the classes: every clip has exactly one label. `auto` stands for one of them, and
+`choose` decides by the labels of the training clips.
 """
 
 from __future__ import annotations
@@ -19,10 +23,10 @@ import numpy as np
 import optax
 
 from asjax import hlp
-from asjax.config import AsjaxError
+from asjax.config import AsjaxError, quoted, shown, split_spec
 from asjax.frontends import to_float
 
-__all__ = ["tagging"]
+__all__ = ["auto", "classify", "tagging"]
 
 AUGMENT_PLACES = ("wave", "feats", "normed")
 
@@ -40,6 +44,23 @@ def bce(logits, target, mask=None, class_mask=None):
     if class_mask is not None:
         weight = weight * jnp.asarray(class_mask, jnp.float32)[None, :]
     return jnp.sum(loss * weight) / jnp.maximum(jnp.sum(weight), 1.0)
+
+
+def cross_entropy(logits, target, mask=None, class_weights=None):
+    """Mean softmax cross entropy of logits [B, C] in float32: -sum_c w_c t_c log p_c of each row.
+
+    It is a mean over rows without the masked ones, also with weights. So parts of a batch add up.
+
+    Args:
+      target: [B, C], soft or hard, each row with sum 1. mask: [B], 0 for padding rows.
+      class_weights: [C], the weight w_c of each class; None: 1.
+    """
+    target = target.astype(jnp.float32)
+    if class_weights is not None:
+        target = target * jnp.asarray(class_weights, jnp.float32)[None, :]
+    loss = optax.softmax_cross_entropy(logits.astype(jnp.float32), target)  # [B]
+    mask = jnp.ones_like(loss) if mask is None else mask
+    return jnp.sum(loss * mask) / jnp.maximum(jnp.sum(mask), 1.0)
 
 
 def smooth(target, amount: float):
@@ -70,7 +91,133 @@ def tagging(
       `loss_fn(params, stats, batch, rng) -> (loss, (scalars, new_stats))`.
 
     Raises:
-      AsjaxError: there are ops for `normed`, and the model's call takes no `augment`.
+      AsjaxError: there are ops for `normed`, and the model's call takes no `augment`, or
+        `label_smoothing` is not a share.
+    """
+    _check_share("label_smoothing", label_smoothing)
+
+    def hard(batch):
+        return (
+            batch["target"] if closure is None else hlp.propagate_labels(batch["target"], closure)
+        )
+
+    def loss(logits, target, mask):
+        return bce(logits, smooth(target, label_smoothing), mask, class_mask)
+
+    return _of_clips(model, frontend, augment, hard, loss)
+
+
+def classify(
+    *,
+    model,
+    frontend,
+    augment: dict[str, Any] | None = None,
+    closure: np.ndarray | None = None,
+    source=None,
+    label_smoothing: float = 0.0,
+    class_weights=None,
+):
+    """One class per clip: softmax cross entropy, also of targets mixed by mixup.
+
+    Args:
+      model, frontend, augment: as in `tagging`.
+      closure: must be None, because HLP gives several labels to a clip.
+      source: the training clips, with `labels` (sparse [N, C]), `ids` and `name`: they are checked,
+        and "balanced" counts them. None: no check.
+      label_smoothing: a in `y (1 - a) + a / C`, after mixup.
+      class_weights: None; "balanced": N / (K n_c) for the n_c clips of each of the K classes that
+        have any (scikit-learn's rule; 0 for a class without clips); or a list with one weight per
+        class. A draw that balances the classes does this too: use one of both.
+
+    Returns:
+      `loss_fn(params, stats, batch, rng) -> (loss, (scalars, new_stats))`.
+
+    Raises:
+      AsjaxError: HLP is on, a clip without exactly one label, fewer than two classes, weights that
+        do not fit, or as `tagging`. Targets inside jit are not checked.
+    """
+    _check_share("label_smoothing", label_smoothing)
+    if closure is not None:
+        raise AsjaxError(
+            "objective classify needs one label per clip, and HLP gives a clip several; set "
+            "--config.labels.hlp=False, or --config.objective.name=tagging"
+        )
+    if source is not None:
+        _check_one_label(source)
+    counts = None if source is None else np.asarray(source.labels.sum(axis=0)).ravel()
+    weights = _class_weights(class_weights, counts)
+
+    def hard(batch):
+        if not isinstance(batch["target"], jax.core.Tracer):  # values are not known inside jit
+            _check_rows(np.asarray(batch["target"]), np.asarray(batch["mask"]))
+        return batch["target"]
+
+    def loss(logits, target, mask):
+        classes = logits.shape[-1]
+        _check_classes(classes, weights)
+        target = target * (1.0 - label_smoothing) + label_smoothing / classes
+        return cross_entropy(logits, target, mask, weights)
+
+    return _of_clips(model, frontend, augment, hard, loss)
+
+
+def auto(*, label_smoothing: float = 0.0, class_weights=None):
+    """`classify` if every training clip has exactly one label, else `tagging`; see `choose`.
+
+    Raises:
+      AsjaxError: always. `asjax train` replaces this name before it builds the objective.
+    """
+    raise AsjaxError(
+        "objective auto stands for classify or tagging; choose one with asjax.objectives.choose"
+    )
+
+
+def choose(spec, source, *, hlp=False, multilabel=False) -> tuple[Any, str]:
+    """The objective of a config for the training clips, and one line that says why ("": as given).
+
+    Args:
+      spec: the config's `objective`. source: the training clips, with `labels` (sparse [N, C]).
+      hlp: labels are propagated. multilabel: the user wants `tagging`.
+
+    Raises:
+      AsjaxError: `multilabel` with `classify`, or `class_weights` for clips with several labels.
+    """
+    name, fields = split_spec(spec)
+    if name == "classify" and multilabel:
+        raise AsjaxError(
+            "--multilabel trains with objective tagging, and the config names classify; leave out "
+            "--multilabel, or set --config.objective.name=tagging"
+        )
+    if name != "auto":
+        return spec, ""
+    clips, classes = source.labels.shape
+    others = int((_label_counts(source) != 1).sum())
+    if multilabel:
+        why = "--multilabel is given"
+    elif hlp:
+        why = "labels.hlp gives a clip several labels"
+    elif others:
+        why = f"{others:,} of {clips:,} training clips have no label or several"
+    elif classes < 2:
+        why = "there is only one class"
+    else:
+        return {"name": "classify", **fields}, (
+            "objective classify (softmax): every training clip has exactly one label; --multilabel "
+            "trains one sigmoid per class instead"
+        )
+    if fields.pop("class_weights", None) is not None:
+        raise AsjaxError(
+            f"objective.class_weights needs objective classify, but {why}; remove class_weights"
+        )
+    return {"name": "tagging", **fields}, f"objective tagging (one sigmoid per class): {why}"
+
+
+def _of_clips(model, frontend, augment, hard, loss):
+    """The `loss_fn` of clip objectives.
+
+    Args:
+      hard: batch -> targets [B, C] before the augmentation.
+      loss: (logits [B, C], targets, mask [B]) -> scalar.
     """
     chains = {place: (augment or {}).get(place) or _identity for place in AUGMENT_PLACES}
     normed = chains["normed"] is not _identity and getattr(chains["normed"], "names", True)
@@ -82,9 +229,7 @@ def tagging(
 
     def loss_fn(params, stats, batch, rng):
         wave_rng, feats_rng, normed_rng, dropout_rng = jax.random.split(rng, 4)
-        target = batch["target"]
-        if closure is not None:
-            target = hlp.propagate_labels(target, closure)
+        target = hard(batch)
         # Other arrays stay in the batch, because the augmentation may reorder its rows.
         item = {**batch, "wave": to_float(batch["wave"]), "target": target}
         item = chains["wave"](wave_rng, item)
@@ -102,10 +247,8 @@ def tagging(
             mutable=list(stats),
             rngs={"dropout": dropout_rng},
         )
-        loss = bce(
-            outputs["logits"], smooth(item["target"], label_smoothing), item["mask"], class_mask
-        )
-        return loss, ({"loss": loss}, new_stats)
+        value = loss(outputs["logits"], item["target"], item["mask"])
+        return value, ({"loss": value}, new_stats)
 
     return loss_fn
 
@@ -119,3 +262,82 @@ def _features(frontend, wave, rng):
 
 def _identity(rng, batch):
     return batch
+
+
+# ---------------------------------------------------------------------------------- checks
+
+_NEEDS_ONE = "objective classify needs exactly one label for each clip"
+_INSTEAD = "give each clip one label, or set --config.objective.name=tagging"
+
+
+def _label_counts(source) -> np.ndarray:
+    return np.asarray(source.labels.sum(axis=1)).ravel()
+
+
+def _check_one_label(source) -> None:
+    """AsjaxError names the first clip that has not exactly one label."""
+    counts = _label_counts(source)
+    others = np.flatnonzero(counts != 1)
+    if len(others):
+        first, has = shown(source.ids[others[0]]), int(counts[others[0]]) or "no"
+        raise AsjaxError(
+            f"{_NEEDS_ONE}, but {len(others):,} of {len(counts):,} training clips of {source.name} "
+            f"have no label or several (first {first}: {has} labels); {_INSTEAD}"
+        )
+    _check_classes(source.labels.shape[1])
+
+
+def _check_rows(target, mask) -> None:
+    """AsjaxError names the first real row of a batch whose targets do not sum to 1."""
+    others = np.flatnonzero((mask > 0) & (np.abs(target.sum(axis=1) - 1) > 1e-3))
+    if len(others):
+        raise AsjaxError(
+            f"{_NEEDS_ONE}, but row {others[0]} of the batch has none or several; {_INSTEAD}"
+        )
+
+
+def _check_classes(classes: int, weights=None) -> None:
+    if classes < 2:
+        raise AsjaxError(
+            f"objective classify needs two or more classes, got {classes}; add a class, or take "
+            "--config.objective.name=tagging"
+        )
+    if weights is not None and len(weights) != classes:
+        raise AsjaxError(
+            f"objective.class_weights must have one number for each of {classes} classes, got "
+            f"{len(weights)}"
+        )
+
+
+def _class_weights(given, counts) -> np.ndarray | None:
+    """float32 [C] or None. `counts`: training clips of each class, or None if not known."""
+    if given is None:
+        return None
+    if isinstance(given, str):
+        if given != "balanced":
+            raise AsjaxError(
+                f"objective.class_weights must be None, 'balanced' or a list, got {given!r}"
+            )
+        if counts is None:
+            raise AsjaxError("objective.class_weights='balanced' needs the training clips, source")
+        known = counts > 0
+        weights = counts.sum() / (known.sum() * np.maximum(counts, 1))
+        return np.where(known, weights, 0.0).astype(np.float32)
+    try:
+        weights = np.asarray(given, np.float64)
+        fits = weights.ndim == 1 and np.isfinite(weights).all() and (weights >= 0).all()
+    except (TypeError, ValueError):
+        fits = False
+    if not fits or not weights.any():
+        raise AsjaxError(
+            "objective.class_weights must be None, 'balanced' or one number of at least 0 for each "
+            f"class, not all 0, got {quoted(given)}"
+        )
+    if counts is not None:
+        _check_classes(len(counts), weights)
+    return weights.astype(np.float32)
+
+
+def _check_share(name: str, value) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise AsjaxError(f"objective.{name} must be a number from 0 to 1, got {value!r}")

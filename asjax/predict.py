@@ -1,10 +1,13 @@
 """`asjax.load` and `Tagger`: audio files or waves -> tags and embeddings.
 
-A recording is cut into consecutive windows of the model's clip length. The last window ends with
-the recording, so it overlaps the window before it. A recording shorter than a window is padded with
-zeros. The tags of a recording are the mean of its windows' probabilities, or their maximum. Windows
-of all recordings share batches of one shape. Audio is decoded when it is needed, so memory does not
-grow with the length of a recording.
+A recording is cut into windows of the model's clip length, consecutive or overlapping. The last
+window ends with the recording, so its overlap is larger. A recording shorter than a window is
+padded with zeros. The tags of a recording are the mean of its windows' probabilities, or their
+maximum. Windows of all recordings share batches of one shape. Audio is decoded when it is needed,
+so memory does not grow with the length of a recording.
+
+A model with objective classify gives the probabilities of a softmax, which sum to 1 over the
+classes. Any other model gives one sigmoid per class.
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ from asjax import build
 from asjax.config import AsjaxError, unknown
 from asjax.data import waves
 from asjax.evaluation import infer
+from asjax.metrics import probability
 from asjax.store import model_dir
+from asjax.store.scores import activation_of
 
 REDUCE = ("mean", "max")
 HOW_TO_GET_A_MODEL = (
@@ -35,8 +40,11 @@ HOW_TO_GET_A_MODEL = (
 # ------------------------------------------------------------------------------ public face
 
 
-def load(path, *, reduce: str = "mean", batch_size: int = 16) -> Tagger:
+def load(path, *, reduce: str = "mean", batch_size: int = 16, **settings) -> Tagger:
     """The tagger from a model folder, or from the workdir of a finished run.
+
+    Args:
+      reduce, batch_size, settings: see `Tagger`.
 
     Raises:
       AsjaxError: no such folder, no model in it, or files that do not fit together.
@@ -65,6 +73,8 @@ def load(path, *, reduce: str = "mean", batch_size: int = 16) -> Tagger:
         reduce=reduce,
         batch_size=batch_size,
         record=record,
+        activation=activation_of(cfg),
+        **settings,
     )
 
 
@@ -76,11 +86,13 @@ class Tags:
       file: path, or a name for a wave in memory.
       duration_s: length of the recording in seconds.
       clip: float32 [C], probability of each class in the whole recording.
-      logits: float32 [C], log-odds of `clip`; for a single window, the output of the model.
+      logits: float32 [C], log-odds of `clip`; for a single window, the output of the model. With a
+        softmax, the logarithm of `clip`.
       embedding: float32 [D], mean over the windows.
       windows: float32 [n, C], probabilities of each window.
       times: float64 [n, 2], begin and end of each window in seconds.
       label_set: the classes, in order.
+      window_embeddings: float32 [n, D], or None if the tagger does not keep them.
     """
 
     file: str
@@ -91,6 +103,7 @@ class Tags:
     windows: np.ndarray
     times: np.ndarray
     label_set: object
+    window_embeddings: np.ndarray | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -131,7 +144,10 @@ class Tagger:
       sample_rate, clip_s: input of the model: Hz, seconds per window.
       reduce: "mean" or "max" over the probabilities of a recording's windows.
       batch_size: windows per forward pass.
+      overlap: share of a window that the next window covers too, 0 <= overlap < 1.
+      window_embeddings: keep the embedding of every window, as `Tags.window_embeddings`.
       record: how the model was trained and on what data.
+      activation: "sigmoid", or "softmax" for one class per clip: from logits to probabilities.
     """
 
     def __init__(
@@ -145,16 +161,26 @@ class Tagger:
         clip_s: float,
         reduce: str = "mean",
         batch_size: int = 16,
+        overlap: float = 0.0,
+        window_embeddings: bool = False,
         record: dict | None = None,
+        activation: str = "sigmoid",
     ):
         if reduce not in REDUCE:
             raise unknown("reduce", reduce, REDUCE)
+        if activation not in probability.ACTIVATIONS:
+            raise unknown("activation", activation, probability.ACTIVATIONS)
         if batch_size < 1:
             raise AsjaxError(f"batch_size must be 1 or more, got {batch_size}")
+        if not 0 <= overlap < 1:
+            raise AsjaxError(f"overlap must be 0 or more and less than 1, got {overlap}")
         self.model, self.variables, self.frontend = model, variables, frontend
         self.label_set, self.reduce, self.record = label_set, reduce, record or {}
         self.sample_rate, self.clip_s, self.batch_size = sample_rate, clip_s, batch_size
+        self.activation = activation
+        self.overlap, self.window_embeddings = overlap, window_embeddings
         self.window = max(1, round(clip_s * sample_rate))  # samples
+        self.hop = max(1, round(self.window * (1 - overlap)))
 
     def __call__(self, source, *, batch: bool | None = None):
         """The Tags of one recording, or the list of Tags of a list of recordings.
@@ -182,7 +208,7 @@ class Tagger:
     ) -> Iterator[Tags | AsjaxError]:
         """The Tags of each source in order, or the error for a source that cannot be tagged.
 
-        At most two batches of windows are in memory, plus the logits of unfinished recordings.
+        At most two batches of windows are in memory, plus the results of unfinished recordings.
 
         Args:
           sources, batch: as in `__call__`, but batch is False or None.
@@ -227,10 +253,11 @@ class Tagger:
         import jax
 
         numbers = sum(np.size(leaf) for leaf in jax.tree.leaves(self.variables))
+        overlap = f", overlap {self.overlap:g}" if self.overlap else ""
         return (
             f"Tagger({type(self.model).__name__} of {numbers:,} numbers, {len(self.label_set)} "
             f"classes of {self.label_set.name}, {self.sample_rate} Hz, windows of {self.clip_s:g} "
-            f"s, reduce={self.reduce!r})"
+            f"s{overlap}, reduce={self.reduce!r}, {self.activation})"
         )
 
     def __reduce__(self):
@@ -238,10 +265,9 @@ class Tagger:
         import jax
 
         variables = jax.tree.map(np.asarray, self.variables)
-        keywords = {
-            name: getattr(self, name)
-            for name in ("sample_rate", "clip_s", "reduce", "batch_size", "record")
-        }
+        names = ("sample_rate", "clip_s", "reduce", "batch_size", "record")
+        names += ("activation", "overlap", "window_embeddings")
+        keywords = {name: getattr(self, name) for name in names}
         return _made, (self.model, variables, self.frontend, self.label_set, keywords)
 
     def _size(self, windows: int) -> int:
@@ -310,9 +336,15 @@ class _Recording:
 
         self.tagger, self.name = tagger, recordings.name_of(source, number)
         self._windows = recordings.windows(
-            source, tagger.sample_rate, tagger.window, name=self.name, batch=batch
+            source,
+            tagger.sample_rate,
+            tagger.window,
+            name=self.name,
+            batch=batch,
+            hop=tagger.hop,
         )
         self.starts, self.logits, self.embedding = [], [], 0.0
+        self.embeddings = [] if tagger.window_embeddings else None
         self.samples, self.read, self.error = 0, False, None
 
     def windows(self, decoding):
@@ -334,22 +366,27 @@ class _Recording:
     def add(self, logits, embedding):
         self.logits.append(logits)
         self.embedding = self.embedding + embedding.astype(np.float64)
+        if self.embeddings is not None:
+            self.embeddings.append(embedding.astype(np.float32))
 
     def result(self) -> Tags | AsjaxError:
         if self.error is not None:
             return self.error
-        from scipy.special import expit, log_expit, logsumexp
+        from scipy.special import log_expit, logsumexp
 
-        logits = np.stack(self.logits)
+        activation = self.tagger.activation
+        logits = probability.as_scores(np.stack(self.logits), activation)
         if not np.isfinite(logits).all():
             return AsjaxError(
                 f"{self.name}: the model's output is not finite; check the weights for NaN"
             )
-        windows = expit(logits)
+        windows = probability.probabilities(logits, activation)
         if len(logits) == 1:
             clip = logits[0]
         elif self.tagger.reduce == "max":
             clip = logits.max(axis=0)
+        elif activation == "softmax":
+            clip = logsumexp(logits.astype(np.float64), axis=0) - np.log(len(logits))
         else:  # log-odds of the mean probability, exact where the probability rounds to 0 or 1
             wide = logits.astype(np.float64)
             clip = logsumexp(log_expit(wide), axis=0) - logsumexp(log_expit(-wide), axis=0)
@@ -359,12 +396,13 @@ class _Recording:
         return Tags(
             file=self.name,
             duration_s=self.samples / rate,
-            clip=expit(clip).astype(np.float32),
+            clip=probability.probabilities(clip, activation).astype(np.float32),
             logits=clip.astype(np.float32),
             embedding=(self.embedding / n).astype(np.float32),
             windows=windows,
             times=np.stack([starts, ends], axis=1) / rate,
             label_set=self.tagger.label_set,
+            window_embeddings=None if self.embeddings is None else np.stack(self.embeddings),
         )
 
 

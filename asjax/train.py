@@ -7,17 +7,16 @@ resumes the run); 2 an error that one line explains.
 from __future__ import annotations
 
 import contextlib
-import signal
+import math
 from functools import partial
 from pathlib import Path
 
 from asjax import build
 from asjax.data import prefetch
-from asjax.evaluation import infer
+from asjax.evaluation import infer, one_label
 from asjax.store import model_dir
 
 EXIT_STOPPED = 75
-MAX_NONFINITE_IN_A_ROW = 10
 
 
 def add_arguments(parser):
@@ -27,6 +26,11 @@ def add_arguments(parser):
         "--allow-config-change", action="store_true", help="resume with a changed config"
     )
     parser.add_argument("--allow-data-change", action="store_true", help="resume with changed data")
+    parser.add_argument(
+        "--multilabel",
+        action="store_true",
+        help="objective auto: one sigmoid per class, also if every clip has exactly one label",
+    )
     parser.add_argument("--cpu-devices", type=int, help="devices on CPU (default: one per core)")
     parser.add_argument("--coordinator", help="host:port of process 0, for several processes")
     parser.add_argument("--num-processes", type=int, help="how many processes train together")
@@ -50,10 +54,10 @@ def main(args) -> int:
 
     import jax
 
-    from asjax import hlp, pages, step
+    from asjax import hlp, objectives, pages, step, watch
     from asjax.data import pipeline, quarantine
-    from asjax.evaluation import evaluate
-    from asjax.store import checkpoint, files, log, workdir
+    from asjax.evaluation import evaluate, listen
+    from asjax.store import checkpoint, choice, files, log, scores, workdir
     from asjax.weights import start as init_from
 
     first_process = jax.process_index() == 0
@@ -73,12 +77,22 @@ def main(args) -> int:
         )
     train_source = build.source(cfg.data.train, label_set)
     eval_source = build.source(cfg.data.eval, label_set)
+    final_source = build.source(cfg.data.test, label_set) if cfg.data.test else eval_source
+    objective, why = objectives.choose(
+        cfg.objective, train_source, hlp=cfg.labels.hlp, multilabel=args.multilabel
+    )
+    if why:  # the config of the run names the objective that is used
+        with cfg.unlocked(), cfg.ignore_type():
+            cfg.objective = objective
+        say(why)
+    activation = scores.activation_of(cfg)
     # In training and in evaluation, a process decodes only the rows of its own devices.
     train_rows = sharding.local_rows(mesh, cfg.batch_size, "batch_size")
     step.check_parts(cfg.batch_size, accumulate, mesh.size)
     eval_rows = sharding.local_rows(mesh, cfg.eval.batch_size, "eval.batch_size")
     fields = {**build.data_fields(cfg), "num_classes": len(label_set)}
-    caches = pipeline.cache_shares(cfg.data.cache, (len(train_source), len(eval_source)))
+    clips = (len(train_source), len(eval_source))  # the test set is read once, so it is not cached
+    caches = pipeline.cache_shares(cfg.data.cache, clips)
     train_data = build.pipeline(
         train_source,
         batch_size=cfg.batch_size,
@@ -87,16 +101,19 @@ def main(args) -> int:
         rows=train_rows,
         **{**fields, "cache": caches[0]},
     )
-    eval_data = build.pipeline(
-        eval_source,
-        batch_size=cfg.eval.batch_size,
-        train=False,
-        rows=eval_rows,
-        **{**fields, "cache": caches[1]},
+    scored = partial(
+        build.pipeline, batch_size=cfg.eval.batch_size, train=False, rows=eval_rows, **fields
     )
+    eval_data = scored(eval_source, cache=caches[1])
+    final_data = scored(final_source, cache=False) if cfg.data.test else eval_data
     taxonomy = [label_set.taxonomy] if label_set.taxonomy else []
     parts = [train_data.fingerprint, eval_data.fingerprint, label_set.hash, *taxonomy]
-    data_id = config.fingerprint(parts)
+    data_id = config.fingerprint(parts + [final_data.fingerprint] * bool(cfg.data.test))
+    epoch = train_data.draws_per_epoch / cfg.batch_size  # in steps
+    total_steps = cfg.total_steps or math.ceil(cfg.total_epochs * epoch)
+    eval_steps = cfg.eval.every_steps
+    if cfg.eval.every_epochs:
+        eval_steps = max(1, round(cfg.eval.every_epochs * epoch))
 
     # ------------------------------------------------------------------ model and objective
     frontend = build.make("frontend", cfg.frontend)
@@ -108,14 +125,21 @@ def main(args) -> int:
         frontend=frontend,
         augment={place: build.augment(text) for place, text in cfg.augment.items()},
         closure=closure if cfg.labels.hlp else None,
+        source=train_source,
     )
     tx, schedule = build.make(
         "optim",
         cfg.optim,
-        total_steps=cfg.total_steps,
+        total_steps=total_steps,
         steps_per_epoch=train_data.steps_per_epoch,
     )
     average = build.make("average", cfg.average) if cfg.average else None
+    metric = cfg.eval.metric or ("accuracy" if activation == "softmax" else "mean_ap")
+    if metric == "accuracy" and (eval_source.labels.sum(axis=1) != 1).any():
+        raise config.AsjaxError(
+            "eval.metric='accuracy' needs exactly one label for each clip of data.eval; take "
+            "mean_ap, mean_auc or d_prime"
+        )
 
     work = workdir.Workdir.open(
         args.workdir,
@@ -141,7 +165,11 @@ def main(args) -> int:
         state_sharding = sharding.state_sharding(mesh, shapes)
         batch_sharding = sharding.batch_sharding(mesh)
         replicated = sharding.replicated(mesh)
-        checkpoints = checkpoint.Checkpoints(work.path / "checkpoints")
+        checkpoints = checkpoint.Checkpoints(
+            work.path / "checkpoints",
+            metric=metric,
+            rule=build.make("choice", cfg.eval.select),
+        )
         restored = checkpoints.restore(sharding.with_sharding(shapes, state_sharding))
         if restored is None:
             state = jax.jit(create, out_shardings=state_sharding)(key)
@@ -152,7 +180,7 @@ def main(args) -> int:
             start = 0
         else:
             start, state, _ = restored
-            say(f"resuming at step {start} of {cfg.total_steps} in {work.path}")
+            say(f"resuming at step {start} of {total_steps} in {work.path}")
         train_step = jax.jit(
             step.make_train_step(
                 objective=objective,
@@ -166,9 +194,9 @@ def main(args) -> int:
             donate_argnums=0,
         )
         forward = infer.Forward(model, frontend, mesh)
-        # state -> ids, logits and targets of the evaluation set, with averaged weights if any
-        predict = lambda state, **how: infer.scores(  # noqa: E731
-            forward, step.weights(state), eval_data, len(label_set), **how
+        # state, data -> ids, scores and targets of the data, with averaged weights if any
+        predict = lambda state, data, **how: infer.scores(  # noqa: E731
+            forward, step.weights(state), data, len(label_set), activation=activation, **how
         )
 
         # -------------------------------------------------------------- loop
@@ -188,39 +216,80 @@ def main(args) -> int:
         bad_clips = quarantine.Quarantine(
             work.path / f"quarantine{share}.csv", len(train_source), cfg.data.max_bad
         )
-        stop = _StopSignal()
         place = partial(sharding.place, mesh, owned=True)
         batches = prefetch.prefetch(train_data.iterate(start), place)
-        progress = log.Progress(
-            cfg.total_steps, start, batch_size=cfg.batch_size, active=first_process
-        )
+        progress = log.Progress(total_steps, start, batch_size=cfg.batch_size, active=first_process)
+        stop, pace = watch.StopSignal(), watch.Pace(cfg.eval.max_share)
+        # Several processes stop only together, after a step.
+        asked_now = (lambda: stop.requested) if jax.process_count() == 1 else None
+        compiling = {
+            "training": "the compilation of the training step",
+            "scoring": "the first scoring",
+        }
+
+        def evaluated(done, state) -> dict:
+            with progress.paused(), pace.measure(), stop.during(compiling.pop("scoring", "")):
+                _, *results = predict(state, eval_data, progress=False, stop=asked_now)
+                metrics = evaluate.trace(*results, activation)
+            writer.write_scalars(done, {f"eval/{k}": v for k, v in metrics.items()})
+            progress.note(**{("eval_" * (k == "loss") + k): v for k, v in metrics.items()})
+            values.append(metrics[checkpoints.metric])
+            return metrics
+
+        def report(number, scalars) -> None:
+            every = cfg.log.every_steps
+            log.report(writer, progress, number, scalars, every, waited_s=batches.waited_s)
+
+        save = partial(checkpoints.save, meta={"data": data_id})
+        values = [value for _, value in checkpoints.history]
+        stale = partial(choice.stale, patience=cfg.eval.patience)
+        due = lambda step: step == total_steps or step % eval_steps == 0  # noqa: E731
+        done, stopped = start, False
         pending = None  # scalars of the last step, fetched while the next step runs
-        stopped = False
         with stop, batches, progress, checkpoints, bad_clips:
-            for i in range(start, cfg.total_steps):
-                batch, host = next(batches)
-                state, scalars = train_step(state, batch)
-                bad_clips.add(host["bad"])
-                if pending is not None:
-                    _report(writer, progress, *pending, cfg, batches)
-                pending = (i + 1, scalars)
-                done = i + 1
-                evaluating = done % cfg.eval.every_steps == 0 or done == cfg.total_steps
-                asked = _asked_to_stop(stop, done, cfg.log.every_steps)
-                metrics = None
-                if evaluating:
-                    _report(writer, progress, *pending, cfg, batches)
-                    pending = None
-                    metrics = evaluate.trace(*predict(state, progress=False)[1:])
-                    writer.write_scalars(done, {f"eval/{k}": v for k, v in metrics.items()})
-                    progress.note(**metrics)
-                if evaluating or asked or done % cfg.log.save_steps == 0:
-                    checkpoints.save(done, state, metrics=metrics, meta={"data": data_id})
-                if asked and done < cfg.total_steps:
-                    stopped = True
-                    break
+            try:
+                if start and due(start) and start not in dict(checkpoints.history):
+                    save(start, state, metrics=evaluated(start, state))  # it was stopped in there
+                ended = start >= total_steps or stale(values)
+                while not (stopped or ended):
+                    try:
+                        batch, host = batches.wait(asked_now)
+                        bad_clips.add(host["bad"])
+                    except config.AsjaxError as error:
+                        raise _saved_before(error, done, start, save, checkpoints, state) from None
+                    with stop.during(compiling.pop("training", "")):
+                        state, scalars = train_step(state, batch)
+                    done += 1
+                    if pending is not None:
+                        report(*pending)
+                    pending = (done, scalars)
+                    ended = done == total_steps
+                    stopped = stop.everywhere(done % cfg.log.every_steps == 0) and not ended
+                    metrics = None
+                    if due(done) and watch.same_everywhere(ended or pace.allows()):
+                        report(*pending)
+                        pending = None
+                        metrics = evaluated(done, state)
+                        if stale(values) and not ended:
+                            say(f"{cfg.eval.patience} evaluations without a better metric")
+                            ended = True
+                    if metrics is not None or stopped or done % cfg.log.save_steps == 0:
+                        save(done, state, metrics=metrics)
+            except prefetch.Stopped:  # asked while it waited for data or evaluated
+                stopped = True
+                if done > start:
+                    save(done, state)
             if pending is not None:
-                _report(writer, progress, *pending, cfg, batches)
+                report(*pending)
+            if not stopped:
+                state, record = _chosen(checkpoints, state, shapes, state_sharding, say)
+                final = []  # ids, logits, targets
+                unread = []  # (id, reason) of clips that cannot be decoded
+                with contextlib.suppress(prefetch.Stopped):
+                    final = predict(
+                        state, final_data, progress=first_process, bad=unread, stop=asked_now
+                    )
+                stopped = not final
         if stopped:
             writer.close()
             if not checkpoints.wait():
@@ -228,21 +297,19 @@ def main(args) -> int:
                     f"stopped at step {done}, which could not be saved: {checkpoints.last_error}; "
                     f"the last saved step is {checkpoints.latest_step()}"
                 )
-            say(f"stopped at step {done}, everything is saved; run the same command to resume")
+            what = "everything is saved" if done else "no step was finished"
+            say(f"stopped at step {done}, {what}; run the same command to resume")
             return EXIT_STOPPED
 
-        # -------------------------------------------------------------- best weights, report, model
-        best = checkpoints.best_step()
-        if best not in (None, int(state.step)):
-            _, state, _ = checkpoints.restore(
-                sharding.with_sharding(shapes, state_sharding), step=best
-            )
+        # -------------------------------------------------------------- report, model
         variables = sharding.gather(step.weights(state))
-        say(f"best step {int(state.step)}; scoring it and writing the report")
-        unread = []  # (id, reason) of evaluation clips that cannot be decoded
-        ids, logits, targets = predict(state, progress=first_process, bad=unread)
-        record = _record(cfg, label_set, train_source, eval_source, state, n_params)
+        ids, logits, targets = final
+        sources = {"train_data": train_source, "eval_data": eval_source}
+        if cfg.data.test:
+            sources["test_data"] = final_source
+        record |= model_dir.training_record(cfg, label_set, sources, state, n_params)
         out = work.path / "eval"
+        about_model = {key: cfg.model.get(key) for key in ("name", "variant")}
         if first_process:
             evaluate.save_scores(
                 out / "scores.npz",
@@ -251,6 +318,7 @@ def main(args) -> int:
                 targets=targets,
                 label_set=label_set,
                 extra={"left_out": sorted(set(unread)), "strict": bool(cfg.labels.strict)},
+                activation=activation,
             )
             summary = evaluate.evaluate_scores(
                 out / "scores.npz",
@@ -261,7 +329,8 @@ def main(args) -> int:
                 n_bootstrap=cfg.eval.bootstrap,
                 history=log.read_jsonl(work.path / "train.jsonl"),
                 train_counts=train_source.labels.sum(axis=0),
-                record=record,
+                record={**record, "run": work.path.resolve().name, "model": about_model},
+                listen=listen.listener(final_source),
             )
             saved = config.to_plain(cfg)
             saved["model"]["num_classes"] = len(label_set)
@@ -273,93 +342,55 @@ def main(args) -> int:
                 record={**record, "scores": evaluate.headline(summary)},
             )
             say(evaluate.table(summary))
-            say(_where(work.path, bad_clips))
+            if not cfg.data.test and cfg.eval.select != "last":
+                say("the step was chosen by the scores of these clips; data.test gives others")
+            say(_where(work.path, bad_clips, one_label.tables(summary)))
         writer.close()
         return 0
 
 
-class _StopSignal:
-    """Turns SIGTERM and Ctrl-C into a flag that the loop reads between two steps."""
-
-    def __init__(self):
-        self.requested = False
-        self._before = {}
-
-    def __enter__(self):
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number, frame):
-        if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt  # a second Ctrl-C stops at once; the last save remains
-        self.requested = True
-
-
-def _asked_to_stop(stop, done: int, every_steps: int) -> bool:
-    """Whether to stop. Processes must stop at the same step, so they ask each other at times."""
+def _saved_before(error, done, start, save, checkpoints, state):
+    """`error` of the data after step `done`, with a word about the save of that step."""
     import jax
-    import numpy as np
 
-    if jax.process_count() == 1:
-        return stop.requested
-    if done % every_steps:
-        return False
-    from jax.experimental import multihost_utils
-
-    return bool(multihost_utils.process_allgather(np.array(stop.requested)).any())
-
-
-def _report(writer, progress, number, scalars, cfg, batches):
-    """Fetch, show and log the scalars of step `number`. AsjaxError: too many nonfinite steps."""
     from asjax.config import AsjaxError
 
-    values = {k: float(v) for k, v in scalars.items()}
-    in_a_row = int(values.pop("nonfinite_in_a_row"))
-    progress.update(number, loss=values["loss"], waited_s=batches.waited_s)
-    if in_a_row >= MAX_NONFINITE_IN_A_ROW:
-        raise AsjaxError(
-            f"step {number}: loss or gradient not finite {in_a_row} steps in a row (first "
-            f"{number - in_a_row + 1}); lower --config.optim.lr or set --config.optim.clip_norm"
-        )
-    if number % cfg.log.every_steps == 0 or in_a_row:
-        writer.write_scalars(number, {**values, **progress.rates()})
+    if jax.process_count() > 1 or done == start:  # other processes do not know of the error
+        return error
+    saved = save(done, state) and checkpoints.wait()
+    what = "is saved" if saved else f"could not be saved ({checkpoints.last_error})"
+    return AsjaxError(f"{error}. Step {done} {what}; the same command resumes the run")
 
 
-def _record(cfg, label_set, train_source, eval_source, state, n_params) -> dict:
-    """The record in a model folder: how the model was trained and on what data."""
-    from asjax import config
+def _chosen(checkpoints, state, shapes, state_sharding, say):
+    """The state of the step that `eval.select` chooses, and how it was chosen, for the record."""
+    from asjax import sharding
 
-    return {
-        "hlp": bool(cfg.labels.hlp),
-        "draw": cfg.data.draw,
-        "seed": int(cfg.seed),
-        "step": int(state.step),
-        "skipped_steps": int(state.nonfinite[0]),
-        "parameters": int(n_params),
-        "train_data": {
-            "name": train_source.name,
-            "clips": len(train_source),
-            "hash": train_source.hash,
-        },
-        "eval_data": {
-            "name": eval_source.name,
-            "clips": len(eval_source),
-            "hash": eval_source.hash,
-        },
-        "labels": {"name": label_set.name, "hash": label_set.hash},
-        "config_hash": config.fingerprint(cfg),
-    }
+    history, metric = dict(checkpoints.history), checkpoints.metric
+    step = checkpoints.best_step()
+    if step is None:  # the metric was never a number
+        say(f"the last step is the result, because {metric} was never a number")
+        return state, {}
+    if step != int(state.step):
+        abstract = sharding.with_sharding(shapes, state_sharding)
+        _, state, _ = checkpoints.restore(abstract, step=step)
+    last, wanted = max(history), checkpoints.wanted_step()
+    rule = checkpoints.rule.about.format(metric=metric)
+    damaged = "" if wanted == step else f"; step {wanted} would be, but its files are damaged"
+    say(
+        f"step {step} is the result ({rule}; {len(history)} evaluations{damaged}): {metric} "
+        f"{history[step]:.4g}; the last evaluated step, {last}, has {history[last]:.4g}"
+    )
+    as_json = lambda value: value if math.isfinite(value) else str(value)  # noqa: E731
+    chosen = dict(step=step, wanted_step=wanted, rule=checkpoints.rule.text, metric=metric)
+    chosen |= dict(value=as_json(history[step]), last_step=last)
+    return state, {"chosen": {**chosen, "last_value": as_json(history[last])}}
 
 
-def _where(path: Path, bad_clips) -> str:
+def _where(path: Path, bad_clips, tables: str) -> str:
     lines = [
         f"report      {path / 'eval' / 'report.html'}",
-        f"metrics     {path / 'eval' / 'metrics.json'}, per_class.csv, scores.npz",
+        f"metrics     {path / 'eval' / 'metrics.json'}, {tables}, scores.npz",
         f"model       {path / 'model'}",
         f"log         {path / 'train.jsonl'}",
     ]

@@ -171,6 +171,8 @@ def get_config(arg=None):
         )
     c.eval = dict(
         every_steps=2 if arg.tiny else steps_per_epoch,
+        max_share=1.0,  # the paper evaluates at fixed steps
+        select="last" if arg.average else "best",
         batch_size=4 if arg.tiny else min(v["batch"], 64),
         bootstrap=20 if arg.tiny else 1000,
         mappings=[],

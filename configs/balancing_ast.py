@@ -77,6 +77,9 @@ def get_config(arg=None):
     c.average = None
     c.eval = dict(
         every_steps=2 if arg.tiny else 3_000,
+        max_share=1.0,  # the paper evaluates at fixed steps
+        metric="d_prime",
+        select="smooth(window=7)",
         batch_size=4 if arg.tiny else 256,
         bootstrap=20 if arg.tiny else 1000,
         mappings=[],

@@ -84,6 +84,7 @@ def get_config(arg=None):
     c.average = None
     c.eval = dict(
         every_steps=2 if arg.tiny else 5_000,
+        max_share=1.0,  # the paper evaluates at fixed steps
         batch_size=4 if arg.tiny else 64,
         bootstrap=20 if arg.tiny else 1000,
         mappings=[],

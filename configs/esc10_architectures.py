@@ -75,7 +75,12 @@ def get_config(arg=None):
     )
     c.average = dict(name="ema", decay=0.99)
     c.eval = dict(
-        every_steps=max(1, c.total_steps // 4), batch_size=16, bootstrap=20, mappings=["esc10"]
+        every_steps=max(1, c.total_steps // 4),
+        max_share=1.0,
+        select="last",  # no step is chosen on the reported fold
+        batch_size=16,
+        bootstrap=20,
+        mappings=["esc10"],
     )
     c.log = dict(every_steps=10, save_steps=max(1, c.total_steps // 2))
     c.mesh = ""

@@ -97,6 +97,8 @@ def get_config(arg=None):
     )
     c.eval = dict(
         every_steps=2 if arg.tiny else epoch_steps,
+        max_share=1.0,  # the paper evaluates at fixed steps
+        select="last",  # the average of the last epochs
         batch_size=4 if arg.tiny else 20,
         bootstrap=20 if arg.tiny else 1000,
         mappings=[],

@@ -17,7 +17,7 @@ LAYERS = (
     ("nn",),
     ("frontends",),
     ("models",),
-    ("sharding", "devices", "optim"),
+    ("sharding", "devices", "optim", "watch"),
     ("augment", "objectives", "step"),
     ("store",),
     ("pages",),
@@ -34,7 +34,7 @@ DEPTH = {name: depth for depth, names in enumerate(LAYERS) for name in names}
 BARE = {"jax", "flax", "optax", "numpy", "orbax", "asjax", "__future__"}
 BARE_ROOMS = {
     "config", "labels", "hlp", "balance", "taxonomy", "events", "decoding", "change_points",
-    "metrics", "frontends", "nn", "models", "sharding", "devices", "optim", "augment",
+    "metrics", "frontends", "nn", "models", "sharding", "devices", "optim", "watch", "augment",
     "objectives", "step", "build",
 }  # fmt: skip
 BARE_FILES = {"store.checkpoint", "store.files", "store.model_dir", "store.choice", "weights.port"}

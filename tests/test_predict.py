@@ -20,7 +20,7 @@ import soundfile
 import sounds
 import soxr
 
-from asjax import build, frontends, predict, tag
+from asjax import build, frontends, predict
 from asjax.__main__ import main
 from asjax.config import AsjaxError, AsjaxWarning
 from asjax.data import ffmpeg
@@ -71,7 +71,7 @@ def write(path, wave, rate=RATE, **kw):
     return path
 
 
-def naive(wave, reduce="mean"):
+def naive(wave, reduce="mean", activation="sigmoid"):
     """(clip probabilities, window probabilities, times, embedding), one window per forward pass."""
     n, starts = len(wave), [0]
     if n > SIZE:
@@ -84,7 +84,8 @@ def naive(wave, reduce="mean"):
         out = MODEL.apply(VARIABLES, FRONTEND(jnp.asarray(window)[None]), train=False)
         logits.append(np.asarray(out["logits"][0], np.float64))
         embeddings.append(np.asarray(out["embedding"][0]))
-    p = 1 / (1 + np.exp(-np.array(logits)))
+    p = np.exp(np.array(logits))
+    p = p / p.sum(axis=1, keepdims=True) if activation == "softmax" else p / (1 + p)
     times = [(s / RATE, min(s + SIZE, n) / RATE) for s in starts]
     return getattr(p, reduce)(axis=0), p, np.array(times), np.mean(embeddings, axis=0)
 
@@ -105,6 +106,30 @@ def test_tags_equal_naive_windows(tmp_path, seconds, reduce):
     np.testing.assert_allclose(1 / (1 + np.exp(-tags.logits)), tags.clip, atol=1e-6)
     assert tags.clip.dtype == tags.logits.dtype == tags.embedding.dtype == np.float32
     assert tags.duration_s == pytest.approx(len(x) / RATE)
+
+
+@pytest.mark.parametrize("reduce", ["mean", "max"])
+@pytest.mark.parametrize("seconds", [0.5, 3.2])
+def test_a_classifiers_tags_are_probabilities_of_a_softmax(seconds, reduce):
+    x = noise(seconds)[:, 0]
+    tags = tagger(reduce=reduce, activation="softmax")((x, RATE))
+    clip, windows, _, _ = naive(x, reduce, "softmax")
+    np.testing.assert_allclose(tags.clip, clip, atol=1e-5)
+    np.testing.assert_allclose(tags.windows, windows, atol=1e-5)
+    np.testing.assert_allclose(tags.windows.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(np.exp(tags.logits), tags.clip, atol=1e-6)
+    assert tags.clip.dtype == tags.logits.dtype == np.float32
+    assert tags.order(1)[0] == clip.argmax()
+    if reduce == "mean":
+        assert tags.clip.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_classifier_stays_one_when_pickled_and_its_activation_must_exist():
+    softmax = tagger(activation="softmax")
+    assert "softmax)" in repr(softmax)
+    assert pickle.loads(pickle.dumps(softmax)).activation == "softmax"
+    with pytest.raises(AsjaxError, match="activation 'sofmax' does not exist; did you mean"):
+        tagger(activation="sofmax")
 
 
 def test_a_single_window_keeps_the_models_own_logits():
@@ -236,6 +261,25 @@ def test_a_used_tagger_pickles_and_says_what_it_is():
     text = repr(again)
     for piece in ("Tiny", "7 classes of test7", "8000 Hz", "0.5 s", "reduce='max'"):
         assert piece in text, piece
+
+
+def test_windows_may_overlap_and_their_embeddings_may_be_kept():
+    x = noise(1.2)[:, 0]
+    used = tagger(overlap=0.5, window_embeddings=True)
+    starts = [*range(0, len(x) - SIZE + 1, SIZE // 2), len(x) - SIZE]
+    for one in (used, pickle.loads(pickle.dumps(used))):
+        tags = one((x, RATE))
+        np.testing.assert_allclose(tags.times[:, 0], np.array(starts) / RATE)
+        for start, row, embedding in zip(starts, tags.windows, tags.window_embeddings, strict=True):
+            p, _, _, wanted = naive(x[start : start + SIZE])
+            np.testing.assert_allclose(row, p, atol=1e-5)
+            np.testing.assert_allclose(embedding, wanted, atol=1e-4)
+        np.testing.assert_allclose(tags.embedding, tags.window_embeddings.mean(0), atol=1e-5)
+    assert tagger()((x, RATE)).window_embeddings is None
+    assert "windows of 0.5 s, overlap 0.5," in repr(used)
+    for overlap in (1, -0.1, float("nan")):
+        with pytest.raises(AsjaxError, match="overlap must be 0 or more and less than 1"):
+            tagger.__wrapped__(overlap=overlap)
 
 
 def test_weights_of_another_model_are_one_line():
@@ -458,7 +502,7 @@ def test_what_is_odd_of_a_file_is_said_beside_its_tags(tmp_path, capsys, model):
         ("WAV --model EMPTY", "is empty; train one"),
         ("WAV --model MODEL --top 0", "--top must be 1 or more"),
         ("WAV --model MODEL --batch-size 0", "batch_size must be 1 or more"),
-        ("WAV --model MODEL --out WAV", "is one of the files to tag"),
+        ("WAV --model MODEL --out WAV", "is one of the files to read"),
         ("WAV --model MODEL --out EMPTY/no/x", "No such file"),
     ],
 )
@@ -491,22 +535,6 @@ def test_a_reader_that_stops_early_is_no_error(tmp_path, monkeypatch, model, cap
     paths = [write(tmp_path / f"{i}.wav", noise(0.5)) for i in range(3)]
     assert main(["tag", *map(str, paths), "--model", model]) == 0
     assert capfd.readouterr().err == ""
-
-
-def test_the_progress_bar_counts_minutes_of_a_long_file(tmp_path, monkeypatch):
-    terminal = io.StringIO()
-    terminal.isatty = lambda: True
-    monkeypatch.setattr(sys, "stderr", terminal)
-    with soundfile.SoundFile(tmp_path / "long.wav", "w", 100, 1) as file:
-        file.write(np.zeros(18000))
-    with tag._Progress([tmp_path / "long.wav"]) as progress:
-        progress.heard(60.0)
-        assert progress._bar.n == 1
-        assert progress._bar.total == pytest.approx(3)
-    with tag._Progress([tmp_path / "a.wav"] * 10) as progress, progress.file_done():
-        assert progress._bar.n == 1
-    with tag._Progress([tmp_path / "a.wav"] * 2) as progress:
-        assert progress._bar.disable
 
 
 def test_help_shows_an_example_and_imports_nothing_heavy():

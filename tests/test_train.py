@@ -6,13 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from asjax import train
+from asjax import build, labels, train
 from asjax.__main__ import main
 from asjax.data import prefetch
 
@@ -21,6 +23,7 @@ SMALL = [
     "--config.data.train.splits=('fold1',)",
     "--config.data.clip_s=1.0",
     "--config.eval.bootstrap=20",
+    "--config.eval.max_share=1.0",
     "--config.log.every_steps=1",
 ]
 
@@ -89,13 +92,14 @@ def stop_after(monkeypatch, n):
         def __iter__(self):
             return self
 
-        def __next__(self):
+        def wait(self, stop):
             self.seen += 1
             if self.seen == n:
                 os.kill(os.getpid(), signal.SIGTERM)
-            return next(self.inner)
+            return self.inner.get()
 
-    monkeypatch.setattr(prefetch, "prefetch", Stopping)
+    only_training = SimpleNamespace(prefetch=Stopping, Stopped=prefetch.Stopped)
+    monkeypatch.setattr(train, "prefetch", only_training)
 
 
 def test_stop_and_resume_equals_uninterrupted_bit_for_bit(tmp_path, monkeypatch, capsys):
@@ -141,6 +145,135 @@ def test_a_diverging_run_stops_and_names_the_step(tmp_path, capsys, monkeypatch)
     assert quick(tmp_path / "w", "--config.optim.lr=1e30", steps=30) == 2
     error = capsys.readouterr().err
     assert "10 steps in a row" in error
+
+
+def test_the_step_is_chosen_on_eval_and_reported_on_test(tmp_path, capsys):
+    argv = ["--config.data.test=esc10(splits=['fold4'])", "--config.eval.select=last"]
+    assert quick(tmp_path / "w", *argv) == 0
+    said = capsys.readouterr().out
+    assert "step 6 is the result (the last one" in said
+    card = json.loads((tmp_path / "w" / "model" / "card.json").read_text())
+    assert card["evaluated_on"] == "test"
+    assert card["chosen"]["rule"] == "last"
+    assert card["chosen"]["step"] == card["step"] == card["chosen"]["last_step"] == 6
+    fold4 = build.source("esc10(splits=['fold4'])", labels.get("audioset527"))
+    ids = np.load(tmp_path / "w" / "eval" / "scores.npz")["ids"]
+    assert sorted(ids) == sorted(fold4[i]["id"] for i in range(len(fold4)))
+    assert card["test_data"]["clips"] == len(fold4)
+    rows = [json.loads(line) for line in (tmp_path / "w" / "train.jsonl").open()]
+    curve = [row["eval/mean_ap"] for row in rows if "eval/mean_ap" in row]
+    assert card["chosen"]["last_value"] == pytest.approx(curve[-1])
+    assert main(["eval", f"--model={tmp_path / 'w'}", "--bootstrap=0", f"--out={tmp_path}"]) == 0
+    assert (np.load(tmp_path / "scores.npz")["ids"] == ids).all()
+
+
+def test_epochs_replace_steps_and_patience_ends_a_run_and_a_resumed_one(tmp_path, capsys):
+    argv = [
+        "--config.total_epochs=1.5",
+        "--config.eval.every_epochs=0.2",
+        "--config.optim.lr=1e-30",
+    ]
+    argv += ["--config.eval.patience=3", "--config.data.draw=shuffle"]
+    command = ["train", "--config=configs/quickstart.py:tiny", f"--workdir={tmp_path}", *SMALL]
+    assert main([*command, *argv]) == 0  # 80 clips, 8 a batch: 15 steps, an evaluation every 2
+    rows = [json.loads(line) for line in (tmp_path / "train.jsonl").open()]
+    assert [row["step"] for row in rows if "eval/mean_ap" in row] == [2, 4, 6, 8]  # no weight moves
+    said = capsys.readouterr().out
+    assert "3 evaluations without a better metric" in said
+    assert "step 2 is the result (highest mean_ap; 4 evaluations)" in said
+    assert main([*command, *argv]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "train.jsonl").open()]
+    assert max(row["step"] for row in rows) == 8
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        (["total_steps=0"], "must set total_steps or total_epochs"),
+        (["total_steps=2", "total_epochs=1"], "both are given"),
+        (["total_epochs=nan"], "total_epochs must be"),
+        (["total_epochs=-1"], "total_epochs must be a number from 0"),
+        (["eval.every_epochs=-1"], "eval.every_epochs must be a number from 0"),
+        (["eval.max_share=0"], "eval.max_share must be above 0"),
+        (["eval.max_share=2"], "eval.max_share must be a number from 0 to 1"),
+        (["eval.metric=map"], "mean_ap"),
+        (["eval.select=smooth(window=2)"], "odd whole number"),
+        (["eval.select=first"], "best"),
+        (["eval.patience=-1"], "eval.patience must be a whole number >= 0"),
+        (["data.test=esc10(splits=['fold9'])"], "fold9"),
+    ],
+)
+def test_wrong_lengths_and_choices_are_one_line_before_anything_is_written(
+    fields, line, tmp_path, capsys
+):
+    argv = ["train", "--config=configs/quickstart.py:tiny", f"--workdir={tmp_path / 'w'}"]
+    assert main([*argv, *(f"--config.{field}" for field in fields)]) == 2
+    error = capsys.readouterr().err
+    assert line in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "w").exists()
+
+
+def stop_when(monkeypatch, call: int):
+    """Send this process SIGTERM when the scoring of an evaluation set begins for that time."""
+    from asjax.evaluation import infer
+
+    original, seen = infer.scores, []
+
+    def scores(*args, **kwargs):
+        seen.append(1)
+        if len(seen) == call:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(infer, "scores", scores)
+
+
+@pytest.mark.parametrize(("call", "step"), [(2, 4), (4, 6)], ids=["evaluation", "final scoring"])
+def test_a_signal_during_scoring_ends_the_run_and_loses_nothing(call, step, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_when(patch, call)
+        assert quick(tmp_path / "stopped") == train.EXIT_STOPPED
+    rows = [json.loads(line) for line in (tmp_path / "stopped" / "train.jsonl").open()]
+    assert max(row["step"] for row in rows) == step
+    assert quick(tmp_path / "stopped") == 0
+    rows = [json.loads(line) for line in (tmp_path / "stopped" / "train.jsonl").open()]
+    evaluated = [row["step"] for row in rows if "eval/mean_ap" in row]
+    assert evaluated == [2, 4, 6]  # the one that was interrupted was made up for
+
+
+def test_a_signal_while_the_data_stall_ends_the_run_within_seconds(tmp_path, monkeypatch):
+    """The third batch never comes. The two steps before it are saved."""
+    from asjax.data import pipeline
+
+    original = pipeline.Pipeline.iterate
+    released = threading.Event()
+
+    def iterate(self, start=0):
+        for n, batch in enumerate(original(self, start)):
+            if self.train and n == 2:
+                released.wait(30)
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.Pipeline, "iterate", iterate)
+        signaller = threading.Thread(target=terminate_after, args=(tmp_path / "train.jsonl", 1))
+        signaller.start()
+        assert quick(tmp_path, "--config.eval.every_steps=100") == train.EXIT_STOPPED
+        stalled = not released.is_set()
+        released.set()
+        signaller.join()
+    assert stalled
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["1", "2"]
+
+
+def terminate_after(log, step):
+    """SIGTERM as soon as a log has a row of that step; the next step may be running then."""
+    end = time.time() + 120
+    while time.time() < end and not (log.exists() and log.read_text().count("step") >= step):
+        time.sleep(0.02)
+    time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def own_clips(folder, n=12):
@@ -192,6 +325,86 @@ def test_people_train_on_their_own_folder_with_their_own_labels(tmp_path):
     labels = (tmp_path / "run" / "model" / "labels.csv").read_text()
     assert "high" in labels
     assert "low" in labels
+
+
+def one_label_run(tmp_path, *more, name="run"):
+    """`asjax train` with objective auto on clips of two classes, one label each."""
+    folder = tmp_path / "mine"
+    config = write_own_config(folder if folder.exists() else own_clips(folder))
+    argv = ["train", f"--config={config}", f"--workdir={tmp_path / name}"]
+    return main([*argv, "--config.objective.name=auto", *more])
+
+
+def test_clips_with_one_label_each_train_a_classifier_that_stays_one(tmp_path, capsys):
+    assert one_label_run(tmp_path) == 0
+    out = capsys.readouterr().out
+    assert out.count("objective classify (softmax): every training clip has exactly one lab") == 1
+    assert "accuracy [95% interval]" in out
+    run = tmp_path / "run"
+    for folder in (run, run / "model"):
+        resolved = json.loads((folder / "config.json").read_text())
+        assert resolved["objective"] == {"name": "classify", "label_smoothing": 0.0}
+    logged = [json.loads(line) for line in (run / "train.jsonl").open()]
+    last = [row for row in logged if "eval/accuracy" in row][-1]
+    view = json.loads((run / "eval" / "metrics.json").read_text())["views"]["labels"]
+    assert last["eval/accuracy"] == pytest.approx(view["accuracy"])
+    with np.load(run / "eval" / "scores.npz") as file:
+        scores, targets = file["scores"], file["targets"]
+    assert last["eval/loss"] == pytest.approx(-scores[targets > 0].mean(), rel=1e-5)
+    np.testing.assert_allclose(np.exp(scores).sum(axis=1), 1, rtol=1e-5)
+    assert (run / "eval" / "confusion.csv").read_text().startswith("class,high,low\n")
+
+    assert one_label_run(tmp_path) == 0  # the same command resumes
+    capsys.readouterr()
+    assert one_label_run(tmp_path, "--multilabel") == 2
+    assert "objective.name: 'classify' -> 'tagging'" in capsys.readouterr().err
+    assert main(["eval", f"--model={run}", "--bootstrap=0"]) == 0
+    assert "accuracy" in capsys.readouterr().out
+    argv = ["tag", str(tmp_path / "mine" / "clips" / "0.wav"), f"--model={run}", "--json"]
+    assert main(argv) == 0
+    tags = json.loads(capsys.readouterr().out)["tags"]
+    assert sum(tag["probability"] for tag in tags) == pytest.approx(1, abs=1e-6)
+
+
+def test_multilabel_trains_one_sigmoid_per_class_and_still_has_an_accuracy(tmp_path, capsys):
+    assert one_label_run(tmp_path, "--multilabel") == 0
+    out = capsys.readouterr().out
+    assert "objective tagging (one sigmoid per class): --multilabel is given" in out
+    assert "accuracy" in out
+    resolved = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
+    assert resolved["objective"]["name"] == "tagging"
+
+
+def test_one_label_per_clip_works_with_the_classes_of_esc10(tmp_path, capsys):
+    more = ["--config.labels.name=esc10", "--config.labels.hlp=False", "--config.eval.mappings=()"]
+    more += [f"--config.data.{part}.convert=True" for part in ("train", "eval")]
+    more += ["--config.objective.name=auto", "--config.objective.class_weights=balanced"]
+    assert quick(tmp_path / "w", *more, steps=2) == 0
+    assert "objective classify" in capsys.readouterr().out
+    table = (tmp_path / "w" / "eval" / "confusion.csv").read_text().splitlines()
+    assert len(table) == 11
+    assert sum(int(n) for row in table[1:] for n in row.split(",")[1:]) == 80
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (
+            ["--config.labels.hlp=False"],
+            "16 of 79 training clips of esc10 have no label or several (first 1-",
+        ),
+        (["--config.labels.hlp=True"], "HLP gives a clip several; set --config.labels.hlp=False"),
+        (["--multilabel"], "the config names classify; leave out --multilabel"),
+    ],
+)
+def test_a_classifier_of_clips_with_several_labels_is_refused_at_the_start(
+    more, says, tmp_path, capsys
+):
+    assert quick(tmp_path / "w", "--config.objective.name=classify", *more, steps=2) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "w").exists()
 
 
 def test_fine_tuning_takes_the_weights_that_fit_and_a_new_head(tmp_path, capsys):

@@ -12,6 +12,10 @@ from collections.abc import Callable, Iterable
 _log = logging.getLogger("asjax")
 
 
+class Stopped(Exception):
+    """`Prefetch.wait` ended because the program was asked to stop."""
+
+
 def prefetch(batches: Iterable[dict], place: Callable[[dict], dict], depth: int = 2) -> Prefetch:
     """Place up to `depth` batches ahead in a thread. Iterates `(device_batch, rest_on_host)`."""
     return Prefetch(batches, place, depth)
@@ -20,12 +24,9 @@ def prefetch(batches: Iterable[dict], place: Callable[[dict], dict], depth: int 
 class Prefetch:
     """The iterator of `prefetch`, also a context manager.
 
-    A loop that must answer signals while it waits for data uses `get` in place of `next`:
-
-        while (item := batches.get(timeout_s=0.5)) is None:
-            ...  # look at the stop flag; leave the loop, or wait again
-
-    Nothing is lost if the loop leaves: a batch that came too late stays for the next call.
+    A loop that must answer signals while it waits for data uses `wait` in place of `next`, or `get`
+    with its own limit. Nothing is lost if the loop ends: a batch that came too late stays for the
+    next call.
 
     Attributes:
       waited_s: total seconds that the consumer has waited for data.
@@ -52,6 +53,15 @@ class Prefetch:
     def __next__(self):
         return self.get()
 
+    def wait(self, stop: Callable[[], bool] | None, every_s: float = 0.3):
+        """As `next`, but Stopped is raised as soon as `stop()` is true and no batch is ready."""
+        if stop is None:
+            return self.get()
+        while (item := self.get(0.0 if stop() else every_s)) is None:
+            if stop():
+                raise Stopped
+        return item
+
     def get(self, timeout_s: float | None = None):
         """The next `(device_batch, rest_on_host)`, or None if there is none within `timeout_s`.
 
@@ -67,7 +77,7 @@ class Prefetch:
             raise StopIteration
         start = time.perf_counter()
         try:
-            item, error = self._ready.get(timeout=timeout_s)
+            item, error = self._ready.get(timeout_s != 0, timeout_s)
         except queue.Empty:
             return None
         finally:

@@ -339,7 +339,7 @@ def _enhance(args) -> int:
     related = enhance.relations(label_set)
     out = Path(args.out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    probabilities = _sigmoid(scores)
+    probabilities = _sigmoid(scores) if stored["activation"] == "sigmoid" else np.exp(scores)
     limits = enhance.thresholds(probabilities, before, args.threshold)
     print(f"{len(before):,} clips, labels {label_set.name}, threshold {args.threshold}")
     for kind in kinds:

@@ -85,27 +85,42 @@ def name_of(source, number: int) -> str:
 
 
 def windows(
-    source, sample_rate: int, size: int, *, name: str, batch: bool | None = None
+    source,
+    sample_rate: int,
+    size: int,
+    *,
+    name: str,
+    batch: bool | None = None,
+    hop: int | None = None,
 ) -> Iterator[tuple[int, np.ndarray, int]]:
     """(first sample, float32 window, number of new samples) for each window of a recording.
 
-    Windows of `size` samples at `sample_rate` are consecutive. The last one ends with the
-    recording, so it overlaps the previous one. A recording shorter than `size` is one short window.
+    A window of `size` samples at `sample_rate` begins every `hop` samples. The last one ends with
+    the recording, so it overlaps the previous one more. A recording shorter than `size` is one
+    short window.
 
     Args:
       source: path, bytes of a file, binary file, or (wave, rate) as in `audio.from_array`.
       batch: as in `waves.check`.
+      hop: 1 to `size`; default `size`, so that the windows are consecutive.
 
     Raises:
       AudioError, AsjaxError: the recording cannot be used. The error may come after some windows.
     """
-    at, before = 0, None
+    hop = size if hop is None else hop
+    held, at, last = np.zeros(0, np.float32), 0, None  # samples from `at` on; the last window
     for chunk in _chunks(source, sample_rate, size, name, batch):
-        if before is None or len(chunk) == size:
-            yield at, chunk, len(chunk)
-        else:
-            yield at + len(chunk) - size, np.concatenate([before, chunk])[-size:], len(chunk)
-        at, before = at + len(chunk), chunk
+        held = np.concatenate([held, chunk]) if len(held) else chunk
+        while len(held) >= size:
+            new = size if last is None else hop
+            last = held[:size]
+            yield at, last, new
+            at, held = at + hop, held[hop:]
+    left = len(held) - (0 if last is None else size - hop)  # samples after the last window
+    if last is None and left:
+        yield 0, held, left
+    elif left > 0:
+        yield at + len(held) - size, np.concatenate([last[:hop], held])[-size:], left
 
 
 def _chunks(source, sample_rate, size, name, batch):

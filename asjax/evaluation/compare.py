@@ -80,7 +80,7 @@ def compare(first, second, *, n=1000, seed=0, groups=None) -> dict:
         member = [groups[i] for i in ids]
     pair = (a["scores"][rows], b["scores"][other])
     options = dict(n=n, seed=seed, groups=member)
-    single = bool(len(targets)) and bool((targets.sum(axis=1) == 1).all())
+    single = metrics.is_single_label(targets)
     out = {
         "names": (str(first), str(second)),
         "clips": len(rows),
@@ -235,8 +235,8 @@ def write(result, out: Path) -> list[str]:
         for j, name in enumerate(classes["names"])
     ]
     pages.write_csv(out / "classes.csv", ["class", *columns], rows)
-    picture = pages.save(*_picture(classes), out / "classes")
-    write_atomic(out / "report.html", _page(result, picture))
+    pages.save(*_picture(classes), out / "classes")
+    write_atomic(out / "report.html", _page(result, pages.svg(*_picture(classes))))
     return ["report.html", "metrics.csv", "classes.csv", "classes.png", "classes.svg"]
 
 
@@ -259,7 +259,7 @@ def _picture(classes):
         axes.hlines(at, classes["low"][rows], classes["high"][rows], color=pages.GREY, linewidth=2)
         axes.scatter(change, at, color=colors, s=22, zorder=3)
         names = [classes["names"][j] for j in rows]
-        axes.set_yticks(at, [n if len(n) < 35 else n[:33] + "…" for n in names], fontsize=8)
+        axes.set_yticks(at, [pages.short(n) for n in names], fontsize=8)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from asjax import hlp, labels, metrics
-from asjax.config import AsjaxError, to_plain
+from asjax.config import TRUST, AsjaxError, to_plain, trust_named
+from asjax.evaluation import decide, one_label
 from asjax.evaluation.views import View, views
 from asjax.store import model_dir
 from asjax.store.files import finite, write_atomic
@@ -28,57 +29,71 @@ MEANS = ("mean_ap", "mean_auc", "d_prime", "mean_of_d_prime", "micro_ap", "lrap"
 # ---------------------------------------------------------------------------------- prediction
 
 
-def trace(logits, targets) -> dict:
-    """The metrics that training logs: mean_ap, mean_auc, d_prime.
+def trace(scores, targets, activation="sigmoid") -> dict:
+    """The metrics that training logs: mean_ap, mean_auc, d_prime, loss; accuracy of single-label
+    data.
 
-    They are NaN if a logit is not finite. The training program handles a diverged model itself.
+    The loss is the mean cross entropy without label smoothing and class weights: binary for a
+    sigmoid, over the labels of each clip for a softmax. Everything is NaN if a score is not finite.
+    The training program handles a diverged model itself.
     """
-    followed = ("mean_ap", "mean_auc", "d_prime")
-    if not np.isfinite(logits).all():
-        return dict.fromkeys(followed, math.nan)
-    return metrics.tagging(scores=logits, targets=targets, only=followed)
+    followed, single = ("mean_ap", "mean_auc", "d_prime"), metrics.is_single_label(targets)
+    if not np.isfinite(scores).all():
+        return dict.fromkeys([*followed, "loss", *["accuracy"] * single], math.nan)
+    out = metrics.tagging(scores=scores, targets=targets, only=followed)
+    out["loss"] = metrics.log_loss(scores=scores, targets=targets, activation=activation)
+    if single:
+        out["accuracy"] = float((scores.argmax(axis=1) == targets.argmax(axis=1)).mean())
+    return out
 
 
 # ------------------------------------------------------------------------------------- summary
 
 
 def summarise(found: dict[str, View], n_bootstrap=1000, seed=0) -> dict:
-    """Metrics of every view with the arrays per class, and intervals under `ci`.
+    """Metrics of every view with the arrays per class, and intervals under `ci`; those of the AP
+    per class under `per_class_ap_ci`.
 
     The bootstrap draws the same clips for all views, so their resamples are paired.
     """
     out = {}
     for key, view in found.items():
         values = metrics.tagging(scores=view.scores, targets=view.targets, names=view.names)
-        ci = {}
+        ci, per_class = {}, None
         if n_bootstrap:
-            ci = metrics.bootstrap(
-                scores=view.scores, targets=view.targets, n=n_bootstrap, level=LEVEL, seed=seed
-            )
-        out[key] = {"title": view.title, "mapped": view.mapped, **values, "ci": ci}
+            pair = {"scores": view.scores, "targets": view.targets}
+            ci = metrics.bootstrap(**pair, n=n_bootstrap, level=LEVEL, seed=seed, per_class=True)
+            per_class = ci.pop("per_class_ap")
+        single = one_label.values(view, n_bootstrap, LEVEL, seed)
+        ci |= single.pop("ci", {})
+        about = {"title": view.title, "mapped": view.mapped, **values, **single}
+        out[key] = {**about, "ci": ci, "per_class_ap_ci": per_class}
     return out
 
 
 def headline(summary: dict) -> dict:
     """The main numbers of a summary, for the card of a model folder."""
-    keys = ("n_clips", "n_classes", "mean_ap", "mean_auc", "d_prime", "ci")
-    return {key: {k: view[k] for k in keys} for key, view in summary["views"].items()}
+    keys = ("n_clips", "n_classes", *one_label.MEANS, "mean_ap", "mean_auc", "d_prime", "ci")
+    views = summary["views"].items()
+    return {key: {k: view[k] for k in keys if k in view} for key, view in views}
 
 
 def table(summary: dict) -> str:
-    """The views as a small text table."""
-    draws = any(view["ci"] for view in summary["views"].values())
-    title = f"mAP [{LEVEL:.0%} interval]" if draws else "mAP"
-    rows = [["view", "clips", "classes", title, "AUC", "d'"]]
-    for view in summary["views"].values():
-        low, high = view["ci"].get("mean_ap", (None, None))
-        interval = f" [{_number(low)}, {_number(high)}]" if low is not None else ""
+    """The views as a small text table. Accuracy and F1 are there if a view is single-label."""
+    found = summary["views"].values()
+    draws = any(view["ci"] for view in found)
+    note = f" [{LEVEL:.0%} interval]" if draws else ""
+    single = any("accuracy" in view for view in found)
+    titles = [f"accuracy{note}", "macro F1", "weighted F1", "top-k"] if single else []
+    rows = [["view", "clips", "classes", *titles, f"mAP{note}", "AUC", "d'"]]
+    for view in found:
         rows.append(
             [
                 view["title"],
                 f"{view['n_clips']:,}",
                 str(view["n_classes"]),
-                _number(view["mean_ap"]) + interval,
+                *(_single_cells(view) if single else ()),
+                _with_interval(view, "mean_ap"),
                 _number(view["mean_auc"]),
                 _number(view["d_prime"], 2),
             ]
@@ -88,7 +103,27 @@ def table(summary: dict) -> str:
     for name, *cells in rows:
         cells = [cell.rjust(w) for cell, w in zip(cells, widths[1:], strict=True)]
         lines.append("  ".join([name.ljust(widths[0]), *cells]))
+    if summary.get("activation") == "softmax" and not single:
+        lines.append("no accuracy: some clips have no label or several")
     return "\n".join(lines)
+
+
+def _single_cells(view) -> list[str]:
+    if "accuracy" not in view:
+        return ["-"] * 4
+    top = f"{_number(view['top_k'])} (k={view['k']})"
+    return [
+        _with_interval(view, "accuracy"),
+        _number(view["f1_macro"]),
+        _number(view["f1_weighted"]),
+        top,
+    ]
+
+
+def _with_interval(view, key: str) -> str:
+    low, high = view["ci"].get(key, (None, None))
+    interval = f" [{_number(low)}, {_number(high)}]" if low is not None else ""
+    return _number(view[key]) + interval
 
 
 def _number(value, digits=3) -> str:
@@ -112,15 +147,21 @@ def evaluate_scores(
     record=None,
     n_bootstrap=1000,
     seed=0,
+    listen=None,
 ) -> dict:
     """Scores file -> metrics.json, per_class.csv, report.html in `outdir`; returns the summary.
+
+    Views with exactly one label per clip also get accuracy, F1 and confusion.csv.
 
     Args:
       closure: as in `views`; "auto" uses the label set's ontology if there is one, with the rule
         (`labels.strict`) of the model that made the scores.
       history: rows of train.jsonl, for the training curves.
       train_counts: positives per class in the training set [C], for AP against prior.
-      record: dict about the model and the data, for the report and the JSON.
+      record: dict about the model and the data, for the report and the JSON. Its `run` is the title
+        of the report; default: the name of the folder.
+      listen: id -> (sound file as bytes, its mime type) or None, for players on the report (see
+        `asjax.evaluation.listen`).
     """
     loaded = load_scores(scores_path, label_set)
     label_set, extra = loaded["label_set"], loaded["extra"] or {}
@@ -128,22 +169,38 @@ def evaluate_scores(
         # Zero-shot scores are compared with the data's own labels, as in the HLP paper's Table III.
         strict = bool(extra.get("strict"))
         closure = None if "zero_shot" in extra else hlp.closure_if_known(label_set, strict)
-    found = views(loaded["scores"], loaded["targets"], label_set, closure, mappings)
+    activation = loaded["activation"]
+    closure = None if activation == "softmax" else closure
+    found = views(loaded["scores"], loaded["targets"], label_set, closure, mappings, activation)
     results = summarise(found, n_bootstrap, seed)
     counts = None if train_counts is None else np.asarray(train_counts).ravel()
     about = {
         "label_set": {"name": label_set.name, "hash": label_set.hash, "classes": len(label_set)},
+        "activation": activation,
         "left_out_clips": extra.get("left_out", []),
         "bootstrap": {"n": n_bootstrap, "level": LEVEL, "seed": seed},
         "record": record or {},
     }
-    return write(
-        outdir, found, results, about=about, closure=closure, history=history, train_counts=counts
-    )
+    more = {"history": history, "train_counts": counts, "clips": loaded["ids"], "listen": listen}
+    return write(outdir, found, results, about=about, closure=closure, **more)
 
 
-def write(outdir, found, results, *, about, closure=None, history=None, train_counts=None) -> dict:
-    """Write metrics.json, per_class*.csv and report.html; returns the content of metrics.json.
+def write(
+    outdir,
+    found,
+    results,
+    *,
+    about,
+    closure=None,
+    history=None,
+    train_counts=None,
+    clips=None,
+    listen=None,
+) -> dict:
+    """Write metrics.json, per_class*.csv, confusion*.csv and report.html; returns the content of
+    metrics.json.
+
+    Args: `clips`: ids [N]; the others: as `evaluate_scores`.
 
     In the JSON, null stands for an undefined value (a mean over nothing) or an infinite one (d' of
     a perfect AUC).
@@ -152,14 +209,21 @@ def write(outdir, found, results, *, about, closure=None, history=None, train_co
 
     outdir = Path(outdir)
     outdir.mkdir(parents=True, exist_ok=True)
-    keys = ("title", "mapped", "n_clips", "n_classes", *MEANS, "ci", "left_out")
-    summary = {**about, "views": {v: {k: r[k] for k in keys} for v, r in results.items()}}
+    keys = ("title", "mapped", "n_clips", "n_classes", *one_label.MEANS, *MEANS, "ci", "left_out")
+    summary = {
+        **about,
+        "views": {v: {k: r[k] for k in keys if k in r} for v, r in results.items()},
+    }
+    decisions = decide.decisions(found, about["record"])
+    summary |= decide.headline(decisions, found["labels"].ids)
     text = json.dumps(finite(to_plain(summary)), indent=2, allow_nan=False, ensure_ascii=False)
     write_atomic(outdir / "metrics.json", text + "\n")
     unmapped = {k: r for k, r in results.items() if not r["mapped"]}
-    _write_per_class(outdir / "per_class.csv", found["labels"], unmapped, train_counts)
+    more = {"n_train": train_counts, **decide.columns(decisions)}
+    _write_per_class(outdir / "per_class.csv", found["labels"], unmapped, more)
     for key in results.keys() - unmapped.keys():
-        _write_per_class(outdir / f"per_class_{key}.csv", found[key], {key: results[key]}, None)
+        _write_per_class(outdir / f"per_class_{key}.csv", found[key], {key: results[key]}, {})
+    one_label.write_confusion(outdir, found, results)
     html = report.render(
         summary=summary,
         results=results,
@@ -167,35 +231,47 @@ def write(outdir, found, results, *, about, closure=None, history=None, train_co
         closure=closure,
         history=history,
         train_counts=train_counts,
+        decisions=decisions,
+        clips=clips,
+        listen=listen,
     )
     write_atomic(outdir / "report.html", html)
     return summary
 
 
-def _write_per_class(path: Path, view: View, results: dict, train_counts) -> None:
-    """One row per class: positives, prior, AP and AUC by view; empty where undefined."""
+def _write_per_class(path: Path, view: View, results: dict, more: dict) -> None:
+    """One row per class: positives, prior, AP and AUC by view, of single-label views precision,
+    recall and F1, and columns of `more` that are not None; empty where undefined. Thresholds have
+    all digits, because a decision may depend on the last."""
     first = next(iter(results.values()))
     columns = {"n_positive": first["n_positive"], "prior": first["prior"]}
-    if train_counts is not None:
-        columns["n_train"] = train_counts
+    columns |= {key: values for key, values in more.items() if values is not None}
     for key, result in results.items():
         if key == "hlp_labels":
             columns["n_positive_hlp"] = result["n_positive"]
         columns[f"ap_{key}"] = result["per_class_ap"]
         columns[f"auc_{key}"] = result["per_class_auc"]
+        if result.get("per_class_ap_ci") is not None:
+            columns[f"ap_{key}_low"], columns[f"ap_{key}_high"] = result["per_class_ap_ci"].T
+        for name in one_label.PER_CLASS:
+            if name in result:
+                columns[f"{name}_{key}"] = result[name]
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
     out.writerow(["index", "mid", "name", *columns])
     for i, (label, name) in enumerate(zip(view.ids, view.names, strict=True)):
-        out.writerow([i, label, name, *[_cell(column[i]) for column in columns.values()]])
+        values = [
+            _cell(column[i], 17 if key == "threshold" else 6) for key, column in columns.items()
+        ]
+        out.writerow([i, label, name, *values])
     write_atomic(path, text.getvalue())
 
 
-def _cell(value) -> str:
-    """A count in full, another number with six digits; empty if it is undefined."""
+def _cell(value, digits: int) -> str:
+    """A count in full, another number with so many digits; empty if it is undefined."""
     if isinstance(value, (int, np.integer)):
         return str(value)
-    return "" if value != value else f"{value:.6g}"
+    return "" if value != value else f"{value:.{digits}g}"
 
 
 # ------------------------------------------------------------------------------------ the verb
@@ -242,6 +318,7 @@ def add_arguments(parser):
         "--bootstrap", type=int, default=1000, help="resamples for the intervals; 0: none"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the resamples")
+    parser.add_argument("--trust", **TRUST)
 
 
 def main(args) -> int:
@@ -251,6 +328,7 @@ def main(args) -> int:
         raise AsjaxError(f"--clip-s must be a number of seconds above 0, got {args.clip_s}")
     if args.save_model and args.average != "weights":
         raise AsjaxError("--save-model needs --average=weights, which makes one model")
+    trust_named(args.trust)
     return _main_scores(args) if args.scores else _main_models(args)
 
 
@@ -262,8 +340,11 @@ def _main_scores(args) -> int:
     first, several = Path(args.scores[0]), len(args.scores) > 1
     if args.average and (not several or args.average == "weights"):
         raise AsjaxError(f"--average={args.average} needs several --model, or another average")
+    folder = first.resolve().parent
+    run = folder.parent.name if folder.name.startswith("eval") else folder.name
     if not several:
-        return _finish(args, first, Path(args.out or first.parent), mappings=args.mapping)
+        out = Path(args.out or first.parent)
+        return _finish(args, first, out, mappings=args.mapping, record={"run": run})
     out = Path(args.out or first.parent / "ensemble")
     averaged = scoring.average_files(args.scores, args.average or "logits")
     save_scores(out / "scores.npz", **averaged)
@@ -271,7 +352,7 @@ def _main_scores(args) -> int:
 
 
 def _main_models(args) -> int:
-    from asjax.evaluation import scoring
+    from asjax.evaluation import listen, scoring
     from asjax.store import log
 
     models = scoring.Models(args.model, args.average, args.batch_size)
@@ -308,9 +389,27 @@ def _main_models(args) -> int:
             closure=None if zero_shot else hlp.closure_if_known(models.label_set, strict),
             mappings=args.mapping or _mappings(models.cfg, spec, own_data=not wanted),
             history=log.read_jsonl(beside / "train.jsonl") if single else None,
-            record={**models.record, "eval_data": about},
+            record={
+                **_about_model(models, spec, about),
+                "run": beside.name if single else f"ensemble of {len(args.model)} models",
+            },
+            listen=listen.listener(models.source),
         )
     return 0
+
+
+def _about_model(models, spec, about) -> dict:
+    """The record of the models, with the data that was scored now instead of that of the training.
+
+    `evaluated_on` says whether the model's config has this data as "eval", on which its step was
+    chosen, or as "test". The baseline stays only if it was measured on this data.
+    """
+    record, data = {**models.record}, models.cfg.get("data") or {}
+    measured = record.pop("test_data", None) or record.get("eval_data") or {}
+    if measured.get("hash") != about["hash"]:
+        record.pop("baseline", None)
+    role = next((role for role in ("eval", "test") if data.get(role) == spec), "other")
+    return {**record, "eval_data": about, "evaluated_on": role}
 
 
 def _mappings(cfg, spec, own_data: bool):
@@ -329,5 +428,5 @@ def _finish(args, scores, out, **about) -> int:
     if summary["left_out_clips"]:
         print(f"left out     {len(summary['left_out_clips'])} clips that could not be read")
     print(f"report       {out / 'report.html'}")
-    print(f"metrics      {out / 'metrics.json'}, per_class.csv; scores {scores}")
+    print(f"metrics      {out / 'metrics.json'}, {one_label.tables(summary)}; scores {scores}")
     return 0

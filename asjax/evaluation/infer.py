@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from asjax.config import AsjaxError, shown
+from asjax.data import prefetch
+from asjax.metrics.probability import as_scores
 
 
 class Forward:
@@ -48,7 +50,7 @@ class Forward:
         return jax.device_put(variables, sharding.replicated(self.mesh))
 
     def over(
-        self, variables, batches: Iterable[dict], ahead: int = 2
+        self, variables, batches: Iterable[dict], ahead: int = 2, stop=None
     ) -> Iterator[tuple[dict, dict]]:
         """Outputs for every batch, with the rest of the batch.
 
@@ -60,11 +62,11 @@ class Forward:
           batches: dicts with `wave` [R, S], float or int16: the rows of this process, as numbered
             by `sharding.local_rows`. The arrays must not be changed afterwards.
           ahead: batches that a thread prepares in advance; 0 prepares them in the caller's thread.
+          stop: a function; as soon as it returns True, prefetch.Stopped is raised. Needs `ahead`.
 
         Yields: ({output: numpy [R, ...]}, the entries of the batch other than `wave`).
         """
         from asjax import sharding
-        from asjax.data import prefetch
 
         def place(batch):
             return sharding.place(self.mesh, {"wave": batch["wave"]}, owned=True)
@@ -72,7 +74,7 @@ class Forward:
         placed = prefetch.prefetch(batches, place, ahead) if ahead else _in_turn(batches, place)
         flying = None
         with contextlib.closing(placed):
-            for arrays, rest in placed:
+            for arrays, rest in _each(placed, stop) if stop else placed:
                 out = self._run(variables, arrays["wave"])
                 del arrays  # otherwise the device stores one more batch of waves
                 for array in out.values():
@@ -84,13 +86,34 @@ class Forward:
                 yield sharding.local(flying[0]), flying[1]
 
 
+def _each(placed, stop):
+    while True:
+        try:
+            item = placed.wait(stop)
+        except StopIteration:
+            return
+        if stop():
+            raise prefetch.Stopped
+        yield item
+
+
 def _in_turn(batches, place):
     for batch in batches:
         yield place(batch), {k: v for k, v in batch.items() if k != "wave"}
 
 
-def scores(forward: Forward, variables, data, num_classes: int, *, progress=True, bad=None):
-    """Clip logits of an evaluation set; padding and clips that cannot be decoded are left out.
+def scores(
+    forward: Forward,
+    variables,
+    data,
+    num_classes: int,
+    *,
+    activation="sigmoid",
+    progress=True,
+    bad=None,
+    stop=None,
+):
+    """Clip scores of an evaluation set; padding and clips that cannot be decoded are left out.
 
     With several processes, each scores its rows of every batch. At the end all of them get all
     results.
@@ -99,10 +122,12 @@ def scores(forward: Forward, variables, data, num_classes: int, *, progress=True
       forward: has the output "logits".
       data: an evaluation pipeline of asjax.build.pipeline with `rows=sharding.local_rows(...)`.
       num_classes: C of the model; the targets may have other classes (zero-shot).
+      activation: "sigmoid": the scores are the logits; "softmax": they are log-probabilities.
       progress: show a progress bar, and print on stderr which clips were left out.
       bad: a list that gets (id, reason) of every clip left out.
+      stop: as in `Forward.over`.
 
-    Returns: ids (list of N), logits float32 [N, C], targets uint8 [N, classes of the data], in the
+    Returns: ids (list of N), scores float32 [N, C], targets uint8 [N, classes of the data], in the
       order of the data.
 
     Raises:
@@ -113,7 +138,7 @@ def scores(forward: Forward, variables, data, num_classes: int, *, progress=True
     ids, left_out = [], []
     mask, logits, targets = [], [], []
     with data.iterate() as batches:
-        steps = forward.over(variables, batches)
+        steps = forward.over(variables, batches, stop=stop)
         total = data.steps_per_epoch
         for out, rest in tqdm(steps, "scoring", total, unit="batch", disable=not progress):
             want = (len(rest["mask"]), num_classes)
@@ -138,7 +163,8 @@ def scores(forward: Forward, variables, data, num_classes: int, *, progress=True
         print(f"left out {len(left_out)} clips, first {shown(name)}: {reason}", file=sys.stderr)
     if bad is not None:
         bad += left_out
-    return [clip for clip, real in zip(ids, mask, strict=True) if real], logits[mask], targets[mask]
+    ids = [clip for clip, real in zip(ids, mask, strict=True) if real]
+    return ids, as_scores(logits[mask], activation), targets[mask]
 
 
 def _join(data, texts: list, arrays: list) -> tuple[list, list]:

@@ -1,23 +1,21 @@
-"""The pictures of report.html: arrays in, PNG bytes out. matplotlib needs no display."""
+"""The pictures of report.html: arrays in, SVG bytes out. matplotlib needs no display."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from asjax.pages import BLUE, GREY, INK, ORANGE, png
+from asjax.pages import AXES, BLUE, GREEN, GREY, INK, ON_BLUE, ORANGE, short, svg
 
 MANY = 60  # up to this number of classes, each gets a named bar
 ENDS = 25  # with more classes, this number is named at each end
 
 
-def _short(name: str, length: int = 34) -> str:
-    return name if len(name) <= length else name[: length - 1] + "…"
-
-
-def _bars(axes, names, values, dots=None, labels=()):
-    """Horizontal bars, the first on top, each with its value as text."""
+def _bars(axes, names, values, dots=None, labels=(), ends=None):
+    """Horizontal bars, the first on top, each with its value as text; `ends` [n, 2]: intervals."""
     at = np.arange(len(names))
     handles = [axes.barh(at, values, color=BLUE, height=0.66)]
+    if ends is not None:
+        axes.hlines(at, ends[:, 0], ends[:, 1], color=INK, linewidth=1, zorder=2)
     if dots is not None:
         handles += axes.plot(dots, at, "o", color=ORANGE, markersize=4.5, zorder=3)
         if labels:
@@ -26,31 +24,36 @@ def _bars(axes, names, values, dots=None, labels=()):
         if value == value:
             inside = value > 0.12  # the number is at the start of the bar, away from the dots
             near = dots is not None and value < dots[y] < value + 0.1
-            x = 0.01 if inside else (dots[y] if near else value) + 0.014
-            color = "white" if inside else INK
+            far = value if ends is None else np.fmax(value, ends[y, 1])  # right of the interval
+            x = 0.01 if inside else (dots[y] if near and dots[y] > far else far) + 0.014
+            color = ON_BLUE if inside else INK
             axes.text(x, y, f"{value:.2f}", va="center_baseline", color=color, fontsize=7.5)
-    axes.set_yticks(at, [_short(n) for n in names], fontsize=8)
+    axes.set_yticks(at, [short(n) for n in names], fontsize=8)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(0, 1.02)
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
 
 
-def ap_per_class(names, ap, other=None, labels=("", "")) -> bytes:
+def ap_per_class(names, ap, other=None, labels=("", ""), ends=None) -> bytes:
     """Sorted AP: up to MANY classes, a named bar for each; otherwise a histogram and both ends.
 
-    Args: names [C], ap [C] (NaN: left out), other [C]: AP in a second view, drawn as dots.
+    Args: names [C], ap [C] (NaN: left out), other [C]: AP in a second view, drawn as dots;
+      ends [C, 2]: intervals of ap, NaN: not drawn.
     """
     ap = np.asarray(ap, float)
     shown = np.isfinite(ap) if other is None else np.isfinite(ap) | np.isfinite(other)
     rank = np.where(np.isfinite(ap), ap, -1.0)
     order = [i for i in np.argsort(-rank, kind="stable") if shown[i]]
-    pick = lambda rows: ([names[i] for i in rows], ap[rows])  # noqa: E731
-    dots = lambda rows: None if other is None else other[rows]  # noqa: E731
+    part = lambda values, rows: None if values is None else values[rows]  # noqa: E731
+
+    def bars(axes, rows, legend=()):
+        named = [names[i] for i in rows]
+        _bars(axes, named, ap[rows], part(other, rows), legend, part(ends, rows))
 
     def few(figure):
         axes = figure.subplots()
-        _bars(axes, *pick(order), dots(order), labels)
+        bars(axes, order, labels)
         axes.set_xlabel("average precision")
 
     def many(figure):
@@ -61,22 +64,19 @@ def ap_per_class(names, ap, other=None, labels=("", "")) -> bytes:
         known = ap[np.isfinite(ap)]
         axes.hist(known, bins=np.linspace(0, 1, 41), color=BLUE)
         axes.axvline(known.mean(), color=ORANGE, linewidth=1.5)
-        axes.annotate(
-            f" mean {known.mean():.3f}", (known.mean(), 0.97), color=ORANGE, va="top",
-            xycoords=("data", "axes fraction"),
-        )  # fmt: skip
-        axes.set(xlim=(0, 1.02), ylabel="classes", title=f"all {len(known)} classes")
+        title = f"all {len(known)} classes; their mean is {known.mean():.3f}"
+        axes.set(xlim=(0, 1.02), ylabel="classes", title=title)
         lists = grid[1].subgridspec(2, 1)
         for place, (rows, title) in enumerate(((top, "highest"), (bottom, "lowest"))):
             axes = figure.add_subplot(lists[place])
-            _bars(axes, *pick(rows), dots(rows), labels if place == 0 else ())
+            bars(axes, rows, labels if place == 0 else ())
             axes.set_title(f"{len(rows)} {title}")
         axes.set_xlabel("average precision")
 
     if len(order) <= MANY or np.isfinite(ap).sum() < 2 * ENDS:
         order = order[: 2 * MANY]
-        return png(few, 0.9 + 0.21 * max(len(order), 2))
-    return png(many, 2.0 + 2 * ENDS * 0.2)
+        return svg(few, 0.9 + 0.21 * max(len(order), 2))
+    return svg(many, 2.0 + 2 * ENDS * 0.2)
 
 
 def ap_against_prior(names, ap, prior, where: str) -> bytes:
@@ -110,11 +110,11 @@ def ap_against_prior(names, ap, prior, where: str) -> bytes:
                       for b in range(10) if (bins == b).any()]  # fmt: skip
             handles += axes.plot(*zip(*middle, strict=True), "-", color=ORANGE, linewidth=2)
             texts.append("mean AP by tenth of the classes")
-        _name_points(axes, x, y, [_short(names[i], 26) for i in rows])
+        _name_points(axes, x, y, [short(names[i], 26) for i in rows])
         axes.set(xlabel=f"share of {where} with the class", ylabel="average precision")
         figure.legend(handles, texts, loc="outside upper left", ncols=2)
 
-    return png(draw, 4.2)
+    return svg(draw, 4.2)
 
 
 def _name_points(axes, x, y, names, at_most=8):
@@ -137,43 +137,70 @@ def _name_points(axes, x, y, names, at_most=8):
             )  # fmt: skip
 
 
-def training_curves(rows, chosen=None) -> bytes | None:
-    """Loss, learning rate and evaluation metrics over steps; None without any value."""
-    panels = [
-        ("loss", [("loss", "training loss", BLUE)]),
-        ("learning rate", [("lr", "learning rate", BLUE)]),
-        ("evaluation", [("eval/mean_ap", "mean AP", BLUE), ("eval/mean_auc", "mean AUC", ORANGE)]),
-        ("evaluation d'", [("eval/d_prime", "d' of mean AUC", BLUE)]),
-    ]
+PANELS = (  # title, then the keys of train.jsonl with their labels and colours
+    ("loss", {"loss": ("training", BLUE), "eval/loss": ("evaluation", ORANGE)}),
+    (
+        "evaluation",
+        {
+            "eval/mean_ap": ("mean AP", BLUE),
+            "eval/accuracy": ("accuracy", GREEN),
+            "eval/mean_auc": ("mean AUC", ORANGE),
+        },
+    ),
+    ("evaluation d′", {"eval/d_prime": ("d′ of mean AUC", BLUE)}),
+    ("learning rate", {"lr": ("learning rate", BLUE)}),
+)
+
+
+def training_curves(rows, chosen=None, reference=None) -> bytes | None:
+    """Losses, evaluation metrics and learning rate over steps; None without any value.
+
+    Args:
+      rows: of train.jsonl. chosen: the step of the weights, marked in all panels.
+      reference: (key, value, name) of a baseline, such as ("eval/mean_ap", 0.52, "linear model").
+    """
     drawn = []
-    for title, wanted in panels:
-        curves = [(label, color, *_series(rows, key)) for key, label, color in wanted]
-        curves = [line for line in curves if len(line[2])]
-        if curves:
+    for title, wanted in PANELS:
+        curves = [(key, *look, *_series(rows, key)) for key, look in wanted.items()]
+        if curves := [line for line in curves if len(line[3])]:
             drawn.append((title, curves))
     if not drawn:
         return None
 
     def draw(figure):
+        from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
         grid = figure.subplots(len(drawn), 1, sharex=True, squeeze=False)[:, 0]
         for axes, (title, lines) in zip(grid, drawn, strict=True):
-            for label, color, x, y in lines:
+            for key, label, color, x, y in lines:
                 mark = "o-" if len(x) <= 60 else "-"
                 axes.plot(x, y, mark, color=color, markersize=3, linewidth=1.4, label=label)
-            low = min(y.min() for *_, y in lines)
-            high = max(y.max() for *_, y in lines)
-            if title == "loss" and low > 0 and high > 20 * low:
+                at = y[x == chosen]
+                if len(at) and key.startswith("eval/"):
+                    axes.plot(chosen, at[-1], "o", color=color, markersize=7, zorder=4)
+                if reference and reference[0] == key:
+                    axes.axhline(reference[1], color=color, linestyle="--", linewidth=1.2)
+                    axes.annotate(
+                        short(reference[2], 60), (0.995, reference[1]), ha="right", va="bottom",
+                        color=color, fontsize=8, xycoords=("axes fraction", "data"),
+                        xytext=(0, 1.5), textcoords="offset points",
+                    )  # fmt: skip
+            values = np.concatenate([y for *_, y in lines])
+            if title == "loss" and values.min() > 0 and values.max() > 20 * values.min():
                 axes.set_yscale("log")
+                axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                axes.yaxis.set_minor_formatter(NullFormatter())
             if title == "learning rate":
                 axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
             axes.set_title(title)
             if chosen is not None:
                 axes.axvline(chosen, color=INK, linestyle=":", linewidth=1)
-            if len(lines) > 1:
-                axes.legend(loc="lower right", ncols=2)
-        grid[-1].set_xlabel("step" if chosen is None else f"step (dotted: evaluated, {chosen})")
+            if len(axes.get_legend_handles_labels()[1]) > 1:
+                axes.legend(loc="lower right", bbox_to_anchor=(1, 0.98), ncols=4)
+        grid[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+        grid[-1].set_xlabel("step" if chosen is None else f"step (dotted: the chosen, {chosen:,})")
 
-    return png(draw, 0.7 + 1.55 * len(drawn))
+    return svg(draw, 0.7 + 1.55 * len(drawn))
 
 
 def _series(rows, key):
@@ -205,10 +232,8 @@ def parent_child(rows, at_most=30) -> bytes:
         rates = [r["above"] for r in rows]
         axes.hlines(at, 0, rates, color=GREY, linewidth=1, zorder=1)
         dots = axes.scatter(rates, at, s=size, c=gap, cmap="coolwarm", vmin=-limit, vmax=limit,
-                            edgecolors="#5a6068", linewidths=0.6, zorder=2)  # fmt: skip
-        names = [
-            f"{_short(r['child'], 26)} > {_short(r['parent'], 26)} ({r['clips']})" for r in rows
-        ]
+                            edgecolors=AXES, linewidths=0.6, zorder=2)  # fmt: skip
+        names = [f"{short(r['child'], 26)} > {short(r['parent'], 26)} ({r['clips']})" for r in rows]
         axes.set_yticks(at, names, fontsize=8)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xlim(-0.03, 1.03)
@@ -218,4 +243,4 @@ def parent_child(rows, at_most=30) -> bytes:
         bar = figure.colorbar(dots, ax=axes, location="top", shrink=0.6, aspect=40, pad=0.02)
         bar.set_label("mean logit of child minus parent")
 
-    return png(draw, 1.5 + 0.22 * max(len(rows), 2))
+    return svg(draw, 1.5 + 0.22 * max(len(rows), 2))

@@ -2,7 +2,8 @@
 
 An ensemble is the mean of the members' logits (PaSST and its distilled models), of their
 probabilities (AST, PSLA) or of their weights (AST's weight averaging, one architecture). Members
-may have different sample rates and frontends: each reads the same clips with its own.
+may have different sample rates and frontends: each reads the same clips with its own. A model with
+a softmax (objective classify) and one with sigmoids can only be joined by their probabilities.
 
 Data with another label set than the model's are scored *zero-shot*. The score of a data class is
 the highest score of the model's classes that share a mid with it. Data classes without a shared mid
@@ -19,8 +20,9 @@ import numpy as np
 from asjax import build, config, labels
 from asjax.config import AsjaxError, parse_call
 from asjax.evaluation import infer
+from asjax.metrics.probability import log_both
 from asjax.store import model_dir
-from asjax.store.scores import load_scores, save_scores
+from asjax.store.scores import activation_of, load_scores, save_scores
 
 AVERAGES = ("logits", "probabilities", "weights")
 _DATA = ("sample_rate", "clip_s", "workers", "threads", "max_bad")
@@ -28,34 +30,61 @@ _DATA = ("sample_rate", "clip_s", "workers", "threads", "max_bad")
 # ------------------------------------------------------------------------------- the averages
 
 
-def average_scores(parts, kind: str = "logits") -> np.ndarray:
-    """Average of several models' logits, as logits.
+def average_scores(parts, kind: str = "logits", activations=("sigmoid",)) -> np.ndarray:
+    """Average of several models' scores, as scores of `joined(activations, kind)`.
 
     Args:
-      parts: iterable of float [N, C] logits, one per model.
-      kind: "logits" or "probabilities". The latter gives the log-odds of the mean sigmoid. It is
-        computed in the log domain, so that confident scores are not rounded to 0 or 1.
+      parts: iterable of float [N, C] scores, one per model.
+      kind: "logits" or "probabilities". The latter is computed in the log domain, so that confident
+        scores are not rounded to 0 or 1.
+      activations: "sigmoid" or "softmax" of each part; one stands for all.
 
-    Returns: float32 [N, C].
+    Returns: float32 [N, C]: for sigmoids logits (of mean probabilities: their log-odds), for
+      softmaxes log-probabilities.
+
+    Raises:
+      AsjaxError: no part, an unknown kind, or different activations whose logits are averaged.
     """
     if kind not in AVERAGES[:2]:
         raise config.unknown("average of scores", kind, AVERAGES[:2])
-    total, n = None, 0
+    softmax = joined(activations, kind) == "softmax"
+    activations = list(activations)
+    total, mass, n = None, -np.inf, 0
     for part in parts:
         part = np.asarray(part, np.float64)
         if kind == "logits":
-            new = (part,)
-            total = new if total is None else (total[0] + part,)
-        else:  # log of the sum of p and of the sum of 1 - p; n cancels in their ratio
-            new = (-np.logaddexp(0.0, -part), -np.logaddexp(0.0, part))
-            joined = new if total is None else map(np.logaddexp, total, new)
-            total = tuple(joined)
+            total = part if n == 0 else total + part
+            mass = np.logaddexp(mass, _log_sum(part)) if softmax else mass
+        else:  # the logs of the sum of p and of the sum of 1 - p
+            both = log_both(part, activations[n if len(activations) > 1 else 0])
+            total = both if n == 0 else tuple(map(np.logaddexp, total, both))
         n += 1
     if not n:
         raise AsjaxError("an ensemble needs at least one model's scores, got none")
-    if kind == "logits":
-        return (total[0] / n).astype(np.float32)
-    return (total[0] - total[1]).astype(np.float32)
+    if kind == "probabilities":  # n cancels in the log-odds
+        mean = total[0] - np.log(n) if softmax else total[0] - total[1]
+    elif softmax and n > 1:  # a clip keeps its sum of probabilities, which is below 1 for a part
+        mean = total / n  # of the classes
+        mean = mean - _log_sum(mean) + mass - np.log(n)
+    else:
+        mean = total / n
+    return mean.astype(np.float32)
+
+
+def _log_sum(scores):
+    return np.logaddexp.reduce(scores, axis=1, keepdims=True)
+
+
+def joined(activations, kind: str) -> str:
+    """The activation of an average. AsjaxError: logits of both a sigmoid and a softmax."""
+    if len(set(activations)) == 1:
+        return next(iter(activations))
+    if kind != "probabilities":
+        raise AsjaxError(
+            "an ensemble of models with one label per clip (softmax) and with several (sigmoid) "
+            "can only average their probabilities; give --average=probabilities"
+        )
+    return "sigmoid"  # the log-odds of the mean probabilities
 
 
 def average_weights(parts) -> dict:
@@ -98,20 +127,22 @@ def average_files(paths, kind: str = "logits") -> dict:
     Raises:
       AsjaxError: a file has other classes, clips or targets than the first one.
     """
-    first, parts, left_out = load_scores(paths[0]), [], []
+    first, parts, left_out, activations = load_scores(paths[0]), [], [], []
     for path in paths:
         loaded = load_scores(path, first["label_set"])
         rows = _same_clips(first["ids"], loaded["ids"], paths[0], path)
         if not np.array_equal(loaded["targets"][rows], first["targets"]):
             raise AsjaxError(f"the targets in {path} differ from those in {paths[0]}: other labels")
         parts.append(loaded["scores"][rows])
+        activations.append(loaded["activation"])
         left_out += (loaded["extra"] or {}).get("left_out", [])
     extra = {
         **(first["extra"] or {}),
         "left_out": sorted({tuple(item) for item in left_out}),
         "ensemble": {"average": kind, "members": [str(p) for p in paths]},
     }
-    return {**first, "scores": average_scores(parts, kind), "extra": extra}
+    scores, activation = average_scores(parts, kind, activations), joined(activations, kind)
+    return {**first, "scores": scores, "extra": extra, "activation": activation}
 
 
 def _same_clips(wanted: list, found: list, first, other) -> np.ndarray:
@@ -137,8 +168,10 @@ class Models:
 
     Attributes:
       cfg: config of the first model. label_set: the label set of all models.
+      activation: of the scores, "sigmoid" or "softmax".
       record: description of the model or the ensemble for reports.
       batch_size: clips per batch.
+      source: the data of the last `score`.
     """
 
     def __init__(self, paths, average: str | None = None, batch_size: int | None = None):
@@ -154,6 +187,8 @@ class Models:
             if self.average == "weights":
                 self._check_architecture(path, cfg)
         self._configs = [cfg for cfg, *_ in heads]
+        self._activations = [activation_of(cfg) for cfg in self._configs]
+        self.activation = joined(self._activations, self.average)
         self.batch_size = batch_size or self.cfg.get("eval", {}).get("batch_size", 16)
         self.record = _record(self.paths, self.average, heads)
         members = [None] if self.average == "weights" else self.paths
@@ -193,8 +228,13 @@ class Models:
         return cfg, forward, forward.put(self.variables(path))
 
     def own_data(self) -> dict:
-        """Spec of the evaluation data in the models' configs, which must be the same in all."""
-        specs = [(cfg.get("data") or {}).get("eval") for cfg in self._configs]
+        """Spec of the test data in the models' configs, else of the evaluation data.
+
+        Raises:
+          AsjaxError: the configs name no such data, or not the same.
+        """
+        data = [cfg.get("data") or {} for cfg in self._configs]
+        specs = [fields.get("test") or fields.get("eval") for fields in data]
         if not specs[0]:
             raise AsjaxError(f"the config of {self.paths[0]} names no evaluation data; give --data")
         for path, spec in zip(self.paths, specs, strict=True):
@@ -215,7 +255,7 @@ class Models:
 
         theirs = labels_of(spec, data_labels, self.label_set)
         shared, zero_shot = _shared(theirs, self.label_set)
-        source = build.source(spec, theirs)
+        source = self.source = build.source(spec, theirs)
         ids, targets, bad = None, None, []
 
         def members():
@@ -227,7 +267,10 @@ class Models:
                 rows = _same_clips(ids, found[0], self.paths[0], path)
                 yield found[1][rows]
 
-        scores = average_scores(members(), "logits" if len(self._members) == 1 else self.average)
+        if len(self._members) == 1:
+            scores = average_scores(members(), "logits", [self.activation])
+        else:
+            scores = average_scores(members(), self.average, self._activations)
         strict = bool(self.cfg.get("labels", {}).get("strict", False))
         extra = {"left_out": sorted({tuple(map(str, item)) for item in bad}), "strict": strict}
         if len(self.paths) > 1:
@@ -244,12 +287,13 @@ class Models:
             targets=targets,
             label_set=kept,
             extra=extra,
+            activation=self.activation,
         )
         about = {"name": source.name, "clips": len(ids), "hash": source.hash}
         return {**about, **({"zero_shot": extra["zero_shot"]} if zero_shot else {})}
 
     def _run(self, path, source, n_targets, clip_s, bad):
-        """Ids, logits [N, C] and targets [N, n_targets] of one member."""
+        """Ids, scores [N, C] and targets [N, n_targets] of one member."""
         from asjax import sharding
 
         cfg, forward, variables = self._loaded(path)
@@ -263,7 +307,14 @@ class Models:
             **{**data, "cache": False, **({"clip_s": clip_s} if clip_s else {})},
         )
         with stream:
-            return infer.scores(forward, variables, stream, len(self.label_set), bad=bad)
+            return infer.scores(
+                forward,
+                variables,
+                stream,
+                len(self.label_set),
+                activation=activation_of(cfg),
+                bad=bad,
+            )
 
 
 def _record(paths, average, heads) -> dict:

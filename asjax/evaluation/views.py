@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asjax import hlp, labels
+from asjax import hlp, labels, metrics
 
 
 @dataclass(frozen=True)
@@ -19,19 +19,30 @@ class View:
     ids: tuple[str, ...]
     names: tuple[str, ...]
     mapped: bool = False
+    activation: str = "sigmoid"  # of the scores: logits, or log-probabilities of a "softmax"
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """The probability of each class in each clip: [N, K]."""
+        return metrics.probabilities(self.scores, self.activation)
 
 
-def views(scores, targets, label_set, closure=None, mappings=None) -> dict[str, View]:
+def views(
+    scores, targets, label_set, closure=None, mappings=None, activation="sigmoid"
+) -> dict[str, View]:
     """The views of one set of scores, by key: labels, hlp_labels, hlp_labels_scores, mappings.
 
     Args:
-      closure: bool [C, C] of `hlp.closure`; None or the identity gives no HLP views.
+      closure: bool [C, C] of `hlp.closure`; None or the identity gives no HLP views. A softmax has
+        none either, because its classes exclude each other.
       mappings: names of label sets (`["esc10"]`), or `{name: (bool [K, C], names of K)}`, where the
         matrix says which of the C classes belong to each of the K. A mapped class is present if all
         its classes are. Its score is their maximum. A mapped class without classes is left out.
         Mapped views use scores without HLP.
+      activation: of the scores, as in `store.scores`.
     """
-    classes = (label_set.ids, label_set.names)
+    classes = (label_set.ids, label_set.names, False, activation)
+    closure = None if activation == "softmax" else closure
     out = {"labels": View("labels as they are", scores, targets, *classes)}
     if closure is not None and closure.sum() > np.trace(closure):
         targets_hlp = hlp.propagate_labels(targets, closure)
@@ -52,7 +63,8 @@ def views(scores, targets, label_set, closure=None, mappings=None) -> dict[str, 
             np.stack([targets[:, c].min(axis=1) for c in columns], axis=1),
             tuple(ids[i] for i in rows),
             tuple(names[i] for i in rows),
-            mapped=True,
+            True,
+            activation,
         )
     return out
 

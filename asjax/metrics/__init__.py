@@ -6,12 +6,15 @@ from asjax.metrics.decisions import (
     best_thresholds,
     bootstrap_single_label,
     calibration,
+    is_single_label,
     resampled_single_label,
     single_label,
 )
 from asjax.metrics.detection import PSDS1, PSDS2, psds, psds_best_of, psds_of_points
 from asjax.metrics.event_lists import event_f1, intersection_f1, segment_f1
+from asjax.metrics.probability import ACTIVATIONS, as_scores, log_both, log_loss, probabilities
 from asjax.metrics.ranking import (
+    FEW,
     bootstrap,
     d_prime,
     interval,
@@ -26,12 +29,19 @@ from asjax.metrics.segments import segment_ranking
 from asjax.metrics.tuning import first_best, halves, tune_boxes, tune_windows, tuned_halves
 
 __all__ = [
+    "ACTIVATIONS",
+    "as_scores",
+    "is_single_label",
+    "log_both",
+    "log_loss",
+    "probabilities",
     "at_thresholds",
     "best_thresholds",
     "bootstrap_single_label",
     "calibration",
     "resampled_single_label",
     "single_label",
+    "FEW",
     "PSDS1",
     "PSDS2",
     "best_f1",

@@ -12,6 +12,13 @@ from asjax.config import AsjaxError
 from asjax.metrics.ranking import interval, resample_counts
 
 
+def is_single_label(targets) -> bool:
+    """Whether targets [N, C] have clips, two or more classes, and exactly one class per clip."""
+    targets = np.asarray(targets)
+    several = len(targets) > 0 and targets.shape[1] > 1
+    return bool(several and ((targets > 0.5).sum(axis=1) == 1).all())
+
+
 def single_label(*, scores, targets, top=(1, 3, 5)) -> dict:
     """Accuracy and F1 of single-label classification by the highest score of each clip.
 
@@ -24,6 +31,7 @@ def single_label(*, scores, targets, top=(1, 3, 5)) -> dict:
       accuracy; top: {k: share of clips whose class is among the k highest scores};
       macro_f1: mean of F1 over the classes that occur, in targets or decisions;
       weighted_f1: mean of F1 weighted by the number of clips of the class;
+      mean_recall: mean of recall over the classes that have clips (balanced accuracy);
       precision, recall, f1: float64 [C], NaN where undefined; f1 is 0 where only precision or only
         recall is undefined;
       confusion: int64 [C, C], row = class, column = decision; n_clips; n_positive int64 [C].
@@ -41,6 +49,7 @@ def single_label(*, scores, targets, top=(1, 3, 5)) -> dict:
         "top": {k: _share(np.sum(_rank(scores, true) < k), n) for k in top if k <= c},
         "macro_f1": _mean(f1),
         "weighted_f1": _share(np.nansum(f1 * n_positive), n),
+        "mean_recall": _mean(recall),
         "precision": precision,
         "recall": recall,
         "f1": f1,
@@ -51,16 +60,19 @@ def single_label(*, scores, targets, top=(1, 3, 5)) -> dict:
 
 
 def bootstrap_single_label(
-    *, scores, targets, n=1000, level=0.95, seed=0, groups=None
+    *, scores, targets, n=1000, level=0.95, seed=0, groups=None, top=None
 ) -> dict[str, tuple[float, float]]:
-    """Intervals `{"accuracy": (low, high), "macro_f1": ..., "weighted_f1": ...}`.
+    """Intervals `{"accuracy": (low, high), "macro_f1": ...}`, also of weighted_f1 and mean_recall.
 
     Clips are drawn with replacement. `groups` has one label per clip, such as its recording. With
-    it whole groups are drawn, because clips of one recording are not independent.
+    it whole groups are drawn, because clips of one recording are not independent. `top` is the k of
+    an additional "top_k".
     """
     scores, true = _checked(scores, targets)
-    estimate = _summary(_confusion(true, scores.argmax(axis=1), scores.shape[1]))
-    values = resampled_single_label(scores=scores, targets=true, n=n, seed=seed, groups=groups)
+    estimate = _Decided(scores, true, top).summary()
+    values = resampled_single_label(
+        scores=scores, targets=true, n=n, seed=seed, groups=groups, top=top
+    )
     out = {}
     for key, drawn in values.items():
         low, high = np.clip(interval(drawn, estimate[key], level), 0.0, 1.0)
@@ -68,15 +80,12 @@ def bootstrap_single_label(
     return out
 
 
-def resampled_single_label(*, scores, targets, n=1000, seed=0, groups=None) -> dict:
-    """Accuracy, macro and weighted F1 of each of `n` bootstrap resamples: float64 [n] each."""
+def resampled_single_label(*, scores, targets, n=1000, seed=0, groups=None, top=None) -> dict:
+    """The numbers of `bootstrap_single_label` in each of `n` resamples: float64 [n] each."""
     scores, true = _checked(scores, targets)
-    c, decided = scores.shape[1], scores.argmax(axis=1)
-    values = {"accuracy": [], "macro_f1": [], "weighted_f1": []}
-    for counts in resample_counts(len(true), n, seed, groups):
-        for key, value in _summary(_confusion(true, decided, c, counts)).items():
-            values[key].append(value)
-    return {key: np.array(drawn) for key, drawn in values.items()}
+    decided = _Decided(scores, true, top)
+    drawn = [decided.summary(counts) for counts in resample_counts(len(true), n, seed, groups)]
+    return {key: np.array([one[key] for one in drawn]) for key in decided.summary()}
 
 
 def best_thresholds(*, scores, targets) -> dict[str, np.ndarray]:
@@ -92,23 +101,28 @@ def best_thresholds(*, scores, targets) -> dict[str, np.ndarray]:
 
     Returns: dict of float64 [C]: threshold, precision, recall, f1; NaN without a positive clip.
     """
-    scores, targets = np.asarray(scores, np.float64), np.asarray(targets) > 0.5
+    scores, targets = np.asarray(scores), np.asarray(targets) > 0.5
     if scores.shape != targets.shape or scores.ndim != 2:
         raise AsjaxError(f"scores and targets must have one shape [N, C], got {scores.shape}")
     if np.isnan(scores).any():
         raise AsjaxError("scores must be numbers, got NaN")
     out = {k: np.full(scores.shape[1], np.nan) for k in ("threshold", "precision", "recall", "f1")}
     for j in np.flatnonzero(targets.any(axis=0)):
-        order = np.argsort(-scores[:, j], kind="stable")
-        score, hit = scores[order, j], np.cumsum(targets[order, j])
-        last = np.append(score[:-1] > score[1:], True)  # the last one of equal scores
-        decided = np.arange(1, len(score) + 1)
-        f1 = np.where(last, 2 * hit / (decided + hit[-1]), -1.0)
-        k = int(np.argmax(f1))
-        below = score[k + 1] if k + 1 < len(score) else score[k]
-        middle = score[k] - (score[k] - below) / 2 if np.isfinite(below) else score[k]
-        out["threshold"][j] = middle if middle > below else score[k]
-        out["precision"][j], out["recall"][j] = hit[k] / decided[k], hit[k] / hit[-1]
+        # The best threshold is at the score of a positive: a further negative only lowers F1.
+        # Sorting the two kinds of scores is much faster than sorting indices.
+        column, positive = np.ascontiguousarray(scores[:, j]), np.ascontiguousarray(targets[:, j])
+        true, false = np.sort(column[positive]), np.sort(column[~positive])
+        hit = len(true) - np.searchsorted(true, true)  # positives at or above each of them
+        other = np.searchsorted(false, true)  # negatives below it
+        decided = hit + len(false) - other
+        f1 = 2 * hit / (decided + len(true))
+        k = len(true) - 1 - int(np.argmax(f1[::-1]))  # the highest of several
+        score, first = float(true[k]), len(true) - hit[k]
+        lower = [float(v) for v in (*true[first - 1 : first], *false[other[k] - 1 : other[k]])]
+        below = max(lower, default=score)
+        middle = score - (score - below) / 2 if np.isfinite(below) else score
+        out["threshold"][j] = middle if middle > below else score
+        out["precision"][j], out["recall"][j] = hit[k] / decided[k], hit[k] / len(true)
         out["f1"][j] = f1[k]
     return out
 
@@ -175,9 +189,8 @@ def _checked(scores, targets):
     return scores, targets.astype(np.int64)
 
 
-def _confusion(true, decided, c: int, counts=None) -> np.ndarray:
-    table = np.bincount(true * c + decided, counts, c * c)
-    return table.astype(np.int64).reshape(c, c)
+def _confusion(true, decided, c: int) -> np.ndarray:
+    return np.bincount(true * c + decided, minlength=c * c).astype(np.int64).reshape(c, c)
 
 
 def _rank(scores, true) -> np.ndarray:
@@ -197,14 +210,29 @@ def _prf(hit, decided, positive):
         return hit / decided, hit / positive, 2 * hit / (decided + positive)
 
 
-def _summary(confusion) -> dict[str, float]:
-    _, _, f1 = _rates(confusion)
-    n = confusion.sum()
-    return {
-        "accuracy": _share(np.trace(confusion), n),
-        "macro_f1": _mean(f1),
-        "weighted_f1": _share(np.nansum(f1 * confusion.sum(axis=1)), n),
-    }
+class _Decided:
+    """The decisions on N clips, for sums over resamples without a table of C x C."""
+
+    def __init__(self, scores, true, top=None):
+        self.c, self.true, self.decided = scores.shape[1], true, scores.argmax(axis=1)
+        self.right = self.true == self.decided
+        self.within = None if top is None else _rank(scores, true) < top
+
+    def summary(self, counts=None) -> dict[str, float]:
+        """The means, where clip i counts `counts[i]` times."""
+        counts = np.ones(len(self.true)) if counts is None else np.asarray(counts, np.float64)
+        positive = np.bincount(self.true, counts, self.c)
+        decided = np.bincount(self.decided, counts, self.c)
+        hit = np.bincount(self.true[self.right], counts[self.right], self.c)
+        _, recall, f1 = _prf(hit, decided, positive)
+        n = counts.sum()
+        out = {
+            "accuracy": _share(hit.sum(), n),
+            "macro_f1": _mean(f1),
+            "weighted_f1": _share(np.nansum(f1 * positive), n),
+            "mean_recall": _mean(recall),
+        }
+        return out if self.within is None else {**out, "top_k": _share(counts @ self.within, n)}
 
 
 def _share(part, whole) -> float:

@@ -23,6 +23,7 @@ _KEYS = (
     "mean_ap", "mean_auc", "d_prime", "mean_of_d_prime", "micro_ap", "lrap", "per_class_ap",
     "per_class_auc", "n_positive", "prior", "n_clips", "n_classes", "left_out",
 )  # fmt: skip
+FEW = 5  # positive clips of a class below which its AP gets no interval
 _COLUMNS = 250  # resamples per pass, so that their weights nearly fit the CPU cache
 _BLOCK_BYTES = 2**28  # clip weights in memory at once
 
@@ -91,7 +92,17 @@ def d_prime(auc):
     return sqrt(2.0) * ndtri(np.asarray(auc, np.float64))
 
 
-def bootstrap(*, scores, targets, n=1000, level=0.95, seed=0, class_mask=None, groups=None) -> dict:
+def bootstrap(
+    *,
+    scores,
+    targets,
+    n=1000,
+    level=0.95,
+    seed=0,
+    class_mask=None,
+    groups=None,
+    per_class=False,
+) -> dict:
     """Confidence intervals `{"mean_ap": (low, high), "mean_auc": ..., "d_prime": ...}`.
 
     N of N clips are drawn with replacement, `n` times. The same seed and N draw the same clips, so
@@ -107,19 +118,26 @@ def bootstrap(*, scores, targets, n=1000, level=0.95, seed=0, class_mask=None, g
     Args:
       groups: one label per clip, such as its recording or site. With it whole groups are drawn,
         because clips of one group are not independent.
+      per_class: also return `per_class_ap` float64 [C, 2], from the same resamples. NaN for a class
+        with fewer than FEW positive clips, because resamples of so few clips say too little.
     """
     if not 0 < level < 1 or n < 1:
         raise AsjaxError(f"bootstrap needs 0 < level < 1 and n >= 1, got level={level}, n={n}")
     scores, positive, keep = _checked(scores, targets, None, class_mask)
-    values = resampled(
+    drawn = resampled_per_class(
         scores=scores, targets=positive, n=n, seed=seed, class_mask=keep, groups=groups
     )
-    estimate = dict(zip(values, map(_mean, _per_class(scores, positive, keep)), strict=True))
-    out = {}
-    for key, value in values.items():
-        ends = np.clip(interval(value, estimate[key], level), 0.0, 1.0)
-        out[key] = (float(ends[0]), float(ends[1]))
+    out, estimates = {}, _per_class(scores, positive, keep)
+    for (key, values), estimate in zip(drawn.items(), estimates, strict=True):
+        means = _mean_rows(values.T, n)
+        ends = np.clip(interval(means, _mean(estimate), level), 0.0, 1.0)
+        out[f"mean_{key}"] = (float(ends[0]), float(ends[1]))
     out["d_prime"] = tuple(float(d_prime(v)) for v in out["mean_auc"])
+    if per_class:
+        ends = np.full((scores.shape[1], 2), np.nan)
+        for j in np.flatnonzero(keep & (positive.sum(axis=0) >= FEW)):
+            ends[j] = interval(drawn["ap"][:, j], estimates[0][j], level)
+        out["per_class_ap"] = np.clip(ends, 0.0, 1.0)
     return out
 
 

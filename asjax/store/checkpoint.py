@@ -30,7 +30,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from asjax.config import AsjaxError, to_plain, unknown
-from asjax.store import choice, files
+from asjax.store import choice, describe, files
 
 TEMPORARY = ".orbax-checkpoint-tmp"
 _ANOTHER = "another process failed"
@@ -42,8 +42,8 @@ class Checkpoints:
 
     Three kinds of steps are kept:
     1. The newest `keep` steps.
-    2. The best step: the middle of the `window` successive evaluations with the best mean `metric`.
-    3. The last `window // 2` evaluated steps: only later evaluations can make them a middle.
+    2. The best step: the evaluated step that `rule` chooses by the values of `metric`.
+    3. The last `rule.pending` evaluated steps, which the rule may choose after later evaluations.
 
     Use it in a `with` statement, or call `wait` before the program ends.
 
@@ -52,14 +52,21 @@ class Checkpoints:
       last_error: why the last save failed, or None. Call `wait` first.
     """
 
-    def __init__(self, directory, *, metric: str = "d_prime", window: int = 7, keep: int = 2):
-        if window < 1 or window % 2 == 0 or keep < 1:
-            raise AsjaxError(f"window must be odd and keep >= 1, got {window} and {keep}")
+    def __init__(
+        self,
+        directory,
+        *,
+        metric: str = "mean_ap",
+        rule: choice.Rule | None = None,
+        keep: int = 2,
+    ):
+        if keep < 1:
+            raise AsjaxError(f"keep must be at least 1, got {keep}")
         self.directory = Path(directory).absolute()
-        self.metric, self.window, self.keep = metric, window, keep
+        self.metric, self.rule, self.keep = metric, rule or choice.best(), keep
         self.damaged: list[str] = []
         self.last_error: str | None = None
-        self._history: list[tuple[int, float]] | None = None
+        self._history: list[tuple[int, dict]] | None = None  # (step, its metrics)
         self._proven: int | None = None  # the step that was written or restored last
         self._finisher = ThreadPoolExecutor(1, "checkpoint")
         self._pending = None  # (step, history, future) of a save in progress
@@ -87,7 +94,16 @@ class Checkpoints:
 
     @property
     def history(self) -> list[tuple[int, float]]:
-        """(step, metric) of every evaluated step so far, also of deleted steps."""
+        """(step, value of `metric`) of every evaluated step so far, also of deleted steps.
+
+        The value is NaN where that metric was not measured.
+        """
+        return self._values(self._evaluated())
+
+    def _values(self, history) -> list[tuple[int, float]]:
+        return [(s, found.get(self.metric, math.nan)) for s, found in history]
+
+    def _evaluated(self) -> list[tuple[int, dict]]:
         self.wait()
         if self._history is None:
             self._history = []
@@ -97,15 +113,19 @@ class Checkpoints:
                     break
         return self._history
 
+    def wanted_step(self) -> int | None:
+        """The step that the rule chooses, even if its files are damaged."""
+        return self._chosen(self.history)
+
     def best_step(self) -> int | None:
-        """The best evaluated step; None before the first evaluation.
+        """The step that the rule chooses and that can be read; None before the first evaluation.
 
         If its files are damaged, the nearest undamaged evaluated step is used, with a warning.
         """
-        chosen = self._chosen(self.history)
+        history, chosen = self.history, self.wanted_step()
         if chosen is None:
             return None
-        evaluated = {s for s, value in self.history if math.isfinite(value)} & set(self.steps())
+        evaluated = {s for s, v in history if not math.isnan(v) or s == chosen} & set(self.steps())
         for step in sorted(evaluated, key=lambda s: abs(s - chosen)):
             problems = self.problems(step)
             if not problems:
@@ -132,23 +152,22 @@ class Checkpoints:
         Raises:
           AsjaxError: `metrics` has no `metric`, or `meta` is not JSON.
         """
-        step, history = int(step), list(self.history)
+        step, history = int(step), list(self._evaluated())
         if metrics is not None:
             if self.metric not in metrics:
                 raise unknown("checkpoint metric", self.metric, metrics)
             history = [(s, v) for s, v in history if s != step]
-            history.append((step, float(metrics[self.metric])))
+            history.append((step, {k: float(v) for k, v in metrics.items()}))
         elif step == self._proven:
             return True  # this step is on disk already, with the same content
-        history.sort()
+        history.sort(key=lambda entry: entry[0])
         text = files.to_strict_json(
             {
                 "step": step,
                 "metrics": to_plain(metrics or {}),
-                # JSON has no infinity, so it is text: a perfect d' is infinite and must stay best.
-                "history": [[s, v if math.isfinite(v) else str(v)] for s, v in history],
+                "history": [[s, describe.as_json(found)] for s, found in history],
                 "meta": to_plain(meta or {}),
-                "tree": _describe(state),
+                "tree": describe.describe(state),
             }
         )
         self.last_error = self._begin(step, state, text)
@@ -192,7 +211,7 @@ class Checkpoints:
                 raise OSError(f"{self.directory} does not exist any more")
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir()
-            need, free = _bytes(state), shutil.disk_usage(self.directory).free
+            need, free = describe.size(state), shutil.disk_usage(self.directory).free
             if need > free:
                 raise OSError(f"No space left on device: {need:,} bytes needed, {free:,} free")
             (temporary / "run.json").write_text(text)
@@ -249,17 +268,16 @@ class Checkpoints:
         files.sync(self.directory)
         shutil.rmtree(old, ignore_errors=True)
 
-    def _chosen(self, history) -> int | None:
-        values = [v for _, v in history]
-        if not any(map(math.isfinite, values)):
-            return None
-        return history[choice.moving_average_best(values, window=self.window)][0]
+    def _chosen(self, values) -> int | None:
+        """The step that the rule chooses among (step, value) pairs, damaged or not."""
+        place = self.rule.choose([v for _, v in values])
+        return None if place is None else values[place][0]
 
     def _prune(self, history) -> None:
         steps = self._on_disk()
         evaluated = [s for s, _ in history]
-        pending = evaluated[-(self.window // 2) :] if self.window > 1 else []
-        kept = {*steps[-self.keep :], *pending, self._chosen(history)}
+        pending = evaluated[-self.rule.pending :] if self.rule.pending else []
+        kept = {*steps[-self.keep :], *pending, self._chosen(self._values(history))}
         for step in set(steps) - kept:
             # Rename first: if the process is killed here, no incomplete step has a step's name.
             gone = self.directory / f"{step}.deleted{TEMPORARY}"
@@ -299,7 +317,7 @@ class Checkpoints:
             problems = self.problems(candidate) if _primary() else []
             if _all_agree(not problems):
                 run = self._read(candidate)
-                _check_fits(run["tree"], abstract_state, f"checkpoint step {candidate}")
+                describe.check_fits(run["tree"], abstract_state, f"checkpoint step {candidate}")
                 try:
                     path = self.directory / str(candidate) / "state"
                     args = ocp.args.StandardRestore(abstract_state)
@@ -321,7 +339,7 @@ class Checkpoints:
 
     def _read(self, step: int) -> dict:
         run = json.loads((self.directory / str(step) / "run.json").read_text())
-        run["history"] = [(int(s), float(v)) for s, v in run["history"]]
+        run["history"] = [(int(s), describe.from_json(found)) for s, found in run["history"]]
         return run
 
     def _note_damage(self, step: int, problems: list[str]) -> None:
@@ -368,32 +386,3 @@ def _all_agree(fine: bool) -> bool:
     from jax.experimental import multihost_utils
 
     return bool(np.all(multihost_utils.process_allgather(np.array([fine]))))
-
-
-def _describe(state) -> dict[str, str]:
-    """`{"params/w": "(3, 4) float32"}` for every leaf."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): f"{tuple(x.shape)} {x.dtype}"
-        for path, x in jax.tree_util.tree_leaves_with_path(state)
-    }
-
-
-def _bytes(state) -> int:
-    """Size of a state on disk, uncompressed, plus 64 KiB for the small files."""
-    sizes = (x.nbytes for x in jax.tree.leaves(state) if hasattr(x, "nbytes"))
-    return sum(sizes) + 2**16
-
-
-def _check_fits(saved: dict[str, str], abstract_state, what: str) -> None:
-    wanted = _describe(abstract_state)
-    wrong = [
-        f"{key} is {saved.get(key, 'absent')} in the file, {wanted.get(key, 'absent')} here"
-        for key in sorted({*saved, *wanted})
-        if saved.get(key) != wanted.get(key)
-    ]
-    if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise AsjaxError(
-            f"{what} is of another model or optimiser: {'; '.join(wrong[:5])}{more}; use the "
-            "config of that run, or another --workdir"
-        )

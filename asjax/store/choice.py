@@ -1,10 +1,81 @@
-"""The choice of the best evaluated step of a run."""
+"""The choice of one evaluated step of a run, by `eval.select`."""
 
 from __future__ import annotations
+
+import math
+from typing import NamedTuple
 
 import numpy as np
 
 from asjax.config import AsjaxError
+
+__all__ = ["best", "last", "smooth"]
+
+
+class Rule(NamedTuple):
+    """A rule that chooses one evaluated step by the values of a metric.
+
+    Attributes:
+      text: the call that makes this rule.
+      about: the rule in words, for people; `{metric}` stands for the name of the metric.
+      window: evaluations in an average; 0: the values have no effect.
+    """
+
+    text: str
+    about: str
+    window: int
+
+    @property
+    def pending(self) -> int:
+        """How many of the last evaluations may still be chosen only because of later ones."""
+        return self.window // 2
+
+    def choose(self, values) -> int | None:
+        """Index of the chosen value. None if there is none. Infinity is the highest value."""
+        values = np.asarray(values, np.float64)
+        if not self.window:
+            return len(values) - 1 if len(values) else None
+        if np.isnan(values).all():  # also without any value
+            return None
+        return smoothed_best(values, self.window)[0]
+
+
+def best() -> Rule:
+    """The evaluation with the highest value, the earliest of equal ones. NaN is never chosen."""
+    return Rule("best", "highest {metric}", 1)
+
+
+def last() -> Rule:
+    """The last evaluation, whatever its value."""
+    return Rule("last", "the last one, as eval.select='last' says", 0)
+
+
+def smooth(*, window: int = 7) -> Rule:
+    """The rule of the balancing paper: the centre of the best moving average of `window` values.
+
+    If a run has fewer evaluations, the window shrinks to the next smaller odd number. A metric that
+    still rises at the end makes this rule choose a step `window // 2` evaluations before the end.
+
+    Raises:
+      AsjaxError: `window` is not an odd whole number from 1.
+    """
+    if not isinstance(window, int) or isinstance(window, bool) or window < 1 or window % 2 == 0:
+        raise AsjaxError(f"smooth: window must be an odd whole number >= 1, got {window!r}")
+    about = f"centre of the highest average of {{metric}} over {window} evaluations"
+    return Rule(f"smooth(window={window})", about, window)
+
+
+def stale(values, patience: int) -> bool:
+    """Whether the last `patience` values are all no better than the best one before them.
+
+    Args:
+      values: a metric by evaluation, oldest first. A NaN value is never better.
+      patience: number of evaluations; 0 means never.
+    """
+    if not patience or len(values) <= patience:
+        return False
+    known = [-math.inf if math.isnan(v) else v for v in values]
+    return max(known[-patience:]) <= max(known[:-patience])
 
 
 def moving_average(values, window: int = 7) -> np.ndarray:

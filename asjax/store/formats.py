@@ -46,6 +46,7 @@ _MODEL = mapping(
 _DATA_FIELDS = {
     "train": _SOURCE,
     "eval": _SOURCE,
+    "test": _SOURCE,
     "draw": text(),
     "ops": text(),
     "workers": integer(0, 1024),
@@ -54,11 +55,19 @@ _DATA_FIELDS = {
     "max_bad": number(-1, 1),
 }
 _HEARD = {"sample_rate": integer(1, 10**6), "clip_s": number(0, 3600)}
+
+
+def _objective(value):
+    """A spec that may have a list with one number per class."""
+    return text()(value) if isinstance(value, str) else mapping({"name": _NAME}, {}, loose)(value)
+
+
 _OTHER_FIELDS = {
     "labels": mapping({}, {"name": text(), "hlp": boolean, "strict": boolean, "parents": text()}),
     "eval": mapping(
         {}, {"batch_size": integer(1, 2**20), "mappings": optional(list_of(_NAME, 100))}
     ),
+    "objective": optional(_objective),
     "optim": optional(mapping({}, {}, loose)),
 }
 
@@ -85,6 +94,9 @@ RECORD = {
     "parameters": optional(_COUNT),
     "train_data": _DATA,
     "eval_data": _DATA,
+    "test_data": _DATA,
+    "chosen": optional(mapping({}, {"step": _COUNT, "rule": text(), "metric": text()}, loose)),
+    "evaluated_on": optional(text()),
     "labels": optional(mapping({}, {"name": text(), "hash": text()})),
     "ported_from": optional(mapping({}, {}, loose)),
     "scores": optional(mapping({}, {}, loose)),
@@ -117,6 +129,7 @@ ABOUT = mapping(
             )
         ),
         "parents": optional(mapping({}, {}, list_of(text()))),
+        "activation": text("sigmoid|softmax", wanted="sigmoid or softmax"),
     },
     loose,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -10,9 +11,11 @@ import time
 from pathlib import Path
 from typing import Protocol
 
+from asjax.config import AsjaxError
 from asjax.store import files
 from asjax.store.schema import parse_json
 
+MAX_NONFINITE_IN_A_ROW = 10
 _log = logging.getLogger("asjax")
 
 
@@ -174,6 +177,24 @@ def _line(row: dict) -> str:
 # ---------------------------------------------------------------------------------- progress
 
 
+def report(writer, progress, number: int, scalars: dict, every: int, waited_s: float) -> None:
+    """Fetch, show and log the scalars of step `number`; the log gets every `every`-th step.
+
+    Raises:
+      AsjaxError: the loss or a gradient was not finite for too many steps in a row.
+    """
+    values = {k: float(v) for k, v in scalars.items()}
+    in_a_row = int(values.pop("nonfinite_in_a_row"))
+    progress.update(number, loss=values["loss"], waited_s=waited_s)
+    if in_a_row >= MAX_NONFINITE_IN_A_ROW:
+        raise AsjaxError(
+            f"step {number}: loss or gradient not finite {in_a_row} steps in a row (first "
+            f"{number - in_a_row + 1}); lower --config.optim.lr or set --config.optim.clip_norm"
+        )
+    if number % every == 0 or in_a_row:
+        writer.write_scalars(number, {**values, **progress.rates()})
+
+
 class StepClock:
     """Mean step time, clips per second and share of time spent waiting for data since `reset`."""
 
@@ -190,6 +211,10 @@ class StepClock:
         self._steps += steps
         if waited_s is not None:
             self._waited = waited_s
+
+    def skip(self, seconds: float) -> None:
+        """Leave a time without steps out of the rates."""
+        self._start += seconds
 
     def rates(self) -> dict[str, float]:
         """`{"step_s", "clips_per_s", "data_wait"}`; data_wait is 0 to 1. Empty before a step."""
@@ -244,6 +269,14 @@ class Progress:
             self._bar.update(done)
         elif self._active and self._now() - self._last_line >= self._every_s:
             self._print_line()
+
+    @contextlib.contextmanager
+    def paused(self):
+        """Leave the time inside, an evaluation or a save, out of all rates and of the time left."""
+        begin = self._now()
+        yield
+        for clock in (self._clock, self._shown):
+            clock.skip(self._now() - begin)
 
     def note(self, **values: float) -> None:
         """Add other numbers (of an evaluation) to the display from now on."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from asjax import taxonomy
-from asjax.config import AsjaxError, fingerprint, quoted, to_json, to_plain
+from asjax.config import AsjaxError, fingerprint, quoted, split_spec, to_json, to_plain
 from asjax.labels import LabelSet
 from asjax.store import files, formats, schema, swap
 
@@ -23,6 +23,33 @@ FILES = ("config.json", "labels.csv", "model.safetensors")  # card.json holds th
 EXTRA = "torch_extra.safetensors"
 PARENTS = "parents.csv"
 CONFIG_BYTES, CARD_BYTES = 4 << 20, 64 << 20
+
+
+def training_record(cfg, label_set, sources, state, n_params) -> dict:
+    """The record of a model: how it was trained and on what data.
+
+    Args:
+      sources: "train_data", "eval_data" and perhaps "test_data" -> source. The scores in the card
+        are those of the test data if there are any.
+      state: the asjax.step.State that was chosen.
+    """
+    data = {
+        key: {"name": source.name, "clips": len(source), "hash": source.hash}
+        for key, source in sources.items()
+    }
+    return {
+        "hlp": bool(cfg.labels.hlp),
+        "objective": split_spec(cfg.objective)[0],
+        "draw": cfg.data.draw,
+        "seed": int(cfg.seed),
+        "step": int(state.step),
+        "skipped_steps": int(state.nonfinite[0]),
+        "parameters": int(n_params),
+        **data,
+        "evaluated_on": "test" if "test_data" in data else "eval",
+        "labels": {"name": label_set.name, "hash": label_set.hash},
+        "config_hash": fingerprint(cfg),
+    }
 
 
 def save_model(directory, *, config, label_set, variables, record: dict, extra=None) -> Path:

@@ -1,4 +1,8 @@
-"""The scores file: logits, targets and ids of clips, with the classes of the columns."""
+"""The scores file: scores, targets and ids of clips, with the classes of the columns.
+
+Scores are logits of one sigmoid per class, or log-probabilities of a softmax over the classes. The
+file says which (`activation`); a file that does not say it is older and has logits.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from asjax import labels
-from asjax.config import AsjaxError, quoted, to_plain
+from asjax.config import AsjaxError, quoted, split_spec, to_plain, unknown
+from asjax.metrics.probability import ACTIVATIONS
 from asjax.store import files, formats, npz, schema
 
 KINDS = {  # name -> numpy's letters of the allowed types, number of axes
@@ -21,18 +26,33 @@ KINDS = {  # name -> numpy's letters of the allowed types, number of axes
 }
 
 
-def save_scores(path, *, ids, scores, targets, label_set, extra=None) -> None:
-    """Write scores.npz: ids [N], scores float32 [N, C] (logits), targets uint8 [N, C], the classes
-    and their hash, and `extra` (JSON). The write is atomic."""
+def activation_of(cfg) -> str:
+    """How the scores of a model with this config become probabilities: "softmax" or "sigmoid"."""
+    objective = cfg.get("objective")
+    return "softmax" if objective and split_spec(objective)[0] == "classify" else "sigmoid"
+
+
+def save_scores(path, *, ids, scores, targets, label_set, extra=None, activation="sigmoid") -> None:
+    """Write scores.npz: ids [N], scores float32 [N, C], targets uint8 [N, C], the classes and their
+    hash, and `extra` (JSON). The write is atomic.
+
+    Args:
+      activation: "sigmoid": scores are logits; "softmax": they are log-probabilities, as of
+        `metrics.as_scores`.
+    """
+    if activation not in ACTIVATIONS:
+        raise unknown("activation of scores", activation, ACTIVATIONS)
     scores, targets = np.asarray(scores, np.float32), np.asarray(targets)
     if not (scores.shape == targets.shape == (len(ids), len(label_set))):
         raise AsjaxError(
             f"scores and targets must be [{len(ids)} ids, {len(label_set)} classes], got "
             f"{scores.shape} and {targets.shape}"
         )
+    _check_softmax(scores, activation, "scores")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     about = {"label_set": label_set.name, "label_hash": label_set.hash, "extra": to_plain(extra)}
+    about["activation"] = activation
     if label_set.taxonomy is not None:
         about["parents"] = label_set.taxonomy
     with files.replacing(path) as temporary, temporary.open("wb") as file:
@@ -48,7 +68,8 @@ def save_scores(path, *, ids, scores, targets, label_set, extra=None) -> None:
 
 
 def load_scores(path, label_set=None) -> dict:
-    """Read a file of `save_scores`: dict of ids, scores, targets, label_set, extra.
+    """Read a file of `save_scores`: dict of ids, scores, targets, label_set, extra,
+    activation.
 
     Args:
       label_set: the expected classes; default: the classes in the file.
@@ -84,13 +105,23 @@ def load_scores(path, label_set=None) -> dict:
         )
     if targets.dtype != bool and targets.size and not 0 <= targets.min() <= targets.max() <= 1:
         raise AsjaxError(f"scores: {path} is damaged: its targets must be 0 or 1")
+    activation = about.get("activation", "sigmoid")
+    _check_softmax(scores, activation, f"scores: {path} is damaged: its scores")
     return {
         "ids": list(ids),
         "scores": scores,
         "targets": targets,
         "label_set": stored,
         "extra": about.get("extra"),
+        "activation": activation,
     }
+
+
+def _check_softmax(scores, activation: str, what: str) -> None:
+    if activation == "softmax" and scores.size and (scores > 1e-3).any():
+        raise AsjaxError(
+            f"{what} of a softmax must be log-probabilities, at most 0, got {scores.max():.3g}"
+        )
 
 
 def _parents(about: dict, label_ids, path) -> dict | None:

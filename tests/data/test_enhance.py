@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import rule
 
-from asjax import build, hlp, labels
+from asjax import build, hlp, labels, metrics
 from asjax.__main__ import main as asjax_main
 from asjax.config import AsjaxError
 from asjax.data import enhance, lists
@@ -140,6 +140,19 @@ def test_the_csv_of_a_run_becomes_the_labels_of_the_source(scored, tmp_path, typ
     np.testing.assert_array_equal(part.labels.toarray(), after)
     assert np.array_equal(part[3]["labels"], after[3].nonzero()[0])
     assert len({grown.hash, plain.hash, part.hash, source.hash}) == 4
+
+
+def test_the_scores_of_a_softmax_are_log_probabilities(scored, tmp_path, capsys):
+    source, logits, before, path = scored
+    log_p = metrics.as_scores(logits, "softmax")
+    fields = dict(ids=source.ids, targets=before, label_set=AUDIOSET, activation="softmax")
+    save_scores(path, scores=log_p, **fields)
+    words = ["prepare", "enhance", f"--scores={path}", "--threshold=5", "--types=2"]
+    assert asjax_main([*words, f"--out={tmp_path / 'enhanced.csv'}"]) == 0
+    p = np.exp(log_p.astype(np.float64))
+    after = naive(np.log(p / (1 - p)), before, [2], 5)
+    assert f"labels {before.sum()} -> {after.sum()}," in capsys.readouterr().out
+    assert after.sum() != naive(logits, before, [2], 5).sum()
 
 
 def relabel(tmp_path, text):

@@ -5,10 +5,12 @@ import csv
 import numpy as np
 import pytest
 
+from asjax import metrics
 from asjax.__main__ import main
 from asjax.config import AsjaxError
 from asjax.evaluation import compare
 from asjax.labels import LabelSet
+from asjax.store import scores as score_files
 from asjax.store.scores import save_scores
 
 sk = pytest.importorskip("sklearn.metrics")
@@ -97,6 +99,18 @@ def test_clips_with_several_labels_have_no_accuracy(tmp_path):
     first = evaluation(tmp_path / "one", ids, 0.5, single=False)
     second = evaluation(tmp_path / "two", ids, 2.0, single=False)
     assert set(compare.compare(first, second, n=5)["metrics"]) == {"mean AP", "mean AUC"}
+
+
+def test_a_softmax_and_a_sigmoid_are_compared_by_accuracy(tmp_path):
+    ids = [f"x{i}" for i in range(40)]
+    first = evaluation(tmp_path / "one", ids, 0.5)
+    loaded = score_files.load_scores(tmp_path / "one" / "eval" / "scores.npz")
+    loaded["scores"] = metrics.as_scores(loaded["scores"], "softmax")
+    loaded["activation"] = "softmax"
+    save_scores(tmp_path / "two" / "scores.npz", **loaded)
+    got = compare.compare(first, str(tmp_path / "two"), n=5)["metrics"]
+    want = sk.accuracy_score(loaded["targets"].argmax(1), loaded["scores"].argmax(1))
+    assert got["accuracy"][:3] == pytest.approx((want, want, 0))
 
 
 def test_what_cannot_be_compared_is_one_line(pair, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -40,9 +41,24 @@ def saved(path, label_set, n=40, **extra):
 def test_the_training_trace_is_the_plain_metric():
     scores, targets = made_up(own_set())
     want = metrics.tagging(scores=scores, targets=targets)
-    assert evaluate.trace(scores, targets) == {
-        key: want[key] for key in ("mean_ap", "mean_auc", "d_prime")
-    }
+    got = evaluate.trace(scores, targets)
+    assert got.pop("accuracy") == (scores.argmax(1) == targets.argmax(1)).mean()
+    p = 1 / (1 + np.exp(-np.float64(scores)))
+    bce = -np.where(targets, np.log(p), np.log1p(-p)).mean()
+    assert got.pop("loss") == pytest.approx(bce, rel=1e-6)
+    assert got == {key: want[key] for key in ("mean_ap", "mean_auc", "d_prime")}
+
+
+def test_the_trace_of_a_softmax_and_of_clips_with_several_labels():
+    scores, targets = made_up(own_set())
+    log_p = metrics.as_scores(scores, "softmax")
+    got = evaluate.trace(log_p, targets, "softmax")
+    assert got["loss"] == pytest.approx(-log_p[targets > 0].mean(), rel=1e-6)
+    diverged = evaluate.trace(log_p * np.nan, targets, "softmax")
+    assert diverged.keys() == got.keys()
+    assert np.isnan(list(diverged.values())).all()
+    targets[0, :2] = 1
+    assert "accuracy" not in evaluate.trace(scores, targets)
 
 
 # ------------------------------------------------------------------------------- scores file
@@ -144,7 +160,9 @@ def test_all_views_share_one_bootstrap_and_equal_the_plain_metric():
     scores, targets = made_up(label_set, 30)
     results = evaluate.summarise(evaluate.views(scores, targets, label_set), n_bootstrap=20)
     want = metrics.bootstrap(scores=scores, targets=targets, n=20)
-    assert results["labels"]["ci"] == want
+    single = {"accuracy", "f1_macro", "f1_weighted", "mean_recall", "top_k"}
+    assert results["labels"]["ci"].keys() == want.keys() | single
+    assert {key: results["labels"]["ci"][key] for key in want} == want
     plain = metrics.tagging(scores=scores, targets=targets)
     assert results["labels"]["mean_ap"] == plain["mean_ap"]
     assert evaluate.summarise({}, 20) == {}
@@ -245,7 +263,13 @@ def test_evaluating_esc10_scores_writes_metrics_per_class_and_a_report(tmp_path)
     text = evaluate.table(summary)
     assert "10 classes of esc10" in text
     assert f"{summary['views']['labels']['mean_ap']:.3f} [" in text
-    assert set(evaluate.headline(summary)["esc10"]["ci"]) == {"mean_ap", "mean_auc", "d_prime"}
+    assert set(evaluate.headline(summary)["labels"]["ci"]) == {"mean_ap", "mean_auc", "d_prime"}
+    # Fire and Crackle make one class of ESC-10, so only this view has one label for each clip.
+    assert "accuracy" not in summary["views"]["labels"]
+    esc10 = evaluate.headline(summary)["esc10"]
+    assert esc10["ci"]["accuracy"][0] <= esc10["accuracy"] <= esc10["ci"]["accuracy"][1]
+    assert (tmp_path / "out" / "confusion_esc10.csv").is_file()
+    assert not (tmp_path / "out" / "confusion.csv").exists()
 
 
 @pytest.mark.parametrize("case", ["no positives", "one class", "perfect", "no clips"])
@@ -283,7 +307,57 @@ def test_awkward_sets_are_evaluated_and_their_json_is_strict(tmp_path, case):
         assert "inf" in evaluate.table(summary)
 
 
+def test_thresholds_and_calibration_are_in_the_files_and_decide_as_they_say(tmp_path):
+    from sklearn.metrics import f1_score
+
+    label_set = own_set(4)
+    scores, targets = made_up(label_set, 60)
+    scores = (scores * 3).astype(np.float32)
+    targets[:, 2] = 0
+    path = tmp_path / "scores.npz"
+    ids = [str(i) for i in range(60)]
+    evaluate.save_scores(path, ids=ids, scores=scores, targets=targets, label_set=label_set)
+    evaluate.evaluate_scores(path, tmp_path, n_bootstrap=20, closure=None)
+    stored = json.loads((tmp_path / "metrics.json").read_text())
+    rows = read_csv(tmp_path / "per_class.csv")
+    p = 1 / (1 + np.exp(-scores.astype(np.float64)))
+    by_class = stored["thresholds"]["by_class"]
+    assert list(by_class) == list(label_set.ids)
+    assert by_class[label_set.ids[2]] is None
+    assert rows[2]["threshold"] == rows[2]["ap_labels_low"] == ""
+    f1 = []
+    for j in (0, 1, 3):
+        assert float(rows[j]["threshold"]) == by_class[label_set.ids[j]]
+        f1.append(f1_score(targets[:, j], p[:, j] >= float(rows[j]["threshold"])))
+        assert float(rows[j]["threshold_f1"]) == pytest.approx(f1[-1], rel=1e-5)
+        low, value, high = (float(rows[j][f"ap_labels{x}"]) for x in ("_low", "", "_high"))
+        assert 0 <= low <= value <= high <= 1
+    assert stored["thresholds"]["macro_f1"] == pytest.approx(np.mean(f1))
+    assert stored["calibration"]["of"] == "pairs"
+    assert sum(stored["calibration"]["count"]) == 240
+
+
 # ---------------------------------------------------------------------------------- the verb
+
+
+def test_the_record_says_which_part_the_data_had_in_the_training():
+    spec = {"name": "folder", "csv": "a.csv"}
+    models = SimpleNamespace(
+        cfg={"data": {"eval": spec, "test": {**spec, "csv": "b.csv"}}},
+        record={"eval_data": {"hash": "1"}, "test_data": {"hash": "2"}, "baseline": {"mean_ap": 1}},
+    )
+    cases = [
+        ({}, "1", "eval", False),
+        ({"csv": "b.csv"}, "2", "test", True),
+        ({"x": 1}, "3", "other", False),
+    ]
+    for change, digest, role, measured in cases:
+        got = evaluate._about_model(models, {**spec, **change}, {"name": "n", "hash": digest})
+        assert got["evaluated_on"] == role
+        assert got["eval_data"]["name"] == "n"
+        assert ("baseline" in got) == measured
+        assert "test_data" not in got
+    assert "test_data" in models.record  # not changed
 
 
 def test_eval_of_a_scores_file_prints_a_table_and_where_the_report_is(tmp_path, capsys):

@@ -173,7 +173,7 @@ def test_in_a_single_process_too_many_bad_clips_stop_the_pass_early(tmp_path):
     )
     asked = []
 
-    def over(variables, batches):
+    def over(variables, batches, stop=None):
         for each in batches:
             asked.append(each)
             yield {"logits": np.zeros((2, 1), np.float32)}, each

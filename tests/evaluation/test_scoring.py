@@ -16,7 +16,7 @@ from asjax.store import model_dir
 RATES = {"a": 16000, "b": 8000}  # two frontends, because members of an ensemble may differ
 
 
-def make_model(folder, clips, *, rate=16000, classes=None, key=0, cnn="mini"):
+def make_model(folder, clips, *, rate=16000, classes=None, key=0, cnn="mini", objective=None):
     """Write a small untrained model to `folder`; returns `wave [B, S] -> logits`."""
     import jax
 
@@ -36,6 +36,8 @@ def make_model(folder, clips, *, rate=16000, classes=None, key=0, cnn="mini"):
         "model": {"name": "cnn", "variant": cnn, "n_mels": 16},
         "eval": {"batch_size": 4},
     }  # fmt: skip
+    if objective:
+        cfg["objective"] = objective
     frontend = build.make("frontend", cfg["frontend"])
     model = build.make("model", cfg["model"], num_classes=len(label_set))
     wave = np.zeros((1, rate // 2), np.float32)
@@ -214,6 +216,85 @@ def test_an_ensemble_of_models_that_hear_different_rates(tmp_path, clips, capsys
     again = evaluate.load_scores(tmp_path / "ensemble" / "scores.npz")
     assert again["ids"] == got["ids"]
     np.testing.assert_allclose(again["scores"], want, atol=2e-5)
+
+
+# ------------------------------------------------------------------------- one label per clip
+
+
+def softmax(x):
+    p = np.exp(np.asarray(x, np.float64))
+    return p / p.sum(axis=-1, keepdims=True)
+
+
+def test_averages_of_softmaxes_are_probabilities_again():
+    parts = np.random.default_rng(0).normal(-3, 3, (3, 20, 5))
+    scores = np.log(softmax(parts)).astype(np.float32)
+    got = scoring.average_scores(iter(scores), "logits", ["softmax"])
+    np.testing.assert_allclose(np.exp(got), softmax(parts.mean(axis=0)), rtol=1e-4)
+    got = scoring.average_scores(iter(scores), "probabilities", ["softmax"] * 3)
+    np.testing.assert_allclose(np.exp(got), softmax(parts).mean(axis=0), rtol=1e-4)
+    # scores of some of the classes keep their sum, which is below 1
+    got = scoring.average_scores(scores[:, :, :2], "logits", ["softmax"])
+    want = np.exp(scores[:, :, :2]).sum(axis=2).mean(axis=0)
+    np.testing.assert_allclose(np.exp(got).sum(axis=1), want, rtol=1e-4)
+    same = scoring.average_scores(scores[:1], activations=["softmax"])
+    np.testing.assert_array_equal(same, scores[0])
+
+
+def test_a_softmax_and_a_sigmoid_can_only_be_joined_by_probabilities():
+    logits = np.random.default_rng(0).normal(0, 2, (2, 20, 5))
+    kinds = ["softmax", "sigmoid"]
+    p = (softmax(logits[0]) + sigmoid(logits[1])) / 2
+    parts = [np.log(softmax(logits[0])), logits[1]]
+    got = scoring.average_scores(parts, "probabilities", kinds)
+    np.testing.assert_allclose(sigmoid(got), p, rtol=1e-5)
+    assert scoring.joined(kinds, "probabilities") == "sigmoid"
+    for kind in ("logits", "weights"):
+        with pytest.raises(
+            AsjaxError, match="can only average their probabilities; give --average"
+        ):
+            scoring.joined(kinds, kind)
+
+
+def test_eval_of_classifiers_alone_and_in_ensembles(tmp_path, clips, capsys):
+    classify = {"name": "classify"}
+    kinds = {"a": classify, "b": "classify(label_smoothing=0.1)", "c": None}
+    models = {
+        n: make_model(tmp_path / n / "model", clips, key=ord(n), objective=kinds[n]) for n in "abc"
+    }
+    logits = {n: logits_by_hand(models[n], clips, 16000) for n in "abc"}
+    assert main(["eval", f"--model={tmp_path / 'a'}", "--bootstrap=5"]) == 0
+    assert "accuracy [95% interval]" in capsys.readouterr().out
+    got = evaluate.load_scores(tmp_path / "a" / "eval" / "scores.npz")
+    assert got["activation"] == "softmax"
+    np.testing.assert_allclose(np.exp(got["scores"]), softmax(logits["a"]), atol=1e-5)
+
+    def ensemble(names, *more):
+        argv = [f"--model={tmp_path / n}" for n in names]
+        return main(["eval", *argv, f"--out={tmp_path / 'out'}", "--bootstrap=0", *more])
+
+    assert ensemble("ab", "--average=probabilities") == 0
+    got = evaluate.load_scores(tmp_path / "out" / "scores.npz")
+    want = (softmax(logits["a"]) + softmax(logits["b"])) / 2
+    np.testing.assert_allclose(np.exp(got["scores"]), want, atol=1e-5)
+    capsys.readouterr()
+    assert ensemble("ac") == 2
+    error = capsys.readouterr().err
+    assert "can only average their probabilities; give --average=probabilities" in error
+    assert error.count("\n") == 1
+    assert ensemble("ac", "--average=probabilities") == 0
+    got = evaluate.load_scores(tmp_path / "out" / "scores.npz")
+    assert got["activation"] == "sigmoid"
+    want = (softmax(logits["a"]) + sigmoid(logits["c"])) / 2
+    np.testing.assert_allclose(sigmoid(got["scores"]), want, atol=1e-5)
+    # the same from the finished scores
+    assert main(["eval", f"--model={tmp_path / 'c'}", "--bootstrap=0"]) == 0
+    files = [f"--scores={tmp_path / n / 'eval' / 'scores.npz'}" for n in "ac"]
+    out = f"--out={tmp_path / 'files'}"
+    assert main(["eval", *files, out, "--bootstrap=0", "--average=probabilities"]) == 0
+    again = evaluate.load_scores(tmp_path / "files" / "scores.npz")
+    np.testing.assert_allclose(again["scores"], got["scores"], atol=1e-4)
+    assert main(["eval", *files, out, "--bootstrap=0"]) == 2
 
 
 def test_averaged_weights_score_as_one_model_that_can_be_kept(tmp_path, clips, capsys):

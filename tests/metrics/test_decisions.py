@@ -29,6 +29,7 @@ def test_one_class_per_clip_equals_scikit_learn(ties):
     want = sk.precision_recall_fscore_support(true, decided)
     for key, values in zip(("precision", "recall", "f1", "n_positive"), want, strict=True):
         np.testing.assert_allclose(got[key], values, atol=1e-12)
+    assert got["mean_recall"] == pytest.approx(sk.balanced_accuracy_score(true, decided), abs=1e-12)
     np.testing.assert_array_equal(got["confusion"], sk.confusion_matrix(true, decided))
     if not ties:  # scikit-learn orders ties the other way
         for k in (1, 3, 5):
@@ -51,7 +52,8 @@ def test_intervals_cover_the_estimate_and_groups_widen_them():
     scores, true = made(n=200)
     whole = metrics.bootstrap_single_label(scores=scores, targets=true, n=300)
     got = metrics.single_label(scores=scores, targets=true)
-    for key in ("accuracy", "macro_f1", "weighted_f1"):
+    assert whole.keys() == {"accuracy", "macro_f1", "weighted_f1", "mean_recall"}
+    for key in whole:
         assert whole[key][0] < got[key] < whole[key][1]
     again = {"scores": np.tile(scores, (5, 1)), "targets": np.tile(true, 5)}
     groups = np.tile(np.arange(200), 5)  # five copies of a clip are one observation
@@ -60,6 +62,39 @@ def test_intervals_cover_the_estimate_and_groups_widen_them():
     assert together[1] - together[0] > 1.8 * (alone[1] - alone[0])
     width = whole["accuracy"][1] - whole["accuracy"][0]
     assert together[1] - together[0] == pytest.approx(width, rel=0.25)
+
+
+def test_each_resample_equals_scikit_learn_on_the_drawn_clips():
+    scores, true = made(n=60, c=4)
+    got = metrics.resampled_single_label(scores=scores, targets=true, n=5, seed=2, top=2)
+    draws = np.random.default_rng(2)
+    for i in range(5):
+        rows = draws.integers(0, 60, 60)
+        y, decided = true[rows], scores[rows].argmax(1)
+        f1 = lambda average, y=y, d=decided: sk.f1_score(y, d, average=average)  # noqa: E731
+        want = {
+            "accuracy": sk.accuracy_score(y, decided),
+            "macro_f1": f1("macro"),
+            "weighted_f1": f1("weighted"),
+            "mean_recall": sk.balanced_accuracy_score(y, decided),
+            "top_k": sk.top_k_accuracy_score(y, scores[rows], k=2, labels=range(4)),
+        }
+        assert {key: values[i] for key, values in got.items()} == pytest.approx(want, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("targets", "single"),
+    [
+        (np.eye(3), True),
+        (np.eye(3)[[0, 0, 2]], True),
+        (np.ones((4, 1)), False),  # one class: there is nothing to decide
+        (np.zeros((0, 3)), False),
+        (np.array([[1, 1, 0], [0, 1, 0]]), False),
+        (np.array([[0, 0, 0], [0, 1, 0]]), False),
+    ],
+)
+def test_single_label_data_have_two_classes_and_one_label_for_each_clip(targets, single):
+    assert metrics.is_single_label(targets) is single
 
 
 def test_mean_ap_resampled_by_groups_equals_naive_repetition():

@@ -100,6 +100,28 @@ def test_no_positive_no_clip_and_all_masked_give_nan_and_say_what_is_left_out():
         assert np.isnan(metrics.bootstrap(scores=case, targets=case, n=5)["mean_ap"]).all()
 
 
+def test_intervals_per_class_equal_naive_repetition_and_need_five_clips():
+    from sklearn.metrics import average_precision_score
+
+    scores, targets = small(n=40)
+    targets[:, 3] = np.arange(40) < 4
+    given = dict(scores=scores, targets=targets, n=30, seed=4)
+    got = metrics.bootstrap(**given, level=0.8, per_class=True)
+    plain = metrics.bootstrap(**given, level=0.8)
+    assert {k: got[k] for k in plain} == plain
+    draws = np.random.default_rng(4)
+    rows = [draws.integers(0, 40, 40) for _ in range(30)]
+    for j in range(6):
+        y, x = targets[:, j], scores[:, j]
+        if y.sum() < metrics.FEW:
+            assert np.isnan(got["per_class_ap"][j]).all()
+            continue
+        drawn = np.array([average_precision_score(y[r], x[r]) for r in rows if y[r].any()])
+        ends = np.quantile(drawn, [0.1, 0.9]) + average_precision_score(y, x) - drawn.mean()
+        np.testing.assert_allclose(got["per_class_ap"][j], np.clip(ends, 0, 1), atol=1e-12)
+    assert np.isnan(got["per_class_ap"][[1, 3]]).all()
+
+
 def test_one_class_tied_everywhere_has_ap_equal_to_its_prior_and_auc_one_half():
     targets = np.array([[1], [0], [0], [0]])
     got = metrics.tagging(scores=np.full((4, 1), -7.0), targets=targets)

@@ -19,7 +19,7 @@ from small_models import small_model
 
 from asjax import sharding
 from asjax.config import AsjaxError
-from asjax.store import files
+from asjax.store import choice, describe, files
 from asjax.store.checkpoint import Checkpoints
 
 
@@ -96,7 +96,7 @@ def test_orbax_own_manager_reads_the_same_folders(tmp_path):
 def test_latest_best_centre_and_pending_centres_are_kept(tmp_path):
     """The best centre by a float64 moving average and the latest step are always on disk."""
     values = [0.1, 0.5, 0.9, 0.4, 0.8, 0.85, 0.8, 0.2, 0.1, 0.95, 0.1, 0.0]
-    kept = Checkpoints(tmp_path, window=3, keep=2)
+    kept = Checkpoints(tmp_path, metric="d_prime", rule=choice.smooth(window=3), keep=2)
     for i, value in enumerate(values):
         assert kept.save(10 * (i + 1), make_state(i), metrics={"d_prime": value, "mean_ap": 0.1})
         means = [np.mean(np.float64(values[j - 1 : j + 2])) for j in range(1, i)]
@@ -107,7 +107,7 @@ def test_latest_best_centre_and_pending_centres_are_kept(tmp_path):
         assert kept.latest_step() == 10 * (i + 1)
         assert len(kept.steps()) <= 2 + 1 + 1
     assert kept.steps() == [60, 110, 120]  # .8 .85 .8 has the highest mean, not the peak .95
-    again = Checkpoints(tmp_path, window=3)
+    again = Checkpoints(tmp_path, metric="d_prime", rule=choice.smooth(window=3))
     assert again.best_step() == 60
     assert [s for s, _ in again.history] == [10 * (i + 1) for i in range(len(values))]
 
@@ -116,7 +116,7 @@ def test_the_published_rule_of_seven_points_never_loses_its_centre(tmp_path):
     from asjax.store.choice import moving_average_best
 
     values = np.random.default_rng(3).normal(size=14).tolist()
-    kept = Checkpoints(tmp_path, keep=1)
+    kept = Checkpoints(tmp_path, metric="d_prime", rule=choice.smooth(), keep=1)
     for i, value in enumerate(values):
         kept.save(i, {"x": jnp.zeros(1)}, metrics={"d_prime": value})
         assert kept.best_step() == moving_average_best(values[: i + 1])
@@ -126,7 +126,7 @@ def test_saving_a_step_again_with_metrics_records_them_and_without_keeps_it(tmp_
     kept = Checkpoints(tmp_path)
     kept.save(4, make_state(4.0))
     assert kept.best_step() is None
-    kept.save(4, make_state(4.0), metrics={"d_prime": 1.5})
+    kept.save(4, make_state(4.0), metrics={"mean_ap": 1.5})
     kept.save(4, make_state(9.0))
     assert kept.history == [(4, 1.5)]
     assert same(Checkpoints(tmp_path).restore(SHAPES)[1], make_state(4.0))
@@ -134,14 +134,14 @@ def test_saving_a_step_again_with_metrics_records_them_and_without_keeps_it(tmp_
 
 
 def test_metrics_that_are_not_numbers_are_never_best(tmp_path):
-    kept = Checkpoints(tmp_path, keep=5)
+    kept = Checkpoints(tmp_path, metric="d_prime", keep=5)
     for step, value in ((1, 0.5), (2, float("nan")), (3, 0.2)):
         kept.save(step, make_state(), metrics={"d_prime": value})
     assert kept.best_step() in (1, 3)
 
 
 def test_a_damaged_best_is_replaced_by_the_nearest_sound_evaluated_step(tmp_path):
-    kept = Checkpoints(tmp_path, window=1, keep=9)
+    kept = Checkpoints(tmp_path, metric="d_prime", keep=9)
     for step, value in ((10, 0.1), (20, 0.9), (24, 0.2), (60, 0.3)):
         kept.save(step, make_state(), metrics={"d_prime": value})
     (tmp_path / "20" / "run.json").unlink()
@@ -259,7 +259,7 @@ start = kept.latest_step() or 0
 print("ready", flush=True)
 for step in range(start + 1, start + 1000):
     state = {"x": jnp.full((64, 512), float(step)), "step": jnp.int32(step)}
-    assert kept.save(step, state, metrics={"d_prime": 1.0})
+    assert kept.save(step, state, metrics={"mean_ap": 1.0})
     print("begun", flush=True)
     assert kept.wait()
     print(step, flush=True)
@@ -313,7 +313,7 @@ def test_a_full_disk_fails_the_save_only(where, tmp_path, monkeypatch, caplog):
             copy=(orbax, "save"), write=(orbax.handler, "finalize"), sums=(files, "write_sums")
         )[where]
         patch.setattr(at, name, full)
-        assert kept.save(4, make_state(4.0), metrics={"d_prime": 0.5}) is (where != "copy")
+        assert kept.save(4, make_state(4.0), metrics={"mean_ap": 0.5}) is (where != "copy")
         assert kept.wait() is False
     assert kept.last_error == "No space left on device"
     assert "step 4 NOT saved: No space left on device" in caplog.text
@@ -391,7 +391,7 @@ def test_a_step_is_hashed_once_when_it_is_saved(tmp_path, monkeypatch):
         kept.save(3, make_state(3.0))  # already saved and sound, because it was just restored
         assert kept.wait()
         assert len(hashed) == before
-        kept.save(4, make_state(4.0), metrics={"d_prime": 1.0})
+        kept.save(4, make_state(4.0), metrics={"mean_ap": 1.0})
         kept.save(4, make_state(4.0))
         kept.save(5, make_state(5.0))
     files_of_4 = [path for path in hashed[before:] if "4.orbax" in str(path)]
@@ -416,7 +416,7 @@ files.write_sums = full  # only process 0 comes here
 results = []
 with checkpoint.Checkpoints(sys.argv[1]) as kept:
     for step in (1, 2, 3):
-        kept.save(step, jax.jit(make, out_shardings=there)(), metrics={"d_prime": 1.0})
+        kept.save(step, jax.jit(make, out_shardings=there)(), metrics={"mean_ap": 1.0})
         results.append((kept.wait(), kept.last_error))
     state = kept.restore(sharding.with_sharding(jax.eval_shape(make), there))
     print(results, kept.steps(), kept.history, state[0])
@@ -529,8 +529,25 @@ def test_a_folder_that_cannot_be_written_fails_at_the_start_and_a_vanished_one_a
 
 def test_a_missing_metric_and_meta_that_is_no_json_are_errors_of_the_caller(tmp_path):
     kept = Checkpoints(tmp_path)
-    with pytest.raises(AsjaxError, match="d_prime.*Known: mean_ap"):
-        kept.save(1, make_state(), metrics={"mean_ap": 1.0})
+    with pytest.raises(AsjaxError, match="mean_ap.*Known: d_prime"):
+        kept.save(1, make_state(), metrics={"d_prime": 1.0})
     with pytest.raises(AsjaxError, match="JSON"):
         kept.save(1, make_state(), meta={"x": object()})
     assert kept.steps() == []
+
+
+def test_the_history_keeps_all_metrics_so_that_another_one_can_choose(tmp_path):
+    with Checkpoints(tmp_path, keep=9) as kept:
+        for step, mean_ap, d_prime in ((1, 0.5, 1.0), (2, 0.4, float("inf")), (3, 0.3, 2.0)):
+            kept.save(step, make_state(), metrics={"mean_ap": mean_ap, "d_prime": d_prime})
+    assert Checkpoints(tmp_path).best_step() == 1
+    assert Checkpoints(tmp_path, metric="d_prime").best_step() == 2
+    assert Checkpoints(tmp_path, metric="d_prime").history[1] == (2, float("inf"))
+    assert Checkpoints(tmp_path, rule=choice.last()).best_step() == 3
+    assert Checkpoints(tmp_path, metric="loss").best_step() is None  # never measured
+
+
+def test_a_history_of_asjax_0_3_is_read_as_d_prime():
+    assert describe.from_json(1.5) == {"d_prime": 1.5}
+    assert describe.from_json("inf") == {"d_prime": float("inf")}
+    assert describe.from_json({"loss": "nan"})["loss"] != 0

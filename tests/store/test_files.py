@@ -169,12 +169,12 @@ def test_a_perfect_score_is_still_the_best_after_a_resume(tmp_path):
     from asjax.store.checkpoint import Checkpoints
 
     values = {1: 2.0, 2: math.inf, 3: math.nan, 4: 3.0}
-    with Checkpoints(tmp_path, window=1, keep=9) as kept:
+    with Checkpoints(tmp_path, metric="d_prime", keep=9) as kept:
         for step, value in values.items():
             kept.save(step, {"x": jnp.zeros(1)}, metrics={"d_prime": value})
     for step in values:
         json.loads((tmp_path / str(step) / "run.json").read_text(), parse_constant=refuse)
-    again = Checkpoints(tmp_path, window=1)
+    again = Checkpoints(tmp_path, metric="d_prime")
     again.restore(jax.eval_shape(lambda: {"x": jnp.zeros(1)}))
     assert dict(again.history)[2] == math.inf
     assert math.isnan(dict(again.history)[3])

@@ -65,6 +65,36 @@ def test_what_is_saved_comes_back(tmp_path, packing):
         assert got["extra"] == {"left_out": [["a", "b"]]}
 
 
+def test_the_file_says_what_its_scores_are_and_an_older_one_has_logits(tmp_path):
+    path, log_p = tmp_path / "s.npz", np.log(np.full((2, 3), 1 / 3, np.float32))
+    fields = dict(ids=["one", "two"], targets=np.eye(2, 3), label_set=LABELS)
+    assert scores.load_scores(save(path))["activation"] == "sigmoid"
+    assert scores.load_scores(changed(path, about=about()))["activation"] == "sigmoid"
+    scores.save_scores(path, scores=log_p, activation="softmax", **fields)
+    got = scores.load_scores(path)
+    assert got["activation"] == "softmax"
+    np.testing.assert_array_equal(got["scores"], log_p)
+    scores.save_scores(path, **got)  # what is loaded can be saved again
+    with pytest.raises(
+        AsjaxError, match="of a softmax must be log-probabilities, at most 0, got 2"
+    ):
+        scores.save_scores(path, scores=log_p + 3.1, activation="softmax", **fields)
+    with pytest.raises(AsjaxError, match="activation of scores 'softmx' does not exist"):
+        scores.save_scores(path, scores=log_p, activation="softmx", **fields)
+
+
+def test_only_the_objective_classify_has_a_softmax():
+    for cfg, want in [
+        ({}, "sigmoid"),
+        ({"objective": None}, "sigmoid"),
+        ({"objective": {"name": "tagging"}}, "sigmoid"),
+        ({"objective": {"name": "my.losses:classify"}}, "sigmoid"),
+        ({"objective": {"name": "classify", "class_weights": [1, 2]}}, "softmax"),
+        ({"objective": "classify(label_smoothing=0.1)"}, "softmax"),
+    ]:
+        assert scores.activation_of(cfg) == want
+
+
 def test_the_numbers_of_other_machines_and_orders_are_the_same(tmp_path):
     want = np.arange(6, dtype=np.float32).reshape(2, 3)
     for array in (np.asfortranarray(want), want.astype(">f4"), want.astype(np.float64)):
@@ -108,6 +138,9 @@ def test_a_taxonomy_goes_with_the_scores(tmp_path):
         ({"about": about(extra={"left_out": [1]})}, r"about: extra.left_out\[0\] must be a list"),
         ({"about": about(extra={"zero_shot": 1})}, "about: extra.zero_shot must be an object"),
         ({"about": about(parents={"a": ["x"]})}, "its taxonomy lacks"),
+        ({"about": about(activation=3)}, "about: activation must be sigmoid or softmax"),
+        ({"about": about(activation="tanh")}, "about: activation must be sigmoid or softmax"),
+        ({"about": about(activation="softmax")}, "its scores of a softmax must be log-prob"),
         ({"about": about(label_hash="0" * 64)}, "label hash of the class list"),
     ],
 )

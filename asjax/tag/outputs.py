@@ -1,0 +1,45 @@
+"""Where results go: no output is an input, a folder, another output, or a part of the model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from asjax.config import AsjaxError, shown
+from asjax.store import model_dir
+
+
+def check(outputs: Iterable[tuple[str, str | Path]], recordings, model, also=()) -> None:
+    """Raise AsjaxError if an output must not be written.
+
+    Args:
+      outputs: (option, path) of each file that will be written.
+      recordings: as from `inputs.recordings`. model: the model folder or its workdir.
+      also: other files that are read.
+    """
+    read = [r.path for r in recordings if r.path] + [Path(path) for path in also]
+    model_files = (*model_dir.FILES, model_dir.EXTRA, model_dir.PARENTS, "card.json")
+    read += [Path(model, sub, name) for sub in ("", "model") for name in model_files]
+    read, seen, outputs = {_identity(path) for path in read}, {}, list(outputs)
+    folders = {os.path.realpath(os.path.dirname(path)) for _, path in outputs}
+    for option, path in outputs:
+        what, text = f"{option} {shown(path)}", os.fspath(path)
+        if not text or text.endswith("/") or os.path.isdir(text):
+            raise AsjaxError(f"{what} must be a file, it is a folder; give the name of a file")
+        if _identity(text) in read:
+            raise AsjaxError(f"{what} is one of the files to read; choose another name")
+        if os.path.realpath(text) in folders:
+            raise AsjaxError(f"{what} is also the folder of another output; choose another name")
+        other = seen.setdefault(_identity(text), option)
+        if other != option:
+            raise AsjaxError(f"{what} is also the output of {other}; choose another name")
+
+
+def _identity(path) -> tuple:
+    """Equal for two names of one file, also for links."""
+    try:
+        about = os.stat(path)
+        return about.st_dev, about.st_ino
+    except (OSError, ValueError):
+        return (os.path.realpath(path),)

@@ -1,0 +1,233 @@
+"""`asjax tag`: tables, JSON lines, TSV, CSV and label tracks of the tags in files and folders.
+
+Exit codes: 0 all files are tagged; 1 some files could not be tagged, each has a line on stderr; 2
+nothing was done, one line says why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from dataclasses import replace
+
+from asjax.config import TRUST, AsjaxError, shown, trust_named
+
+TOP = 5
+
+
+def add_arguments(parser):
+    add_common_arguments(parser)
+    chosen = parser.add_argument_group("which tags")
+    chosen.add_argument(
+        "--top",
+        type=int,
+        help=f"at most this number of tags (default {TOP}; with --threshold or --classes: all)",
+    )
+    chosen.add_argument(
+        "--threshold", type=float, metavar="P", help="only tags with a probability of P or more"
+    )
+    chosen.add_argument(
+        "--classes",
+        action="append",
+        metavar="NAMES",
+        help="only these classes: names, ids or indices, separated by semicolons or commas, or "
+        "@FILE with one on each line; repeatable",
+    )
+    chosen.add_argument(
+        "--per", choices=("file", "window"), help="tags of each file (default) or of each window"
+    )
+    chosen.add_argument("--windows", action="store_true", help="tags of each file and each window")
+    chosen.add_argument(
+        "--reduce",
+        choices=("mean", "max"),
+        default="mean",
+        help="tags of a file: mean (default) or maximum of the probabilities of its windows",
+    )
+    form = parser.add_argument_group("form of the results").add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one line per file, a JSON object")
+    form.add_argument("--tsv", action="store_true", help="tab-separated, one line per tag")
+    form.add_argument(
+        "--csv", action="store_true", help="a row per file or window, a column per class"
+    )
+    places = parser.add_argument_group("files to write")
+    places.add_argument("--out", help="write to this file instead of standard output")
+    places.add_argument(
+        "--audacity", metavar="DIR", help="an Audacity label track for each file, into this folder"
+    )
+    places.add_argument(
+        "--raven",
+        metavar="DIR",
+        help="a Raven selection table for each file, into this folder. A label is a stretch of "
+        "windows with a probability of at least --threshold (default here: 0.5)",
+    )
+    places.add_argument(
+        "--overwrite", action="store_true", help="replace label tracks that exist already"
+    )
+
+
+def add_common_arguments(parser):
+    """The arguments of all verbs that run a model over files."""
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="FILE_OR_FOLDER",
+        help="audio files; folders with all subfolders; - for standard input",
+    )
+    parser.add_argument("--model", required=True, help="model folder, or workdir of a finished run")
+    parser.add_argument("--trust", **TRUST)
+    parser.add_argument("--batch-size", type=int, default=16, help="windows per batch (default 16)")
+    parser.add_argument(
+        "--overlap",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of a window that the next one covers too: 0 (default) or more, less than 1",
+    )
+
+
+def main(args) -> int:
+    _check(args)
+    trust_named(args.trust)
+    from asjax.tag import inputs, outputs
+
+    found = inputs.recordings(args.paths)
+    tracks = _tracks(args, found)
+    targets = [(f"--{track.kind}", path) for track in tracks for path in track.paths.values()]
+    targets += [("--out", args.out)] if args.out is not None else []
+    lists = [word[1:] for word in args.classes or () if word.startswith("@")]
+    outputs.check(targets, found, args.model, lists)
+    for track in () if args.overwrite else tracks:
+        track.refuse_existing()
+    from asjax import devices, predict
+
+    devices.setup()
+    tagger = predict.load(
+        args.model, reduce=args.reduce, batch_size=args.batch_size, overlap=args.overlap
+    )
+    choice = _choice(args, tagger.label_set)
+    tracks = [replace(track, classes=choice.classes) for track in tracks]
+    with _output(args.out) as out:
+        form = _form(args)(out, choice, tagger.label_set)
+        failed, empty = _run(tagger, found, form, tracks, out)
+    if empty:
+        least = tracks[0].threshold if tracks else args.threshold
+        _say(f"no tag of {least:g} or more in {len(empty)} of {len(found)} files, first {empty[0]}")
+    if failed and len(found) > 1:
+        _say(f"{failed} of {len(found)} files could not be tagged")
+    return 1 if failed else 0
+
+
+def _run(tagger, found, form, tracks, out) -> tuple[int, list[str]]:
+    """Tag everything: (number of failed files, names of files without a tag to mention)."""
+    from asjax.data import audio
+    from asjax.tag.forms import Table
+    from asjax.tag.progress import Progress
+
+    failed, empty = 0, []
+    with Progress([r.source for r in found]) as progress:
+        sources = [r.source for r in found]
+        results = tagger.stream(sources, on_window=progress.heard, decoding=audio.quiet_decoders)
+        try:
+            for tags in results:
+                with progress.file_done():
+                    if isinstance(tags, Exception):
+                        failed += 1
+                        _say(tags)
+                        continue
+                    written = [track.write(tags, tagger.sample_rate) for track in tracks]
+                    count = form(tags, written)
+                    if written:
+                        count = written[0].labels
+                    if not count and (written or not isinstance(form, Table)):
+                        empty.append(shown(tags.file))
+                    out.flush()
+        except BrokenPipeError:  # the reader of the output, such as `head`, has closed the pipe
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+    return failed, empty
+
+
+def _say(text) -> None:
+    print(f"asjax tag: {text}", file=sys.stderr)
+
+
+# ------------------------------------------------------------------------------------ arguments
+
+
+def _check(args) -> None:
+    """Raise AsjaxError for options that are out of range or contradict each other."""
+    tracks = bool(args.audacity or args.raven)
+    forms = args.json or args.tsv or args.csv or args.out is not None
+    if args.top is not None and args.top < 1:
+        raise AsjaxError(f"--top must be 1 or more, got {args.top}")
+    if args.threshold is not None and not 0 <= args.threshold <= 1:
+        raise AsjaxError(f"--threshold must be a probability from 0 to 1, got {args.threshold}")
+    check_overlap(args.overlap)
+    if args.windows and args.per:
+        raise AsjaxError("--windows shows files and windows; leave it out with --per")
+    if args.csv and args.windows:
+        raise AsjaxError(
+            "--csv has rows for files or for windows; give --per window, not --windows"
+        )
+    if args.csv and args.top is not None:
+        raise AsjaxError(
+            "--csv has a column for every class; choose them with --classes, not --top"
+        )
+    if args.csv and args.threshold is not None and not tracks:
+        raise AsjaxError("--csv has all probabilities; leave out --threshold, or give --tsv")
+    if tracks and not forms and args.top is not None:
+        raise AsjaxError("--top does not choose labels of tracks; give --threshold or --classes")
+    for option in ("audacity", "raven"):
+        if getattr(args, option) == "":
+            raise AsjaxError(f"--{option} must be the name of a folder, got an empty one")
+    if args.overwrite and not tracks:
+        raise AsjaxError("--overwrite is for label tracks; give --audacity DIR or --raven DIR")
+
+
+def check_overlap(overlap: float) -> None:
+    if not 0 <= overlap < 1:
+        raise AsjaxError(f"--overlap must be 0 or more and less than 1, got {overlap}")
+
+
+def _tracks(args, found) -> list:
+    from asjax.tag import tracks
+
+    threshold = tracks.THRESHOLD if args.threshold is None else args.threshold
+    return [
+        tracks.Tracks(kind, tracks.paths(folder, kind, found, args.paths), threshold)
+        for kind, folder in (("audacity", args.audacity), ("raven", args.raven))
+        if folder
+    ]
+
+
+def _choice(args, label_set):
+    from asjax.tag import forms, inputs
+
+    some = args.threshold is not None or args.classes is not None
+    return forms.Choice(
+        classes=inputs.classes(args.classes, label_set),
+        top=args.top if args.top is not None or some else TOP,
+        threshold=args.threshold,
+        rows="both" if args.windows else args.per or "file",
+    )
+
+
+def _form(args):
+    from asjax.tag import forms
+
+    tracks_only = (args.audacity or args.raven) and args.out is None
+    default = forms.Written if tracks_only else forms.Table
+    chosen = {"json": forms.Json, "tsv": forms.Tsv, "csv": forms.Csv}
+    return next((form for name, form in chosen.items() if getattr(args, name)), default)
+
+
+@contextlib.contextmanager
+def _output(path):
+    if path:
+        with open(path, "w", encoding="utf-8", errors="replace", newline="") as file:
+            yield file
+        return
+    if hasattr(sys.stdout, "reconfigure"):  # stdout may not be able to encode a file name
+        sys.stdout.reconfigure(errors="replace")
+    yield sys.stdout
