@@ -289,7 +289,7 @@ def test_runs_of_one_row_are_averaged_and_must_have_the_same_clips(hlp_runs, tmp
 
 
 UNLIKE = [
-    ({"config": {"total_steps": 7}}, "total_steps: '(absent)' -> 7"),
+    ({"config": {"total_steps": 7}}, "-> 7; only runs that are equal"),
     ({"config": {"augment": {"feats": "mixup(alpha=1)"}}}, "augment.feats: '' -> 'mixup(alpha=1)'"),
     ({"lr": 0.1}, "optim.lr: 0.001 -> 0.1"),
     (
