@@ -21,12 +21,24 @@ MAX_NONFINITE_IN_A_ROW = 10
 
 
 def add_arguments(parser):
-    parser.add_argument("--config", required=True, help="config file, FILE.py or FILE.py:key=value")
+    from asjax.own import options
+
+    parser.set_defaults(takes_fields=True)
+    parser.add_argument(
+        "--config",
+        help="FILE.py or FILE.py:key=value, the name of a recipe (asjax configs list), or the "
+        "config.json of a workdir",
+    )
     parser.add_argument("--workdir", required=True, help="folder of this run; resumed if it exists")
     parser.add_argument(
         "--allow-config-change", action="store_true", help="resume with a changed config"
     )
     parser.add_argument("--allow-data-change", action="store_true", help="resume with changed data")
+    parser.add_argument(
+        "--multilabel",
+        action="store_true",
+        help="objective auto: one sigmoid per class, also if every clip has exactly one label",
+    )
     parser.add_argument("--cpu-devices", type=int, help="devices on CPU (default: one per core)")
     parser.add_argument("--coordinator", help="host:port of process 0, for several processes")
     parser.add_argument("--num-processes", type=int, help="how many processes train together")
@@ -34,11 +46,18 @@ def add_arguments(parser):
     parser.add_argument_group(
         "config fields", "options such as --config.optim.lr=3e-4 override any field of the config"
     )
+    own = parser.add_argument_group("your own clips, in place of --config")
+    options.add_data(own)
+    own.add_argument("--model", help="mini (default), or a variant such as cnn14 (asjax models)")
+    own.add_argument("--clip-s", type=float, help="seconds of a clip (default: from the data)")
+    options.add_training(own)
 
 
 def main(args) -> int:
-    # ------------------------------------------------------------------ start-up
-    from asjax import config, devices, sharding
+    import jax
+
+    from asjax import devices
+    from asjax.own import options
 
     devices.setup(
         cpu_devices=args.cpu_devices,
@@ -46,13 +65,22 @@ def main(args) -> int:
         num_processes=args.num_processes,
         process_id=args.process_id,
     )
-    cfg = build.load(args.config, args.overrides)
+    return run(options.load(args, print if jax.process_index() == 0 else _silent), args)
 
+
+def run(cfg, args) -> int:
+    """Train by a complete config (`build.finished`) in `args.workdir`; returns the exit code.
+
+    Args:
+      args: has workdir, allow_config_change and allow_data_change.
+    """
+    # ------------------------------------------------------------------ start-up
     import jax
 
-    from asjax import hlp, pages, step
+    from asjax import config, hlp, pages, sharding, step
     from asjax.data import pipeline, quarantine
-    from asjax.evaluation import evaluate
+    from asjax.evaluation import evaluate, probe
+    from asjax.optim import groups
     from asjax.store import checkpoint, files, log, workdir
     from asjax.weights import start as init_from
 
@@ -101,10 +129,11 @@ def main(args) -> int:
     # ------------------------------------------------------------------ model and objective
     frontend = build.make("frontend", cfg.frontend)
     model = build.make("model", cfg.model, num_classes=len(label_set))
+    freeze = build.read(cfg, "optim.freeze")
     objective = build.make(
         "objective",
         cfg.objective,
-        model=model,
+        model=groups.still(model, freeze),
         frontend=frontend,
         augment={place: build.augment(text) for place, text in cfg.augment.items()},
         closure=closure if cfg.labels.hlp else None,
@@ -115,6 +144,8 @@ def main(args) -> int:
         total_steps=cfg.total_steps,
         steps_per_epoch=train_data.steps_per_epoch,
     )
+    decay = build.read(cfg, "optim.layer_decay")
+    tx = groups.grouped(tx, model, freeze=freeze, layer_decay=decay)
     average = build.make("average", cfg.average) if cfg.average else None
 
     work = workdir.Workdir.open(
@@ -242,6 +273,8 @@ def main(args) -> int:
         unread = []  # (id, reason) of evaluation clips that cannot be decoded
         ids, logits, targets = predict(state, progress=first_process, bad=unread)
         record = _record(cfg, label_set, train_source, eval_source, state, n_params)
+        if cfg.eval.baseline and first_process:
+            record |= probe.baseline(cfg, label_set, train_source, eval_source)
         out = work.path / "eval"
         if first_process:
             evaluate.save_scores(
@@ -276,6 +309,10 @@ def main(args) -> int:
             say(_where(work.path, bad_clips))
         writer.close()
         return 0
+
+
+def _silent(text: str) -> None:
+    """Print nothing: the first process of many speaks for all."""
 
 
 class _StopSignal:
