@@ -98,11 +98,13 @@ def main(args) -> int:
         return 0
     to = Path(args.to or f"{name}.py")
     to = to / f"{name}.py" if to.is_dir() else to
-    to.parent.mkdir(parents=True, exist_ok=True)
     try:
+        to.parent.mkdir(parents=True, exist_ok=True)
         with to.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
         raise AsjaxError(f"{shown(to)} exists already; give another file with --to") from None
+    except ValueError as error:
+        raise AsjaxError(f"--to {shown(to)} is no name of a file: {error}") from None
     print(f"{to}\ntrain with: asjax train --config={to} --workdir=runs/{to.stem}")
     return 0
