@@ -170,16 +170,15 @@ def fold_specs(own, count: int) -> list[dict]:
     If the data have exactly so many folds of their own, these are used. Otherwise clips of one
     group are in one fold (asjax.data.groups).
     """
-    names = [f"fold{i + 1}" for i in range(count)]
     spec = {k: v for k, v in own.specs["train"].items() if k not in ("splits", "folds", "of")}
-    if own.folds:  # their last fold is no test split here
-        used = list(own.folds)
-        names, new = (used, {}) if len(used) == count else (names, {"of": used})
+    if len(own.folds) == count:
+        names = list(own.folds)
     else:
         divided = [own.specs[role] for role in ("train", "eval")]
         used = {n for s in divided for n in (s.get("of", ()) if "folds" in s else s["splits"])}
-        new = {"of": sorted(used)} if used else {}
-    spec |= {"folds": count, **new} if names != list(own.folds) else {}
+        used |= set(own.folds)  # their last one is no test split here
+        spec |= {"folds": count, **({"of": sorted(used)} if used else {})}
+        names = [f"{'part' if used else 'fold'}{i + 1}" for i in range(count)]
     return [
         {
             "train": {**spec, "splits": [n for n in names if n != name]},

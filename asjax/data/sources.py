@@ -4,7 +4,7 @@
 
     splits      the splits to use (default: all)
     folds       make this number of splits; clips of one group are in one split
-    of          the splits whose clips `folds` divides (default: all); others stay as they are
+    of          `folds` divides only the clips of these splits, into part1, part2, ...
     labels_csv  a CSV `filename,labels`, as from `asjax prepare enhance`: new labels for the clips
                 with these ids; other clips do not change
 
@@ -158,16 +158,15 @@ def _chosen(source: Source, splits, labels_csv, label_set, folds: int = 0, of=No
 
 
 def _folded(source: Source, folds: int, of) -> Source:
-    """`source` with the splits fold1, fold2, ... in place of those in `of` (None: all)."""
+    """`source` in the splits fold1, fold2, ..., or with part1, part2, ... in place of `of`."""
     names = set(source.split) if of is None else source.wanted(of)
     which = np.flatnonzero([name in names for name in source.split])
-    group = source.group or source.ids
+    group, split = source.group or source.ids, list(source.split)
     made = groups.folds([group[i] for i in which], source.labels[which], folds)
-    if taken := sorted((set(source.split) - names) & set(made)):
-        raise AsjaxError(f"{source.name}: of={of!r} would make a second split {taken[0]}")
-    split = list(source.split)
     for i, name in zip(which, made, strict=True):
-        split[i] = sys.intern(name)
+        split[i] = sys.intern(name if of is None else name.replace("fold", "part"))
+    if taken := sorted((set(source.split) - names) & {split[i] for i in which}):
+        raise AsjaxError(f"{source.name}: of={of!r} would make a second split {taken[0]}")
     return replace(source, split=split, hash=_sha256(source.hash, *split))
 
 
@@ -237,7 +236,7 @@ def records(
     Args:
       path: its folder. verify: check the SHA-256 of every shard.
       convert: accept another label set; every stored label is looked up in it (by mid or id).
-      folds, of: make new splits fold1, fold2, ...; clips of one group are in one fold.
+      folds: make new splits fold1, fold2, ...; clips of one group are in one fold.
     """
     source = _read_records(label_set, path, verify, convert)
     return _chosen(source, splits, labels_csv, label_set, folds, of)
@@ -362,7 +361,7 @@ def folder(
       split_column: the column of the splits (default: `fold` or `split`, if there is one).
       columns: names of columns, `dict(file="fname", labels="tags", split="part", group="site")`,
         or as text, "file=fname,labels=tags".
-      folds, of: make new splits fold1, fold2, ...; clips of one group are in one fold.
+      folds: make new splits fold1, fold2, ...; clips of one group are in one fold.
     """
     if not csv and root is None:
         raise AsjaxError("data source folder needs csv, a list of clips, or root, a folder of them")

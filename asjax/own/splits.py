@@ -48,11 +48,11 @@ def divide(groups: dict[str, int], wanted=None, within=None) -> tuple[dict[str, 
         parts = min(HELD_OUT, sum(groups[name] for name in roles["train"]))
         if parts < 2:
             raise AsjaxError("a single recording cannot train and evaluate; give more clips")
-        again = {"folds": parts}
+        again, word = {"folds": parts}, "fold"
         if within or len(groups) > 1:
-            again["of"] = roles["train"]
-        fields["train"] = {**again, "splits": [f"fold{i + 1}" for i in range(parts - 1)]}
-        fields["eval"] = {**again, "splits": [f"fold{parts}"]}
+            again, word = {**again, "of": roles["train"]}, "part"
+        fields["train"] = {**again, "splits": [f"{word}{i + 1}" for i in range(parts - 1)]}
+        fields["eval"] = {**again, "splits": [f"{word}{parts}"]}
         why += f"; 1 in {parts} recordings is held out, chosen by the hash of its name"
     return {role: fields[role] for role in ROLES if role in fields}, why
 

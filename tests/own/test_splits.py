@@ -47,12 +47,10 @@ def test_ten_folds_are_ordered_by_number():
 )
 def test_a_fifth_of_the_training_split_is_held_out(names, of, test):
     fields, why = splits.divide(dict.fromkeys(names, 100))
-    assert fields["train"] == {
-        "folds": 5,
-        **({"of": of} if of else {}),
-        "splits": [f"fold{i}" for i in (1, 2, 3, 4)],
-    }
-    assert fields["eval"]["splits"] == ["fold5"]
+    word = "part" if of else "fold"
+    again = {"folds": 5, **({"of": of} if of else {})}
+    assert fields["train"] == {**again, "splits": [f"{word}{i}" for i in (1, 2, 3, 4)]}
+    assert fields["eval"] == {**again, "splits": [f"{word}5"]}
     assert fields.get("test") == ({"splits": [test]} if test else None)
     assert "1 in 5" in why
 
