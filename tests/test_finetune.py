@@ -141,7 +141,6 @@ def test_freeze_head_needs_all_classes(model, clips, tmp_path, capsys):
         (["--data=nothing"], "there is no such file or folder"),
         (["--epochs=-1"], "--epochs must be a number above 0"),
         (["--config.modle=x"], "did you mean 'model'"),
-        (["--batch-size=7"], "batch_size"),
     ],
 )
 def test_wrong_options_are_one_line(words, message, model, clips, tmp_path, capsys):

@@ -13,7 +13,7 @@ import pytest
 import soundfile as sf
 
 from asjax import build, config
-from asjax.__main__ import main
+from asjax.__main__ import main, parser_for
 
 NEEDS_NETWORK = "downloads a published checkpoint"
 NEEDS_AUDIOSET = "needs AudioSet, or finished runs on it"
@@ -50,15 +50,17 @@ def left_out(command):
 
 def short(words):
     """The words of a command, with a short training."""
-    if words[1] == "finetune" or (words[1] == "train" and "--data" in words):
-        return [*words, "--steps", "2"]
-    if words[1] == "train":
-        place = next(i for i, word in enumerate(words) if word.startswith("--config="))
-        word = words[place]
-        if not word.endswith(".json"):
-            words = [*words]
-            words[place] = f"{word},tiny" if ":" in word else f"{word}:tiny"
-    return words
+    if words[1] not in ("train", "finetune"):
+        return words
+    place = next((i for i, word in enumerate(words) if word.startswith("--config=")), None)
+    if place is None:
+        for i in [i for i, word in enumerate(words) if word == "--epochs"]:
+            words = words[:i] + words[i + 2 :]
+        return [*words, "--steps", "2", "--config.eval.bootstrap=20"]
+    if words[place].endswith(".json"):
+        return words
+    tiny = ",tiny" if ":" in words[place] else ":tiny"
+    return [*words[:place], words[place] + tiny, *words[place + 1 :], "--config.eval.bootstrap=20"]
 
 
 @pytest.fixture(scope="module")
@@ -111,13 +113,25 @@ def test_every_command_left_out_is_in_the_readme(repo):
         assert any(command.startswith(start) for command in found), start
 
 
+def to_run(repo):
+    for command in commands((repo / "README.md").read_text()):
+        if not left_out(command):
+            words = shlex.split(command)
+            assert words[0] == "asjax", f"{command!r} is no command of asjax: run or list it"
+            yield command, words
+
+
+def test_every_command_has_options_that_exist(repo):
+    """Quick, for each run of the tests; the next test is slow."""
+    for _, words in to_run(repo):
+        parser_for(words[1]).parse_args(w for w in words[2:] if not w.startswith("--config."))
+
+
+@pytest.mark.slow
 def test_every_command_runs(repo, home, capsys):
     """In the order of the README, because later commands use the runs of earlier ones."""
-    todo = [c for c in commands((repo / "README.md").read_text()) if not left_out(c)]
     quickstart()
-    for command in todo:
-        words = shlex.split(command)
-        assert words[0] == "asjax", f"{command!r} is no command of asjax: run or list it"
+    for command, words in to_run(repo):
         capsys.readouterr()
         code = main(short(words)[1:])
         assert code == 0, f"{command}: {capsys.readouterr().err}"

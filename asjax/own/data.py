@@ -61,6 +61,8 @@ def spec_of(text: str, *, audio_root="", columns="", label_separator="") -> dict
         fields["columns"] = columns
     if label_separator:
         fields["label_separator"] = label_separator
+    if not text.strip():
+        raise AsjaxError("--data must name a CSV, a folder of audio or a source, got nothing")
     if path.is_file():
         return {"name": "folder", "csv": text, **fields}
     if path.is_dir() and record_files.is_dataset(path):

@@ -114,7 +114,7 @@ def test_audio_elsewhere_and_other_columns(tmp_path):
     ("text", "message"),
     [
         ("nothing.csv", "there is no such file or folder"),
-        ("", "there is no such file or folder"),
+        ("", "--data must name a CSV"),
         ("esc01", "there is no such file or folder"),
         ("esc01()", "did you mean 'esc10'"),
         ("records(", "must look like"),
