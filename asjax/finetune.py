@@ -14,8 +14,7 @@ from asjax.optim import groups
 from asjax.own import options, parts
 from asjax.store import model_dir
 
-EPOCHS = 20.0
-LR = {"none": 1e-3, "head": 1e-3, "all": 1e-2}
+HEAD_LR = 1e-2  # of --freeze all, a convex problem
 
 
 def add_arguments(parser):
@@ -86,15 +85,17 @@ def main(args) -> int:
 def recipe(args):
     """The unlocked config: configs/own.py with the model and the features of `--from`."""
     theirs, label_set, _, _ = model_dir.load_model(args.model_dir)
+    model = {k: v for k, v in theirs["model"].items() if k != "num_classes"}
     if args.lr is None:
-        args.lr = LR[args.freeze]
+        tuned = parts.learning_rate(model, pretrained=True)
+        args.lr = HEAD_LR if args.freeze == "all" else tuned
     if args.epochs is None and args.steps is None:
-        args.epochs = EPOCHS
+        args.epochs = parts.epochs(options.read(args).counts["train"], pretrained=True)
     args.model, args.clip_s = None, theirs["data"]["clip_s"]
     cfg = options.recipe(args)
     if args.freeze == "head":
         _check_known(options.read(args).label_set, label_set, args.model_dir)
-    cfg.model = {k: v for k, v in theirs["model"].items() if k != "num_classes"}
+    cfg.model = model
     cfg.frontend = theirs["frontend"]
     cfg.data.sample_rate, cfg.data.clip_s = theirs["data"]["sample_rate"], theirs["data"]["clip_s"]
     masks = parts.masks(cfg.model, cfg.frontend, cfg.data.sample_rate, cfg.data.clip_s)

@@ -6,8 +6,8 @@ asjax train --data clips.csv --epochs 30 --workdir runs/mine
 Both commands are the same run. Without data it trains on the ten classes of ESC-10.
 Arguments: data (a CSV, a folder of class folders, or a source), audio (the folder of a CSV's
 files), columns, label_separator, splits, labels ("own": those of the data), model ("mini" or a
-variant of `asjax models`), epochs (0: 40,000 / clips, from 10 to 50), clip_s (0: from the data),
-lr (0: 5e-3 for mini, 5e-4 for others), batch_size, multilabel (sigmoids even if every clip has one
+variant of `asjax models`), epochs (0: 40,000 / clips, from 10 to 100), clip_s (0: from the data),
+lr (0: 5e-3 for mini, less for larger models), batch_size, multilabel (sigmoids even if every clip has one
 label), seed, tiny.
 Result: configs/README.md.
 """
@@ -49,7 +49,7 @@ def get_config(arg=None):
     c = config.new()
     c.seed = arg.seed
     c.batch_size = 8 if arg.tiny else arg.batch_size
-    epochs = arg.epochs or min(50, max(10, round(40_000 / own.counts["train"])))
+    epochs = arg.epochs or parts.epochs(own.counts["train"])
     steps = 2 if arg.tiny else math.ceil(epochs * own.counts["train"] / c.batch_size)
     c.total_epochs, c.total_steps = (0.0, 2) if arg.tiny else (epochs, 0)
     c.labels = dict(name=own.labels, hlp=False, strict=False)
@@ -70,7 +70,7 @@ def get_config(arg=None):
     c.objective = dict(name="tagging" if arg.multilabel else "auto")
     c.optim = dict(
         name="adamw",
-        lr=arg.lr or (5e-3 if arg.model == "mini" else 5e-4),
+        lr=arg.lr or parts.learning_rate(model),
         weight_decay=1e-3,
         schedule=f"cosine(warmup_steps={steps // 10})",
         clip_norm=1.0,
@@ -78,6 +78,7 @@ def get_config(arg=None):
     c.average = dict(name="ema", decay=0.99)
     c.eval = dict(
         every_epochs=max(1.0, epochs / 20),
+        metric="mean_ap",  # on a small set it varies less from step to step than the accuracy
         batch_size=16,
         bootstrap=1000,
         baseline=True,

@@ -7,6 +7,8 @@ import inspect
 from asjax import build, config, models
 from asjax.config import AsjaxError
 
+# parameters below -> (rate from scratch, rate of fine-tuning)
+_RATES = ((1e6, (5e-3, 3e-3)), (20e6, (1e-3, 3e-4)), (float("inf"), (2e-4, 5e-5)))
 MINI = "mini"  # the default: 0.4 M parameters, trains on a laptop
 
 
@@ -44,6 +46,20 @@ def model_and_frontend(name: str) -> tuple[dict, dict]:
 def sample_rate(frontend: dict) -> int:
     """The rate of a frontend in Hz."""
     return int(build.make("frontend", frontend).sample_rate)
+
+
+def learning_rate(model: dict, pretrained: bool = False) -> float:
+    """A usual peak rate of AdamW by the size of the model: a small one takes a larger rate."""
+    module = build.make("model", model, num_classes=2)
+    size = models.parameters(module) if hasattr(module, "example_shape") else 0
+    scratch, tuned = next(rates for most, rates in _RATES if size < most)
+    return tuned if pretrained else scratch
+
+
+def epochs(clips: int, pretrained: bool = False) -> float:
+    """Passes over the data: 40,000 clips in all, 10 to 100 passes. Half if it is pretrained."""
+    most, all_clips = (50, 20_000) if pretrained else (100, 40_000)
+    return float(min(most, max(10, round(all_clips / clips))))
 
 
 def masks(model: dict, frontend: dict, rate: int, clip_s: float) -> dict:

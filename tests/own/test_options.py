@@ -89,3 +89,16 @@ def test_masks_go_after_the_input_norm_and_keep_their_share():
     frames = 5 * 16_000 // 512 + 1
     assert masks["normed"].startswith(f"specaug(time_width={frames // 10}, freq_width=4)")
     assert masks["feats"] == ""
+
+
+def test_defaults_by_size():
+    """Larger models get smaller rates, larger sets fewer epochs."""
+    rates = [parts.learning_rate(parts.model_and_frontend(n)[0]) for n in ("mini", "cnn6", "cnn14")]
+    assert rates == [5e-3, 1e-3, 2e-4]
+    tuned = [
+        parts.learning_rate(parts.model_and_frontend(n)[0], pretrained=True)
+        for n in ("mini", "cnn6", "cnn14")
+    ]
+    assert all(b < a for a, b in zip(rates, tuned, strict=True))
+    assert [parts.epochs(n) for n in (10, 400, 1000, 10**6)] == [100, 100, 40, 10]
+    assert [parts.epochs(n, pretrained=True) for n in (10, 1000, 10**6)] == [50, 20, 10]
