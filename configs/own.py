@@ -7,8 +7,8 @@ Both commands are the same run. Without data it trains on the ten classes of ESC
 Arguments: data (a CSV, a folder of class folders, or a source), audio (the folder of a CSV's
 files), columns, label_separator, splits, labels ("own": those of the data), model ("mini" or a
 variant of `asjax models`), epochs (0: 40,000 / clips, from 10 to 100), clip_s (0: from the data),
-lr (0: 5e-3 for mini, less for larger models), batch_size, multilabel (sigmoids even if every clip has one
-label), seed, tiny.
+lr (0: 5e-3 for mini, less for larger models), batch_size, multilabel (one sigmoid per class even if
+every clip has one label), seed, tiny.
 Result: configs/README.md.
 """
 
