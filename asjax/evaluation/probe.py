@@ -191,6 +191,7 @@ def main(args) -> int:
     label_set = own.label_set
     for line in own.lines:
         print(line)
+    files.prove_writable(args.out, "--out")
     source = partial(build.source, label_set=label_set)
     train, final = source(own.specs["train"]), source(own.specs.get("test", own.specs["eval"]))
     features = Features(args.model, args.clip_s or (None if args.model else own.clip_s))

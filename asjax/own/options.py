@@ -59,10 +59,10 @@ def given(args) -> dict:
     for name in (*_READ, "model", *_NUMBERS):
         if (value := getattr(args, name, None)) is not None:
             values[name] = value
-    for name in ("epochs", "clip_s", "lr", "batch_size"):
-        if name in values and not 0 < values[name] < 1e9:
-            option = "--" + name.replace("_", "-")
-            raise AsjaxError(f"{option} must be a number above 0, got {values[name]}")
+    for name, most in (("epochs", 1e9), ("clip_s", 3600), ("lr", 1e9), ("batch_size", 2**20)):
+        if name in values and not 0 < values[name] <= most:
+            option, got = "--" + name.replace("_", "-"), values[name]
+            raise AsjaxError(f"{option} must be a number above 0 and up to {most:g}, got {got}")
     if args.multilabel:
         values["multilabel"] = True
     if args.epochs is not None and args.steps is not None:
