@@ -25,6 +25,21 @@ VERBS = {
         "train a tagger from a config; the same command resumes a stopped run",
         "asjax train --config=configs/quickstart.py:beta=0.5 --workdir=runs/quickstart",
     ),
+    "finetune": (
+        "asjax.finetune",
+        "go on from a trained model with your own clips and labels",
+        "asjax finetune --from models/cnn14 --data clips.csv --to runs/birds --epochs 20",
+    ),
+    "probe": (
+        "asjax.evaluation.probe",
+        "a linear model on embeddings or log-mel statistics: a baseline in seconds",
+        "asjax probe --data clips.csv --model models/cnn14 --out runs/probe",
+    ),
+    "configs": (
+        "asjax.recipes",
+        "list, show and copy the recipes that come with asjax",
+        "asjax configs copy quickstart --to mine.py",
+    ),
     "eval": (
         "asjax.evaluation.evaluate",
         "score a model on a data set: mAP, AUC, d' with confidence intervals, report.html",
@@ -130,7 +145,8 @@ def main(argv: list[str] | None = None) -> int:
         if verb not in VERBS:
             raise unknown("verb", verb, VERBS)
         args = _parse(verb, rest)
-        if args.overrides and not getattr(args, "config", None):
+        fields = getattr(args, "config", None) or getattr(args, "takes_fields", False)
+        if args.overrides and not fields:
             raise AsjaxError("--config.field=value needs --config=FILE, which asjax train takes")
         with warnings_as_lines(f"asjax {verb}"):
             return import_module(VERBS[verb][0]).main(args)

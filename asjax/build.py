@@ -12,7 +12,7 @@ import inspect
 import typing
 from functools import partial
 
-from asjax import config
+from asjax import config, recipes
 from asjax.config import AsjaxError, split_spec
 from asjax.store import formats, schema
 
@@ -74,6 +74,7 @@ FIELDS = {
         "batch_size": 16,
         "bootstrap": 1000,  # resamples for the intervals
         "mappings": [],  # other label sets to report the scores in
+        "baseline": False,  # also score a linear model on log-mel statistics, for the report
     },
     "log": {"every_steps": 10, "save_steps": 1000},
     "mesh": "",  # e.g. "data=2,fsdp=4"; empty: all devices on "data"
@@ -107,8 +108,11 @@ SPECS = {  # field -> kind of the thing it describes
     "eval.select": "choice",
 }
 READ = {  # kind -> fields of its spec that the program reads itself, with their defaults
-    # Parts of a batch, computed one after the other to save memory.
-    "optim": {"accumulate_steps": 1},
+    "optim": {
+        "accumulate_steps": 1,  # parts of a batch, computed one after the other to save memory
+        "freeze": "none",  # arrays that stay as they are: none, all (but the head), head
+        "layer_decay": 1.0,  # the learning rate's factor per block, from the head downwards
+    },
 }
 OFFERED = {  # kind -> keywords that come from the program, never from a config
     "model": ("num_classes",),
@@ -316,19 +320,36 @@ def fields(kind: str, name: str) -> dict:
 def load(path_and_arg: str, overrides: dict[str, str] | None = None):
     """`"configs/x.py:arg"` plus `{"optim.lr": "3e-4"}` -> complete, locked ConfigDict.
 
+    The file is a recipe, the name of a recipe that comes with asjax, or a config.json of a workdir.
+    A config.json is no code, so it cannot name the user's own code (`config.trust`).
+
+    Raises:
+      AsjaxError: no such file, or as `finished`.
+    """
+    path_and_arg, _ = recipes.resolve(path_and_arg)
+    where = f"config {path_and_arg.partition(':')[0]}"
+    if path_and_arg.endswith(".json"):
+        cfg = schema.read_json(path_and_arg)
+        schema.require(cfg, formats.CONFIG, where)
+        return finished(config.new(cfg), overrides, where)
+    cfg = config.read(path_and_arg)
+    config.trust(cfg)
+    return finished(cfg, overrides, where)
+
+
+def finished(cfg, overrides: dict[str, str] | None = None, where: str = "the config"):
+    """A config with overrides and defaults, checked and locked.
+
     FIELDS has the defaults. An override may set any field of FIELDS and any keyword of a spec.
 
     Raises:
-      AsjaxError: no such file, an unknown field (with the nearest known one), a missing field
-        without a default, or a value of another type than the field has.
+      AsjaxError: an unknown field (with the nearest known one), a missing field without a default,
+        or a value of another type than the field has.
     """
-    cfg = config.read(path_and_arg)
-    config.trust(cfg)
     changed = {key: config.parse_value(text) for key, text in (overrides or {}).items()}
     for key in sorted(changed, key=lambda key: not key.endswith(".name")):  # names come first
         config.trust(changed[key]) if isinstance(changed[key], str) else None
         _override(cfg, key, changed[key])
-    where = f"config {path_and_arg.partition(':')[0]}"
     for chosen, other, zero in (
         ("total_epochs", "total_steps", 0),
         ("total_steps", "total_epochs", 0.0),

@@ -172,18 +172,24 @@ def parse_value(text: str):
         return text
 
 
-def parse_arg(arg: str | None, **defaults):
+def parse_arg(arg: str | dict | None, **defaults):
     """`"beta=0.5,hlp=False,tiny"` over typed defaults -> ConfigDict (a bare name means True).
+
+    A program may also give a dict of values.
 
     Raises:
       AsjaxError: an unknown name (the known names are listed) or a value of another type.
     """
     values = dict(defaults)
-    for item in _split(arg or "", ","):
-        key, eq, text = item.partition("=")
+    if isinstance(arg, dict):
+        given = list(arg.items())
+    else:
+        items = [item.partition("=") for item in _split(arg or "", ",")]
+        given = [(key, parse_value(text) if eq else True) for key, eq, text in items]
+    for key, value in given:
         if key not in defaults:
             raise unknown("config argument", key, defaults)
-        values[key] = typed(key, parse_value(text) if eq else True, defaults[key])
+        values[key] = typed(key, value, defaults[key])
     return new(values)
 
 
@@ -355,8 +361,11 @@ def differences(old, new) -> list[str]:
     ]
 
 
-def read(path_and_arg: str):
+def read(path_and_arg: str, values: dict | None = None):
     """`"configs/x.py:arg"` -> the unlocked ConfigDict that its `get_config` returns.
+
+    Args:
+      values: arguments as a dict, in place of the text after the colon.
 
     Raises:
       AsjaxError: no such file, not Python, or no `get_config`.
@@ -373,7 +382,7 @@ def read(path_and_arg: str):
         raise AsjaxError(f"config {path} is not valid Python: {error}") from None
     if not hasattr(module, "get_config"):
         raise AsjaxError(f"config {path} must define get_config(arg=None)")
-    return module.get_config(arg or None)
+    return module.get_config(values or arg or None)
 
 
 def new(values: dict | None = None):

@@ -20,7 +20,14 @@ EXIT_STOPPED = 75
 
 
 def add_arguments(parser):
-    parser.add_argument("--config", required=True, help="config file, FILE.py or FILE.py:key=value")
+    from asjax.own import options
+
+    parser.set_defaults(takes_fields=True)
+    parser.add_argument(
+        "--config",
+        help="FILE.py or FILE.py:key=value, the name of a recipe (asjax configs list), or the "
+        "config.json of a workdir",
+    )
     parser.add_argument("--workdir", required=True, help="folder of this run; resumed if it exists")
     parser.add_argument(
         "--allow-config-change", action="store_true", help="resume with a changed config"
@@ -38,11 +45,18 @@ def add_arguments(parser):
     parser.add_argument_group(
         "config fields", "options such as --config.optim.lr=3e-4 override any field of the config"
     )
+    own = parser.add_argument_group("your own clips, in place of --config")
+    options.add_data(own)
+    own.add_argument("--model", help="mini (default), or a variant such as cnn14 (asjax models)")
+    own.add_argument("--clip-s", type=float, help="seconds of a clip (default: from the data)")
+    options.add_training(own)
 
 
 def main(args) -> int:
-    # ------------------------------------------------------------------ start-up
-    from asjax import config, devices, sharding
+    import jax
+
+    from asjax import devices
+    from asjax.own import options
 
     devices.setup(
         cpu_devices=args.cpu_devices,
@@ -50,13 +64,22 @@ def main(args) -> int:
         num_processes=args.num_processes,
         process_id=args.process_id,
     )
-    cfg = build.load(args.config, args.overrides)
+    return run(options.load(args, print if jax.process_index() == 0 else _silent), args)
 
+
+def run(cfg, args) -> int:
+    """Train by a complete config (`build.finished`) in `args.workdir`; returns the exit code.
+
+    Args:
+      args: has workdir, allow_config_change and allow_data_change.
+    """
+    # ------------------------------------------------------------------ start-up
     import jax
 
-    from asjax import hlp, objectives, pages, step, watch
+    from asjax import config, hlp, objectives, pages, sharding, step, watch
     from asjax.data import pipeline, quarantine
-    from asjax.evaluation import evaluate, listen
+    from asjax.evaluation import evaluate, listen, probe
+    from asjax.optim import groups
     from asjax.store import checkpoint, choice, files, log, scores, workdir
     from asjax.weights import start as init_from
 
@@ -118,10 +141,11 @@ def main(args) -> int:
     # ------------------------------------------------------------------ model and objective
     frontend = build.make("frontend", cfg.frontend)
     model = build.make("model", cfg.model, num_classes=len(label_set))
+    freeze = build.read(cfg, "optim.freeze")
     objective = build.make(
         "objective",
         cfg.objective,
-        model=model,
+        model=groups.still(model, freeze),
         frontend=frontend,
         augment={place: build.augment(text) for place, text in cfg.augment.items()},
         closure=closure if cfg.labels.hlp else None,
@@ -133,6 +157,8 @@ def main(args) -> int:
         total_steps=total_steps,
         steps_per_epoch=train_data.steps_per_epoch,
     )
+    decay = build.read(cfg, "optim.layer_decay")
+    tx = groups.grouped(tx, model, freeze=freeze, layer_decay=decay)
     average = build.make("average", cfg.average) if cfg.average else None
     metric = cfg.eval.metric or ("accuracy" if activation == "softmax" else "mean_ap")
     if metric == "accuracy" and (eval_source.labels.sum(axis=1) != 1).any():
@@ -308,6 +334,8 @@ def main(args) -> int:
         if cfg.data.test:
             sources["test_data"] = final_source
         record |= model_dir.training_record(cfg, label_set, sources, state, n_params)
+        if cfg.eval.baseline and first_process:
+            record |= probe.baseline(cfg, label_set, train_source, final_source)
         out = work.path / "eval"
         about_model = {key: cfg.model.get(key) for key in ("name", "variant")}
         if first_process:
@@ -347,6 +375,10 @@ def main(args) -> int:
             say(_where(work.path, bad_clips, one_label.tables(summary)))
         writer.close()
         return 0
+
+
+def _silent(text: str) -> None:
+    """Print nothing: the first process of many speaks for all."""
 
 
 def _saved_before(error, done, start, save, checkpoints, state):

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent / "asjax"
 # From bottom to top: a module may only import from earlier layers. A folder is one layer.
 LAYERS = (
     ("config",),
-    ("labels", "hlp", "balance", "taxonomy", "events", "decoding", "change_points"),
+    ("labels", "hlp", "balance", "taxonomy", "events", "decoding", "change_points", "recipes"),
     ("metrics",),
     ("nn",),
     ("frontends",),
@@ -23,11 +23,13 @@ LAYERS = (
     ("pages",),
     ("data",),
     ("build",),
+    ("own",),
     ("weights",),
     ("evaluation",),
     ("papers", "predict"),
     ("tag",),
     ("train",),
+    ("finetune",),
     ("__main__", "__init__"),
 )
 DEPTH = {name: depth for depth, names in enumerate(LAYERS) for name in names}

@@ -1,9 +1,10 @@
 """Data sources: records, the embedded ESC-10, a folder with a CSV, or a data set of TFDS.
 
-`esc10`, `records`, `folder` and `tfds` are the names in configs. All take three options:
+`esc10`, `records`, `folder` and `tfds` are the names in configs. All take these options:
 
     splits      the splits to use (default: all)
     folds       make this number of splits; clips of one group are in one split
+    of          `folds` divides only the clips of these splits, into part1, part2, ...
     labels_csv  a CSV `filename,labels`, as from `asjax prepare enhance`: new labels for the clips
                 with these ids; other clips do not change
 
@@ -91,12 +92,8 @@ class Source:
             return self.pcm16_hz == sample_rate
         return pcm16.all_at([self.audio[int(row)] for row in self.row], sample_rate)
 
-    def select(self, splits) -> Source:
-        """The clips of one or several splits, in the same order as here.
-
-        Raises:
-          AsjaxError: a split does not exist, or no split is given.
-        """
+    def wanted(self, splits) -> set[str]:
+        """The names of one or several splits as they are here. AsjaxError: as `select`."""
         known = set(self.split)
         asked = [splits] if isinstance(splits, (str, int)) else splits
         wanted = {lists.split_name(str(s))[0] if str(s) not in known else str(s) for s in asked}
@@ -104,7 +101,16 @@ class Source:
             raise unknown(f"{self.name}: split", split, known)
         if not wanted:
             raise AsjaxError(f"{self.name}: splits must name at least one of {sorted(known)}")
-        if wanted == known:
+        return wanted
+
+    def select(self, splits) -> Source:
+        """The clips of one or several splits, in the same order as here.
+
+        Raises:
+          AsjaxError: a split does not exist, or no split is given.
+        """
+        wanted = self.wanted(splits)
+        if wanted == set(self.split):
             return self
         keep = np.flatnonzero([s in wanted for s in self.split])
         digest = _sha256(self.hash, *sorted(wanted))
@@ -135,20 +141,33 @@ def own_labels(place, label_separator: str | None = None, columns=None) -> Label
     return LabelSet("own", labels, labels)
 
 
-def _chosen(source: Source, splits, labels_csv, label_set, folds: int = 0) -> Source:
+def _chosen(source: Source, splits, labels_csv, label_set, folds: int = 0, of=None) -> Source:
     """The last steps of every source: new labels from a CSV, folds, the choice of splits."""
     if labels_csv:
         source = _relabelled(source, Path(labels_csv), label_set)
+    if of is not None and not folds:
+        raise AsjaxError(f"{source.name}: of={of!r} needs folds, the number of splits to make")
     if folds:
-        split = groups.folds(source.group or source.ids, source.labels, folds)
-        digest = _sha256(source.hash, *split)
-        source = replace(source, split=list(map(sys.intern, split)), hash=digest)
-    elif source.group and (both := groups.straddling(source.group, source.split)):
+        source = _folded(source, folds, of)
+    if source.group and (both := groups.straddling(source.group, source.split)):
         warn(
             f"{source.name}: {len(both)} groups have clips in more than one split, such as "
             f"{shown(both[0])!r}; folds=5 makes splits that keep groups together"
         )
     return source if splits is None else source.select(splits)
+
+
+def _folded(source: Source, folds: int, of) -> Source:
+    """`source` in the splits fold1, fold2, ..., or with part1, part2, ... in place of `of`."""
+    names = set(source.split) if of is None else source.wanted(of)
+    which = np.flatnonzero([name in names for name in source.split])
+    group, split = source.group or source.ids, list(source.split)
+    made = groups.folds([group[i] for i in which], source.labels[which], folds)
+    for i, name in zip(which, made, strict=True):
+        split[i] = sys.intern(name if of is None else name.replace("fold", "part"))
+    if taken := sorted((set(source.split) - names) & {split[i] for i in which}):
+        raise AsjaxError(f"{source.name}: of={of!r} would make a second split {taken[0]}")
+    return replace(source, split=split, hash=_sha256(source.hash, *split))
 
 
 def _relabelled(source: Source, path: Path, label_set) -> Source:
@@ -194,10 +213,11 @@ def esc10(
     verify: bool = False,
     convert: bool = False,
     folds: int = 0,
+    of=None,
 ) -> Source:
     """The 398 embedded recordings of ESC-10; splits `fold1` to `fold5`."""
     source = _read_records(label_set, ESC10, verify, convert, title="esc10")
-    return _chosen(source, splits, labels_csv, label_set, folds)
+    return _chosen(source, splits, labels_csv, label_set, folds, of)
 
 
 def records(
@@ -209,6 +229,7 @@ def records(
     verify: bool = False,
     convert: bool = False,
     folds: int = 0,
+    of=None,
 ) -> Source:
     """A record dataset of `asjax prepare`.
 
@@ -218,7 +239,7 @@ def records(
       folds: make new splits fold1, fold2, ...; clips of one group are in one fold.
     """
     source = _read_records(label_set, path, verify, convert)
-    return _chosen(source, splits, labels_csv, label_set, folds)
+    return _chosen(source, splits, labels_csv, label_set, folds, of)
 
 
 def _read_records(label_set, path, verify, convert, title="") -> Source:
@@ -266,6 +287,7 @@ def tfds(
     splits=None,
     labels_csv="",
     folds: int = 0,
+    of=None,
 ) -> Source:
     """An audio data set of TensorFlow Datasets, stored as ArrayRecord; TensorFlow is not needed.
 
@@ -305,7 +327,7 @@ def tfds(
         opened.row,
         opened.waves.pcm16_hz,
     )
-    return _chosen(source, splits, labels_csv, label_set, folds)
+    return _chosen(source, splits, labels_csv, label_set, folds, of)
 
 
 # ------------------------------------------------------------------------------------- folder
@@ -323,6 +345,7 @@ def folder(
     split_column: str = "",
     columns: dict | str | None = None,
     folds: int = 0,
+    of=None,
 ) -> Source:
     """Audio files below `root` (default: the folder of the CSV), listed in a CSV.
 
@@ -366,7 +389,7 @@ def folder(
         group=_groups([f.row.group for f in entries], ids),
         events=events,
     )
-    return _chosen(source, splits, labels_csv, label_set, folds)
+    return _chosen(source, splits, labels_csv, label_set, folds, of)
 
 
 def _groups(group: list[str], ids: list[str]) -> list[str] | None:

@@ -6,6 +6,7 @@ asjax.models.build("convnext", variant="femto", stem="56")
 
 from __future__ import annotations
 
+import dataclasses
 from importlib import import_module
 from math import prod
 
@@ -62,6 +63,31 @@ def abstract(module):
 
     feats = jax.ShapeDtypeStruct((1, *module.example_shape), jnp.float32)
     return jax.eval_shape(lambda x: module.init(jax.random.key(0), x), feats)
+
+
+def class_axes(module, own: dict, classes: int) -> dict[tuple, int]:
+    """Path -> class axis, for every array of a module that has one entry per class: its head.
+
+    We find them by adding one class: the axis that grows by one is the class axis. A user's module
+    without `num_classes` and `example_shape` counts every last axis of this length.
+
+    Args:
+      own: path -> array of the module's variables. classes: their number.
+    """
+    from flax.traverse_util import flatten_dict
+
+    if not all(hasattr(module, name) for name in ("num_classes", "example_shape")):
+        return {path: -1 for path, leaf in own.items() if leaf.shape[-1:] == (classes,)}
+    one_more = dataclasses.replace(module, num_classes=module.num_classes + 1)
+    shapes, wider = (flatten_dict(abstract(m)) for m in (module, one_more))
+    axes = {}
+    for path, leaf in shapes.items():
+        grown = [i for i, n in enumerate(leaf.shape) if wider[path].shape[i] == n + 1]
+        if grown and leaf.shape[grown[0]] == module.num_classes:
+            axes[path] = grown[0]
+        elif wider[path].shape != leaf.shape:  # several entries per class, in an unknown order
+            axes[path] = 0
+    return axes
 
 
 def parameters(module) -> int:

@@ -112,7 +112,7 @@ def prove_writable(folder: Path, what: str) -> None:
         probe.unlink()
     except OSError as error:
         raise AsjaxError(
-            f"{what} {folder} cannot be written: {reason(error)}; choose a --workdir on a disk "
+            f"{what} {folder} cannot be written: {reason(error)}; choose a folder on a disk "
             "with space and write permission"
         ) from None
 

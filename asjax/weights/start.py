@@ -17,7 +17,7 @@ from importlib import import_module
 
 import numpy as np
 
-from asjax import build, config, labels
+from asjax import build, config, labels, models
 from asjax.config import AsjaxError, split_spec
 from asjax.store import model_dir
 
@@ -100,8 +100,8 @@ def _matched_head(given: dict, model, ours, theirs, fresh, say) -> dict:
       given: path -> array of the other model.
       fresh: function from a path to our array with its random values.
     """
-    pairs = _shared(ours, theirs)
-    axes = _class_axes(model, given, len(theirs))
+    pairs = shared(ours, theirs)
+    axes = models.class_axes(model, given, len(theirs))
     matched = dict(given)
     for path, axis in axes.items():
         other = matched.pop(path, None)
@@ -123,7 +123,7 @@ def _matched_head(given: dict, model, ours, theirs, fresh, say) -> dict:
     return matched
 
 
-def _shared(ours, theirs) -> list[tuple[int, int]]:
+def shared(ours, theirs) -> list[tuple[int, int]]:
     """(our index, their index) of every class with the same id or with the same single mid."""
     place = {label: j for j, label in enumerate(theirs.ids)}
     table = labels.mapping(ours, theirs)
@@ -133,30 +133,6 @@ def _shared(ours, theirs) -> list[tuple[int, int]]:
         if len(columns) == 1:
             pairs.append((i, int(columns[0])))
     return pairs
-
-
-def _class_axes(model, own: dict, classes: int) -> dict[tuple, int]:
-    """Path -> class axis, for every array of a module that has one entry per class.
-
-    We find them by adding one class: the axis that grows by one is the class axis. A user's module
-    without `num_classes` and `example_shape` counts every last axis of this length.
-    """
-    from flax.traverse_util import flatten_dict
-
-    from asjax import models
-
-    if not all(hasattr(model, name) for name in ("num_classes", "example_shape")):
-        return {path: -1 for path, leaf in own.items() if leaf.shape[-1:] == (classes,)}
-    one_more = dataclasses.replace(model, num_classes=model.num_classes + 1)
-    shapes, wider = (flatten_dict(models.abstract(m)) for m in (model, one_more))
-    axes = {}
-    for path, leaf in shapes.items():
-        grown = [i for i, n in enumerate(leaf.shape) if wider[path].shape[i] == n + 1]
-        if grown and leaf.shape[grown[0]] == model.num_classes:
-            axes[path] = grown[0]
-        elif wider[path].shape != leaf.shape:  # several entries per class, in an unknown order
-            axes[path] = 0
-    return axes
 
 
 def _other_features(theirs, ours) -> list[str]:
@@ -192,7 +168,7 @@ def _from_file(source: str, file: str, model, spec, own: dict, label_set):
     theirs = audioset if source == "audioset" and label_set is not None else None
     if theirs is not None and label_set.hash != theirs.hash and len(theirs) != len(label_set):
         wide = dataclasses.replace(model, num_classes=len(theirs))
-        for path, axis in _class_axes(model, flat, len(label_set)).items():
+        for path, axis in models.class_axes(model, flat, len(label_set)).items():
             shape = list(flat[path].shape)
             shape[axis] = len(theirs)
             flat[path] = np.full(shape, np.nan, np.float32)
@@ -207,8 +183,6 @@ def _equal(a, b) -> bool:
 
 def _converted(source: str, file: str, model, spec, variables: dict) -> dict:
     """The variables after the family's start; `variables` are the random ones (host arrays)."""
-    from asjax import models
-
     family, fields = split_spec(spec)
     starts = _starts(family, source)
     if not any(starts):

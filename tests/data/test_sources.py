@@ -241,3 +241,27 @@ def test_the_embedded_esc10_opens_with_its_folds_and_mids():
     assert per_class[label_set.index("Crowing, cock-a-doodle-doo")] == 38
     ten = build.source("esc10(convert=True)", labels.get("esc10"))
     assert np.array_equal(np.asarray(ten.labels.sum(1)).ravel(), np.ones(398))
+
+
+def test_folds_of_one_split_leave_the_others_alone(tmp_path):
+    """part1 to part3 divide the clips of train by group; test keeps its clips."""
+    rows = ["filename,labels,split,group"]
+    for i in range(24):
+        save(tmp_path / f"{i}.wav", 200 + i)
+        rows.append(f"{i}.wav,{'ab'[i % 2]},{'test' if i >= 18 else 'train'},g{i // 2}")
+    (tmp_path / "x.csv").write_text("\n".join(rows) + "\n")
+    own = sources.own_labels(tmp_path / "x.csv")
+
+    def ids(**options):
+        return set(sources.folder(own, csv=tmp_path / "x.csv", folds=3, **options).ids)
+
+    parts = [ids(of=["train"], splits=[f"part{k}"]) for k in (1, 2, 3)]
+    assert [len(part) for part in parts] == [6, 6, 6]
+    assert set().union(*parts) == {f"{i}.wav" for i in range(18)}
+    for part in parts:
+        assert len({int(clip[:-4]) // 2 for clip in part}) == 3  # whole groups
+    assert ids(of="train", splits=["test"]) == {f"{i}.wav" for i in range(18, 24)}
+    with pytest.raises(AsjaxError, match="split 'nope' does not exist"):
+        ids(of="nope")
+    with pytest.raises(AsjaxError, match="of='train' needs folds"):
+        sources.folder(own, csv=tmp_path / "x.csv", of="train")
