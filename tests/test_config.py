@@ -179,7 +179,7 @@ def test_parts_of_a_batch_are_set_with_the_optimiser_and_not_given_to_it(repo, m
         ("eval.batch_size", "0", 1),
         ("eval.bootstrap", "-1", 0),
         ("batch_size", "0", 1),
-        ("total_steps", "0", 1),
+        ("total_steps", "-1", 0),
         ("eval.every_steps", "None", 1),
     ],
 )
