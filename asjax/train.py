@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import math
 from functools import partial
-from pathlib import Path
 
 from asjax import build
 from asjax.data import prefetch
@@ -80,7 +79,7 @@ def run(cfg, args) -> int:
     from asjax.data import pipeline, quarantine
     from asjax.evaluation import evaluate, listen, probe
     from asjax.optim import groups
-    from asjax.store import checkpoint, choice, files, log, scores, workdir
+    from asjax.store import checkpoint, choice, files, log, result, scores, workdir
     from asjax.weights import start as init_from
 
     first_process = jax.process_index() == 0
@@ -270,7 +269,7 @@ def run(cfg, args) -> int:
         values = [value for _, value in checkpoints.history]
         stale = partial(choice.stale, patience=cfg.eval.patience)
         due = lambda step: step == total_steps or step % eval_steps == 0  # noqa: E731
-        done, stopped = start, False
+        done, stopped, skipped = start, False, False
         pending = None  # scalars of the last step, fetched while the next step runs
         with stop, batches, progress, checkpoints, bad_clips:
             try:
@@ -292,7 +291,11 @@ def run(cfg, args) -> int:
                     ended = done == total_steps
                     stopped = stop.everywhere(done % cfg.log.every_steps == 0) and not ended
                     metrics = None
-                    if due(done) and watch.same_everywhere(ended or pace.allows()):
+                    evaluating = due(done) and watch.same_everywhere(ended or pace.allows())
+                    if due(done) and not evaluating and not skipped:
+                        say(f"some evaluations are left out: eval.max_share={cfg.eval.max_share:g}")
+                        skipped = True
+                    if evaluating:
                         report(*pending)
                         pending = None
                         metrics = evaluated(done, state)
@@ -308,7 +311,8 @@ def run(cfg, args) -> int:
             if pending is not None:
                 report(*pending)
             if not stopped:
-                state, record = _chosen(checkpoints, state, shapes, state_sharding, say)
+                abstract = sharding.with_sharding(shapes, state_sharding)
+                state, record = result.chosen(checkpoints, state, abstract, say)
                 final = []  # ids, logits, targets
                 unread = []  # (id, reason) of clips that cannot be decoded
                 with contextlib.suppress(prefetch.Stopped):
@@ -372,7 +376,7 @@ def run(cfg, args) -> int:
             say(evaluate.table(summary))
             if not cfg.data.test and cfg.eval.select != "last":
                 say("the step was chosen by the scores of these clips; data.test gives others")
-            say(_where(work.path, bad_clips, one_label.tables(summary)))
+            say(result.where(work.path, bad_clips, one_label.tables(summary)))
         writer.close()
         return 0
 
@@ -392,41 +396,3 @@ def _saved_before(error, done, start, save, checkpoints, state):
     saved = save(done, state) and checkpoints.wait()
     what = "is saved" if saved else f"could not be saved ({checkpoints.last_error})"
     return AsjaxError(f"{error}. Step {done} {what}; the same command resumes the run")
-
-
-def _chosen(checkpoints, state, shapes, state_sharding, say):
-    """The state of the step that `eval.select` chooses, and how it was chosen, for the record."""
-    from asjax import sharding
-
-    history, metric = dict(checkpoints.history), checkpoints.metric
-    step = checkpoints.best_step()
-    if step is None:  # the metric was never a number
-        say(f"the last step is the result, because {metric} was never a number")
-        return state, {}
-    if step != int(state.step):
-        abstract = sharding.with_sharding(shapes, state_sharding)
-        _, state, _ = checkpoints.restore(abstract, step=step)
-    last, wanted = max(history), checkpoints.wanted_step()
-    rule = checkpoints.rule.about.format(metric=metric)
-    damaged = "" if wanted == step else f"; step {wanted} would be, but its files are damaged"
-    say(
-        f"step {step} is the result ({rule}; {len(history)} evaluations{damaged}): {metric} "
-        f"{history[step]:.4g}; the last evaluated step, {last}, has {history[last]:.4g}"
-    )
-    as_json = lambda value: value if math.isfinite(value) else str(value)  # noqa: E731
-    chosen = dict(step=step, wanted_step=wanted, rule=checkpoints.rule.text, metric=metric)
-    chosen |= dict(value=as_json(history[step]), last_step=last)
-    return state, {"chosen": {**chosen, "last_value": as_json(history[last])}}
-
-
-def _where(path: Path, bad_clips, tables: str) -> str:
-    lines = [
-        f"report      {path / 'eval' / 'report.html'}",
-        f"metrics     {path / 'eval' / 'metrics.json'}, {tables}, scores.npz",
-        f"model       {path / 'model'}",
-        f"log         {path / 'train.jsonl'}",
-    ]
-    if bad_clips.count:
-        lines.append(f"quarantine  {path / 'quarantine.csv'} ({bad_clips.count} clips)")
-    lines.append(f"try it:     asjax tag YOUR_FILE.wav --model={path / 'model'}")
-    return "\n".join(lines)

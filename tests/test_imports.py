@@ -12,7 +12,17 @@ ROOT = Path(__file__).parent.parent / "asjax"
 # From bottom to top: a module may only import from earlier layers. A folder is one layer.
 LAYERS = (
     ("config",),
-    ("labels", "hlp", "balance", "taxonomy", "events", "decoding", "change_points", "recipes"),
+    (
+        "labels",
+        "hlp",
+        "balance",
+        "taxonomy",
+        "events",
+        "decoding",
+        "change_points",
+        "recipes",
+        "fields",
+    ),
     ("metrics",),
     ("nn",),
     ("frontends",),
@@ -37,7 +47,7 @@ BARE = {"jax", "flax", "optax", "numpy", "orbax", "asjax", "__future__"}
 BARE_ROOMS = {
     "config", "labels", "hlp", "balance", "taxonomy", "events", "decoding", "change_points",
     "metrics", "frontends", "nn", "models", "sharding", "devices", "optim", "watch", "augment",
-    "objectives", "step", "build",
+    "objectives", "step", "fields", "build",
 }  # fmt: skip
 BARE_FILES = {"store.checkpoint", "store.files", "store.model_dir", "store.choice", "weights.port"}
 

@@ -198,6 +198,7 @@ def main(args) -> int:
     result = fitted(features, train, final, len(label_set))
     extra = {"left_out": result["left_out"], "penalty": result["penalty"]}
     kept = {key: result[key] for key in ("ids", "scores", "targets")}
+    kept["activation"] = "softmax" if result["single"] else "sigmoid"
     save_scores(args.out / "scores.npz", label_set=label_set, extra=extra, **kept)
     known = described(features.name, result)
     low, high = interval(result, n=args.bootstrap, seed=args.seed)

@@ -120,7 +120,8 @@ class Checkpoints:
     def best_step(self) -> int | None:
         """The step that the rule chooses and that can be read; None before the first evaluation.
 
-        If its files are damaged, the nearest undamaged evaluated step is used, with a warning.
+        If its files are damaged, the nearest undamaged evaluated step is used, with a warning. The
+        same holds if it was deleted before another metric or rule was asked for.
         """
         history, chosen = self.history, self.wanted_step()
         if chosen is None:
@@ -130,7 +131,8 @@ class Checkpoints:
             problems = self.problems(step)
             if not problems:
                 if step != chosen:
-                    _log.warning("best step %d is damaged, using step %d", chosen, step)
+                    gone = "is damaged" if chosen in evaluated else "was not kept"
+                    _log.warning("best step %d %s, using step %d", chosen, gone, step)
                 return step
             self._note_damage(step, problems)
         return None

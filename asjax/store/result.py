@@ -1,0 +1,50 @@
+"""The result of a run: the step that is chosen, and where its files are."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+
+def chosen(checkpoints, state, abstract, say):
+    """The state of the step that `eval.select` chooses, and how it was chosen, for the record.
+
+    Args:
+      state: the last state. abstract: its shapes and shardings, as Checkpoints.restore takes them.
+      say: prints a line.
+
+    Returns: (state, `{"chosen": {step, wanted_step, rule, metric, value, last_step, last_value}}`).
+      The record is empty if the metric was never a number; then the last state is the result.
+    """
+    history, metric = dict(checkpoints.history), checkpoints.metric
+    step = checkpoints.best_step()
+    if step is None:  # the metric was never a number
+        say(f"the last step is the result, because {metric} was never a number")
+        return state, {}
+    if step != int(state.step):
+        _, state, _ = checkpoints.restore(abstract, step=step)
+    last, wanted = max(history), checkpoints.wanted_step()
+    rule = checkpoints.rule.about.format(metric=metric)
+    damaged = "" if wanted == step else f"; step {wanted} cannot be read or was not kept"
+    say(
+        f"step {step} is the result ({rule}; {len(history)} evaluations{damaged}): {metric} "
+        f"{history[step]:.4g}; the last evaluated step, {last}, has {history[last]:.4g}"
+    )
+    as_json = lambda value: value if math.isfinite(value) else str(value)  # noqa: E731
+    about = dict(step=step, wanted_step=wanted, rule=checkpoints.rule.text, metric=metric)
+    about |= dict(value=as_json(history[step]), last_step=last)
+    return state, {"chosen": {**about, "last_value": as_json(history[last])}}
+
+
+def where(path: Path, bad_clips, tables: str) -> str:
+    """The files of a finished run, for its last lines. `tables`: names of its CSV files."""
+    lines = [
+        f"report      {path / 'eval' / 'report.html'}",
+        f"metrics     {path / 'eval' / 'metrics.json'}, {tables}, scores.npz",
+        f"model       {path / 'model'}",
+        f"log         {path / 'train.jsonl'}",
+    ]
+    if bad_clips.count:
+        lines.append(f"quarantine  {path / 'quarantine.csv'} ({bad_clips.count} clips)")
+    lines.append(f"try it:     asjax tag YOUR_FILE.wav --model={path / 'model'}")
+    return "\n".join(lines)
