@@ -64,7 +64,15 @@ def get_config(arg=None):
         clip_norm=1.0,
     )
     c.average = dict(name="ema", decay=0.99)
-    c.eval = dict(every_steps=20, max_share=1.0, batch_size=16, bootstrap=1000, mappings=["esc10"])
+    c.eval = dict(
+        every_steps=20,
+        max_share=1.0,
+        metric="d_prime",
+        select="smooth(window=7)",  # the balancing paper's rule
+        batch_size=16,
+        bootstrap=1000,
+        mappings=["esc10"],
+    )
     c.log = dict(every_steps=10, save_steps=50)
     c.mesh = ""
     c.init_from = ""
