@@ -491,7 +491,7 @@ def test_a_folder_that_cannot_be_written_fails_at_the_start_and_a_vanished_one_a
     tmp_path, monkeypatch, caplog
 ):
     (tmp_path / "file").touch()
-    with pytest.raises(AsjaxError, match="cannot be written: Not a directory; choose a --workdir"):
+    with pytest.raises(AsjaxError, match="cannot be written: Not a directory; choose a folder"):
         Checkpoints(tmp_path / "file" / "c")
     with monkeypatch.context() as patch:  # root may write anywhere, so the error is simulated
 
