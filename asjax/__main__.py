@@ -41,7 +41,7 @@ VERBS = {
         "asjax configs copy quickstart --to mine.py",
     ),
     "eval": (
-        "asjax.evaluation.evaluate",
+        "asjax.evaluation.verb",
         "score a model on a data set: mAP, AUC, d' with confidence intervals, report.html",
         "asjax eval --model=runs/quickstart/model --data \"esc10(splits=['fold5'])\"",
     ),

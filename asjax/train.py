@@ -343,7 +343,7 @@ def run(cfg, args) -> int:
         out = work.path / "eval"
         about_model = {key: cfg.model.get(key) for key in ("name", "variant")}
         if first_process:
-            evaluate.save_scores(
+            scores.save_scores(
                 out / "scores.npz",
                 ids=ids,
                 scores=logits,

@@ -10,7 +10,8 @@ import pytest
 from asjax import hlp, labels, metrics
 from asjax.__main__ import main
 from asjax.config import AsjaxError
-from asjax.evaluation import evaluate
+from asjax.evaluation import evaluate, verb
+from asjax.store.scores import save_scores
 
 
 def own_set(n=10):
@@ -29,9 +30,7 @@ def made_up(label_set, n=40, seed=0):
 def saved(path, label_set, n=40, **extra):
     scores, targets = made_up(label_set, n)
     ids = [f"clip{i}" for i in range(n)]
-    evaluate.save_scores(
-        path, ids=ids, scores=scores, targets=targets, label_set=label_set, **extra
-    )
+    save_scores(path, ids=ids, scores=scores, targets=targets, label_set=label_set, **extra)
     return ids, scores, targets
 
 
@@ -102,7 +101,7 @@ def test_a_file_that_is_no_scores_file_is_one_clear_error(tmp_path):
 def test_scores_of_another_shape_are_not_saved(tmp_path):
     scores, targets = made_up(own_set())
     with pytest.raises(AsjaxError, match=r"\[3 ids, 10 classes\]"):
-        evaluate.save_scores(
+        save_scores(
             tmp_path / "s.npz",
             ids=["a", "b", "c"],
             scores=scores,
@@ -182,7 +181,7 @@ def test_counts_are_written_in_full(tmp_path):
     """AudioSet's Speech has more than a million clips; six digits would round it."""
     own = labels.LabelSet("own", ("a", "b"), ("a", "b"))
     targets = np.array([[1, 0], [0, 1], [1, 0]], np.uint8)
-    evaluate.save_scores(
+    save_scores(
         tmp_path / "scores.npz", ids=list("xyz"), scores=targets / 3, targets=targets, label_set=own
     )
     counts = np.array([[1_011_949, 12_345_678_901]])
@@ -203,7 +202,7 @@ def test_scores_are_evaluated_with_the_rule_of_their_model(strict, tmp_path):
     scores = rng.normal(-4, 1, targets.shape).astype(np.float32)
     rules = {rule: hlp.closure(label_set, strict=rule) for rule in (False, True)}
     assert not np.array_equal(rules[False], rules[True])
-    evaluate.save_scores(
+    save_scores(
         tmp_path / "scores.npz", ids=[str(i) for i in range(50)], scores=scores, targets=targets,
         label_set=label_set, extra={} if strict is None else {"strict": strict},
     )  # fmt: skip
@@ -223,7 +222,7 @@ def test_evaluating_esc10_scores_writes_metrics_per_class_and_a_report(tmp_path)
     rng = np.random.default_rng(0)
     scores = (rng.normal(-6, 1, targets.shape) + 4 * targets).astype(np.float32)
     path = tmp_path / "scores.npz"
-    evaluate.save_scores(
+    save_scores(
         path,
         ids=[str(i) for i in range(40)],
         scores=scores,
@@ -282,7 +281,7 @@ def test_awkward_sets_are_evaluated_and_their_json_is_strict(tmp_path, case):
         targets[::2] = 0
     if case == "perfect":
         scores = scores * 0 + targets
-    evaluate.save_scores(
+    save_scores(
         tmp_path / "s.npz",
         ids=[str(i) for i in range(len(scores))],
         scores=scores,
@@ -316,7 +315,7 @@ def test_thresholds_and_calibration_are_in_the_files_and_decide_as_they_say(tmp_
     targets[:, 2] = 0
     path = tmp_path / "scores.npz"
     ids = [str(i) for i in range(60)]
-    evaluate.save_scores(path, ids=ids, scores=scores, targets=targets, label_set=label_set)
+    save_scores(path, ids=ids, scores=scores, targets=targets, label_set=label_set)
     evaluate.evaluate_scores(path, tmp_path, n_bootstrap=20, closure=None)
     stored = json.loads((tmp_path / "metrics.json").read_text())
     rows = read_csv(tmp_path / "per_class.csv")
@@ -352,7 +351,7 @@ def test_the_record_says_which_part_the_data_had_in_the_training():
         ({"x": 1}, "3", "other", False),
     ]
     for change, digest, role, measured in cases:
-        got = evaluate._about_model(models, {**spec, **change}, {"name": "n", "hash": digest})
+        got = verb._about_model(models, {**spec, **change}, {"name": "n", "hash": digest})
         assert got["evaluated_on"] == role
         assert got["eval_data"]["name"] == "n"
         assert ("baseline" in got) == measured

@@ -9,6 +9,7 @@ from test_evaluate import made_up, own_set, read_csv
 
 from asjax import hlp, labels, metrics
 from asjax.evaluation import evaluate
+from asjax.store.scores import save_scores
 
 sk = pytest.importorskip("sklearn.metrics")
 
@@ -23,7 +24,7 @@ def test_single_label_scores_get_accuracy_f1_and_a_confusion_table(tmp_path, act
     ids = [str(i) for i in range(40)]
     path = tmp_path / "s.npz"
     fields = dict(ids=ids, scores=scores, targets=targets, label_set=label_set)
-    evaluate.save_scores(path, **fields, activation=activation)
+    save_scores(path, **fields, activation=activation)
     summary = evaluate.evaluate_scores(path, tmp_path, n_bootstrap=100)
     stored = json.loads((tmp_path / "metrics.json").read_text())
     assert stored["activation"] == activation
@@ -60,7 +61,7 @@ def test_a_softmax_has_no_hlp_views_and_its_probabilities_sum_to_one(tmp_path):
     scores, targets = made_up(label_set, 20)
     log_p = metrics.as_scores(scores, "softmax")
     fields = dict(ids=[str(i) for i in range(20)], targets=targets, label_set=label_set)
-    evaluate.save_scores(tmp_path / "s.npz", scores=log_p, activation="softmax", **fields)
+    save_scores(tmp_path / "s.npz", scores=log_p, activation="softmax", **fields)
     closure = hlp.closure(label_set)
     for given in ("auto", closure):
         summary = evaluate.evaluate_scores(
@@ -72,7 +73,7 @@ def test_a_softmax_has_no_hlp_views_and_its_probabilities_sum_to_one(tmp_path):
     assert (found["esc10"].probabilities.sum(axis=1) < 1).all()
     several = np.maximum(targets, targets[::-1])
     fields["targets"] = several
-    evaluate.save_scores(tmp_path / "s.npz", scores=log_p, activation="softmax", **fields)
+    save_scores(tmp_path / "s.npz", scores=log_p, activation="softmax", **fields)
     summary = evaluate.evaluate_scores(tmp_path / "s.npz", tmp_path / "several", n_bootstrap=0)
     assert "no accuracy: some clips have no label or several" in evaluate.table(summary)
     assert not (tmp_path / "several" / "confusion.csv").exists()

@@ -12,6 +12,7 @@ from asjax.__main__ import main
 from asjax.config import AsjaxError
 from asjax.evaluation import evaluate, scoring
 from asjax.store import model_dir
+from asjax.store.scores import save_scores
 
 RATES = {"a": 16000, "b": 8000}  # two frontends, because members of an ensemble may differ
 
@@ -204,7 +205,7 @@ def test_an_ensemble_of_models_that_hear_different_rates(tmp_path, clips, capsys
     # the same from the finished scores of each, in another order of clips
     for n, part in zip("ab", parts, strict=True):
         order = np.arange(5) if n == "a" else np.arange(5)[::-1]
-        evaluate.save_scores(
+        save_scores(
             tmp_path / f"{n}.npz",
             ids=[got["ids"][i] for i in order],
             scores=part[order],
@@ -335,7 +336,7 @@ def test_models_that_cannot_be_joined_are_refused_in_one_line(tmp_path, clips, c
 
 def test_scores_of_other_clips_or_labels_are_no_ensemble(tmp_path):
     ids, scores, targets = saved(tmp_path / "a.npz", own_set())
-    write = partial(evaluate.save_scores, label_set=own_set())
+    write = partial(save_scores, label_set=own_set())
     write(tmp_path / "less.npz", ids=ids[1:], scores=scores[1:], targets=targets[1:])
     write(tmp_path / "labels.npz", ids=ids, scores=scores, targets=targets[::-1])
     with pytest.raises(

@@ -17,6 +17,7 @@ from asjax.papers import atdr as papers_atdr
 from asjax.papers import atdr_runs as papers_atdr_runs
 from asjax.papers import printed
 from asjax.papers.runs import read_run
+from asjax.store.scores import save_scores
 
 AUDIOSET = labels.get("audioset527")
 CLIPS = 60
@@ -39,7 +40,7 @@ def finished_run(
     targets[every % clips, every] = 1
     targets[:, len(label_set) - rare :] = 0
     noise = np.random.default_rng(seed + 1).normal(-4, 1, targets.shape)
-    evaluate.save_scores(
+    save_scores(
         path / "eval" / "scores.npz", ids=[f"clip{i}" for i in range(clips)],
         scores=(noise + skill * targets).astype(np.float32), targets=targets, label_set=label_set,
     )  # fmt: skip

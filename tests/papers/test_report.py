@@ -20,6 +20,7 @@ from asjax.papers import hlp as papers_hlp
 from asjax.papers import runs as papers
 from asjax.papers.printed import HLP_COLUMNS
 from asjax.store import choice
+from asjax.store.scores import save_scores
 
 AUDIOSET, FSD50K = labels.get("audioset527"), labels.get("fsd50k200")
 SHARED = labels.LabelSet(
@@ -88,7 +89,7 @@ def finished_run(
     for folder, classes, extra in parts:
         level = np.resize(np.asarray(skill, float), len(classes))
         scores, targets = made_up(classes, level, clips=clips)
-        evaluate.save_scores(
+        save_scores(
             path / folder / "scores.npz",
             ids=[f"clip{i}" for i in range(clips)][:cut],
             scores=scores[:cut],
@@ -242,7 +243,7 @@ def test_table_iii_has_our_numbers_with_the_papers_beside(hlp_runs, tmp_path, ca
 def test_the_difference_is_paired_by_clip_whatever_their_order(hlp_runs, tmp_path):
     found = evaluate.load_scores(hlp_runs / "cnn6_hlp" / "eval" / "scores.npz")
     order = np.random.default_rng(0).permutation(60)
-    evaluate.save_scores(
+    save_scores(
         tmp_path / "mixed" / "scores.npz",
         ids=[found["ids"][i] for i in order],
         scores=found["scores"][order],
@@ -472,7 +473,7 @@ def folder_of_runs(tmp_path_factory):
     (root / "bad" / "eval").mkdir(parents=True)
     (root / "bad" / "eval" / "scores.npz").write_text("no")
     scores, targets = made_up(AUDIOSET, 1.0)
-    evaluate.save_scores(
+    save_scores(
         root / "bare" / "scores.npz", ids=[f"clip{i}" for i in range(60)], scores=scores,
         targets=targets, label_set=AUDIOSET,
     )  # fmt: skip

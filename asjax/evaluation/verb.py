@@ -1,0 +1,169 @@
+"""`asjax eval`: scores of a model or an ensemble on data, then metrics and a report."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from asjax import hlp, labels
+from asjax.config import TRUST, AsjaxError, trust_named
+from asjax.evaluation import evaluate, one_label
+from asjax.store import model_dir
+from asjax.store.scores import save_scores
+
+
+def add_arguments(parser):
+    parser.add_argument(
+        "--model", action="append", help="model folder written by training; several: an ensemble"
+    )
+    parser.add_argument(
+        "--data",
+        action="append",
+        help="data to score, e.g. \"esc10(splits=['fold5'])\", \"folder(csv='x.csv', "
+        "root='audio')\" or a folder of records; repeatable (default: the evaluation set of the "
+        "model's config). Records with other classes are scored zero-shot on the shared classes",
+    )
+    parser.add_argument(
+        "--scores",
+        action="append",
+        help="a scores.npz to evaluate instead of running a model; several: an ensemble",
+    )
+    parser.add_argument(
+        "--average",
+        choices=("logits", "probabilities", "weights"),
+        help="what an ensemble averages (default: logits)",
+    )
+    parser.add_argument(
+        "--save-model", metavar="DIR", help="with --average=weights: save the averaged model here"
+    )
+    parser.add_argument("--labels", help="label set of the --data folder, if it is not the model's")
+    parser.add_argument(
+        "--out",
+        help="folder for the results (default: eval beside the model; eval-NAME with --data; "
+        "-ensemble is added for several models; with --scores: the folder of that file)",
+    )
+    parser.add_argument("--batch-size", type=int, default=None, help="clips per batch")
+    parser.add_argument("--clip-s", type=float, help="seconds of each clip (default: the model's)")
+    parser.add_argument(
+        "--mapping",
+        action="append",
+        help="also report the classes of this label set, e.g. esc10 or fsd50k200; repeatable",
+    )
+    parser.add_argument(
+        "--bootstrap", type=int, default=1000, help="resamples for the intervals; 0: none"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the resamples")
+    parser.add_argument("--trust", **TRUST)
+
+
+def main(args) -> int:
+    if bool(args.model) == bool(args.scores):
+        raise AsjaxError("give either --model=DIR or --scores=FILE.npz")
+    if args.clip_s is not None and not 0 < args.clip_s < math.inf:
+        raise AsjaxError(f"--clip-s must be a number of seconds above 0, got {args.clip_s}")
+    if args.save_model and args.average != "weights":
+        raise AsjaxError("--save-model needs --average=weights, which makes one model")
+    trust_named(args.trust)
+    return _main_scores(args) if args.scores else _main_models(args)
+
+
+def _main_scores(args) -> int:
+    from asjax.evaluation import scoring
+
+    if args.data or args.labels or args.clip_s:
+        raise AsjaxError("--data, --labels and --clip-s need --model, not --scores")
+    first, several = Path(args.scores[0]), len(args.scores) > 1
+    if args.average and (not several or args.average == "weights"):
+        raise AsjaxError(f"--average={args.average} needs several --model, or another average")
+    folder = first.resolve().parent
+    run = folder.parent.name if folder.name.startswith("eval") else folder.name
+    if not several:
+        out = Path(args.out or first.parent)
+        return _finish(args, first, out, mappings=args.mapping, record={"run": run})
+    out = Path(args.out or first.parent / "ensemble")
+    averaged = scoring.average_files(args.scores, args.average or "logits")
+    save_scores(out / "scores.npz", **averaged)
+    return _finish(args, out / "scores.npz", out, mappings=args.mapping)
+
+
+def _main_models(args) -> int:
+    from asjax.evaluation import listen, scoring
+    from asjax.store import log
+
+    models = scoring.Models(args.model, args.average, args.batch_size)
+    if args.save_model:
+        model_dir.save_model(
+            args.save_model,
+            config=models.cfg,
+            label_set=models.label_set,
+            variables=models.variables(),
+            record=models.record,
+        )
+        print(f"model        {args.save_model}")
+    wanted = [scoring.data_spec(text) for text in args.data or ()]
+    folder = Path(args.model[0]).resolve()  # a model folder, or the workdir of a run
+    beside = folder if (folder / "model" / "card.json").is_file() else folder.parent
+    single = len(args.model) == 1
+    for i, (spec, name) in enumerate(wanted or [(models.own_data(), "")]):
+        parts = ["eval", name, "" if single else "ensemble"]
+        out = Path(args.out) if args.out else beside / "-".join(filter(None, parts))
+        if len(wanted) > 1:
+            out = out.with_name(f"{out.name}-{i + 1}")
+        about = models.score(spec, out, clip_s=args.clip_s, data_labels=args.labels)
+        zero_shot = about.get("zero_shot")
+        strict = models.cfg.get("labels", {}).get("strict", False)
+        if zero_shot:
+            print(
+                f"zero-shot    {zero_shot['shared']} of {zero_shot['of']} classes of "
+                f"{zero_shot['label_set']}; not in the model: {', '.join(zero_shot['left_out'])}"
+            )
+        _finish(
+            args,
+            out / "scores.npz",
+            out,
+            closure=None if zero_shot else hlp.closure_if_known(models.label_set, strict),
+            mappings=args.mapping or _mappings(models.cfg, spec, own_data=not wanted),
+            history=log.read_jsonl(beside / "train.jsonl") if single else None,
+            record={
+                **_about_model(models, spec, about),
+                "run": beside.name if single else f"ensemble of {len(args.model)} models",
+            },
+            listen=listen.listener(models.source),
+        )
+    return 0
+
+
+def _about_model(models, spec, about) -> dict:
+    """The record of the models, with the data that was scored now instead of that of the training.
+
+    `evaluated_on` says whether the model's config has this data as "eval", on which its step was
+    chosen, or as "test". The baseline stays only if it was measured on this data.
+    """
+    record, data = {**models.record}, models.cfg.get("data") or {}
+    measured = record.pop("test_data", None) or record.get("eval_data") or {}
+    if measured.get("hash") != about["hash"]:
+        record.pop("baseline", None)
+    role = next((role for role in ("eval", "test") if data.get(role) == spec), "other")
+    return {**record, "eval_data": about, "evaluated_on": role}
+
+
+def _mappings(cfg, spec, own_data: bool):
+    """The default mappings: from the config, or the data set's own label set."""
+    if own_data:
+        return cfg.get("eval", {}).get("mappings")
+    return [spec["name"]] if spec["name"] in labels.KNOWN else None
+
+
+def _finish(args, scores, out, **about) -> int:
+    summary = evaluate.evaluate_scores(
+        scores, out, n_bootstrap=args.bootstrap, seed=args.seed, **about
+    )
+    print(evaluate.table(summary))
+    for wanted in map(labels.get, args.mapping or ()):
+        if wanted.name not in summary["views"]:
+            print(f"mapping      {wanted.name}: the model has none of its classes")
+    if summary["left_out_clips"]:
+        print(f"left out     {len(summary['left_out_clips'])} clips that could not be read")
+    print(f"report       {out / 'report.html'}")
+    print(f"metrics      {out / 'metrics.json'}, {one_label.tables(summary)}; scores {scores}")
+    return 0
