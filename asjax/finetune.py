@@ -155,13 +155,20 @@ def _by_folds(cfg, args) -> int:
         "extra": {"left_out": left_out},
     }
     save_scores(to / "eval" / "scores.npz", **pooled)
-    record = {"model": dict(config.to_plain(cfg.model)), "seed": int(cfg.seed), "folds": count}
-    summary = evaluate.evaluate_scores(to / "eval" / "scores.npz", to / "eval", record=record)
+    record = {
+        "run": f"{to.resolve().name}: {count} folds",
+        "model": {key: cfg.model.get(key) for key in ("name", "variant")},
+        "eval_data": {"name": str(args.data), "clips": len(pooled["ids"])},
+        "seed": int(cfg.seed),
+        "folds": count,
+    }
+    resamples = {"n_bootstrap": ready.eval.bootstrap, "record": record}
+    summary = evaluate.evaluate_scores(to / "eval" / "scores.npz", to / "eval", **resamples)
     print(f"all {len(pooled['ids'])} clips, each scored by the model that was trained without it:")
     print(evaluate.table(summary))
     names = " ".join(f"--model {to / f'fold{n}'}" for n in range(1, count + 1))
     print(f"report      {to / 'eval' / 'report.html'}")
-    print(f"the {count} models together: asjax eval {names}")
+    print(f"the {count} models together on other clips: asjax eval {names} --data CLIPS")
     return 0
 
 

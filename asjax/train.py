@@ -174,7 +174,8 @@ def run(cfg, args) -> int:
         allow_data_change=args.allow_data_change,
         primary=first_process,
     )
-    with work, eval_data:  # the evaluation's decoding workers run until the end
+    stop = watch.StopSignal()
+    with work, eval_data, stop:  # the evaluation's decoding workers run until the end
         # -------------------------------------------------------------- state
         wave_shape = (cfg.batch_size, round(cfg.data.clip_s * cfg.data.sample_rate))
         create = partial(
@@ -244,13 +245,10 @@ def run(cfg, args) -> int:
         place = partial(sharding.place, mesh, owned=True)
         batches = prefetch.prefetch(train_data.iterate(start), place)
         progress = log.Progress(total_steps, start, batch_size=cfg.batch_size, active=first_process)
-        stop, pace = watch.StopSignal(), watch.Pace(cfg.eval.max_share)
+        pace = watch.Pace(cfg.eval.max_share)
         # Several processes stop only together, after a step.
         asked_now = (lambda: stop.requested) if jax.process_count() == 1 else None
-        compiling = {
-            "training": "the compilation of the training step",
-            "scoring": "the first scoring",
-        }
+        compiling = {"training": "the training step's compilation", "scoring": "the first scoring"}
 
         def evaluated(done, state) -> dict:
             with progress.paused(), pace.measure(), stop.during(compiling.pop("scoring", "")):
@@ -271,17 +269,14 @@ def run(cfg, args) -> int:
         due = lambda step: step == total_steps or step % eval_steps == 0  # noqa: E731
         done, stopped, skipped = start, False, False
         pending = None  # scalars of the last step, fetched while the next step runs
-        with stop, batches, progress, checkpoints, bad_clips:
+        with batches, progress, checkpoints, bad_clips:
             try:
                 if start and due(start) and start not in dict(checkpoints.history):
                     save(start, state, metrics=evaluated(start, state))  # it was stopped in there
                 ended = start >= total_steps or stale(values)
                 while not (stopped or ended):
-                    try:
-                        batch, host = batches.wait(asked_now)
-                        bad_clips.add(host["bad"])
-                    except config.AsjaxError as error:
-                        raise _saved_before(error, done, start, save, checkpoints, state) from None
+                    batch, host = batches.wait(asked_now)
+                    bad_clips.add(host["bad"])
                     with stop.during(compiling.pop("training", "")):
                         state, scalars = train_step(state, batch)
                     done += 1
@@ -308,6 +303,10 @@ def run(cfg, args) -> int:
                 stopped = True
                 if done > start:
                     save(done, state)
+            except log.Diverged:
+                raise
+            except config.AsjaxError as error:  # of the data
+                raise _saved_before(error, done, start, save, checkpoints, state) from None
             if pending is not None:
                 report(*pending)
             if not stopped:
@@ -332,6 +331,7 @@ def run(cfg, args) -> int:
             return EXIT_STOPPED
 
         # -------------------------------------------------------------- report, model
+        stop.busy, stop.then = "the report", "run has ended as usual."
         variables = sharding.gather(step.weights(state))
         ids, logits, targets = final
         sources = {"train_data": train_source, "eval_data": eval_source}

@@ -22,7 +22,13 @@ class StopSignal:
     Attributes:
       requested: whether a signal has come.
       busy: what the program does now that cannot be interrupted; "" if nothing.
+      then: what happens after that, for the line.
     """
+
+    then = (
+        "last finished step is saved and the run ends with exit code 75. The same command resumes "
+        "it. A second Ctrl-C ends it at once, without a save."
+    )
 
     def __init__(self, say=None):
         self.requested, self.busy = False, ""
@@ -85,11 +91,7 @@ class StopSignal:
                 self.requested = True
                 if not told:
                     wait = f"{self.busy} must end first, then the" if self.busy else "The"
-                    self._say(
-                        f"asjax train: {_NAMES[number]}: {wait} last finished step is saved and "
-                        "the run ends with exit code 75. The same command resumes it. A second "
-                        "Ctrl-C ends it at once, without a save."
-                    )
+                    self._say(f"asjax train: {_NAMES[number]}: {wait} {self.then}")
                 told = True
 
 

@@ -149,6 +149,7 @@ def test_a_diverging_run_stops_and_names_the_step(tmp_path, capsys, monkeypatch)
 
 def test_the_step_is_chosen_on_eval_and_reported_on_test(tmp_path, capsys):
     argv = ["--config.data.test=esc10(splits=['fold4'])", "--config.eval.select=last"]
+    argv += ["--config.eval.metric=mean_ap"]
     assert quick(tmp_path / "w", *argv) == 0
     said = capsys.readouterr().out
     assert "step 6 is the result (the last one" in said
@@ -174,6 +175,7 @@ def test_epochs_replace_steps_and_patience_ends_a_run_and_a_resumed_one(tmp_path
         "--config.optim.lr=1e-30",
     ]
     argv += ["--config.eval.patience=3", "--config.data.draw=shuffle"]
+    argv += ["--config.eval.select=best", "--config.eval.metric=mean_ap"]
     command = ["train", "--config=configs/quickstart.py:tiny", f"--workdir={tmp_path}", *SMALL]
     assert main([*command, *argv]) == 0  # 80 clips, 8 a batch: 15 steps, an evaluation every 2
     rows = [json.loads(line) for line in (tmp_path / "train.jsonl").open()]
@@ -192,6 +194,44 @@ def test_a_wrong_test_set_is_one_line_before_anything_is_written(tmp_path, capsy
     assert "fold9" in error
     assert error.count("\n") == 1
     assert not (tmp_path / "w").exists()
+
+
+def test_data_that_fail_in_an_evaluation_lose_no_step(tmp_path, monkeypatch, capsys):
+    from asjax.config import AsjaxError
+    from asjax.evaluation import infer
+
+    original, seen = infer.scores, []
+
+    def scores(*args, **kwargs):
+        seen.append(1)
+        if len(seen) == 2:
+            raise AsjaxError("4 clips of the evaluation set cannot be decoded")
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(infer, "scores", scores)
+    argv = ["--config.log.save_steps=100"]
+    assert quick(tmp_path / "w", *argv) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "cannot be decoded. Step 4 is saved; the same command resumes the run" in error
+    assert (tmp_path / "w" / "checkpoints" / "4").is_dir()
+    assert quick(tmp_path / "w", *argv) == 0
+    assert "resuming at step 4 of 6" in capsys.readouterr().out
+
+
+def test_a_signal_during_the_report_lets_it_end(tmp_path, monkeypatch, capsys):
+    from asjax.evaluation import evaluate
+
+    original = evaluate.evaluate_scores
+
+    def evaluate_scores(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.5)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(evaluate, "evaluate_scores", evaluate_scores)
+    assert quick(tmp_path / "w", steps=2) == 0
+    assert "SIGTERM: the report must end first, then the run has ended" in capsys.readouterr().err
+    assert (tmp_path / "w" / "model" / "card.json").is_file()
 
 
 def stop_when(monkeypatch, call: int):

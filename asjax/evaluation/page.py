@@ -164,6 +164,8 @@ def _baseline(record) -> str:
         return ""
     key, value, text = found
     title = TITLES[key]
+    if " reaches " in text:  # the text of `asjax probe` has the number
+        return f"For comparison: {text}."
     return f"For comparison: {text} reaches {title} {number(value)}."
 
 
@@ -201,6 +203,9 @@ def _chosen(record) -> str:
     why = f"because it has the best {metric}"
     if rule != "best":
         why = f"chosen by the rule {rule} on {metric}"
+    wanted = found.get("wanted_step", step)
+    if _is_step(wanted) and wanted != step:
+        why = f"because step {wanted:,}, which the rule {rule} chose by {metric}, was not kept"
     text = f"The weights are those of step {step:,}, {why}"
     if _is_number(found.get("value")):
         text += f" ({found['value']:.4g}"

@@ -19,6 +19,10 @@ MAX_NONFINITE_IN_A_ROW = 10
 _log = logging.getLogger("asjax")
 
 
+class Diverged(AsjaxError):
+    """The loss or the gradients were not finite for too many steps."""
+
+
 class MetricWriter(Protocol):
     """The methods of every writer."""
 
@@ -181,13 +185,13 @@ def report(writer, progress, number: int, scalars: dict, every: int, waited_s: f
     """Fetch, show and log the scalars of step `number`; the log gets every `every`-th step.
 
     Raises:
-      AsjaxError: the loss or a gradient was not finite for too many steps in a row.
+      Diverged: the loss or a gradient was not finite for too many steps in a row.
     """
     values = {k: float(v) for k, v in scalars.items()}
     in_a_row = int(values.pop("nonfinite_in_a_row"))
     progress.update(number, loss=values["loss"], waited_s=waited_s)
     if in_a_row >= MAX_NONFINITE_IN_A_ROW:
-        raise AsjaxError(
+        raise Diverged(
             f"step {number}: loss or gradient not finite {in_a_row} steps in a row (first "
             f"{number - in_a_row + 1}); lower --config.optim.lr or set --config.optim.clip_norm"
         )

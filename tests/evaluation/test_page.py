@@ -145,6 +145,16 @@ def test_a_run_without_hlp_has_no_word_about_it_though_its_classes_have_an_ontol
     assert "hlp" not in re.sub('<style>.*?</style>|base64,[^"]+', "", html, flags=re.S).lower()
 
 
+def test_the_page_says_when_the_wanted_step_is_gone_and_the_baseline_once():
+    chosen = {"step": 135, "wanted_step": 112, "rule": "best", "metric": "accuracy", "value": 0.5}
+    text = "a linear model on log-mel statistics reaches 0.688 accuracy"
+    baseline = {"name": "log-mel statistics", "accuracy": 0.688, "text": text}
+    html = render(*own(["a", "b"]), record={"chosen": chosen, "baseline": baseline})
+    assert "of step 135, because step 112, which the rule best chose by accuracy, was not" in html
+    assert "has the best" not in html
+    assert f"For comparison: {text}." in html
+
+
 def test_without_an_ontology_nothing_is_said_about_hlp():
     html = render(*own(["a", "b", "c"]), record={"hlp": False}, history=HISTORY)
     assert "HLP" not in html
