@@ -68,9 +68,11 @@ class LabelSet:
             keys = [_folded(v) if what == "display name" else normalize("NFC", v) for v in values]
             twice = sorted(key for key, n in Counter(keys).items() if n > 1 or not key)
             if twice:
+                same = [v for v, key in zip(values, keys, strict=True) if key in twice][:6]
                 raise AsjaxError(
                     f"label set {self.name}: every {what} must occur once, got twice or empty: "
-                    + ", ".join(map(quoted, twice[:5]))
+                    + ", ".join(map(quoted, same))
+                    + "; names that differ only in case or spaces are one name: spell them alike"
                 )
         if odd := next((v for v in (*self.ids, *self.names) if _CONTROL.search(v)), None):
             raise AsjaxError(
