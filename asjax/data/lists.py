@@ -122,17 +122,34 @@ def read_rows(path, label_separator=None, split_column="", columns=None):
 def tree(root):
     """As `read_rows`, for folders: the class of a clip is the name of its folder.
 
-    If the folders below `root` have names of splits (train, test, ...), the folders below those
-    are the classes.
+    If a folder below `root` has the name of a split (train, test, ...) and holds folders, those
+    are the classes. Then every audio file must be at split/class/file. Folders whose names begin
+    with a dot are skipped.
+
+    Raises:
+      AsjaxError: no audio, or audio that is not at split/class/file.
     """
     root = Path(root)
     files, others = recordings.walk(root)
-    if others:
+    if others := [path for path in others if not _hidden(path.relative_to(root).parts)]:
         warn(recordings.passed_over(others))
-    parts = [path.relative_to(root).parts for path in files]
-    if not files:
+    found = [path.relative_to(root).parts for path in files]
+    parts = [names for names in found if not _hidden(names)]
+    if not parts:
         raise AsjaxError(f"folder {shown(root)} holds no audio, so it has no classes")
-    by_split = all(len(p) > 2 and _is_split_folder(p[0]) for p in parts)
+    if left := len(found) - len(parts):
+        warn(
+            f"folder {shown(root)}: skipped {left} audio files in folders whose names begin with a "
+            f"dot (first {shown('/'.join(next(filter(_hidden, found))))})"
+        )
+    by_split = any(_fits_split(names) for names in parts)
+    if by_split and (odd := ["/".join(names) for names in parts if not _fits_split(names)]):
+        more = f" (and {len(odd) - 1} more)" if len(odd) > 1 else ""
+        splits = ", ".join(sorted({shown(names[0]) for names in parts if _fits_split(names)}))
+        raise AsjaxError(
+            f"folder {shown(root)} has the splits {splits}, so audio must be at split/class/file, "
+            f"got {shown(odd[0])}{more}; move or rename it, or list the clips in a CSV"
+        )
     rows, problems = [], {}
     for line, names in enumerate(parts, 1):
         filename = "/".join(names)
@@ -215,6 +232,16 @@ def refuse(path, problems: dict[str, list[str]], hint: str = "") -> None:
         parts.append(f"{len(where)} {kind}: {', '.join(where[:_LISTED])}{more}")
     text = f"label list {shown(path)}: {'; '.join(parts)}"
     raise AsjaxError(text + (f" ({'; '.join(hints)})" if hints else ""))
+
+
+def _hidden(names) -> bool:
+    """Whether a file (by its parts) is in a folder whose name begins with a dot."""
+    return any(name.startswith(".") for name in names[:-1])
+
+
+def _fits_split(names) -> bool:
+    """Whether a file (by its parts) is at split/class/file or deeper."""
+    return len(names) > 2 and _is_split_folder(names[0])
 
 
 def _is_split_folder(name: str) -> bool:
