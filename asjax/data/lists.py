@@ -84,6 +84,16 @@ def read_folder(
     if csv_path:
         rows, problems, layout = read_rows(csv_path, label_separator, split_column, columns)
     else:
+        asked = {
+            "columns": columns,
+            "label_separator": label_separator,
+            "split_column": split_column,
+        }
+        if odd := [name for name, value in asked.items() if value]:
+            raise AsjaxError(
+                f"{odd[0]} belongs to a CSV, but the classes are the folders below {shown(root)}; "
+                f"leave {odd[0]} out, or give the CSV too"
+            )
         rows, problems, layout = tree(root)
     place = csv_path or root
     encoded, hint = classes(rows, label_set, problems)

@@ -69,14 +69,24 @@ def spec_of(text: str, *, audio_root="", columns="", label_separator="") -> dict
         spec = {"name": "records", "path": text}
     elif path.is_dir():
         found = _list_in(path, columns)
+        if fields and not found:
+            raise AsjaxError(
+                f"{_option(fields)} belongs to --data with a CSV, but the folder {shown(text)} has "
+                f"no CSV of clips; leave {_option(fields)} out, or give the CSV as --data"
+            )
         where = {"csv": str(found), "root": text} if found else {"root": text}
         return {"name": "folder", **where, **fields}
     else:
         spec = _called(text)
     if fields:
-        option = "--" + next(iter(fields)).replace("root", "audio").replace("_", "-")
-        raise AsjaxError(f"{option} belongs to --data with a CSV, got --data {shown(text)}")
+        raise AsjaxError(
+            f"{_option(fields)} belongs to --data with a CSV, got --data {shown(text)}"
+        )
     return spec
+
+
+def _option(fields: dict) -> str:
+    return "--" + next(iter(fields)).replace("root", "audio").replace("_", "-")
 
 
 def _called(text: str) -> dict:
@@ -110,7 +120,7 @@ def _list_in(folder: Path, columns) -> Path | None:
         raise AsjaxError(
             f"folder {shown(folder)} holds several lists of clips: {names}; give one as --data"
         )
-    if not good and error and not any(p.is_dir() for p in folder.iterdir()):
+    if not good and error and (columns or not any(p.is_dir() for p in folder.iterdir())):
         raise error
     return good[0] if good else None
 
