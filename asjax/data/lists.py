@@ -20,12 +20,11 @@ from asjax.config import AsjaxError, shown, warn
 from asjax.data import layouts, recordings
 from asjax.data import records as record_files
 from asjax.data.names import File, Names
+from asjax.data.text import text_of
 from asjax.labels import LabelSet
 
 _LISTED = 10
-_MAX_BYTES = 2 << 30
 _SEPARATORS = ",;\t|"
-_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
 _QUOTES = {'"': '"', "'": "'", "\u201c": "\u201d", "\u201e": "\u201c", "\u00ab": "\u00bb"}
 _QUOTED = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)\"""")
 _SPLITS = {
@@ -117,7 +116,7 @@ def read_rows(path, label_separator=None, split_column="", columns=None):
         raise AsjaxError("label_separator must not be empty")
     if isinstance(columns, str):
         columns = layouts.parse_columns(columns)
-    text = _text(path)
+    text = text_of(path)
     header, reader, layout = _opened(path, text, columns, split_column)
     separator = layout.separator if label_separator is None else label_separator
     try:
@@ -283,33 +282,7 @@ def _find(names: Names, row: Row) -> File:
     return next((file for file in tried if file.size >= 0), tried[0])
 
 
-# ------------------------------------------------------------------------------------- text
-
-
-def _text(path) -> str:
-    try:
-        if os.path.getsize(path) > _MAX_BYTES:
-            raise AsjaxError(f"label list {shown(path)} is larger than {_MAX_BYTES >> 30} GiB")
-        data = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise AsjaxError(f"label list {shown(path)} does not exist") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise AsjaxError(f"label list {shown(path)} cannot be read: {reason}") from None
-    encoding = next((e for mark, e in _MARKS.items() if data.startswith(mark)), "utf-8")
-    if encoding == "utf-8" and len(data) > 3:  # UTF-16 without a mark: every second byte is 0
-        if not any(data[1:64:2]):
-            encoding = "utf-16-le"
-        elif not any(data[0:64:2]):
-            encoding = "utf-16-be"
-    try:
-        return data.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise AsjaxError(
-            f"label list {shown(path)} cannot be read as UTF-8 CSV: line {line} holds the byte "
-            f"0x{data[error.start]:02x}; save it as UTF-8"
-        ) from None
+# ------------------------------------------------------------------------------------- cells
 
 
 def _opened(path, text: str, columns, split_column):
@@ -332,6 +305,12 @@ def _opened(path, text: str, columns, split_column):
         except csv.Error:
             continue
         if layout:
+            keys = [name.casefold() for name in header if name]
+            if twice := sorted({name for name in keys if keys.count(name) > 1}):
+                raise AsjaxError(
+                    f"label list {shown(path)}: its header has the column {shown(twice[0])} twice; "
+                    "rename or remove one of them"
+                )
             return header, reader, layout
     if why:
         raise AsjaxError(f"label list {shown(path)}: {why}")

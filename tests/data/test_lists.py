@@ -111,6 +111,16 @@ def test_columns_are_checked(tmp_path):
 # ------------------------------------------------------------------------ published layouts
 
 
+@pytest.mark.parametrize(
+    "header", ["filename,labels,labels", "Filename,filename,labels", "filename;labels;x;X"]
+)
+def test_a_column_that_is_there_twice_is_refused(tmp_path, header):
+    clips(tmp_path, "a.wav")
+    row = "a.wav;Dog;1;2" if ";" in header else "a.wav,Dog,Cat"
+    with pytest.raises(AsjaxError, match="has the column (labels|filename|x) twice; rename"):
+        read(tmp_path, f"{header}\n{row}\n")
+
+
 def test_fsd50k(tmp_path):
     clips(tmp_path, "64760.wav", "1.wav")
     text = 'fname,labels,mids,split\n64760,"Electric_guitar,Guitar,Music","/m/02sgy,/m/0342h,'
