@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from asjax import build, labels
-from asjax.config import AsjaxError, parse_call, shown
-from asjax.data import audio, lists
+from asjax.config import AsjaxError, parse_call, shown, warn
+from asjax.data import audio, lists, patience
 from asjax.data import records as record_files
+from asjax.fields import FIELDS
 from asjax.labels import LabelSet
 from asjax.own import splits as divided
 
@@ -188,12 +191,25 @@ def _counted(used: dict, why: str) -> str:
 def clip_length(source) -> float:
     """Seconds that hold 19 of 20 clips of a source but for 2 %, in halves, up to MAX_CLIP_S."""
     lengths = []
-    for i in np.unique(np.linspace(0, len(source) - 1, _PROBED).astype(int)):
+    end = time.monotonic() + FIELDS["data"]["decode_timeout_s"]  # for all of them together
+    which = np.unique(np.linspace(0, len(source) - 1, _PROBED).astype(int))
+    for tried, i in enumerate(which):
+        if (left := end - time.monotonic()) <= 0:
+            warn(
+                f"only {tried} of {len(which)} clips were tried for their length, because reading took "
+                f"too long (the last one: {shown(source.ids[which[tried - 1]])}); does "
+                "the disk answer? --clip-s sets the length"
+            )
+            break
         try:
-            about = audio.info(source[i]["audio"], note=lambda text: None)
-            lengths.append(about.frames / about.rate)
+            lengths.append(patience.call(partial(_seconds, source, i), left, shown(source.ids[i])))
         except (AsjaxError, OSError):
             continue  # training puts it into the quarantine
     if not lengths:
         return MAX_CLIP_S
     return min(MAX_CLIP_S, max(0.5, math.ceil(1.96 * float(np.quantile(lengths, 0.95))) / 2))
+
+
+def _seconds(source, i: int) -> float:
+    about = audio.info(source[i]["audio"], note=lambda text: None)
+    return about.frames / about.rate

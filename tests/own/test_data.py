@@ -1,5 +1,8 @@
 """`--data` on small folders and lists."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 import soundfile as sf
@@ -181,3 +184,20 @@ def test_undecodable_clips_do_not_matter_for_the_length(tmp_path):
     tree(tmp_path, clips=5)
     (tmp_path / "cat" / "0.wav").write_bytes(b"no audio")
     assert data.read(str(tmp_path)).clip_s == 1.0
+
+
+def test_clips_that_hang_do_not_stop_the_reading_of_lengths(tmp_path, monkeypatch):
+    own = data.read(str(tree(tmp_path, clips=5, seconds=2.0)))
+    source, info = build.source(own.specs["train"], own.label_set), data.audio.info
+    hang = threading.Event()
+
+    def slow(path, **options):
+        return info(path, **options) if not path.endswith("3.wav") else hang.wait(60)
+
+    monkeypatch.setattr(data.audio, "info", slow)
+    monkeypatch.setitem(data.FIELDS["data"], "decode_timeout_s", 0.5)
+    begin = time.monotonic()
+    with pytest.warns(UserWarning, match="clips were tried for their length, because reading took"):
+        assert data.clip_length(source) == 2.0
+    assert time.monotonic() - begin < 20
+    hang.set()
