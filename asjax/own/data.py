@@ -196,8 +196,8 @@ def clip_length(source) -> float:
     for tried, i in enumerate(which):
         if (left := end - time.monotonic()) <= 0:
             warn(
-                f"only {tried} of {len(which)} clips were tried for their length, because reading took "
-                f"too long (the last one: {shown(source.ids[which[tried - 1]])}); does "
+                f"only {tried} of {len(which)} clips were tried for their length, because reading "
+                f"took too long (the last one: {shown(source.ids[which[tried - 1]])}); does "
                 "the disk answer? --clip-s sets the length"
             )
             break
