@@ -142,15 +142,10 @@ def tree(root):
     files, others = recordings.walk(root)
     if others := [path for path in others if not _hidden(path.relative_to(root).parts)]:
         warn(recordings.passed_over(others))
-    found = [path.relative_to(root).parts for path in files]
-    parts = [names for names in found if not _hidden(names)]
+    parts = [path.relative_to(root).parts for path in files]
+    parts = [names for names in parts if not _hidden(names)]
     if not parts:
         raise AsjaxError(f"folder {shown(root)} holds no audio, so it has no classes")
-    if left := len(found) - len(parts):
-        warn(
-            f"folder {shown(root)}: skipped {left} audio files in folders whose names begin with a "
-            f"dot (first {shown('/'.join(next(filter(_hidden, found))))})"
-        )
     by_split = any(_fits_split(names) for names in parts)
     if by_split and (odd := ["/".join(names) for names in parts if not _fits_split(names)]):
         more = f" (and {len(odd) - 1} more)" if len(odd) > 1 else ""
