@@ -115,15 +115,40 @@ def _overview() -> str:
     )
 
 
+class _Once(argparse._StoreAction):
+    """An option with one value. AsjaxError: it is given twice."""
+
+    given = False
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        if self.given:
+            raise AsjaxError(f"{self.option_strings[-1]} is given twice")
+        self.given = True
+        super().__call__(parser, namespace, values, option_string)
+
+
+def _take_once(parser: argparse.ArgumentParser) -> None:
+    """Let a parser and its subparsers refuse a second value, which would replace the first."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for sub in set(action.choices.values()):
+                _take_once(sub)
+        elif type(action) is argparse._StoreAction and action.option_strings:
+            action.__class__ = _Once
+
+
 def _parse(verb: str, argv: list[str]) -> argparse.Namespace:
     """Arguments of a verb; `--config.a.b=value` is collected into `args.overrides`."""
     parser = parser_for(verb)
+    _take_once(parser)
     overrides, rest = {}, []
     for word in argv:
         key, eq, value = word.partition("=")
         if key.startswith("--config."):
             if not eq:
                 parser.error(f"{word}: write it as --config.field=value")
+            if key.removeprefix("--config.") in overrides:
+                raise AsjaxError(f"{key} is given twice")
             overrides[key.removeprefix("--config.")] = value
         else:
             rest.append(word)

@@ -100,6 +100,7 @@ def run(cfg, args) -> int:
     train_source = build.source(cfg.data.train, label_set)
     eval_source = build.source(cfg.data.eval, label_set)
     final_source = build.source(cfg.data.test, label_set) if cfg.data.test else eval_source
+    cfg.labels.hlp or pipeline.say_untrained(label_set, train_source, eval_source, final_source)
     objective, why = objectives.choose(
         cfg.objective, train_source, hlp=cfg.labels.hlp, multilabel=args.multilabel
     )

@@ -2,10 +2,14 @@
 
 ffmpeg runs as a child process with limits on memory, time and protocols. We pass the container
 format instead of letting ffmpeg guess it, so that a file cannot make ffmpeg open other files.
+
+No ffmpeg outlives its use. `give_up` kills those of a thread whose work took too long. A small
+guard process kills those that are left when this process ends, whatever ended it.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import select
@@ -13,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from struct import unpack_from
 
@@ -23,6 +28,21 @@ _CPU_S = 3600
 _MEMORY_KB = 4 << 20
 _HEADER = 1 << 16  # largest size of the WAV header in bytes
 _LIMITED = f'ulimit -t {_CPU_S}; ulimit -v {_MEMORY_KB} 2>/dev/null; exec "$@"'
+# The guard reads "+ PID" and "- PID". At the end of its input it kills the processes that are left.
+_GUARD = """trap '' HUP INT TERM
+left=' '
+while read -r sign pid; do
+  case $sign in
+    +) left="$left$pid " ;;
+    -) case $left in *" $pid "*) left="${left%% $pid *} ${left#* $pid }" ;; esac ;;
+  esac
+done
+for pid in $left; do kill -9 -"$pid"; done"""
+
+_using: dict[Child, int] = {}  # child -> the thread that waits for it
+_given_up: set[int] = set()  # threads whose work is not wanted any more
+_guard: subprocess.Popen | None = None
+_lock = threading.Lock()
 
 
 class FfmpegError(RuntimeError):
@@ -73,6 +93,7 @@ class Child:
             start_new_session=True,
         )
         try:
+            _tell_guard(f"+ {self._process.pid}")
             self._read_header()
         except BaseException:
             self.close()
@@ -86,12 +107,18 @@ class Child:
 
     def close(self):
         """Stop ffmpeg; it is killed if it still runs."""
-        if self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+        self.kill()
+        if not self._process.stdout.closed:
+            _tell_guard(f"- {self._process.pid}")
         self._process.wait()
         self._process.stdout.close()
         self._process.stderr.close()
+
+    def kill(self):
+        """Kill ffmpeg if it still runs. Another thread may call it."""
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     @property
     def words(self) -> str:
@@ -144,6 +171,16 @@ class Child:
         return b"".join(parts)
 
     def _wait(self) -> bytes:
+        thread = threading.get_ident()
+        _using[self] = thread  # before the next line: `give_up` does the same in the other order
+        try:
+            if thread in _given_up:
+                raise FfmpegError("it is not wanted any more")
+            return self._next()
+        finally:
+            del _using[self]
+
+    def _next(self) -> bytes:
         """The next bytes of the output, b"" at its end. Error lines are read at the same time."""
         out, words = self._process.stdout.fileno(), self._process.stderr.fileno()
         waiting = select.poll()
@@ -172,3 +209,60 @@ class Child:
             if code:
                 raise FfmpegError(self.words or f"it ended with exit code {code}")
         return block
+
+
+# ----------------------------------------------------------------------------- no child is left
+
+
+def give_up(thread: int) -> None:
+    """Kill the ffmpeg that a thread (its ident) waits for; it starts no other until `forgive`."""
+    _given_up.add(thread)
+    for child, user in list(_using.items()):
+        if user == thread:
+            child.kill()
+
+
+def forgive(thread: int) -> None:
+    """The thread ends or begins other work, so its ident may be used again."""
+    _given_up.discard(thread)
+
+
+def _tell_guard(line: str) -> None:
+    """Send a line to the guard of this process, which starts with the first one."""
+    global _guard
+    with _lock:
+        if _guard is None:
+            quiet = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)
+            _guard = subprocess.Popen(
+                ["/bin/sh", "-c", _GUARD],
+                stdin=subprocess.PIPE,
+                start_new_session=True,
+                cwd="/",
+                **quiet,
+            )
+        with contextlib.suppress(BrokenPipeError, ValueError):  # it was killed, or this is the end
+            os.write(_guard.stdin.fileno(), f"{line}\n".encode())
+
+
+@atexit.register
+def _end_guard() -> None:
+    if _guard is not None:
+        _guard.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            _guard.wait(1.0)
+
+
+def _forget() -> None:
+    """Reset the state in a forked child, which has no children and would keep the guard alive."""
+    global _guard, _lock
+    _lock = threading.Lock()
+    if _guard is not None:
+        _guard.stdin.close()
+        _guard.returncode = 0  # it is no child of this process
+        _guard = None
+    _using.clear()
+    _given_up.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

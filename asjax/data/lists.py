@@ -20,12 +20,11 @@ from asjax.config import AsjaxError, shown, warn
 from asjax.data import layouts, recordings
 from asjax.data import records as record_files
 from asjax.data.names import File, Names
+from asjax.data.text import text_of
 from asjax.labels import LabelSet
 
 _LISTED = 10
-_MAX_BYTES = 2 << 30
 _SEPARATORS = ",;\t|"
-_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
 _QUOTES = {'"': '"', "'": "'", "\u201c": "\u201d", "\u201e": "\u201c", "\u00ab": "\u00bb"}
 _QUOTED = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)\"""")
 _SPLITS = {
@@ -84,6 +83,16 @@ def read_folder(
     if csv_path:
         rows, problems, layout = read_rows(csv_path, label_separator, split_column, columns)
     else:
+        asked = {
+            "columns": columns,
+            "label_separator": label_separator,
+            "split_column": split_column,
+        }
+        if odd := [name for name, value in asked.items() if value]:
+            raise AsjaxError(
+                f"{odd[0]} belongs to a CSV, but the classes are the folders below {shown(root)}; "
+                f"leave {odd[0]} out, or give the CSV too"
+            )
         rows, problems, layout = tree(root)
     place = csv_path or root
     encoded, hint = classes(rows, label_set, problems)
@@ -107,7 +116,7 @@ def read_rows(path, label_separator=None, split_column="", columns=None):
         raise AsjaxError("label_separator must not be empty")
     if isinstance(columns, str):
         columns = layouts.parse_columns(columns)
-    text = _text(path)
+    text = text_of(path)
     header, reader, layout = _opened(path, text, columns, split_column)
     separator = layout.separator if label_separator is None else label_separator
     try:
@@ -122,17 +131,29 @@ def read_rows(path, label_separator=None, split_column="", columns=None):
 def tree(root):
     """As `read_rows`, for folders: the class of a clip is the name of its folder.
 
-    If the folders below `root` have names of splits (train, test, ...), the folders below those
-    are the classes.
+    If a folder below `root` has the name of a split (train, test, ...) and holds folders, those
+    are the classes. Then every audio file must be at split/class/file. Folders whose names begin
+    with a dot are skipped.
+
+    Raises:
+      AsjaxError: no audio, or audio that is not at split/class/file.
     """
     root = Path(root)
     files, others = recordings.walk(root)
-    if others:
+    if others := [path for path in others if not _hidden(path.relative_to(root).parts)]:
         warn(recordings.passed_over(others))
     parts = [path.relative_to(root).parts for path in files]
-    if not files:
+    parts = [names for names in parts if not _hidden(names)]
+    if not parts:
         raise AsjaxError(f"folder {shown(root)} holds no audio, so it has no classes")
-    by_split = all(len(p) > 2 and _is_split_folder(p[0]) for p in parts)
+    by_split = any(_fits_split(names) for names in parts)
+    if by_split and (odd := ["/".join(names) for names in parts if not _fits_split(names)]):
+        more = f" (and {len(odd) - 1} more)" if len(odd) > 1 else ""
+        splits = ", ".join(sorted({shown(names[0]) for names in parts if _fits_split(names)}))
+        raise AsjaxError(
+            f"folder {shown(root)} has the splits {splits}, so audio must be at split/class/file, "
+            f"got {shown(odd[0])}{more}; move or rename it, or list the clips in a CSV"
+        )
     rows, problems = [], {}
     for line, names in enumerate(parts, 1):
         filename = "/".join(names)
@@ -217,6 +238,16 @@ def refuse(path, problems: dict[str, list[str]], hint: str = "") -> None:
     raise AsjaxError(text + (f" ({'; '.join(hints)})" if hints else ""))
 
 
+def _hidden(names) -> bool:
+    """Whether a file (by its parts) is in a folder whose name begins with a dot."""
+    return any(name.startswith(".") for name in names[:-1])
+
+
+def _fits_split(names) -> bool:
+    """Whether a file (by its parts) is at split/class/file or deeper."""
+    return len(names) > 2 and _is_split_folder(names[0])
+
+
 def _is_split_folder(name: str) -> bool:
     return name.casefold() in _SPLITS or re.fullmatch(r"fold_?\d+", name.casefold()) is not None
 
@@ -246,33 +277,7 @@ def _find(names: Names, row: Row) -> File:
     return next((file for file in tried if file.size >= 0), tried[0])
 
 
-# ------------------------------------------------------------------------------------- text
-
-
-def _text(path) -> str:
-    try:
-        if os.path.getsize(path) > _MAX_BYTES:
-            raise AsjaxError(f"label list {shown(path)} is larger than {_MAX_BYTES >> 30} GiB")
-        data = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise AsjaxError(f"label list {shown(path)} does not exist") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise AsjaxError(f"label list {shown(path)} cannot be read: {reason}") from None
-    encoding = next((e for mark, e in _MARKS.items() if data.startswith(mark)), "utf-8")
-    if encoding == "utf-8" and len(data) > 3:  # UTF-16 without a mark: every second byte is 0
-        if not any(data[1:64:2]):
-            encoding = "utf-16-le"
-        elif not any(data[0:64:2]):
-            encoding = "utf-16-be"
-    try:
-        return data.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise AsjaxError(
-            f"label list {shown(path)} cannot be read as UTF-8 CSV: line {line} holds the byte "
-            f"0x{data[error.start]:02x}; save it as UTF-8"
-        ) from None
+# ------------------------------------------------------------------------------------- cells
 
 
 def _opened(path, text: str, columns, split_column):
@@ -295,6 +300,12 @@ def _opened(path, text: str, columns, split_column):
         except csv.Error:
             continue
         if layout:
+            keys = [name.casefold() for name in header if name]
+            if twice := sorted({name for name in keys if keys.count(name) > 1}):
+                raise AsjaxError(
+                    f"label list {shown(path)}: its header has the column {shown(twice[0])} twice; "
+                    "rename or remove one of them"
+                )
             return header, reader, layout
     if why:
         raise AsjaxError(f"label list {shown(path)}: {why}")

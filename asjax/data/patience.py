@@ -15,6 +15,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 
 from asjax.config import AsjaxError
+from asjax.data import ffmpeg
 from asjax.data.sound import AudioError
 
 MOST_STALLED = 64
@@ -67,6 +68,7 @@ def call(function: Callable, limit_s: float, what: str):
             if not outcome.finished:
                 outcome.given_up = True
                 _stalled.add(helper)
+                ffmpeg.give_up(helper.thread.ident)
     if outcome.given_up:
         raise AudioError(
             f"{what} could not be read within {limit_s:g} s (data.decode_timeout_s); does its disk "
@@ -107,7 +109,8 @@ class _Helper:
 
     def __init__(self):
         self.work: SimpleQueue = SimpleQueue()
-        threading.Thread(target=self._serve, name="asjax-read", daemon=True).start()
+        self.thread = threading.Thread(target=self._serve, name="asjax-read", daemon=True)
+        self.thread.start()
 
     def _serve(self):
         while True:
@@ -121,6 +124,7 @@ class _Helper:
                 _stalled.discard(self)
             outcome.done.release()
             if outcome.given_up:
+                ffmpeg.forgive(threading.get_ident())
                 return
             del function, outcome
 

@@ -272,6 +272,22 @@ class Batches:
         self.close()
 
 
+def say_untrained(label_set, train, *others) -> None:
+    """Warn about classes that clips of `others` have and no clip of `train` has (all sources).
+
+    Not for label propagation, where clips of subclasses train a class too.
+    """
+    has = [np.asarray(source.labels.sum(axis=0)).ravel() > 0 for source in (train, *others)]
+    never = np.flatnonzero(np.any(has[1:], axis=0) & ~has[0])
+    if len(never):
+        names = ", ".join(config.shown(label_set.names[i]) for i in never[:3])
+        more = f" and {len(never) - 3} more" if len(never) > 3 else ""
+        config.warn(
+            f"no training clip has the classes {names}{more}, but clips of the evaluation have; a "
+            "model cannot learn them"
+        )
+
+
 def _close(held: list, interruption: threading.Event | None = None):
     while held:
         if interruption is not None:

@@ -109,7 +109,7 @@ def add_arguments(parser):
 
 
 def _strong_arguments(parser):
-    more = {"nargs": "+", "metavar": "[SPLIT=]FILE"}
+    more = {"action": "extend", "nargs": "+", "metavar": "[SPLIT=]FILE"}
     parser.add_argument(
         "--events", required=True, **more, help="lists of events; the split is train if not given"
     )
@@ -129,7 +129,12 @@ def _strong_arguments(parser):
         "--label-column", default="", help="column of the class, if it has no usual name"
     )
     parser.add_argument(
-        "--durations", nargs="+", default=[], metavar="FILE", help="lists of filename and seconds"
+        "--durations",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="lists of filename and seconds",
     )
     parser.add_argument(
         "--faults",

@@ -49,12 +49,16 @@ def find(paths: Iterable) -> list[Path]:
 def walk(folder: Path) -> tuple[list[Path], list[Path]]:
     """(audio files, audio files that cannot be decoded here) below `folder`, both sorted.
 
-    Links to folders are not followed, because they may form a loop. Files that macOS adds (`._*`,
-    `__MACOSX`) are skipped, because they are not audio.
+    Links to folders are followed, but not back to a folder that is being walked (a loop). Files
+    that macOS adds (`._*`, `__MACOSX`) are skipped, because they are not audio.
     """
     files, others = [], []
-    for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name != "__MACOSX"]
+    ways = {os.fspath(folder): (Path(os.path.realpath(folder)),)}
+    for root, folders, names in os.walk(folder, followlinks=True):
+        way = ways.pop(root)
+        inside = {name: _way(way, root, name) for name in folders if name != "__MACOSX"}
+        folders[:] = [name for name, further in inside.items() if further]
+        ways.update((os.path.join(root, name), inside[name]) for name in folders)
         for name in names:
             if name.startswith("._"):
                 continue
@@ -65,6 +69,15 @@ def walk(folder: Path) -> tuple[list[Path], list[Path]]:
     if ffmpeg.program():
         files, others = files + others, []
     return sorted(files), sorted(others)
+
+
+def _way(way: tuple[Path, ...], root: str, name: str) -> tuple[Path, ...]:
+    """The real folders on the way to `root/name`, one more at each link; () at a loop."""
+    path = os.path.join(root, name)
+    if not os.path.islink(path):
+        return (*way[:-1], way[-1] / name)
+    real = Path(os.path.realpath(path))
+    return () if any(place.is_relative_to(real) for place in way) else (*way, real)
 
 
 def passed_over(paths: list[Path]) -> str:

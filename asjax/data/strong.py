@@ -10,6 +10,7 @@ import csv
 import gzip
 import math
 import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -267,8 +268,15 @@ def tidy(rows, label_set, duration_of=None) -> Tidy:
         seconds = (duration_of(name) if duration_of else None) or math.inf
         tidied.events[name], counts = lists.repair(events, seconds)
         for kind, count in counts.items():
-            _note(tidied, kind, f"{mine[0][3]} ({name})", count)
+            first = _first(kind, events, seconds)
+            _note(tidied, kind, f"{mine[first][3]} ({name})", count)
     return tidied
+
+
+def _first(kind: str, events, seconds: float) -> int:
+    """The index of the first event with which a list has this fault; later events keep it."""
+    faulty = lambda end: lists.repair(events[:end], seconds)[1][kind] > 0  # noqa: E731
+    return bisect_left(range(1, len(events)), True, key=faulty)
 
 
 def _class(label_set, label: str) -> int | None:

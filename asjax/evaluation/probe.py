@@ -177,6 +177,7 @@ def main(args) -> int:
     import time
 
     from asjax import devices
+    from asjax.data import pipeline
     from asjax.evaluation import evaluate
     from asjax.own import options
     from asjax.store.scores import save_scores
@@ -194,6 +195,7 @@ def main(args) -> int:
     files.prove_writable(args.out, "--out")
     source = partial(build.source, label_set=label_set)
     train, final = source(own.specs["train"]), source(own.specs.get("test", own.specs["eval"]))
+    pipeline.say_untrained(label_set, train, final)
     features = Features(args.model, args.clip_s or (None if args.model else own.clip_s))
     result = fitted(features, train, final, len(label_set))
     extra = {"left_out": result["left_out"], "penalty": result["penalty"]}

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from asjax import build, labels
-from asjax.config import AsjaxError, parse_call, shown
-from asjax.data import audio, lists
+from asjax.config import AsjaxError, parse_call, shown, warn
+from asjax.data import audio, lists, patience
 from asjax.data import records as record_files
+from asjax.fields import FIELDS
 from asjax.labels import LabelSet
 from asjax.own import splits as divided
 
@@ -69,14 +72,24 @@ def spec_of(text: str, *, audio_root="", columns="", label_separator="") -> dict
         spec = {"name": "records", "path": text}
     elif path.is_dir():
         found = _list_in(path, columns)
+        if fields and not found:
+            raise AsjaxError(
+                f"{_option(fields)} belongs to --data with a CSV, but the folder {shown(text)} has "
+                f"no CSV of clips; leave {_option(fields)} out, or give the CSV as --data"
+            )
         where = {"csv": str(found), "root": text} if found else {"root": text}
         return {"name": "folder", **where, **fields}
     else:
         spec = _called(text)
     if fields:
-        option = "--" + next(iter(fields)).replace("root", "audio").replace("_", "-")
-        raise AsjaxError(f"{option} belongs to --data with a CSV, got --data {shown(text)}")
+        raise AsjaxError(
+            f"{_option(fields)} belongs to --data with a CSV, got --data {shown(text)}"
+        )
     return spec
+
+
+def _option(fields: dict) -> str:
+    return "--" + next(iter(fields)).replace("root", "audio").replace("_", "-")
 
 
 def _called(text: str) -> dict:
@@ -110,7 +123,7 @@ def _list_in(folder: Path, columns) -> Path | None:
         raise AsjaxError(
             f"folder {shown(folder)} holds several lists of clips: {names}; give one as --data"
         )
-    if not good and error and not any(p.is_dir() for p in folder.iterdir()):
+    if not good and error and (columns or not any(p.is_dir() for p in folder.iterdir())):
         raise error
     return good[0] if good else None
 
@@ -178,12 +191,25 @@ def _counted(used: dict, why: str) -> str:
 def clip_length(source) -> float:
     """Seconds that hold 19 of 20 clips of a source but for 2 %, in halves, up to MAX_CLIP_S."""
     lengths = []
-    for i in np.unique(np.linspace(0, len(source) - 1, _PROBED).astype(int)):
+    end = time.monotonic() + FIELDS["data"]["decode_timeout_s"]  # for all of them together
+    which = np.unique(np.linspace(0, len(source) - 1, _PROBED).astype(int))
+    for tried, i in enumerate(which):
+        if (left := end - time.monotonic()) <= 0:
+            warn(
+                f"only {tried} of {len(which)} clips were tried for their length, because reading "
+                f"took too long (the last one: {shown(source.ids[which[tried - 1]])}); does "
+                "the disk answer? --clip-s sets the length"
+            )
+            break
         try:
-            about = audio.info(source[i]["audio"], note=lambda text: None)
-            lengths.append(about.frames / about.rate)
+            lengths.append(patience.call(partial(_seconds, source, i), left, shown(source.ids[i])))
         except (AsjaxError, OSError):
             continue  # training puts it into the quarantine
     if not lengths:
         return MAX_CLIP_S
     return min(MAX_CLIP_S, max(0.5, math.ceil(1.96 * float(np.quantile(lengths, 0.95))) / 2))
+
+
+def _seconds(source, i: int) -> float:
+    about = audio.info(source[i]["audio"], note=lambda text: None)
+    return about.frames / about.rate

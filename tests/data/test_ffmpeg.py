@@ -1,8 +1,10 @@
 """ffmpeg as a child process: good and bad scripts replace it; the real one if it is installed."""
 
 import os
+import pathlib
 import shutil
 import stat
+import subprocess
 import sys
 import time
 
@@ -11,7 +13,7 @@ import pytest
 import sounds
 
 from asjax.config import AsjaxError
-from asjax.data import audio, ffmpeg, recordings
+from asjax.data import audio, ffmpeg, patience, recordings
 from asjax.data.audio import AudioError
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="ffmpeg is started on POSIX only")
@@ -121,6 +123,87 @@ def test_a_child_that_stalls_is_given_up_and_killed(fake, tmp_path, monkeypatch,
     assert time.monotonic() - begin < 60
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
+
+
+def gone(pid, within_s=10):
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        try:
+            state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return True
+        if state == "Z":  # killed, but its parent is gone and nobody has asked for its exit code
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def started(file, within_s=30):
+    end = time.monotonic() + within_s
+    while not (file.exists() and file.read_text()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return int(file.read_text())
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="needs /proc")
+def test_a_stalled_child_is_killed_at_the_time_limit_of_the_caller(fake, tmp_path):
+    pid = tmp_path / "pid"
+    stall = f"open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    fake(gives(tmp_path, streamed(TONE, 22_050), stall))
+    for _ in range(2):  # threads may get the ident of one that was given up
+        with pytest.raises(AudioError, match="could not be read within 1 s"):
+            patience.call(lambda: audio.read(sounds.MP4, 22_050), 1.0, "clip")
+        assert gone(started(pid))
+    fake(gives(tmp_path, streamed(TONE, 22_050)))
+    for _ in range(3):
+        wave = patience.call(lambda: audio.read(sounds.MP4, 22_050), 20.0, "clip")
+        assert len(wave) == len(TONE)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="needs /proc")
+@pytest.mark.parametrize("how", ["end", "os._exit", "SIGKILL", "SIGTERM", "ignores"])
+def test_a_stalled_child_does_not_outlive_the_program(fake, tmp_path, how):
+    pid = tmp_path / "pid"
+    fake(f"open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(600)")
+    code = f"""
+import os, signal, sys, threading, time
+if {how == "ignores"}:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+from asjax.data import audio
+work = lambda: audio.read({str(tmp_path / "x.mp4")!r}, 22_050)
+threading.Thread(target=work, daemon=True).start()
+while not os.path.exists({str(pid)!r}):
+    time.sleep(0.05)
+time.sleep(0.2)
+if {how!r} in ("os._exit", "ignores"):
+    os._exit(1)
+elif {how!r} != "end":
+    os.kill(os.getpid(), getattr(signal, {how!r}))
+"""
+    (tmp_path / "x.mp4").write_bytes(sounds.MP4)
+    subprocess.run([sys.executable, "-c", code], timeout=60)
+    assert gone(started(pid))
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="needs /proc")
+def test_a_child_that_was_closed_is_not_killed_again_by_its_number(fake, tmp_path):
+    """The guard forgets a pid when it is closed, because another process may get it."""
+    other = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    keep = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    code = (
+        "from asjax.data import ffmpeg\n"
+        f"for line in ('+ {keep.pid}', '+ {other.pid}', '- {keep.pid}'):\n"
+        "    ffmpeg._tell_guard(line)"
+    )
+    try:
+        subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
+        assert other.wait(10) == -9
+        assert keep.poll() is None
+    finally:
+        for process in (other, keep):
+            process.kill()
+            process.wait()
 
 
 def test_an_endless_answer_is_stopped_at_max_s(fake, tmp_path):

@@ -111,6 +111,16 @@ def test_columns_are_checked(tmp_path):
 # ------------------------------------------------------------------------ published layouts
 
 
+@pytest.mark.parametrize(
+    "header", ["filename,labels,labels", "Filename,filename,labels", "filename;labels;x;X"]
+)
+def test_a_column_that_is_there_twice_is_refused(tmp_path, header):
+    clips(tmp_path, "a.wav")
+    row = "a.wav;Dog;1;2" if ";" in header else "a.wav,Dog,Cat"
+    with pytest.raises(AsjaxError, match="has the column (labels|filename|x) twice; rename"):
+        read(tmp_path, f"{header}\n{row}\n")
+
+
 def test_fsd50k(tmp_path):
     clips(tmp_path, "64760.wav", "1.wav")
     text = 'fname,labels,mids,split\n64760,"Electric_guitar,Guitar,Music","/m/02sgy,/m/0342h,'
@@ -330,6 +340,44 @@ def test_strays_and_unknown_folders_are_errors(tmp_path):
         build.source(dict(name="folder", root=str(tmp_path / "empty")), PETS)
     with pytest.raises(AsjaxError, match="needs csv"):
         build.source(dict(name="folder"), PETS)
+
+
+@pytest.mark.parametrize(
+    "odd", ["background/9.wav", "train/9.wav", "train_set/dog/9.wav", "9.wav", "noise/cat/9.wav"]
+)
+def test_every_file_must_fit_splits_of_classes(tmp_path, odd):
+    clips(tmp_path, "train/dog/1.wav", "dev/dog/1.wav", "test/dog/deep/1.wav", odd)
+    for work in (sources.own_labels, lambda root: lists.read_folder("", root, PETS)):
+        with pytest.raises(AsjaxError, match=f"split/class/file, got {odd}; move") as caught:
+            work(tmp_path)
+        assert "\n" not in str(caught.value)
+
+
+def test_flat_folders_named_as_splits_are_classes(tmp_path):
+    """A train is also a sound."""
+    clips(tmp_path, "train/1.wav", "dog/1.wav")
+    assert sources.own_labels(tmp_path).ids == ("dog", "train")
+
+
+def test_dot_folders_are_no_classes(tmp_path):
+    clips(tmp_path, "dog/1.wav", "cat/.cache/2.wav", "cat/1.wav", ".cache/x/1.wav")
+    assert sources.own_labels(tmp_path).ids == ("cat", "dog")
+    found = lists.read_folder("", tmp_path, PETS)
+    assert [f.row.filename for f in found] == ["cat/1.wav", "dog/1.wav"]
+
+
+def test_links_to_folders_are_followed_and_loops_end(tmp_path):
+    clips(tmp_path, "else/cat/1.wav", "set/train/dog/1.wav", "set/test/cow/1.wav")
+    for link, to in {
+        "train/cat": "else/cat", "test/cat": "else/cat", "train/dog/up": "set",
+        "train/dog/over": "set/test/cow", "test/cow/back": "set/train/dog",
+    }.items():  # fmt: skip
+        (tmp_path / "set" / link).symlink_to(tmp_path / to)
+    found = lists.read_folder("", tmp_path / "set", PETS)
+    assert [f.row.filename for f in found] == [
+        "test/cat/1.wav", "test/cow/1.wav", "test/cow/back/1.wav",
+        "train/cat/1.wav", "train/dog/1.wav", "train/dog/over/1.wav",
+    ]  # fmt: skip
 
 
 def test_prepare_takes_a_folder_of_folders(tmp_path, capsys):

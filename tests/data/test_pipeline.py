@@ -20,6 +20,7 @@ from scipy import sparse
 from asjax import build
 from asjax.config import AsjaxError
 from asjax.data import pipeline
+from asjax.labels import LabelSet
 
 RATE, CLIP_S, CLASSES = 1000, 0.2, 4
 
@@ -53,6 +54,19 @@ class Memory:
         soundfile.write(file, self.wave(i), RATE, format="WAV", subtype="FLOAT")
         audio = b"RIFFgarbage" if i in self.broken else file.getvalue()
         return {"id": self.ids[i], "audio": audio, "labels": np.flatnonzero(self.dense[i])}
+
+
+def test_classes_that_no_training_clip_has_are_said(recwarn):
+    train, final = memory(2), memory(4)  # classes 0 and 3, 1; and those of clips 2 and 3
+    names = LabelSet("own", tuple("abcd"), tuple("ABCD"))
+    pipeline.say_untrained(names, train, train, final)
+    assert [str(w.message) for w in recwarn] == [
+        "no training clip has the classes C, but clips of the evaluation have; a model cannot "
+        "learn them"
+    ]
+    recwarn.clear()
+    pipeline.say_untrained(names, final, train)
+    assert not recwarn.list
 
 
 def memory(n=23, **kwargs):

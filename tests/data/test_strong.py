@@ -177,6 +177,31 @@ def test_every_fault_is_counted_and_mended(tmp_path):
     assert any("bad.csv line 10 'Wolf'" in line for line in answer.lines())
 
 
+def test_the_line_of_a_fault_is_the_faulty_line(tmp_path):
+    answer = strong.tidy(strong.read(listed(tmp_path / "bad.csv", FAULTY)), PETS, lambda _: 2.0)
+    assert {kind: lines for kind, lines in answer.examples.items() if kind != strong.UNKNOWN} == {
+        "overlaps of one class": ["bad.csv line 3 (a.wav)"],
+        "offsets before onsets": ["bad.csv line 5 (a.wav)"],
+        "times that are no numbers": ["bad.csv line 6 (a.wav)"],
+        "events cut at the end": ["bad.csv line 8 (a.wav)"],
+        "events beyond the end": ["bad.csv line 9 (a.wav)"],
+        "events without length": ["bad.csv line 11 (b.wav)"],
+        "onsets before the start": ["bad.csv line 12 (b.wav)"],
+    }
+
+
+def test_lists_given_one_by_one_are_all_read(set_of_three, capsys):
+    path = set_of_three
+    listed(path / "x.csv", "filename,onset,offset,event_label\na.wav,0.5,1.0,Dog\n")
+    listed(path / "y.csv", "filename,onset,offset,event_label\nb.wav,0.5,1.0,Dog\n")
+    code, text = run(
+        capsys, "--events", path / "x.csv", "--events", f"eval={path / 'y.csv'}", "--audio",
+        path / "audio", "--labels", path / "pets.csv", "--out", path / "out",
+    )  # fmt: skip
+    assert code == 0, text
+    assert "kept 2 clips (eval 1, train 1)" in text
+
+
 def run(capsys, *words):
     """Output and exit code of `asjax prepare strong`."""
     code = asjax_main(["prepare", "strong", *map(str, words)])

@@ -91,6 +91,16 @@ def test_scores_equal_scikit_learn_with_the_chosen_penalty(clips):
     assert ((ours > 0) == (theirs > 0)).mean() > 0.9
 
 
+def test_a_class_without_training_clips_is_said(tmp_path, clips, capsys):
+    lines = (clips / "clips.csv").read_text().splitlines()
+    tests = [i for i, line in enumerate(lines) if ",test," in line]
+    lines[tests[0]] = lines[tests[0]].replace("pulsing", "rare").replace("steady", "rare")
+    (tmp_path / "clips.csv").write_text("\n".join(lines) + "\n")
+    words = [f"--data={tmp_path / 'clips.csv'}", f"--audio={clips}", f"--out={tmp_path / 'o'}"]
+    assert main(["probe", *words, "--bootstrap=0"]) == 0
+    assert capsys.readouterr().err.count("no training clip has the classes rare,") == 1
+
+
 def test_several_labels_give_mean_ap(tmp_path, capsys):
     rng, rows = np.random.default_rng(1), ["filename,labels"]
     for i in range(30):

@@ -1,5 +1,8 @@
 """`--data` on small folders and lists."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 import soundfile as sf
@@ -133,6 +136,37 @@ def test_options_that_do_not_fit(tmp_path):
         data.spec_of("esc10", label_separator=",")
 
 
+@pytest.mark.parametrize(
+    ("field", "option"),
+    [
+        ({"columns": "file=a,labels=b"}, "--columns"),
+        ({"label_separator": ","}, "--label-separator"),
+        ({"audio_root": "x"}, "--audio"),
+    ],
+)
+def test_options_of_a_csv_do_not_fit_a_folder_of_classes(tmp_path, field, option):
+    tree(tmp_path / "x", clips=1)
+    with pytest.raises(AsjaxError, match=f"{option} belongs to --data with a CSV") as caught:
+        data.read(str(tmp_path / "x"), **field)
+    assert "\n" not in str(caught.value)
+    name = field.keys() - {"audio_root"}
+    if name:
+        spec = {"name": "folder", "root": str(tmp_path / "x"), **field}
+        with pytest.raises(AsjaxError, match=f"{name.pop()} belongs to a CSV"):
+            build.source(
+                spec, data.label_set_of({"name": "folder", "root": spec["root"]}, "own")[0]
+            )
+
+
+def test_options_of_a_csv_fit_a_folder_that_holds_one(tmp_path):
+    listed(tmp_path, ["a.wav,x|y"], header="wav,tags")
+    found = data.spec_of(str(tmp_path), columns="file=wav,labels=tags", label_separator="|")
+    assert found["csv"] == str(tmp_path / "clips.csv")
+    (tmp_path / "sub").mkdir()
+    with pytest.raises(AsjaxError, match="does not have the columns nope"):
+        data.spec_of(str(tmp_path), columns="file=nope,labels=tags")
+
+
 def test_esc10_has_ten_classes_and_five_folds():
     own = data.read("esc10")
     assert (own.labels, len(own.label_set), own.single) == ("esc10", 10, True)
@@ -150,3 +184,20 @@ def test_undecodable_clips_do_not_matter_for_the_length(tmp_path):
     tree(tmp_path, clips=5)
     (tmp_path / "cat" / "0.wav").write_bytes(b"no audio")
     assert data.read(str(tmp_path)).clip_s == 1.0
+
+
+def test_clips_that_hang_do_not_stop_the_reading_of_lengths(tmp_path, monkeypatch):
+    own = data.read(str(tree(tmp_path, clips=5, seconds=2.0)))
+    source, info = build.source(own.specs["train"], own.label_set), data.audio.info
+    hang = threading.Event()
+
+    def slow(path, **options):
+        return info(path, **options) if not path.endswith("3.wav") else hang.wait(60)
+
+    monkeypatch.setattr(data.audio, "info", slow)
+    monkeypatch.setitem(data.FIELDS["data"], "decode_timeout_s", 0.5)
+    begin = time.monotonic()
+    with pytest.warns(UserWarning, match="clips were tried for their length, because reading took"):
+        assert data.clip_length(source) == 2.0
+    assert time.monotonic() - begin < 20
+    hang.set()
