@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from asjax import build, labels
-from asjax.config import AsjaxError, parse_value, split_spec
+from asjax.config import AsjaxError, parse_value, split_spec, warn
 from asjax.store import files
 from asjax.store.model_dir import save_model
-from asjax.weights import hub_config, locate, published
+from asjax.weights import hub_config, locate, parts, published
 
 
 def convert(
@@ -57,6 +57,8 @@ def convert(
     chosen, default = _choose(place, value, known, hub.fields)
     family, variant, fields, *_ = chosen.found
     match = port.match(family, variant, chosen.weights, **fields)
+    if text := parts.not_finite(match.matched):
+        warn(f"{place.path.name}: {text}")
     module = match.module
     spec, left = _frontend(default, module, _given(frontend), hub.features)
     built = build.make("frontend", spec)
