@@ -326,6 +326,9 @@ def located(source, name):
         yield _Memory(source), None, shown(name or f"audio of {len(source)} bytes")
         return
     if hasattr(source, "read"):
+        if hasattr(source, "encoding"):  # a text file, or a wrapper of one
+            what = shown(name or getattr(source, "name", "audio file object"))
+            raise AudioError(f"{what} is open as text; open it as binary, open(path, 'rb')")
         yield source, None, shown(name or getattr(source, "name", "audio file object"))
         return
     what = shown(name or os.fspath(source))
