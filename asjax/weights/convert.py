@@ -60,10 +60,10 @@ def convert(
     if text := parts.not_finite(match.matched):
         warn(f"{place.path.name}: {text}")
     module = match.module
-    spec, left = _frontend(default, module, _given(frontend), hub.features)
+    spec, left = frontend_spec(default, module, _given(frontend), hub.features)
     built = build.make("frontend", spec)
     clip_s = clip_s or (place.row and place.row.clip_s) or clip_seconds(module, built)
-    label_set, more = _label_set(label_set, module.num_classes, hub.label_set)
+    label_set, more = choose_labels(label_set, module.num_classes, hub.label_set)
     left += [f"{k}={v}: the weights contradict it" for k, v in chosen.hints.items()]
     done = {
         "checkpoint": place.path.name,
@@ -190,7 +190,7 @@ def _given(frontend) -> dict | None:
     return {"name": name, **fields}
 
 
-def _frontend(default: dict, module, given, features=None) -> tuple[dict, list[str]]:
+def frontend_spec(default: dict, module, given, features=None) -> tuple[dict, list[str]]:
     """The frontend spec, and the entries of `features` that it does not use.
 
     The user's spec comes first. Otherwise it is the variant's spec, changed to the features that
@@ -223,7 +223,7 @@ def _frontend(default: dict, module, given, features=None) -> tuple[dict, list[s
     return spec, left
 
 
-def _label_set(given, classes: int, named):
+def choose_labels(given, classes: int, named):
     """The label set, and a note if the classes named by the checkpoint's folder are not used.
 
     The order is: the user's classes, the folder's classes, AudioSet's for 527 classes, else a set
