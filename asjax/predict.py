@@ -18,12 +18,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
 
 from asjax import build
-from asjax.config import AsjaxError, unknown
+from asjax.config import AsjaxError, quoted, unknown
 from asjax.data import waves
 from asjax.evaluation import infer
 from asjax.metrics import probability
@@ -49,7 +50,11 @@ def load(path, *, reduce: str = "mean", batch_size: int = 16, **settings) -> Tag
     Raises:
       AsjaxError: no such folder, no model in it, or files that do not fit together.
     """
-    folder = Path(path)
+    _check_settings(batch_size, settings.get("overlap", 0.0))
+    try:
+        folder = Path(path)
+    except TypeError:
+        raise AsjaxError(f"the model folder must be a path, got {quoted(path)}") from None
     if not folder.is_dir():
         raise AsjaxError(f"model folder {folder} does not exist; {HOW_TO_GET_A_MODEL}")
     if (folder / "model").is_dir():
@@ -76,6 +81,20 @@ def load(path, *, reduce: str = "mean", batch_size: int = 16, **settings) -> Tag
         activation=activation_of(cfg),
         **settings,
     )
+
+
+def _check_settings(batch_size, overlap) -> None:
+    """Raise AsjaxError for a batch size or an overlap that is impossible."""
+    if not _whole(batch_size) or batch_size < 1:
+        raise AsjaxError(
+            f"batch_size must be 1 or more, as a whole number, got {quoted(batch_size)}"
+        )
+    if not isinstance(overlap, Real) or not 0 <= overlap < 1:
+        raise AsjaxError(f"overlap must be 0 or more and less than 1, got {quoted(overlap)}")
+
+
+def _whole(value) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +139,12 @@ class Tags:
         return float(self.clip[self.label_set.index(label)])
 
     def order(self, k: int | None = None) -> np.ndarray:
-        """Indices of the `k` (default: all) most probable classes, the most probable first."""
+        """Indices of the `k` (default: all) most probable classes, the most probable first.
+
+        AsjaxError: `k` is not a whole number of 0 or more.
+        """
+        if k is not None and (not _whole(k) or k < 0):
+            raise AsjaxError(f"k must be a number of classes, 0 or more, got {quoted(k)}")
         return np.argsort(-self.logits, kind="stable")[:k]
 
     def top(self, k: int = 5) -> list[tuple[str, float]]:
@@ -170,10 +194,7 @@ class Tagger:
             raise unknown("reduce", reduce, REDUCE)
         if activation not in probability.ACTIVATIONS:
             raise unknown("activation", activation, probability.ACTIVATIONS)
-        if batch_size < 1:
-            raise AsjaxError(f"batch_size must be 1 or more, got {batch_size}")
-        if not 0 <= overlap < 1:
-            raise AsjaxError(f"overlap must be 0 or more and less than 1, got {overlap}")
+        _check_settings(batch_size, overlap)
         self.model, self.variables, self.frontend = model, variables, frontend
         self.label_set, self.reduce, self.record = label_set, reduce, record or {}
         self.sample_rate, self.clip_s, self.batch_size = sample_rate, clip_s, batch_size

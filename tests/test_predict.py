@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small_tagger
 import soundfile
 import sounds
 import soxr
@@ -189,8 +190,8 @@ def test_the_mean_keeps_log_odds_where_probabilities_saturate():
 
 @pytest.mark.parametrize(
     "x",
-    [np.zeros(9000, np.float32), np.float32([0.5]), np.full(9000, np.nan, np.float32)],
-    ids=["silence", "one sample", "all NaN"],
+    [np.zeros(9000, np.float32), np.float32([0.5]), np.float32([0.5, *[np.nan] * 8999])],
+    ids=["silence", "one sample", "nearly all NaN"],
 )
 def test_odd_waves_get_finite_tags(tmp_path, x):
     tags = tagger()(write(tmp_path / "ü 音.wav", x))
@@ -503,7 +504,7 @@ def test_what_is_odd_of_a_file_is_said_beside_its_tags(tmp_path, capsys, model):
         ("WAV --model MODEL --top 0", "--top must be 1 or more"),
         ("WAV --model MODEL --batch-size 0", "batch_size must be 1 or more"),
         ("WAV --model MODEL --out WAV", "is one of the files to read"),
-        ("WAV --model MODEL --out EMPTY/no/x", "No such file"),
+        ("WAV --model MODEL --out EMPTY/no/x", "no does not exist; make it first"),
     ],
 )
 def test_wrong_use_is_one_line_and_exit_code_2(tmp_path, capsys, words, match, request):
@@ -566,3 +567,35 @@ def test_a_saved_model_is_loaded_from_its_folder_and_from_its_workdir(tmp_path):
         np.testing.assert_allclose(tags.logits, out["logits"][0], atol=1e-4)
         np.testing.assert_allclose(tags.embedding, out["embedding"][0], atol=1e-4)
         assert tags.ids == LABELS.ids
+
+
+@pytest.mark.parametrize("k", [-1, "3", 1.5, True, [2]])
+def test_top_takes_a_number_of_classes(k):
+    tags = small_tagger.tagger()((small_tagger.steps(0.3), small_tagger.RATE))
+    assert [name for name, _ in tags.top(2)] == [name for name, _ in tags.top()][:2]
+    assert tags.top(0) == []
+    with pytest.raises(AsjaxError, match="k must be a number of classes, 0 or more, got"):
+        tags.top(k)
+
+
+def test_text_files_are_no_recordings(tmp_path):
+    (tmp_path / "a.wav").write_text("no sound")
+    with (tmp_path / "a.wav").open() as file:
+        for source in (file, io.StringIO(), io.StringIO("abc")):
+            with pytest.raises(AsjaxError, match="is open as text; open it as binary"):
+                small_tagger.tagger()(source)
+
+
+@pytest.mark.parametrize("path", [None, 5, b"model", ["model"]])
+def test_a_model_folder_must_be_a_path(path):
+    with pytest.raises(AsjaxError, match="the model folder must be a path, got"):
+        predict.load(path)
+
+
+def test_a_batch_size_is_a_whole_number(tmp_path):
+    for size in (1.5, "4", None, True, 0):
+        for make in (small_tagger.tagger, functools.partial(predict.load, tmp_path)):
+            with pytest.raises(AsjaxError, match="batch_size must be 1 or more"):
+                make(batch_size=size)
+    with pytest.raises(AsjaxError, match="overlap must be 0 or more"):
+        small_tagger.tagger(overlap="x")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -224,6 +225,8 @@ def from_array(
     with np.errstate(over="ignore"):  # a float64 beyond float32 becomes Inf, and later 0
         scaled = (wave / scale).astype(np.float32) if scale != 1 else np.float32(wave)
     wave, bad = sound.sanitise(scaled)
+    if bad == wave.size:
+        raise AudioError(f"{name}: none of its {bad} values is finite (all are NaN or infinite)")
     if bad:
         note(
             f"{name}: {bad} of {wave.size} values are not finite (NaN or infinite); they count as 0"
@@ -250,21 +253,26 @@ def sanitise(wave: np.ndarray) -> np.ndarray:
 @contextlib.contextmanager
 def quiet_decoders():
     """Hide the output of C decoders (mpg123) on stderr. It redirects file descriptor 2 of the whole
-    process, so use it only in single-threaded programs and for a short time."""
+    process, so use it only in single-threaded programs and for a short time. Python's warnings are
+    shown afterwards."""
     sys.stderr.flush()
     try:
         saved = os.dup(2)
     except OSError:  # stderr is closed: nothing to hide
         yield
         return
-    sink = os.open(os.devnull, os.O_WRONLY)
+    sink, held = os.open(os.devnull, os.O_WRONLY), []
+    show, warnings.showwarning = warnings.showwarning, lambda *args: held.append(args)
     try:
         os.dup2(sink, 2)
         yield
     finally:
+        warnings.showwarning = show
         os.dup2(saved, 2)
         os.close(saved)
         os.close(sink)
+        for args in held:
+            show(*args)
 
 
 # --------------------------------------------------------------------------------- internals

@@ -107,8 +107,8 @@ class Sound:
         for stream, begin, end in zip(self._streams, self._ends, self._ends[1:], strict=False):
             if start < end and begin < stop:
                 stretch = (max(0, start - begin), min(stop, end) - begin)
-                for wave, wrong in stream.mono(*stretch, self.rate, block):
-                    bad, heard = bad + wrong, heard + len(wave)
+                for wave, wrong, values in stream.mono(*stretch, self.rate, block):
+                    bad, heard = bad + wrong, heard + values
                     yield wave
                 if words := stream.complaint:
                     text = f"{self.what} may be cut short or damaged; ffmpeg reports: {words}"
@@ -124,6 +124,11 @@ class Sound:
         text = f"{self.what}: {bad} of its {heard} samples are not finite (NaN or infinite)"
         if bad > self._most_bad * heard:
             raise AudioError(f"{text}, more than {self._most_bad:.0%}; repair or remove it")
+        if bad == heard:
+            raise AudioError(
+                f"{self.what}: none of its {heard} samples is finite (all are NaN or infinite); "
+                "repair or remove it"
+            )
         self._note(f"{text}; they count as 0")
 
 
@@ -168,22 +173,23 @@ class _Stream:
             return self.frames
         return max(1, round(self.frames * rate / self.rate))
 
-    def mono(self, start, stop, rate, block) -> Iterator[tuple[np.ndarray, int]]:
-        """(float32 [n], number of values in it that were not finite), at `rate` Hz."""
+    def mono(self, start, stop, rate, block) -> Iterator[tuple[np.ndarray, int, int]]:
+        """(float32 [n] at `rate` Hz, number of decoded values that were not finite, number of
+        decoded values: samples times channels)."""
         if rate == self.rate:
             yield from self._decoded(start, stop, block)
             return
         first = min(self.frames - 1, round(start * self.rate / rate))
         stream = soxr.ResampleStream(self.rate, rate, 1, dtype="float32", quality="HQ")
         left, total = stop - start, 0
-        for wave, bad in chain(self._decoded(first, self.frames, block), [(_NONE, 0)]):
+        for wave, *counts in chain(self._decoded(first, self.frames, block), [(_NONE, 0, 0)]):
             out = stream.resample_chunk(wave, last=not len(wave))[: left - total]
             total += len(out)
-            yield out, bad
+            yield out, *counts
             if total >= left:
                 return
 
-    def _decoded(self, start, stop, block) -> Iterator[tuple[np.ndarray, int]]:
+    def _decoded(self, start, stop, block) -> Iterator[tuple[np.ndarray, int, int]]:
         f = self._file = self._file or self._opener()
         step = max(1, block // self.channels)
         if start:
@@ -204,7 +210,7 @@ class _Stream:
                 for channel in range(1, self.channels):
                     mono = mono + x[:, channel]
                 mono /= self.channels
-            yield mono, bad
+            yield mono, bad, x.size
         # mpg123 counts a frame in the header that has no sound.
         allowed = _MPEG_FRAME if f.format == "MP3" else 0
         if at + allowed < stop < UNKNOWN and self.frames < UNKNOWN:
@@ -320,6 +326,9 @@ def located(source, name):
         yield _Memory(source), None, shown(name or f"audio of {len(source)} bytes")
         return
     if hasattr(source, "read"):
+        if hasattr(source, "encoding"):  # a text file, or a wrapper of one
+            what = shown(name or getattr(source, "name", "audio file object"))
+            raise AudioError(f"{what} is open as text; open it as binary, open(path, 'rb')")
         yield source, None, shown(name or getattr(source, "name", "audio file object"))
         return
     what = shown(name or os.fspath(source))

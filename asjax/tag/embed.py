@@ -1,7 +1,8 @@
 """`asjax embed`: the embeddings of audio files, per window or per file, in one npz, parquet or CSV.
 
 A killed run goes on where it was when the same command is given again. A finished output is only
-made again if the inputs, the model or the windows have changed.
+made again if the inputs have changed. If the command has other inputs, another model or other
+windows, it needs --overwrite to replace a finished output.
 
 Exit codes: 0 all files are embedded; 1 some files could not be embedded, each has a line on stderr;
 2 nothing was done, one line says why.
@@ -27,6 +28,11 @@ def add_arguments(parser):
         choices=("file", "window"),
         default="file",
         help="an embedding of each file, the mean of its windows (default), or of each window",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace the embeddings of other inputs, of another model or with other options",
     )
 
 
@@ -58,7 +64,11 @@ def main(args) -> int:
         "per": args.per,
         "overlap": args.overlap,
     }
-    with parts.opened(out, settings) as store:
+    command = parts.command_hash(args.paths)
+    before = parts.Parts(out, settings, command)
+    if not args.overwrite and not before.finished(found):
+        before.refuse_other()
+    with parts.opened(out, settings, command) as store:
         about = store.finished(found)
         if about:
             store.tidy()

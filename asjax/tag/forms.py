@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from asjax.config import printable
+from asjax.tag.embeddings import text
 
 BAR_WIDTH = 20
 
@@ -119,7 +120,7 @@ class _Rows:
         self.out.writerow(self.header(label_set))
 
     def name(self, tags) -> str:
-        return printable(tags.file) if self.on_screen else tags.file
+        return printable(tags.file) if self.on_screen else text(tags.file)
 
 
 class Tsv(_Rows):

@@ -36,6 +36,22 @@ def check(outputs: Iterable[tuple[str, str | Path]], recordings, model, also=())
             raise AsjaxError(f"{what} is also the output of {other}; choose another name")
 
 
+def check_place(option: str, path, overwrite: bool) -> None:
+    """Raise AsjaxError if a file cannot be made there, or if it exists and may not be replaced.
+
+    Devices and pipes, such as /dev/stdout, are no files to replace.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise AsjaxError(
+            f"{option} {shown(path)}: the folder {shown(path.parent)} does not exist; make it first"
+        )
+    if path.is_file() and path.parent != Path("/dev") and not overwrite:
+        raise AsjaxError(
+            f"{option} {shown(path)} exists; add --overwrite to replace it, or choose another name"
+        )
+
+
 def _identity(path) -> tuple:
     """Equal for two names of one file, also for links."""
     try:

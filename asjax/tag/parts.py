@@ -87,8 +87,8 @@ class Parts:
       done: name of a recording -> (stamp, part, first row, number of rows).
     """
 
-    def __init__(self, out: Path, settings: dict):
-        self.out, self.settings = out, settings
+    def __init__(self, out: Path, settings: dict, command: str = ""):
+        self.out, self.settings, self.command = out, settings, command
         self.folder = out.with_name(f"{out.name}.parts")
         self.manifest = out.with_name(f"{out.name}.manifest.json")
         self.done: dict[str, tuple[str, int, int, int]] = {}
@@ -103,6 +103,21 @@ class Parts:
         about = self._owner()
         same = about and about["settings"] == self.settings
         return about if same and about["inputs"] == inputs_hash(recordings) else None
+
+    def refuse_other(self) -> None:
+        """Raise AsjaxError if the output holds the embeddings of another command: other inputs,
+        another model or other options. Files that changed since do not count."""
+        about = self._owner()
+        if not about:
+            return
+        before = about["settings"]
+        others = [key for key in self.settings if before.get(key) != self.settings[key]]
+        others += ["inputs"] if about.get("command") != self.command else []
+        if others:
+            raise AsjaxError(
+                f"--to {shown(self.out)} holds embeddings with another value of "
+                f"{', '.join(others)}; add --overwrite to replace them, or choose another name"
+            )
 
     def refuse_strangers(self) -> None:
         """Raise AsjaxError if a file or folder of these names is not made by asjax."""
@@ -281,6 +296,7 @@ class Parts:
         about = {
             "made_by": MADE_BY,
             "settings": self.settings,
+            "command": self.command,
             "inputs": inputs_hash(recordings),
             "recordings": len(recordings) - len(failed),
             "rows": self.rows_of(filter(self.has, recordings)),
@@ -298,14 +314,14 @@ class Parts:
 
 
 @contextlib.contextmanager
-def opened(out, settings: dict) -> Iterator[Parts]:
+def opened(out, settings: dict, command: str = "") -> Iterator[Parts]:
     """The parts of the output `out`, for one process at a time. Complete recordings are kept when
     the `with` block ends early.
 
     Raises:
       AsjaxError: another process has them, or files of that name are not made by asjax.
     """
-    parts = Parts(Path(out), settings)
+    parts = Parts(Path(out), settings, command)
     parts.refuse_strangers()
     parts.folder.mkdir(parents=True, exist_ok=True)
     with (parts.folder / "lock").open("w") as lock:
@@ -317,6 +333,12 @@ def opened(out, settings: dict) -> Iterator[Parts]:
             with contextlib.suppress(OSError):
                 parts.flush()
             raise
+
+
+def command_hash(paths) -> str:
+    """SHA-256 (hex) of the paths that the user gave as inputs."""
+    places = [path if path == "-" else os.path.abspath(path) for path in map(os.fspath, paths)]
+    return hashlib.sha256(json.dumps(places).encode()).hexdigest()
 
 
 def inputs_hash(recordings) -> str:

@@ -61,9 +61,7 @@ def add_arguments(parser):
         help="a Raven selection table for each file, into this folder. A label is a stretch of "
         "windows with a probability of at least --threshold (default here: 0.5)",
     )
-    places.add_argument(
-        "--overwrite", action="store_true", help="replace label tracks that exist already"
-    )
+    places.add_argument("--overwrite", action="store_true", help="replace files that exist already")
 
 
 def add_common_arguments(parser):
@@ -97,6 +95,8 @@ def main(args) -> int:
     targets += [("--out", args.out)] if args.out is not None else []
     lists = [word[1:] for word in args.classes or () if word.startswith("@")]
     outputs.check(targets, found, args.model, lists)
+    if args.out is not None:
+        outputs.check_place("--out", args.out, args.overwrite)
     for track in () if args.overwrite else tracks:
         track.refuse_existing()
     from asjax import devices, predict
@@ -181,8 +181,8 @@ def _check(args) -> None:
     for option in ("audacity", "raven"):
         if getattr(args, option) == "":
             raise AsjaxError(f"--{option} must be the name of a folder, got an empty one")
-    if args.overwrite and not tracks:
-        raise AsjaxError("--overwrite is for label tracks; give --audacity DIR or --raven DIR")
+    if args.overwrite and not tracks and args.out is None:
+        raise AsjaxError("--overwrite is for files; give --out FILE, --audacity DIR or --raven DIR")
 
 
 def check_overlap(overlap: float) -> None:
@@ -225,7 +225,14 @@ def _form(args):
 @contextlib.contextmanager
 def _output(path):
     if path:
-        with open(path, "w", encoding="utf-8", errors="replace", newline="") as file:
+        with contextlib.ExitStack() as stack:
+            try:
+                file = stack.enter_context(
+                    open(path, "w", encoding="utf-8", errors="replace", newline="")
+                )
+            except OSError as error:
+                reason = error.strerror
+                raise AsjaxError(f"--out {shown(path)} cannot be written: {reason}") from None
             yield file
         return
     if hasattr(sys.stdout, "reconfigure"):  # stdout may not be able to encode a file name

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from asjax import build, labels
-from asjax.config import AsjaxError, parse_value, split_spec
+from asjax.config import AsjaxError, parse_value, split_spec, warn
 from asjax.store import files
 from asjax.store.model_dir import save_model
-from asjax.weights import hub_config, locate, published
+from asjax.weights import hub_config, locate, parts, published
 
 
 def convert(
@@ -57,11 +57,13 @@ def convert(
     chosen, default = _choose(place, value, known, hub.fields)
     family, variant, fields, *_ = chosen.found
     match = port.match(family, variant, chosen.weights, **fields)
+    if text := parts.not_finite(match.matched):
+        warn(f"{place.path.name}: {text}")
     module = match.module
-    spec, left = _frontend(default, module, _given(frontend), hub.features)
+    spec, left = frontend_spec(default, module, _given(frontend), hub.features)
     built = build.make("frontend", spec)
     clip_s = clip_s or (place.row and place.row.clip_s) or clip_seconds(module, built)
-    label_set, more = _label_set(label_set, module.num_classes, hub.label_set)
+    label_set, more = choose_labels(label_set, module.num_classes, hub.label_set)
     left += [f"{k}={v}: the weights contradict it" for k, v in chosen.hints.items()]
     done = {
         "checkpoint": place.path.name,
@@ -188,7 +190,7 @@ def _given(frontend) -> dict | None:
     return {"name": name, **fields}
 
 
-def _frontend(default: dict, module, given, features=None) -> tuple[dict, list[str]]:
+def frontend_spec(default: dict, module, given, features=None) -> tuple[dict, list[str]]:
     """The frontend spec, and the entries of `features` that it does not use.
 
     The user's spec comes first. Otherwise it is the variant's spec, changed to the features that
@@ -221,7 +223,7 @@ def _frontend(default: dict, module, given, features=None) -> tuple[dict, list[s
     return spec, left
 
 
-def _label_set(given, classes: int, named):
+def choose_labels(given, classes: int, named):
     """The label set, and a note if the classes named by the checkpoint's folder are not used.
 
     The order is: the user's classes, the folder's classes, AudioSet's for 527 classes, else a set

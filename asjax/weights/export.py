@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,8 @@ def export(directory, to, *, overwrite: bool = False) -> dict:
 
     Returns:
       A report: arrays (name -> array), made (names of the generated entries), missing (patterns of
-      other names that the authors' code may have), family, variant.
+      other names that the authors' code may have), family, variant, lost (pairs of a thing that the
+      file cannot carry and the option of `asjax port` that restores it, or "").
 
     Raises:
       AsjaxError: there is no model, `to` exists, or an array has no name in torch.
@@ -57,6 +59,7 @@ def export(directory, to, *, overwrite: bool = False) -> dict:
         "label_set": label_set.name,
         "label_hash": label_set.hash,
     }
+    lost = _lost(cfg, label_set, Path(directory))
     _write(to, arrays, metadata)
     absent = [p for p in file.TORCH_SKIP if not any(re.fullmatch(p, n) for n in arrays)]
     missing = [] if "ported_from" in card else absent
@@ -66,7 +69,43 @@ def export(directory, to, *, overwrite: bool = False) -> dict:
         "missing": missing,
         "family": family,
         "variant": metadata["variant"],
+        "lost": lost,
     }
+
+
+def _lost(cfg: dict, label_set, folder: Path) -> list[tuple[str, str]]:
+    """What `asjax port` cannot find in the weights, each with the option that restores it."""
+    from asjax import models
+    from asjax.store.scores import activation_of
+    from asjax.weights import convert
+
+    family, fields = split_spec(cfg["model"])
+    variant = fields.pop("variant", None)
+    module, plain = build.make("model", cfg["model"]), models.build(family, variant)
+    lost = []
+    for key, value in fields.items():
+        if key not in ("num_classes", "dtype", "remat") and value != getattr(plain, key, value):
+            lost.append((f"model field {key}", f"--field {shlex.quote(f'{key}={value!r}')}"))
+    spec, seconds = to_plain(cfg["frontend"]), float(cfg["data"]["clip_s"])
+    default = dict(models.family(family).FRONTENDS[variant])
+    built = build.make("frontend", spec)
+    try:
+        default, _ = convert.frontend_spec(default, module, None)
+        same = build.make("frontend", default) == built
+    except AsjaxError:  # the model takes other bins than the variant's frontend gives
+        same = False
+    if not same:
+        values = ", ".join(f"{k}={v!r}" for k, v in spec.items() if k != "name")
+        option = shlex.quote(f"{spec['name']}({values})" if values else spec["name"])
+        lost.append(("frontend", f"--frontend {option}"))
+    if seconds != convert.clip_seconds(module, built):
+        lost.append((f"clip length of {seconds:g} s", f"--clip-s {seconds!r}"))
+    if label_set.hash != convert.choose_labels(None, len(label_set), None)[0].hash:
+        folder = folder / "model" if (folder / "model").is_dir() else folder
+        lost.append(("class names", f"--labels {shlex.quote(str(folder / 'labels.csv'))}"))
+    if activation_of(cfg) == "softmax":
+        lost.append(("softmax", ""))
+    return lost
 
 
 def _write(to: Path, arrays: dict, metadata: dict[str, str]) -> None:
@@ -132,6 +171,14 @@ def main(args) -> int:
         print(
             f"missing   {', '.join(done['missing'])}: the authors' code may have these entries, "
             "but does not use them; load with strict=False"
+        )
+    if done["lost"]:
+        print(f"not in it {', '.join(what for what, _ in done['lost'])}: weights cannot say them")
+    if options := " ".join(option for _, option in done["lost"] if option):
+        print(f"restore   asjax port {shlex.quote(args.safetensors)} {options} --to DIR")
+    if ("softmax", "") in done["lost"]:
+        print(
+            "          asjax port makes models with a sigmoid per class, so keep the model folder"
         )
     print(f"load it   model.load_state_dict(safetensors.torch.load_file({args.safetensors!r}))")
     return 0

@@ -111,13 +111,44 @@ def flat(value) -> dict:
             whole = f"{place}.{name}" if place else name
             if whole in arrays:
                 raise AsjaxError(f"two arrays of the checkpoint are called {whole}")
-            arrays[whole] = array
+            arrays[whole] = _numpy(array)
     if not arrays:
         raise AsjaxError(
             "a checkpoint must map names to arrays, alone or under a name such as 'model' or "
             f"'state_dict'; got {_summary(value)}"
         )
     return arrays
+
+
+def _numpy(array):
+    """A tensor of torch in memory as a numpy array, other values as they are; without torch.
+
+    numpy has no bfloat16 and reads no tensor that records gradients, such as an nn.Parameter.
+    """
+    if not hasattr(array, "detach"):
+        return array
+    array = array.detach().cpu()
+    return (array.float() if array.is_floating_point() else array).numpy()
+
+
+def not_finite(arrays: Mapping) -> str | None:
+    """How many numbers of which arrays are NaN or infinite, or None if there are none."""
+    counts = {}
+    for name, array in arrays.items():
+        array = np.asarray(array)
+        if array.dtype.kind in "biuOSU":
+            continue
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(array.astype(np.float32, copy=False))
+        if bad := array.size - int(finite.sum()):
+            counts[name] = f"{name} ({bad} of {array.size})"
+    if not counts:
+        return None
+    more = f" and {len(counts) - 5} more" if len(counts) > 5 else ""
+    return (
+        f"{len(counts)} of {len(arrays)} arrays have numbers that are not finite (NaN or "
+        f"infinite): {', '.join(list(counts.values())[:5])}{more}; outputs of the model may be NaN"
+    )
 
 
 def plain(value) -> dict:

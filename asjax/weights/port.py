@@ -28,7 +28,7 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from asjax import models
-from asjax.config import AsjaxError
+from asjax.config import AsjaxError, warn
 from asjax.weights import parts
 
 _COUNTER = r".*num_batches_tracked"
@@ -132,8 +132,8 @@ def from_torch(family: str, variant: str, state_dict, **fields):
 
     Args:
       family, variant: file and entry of `asjax.models`, e.g. "convnext", "femto".
-      state_dict: name -> array (numpy, or anything `np.asarray` takes). It may be nested in dicts,
-        and its names may have a prefix.
+      state_dict: name -> array (numpy, a tensor or parameter of torch, or anything `np.asarray`
+        takes). It may be nested in dicts, and its names may have a prefix.
       **fields: fields of the module, e.g. num_classes=200, stem="56".
 
     Returns:
@@ -141,9 +141,13 @@ def from_torch(family: str, variant: str, state_dict, **fields):
 
     Raises:
       AsjaxError: not every weight of the model was filled exactly once; the error lists all
-        unmatched, missing and misshapen entries.
+        unmatched, missing and misshapen entries, and the weights that are integers.
+
+    NaN and infinite weights are kept; an AsjaxWarning counts them.
     """
     found = match(family, variant, state_dict, **fields)
+    if text := parts.not_finite(found.matched):
+        warn(f"{family} {variant}: {text}")
     flat = {path: jnp.array(np.asarray(leaf), leaf.dtype) for path, leaf in found.arrays.items()}
     return found.module, unflatten_dict(flat, sep="/")
 
@@ -317,6 +321,10 @@ def _place(key, value, file, placed):
     except (TypeError, ValueError, RuntimeError):
         trouble.append(f"misshapen: {key} {np.shape(value)} holds no numbers")
         return
+    if array is None:
+        kind = np.asarray(value).dtype
+        trouble.append(f"misshapen: {key} {np.shape(value)} holds {kind}, not floating numbers")
+        return
     try:
         (collection, name), part = kind.read(leaf, array)
     except ValueError as error:  # wrong rank for this kind
@@ -334,11 +342,13 @@ def _place(key, value, file, placed):
             trouble.append(f"misshapen: {key} {array.shape}: {target} is {want}, not {part.shape}")
 
 
-def _numbers(value) -> np.ndarray:
-    """`value` in float32, without a copy if it already is."""
+def _numbers(value) -> np.ndarray | None:
+    """`value` in float32, without a copy if it already is; None for integers and truth values."""
     array = np.asarray(value)
     if array.dtype.kind == "c":
         raise TypeError
+    if array.dtype.kind in "biu":
+        return None
     return array if array.dtype == np.float32 else array.astype(np.float32)
 
 

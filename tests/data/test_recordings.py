@@ -7,7 +7,7 @@ import pytest
 import sounds
 
 from asjax.config import AsjaxError
-from asjax.data import ffmpeg, recordings
+from asjax.data import audio, ffmpeg, recordings
 
 WAV = sounds.encode(sounds.tone(0.5, rate=8000), 8000)
 
@@ -65,8 +65,13 @@ def test_windows_of_a_file_tile_it(size):
         np.testing.assert_array_equal(window, wave[start : start + size])
 
 
-def test_a_file_of_nan_is_read_and_noted():
-    data = sounds.encode(np.full(800, np.nan, np.float32), 8000, "WAV", "FLOAT")
-    with pytest.warns(UserWarning, match="800 of its 800 samples are not finite"):
+def test_a_file_with_nan_is_read_and_noted_but_not_a_file_of_nan():
+    wave = np.full(800, np.nan, np.float32)
+    wave[9] = 0.5
+    data = sounds.encode(wave, 8000, "WAV", "FLOAT")
+    with pytest.warns(UserWarning, match="799 of its 800 samples are not finite"):
         ((_, window, _),) = recordings.windows(data, 8000, 800, name="x")
-    assert not window.any()
+    assert np.flatnonzero(window).tolist() == [9]
+    data = sounds.encode(np.full(800, np.nan, np.float32), 8000, "WAV", "FLOAT")
+    with pytest.raises(audio.AudioError, match="none of its 800 samples is finite"):
+        list(recordings.windows(data, 8000, 800, name="x"))

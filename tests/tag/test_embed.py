@@ -116,7 +116,8 @@ def test_a_finished_output_is_made_again_only_after_a_change(tmp_path, run, clip
     assert run(folder, "--to", out)[0] == 0
     check(out, clips)
     for words in (("--per", "window"), ("--per", "window", "--overlap", 0.5)):
-        assert run(folder, "--to", out, *words)[0] == 0
+        assert run(folder, "--to", out, *words)[0] == 2
+        assert run(folder, "--to", out, *words, "--overwrite")[0] == 0
         check(out, clips, "window", words[-1] if len(words) > 2 else 0.0)
 
 
@@ -128,8 +129,23 @@ def test_another_model_starts_again(tmp_path, run, clips, monkeypatch):
         "load",
         lambda path, **kw: tagger(record={"sha256": {"card.json": "cd" * 32}}, **kw),
     )
-    run(tmp_path / "in", "--to", out)
+    code, said, err = run(tmp_path / "in", "--to", out)
+    assert (code, said, err.count("\n")) == (2, "", 1)
+    assert "another value of model; add --overwrite" in err
+    assert run(tmp_path / "in", "--to", out, "--overwrite")[0] == 0
     assert str(np.load(out)["model"]) == "cd" * 32
+
+
+def test_the_embeddings_of_other_inputs_are_not_replaced_without_a_word(tmp_path, run, clips):
+    out = tmp_path / "e.npz"
+    assert run(tmp_path / "in", "--to", out)[0] == 0
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    code, said, err = run(next(iter(clips)), "--to", out, "--per", "window")
+    assert (code, said, err.count("\n")) == (2, "", 1)
+    assert "another value of per, inputs; add --overwrite" in err
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+    assert not list(tmp_path.glob("*.parts"))
+    assert "nothing to do" in run(tmp_path / "in", "--to", out)[1]
 
 
 class Killed(BaseException):

@@ -6,6 +6,7 @@ The oracle is naive float64 code.
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -258,7 +259,10 @@ def test_a_wrong_standard_input_is_one_line(run, monkeypatch, stdin, code, match
         ("WAV --audacity WAV", "must be a folder"),
         ("WAV --raven WAV/x", "must be a folder"),
         ("WAV --audacity=", "got an empty one"),
-        ("WAV --overwrite", "--overwrite is for label tracks"),
+        ("WAV --overwrite", "--overwrite is for files"),
+        ("WAV --out LIST", "list.txt exists; add --overwrite to replace it"),
+        ("WAV --out DIR/no/x.csv", "/no does not exist; make it first"),
+        ("WAV --out WAV/x.csv", "a.wav does not exist; make it first"),
         ("WAV --out DIR", "must be a file, it is a folder"),
         ("WAV --out DIR/", "must be a file, it is a folder"),
         ("WAV --out=", "must be a file, it is a folder"),
@@ -286,6 +290,29 @@ def test_wrong_use_is_one_line_and_nothing_is_written(tmp_path, run, words, matc
     assert match in err
     assert err.count("\n") == 1
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_out_replaces_a_file_only_if_told_to(tmp_path, run):
+    wav, out = write(tmp_path / "a.wav", steps(0.3)), tmp_path / "t.csv"
+    assert run(wav, "--csv", "--out", out)[0] == 0
+    table = out.read_text()
+    assert run(wav, "--tsv", "--out", out)[0] == 2
+    assert out.read_text() == table
+    assert run(wav, "--tsv", "--out", out, "--overwrite")[0] == 0
+    assert out.read_text().startswith("file\twindow")
+    assert run(wav, "--out", "/dev/null")[0] == 0
+
+
+@pytest.mark.parametrize("form", ["--csv", "--tsv"])
+def test_names_that_are_not_utf8_stay_different(tmp_path, run, form):
+    for name in (b"a\xff.wav", b"a\xfe.wav"):
+        path = write(tmp_path / "in" / "x.wav", steps(0.3))
+        path.rename(os.path.join(os.fsencode(path.parent), name).decode("utf-8", "surrogateescape"))
+    assert run(tmp_path / "in", form, "--out", tmp_path / "t")[0] == 0
+    text = (tmp_path / "t").read_text()
+    assert "a\\xff.wav" in text
+    assert "a\\xfe.wav" in text
+    assert run(tmp_path / "in", form)[1] == text
 
 
 def test_no_output_overwrites_the_model(tmp_path, capsys):

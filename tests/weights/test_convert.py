@@ -173,18 +173,18 @@ def test_wrong_arguments_are_one_line(checkpoint, tmp_path, capsys, more, messag
 def test_clips_are_as_long_as_the_model_is_made_for(family, variant, fields, seconds):
     file = models.family(family)
     module = file.model(variant, **fields)
-    frontend = frontends.build(**convert._frontend(file.FRONTENDS[variant], module, None)[0])
+    frontend = frontends.build(**convert.frontend_spec(file.FRONTENDS[variant], module, None)[0])
     assert convert.clip_seconds(module, frontend) == seconds
 
 
 def test_the_frontend_follows_the_model_s_size():
     file = models.family("ast")
     module = file.model("tiny224", n_mels=64, frames=400)
-    spec, left = convert._frontend(file.FRONTENDS["tiny224"], module, None)
+    spec, left = convert.frontend_spec(file.FRONTENDS["tiny224"], module, None)
     assert left == []
     assert spec == {"name": "kaldi_fbank128", "n_mels": 64, "frames": 400}
     given = convert._given("atdr_logmel64(frames=400)")
-    assert convert._frontend({}, module, given)[0] == {"name": "atdr_logmel64", "frames": 400}
+    assert convert.frontend_spec({}, module, given)[0] == {"name": "atdr_logmel64", "frames": 400}
 
 
 def test_a_file_that_only_has_a_published_name_is_called_so(

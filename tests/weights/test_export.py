@@ -1,6 +1,7 @@
 """asjax export: back to the authors' code, bit for bit."""
 
 import json
+import shlex
 
 import numpy as np
 import parity_table
@@ -114,3 +115,33 @@ def test_a_changed_extra_file_is_noticed(checkpoint, tmp_path):
     path.write_bytes(raw)
     with pytest.raises(AsjaxError, match=r"torch_extra.safetensors was changed"):
         export.export(tmp_path / "m", tmp_path / "x.safetensors")
+
+
+def test_export_says_how_port_restores_what_weights_cannot_carry(ported, tmp_path, capsys):
+    assert main(["export", str(ported["path"]), "--safetensors", str(tmp_path / "a")]) == 0
+    assert "not in it" not in capsys.readouterr().out  # the variant's own values
+    found = weights("cnn", "mini", num_classes=10)
+    _, variables = port.from_torch("cnn", "mini", found, num_classes=10)
+    config = {
+        "model": {"name": "cnn", "variant": "mini", "num_classes": 10},
+        "frontend": {**models.family("cnn").FRONTENDS["mini"], "hop": 123},
+        "data": {"sample_rate": 16_000, "clip_s": 2.5},
+        "objective": {"name": "classify"},
+    }
+    names = labels.get("esc10")
+    model_dir.save_model(
+        tmp_path / "my m", config=config, label_set=names, variables=variables, record={"seed": 1}
+    )
+    out = tmp_path / "x y.safetensors"
+    assert main(["export", str(tmp_path / "my m"), "--safetensors", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "not in it frontend, clip length of 2.5 s, class names, softmax" in said
+    assert "a sigmoid per class, so keep the model folder" in said
+    (line,) = [line for line in said.splitlines() if line.startswith("restore ")]
+    words = shlex.split(line)[2:]
+    assert main([*words[:-1], str(tmp_path / "again")]) == 0
+    cfg, again, _, _ = model_dir.load_model(tmp_path / "again")
+    assert frontends.build(**cfg["frontend"]) == frontends.build(**config["frontend"])
+    assert cfg["frontend"]["hop"] == 123
+    assert cfg["data"]["clip_s"] == 2.5
+    assert again.hash == names.hash
