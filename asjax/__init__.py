@@ -13,6 +13,10 @@ _PUBLIC = {
     "list_models": "asjax.models",
     "AsjaxError": "asjax.config",
 }
+_SHORT = {  # modules that also have a shorter name
+    "port": "asjax.weights.port",
+    "checkpoint": "asjax.store.checkpoint",
+}
 
 __all__ = [*_PUBLIC, "__version__"]
 
@@ -20,7 +24,7 @@ __all__ = [*_PUBLIC, "__version__"]
 def __getattr__(name):
     if name in _PUBLIC:
         return getattr(import_module(_PUBLIC[name]), name)
-    module = f"asjax.{name}"
+    module = _SHORT.get(name, f"asjax.{name}")
     try:  # `asjax.hlp`, `asjax.metrics`, ... without an explicit import of the submodule
         return import_module(module)
     except ModuleNotFoundError as error:

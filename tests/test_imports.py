@@ -36,7 +36,7 @@ LAYERS = (
     ("own",),
     ("weights",),
     ("evaluation",),
-    ("papers", "predict", "port", "checkpoint"),
+    ("papers", "predict"),
     ("tag",),
     ("train",),
     ("finetune",),
@@ -219,18 +219,3 @@ heavy = {"jax", "numpy", "flax", "librosa", "matplotlib", "scipy", "grain"} & se
 print("HEAVY", sorted(heavy))
 """
     assert "HEAVY []" in run(code).stdout
-
-
-@pytest.mark.parametrize("name", ["weights.port", "store.checkpoint"])
-def test_a_short_name_is_the_same_module(name):
-    short = name.rpartition(".")[2]
-    uses = f"import asjax.{short}; a = asjax.{short}", f"from asjax import {short} as a"
-    for use in (
-        *uses,
-        f"import asjax.{name}; import asjax.{short} as a",
-        f"import asjax; a = asjax.{short}",
-    ):
-        code = (
-            f"{use}\nimport sys, asjax.{name} as b; print(a is b is sys.modules['asjax.{short}'])"
-        )
-        assert run(code).stdout == "True\n", use
