@@ -244,7 +244,8 @@ def finished(cfg, overrides: dict[str, str] | None = None, where: str = "the con
         or a value of another type than the field has.
     """
     changed = {key: config.parse_value(text) for key, text in (overrides or {}).items()}
-    for key in sorted(changed, key=lambda key: not key.endswith(".name")):  # names come first
+    # Whole parts come first, then names, then the fields of what has the name.
+    for key in sorted(changed, key=lambda key: (key not in SPECS, not key.endswith(".name"))):
         config.trust(changed[key]) if isinstance(changed[key], str) else None
         _override(cfg, key, changed[key])
     for chosen, other, zero in (
@@ -290,6 +291,16 @@ def complete(cfg, where: str = "the config") -> None:
     make("choice", cfg["eval"]["select"])
 
 
+def check_rate(frontend, cfg) -> None:
+    """AsjaxError if the frontend was made for another sample rate than that of the data."""
+    rate, theirs = cfg["data"]["sample_rate"], getattr(frontend, "sample_rate", None)
+    if theirs is not None and theirs != rate:
+        raise AsjaxError(
+            f"frontend.sample_rate must be that of the data, data.sample_rate={rate!r}, got "
+            f"{theirs!r}; change one of them"
+        )
+
+
 def _check_lengths(cfg, where: str) -> None:
     """Durations in steps or in epochs, and the share of evaluations."""
     epochs = _real(where, "total_epochs", cfg["total_epochs"], 1e9)
@@ -326,13 +337,15 @@ def _override(cfg, dotted: str, value) -> None:
     for part in parents:
         path = f"{path}.{part}" if path else part
         known = known.get(part) if isinstance(known, dict) else None
-        if known is None or not (isinstance(known, dict) or path in SPECS):
+        if not (isinstance(known, dict) or path in SPECS):
             raise config.unknown("config field", dotted, _flat(FIELDS))
         if at.get(part) is None or (isinstance(at.get(part), str) and path in SPECS):
             # a spec given as text or not at all becomes a dict
             name, values = split_spec(at[part]) if at.get(part) else ("", {})
             at[part] = {**({"name": name} if name else {}), **values}
         at = at[part]
+        if not hasattr(at, "keys"):
+            raise AsjaxError(f"config field {path} must be a dict, got {config.quoted(at)}")
         if path in SPECS:
             return _override_spec(at, SPECS[path], path, dotted.removeprefix(f"{path}."), value)
     if not isinstance(known, dict) or leaf not in known:
@@ -354,8 +367,7 @@ def _override(cfg, dotted: str, value) -> None:
 
 def _override_spec(spec, kind: str, path: str, key: str, value) -> None:
     if key == "name":
-        find(kind, value)
-        spec["name"] = value
+        _rename(spec, kind, path, value)
         return
     if not spec.get("name"):
         raise AsjaxError(f"config field {path}.{key}: the config names no {kind}; set {path}.name")
@@ -365,6 +377,22 @@ def _override_spec(spec, kind: str, path: str, key: str, value) -> None:
     default = spec[key] if key in spec else known[key]
     default = None if default is REQUIRED else default
     spec[key] = config.typed(f"config field {path}.{key}", value, default)
+
+
+def _rename(spec, kind: str, path: str, name) -> None:
+    """Change the name of a spec. Fields that only the old thing takes go, with a warning."""
+    if not isinstance(name, str):
+        raise AsjaxError(f"config field {path}.name must be a name, got {config.quoted(name)}")
+    find(kind, name)
+    old = spec.get("name")
+    if kind == "average" and old and old != name:
+        takes = fields(kind, name)
+        gone = [k for k in fields(kind, old) if k in spec and k not in takes]
+        for key in gone:
+            del spec[key]
+        if gone:
+            config.warn(f"{path}.name={name}: {', '.join(gone)} of {old} is left out")
+    spec["name"] = name
 
 
 def _flat(known, prefix: str = "") -> list[str]:

@@ -139,6 +139,7 @@ def run(cfg, args) -> int:
 
     # ------------------------------------------------------------------ model and objective
     frontend = build.make("frontend", cfg.frontend)
+    build.check_rate(frontend, cfg)
     model = build.make("model", cfg.model, num_classes=len(label_set))
     freeze = build.read(cfg, "optim.freeze")
     objective = build.make(
