@@ -281,6 +281,8 @@ def complete(cfg, where: str = "the config") -> None:
                 fill(at[key], default, f"{prefix}{key}.")
 
     fill(cfg, FIELDS, "")
+    for path, kind in SPECS.items():
+        _check_spec(cfg, path, kind, where)
     for key, least in AT_LEAST.items():
         value = read(cfg, key)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -289,6 +291,22 @@ def complete(cfg, where: str = "the config") -> None:
     if cfg["eval"]["metric"] not in ("", *METRICS):
         raise config.unknown(f"{where}: eval.metric", cfg["eval"]["metric"], METRICS)
     make("choice", cfg["eval"]["select"])
+
+
+def _check_spec(cfg, path: str, kind: str, where: str) -> None:
+    """AsjaxError unless the field holds a spec, or a chain where chains belong."""
+    for part in path.split("."):
+        cfg = cfg[part]
+    if kind in ("augment", "op"):
+        if not isinstance(cfg, (str, type(None))):
+            raise AsjaxError(f"{where}: {path} must be a chain 'a | b', got {config.quoted(cfg)}")
+        return
+    if not cfg and path in ("data.test", "average"):
+        return
+    named = isinstance(cfg, str) or (hasattr(cfg, "keys") and isinstance(cfg.get("name"), str))
+    if not cfg or not named:
+        got = config.quoted(config.to_plain(cfg))
+        raise AsjaxError(f"{where}: {path} must be a call or a dict with a 'name', got {got}")
 
 
 def check_rate(frontend, cfg) -> None:
