@@ -8,8 +8,10 @@ such as num_classes, if the function takes them.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import typing
+from collections.abc import Mapping
 from functools import partial
 
 from asjax import config, recipes
@@ -38,6 +40,26 @@ _CALLED = {  # how messages call a kind
     "optim": "optimiser",
     "source": "data source",
 }
+_NEEDS = {  # what the thing that a function makes must have
+    "model": ("init", "apply"),
+    "frontend": ("__call__",),
+    "objective": ("__call__",),
+    "optim": ("init", "update"),
+    "average": ("__call__",),
+    "source": ("name", "ids", "labels", "hash", "__getitem__", "__len__"),
+    "draw": ("__call__", "draws_per_epoch", "seed"),
+    "choice": ("choose", "window"),
+}
+_MUST = {  # the same in words
+    "model": "a module of flax.linen",
+    "frontend": "a function of waves",
+    "objective": "a function (params, stats, batch, rng)",
+    "optim": "a pair: a transformation of optax and the learning rate as a function of the step",
+    "average": "a function (average, new, step)",
+    "source": "a data source (asjax.data.sources)",
+    "draw": "a draw (asjax.data.draw)",
+    "choice": "a rule (asjax.store.choice)",
+}
 
 # --------------------------------------------------------------------------------- names to objects
 
@@ -62,7 +84,36 @@ def make(kind: str, spec, **offered):
     name, fields = split_spec(spec)
     label = f"{_CALLED.get(kind, kind)} {name}"
     fields = {k: v for k, v in fields.items() if k not in READ.get(kind, ())}
-    return config.call(find(kind, name), label, offered=offered, **fields)
+    made = config.call(find(kind, name), label, offered=offered, **fields)
+    needs = _NEEDS.get(kind, ())
+    pair = kind != "optim" or (isinstance(made, tuple) and len(made) == 2)
+    part = made[0] if kind == "optim" and pair else made
+    lacks = [need for need in needs if not hasattr(part, need)]
+    if not pair or lacks or (kind == "optim" and not callable(made[1])):
+        odd = f" without {', '.join(lacks)}" if pair and lacks else ""
+        raise AsjaxError(f"{label} must return {_MUST[kind]}, got a {type(made).__name__}{odd}")
+    return _checked_objective(made, label) if kind == "objective" else made
+
+
+def _checked_objective(objective, label: str):
+    """The same function. Its errors and wrong results are AsjaxErrors that name it."""
+
+    @functools.wraps(objective)
+    def run(*args, **kwargs):
+        with config.blaming(label):
+            result = objective(*args, **kwargs)
+        fits = (
+            isinstance(result, tuple) and len(result) == 2 and getattr(result[0], "shape", 1) == ()
+        )
+        fits = fits and isinstance(result[1], (tuple, list)) and len(result[1]) == 2
+        if not fits or not all(isinstance(part, Mapping) for part in result[1]):
+            raise AsjaxError(
+                f"{label}: its function must return (loss, (scalars, new_stats)), with a scalar "
+                f"array and two dicts, got {config.quoted(result)}"
+            )
+        return result
+
+    return run
 
 
 def chain(kind: str, text: str | None, **offered) -> list:
@@ -95,12 +146,20 @@ def augment(text: str | None):
     import jax
 
     ops = chain("augment", text)
-    for _, op in ops:
-        op(None, {})
+    for name, op in ops:
+        if ":" not in name:  # a user's op may need its entries
+            op(None, {})
 
     def run(rng, batch):
-        for i, (_, op) in enumerate(ops):
-            batch = op(jax.random.fold_in(rng, i), batch)
+        for i, (name, op) in enumerate(ops):
+            with config.blaming(f"augmentation {name}"):
+                new = op(jax.random.fold_in(rng, i), batch)
+            if not isinstance(new, dict) or not batch.keys() <= new.keys():
+                got = sorted(new) if isinstance(new, dict) else config.quoted(new)
+                raise AsjaxError(
+                    f"augmentation {name} must return the batch with {', '.join(batch)}, got {got}"
+                )
+            batch = new
         return batch
 
     run.names, run.spec = tuple(name for name, _ in ops), text or ""

@@ -223,7 +223,7 @@ def test_a_config_that_fails_or_returns_junk_names_the_file_and_the_line(body, m
 
 
 def test_a_config_that_is_no_python_file_is_one_line(tmp_path):
-    for name in ("dog.wav", "config.yaml"):
+    for name in ("dog.wav", "config.yaml", "noending"):
         (tmp_path / name).write_bytes(b"RIFF\0")
         with pytest.raises(AsjaxError, match="must be a Python file"):
             build.load(str(tmp_path / name))

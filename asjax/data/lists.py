@@ -80,7 +80,9 @@ def read_folder(
       AsjaxError: one message with the first ten problems of every kind and their line numbers.
     """
     if not Path(root).is_dir():
-        raise AsjaxError(f"audio folder {shown(root)} does not exist")
+        raise AsjaxError(
+            f"audio folder {shown(root)} does not exist{record_files.from_where(root)}"
+        )
     if csv_path:
         rows, problems, layout = read_rows(csv_path, label_separator, split_column, columns)
     else:
@@ -255,7 +257,9 @@ def _text(path) -> str:
             raise AsjaxError(f"label list {shown(path)} is larger than {_MAX_BYTES >> 30} GiB")
         data = Path(path).read_bytes()
     except FileNotFoundError:
-        raise AsjaxError(f"label list {shown(path)} does not exist") from None
+        raise AsjaxError(
+            f"label list {shown(path)} does not exist{record_files.from_where(path)}"
+        ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise AsjaxError(f"label list {shown(path)} cannot be read: {reason}") from None
