@@ -8,13 +8,11 @@ such as num_classes, if the function takes them.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import typing
-from collections.abc import Mapping
 from functools import partial
 
-from asjax import config, recipes
+from asjax import checks, config, recipes
 from asjax.config import AsjaxError, split_spec
 from asjax.fields import AT_LEAST, FIELDS, METRICS, OFFERED, READ, REQUIRED, SPECS
 from asjax.store import formats, schema
@@ -40,27 +38,6 @@ _CALLED = {  # how messages call a kind
     "optim": "optimiser",
     "source": "data source",
 }
-_NEEDS = {  # what the thing that a function makes must have
-    "model": ("init", "apply"),
-    "frontend": ("__call__",),
-    "objective": ("__call__",),
-    "optim": ("init", "update"),
-    "average": ("__call__",),
-    "source": ("name", "ids", "labels", "hash", "__getitem__", "__len__"),
-    "draw": ("__call__", "draws_per_epoch", "seed"),
-    "choice": ("choose", "window"),
-}
-_MUST = {  # the same in words
-    "model": "a module of flax.linen",
-    "frontend": "a function of waves",
-    "objective": "a function (params, stats, batch, rng)",
-    "optim": "a pair: a transformation of optax and the learning rate as a function of the step",
-    "average": "a function (average, new, step)",
-    "source": "a data source (asjax.data.sources)",
-    "draw": "a draw (asjax.data.draw)",
-    "choice": "a rule (asjax.store.choice)",
-}
-
 # --------------------------------------------------------------------------------- names to objects
 
 
@@ -85,35 +62,7 @@ def make(kind: str, spec, **offered):
     label = f"{_CALLED.get(kind, kind)} {name}"
     fields = {k: v for k, v in fields.items() if k not in READ.get(kind, ())}
     made = config.call(find(kind, name), label, offered=offered, **fields)
-    needs = _NEEDS.get(kind, ())
-    pair = kind != "optim" or (isinstance(made, tuple) and len(made) == 2)
-    part = made[0] if kind == "optim" and pair else made
-    lacks = [need for need in needs if not hasattr(part, need)]
-    if not pair or lacks or (kind == "optim" and not callable(made[1])):
-        odd = f" without {', '.join(lacks)}" if pair and lacks else ""
-        raise AsjaxError(f"{label} must return {_MUST[kind]}, got a {type(made).__name__}{odd}")
-    return _checked_objective(made, label) if kind == "objective" else made
-
-
-def _checked_objective(objective, label: str):
-    """The same function. Its errors and wrong results are AsjaxErrors that name it."""
-
-    @functools.wraps(objective)
-    def run(*args, **kwargs):
-        with config.blaming(label):
-            result = objective(*args, **kwargs)
-        fits = (
-            isinstance(result, tuple) and len(result) == 2 and getattr(result[0], "shape", 1) == ()
-        )
-        fits = fits and isinstance(result[1], (tuple, list)) and len(result[1]) == 2
-        if not fits or not all(isinstance(part, Mapping) for part in result[1]):
-            raise AsjaxError(
-                f"{label}: its function must return (loss, (scalars, new_stats)), with a scalar "
-                f"array and two dicts, got {config.quoted(result)}"
-            )
-        return result
-
-    return run
+    return checks.made(kind, label, made)
 
 
 def chain(kind: str, text: str | None, **offered) -> list:
@@ -154,11 +103,7 @@ def augment(text: str | None):
         for i, (name, op) in enumerate(ops):
             with config.blaming(f"augmentation {name}"):
                 new = op(jax.random.fold_in(rng, i), batch)
-            if not isinstance(new, dict) or not batch.keys() <= new.keys():
-                got = sorted(new) if isinstance(new, dict) else config.quoted(new)
-                raise AsjaxError(
-                    f"augmentation {name} must return the batch with {', '.join(batch)}, got {got}"
-                )
+            checks.augmented(name, batch, new)
             batch = new
         return batch
 
@@ -341,7 +286,7 @@ def complete(cfg, where: str = "the config") -> None:
 
     fill(cfg, FIELDS, "")
     for path, kind in SPECS.items():
-        _check_spec(cfg, path, kind, where)
+        checks.spec(cfg, path, kind, where)
     for key, least in AT_LEAST.items():
         value = read(cfg, key)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -350,32 +295,6 @@ def complete(cfg, where: str = "the config") -> None:
     if cfg["eval"]["metric"] not in ("", *METRICS):
         raise config.unknown(f"{where}: eval.metric", cfg["eval"]["metric"], METRICS)
     make("choice", cfg["eval"]["select"])
-
-
-def _check_spec(cfg, path: str, kind: str, where: str) -> None:
-    """AsjaxError unless the field holds a spec, or a chain where chains belong."""
-    for part in path.split("."):
-        cfg = cfg[part]
-    if kind in ("augment", "op"):
-        if not isinstance(cfg, (str, type(None))):
-            raise AsjaxError(f"{where}: {path} must be a chain 'a | b', got {config.quoted(cfg)}")
-        return
-    if not cfg and path in ("data.test", "average"):
-        return
-    named = isinstance(cfg, str) or (hasattr(cfg, "keys") and isinstance(cfg.get("name"), str))
-    if not cfg or not named:
-        got = config.quoted(config.to_plain(cfg))
-        raise AsjaxError(f"{where}: {path} must be a call or a dict with a 'name', got {got}")
-
-
-def check_rate(frontend, cfg) -> None:
-    """AsjaxError if the frontend was made for another sample rate than that of the data."""
-    rate, theirs = cfg["data"]["sample_rate"], getattr(frontend, "sample_rate", None)
-    if theirs is not None and theirs != rate:
-        raise AsjaxError(
-            f"frontend.sample_rate must be that of the data, data.sample_rate={rate!r}, got "
-            f"{theirs!r}; change one of them"
-        )
 
 
 def _check_lengths(cfg, where: str) -> None:
