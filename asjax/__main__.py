@@ -179,6 +179,10 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (AsjaxError, OSError) as error:
+        if error.__cause__ and os.environ.get("ASJAX_DEBUG", "0") not in ("", "0"):
+            import traceback
+
+            traceback.print_exception(error.__cause__)
         print(f"asjax {verb}: error: {_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -12,7 +12,7 @@ import inspect
 import typing
 from functools import partial
 
-from asjax import config, recipes
+from asjax import checks, config, recipes
 from asjax.config import AsjaxError, split_spec
 from asjax.fields import AT_LEAST, FIELDS, METRICS, OFFERED, READ, REQUIRED, SPECS
 from asjax.store import formats, schema
@@ -38,7 +38,6 @@ _CALLED = {  # how messages call a kind
     "optim": "optimiser",
     "source": "data source",
 }
-
 # --------------------------------------------------------------------------------- names to objects
 
 
@@ -62,7 +61,8 @@ def make(kind: str, spec, **offered):
     name, fields = split_spec(spec)
     label = f"{_CALLED.get(kind, kind)} {name}"
     fields = {k: v for k, v in fields.items() if k not in READ.get(kind, ())}
-    return config.call(find(kind, name), label, offered=offered, **fields)
+    made = config.call(find(kind, name), label, offered=offered, **fields)
+    return checks.made(kind, label, made)
 
 
 def chain(kind: str, text: str | None, **offered) -> list:
@@ -95,12 +95,16 @@ def augment(text: str | None):
     import jax
 
     ops = chain("augment", text)
-    for _, op in ops:
-        op(None, {})
+    for name, op in ops:
+        if ":" not in name:  # a user's op may need its entries
+            op(None, {})
 
     def run(rng, batch):
-        for i, (_, op) in enumerate(ops):
-            batch = op(jax.random.fold_in(rng, i), batch)
+        for i, (name, op) in enumerate(ops):
+            with config.blaming(f"augmentation {name}"):
+                new = op(jax.random.fold_in(rng, i), batch)
+            checks.augmented(name, batch, new)
+            batch = new
         return batch
 
     run.names, run.spec = tuple(name for name, _ in ops), text or ""
@@ -244,7 +248,8 @@ def finished(cfg, overrides: dict[str, str] | None = None, where: str = "the con
         or a value of another type than the field has.
     """
     changed = {key: config.parse_value(text) for key, text in (overrides or {}).items()}
-    for key in sorted(changed, key=lambda key: not key.endswith(".name")):  # names come first
+    # Whole parts come first, then names, then the fields of what has the name.
+    for key in sorted(changed, key=lambda key: (key not in SPECS, not key.endswith(".name"))):
         config.trust(changed[key]) if isinstance(changed[key], str) else None
         _override(cfg, key, changed[key])
     for chosen, other, zero in (
@@ -280,6 +285,8 @@ def complete(cfg, where: str = "the config") -> None:
                 fill(at[key], default, f"{prefix}{key}.")
 
     fill(cfg, FIELDS, "")
+    for path, kind in SPECS.items():
+        checks.spec(cfg, path, kind, where)
     for key, least in AT_LEAST.items():
         value = read(cfg, key)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -326,13 +333,15 @@ def _override(cfg, dotted: str, value) -> None:
     for part in parents:
         path = f"{path}.{part}" if path else part
         known = known.get(part) if isinstance(known, dict) else None
-        if known is None or not (isinstance(known, dict) or path in SPECS):
+        if not (isinstance(known, dict) or path in SPECS):
             raise config.unknown("config field", dotted, _flat(FIELDS))
         if at.get(part) is None or (isinstance(at.get(part), str) and path in SPECS):
             # a spec given as text or not at all becomes a dict
             name, values = split_spec(at[part]) if at.get(part) else ("", {})
             at[part] = {**({"name": name} if name else {}), **values}
         at = at[part]
+        if not hasattr(at, "keys"):
+            raise AsjaxError(f"config field {path} must be a dict, got {config.quoted(at)}")
         if path in SPECS:
             return _override_spec(at, SPECS[path], path, dotted.removeprefix(f"{path}."), value)
     if not isinstance(known, dict) or leaf not in known:
@@ -354,8 +363,7 @@ def _override(cfg, dotted: str, value) -> None:
 
 def _override_spec(spec, kind: str, path: str, key: str, value) -> None:
     if key == "name":
-        find(kind, value)
-        spec["name"] = value
+        _rename(spec, kind, path, value)
         return
     if not spec.get("name"):
         raise AsjaxError(f"config field {path}.{key}: the config names no {kind}; set {path}.name")
@@ -365,6 +373,22 @@ def _override_spec(spec, kind: str, path: str, key: str, value) -> None:
     default = spec[key] if key in spec else known[key]
     default = None if default is REQUIRED else default
     spec[key] = config.typed(f"config field {path}.{key}", value, default)
+
+
+def _rename(spec, kind: str, path: str, name) -> None:
+    """Change the name of a spec. Fields that only the old thing takes go, with a warning."""
+    if not isinstance(name, str):
+        raise AsjaxError(f"config field {path}.name must be a name, got {config.quoted(name)}")
+    find(kind, name)
+    old = spec.get("name")
+    if kind == "average" and old and old != name:
+        takes = fields(kind, name)
+        gone = [k for k in fields(kind, old) if k in spec and k not in takes]
+        for key in gone:
+            del spec[key]
+        if gone:
+            config.warn(f"{path}.name={name}: {', '.join(gone)} of {old} is left out")
+    spec["name"] = name
 
 
 def _flat(known, prefix: str = "") -> list[str]:

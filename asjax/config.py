@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import difflib
+import errno
 import hashlib
 import importlib.util
 import inspect
@@ -17,6 +18,7 @@ import json
 import os
 import re
 import sys
+import traceback
 import warnings
 from importlib import import_module
 from pathlib import Path
@@ -35,6 +37,29 @@ class AsjaxError(ValueError):
 
 class AsjaxWarning(UserWarning):
     """Something that the user should know. The work goes on."""
+
+
+def in_words(error: BaseException) -> str:
+    """The type and the message of an error, on one line of at most 300 characters."""
+    text = " ".join(str(error).split())
+    return shown(f"{type(error).__name__}: {text}" if text else type(error).__name__, 300)
+
+
+@contextlib.contextmanager
+def blaming(label: str, *passing):
+    """Turn an error of the part `label` into an AsjaxError that names it; the cause is kept.
+
+    Args:
+      passing: types of exceptions that pass unchanged, besides AsjaxError.
+    """
+    try:
+        yield
+    except (AsjaxError, MemoryError, *passing):
+        raise
+    except Exception as error:
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            raise
+        raise AsjaxError(f"{label}: {in_words(error)}") from error
 
 
 def printable(text: str) -> str:
@@ -146,12 +171,17 @@ def _split(text: str, at: str) -> list[str]:
         elif char == at and depth == 0:
             parts.append(text[start:i])
             start = i + 1
-    return [p for p in map(str.strip, [*parts, text[start:]]) if p]
+    return [part.strip() for part in (*parts, text[start:])]
 
 
 def chain(text: str | None) -> list[tuple[str, dict[str, Any]]]:
     """`"a(x=1) | b"` -> `[("a", {"x": 1}), ("b", {})]`; empty or None -> `[]`."""
-    return [parse_call(part) for part in _split(text or "", "|")]
+    links = _split(text or "", "|")
+    if links == [""]:
+        return []
+    if "" in links:
+        raise AsjaxError(f"chain {text!r} has an empty link; give one | between two calls")
+    return [parse_call(part) for part in links]
 
 
 def split_spec(spec) -> tuple[str, dict[str, Any]]:
@@ -184,7 +214,7 @@ def parse_arg(arg: str | dict | None, **defaults):
     if isinstance(arg, dict):
         given = list(arg.items())
     else:
-        items = [item.partition("=") for item in _split(arg or "", ",")]
+        items = [item.partition("=") for item in _split(arg or "", ",") if item]
         given = [(key, parse_value(text) if eq else True) for key, eq, text in items]
     for key, value in given:
         if key not in defaults:
@@ -253,11 +283,16 @@ def _own(kind: str, name: str):
             "if you trust it, give its name to --trust, or to asjax.config.trust in a program"
         )
     try:
-        return getattr(import_module(module), thing)
+        found = getattr(import_module(module), thing)
     except (ImportError, AttributeError) as error:
         raise AsjaxError(
             f"{kind} {name!r} cannot be imported: {error}; is it on PYTHONPATH?"
         ) from None
+    except Exception as error:
+        raise AsjaxError(f"{kind} {name!r} cannot be imported: {in_words(error)}") from error
+    if not callable(found):
+        raise AsjaxError(f"{kind} {name!r} must be a function, got {quoted(found)}")
+    return found
 
 
 def trust(value) -> None:
@@ -310,7 +345,8 @@ def call(function, label: str, /, *args, offered: dict | None = None, **fields):
     for name in takes:
         if known[name].default is inspect.Parameter.empty and name not in fields:
             raise AsjaxError(f"{label} needs {name}, as {name}=...")
-    return function(*args, **offered, **fields)
+    with blaming(label):
+        return function(*args, **offered, **fields)
 
 
 # --------------------------------------------------------------------------------- configs
@@ -368,21 +404,38 @@ def read(path_and_arg: str, values: dict | None = None):
       values: arguments as a dict, in place of the text after the colon.
 
     Raises:
-      AsjaxError: no such file, not Python, or no `get_config`.
+      AsjaxError: no such file, not Python, no `get_config`, or one that fails or returns no config.
     """
     name, _, arg = path_and_arg.partition(":")
     path = Path(name)
+    if path.is_file() and path.suffix != ".py":
+        raise AsjaxError(
+            f"config {shown(path)} must be a Python file, FILE.py, or the config.json of a workdir"
+        )
     if not path.is_file():
         raise AsjaxError(f"config {path} does not exist; give a file such as configs/quickstart.py")
     spec = importlib.util.spec_from_file_location(f"asjax_config_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise AsjaxError(f"config {path} must define get_config(arg=None)")
+        cfg = module.get_config(values or arg or None)
+        cfg = new(cfg) if isinstance(cfg, dict) else cfg
     except SyntaxError as error:
         raise AsjaxError(f"config {path} is not valid Python: {error}") from None
-    if not hasattr(module, "get_config"):
-        raise AsjaxError(f"config {path} must define get_config(arg=None)")
-    return module.get_config(values or arg or None)
+    except AsjaxError:
+        raise
+    except Exception as error:
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == name]
+        at = f", line {lines[-1]}" if lines else ""
+        raise AsjaxError(f"config {path}{at}: {in_words(error)}") from error
+    if not hasattr(cfg, "keys"):
+        raise AsjaxError(
+            f"config {path}: get_config must return a config, such as asjax.config.new(), got "
+            f"{quoted(cfg)}"
+        )
+    return cfg
 
 
 def new(values: dict | None = None):

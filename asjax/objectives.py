@@ -247,7 +247,14 @@ def _of_clips(model, frontend, augment, hard, loss):
             mutable=list(stats),
             rngs={"dropout": dropout_rng},
         )
-        value = loss(outputs["logits"], item["target"], item["mask"])
+        logits = outputs.get("logits") if isinstance(outputs, dict) else None
+        if getattr(logits, "shape", None) != item["target"].shape:
+            got = f"{list(logits.shape)}" if hasattr(logits, "shape") else "none"
+            raise AsjaxError(
+                f"model {type(model).__name__} must return a dict with logits "
+                f"{list(item['target'].shape)} (clips, classes), got {got}"
+            )
+        value = loss(logits, item["target"], item["mask"])
         return value, ({"loss": value}, new_stats)
 
     return loss_fn

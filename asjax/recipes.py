@@ -46,6 +46,8 @@ def resolve(path_and_arg: str) -> tuple[str, str]:
     if path.is_file() and path.suffix:
         return path_and_arg, ""
     stem = path.stem if path.suffix in ("", ".py") else ""
+    if path.is_file() and stem not in names():
+        return path_and_arg, ""  # config.read says what a config must be
     if stem in names() and path.parent in (Path(), Path("configs")):
         recipe = path_of(stem)
         return f"{recipe}{colon}{arg}", f"config {shown(name)}: the recipe that comes with asjax"

@@ -10,7 +10,7 @@ import optax
 from flax import struct
 
 from asjax import models
-from asjax.config import AsjaxError, unknown
+from asjax.config import AsjaxError, blaming, unknown
 from asjax.frontends import to_float
 from asjax.nn import placement
 from asjax.optim import guard
@@ -32,20 +32,31 @@ class State:
 def init_state(key, *, model, frontend, tx, wave_shape, average: bool) -> State:
     """The initial state for waves of `wave_shape` [B, S]. Run it under jit with out_shardings."""
     init_key, rng = jax.random.split(key)
-    feats = frontend(jnp.zeros(wave_shape, jnp.float32))
-    variables = dict(model.init(init_key, feats, train=False))
+    with blaming(f"frontend {_named(frontend)}"):
+        feats = frontend(jnp.zeros(wave_shape, jnp.float32))
+    label = f"model {_named(model)}"
+    with blaming(label):
+        variables = dict(model.init(init_key, feats, train=False))
+    if "params" not in variables:
+        raise AsjaxError(f"{label} must have parameters, got {sorted(variables)}")
     params = variables.pop("params")
+    with blaming("the optimiser"):
+        opt = tx.init(params)
     # The average needs its own buffers, because both are donated to the train step.
     copy = jax.tree.map(jnp.copy, {"params": params, "stats": variables})
     return State(
         step=jnp.zeros((), jnp.int32),
         params=params,
         stats=variables,
-        opt=tx.init(params),
+        opt=opt,
         average={**copy, "count": jnp.zeros((), jnp.int32)} if average else {},
         nonfinite=jnp.zeros((2,), jnp.int32),
         rng=rng,
     )
+
+
+def _named(part) -> str:
+    return getattr(part, "__name__", type(part).__name__)
 
 
 def make_train_step(*, objective, tx, average=None, lr=None, accumulate: int = 1):
@@ -68,10 +79,12 @@ def make_train_step(*, objective, tx, average=None, lr=None, accumulate: int = 1
         rng = jax.random.fold_in(state.rng, state.step)
         (loss, (scalars, stats)), grads = compute(state.params, state.stats, batch, rng)
         ok = guard.all_finite((loss, grads))
-        updates, opt = tx.update(grads, state.opt, state.params)
-        params = optax.apply_updates(state.params, updates)
+        with blaming("the optimiser"):
+            updates, opt = tx.update(grads, state.opt, state.params)
+            params = optax.apply_updates(state.params, updates)
         new = {"params": params, "stats": {**state.stats, **stats}}
-        averaged = average(state.average, new, state.step) if average else state.average
+        with blaming("the average of the weights"):
+            averaged = average(state.average, new, state.step) if average else state.average
         new = {**new, "opt": opt, "average": averaged}
         old = {name: getattr(state, name) for name in new}
         total, in_row = state.nonfinite[0], state.nonfinite[1]

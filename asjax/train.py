@@ -10,7 +10,7 @@ import contextlib
 import math
 from functools import partial
 
-from asjax import build
+from asjax import build, checks
 from asjax.data import prefetch
 from asjax.evaluation import infer, one_label
 from asjax.store import model_dir
@@ -140,6 +140,7 @@ def run(cfg, args) -> int:
 
     # ------------------------------------------------------------------ model and objective
     frontend = build.make("frontend", cfg.frontend)
+    checks.rate(frontend, cfg)
     model = build.make("model", cfg.model, num_classes=len(label_set))
     freeze = build.read(cfg, "optim.freeze")
     objective = build.make(

@@ -197,3 +197,73 @@ def test_a_config_holds_finite_numbers_only(value, repo, monkeypatch):
     monkeypatch.chdir(repo)
     with pytest.raises(AsjaxError, match=r"optim\.lr: must be finite, got -?inf"):
         build.load("configs/quickstart.py:tiny", {"optim.lr": value})
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("    return None", "get_config must return a config.*got None"),
+        ("    return 3", "got 3"),
+        ("    return 1 / 0", "line 3: ZeroDivisionError: division by zero"),
+        ("    import no_such_module_of_mine", "line 3: ModuleNotFoundError"),
+        (
+            "    c = config.new()\n    c.batch_size = 2\n    c.data = 3\n    return c",
+            "data must be a dict, got 3",
+        ),
+        ("    c = config.new()\n    c.data = 3\n    return c.data.train", "line 5: AttributeError"),
+    ],
+)
+def test_a_config_that_fails_or_returns_junk_names_the_file_and_the_line(body, message, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(f"from asjax import config\ndef get_config(arg=None):\n{body}\n")
+    for overrides in ({}, {"data.sample_rate": "8000"}):
+        with pytest.raises(AsjaxError, match=message) as error:
+            build.load(str(path), overrides)
+        assert "\n" not in str(error.value)
+
+
+def test_a_config_that_is_no_python_file_is_one_line(tmp_path):
+    for name in ("dog.wav", "config.yaml", "noending"):
+        (tmp_path / name).write_bytes(b"RIFF\0")
+        with pytest.raises(AsjaxError, match="must be a Python file"):
+            build.load(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("c.optim = dict(lr=1)", "optim must be a call or a dict with a 'name', got {'lr': 1}"),
+        ("c.data.eval = dict(splits=['a'])", "data.eval must be a call or a dict with a 'name'"),
+        ("c.frontend = 3", "frontend must be"),
+        ("c.model = ''", "model must be"),
+        ("c.augment = dict(wave=['roll'])", "augment.wave must be a chain"),
+    ],
+)
+def test_a_part_without_a_name_says_which_field(line, message, repo, tmp_path):
+    text = (repo / "configs" / "quickstart.py").read_text()
+    line = f"    c.unlock()\n    with c.ignore_type():\n        {line}\n    return c\n"
+    (tmp_path / "x.py").write_text(text.replace("    return c\n", line))
+    with pytest.raises(AsjaxError) as error:
+        build.load(str(tmp_path / "x.py"))
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["roll|", "|roll", "roll||gain", "|", " | "])
+def test_an_empty_link_of_a_chain_is_an_error(text):
+    with pytest.raises(AsjaxError, match="empty link"):
+        config.chain(text)
+
+
+@pytest.mark.parametrize("decay", [2, 1, 1.0, -0.1, float("nan"), True, "x"])
+def test_an_average_has_a_decay_below_one(decay):
+    with pytest.raises(AsjaxError, match="average.decay must be a number >= 0 and < 1"):
+        build.make("average", dict(name="ema", decay=decay))
+
+
+def test_an_error_of_a_part_names_it_and_keeps_its_cause():
+    def part(x=1):
+        return {}["nothing"]
+
+    with pytest.raises(AsjaxError, match="thing mine: KeyError: 'nothing'") as error:
+        config.call(part, "thing mine", x=2)
+    assert isinstance(error.value.__cause__, KeyError)

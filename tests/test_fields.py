@@ -3,7 +3,8 @@
 import pytest
 
 from asjax import build
-from asjax.config import AsjaxError
+from asjax.__main__ import main
+from asjax.config import AsjaxError, AsjaxWarning
 
 
 def load(repo, **overrides):
@@ -40,3 +41,37 @@ def test_wrong_lengths_and_choices_are_one_line(fields, line, repo):
     with pytest.raises(AsjaxError, match=r"\A[^\n]+\Z") as error:
         load(repo, **fields)
     assert line in str(error.value)
+
+
+def test_every_field_of_an_average_and_of_a_test_set_can_be_overridden(repo):
+    assert load(repo, average__decay="0.9").average.decay == 0.9
+    with pytest.warns(AsjaxWarning, match="decay of ema is left out"):
+        cfg = load(repo, average__name="swa", average__start_step="3")
+    assert cfg.average.to_dict() == {"name": "swa", "start_step": 3}
+    cfg = load(repo, data__test__name="esc10", data__test__splits="('fold4',)")
+    assert cfg.data.test.to_dict() == {"name": "esc10", "splits": ("fold4",)}
+    cfg = load(repo, average="", average__decay="0.5", average__name="ema")
+    assert cfg.average.to_dict() == {"name": "ema", "decay": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        (dict(average="", average__decay="0.5"), "names no average; set average.name"),
+        (dict(average__decai="0.5"), "did you mean 'average.decay'"),
+        (dict(data__test__splits="('fold4',)"), "names no source; set data.test.name"),
+        (dict(average__name="3"), "average.name must be a name, got 3"),
+        (dict(data__tess__name="esc10"), "data.test"),
+    ],
+)
+def test_a_wrong_field_of_an_absent_part_is_one_line(fields, line, repo):
+    with pytest.raises(AsjaxError, match=r"\A[^\n]+\Z") as error:
+        load(repo, **fields)
+    assert line in str(error.value)
+
+
+@pytest.mark.parametrize("field", ["frontend.sample_rate=32000", "data.sample_rate=8000"])
+def test_a_frontend_for_another_sample_rate_is_refused_before_anything(field, repo, tmp_path):
+    argv = ["train", f"--config={repo}/configs/quickstart.py:tiny", f"--config.{field}"]
+    assert main([*argv, f"--workdir={tmp_path / 'run'}"]) == 2
+    assert not (tmp_path / "run").exists()

@@ -22,6 +22,7 @@ LAYERS = (
         "change_points",
         "recipes",
         "fields",
+        "checks",
     ),
     ("metrics",),
     ("nn",),
@@ -47,7 +48,7 @@ BARE = {"jax", "flax", "optax", "numpy", "orbax", "asjax", "__future__"}
 BARE_ROOMS = {
     "config", "labels", "hlp", "balance", "taxonomy", "events", "decoding", "change_points",
     "metrics", "frontends", "nn", "models", "sharding", "devices", "optim", "watch", "augment",
-    "objectives", "step", "fields", "build",
+    "objectives", "step", "fields", "checks", "build",
 }  # fmt: skip
 BARE_FILES = {"store.checkpoint", "store.files", "store.model_dir", "store.choice", "weights.port"}
 

@@ -9,7 +9,7 @@ from functools import partial
 import grain
 import numpy as np
 
-from asjax.config import AsjaxError, shown
+from asjax.config import AsjaxError, blaming, quoted, shown
 from asjax.data import draw as draws
 from asjax.data import patience
 from asjax.data.audio import AudioError
@@ -28,7 +28,7 @@ class Examples:
         self._timeout_s = timeout_s
         self._source, self._draw, self._seed = source, draw, draw.seed
         self._ops, self._train, self._cache = [op for _, op in ops], train, cache
-        names = [name for name, _ in ops]
+        self._names = names = [name for name, _ in ops]
         self._decode = names.index("decode") if "decode" in names else -1
         pcm16 = any(getattr(op, "keywords", {}).get("pcm16") for op in self._ops)
         self._silence = np.zeros(0, np.int16 if pcm16 else np.float32)
@@ -42,22 +42,55 @@ class Examples:
     def _trained(self, n):
         """The example of draw n. Another draw of the same epoch, chosen by (seed, n), replaces an
         undecodable clip."""
-        bad, index, epoch_length = [], self._draw(n), self._draw.draws_per_epoch
+        bad, index, epoch_length = [], self._drawn(n), self._draw.draws_per_epoch
         for attempt in range(MAX_TRIES):
             example, error = self._made(index, n)
             if not error:
                 return {**example, "mask": 1.0, "bad": bad}
             bad.append((self._source.ids[index], error))
             other = draws.random_bits(self._seed, _REDRAW, n, attempt) % epoch_length
-            index = self._draw(n - n % epoch_length + other)
+            index = self._drawn(n - n % epoch_length + other)
         raise AsjaxError(
             f"{MAX_TRIES} clips in a row could not be decoded; the last error: {bad[-1][1]}"
         )
 
     def _evaluated(self, n):
-        example, error = self._made(self._draw(n), n)
+        example, error = self._made(self._drawn(n), n)
         bad = [(example["id"], error)] if error else []
         return {**example, "mask": 0.0 if error else 1.0, "bad": bad}
+
+    def _drawn(self, n) -> int:
+        """The record of draw n. AsjaxError: the draw gives no number of a record."""
+        label = f"draw {type(self._draw).__name__}"
+        with blaming(label):
+            index = self._draw(n)
+        whole = isinstance(index, (int, np.integer)) or getattr(index, "shape", None) == ()
+        if not whole or not 0 <= index < len(self._source):
+            raise AsjaxError(
+                f"{label} must give the number of a record, 0 to {len(self._source) - 1}, got "
+                f"{quoted(index)}"
+            )
+        return index
+
+    def _applied(self, number, example, rng):
+        """The example after an op. AsjaxError: the op failed, or returned no whole example."""
+        label = f"host op {self._names[number]}"
+        try:
+            with blaming(label, patience.Stopped, KeyError):
+                new = self._ops[number](example, rng)
+        except KeyError as error:
+            key = error.args[0] if error.args else None
+            if key in example:
+                raise AsjaxError(f"{label}: KeyError: {quoted(key)}") from error
+            raise AsjaxError(
+                f"{label} needs {quoted(key)}, and the example has only {', '.join(example)}; "
+                "is the order of data.ops right?"
+            ) from error
+        if not isinstance(new, dict):
+            raise AsjaxError(f"{label} must return the example, a dict, got {quoted(new)}")
+        if lost := {"id", "wave"} & (example.keys() - new.keys()):
+            raise AsjaxError(f"{label} must keep {', '.join(sorted(lost))} in the example")
+        return new
 
     def _made(self, index, n):
         """(example, error) of a record; the error is "" if it could be decoded."""
@@ -70,11 +103,11 @@ class Examples:
                 return example, error
         # Without audio, the first op after the decoder (or after the user's own one) is next.
         skip = max(0, self._decode) if error else self._decode
-        for number, op in enumerate(self._ops):
+        for number in range(len(self._ops)):
             if (done or error) and number <= skip:
                 continue
             try:
-                example = op(example, rng)
+                example = self._applied(number, example, rng)
             except AudioError as caught:
                 error = str(caught)
                 if self._train:
@@ -91,7 +124,12 @@ class Examples:
         name = self._source.ids[index]
         try:
             read = partial(self._source.__getitem__, index)
-            return patience.call(read, self._timeout_s, shown(name)), ""
+            label = f"data source {shown(getattr(self._source, 'name', ''))}"
+            with blaming(label, patience.Stopped):
+                record = patience.call(read, self._timeout_s, shown(name))
+            if not isinstance(record, dict) or "id" not in record:
+                raise AsjaxError(f"{label}: a clip must be a dict with an id, got {quoted(record)}")
+            return record, ""
         except AudioError as caught:
             row = self._source.labels[index]
             record = {"id": name, "labels": row.indices.astype(np.int64), "wave": self._silence}

@@ -79,7 +79,9 @@ def read_folder(
       AsjaxError: one message with the first ten problems of every kind and their line numbers.
     """
     if not Path(root).is_dir():
-        raise AsjaxError(f"audio folder {shown(root)} does not exist")
+        raise AsjaxError(
+            f"audio folder {shown(root)} does not exist{record_files.from_where(root)}"
+        )
     if csv_path:
         rows, problems, layout = read_rows(csv_path, label_separator, split_column, columns)
     else:

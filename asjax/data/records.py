@@ -58,10 +58,20 @@ def find(path) -> Path:
     if versions:
         return max(versions, key=lambda p: tuple(map(int, p.name.split("."))))
     if not path.is_dir():
-        raise AsjaxError(f"record dataset {path} does not exist")
+        raise AsjaxError(f"record dataset {path} does not exist{from_where(path)}")
     raise AsjaxError(
         f"{path} is not an asjax record dataset: manifest.json is missing; "
         "make one with `asjax prepare`"
+    )
+
+
+def from_where(path) -> str:
+    """For the message about a missing path: what a relative path is relative to, else ""."""
+    if Path(path).is_absolute():
+        return ""
+    return (
+        "; this path is relative to the folder where the command is started: a finished run is "
+        "used from the folder in which it was trained"
     )
 
 

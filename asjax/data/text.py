@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from asjax.config import AsjaxError, shown
+from asjax.data import records
 
 _MAX_BYTES = 2 << 30
 _MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
@@ -22,7 +23,9 @@ def text_of(path) -> str:
             raise AsjaxError(f"label list {shown(path)} is larger than {_MAX_BYTES >> 30} GiB")
         data = Path(path).read_bytes()
     except FileNotFoundError:
-        raise AsjaxError(f"label list {shown(path)} does not exist") from None
+        raise AsjaxError(
+            f"label list {shown(path)} does not exist{records.from_where(path)}"
+        ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise AsjaxError(f"label list {shown(path)} cannot be read: {reason}") from None

@@ -334,11 +334,19 @@ def _record(paths, average, heads) -> dict:
 
 
 def data_spec(text: str) -> tuple[dict, str]:
-    """`--data` -> (spec, short name for folders): a source, or the folder of a record dataset."""
-    path = Path(text)
-    if path.is_dir():
-        from asjax.data import records
+    """`--data` -> (spec, short name for folders).
 
+    The text is a source, the folder of a record dataset, or the user's own clips as in `asjax
+    train`: a CSV of file names and labels, or a folder with one such list or with class folders.
+    """
+    from asjax.data import records
+
+    path = Path(text)
+    if path.is_file() or (path.is_dir() and not records.is_dataset(path)):
+        from asjax.own import data
+
+        return data.spec_of(text), path.stem if path.is_file() else path.resolve().name
+    if path.is_dir():
         folder = path.resolve()
         name = folder.parent.name if records.is_version(folder.name) else folder.name
         return dict(name="records", path=text), name
@@ -346,7 +354,10 @@ def data_spec(text: str) -> tuple[dict, str]:
         name, fields = parse_call(text)
     except AsjaxError as error:
         what = f"--data {text!r} is neither a folder of records nor a source"
-        raise AsjaxError(f"{what}: {error}") from None
+        raise AsjaxError(
+            f"{what}, nor a CSV or a folder of class folders: {error}; for a CSV beside other "
+            "audio give \"folder(csv='x.csv', root='audio')\""
+        ) from None
     return dict(name=name, **fields), name
 
 

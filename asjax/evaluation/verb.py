@@ -20,7 +20,8 @@ def add_arguments(parser):
         "--data",
         action="append",
         help="data to score, e.g. \"esc10(splits=['fold5'])\", \"folder(csv='x.csv', "
-        "root='audio')\" or a folder of records; repeatable (default: the evaluation set of the "
+        "root='audio')\", a folder of records, a CSV of clips and labels, or a folder of class "
+        "folders; repeatable (default: the evaluation set of the "
         "model's config). Records with other classes are scored zero-shot on the shared classes",
     )
     parser.add_argument(

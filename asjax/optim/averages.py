@@ -10,6 +10,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from asjax.config import AsjaxError
 from asjax.optim.guard import floating, select
 
 __all__ = ["ema", "swa"]
@@ -19,7 +20,13 @@ def ema(*, decay: float = 0.999):
     """Exponential moving average: `old + (1 - d) (new - old)`.
 
     d = min(decay, (1 + step) / (10 + step)), so that the average soon forgets the initial weights.
+
+    Raises:
+      AsjaxError: `decay` is not a number >= 0 and < 1.
     """
+    number = isinstance(decay, (int, float)) and not isinstance(decay, bool)
+    if not number or not 0 <= decay < 1:
+        raise AsjaxError(f"average.decay must be a number >= 0 and < 1, got {decay!r}")
 
     def run(average, new, step):
         keep = jnp.maximum(1 - decay, 9 / (10 + jnp.asarray(step, jnp.float32)))
@@ -32,7 +39,13 @@ def swa(*, start_step: int = 0, every_steps: int = 1):
     """Mean of the weights, sampled every `every_steps` steps from `start_step` on.
 
     Before `start_step` the average is the current weights, so that evaluation can use it.
+
+    Raises:
+      AsjaxError: `start_step` is no whole number >= 0, or `every_steps` none >= 1.
     """
+    for name, value, least in (("start_step", start_step, 0), ("every_steps", every_steps, 1)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise AsjaxError(f"average.{name} must be a whole number >= {least}, got {value!r}")
 
     def run(average, new, step):
         mean = _towards(average, new, 1 / (jnp.asarray(average["count"], jnp.float32) + 1))

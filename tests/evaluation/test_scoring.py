@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -412,3 +413,38 @@ def test_a_folder_with_another_label_set_needs_its_name(tmp_path, clips, capsys)
     assert "share no AudioSet mid" in capsys.readouterr().err
     assert main(["eval", f"--model={tmp_path / 'run'}", "--data=no-such-folder"]) == 2
     assert "neither a folder of records nor a source" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("objective", [None, "classify"])
+def test_eval_takes_a_csv_or_class_folders_as_train_does(tmp_path, clips, capsys, objective):
+    expected = make_model(tmp_path / "run" / "model", clips, objective=objective)
+    tree = tmp_path / "tree"
+    for i in range(5):
+        (tree / f"sound {i % 3}").mkdir(parents=True, exist_ok=True)
+        (tree / f"sound {i % 3}" / f"{i}.wav").write_bytes((clips / f"{i}.wav").read_bytes())
+    want = logits_by_hand(expected, clips, 16000)
+    for data, out in (
+        (clips / "clips.csv", "eval-clips"),
+        (clips, "eval-audio"),
+        (tree, "eval-tree"),
+    ):
+        argv = ["eval", f"--model={tmp_path / 'run'}", "--bootstrap=0", f"--data={data}"]
+        assert main(argv) == 0
+        got = evaluate.load_scores(tmp_path / "run" / out / "scores.npz")
+        numbers = [int(Path(name).stem) for name in got["ids"]]
+        np.testing.assert_array_equal(got["targets"].argmax(1), [i % 3 for i in numbers])
+        scores = got["scores"]
+        if not objective:
+            np.testing.assert_allclose(scores, np.asarray(want)[numbers], atol=1e-4)
+
+
+def test_a_missing_relative_path_says_what_it_is_relative_to(tmp_path, clips, monkeypatch, capsys):
+    make_model(tmp_path / "run" / "model", clips)
+    monkeypatch.chdir(tmp_path)
+    for data in ("folder(root='esc')", "folder(csv='esc.csv', root='audio')", "records(path='r')"):
+        assert main(["eval", f"--model={tmp_path / 'run'}", f"--data={data}"]) == 2
+        err = capsys.readouterr().err
+        assert "relative to the folder where" in err
+    gone = tmp_path / "gone"
+    assert main(["eval", f"--model={tmp_path / 'run'}", f"--data=folder(root='{gone}')"]) == 2
+    assert "this path is relative" not in capsys.readouterr().err
