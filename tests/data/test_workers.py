@@ -309,7 +309,7 @@ class Strange(Memory):
 @pytest.mark.parametrize("count", [1, 2])
 def test_an_error_of_a_worker_arrives_even_if_it_cannot_be_pickled(count):
     batches = piped(Strange([150] * 8), workers=count).iterate()
-    with pytest.raises(RuntimeError, match="Local: odd clip"):
+    with pytest.raises(AsjaxError, match="data source .*: Local: odd clip"):
         next(batches)
     assert not children()
 
