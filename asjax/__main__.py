@@ -138,7 +138,10 @@ def _take_once(parser: argparse.ArgumentParser) -> None:
 
 
 def _parse(verb: str, argv: list[str]) -> argparse.Namespace:
-    """Arguments of a verb; `--config.a.b=value` is collected into `args.overrides`."""
+    """Arguments of a verb; `--config.a.b=value` is collected into `args.overrides`.
+
+    The last value of a config field counts, so that a script can add fields to a command.
+    """
     parser = parser_for(verb)
     _take_once(parser)
     overrides, rest = {}, []
@@ -147,8 +150,6 @@ def _parse(verb: str, argv: list[str]) -> argparse.Namespace:
         if key.startswith("--config."):
             if not eq:
                 parser.error(f"{word}: write it as --config.field=value")
-            if key.removeprefix("--config.") in overrides:
-                raise AsjaxError(f"{key} is given twice")
             overrides[key.removeprefix("--config.")] = value
         else:
             rest.append(word)

@@ -40,10 +40,6 @@ def test_no_verb_shows_the_overview_and_fails(capsys):
         (["tag", "README.md", "--mod=a", "--model", "a"], "--model is given twice"),
         (["prepare", "esc50", "--source=a", "--out=b", "--out=c"], "--out is given twice"),
         (["report", "hlp", "a", "--seed=1", "--seed=2"], "--seed is given twice"),
-        (
-            ["train", "--config=c.py", "--config.seed=1", "--config.seed=2", "--workdir=w"],
-            "--config.seed is given twice",
-        ),
         (["eval", "--model=nowhere"], "nowhere"),
         (["stats", "nowhere.csv"], "nowhere.csv"),
     ],

@@ -22,6 +22,7 @@ import json
 import logging
 import math
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -256,7 +257,11 @@ class Checkpoints:
             error,
         )
         if _primary():
-            shutil.rmtree(self._temporary(step), ignore_errors=True)
+            for _ in range(20):  # another thread of orbax may still write
+                shutil.rmtree(self._temporary(step), ignore_errors=True)
+                if not self._temporary(step).exists():
+                    break
+                time.sleep(0.05)
         return error
 
     def _temporary(self, step: int) -> Path:
