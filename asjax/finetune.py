@@ -73,9 +73,10 @@ def main(args) -> int:
     cfg = recipe(args)
     if args.folds:
         return _by_folds(cfg, args)
+    cfg = build.finished(cfg, args.overrides, "asjax finetune")
     for line in options.described(args, cfg):
         print(line)
-    code = train.run(build.finished(cfg, args.overrides, "asjax finetune"), _run(args, args.to))
+    code = train.run(cfg, _run(args, args.to))
     again = f"asjax train --config={Path(args.to) / 'config.json'} --workdir={args.to}"
     if code == train.EXIT_STOPPED:
         print(f"or resume with {again}")

@@ -63,7 +63,8 @@ def main(args) -> int:
         num_processes=args.num_processes,
         process_id=args.process_id,
     )
-    return run(options.load(args, print if jax.process_index() == 0 else _silent), args)
+    say = print if jax.process_index() == 0 else lambda text: None
+    return run(options.load(args, say), args)
 
 
 def run(cfg, args) -> int:
@@ -100,7 +101,8 @@ def run(cfg, args) -> int:
     train_source = build.source(cfg.data.train, label_set)
     eval_source = build.source(cfg.data.eval, label_set)
     final_source = build.source(cfg.data.test, label_set) if cfg.data.test else eval_source
-    cfg.labels.hlp or pipeline.say_untrained(label_set, train_source, eval_source, final_source)
+    if not cfg.labels.hlp:  # with HLP, clips of a subclass train a class too
+        pipeline.say_untrained(label_set, train_source, eval_source, final_source)
     objective, why = objectives.choose(
         cfg.objective, train_source, hlp=cfg.labels.hlp, multilabel=args.multilabel
     )
@@ -320,7 +322,7 @@ def run(cfg, args) -> int:
                     final = predict(
                         state, final_data, progress=first_process, bad=unread, stop=asked_now
                     )
-                stopped = not final
+                stopped = not final or (asked_now is not None and asked_now())
         if stopped:
             writer.close()
             if not checkpoints.wait():
@@ -381,10 +383,6 @@ def run(cfg, args) -> int:
             say(result.where(work.path, bad_clips, one_label.tables(summary)))
         writer.close()
         return 0
-
-
-def _silent(text: str) -> None:
-    """Print nothing: the first process of many speaks for all."""
 
 
 def _saved_before(error, done, start, save, checkpoints, state):

@@ -6,8 +6,8 @@ import math
 import re
 import time
 from collections import Counter
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,6 @@ class Data:
       counts: role -> number of clips.
       labels: the config's `labels.name`. label_set: the classes.
       single: every clip has exactly one label.
-      clip_s: a length that holds 19 of 20 clips, at most MAX_CLIP_S.
       folds: the names of the data's own folds, if all its splits are folds.
       lines: what was decided, for the user.
     """
@@ -44,9 +43,14 @@ class Data:
     labels: str
     label_set: LabelSet
     single: bool
-    clip_s: float
     folds: tuple[str, ...]
     lines: tuple[str, ...]
+    train: object = field(repr=False)  # the source of the training clips
+
+    @cached_property
+    def clip_s(self) -> float:
+        """A length that holds 19 of 20 clips, at most MAX_CLIP_S. Audio is read on first use."""
+        return clip_length(self.train)
 
 
 def spec_of(text: str, *, audio_root="", columns="", label_separator="") -> dict:
@@ -177,9 +181,10 @@ def read(
         left = sorted(f"{n} ({c} clips)" for n, c in counts.items() if n not in asked)
         lines.append(f"data: {rest} clips are not used: {', '.join(left)}")
     each = np.asarray(source.labels.sum(axis=1)).ravel()
-    single, seconds = bool((each == 1).all()), clip_length(sources["train"])
+    single = bool((each == 1).all())
     folds = tuple(divided.folds_of(counts)) if len(counts) > 1 else ()
-    return Data(specs, used, labels_name, label_set, single, seconds, folds, tuple(lines))
+    train = sources["train"]
+    return Data(specs, used, labels_name, label_set, single, folds, tuple(lines), train)
 
 
 def _counted(used: dict, why: str) -> str:

@@ -82,9 +82,7 @@ def recipe(args):
 
 def set_steps(cfg, steps: int) -> None:
     """Let a config train for so many steps."""
-    cfg.total_steps = steps
-    if "total_epochs" in cfg:
-        cfg.total_epochs = 0.0
+    cfg.total_steps, cfg.total_epochs = steps, 0.0
     cfg.optim.schedule = f"cosine(warmup_steps={steps // 10})"
 
 
@@ -109,10 +107,10 @@ def load(args, say=print):
         if note := recipes.resolve(args.config)[1]:
             say(note)
         return build.load(args.config, args.overrides)
-    cfg = recipe(args)
+    cfg = build.finished(recipe(args), args.overrides, "--data")
     for line in described(args, cfg):
         say(line)
-    return build.finished(cfg, args.overrides, "--data")
+    return cfg
 
 
 def described(args, cfg) -> list[str]:
