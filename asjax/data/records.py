@@ -70,8 +70,8 @@ def from_where(path) -> str:
     if Path(path).is_absolute():
         return ""
     return (
-        "; this path is relative to the folder where the command is started: a finished run is "
-        "used from the folder in which it was trained"
+        "; it is relative to the folder where the command is started. For a finished run, start "
+        "the command where the training was started"
     )
 
 

@@ -36,6 +36,7 @@ NAMES = (  # pattern of our name -> the paper's name
     (r"(talnet )?crnn(_big)?", "CRNN"),
     (r"(efficientnet )?effnet_b2", "EfficientNet-B2"),
 )
+CHOICE = r"eval\.(select|metric)"  # in this recipe they follow from `average`
 COMPONENTS = (  # fields of the ablated components
     r"data\.draw|augment\.(wave|feats|normed)|frontend\.(mean|std|divide)"
 )
@@ -149,7 +150,11 @@ def _facts(run) -> dict | None:
     if not run.cfg:
         return None
     flat = config.flatten(run.cfg)
-    out = {k: v for k, v in flat.items() if not re.fullmatch(f"{papers.NEUTRAL}|{COMPONENTS}", k)}
+    out = {
+        k: v
+        for k, v in flat.items()
+        if not re.fullmatch(f"{papers.NEUTRAL}|{CHOICE}|{COMPONENTS}", k)
+    }
     out |= {"balancing": run.draw, "mixup": [], "specaug": []}
     for place in ("wave", "feats", "normed"):
         for name, fields in config.chain(flat.get(f"augment.{place}")):

@@ -15,9 +15,10 @@ from asjax.config import AsjaxError
 from asjax.store import formats, schema, scores
 
 LEVEL = 0.95
-# Fields of a config that do not change what is learned, or only where the same data are.
+# Fields of a config that do not change the result, or only where the same data are. Which step is
+# the result depends on eval.select and eval.metric.
 NEUTRAL = (
-    r"seed|(eval|log)\..*|mesh|data\.(eval\..*|train\.(path|root|csv)|workers|threads|cache|"
+    r"seed|log\..*|eval\.(?!select|metric).*|mesh|data\.(eval\..*|train\.(path|root|csv)|workers|threads|cache|"
     r"max_bad|decode_timeout_s)"
 )
 

@@ -293,6 +293,7 @@ UNLIKE = [
     ({"config": {"total_steps": 7}}, "-> 7; only runs that are equal"),
     ({"config": {"augment": {"feats": "mixup(alpha=1)"}}}, "augment.feats: '' -> 'mixup(alpha=1)'"),
     ({"lr": 0.1}, "optim.lr: 0.001 -> 0.1"),
+    ({"config": {"eval": {"select": "last"}}}, "eval.select: 'best' -> 'last'"),
     (
         {"record": {"train_data": {"name": "other", "clips": 9, "hash": "b"}}},
         "the training data (made up, other)",
