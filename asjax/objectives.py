@@ -1,7 +1,8 @@
 """Objectives: batch + model -> loss, scalars, new statistics. Pure, run inside the jitted step.
 
 A batch has `wave` [B, S], `target` [B, C], `mask` [B], and all other arrays [B, ...] from the host
-ops of the config. A wave may be int16, so an objective begins with `to_float`.
+ops of the config. A wave may be int16, so an objective begins with `to_float`. The host op `strong`
+adds `frame_target` [B, T', C], `has_strong` [B] and `has_weak` [B].
 
 The order for targets is fixed and tested: HLP on the hard labels, then mixup (in `augment`), then
 label smoothing. HLP must come before mixup, because propagating mixed labels gives other targets
@@ -9,7 +10,8 @@ than mixing propagated labels.
 
 `tagging` has one sigmoid per class: a clip may have no, one or several labels. `classify` has one
 softmax over the classes: every clip has exactly one label. `auto` stands for one of them, and
-`choose` decides by the labels of the training clips.
+`choose` decides by the labels of the training clips. `detection` has one sigmoid per class and
+frame, and one per class and clip.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from asjax import hlp
 from asjax.config import AsjaxError, quoted, shown, split_spec
 from asjax.frontends import to_float
 
-__all__ = ["auto", "classify", "tagging"]
+__all__ = ["auto", "classify", "detection", "tagging"]
 
 AUGMENT_PLACES = ("wave", "feats", "normed")
 
@@ -97,14 +99,91 @@ def tagging(
     _check_share("label_smoothing", label_smoothing)
 
     def hard(batch):
-        return (
-            batch["target"] if closure is None else hlp.propagate_labels(batch["target"], closure)
-        )
+        return {"target": _propagated(batch["target"], closure)}
 
-    def loss(logits, target, mask):
-        return bce(logits, smooth(target, label_smoothing), mask, class_mask)
+    def loss(outputs, item):
+        target = smooth(item["target"], label_smoothing)
+        return {"loss": bce(outputs["logits"], target, item["mask"], class_mask)}
 
     return _of_clips(model, frontend, augment, hard, loss)
+
+
+def detection(
+    *,
+    model,
+    frontend,
+    augment: dict[str, Any] | None = None,
+    closure: np.ndarray | None = None,
+    strong_weight: float = 1.0,
+    weak_weight: float = 1.0,
+    class_mask: np.ndarray | None = None,
+):
+    """Events in time: BCE of every frame plus BCE of the clip (PretrainedSED's strong training).
+
+    A batch may mix three kinds of clips: with events in time (`has_strong`), with labels only
+    (`has_weak`), with both. Each loss is a mean over the clips that have its labels.
+
+    Args:
+      model: `feats -> {"frame_logits": [B, T', C], "logits": [B, C], ...}`.
+      frontend, augment: as in `tagging`.
+      closure: bool [C, C] for HLP, on the frames and on the clips; None: no HLP.
+      strong_weight, weak_weight: weights of the two losses.
+      class_mask: [C], 0 leaves a class out of the loss.
+
+    Returns:
+      `loss_fn(params, stats, batch, rng) -> (loss, (scalars, new_stats))`; the scalars also have
+      strong_loss and weak_loss.
+
+    Raises:
+      AsjaxError: a negative weight, or both are 0; as `tagging`. When traced: the batch has no
+        frame_target, or the model's frame_logits have another shape.
+    """
+    _check_weights(strong_weight, weak_weight)
+
+    def hard(batch):
+        if "frame_target" not in batch:
+            raise AsjaxError(
+                "objective detection needs frame_target from the host op strong; set "
+                '--config.data.ops="decode | crop | strong"'
+            )
+        return {key: _propagated(batch[key], closure) for key in ("target", "frame_target")}
+
+    def loss(outputs, item):
+        strong = frame_bce(
+            _frame_logits(model, outputs, item["frame_target"]),
+            item["frame_target"],
+            item["mask"] * item["has_strong"],
+            class_mask,
+        )
+        weak = bce(outputs["logits"], item["target"], item["mask"] * item["has_weak"], class_mask)
+        value = strong_weight * strong + weak_weight * weak
+        return {"loss": value, "strong_loss": strong, "weak_loss": weak}
+
+    return _of_clips(model, frontend, augment, hard, loss)
+
+
+def frame_bce(logits, target, mask=None, class_mask=None):
+    """Mean binary cross-entropy of frame logits [B, T, C], without masked rows and classes."""
+    b, t, c = logits.shape
+    mask = None if mask is None else jnp.repeat(mask, t, total_repeat_length=b * t)
+    return bce(logits.reshape(b * t, c), target.reshape(b * t, c), mask, class_mask)
+
+
+def _frame_logits(model, outputs, target):
+    """The model's frame logits. AsjaxError: they are not there, or have another shape."""
+    logits = outputs.get("frame_logits")
+    if getattr(logits, "shape", None) != target.shape:
+        got = f"{list(logits.shape)}" if hasattr(logits, "shape") else "none"
+        raise AsjaxError(
+            f"model {type(model).__name__} must return frame_logits {list(target.shape)} (clips, "
+            f"frames, classes), got {got}; frames is a field of the model, and frame_rate or "
+            "frames a field of the host op strong"
+        )
+    return logits
+
+
+def _propagated(target, closure):
+    return target if closure is None else hlp.propagate_labels(target, closure)
 
 
 def classify(
@@ -150,13 +229,13 @@ def classify(
     def hard(batch):
         if not isinstance(batch["target"], jax.core.Tracer):  # values are not known inside jit
             _check_rows(np.asarray(batch["target"]), np.asarray(batch["mask"]))
-        return batch["target"]
+        return {"target": batch["target"]}
 
-    def loss(logits, target, mask):
-        classes = logits.shape[-1]
+    def loss(outputs, item):
+        classes = item["target"].shape[-1]
         _check_classes(classes, weights)
-        target = target * (1.0 - label_smoothing) + label_smoothing / classes
-        return cross_entropy(logits, target, mask, weights)
+        target = item["target"] * (1.0 - label_smoothing) + label_smoothing / classes
+        return {"loss": cross_entropy(outputs["logits"], target, item["mask"], weights)}
 
     return _of_clips(model, frontend, augment, hard, loss)
 
@@ -213,11 +292,11 @@ def choose(spec, source, *, hlp=False, multilabel=False) -> tuple[Any, str]:
 
 
 def _of_clips(model, frontend, augment, hard, loss):
-    """The `loss_fn` of clip objectives.
+    """The `loss_fn` of an objective.
 
     Args:
-      hard: batch -> targets [B, C] before the augmentation.
-      loss: (logits [B, C], targets, mask [B]) -> scalar.
+      hard: batch -> dict of the targets before the augmentation.
+      loss: (outputs of the model, augmented batch) -> scalars; the one called loss is minimised.
     """
     chains = {place: (augment or {}).get(place) or _identity for place in AUGMENT_PLACES}
     normed = chains["normed"] is not _identity and getattr(chains["normed"], "names", True)
@@ -229,9 +308,8 @@ def _of_clips(model, frontend, augment, hard, loss):
 
     def loss_fn(params, stats, batch, rng):
         wave_rng, feats_rng, normed_rng, dropout_rng = jax.random.split(rng, 4)
-        target = hard(batch)
         # Other arrays stay in the batch, because the augmentation may reorder its rows.
-        item = {**batch, "wave": to_float(batch["wave"]), "target": target}
+        item = {**batch, "wave": to_float(batch["wave"]), **hard(batch)}
         item = chains["wave"](wave_rng, item)
         item["feats"] = _features(frontend, item.pop("wave"), rng)
         item = chains["feats"](feats_rng, item)
@@ -254,8 +332,8 @@ def _of_clips(model, frontend, augment, hard, loss):
                 f"model {type(model).__name__} must return a dict with logits "
                 f"{list(item['target'].shape)} (clips, classes), got {got}"
             )
-        value = loss(logits, item["target"], item["mask"])
-        return value, ({"loss": value}, new_stats)
+        scalars = loss(outputs, item)
+        return scalars["loss"], (scalars, new_stats)
 
     return loss_fn
 
@@ -343,6 +421,15 @@ def _class_weights(given, counts) -> np.ndarray | None:
     if counts is not None:
         _check_classes(len(counts), weights)
     return weights.astype(np.float32)
+
+
+def _check_weights(strong, weak) -> None:
+    for name, value in (("strong_weight", strong), ("weak_weight", weak)):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not 0 <= value < float("inf"):
+            raise AsjaxError(f"objective.{name} must be a number of at least 0, got {value!r}")
+    if not strong + weak:
+        raise AsjaxError("objective.strong_weight and weak_weight must not both be 0")
 
 
 def _check_share(name: str, value) -> None:

@@ -12,7 +12,7 @@ from functools import partial
 
 from asjax import build, checks
 from asjax.data import prefetch
-from asjax.evaluation import infer, one_label
+from asjax.evaluation import infer, tasks
 from asjax.store import model_dir
 
 EXIT_STOPPED = 75
@@ -78,9 +78,9 @@ def run(cfg, args) -> int:
 
     from asjax import config, hlp, objectives, pages, sharding, step, watch
     from asjax.data import pipeline, quarantine
-    from asjax.evaluation import evaluate, listen, probe
+    from asjax.evaluation import listen, probe
     from asjax.optim import groups
-    from asjax.store import checkpoint, choice, files, log, result, scores, workdir
+    from asjax.store import checkpoint, choice, files, log, result, workdir
     from asjax.weights import start as init_from
 
     first_process = jax.process_index() == 0
@@ -110,7 +110,8 @@ def run(cfg, args) -> int:
         with cfg.unlocked(), cfg.ignore_type():
             cfg.objective = objective
         say(why)
-    activation = scores.activation_of(cfg)
+    task = tasks.of(cfg)
+    metric = task.metric(eval_source)
     # In training and in evaluation, a process decodes only the rows of its own devices.
     train_rows = sharding.local_rows(mesh, cfg.batch_size, "batch_size")
     step.check_parts(cfg.batch_size, accumulate, mesh.size)
@@ -163,12 +164,6 @@ def run(cfg, args) -> int:
     decay = build.read(cfg, "optim.layer_decay")
     tx = groups.grouped(tx, model, freeze=freeze, layer_decay=decay)
     average = build.make("average", cfg.average) if cfg.average else None
-    metric = cfg.eval.metric or ("accuracy" if activation == "softmax" else "mean_ap")
-    if metric == "accuracy" and (eval_source.labels.sum(axis=1) != 1).any():
-        raise config.AsjaxError(
-            "eval.metric='accuracy' needs exactly one label for each clip of data.eval; take "
-            "mean_ap, mean_auc or d_prime"
-        )
 
     work = workdir.Workdir.open(
         args.workdir,
@@ -223,10 +218,10 @@ def run(cfg, args) -> int:
             out_shardings=(state_sharding, replicated),
             donate_argnums=0,
         )
-        forward = infer.Forward(model, frontend, mesh)
-        # state, data -> ids, scores and targets of the data, with averaged weights if any
-        predict = lambda state, data, **how: infer.scores(  # noqa: E731
-            forward, step.weights(state), data, len(label_set), activation=activation, **how
+        forward = infer.Forward(model, frontend, mesh, task.outputs)
+        # state, data -> scores of the data, with averaged weights if any
+        predict = lambda state, data, **how: task.predict(  # noqa: E731
+            forward, step.weights(state), data, len(label_set), **how
         )
 
         # -------------------------------------------------------------- loop
@@ -256,8 +251,7 @@ def run(cfg, args) -> int:
 
         def evaluated(done, state) -> dict:
             with progress.paused(), pace.measure(), stop.during(compiling.pop("scoring", "")):
-                _, *results = predict(state, eval_data, progress=False, stop=asked_now)
-                metrics = evaluate.trace(*results, activation)
+                metrics = task.trace(predict(state, eval_data, progress=False, stop=asked_now))
             writer.write_scalars(done, {f"eval/{k}": v for k, v in metrics.items()})
             progress.note(**{("eval_" * (k == "loss") + k): v for k, v in metrics.items()})
             values.append(metrics[checkpoints.metric])
@@ -316,13 +310,13 @@ def run(cfg, args) -> int:
             if not stopped:
                 abstract = sharding.with_sharding(shapes, state_sharding)
                 state, record = result.chosen(checkpoints, state, abstract, say)
-                final = []  # ids, logits, targets
+                final = None  # scores of the final data
                 unread = []  # (id, reason) of clips that cannot be decoded
                 with contextlib.suppress(prefetch.Stopped):
                     final = predict(
                         state, final_data, progress=first_process, bad=unread, stop=asked_now
                     )
-                stopped = not final or (asked_now is not None and asked_now())
+                stopped = final is None or (asked_now is not None and asked_now())
         if stopped:
             writer.close()
             if not checkpoints.wait():
@@ -337,7 +331,6 @@ def run(cfg, args) -> int:
         # -------------------------------------------------------------- report, model
         stop.busy, stop.then = "the report", "run has ended as usual."
         variables = sharding.gather(step.weights(state))
-        ids, logits, targets = final
         sources = {"train_data": train_source, "eval_data": eval_source}
         if cfg.data.test:
             sources["test_data"] = final_source
@@ -347,19 +340,11 @@ def run(cfg, args) -> int:
         out = work.path / "eval"
         about_model = {key: cfg.model.get(key) for key in ("name", "variant")}
         if first_process:
-            scores.save_scores(
-                out / "scores.npz",
-                ids=ids,
-                scores=logits,
-                targets=targets,
-                label_set=label_set,
-                extra={"left_out": sorted(set(unread)), "strict": bool(cfg.labels.strict)},
-                activation=activation,
-            )
-            summary = evaluate.evaluate_scores(
-                out / "scores.npz",
+            card, table, tables = task.write(
+                final,
                 out,
                 label_set=label_set,
+                extra={"left_out": sorted(set(unread)), "strict": bool(cfg.labels.strict)},
                 closure=closure,
                 mappings=list(cfg.eval.mappings),
                 n_bootstrap=cfg.eval.bootstrap,
@@ -375,12 +360,12 @@ def run(cfg, args) -> int:
                 config=saved,
                 label_set=label_set,
                 variables=variables,
-                record={**record, "scores": evaluate.headline(summary)},
+                record={**record, **card},
             )
-            say(evaluate.table(summary))
+            say(table)
             if not cfg.data.test and cfg.eval.select != "last":
                 say("the step was chosen by the scores of these clips; data.test gives others")
-            say(result.where(work.path, bad_clips, one_label.tables(summary)))
+            say(result.where(work.path, bad_clips, tables))
         writer.close()
         return 0
 

@@ -3,7 +3,7 @@
 An example is a dict. A source gives `id` (str), `audio` (bytes or path) and `labels` (class
 indices). A source with events in time also gives `events`: an array of `asjax.events.EVENT`, or
 None for a clip that is not annotated. Then `decode` and `crop` set `start_s`, the time in the
-recording at which the wave begins.
+recording at which the wave begins, and `crop` sets `length`, the samples before the padding.
 
 A chain of ops, such as "decode | crop | multihot", makes `wave` and `target`. All other entries are
 batched too. Arrays and numbers go to the device and to the objective, so they must have one shape
@@ -116,6 +116,7 @@ def crop(example, rng, *, sample_rate: int, clip_s: float, train: bool):
     end.
     """
     wave, size, start = example["wave"], round(clip_s * sample_rate), 0
+    length = min(len(wave), size)
     if len(wave) > size:
         start = int(rng.integers(len(wave) - size + 1)) if train else 0
         wave = wave[start : start + size]
@@ -124,13 +125,14 @@ def crop(example, rng, *, sample_rate: int, clip_s: float, train: bool):
     example = {**example, "wave": wave}
     if "start_s" in example:
         example["start_s"] += start / sample_rate
+        example["length"] = np.int32(length)
     return example
 
 
 def multihot(example, rng, *, num_classes: int):
     """`labels` (class indices) -> `target` float32 [num_classes] of 0 and 1; drops `events`."""
     example = dict(example)
-    for key in ("events", "start_s"):
+    for key in ("events", "start_s", "length"):
         example.pop(key, None)
     target = _multihot(example.pop("labels"), example["id"], num_classes)
     return {**example, "target": target}
@@ -142,6 +144,7 @@ def strong(
     *,
     num_classes: int,
     clip_s: float,
+    train: bool = True,
     frame_rate: float = 25.0,
     frames: int | None = None,
     rule: str = "touched",
@@ -162,11 +165,12 @@ def strong(
       has_strong: 1.0 if the clip is annotated, even without any event; else 0.0.
       target: float32 [num_classes], the maximum of frame_target over time, or the clip's labels.
       has_weak: 1.0 if target may be used for training.
+      events: only in an evaluation, the events in the wave as an `EVENT` array, or None.
     """
     example = dict(example)
     marked, start_s = example.pop("events", None), example.pop("start_s", 0.0)
     labels, count = example.pop("labels"), frames or int(clip_s * frame_rate + 1e-6)
-    known = marked is not None
+    known, inside = marked is not None, None
     if known:
         inside = lists.merge(lists.cut(marked, start_s, start_s + clip_s))
         if len(inside) and inside["class"].max() >= num_classes:
@@ -187,6 +191,8 @@ def strong(
         frame_target = np.zeros((count, num_classes), np.float32)
         target = _multihot(labels, example["id"], num_classes)
     example |= {"frame_target": frame_target, "target": target}
+    if not train:
+        example["events"] = inside
     return {**example, "has_strong": float(known), "has_weak": float(weak or not known)}
 
 

@@ -154,7 +154,7 @@ def scores(
     mask, logits = np.concatenate(mask), np.concatenate(logits)
     targets = np.concatenate(targets).astype(np.uint8)
     if len(data.rows) < data.batch_size:
-        (ids, left_out), (mask, logits, targets) = _join(
+        (ids, left_out), (mask, logits, targets) = join(
             data, [ids, left_out], [mask, logits, targets]
         )
         data.check_bad(dict(left_out))
@@ -167,11 +167,12 @@ def scores(
     return ids, as_scores(logits[mask], activation), targets[mask]
 
 
-def _join(data, texts: list, arrays: list) -> tuple[list, list]:
+def join(data, texts: list, arrays: list) -> tuple[list, list]:
     """Gather the results of all processes, in the order of the data.
 
     Args:
-      texts: ids of the rows, and any number of (id, reason) pairs. arrays: one entry per row.
+      texts: ids of the rows, (id, reason) pairs in any number, and perhaps more lists with one
+        entry per row. arrays: one entry per row.
     """
     from jax.experimental import multihost_utils
 
@@ -183,7 +184,7 @@ def _join(data, texts: list, arrays: list) -> tuple[list, list]:
     sizes = gather(np.array([len(packed)], np.int32))
     packed = gather(np.pad(packed, (0, int(sizes.max()) - len(packed))))
     parts = [json.loads(bytes(text[: int(n)])) for text, (n,) in zip(packed, sizes, strict=True)]
-    ids = [clip for part_ids, _ in parts for clip in part_ids]
-    pairs = [tuple(pair) for _, part_pairs in parts for pair in part_pairs]
+    ids, pairs, *more = (sum(lists, []) for lists in zip(*parts, strict=True))
     joined = [np.concatenate(gather(array))[order] for array in arrays]
-    return [[ids[i] for i in order], pairs], joined
+    pick = lambda rows: [rows[i] for i in order]  # noqa: E731
+    return [pick(ids), [tuple(pair) for pair in pairs], *map(pick, more)], joined

@@ -500,7 +500,7 @@ def test_labels_move_with_the_crop():
         np.testing.assert_array_equal(answer["frame_target"], wanted)
         np.testing.assert_array_equal(answer["target"], wanted.any(axis=0))
         assert set(answer) == {
-            "id", "wave", "frame_target", "target", "has_strong", "has_weak"
+            "id", "wave", "length", "frame_target", "target", "has_strong", "has_weak"
         }  # fmt: skip
 
 

@@ -1,0 +1,205 @@
+"""Frame scores of an evaluation set: what a detector says about every frame of every clip.
+
+    found = detections(forward, variables, data, num_classes, sample_rate=16_000, clip_s=10.0)
+    metrics.psds(**found.annotated(), **metrics.PSDS1)
+
+`forward` has the outputs "logits" and "frame_logits"; the chain of `data` ends with the op strong.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import tempfile
+from dataclasses import dataclass
+
+import numpy as np
+
+from asjax import events as lists
+from asjax import metrics
+from asjax.config import AsjaxError, shown
+from asjax.evaluation import infer
+
+IN_MEMORY = 1 << 30  # bytes of frame scores; more of them go to a temporary file
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """Scores of N clips, in the order of the data.
+
+    Attributes:
+      ids: N names. logits: float32 [N, C], of the clips. targets: uint8 [N, C], of the clips.
+      frames: float16 logits [N, T', C]; perhaps a memory map. Frames after the end of a clip have
+        no meaning.
+      durations_s: float64 [N], seconds of each clip, at most the model's clip length.
+      events: per clip an `EVENT` array in these seconds, or None for a clip that is not annotated.
+      losses: float32 [N], mean binary cross-entropy over frames and classes; NaN if not annotated.
+      frame_rate: frames per second.
+    """
+
+    ids: list[str]
+    logits: np.ndarray
+    targets: np.ndarray
+    frames: np.ndarray
+    durations_s: np.ndarray
+    events: list
+    losses: np.ndarray
+    frame_rate: float
+
+    def annotated(self) -> dict:
+        """The annotated clips as keywords of `metrics.psds` and others. AsjaxError: there are none.
+
+        Clips without any event count too: every detection in them is false.
+        """
+        rows = [i for i, events in enumerate(self.events) if events is not None]
+        if not rows:
+            raise AsjaxError("no clip of the evaluation data has events in time")
+        every = len(rows) == len(self.ids)
+        return {
+            "scores": self.frames if every else self.frames[rows],
+            "events": [self.events[i] for i in rows],
+            "durations_s": self.durations_s[rows],
+            "lengths": self.lengths()[rows],
+            "frame_rate": self.frame_rate,
+        }
+
+    def lengths(self) -> np.ndarray:
+        """int64 [N], the frames of each clip that begin before its end."""
+        from asjax.decoding import frames_of
+
+        return np.minimum(frames_of(self.durations_s, self.frame_rate), self.frames.shape[1])
+
+
+def detections(
+    forward,
+    variables,
+    data,
+    num_classes: int,
+    *,
+    sample_rate: int,
+    clip_s: float,
+    progress=True,
+    bad=None,
+    stop=None,
+) -> Detections:
+    """Frame scores of an evaluation set; padding and clips that cannot be decoded are left out.
+
+    Args: as `infer.scores`. sample_rate, clip_s: of the model's input, Hz and seconds.
+
+    Raises:
+      AsjaxError: the model's frame_logits are not [B, T', C], a score is not finite as float16 (a
+        diverged model has NaN, which is allowed), or too many clips are left out.
+    """
+    from tqdm import tqdm
+
+    ids, left_out, events = [], [], []
+    columns = {name: [] for name in ("mask", "logits", "target", "length", "loss")}
+    frames, at = None, 0
+    with data.iterate() as batches:
+        steps = forward.over(variables, batches, stop=stop)
+        total = data.steps_per_epoch
+        for out, rest in tqdm(steps, "scoring", total, unit="batch", disable=not progress):
+            _check(out, rest, num_classes)
+            ids += map(str, rest["id"])
+            left_out += rest["bad"]
+            events += rest["events"]
+            scores = out["frame_logits"]
+            if frames is None:
+                frames = _room((total * len(scores), *scores.shape[1:]))
+            frames[at : at + len(scores)] = np.clip(scores, -60000, 60000)
+            at += len(scores)
+            columns["mask"].append(rest["mask"] > 0)
+            columns["logits"].append(out["logits"])
+            columns["target"].append(rest["target"] > 0.5)
+            columns["length"].append(rest["length"])
+            columns["loss"].append(_losses(scores, rest))
+    arrays = [np.concatenate(columns[name]) for name in columns]
+    frames = frames[:at]
+    if len(data.rows) < data.batch_size:
+        texts = [_text(marks) for marks in events]
+        (ids, left_out, texts), (*arrays, frames) = infer.join(
+            data, [ids, left_out, texts], [*arrays, frames]
+        )
+        events = [_parsed(text) for text in texts]
+        data.check_bad(dict(left_out))
+    if progress and left_out:
+        name, reason = left_out[0]
+        print(f"left out {len(left_out)} clips, first {shown(name)}: {reason}", file=sys.stderr)
+    if bad is not None:
+        bad += left_out
+    mask, logits, targets, length, losses = arrays
+    rows = np.flatnonzero(mask)
+    if not np.array_equal(rows, np.arange(len(rows))):  # some clips in between were left out
+        frames = frames[rows]
+    durations_s = length[rows] / sample_rate
+    kept = [events[i] for i in rows]
+    return Detections(
+        [ids[i] for i in rows],
+        logits[rows],
+        targets[rows].astype(np.uint8),
+        frames[: len(rows)],
+        durations_s,
+        [_until(marks, end) for marks, end in zip(kept, durations_s, strict=True)],
+        losses[rows],
+        frames.shape[1] / clip_s,
+    )
+
+
+def trace(found: Detections) -> dict:
+    """The metrics that a training of a detector logs: psds1 (mean over classes), mean_ap, loss.
+
+    Everything is NaN if a score is not finite.
+    """
+    if not (np.isfinite(found.logits).all() and np.isfinite(np.nansum(found.losses))):
+        return dict.fromkeys(("psds1", "mean_ap", "loss"), math.nan)
+    tags = metrics.tagging(scores=found.logits, targets=found.targets, only=("mean_ap",))
+    psds = metrics.psds(**found.annotated(), median=median(found.frame_rate), **metrics.PSDS1)
+    return {"psds1": psds["macro"], **tags, "loss": float(np.nanmean(found.losses))}
+
+
+def median(frame_rate: float, seconds: float = 0.36) -> int:
+    """The usual median window in frames: 0.36 s, PretrainedSED's 9 frames of 40 ms."""
+    from asjax.decoding import window_frames
+
+    return int(window_frames(seconds, frame_rate))
+
+
+def _check(out, rest, num_classes: int) -> None:
+    scores, clips = out["frame_logits"], len(rest["mask"])
+    if out["logits"].shape != (clips, num_classes) or scores.shape[2:] != (num_classes,):
+        raise AsjaxError(
+            f"the model must return logits [{clips}, {num_classes}] and frame_logits [{clips}, "
+            f"frames, {num_classes}], got {out['logits'].shape} and {scores.shape}"
+        )
+    if rest["frame_target"].shape != scores.shape:
+        raise AsjaxError(
+            f"the model has {scores.shape[1]} frames and the data {rest['frame_target'].shape[1]}; "
+            "frames is a field of the model, and frame_rate or frames a field of the op strong"
+        )
+
+
+def _losses(scores, rest) -> np.ndarray:
+    """Mean binary cross-entropy of every clip, float32 [B]."""
+    loss = np.logaddexp(0, scores) - scores * rest["frame_target"]
+    return np.where(rest["has_strong"] > 0, loss.mean(axis=(1, 2)), np.nan).astype(np.float32)
+
+
+def _room(shape) -> np.ndarray:
+    """An empty float16 array, in a temporary file if it is large."""
+    if 2 * math.prod(shape) <= IN_MEMORY:
+        return np.empty(shape, np.float16)
+    with tempfile.TemporaryFile() as file:  # the map keeps the file until its end
+        return np.memmap(file, np.float16, "w+", shape=shape)
+
+
+def _until(marks, end_s: float):
+    return None if marks is None else lists.cut(marks, 0.0, end_s)
+
+
+def _text(marks) -> str:
+    return lists.to_text(None if marks is None else marks.tolist())
+
+
+def _parsed(text: str):
+    marks = lists.from_text(text)
+    return None if marks is None else lists.as_events([(a, b, int(c)) for a, b, c in marks])

@@ -1,0 +1,110 @@
+"""What a model is trained for: tags of clips, or events in time. `asjax train` asks a task for its
+forward outputs, its metric while it trains, and its report at the end.
+
+A task is a dict of functions with the same names and arguments, chosen by the objective.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+from asjax.config import AsjaxError, split_spec
+from asjax.evaluation import detection, detections, evaluate, infer, one_label
+from asjax.store import scores
+
+EVENTS = ("detection",)  # objectives whose models give events in time
+
+
+def of(cfg):
+    """The task of a config: `Events` or `Tags`."""
+    return (Events if is_detection(cfg) else Tags)(cfg)
+
+
+def is_detection(cfg) -> bool:
+    objective = cfg.get("objective")
+    return bool(objective) and split_spec(objective)[0] in EVENTS
+
+
+class Tags:
+    """Clips with labels."""
+
+    outputs = ("logits",)
+    known = ("mean_ap", "mean_auc", "d_prime", "accuracy")
+
+    def __init__(self, cfg):
+        self.cfg, self.activation = cfg, scores.activation_of(cfg)
+
+    def metric(self, eval_source) -> str:
+        """The metric that chooses the step. AsjaxError: it does not fit the task or the data."""
+        default = "accuracy" if self.activation == "softmax" else self.known[0]
+        metric = self.cfg["eval"]["metric"] or default
+        if metric not in self.known:
+            raise AsjaxError(
+                f"eval.metric={metric!r} does not fit objective "
+                f"{split_spec(self.cfg['objective'])[0]}; take one of {', '.join(self.known)}"
+            )
+        if metric == "accuracy" and (eval_source.labels.sum(axis=1) != 1).any():
+            raise AsjaxError(
+                "eval.metric='accuracy' needs exactly one label for each clip of data.eval; take "
+                "mean_ap, mean_auc or d_prime"
+            )
+        return metric
+
+    def predict(self, forward, variables, data, num_classes, **how):
+        """Scores of the clips of `data`: (ids, scores [N, C], targets [N, C])."""
+        return infer.scores(
+            forward, variables, data, num_classes, activation=self.activation, **how
+        )
+
+    def trace(self, found) -> dict:
+        """The metrics that training logs."""
+        return evaluate.trace(found[1], found[2], self.activation)
+
+    def write(self, found, out, *, label_set, extra, **about):
+        """Write scores, metrics and report to `out`.
+
+        Args:
+          found: of `predict`. extra: JSON for the scores file. about: as evaluate.evaluate_scores.
+
+        Returns: (record for the model's card, text for people, names of the tables).
+        """
+        ids, logits, targets = found
+        path = out / "scores.npz"
+        columns = dict(ids=ids, scores=logits, targets=targets)
+        scores.save_scores(
+            path, **columns, label_set=label_set, extra=extra, activation=self.activation
+        )
+        summary = evaluate.evaluate_scores(path, out, label_set=label_set, **about)
+        text, tables = evaluate.table(summary), one_label.tables(summary)
+        return {"scores": evaluate.headline(summary)}, text, tables
+
+
+class Events(Tags):
+    """Clips with events in time. The tags of the clips are scored too."""
+
+    outputs = ("logits", "frame_logits")
+    known = ("psds1", "mean_ap")
+
+    def metric(self, eval_source) -> str:
+        if getattr(eval_source, "events", None) is None:
+            raise AsjaxError(
+                f"objective detection needs events in time, and {eval_source.name} has only "
+                "labels; asjax prepare strong writes records with events"
+            )
+        return super().metric(eval_source)
+
+    def predict(self, forward, variables, data, num_classes, **how):
+        fields = {key: self.cfg["data"][key] for key in ("sample_rate", "clip_s")}
+        return detections.detections(forward, variables, data, num_classes, **fields, **how)
+
+    def trace(self, found) -> dict:
+        return detections.trace(found)
+
+    def write(self, found, out, *, label_set, extra, **about):
+        tags = (found.ids, found.logits, found.targets)
+        card, text, tables = super().write(tags, out, label_set=label_set, extra=extra, **about)
+        takes = inspect.signature(detection.evaluate).parameters
+        more = {k: v for k, v in about.items() if k in takes}
+        summary = detection.evaluate(found, out, label_set=label_set, **more)
+        card |= {"events": summary["events"], "decoding": summary["decoding"]}
+        return card, f"{detection.table(summary)}\n\n{text}", f"events.json, {tables}"
