@@ -33,8 +33,10 @@ def active_spans(wave: np.ndarray, sample_rate: int, join_s: float = JOIN_S) -> 
     active = power > max(10 ** (FLOOR_DB / 10), power.max() * 10 ** (BELOW_DB / 10))
     steps = np.diff(np.r_[0, active, 0].astype(np.int8))
     first, end = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
+    if not len(first):
+        return np.zeros((0, 2), np.int64)
     apart = first[1:] - end[:-1] > round(join_s / FRAME_S)
-    first, end = first[np.r_[True, apart][: len(first)]], end[np.r_[apart, True][-len(end) :]]
+    first, end = first[np.r_[True, apart]], end[np.r_[apart, True]]
     long = end - first >= round(SHORTEST_S / FRAME_S)
     return np.stack([first[long] * hop, np.minimum(end[long] * hop, len(wave))], 1)
 

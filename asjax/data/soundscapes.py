@@ -109,11 +109,11 @@ def _classes(cells: list[tuple[str, str]], label_set) -> list[np.ndarray]:
         try:
             found[category, mids] = label_set.encode(mids.split(";"))
         except AsjaxError:
-            lacking.append(f"{category} ({mids})")
+            lacking.append(category)
     if lacking:
         raise AsjaxError(
             f"soundscapes: label set {label_set.name} must have all ten classes of ESC-10, and it "
-            f"has no class for {', '.join(lacking)}; use labels esc10 or audioset527"
+            f"has no class for {', '.join(sorted(lacking))}; use labels esc10 or audioset527"
         )
     return [found[cell] for cell in cells]
 
