@@ -44,6 +44,8 @@ _LIMITS = {
 }
 _PAIRS = ("events", "snr_db", "level_db", "slope", "steady_s")
 _WHOLE = ("sample_rate", "events", "polyphony")
+_LEAST = 1e-3  # in a pause of a recorded noise, its power counts as 30 dB below that of the scene
+_JOINT_S = 0.05  # a recorded noise that is shorter than the scene is repeated with such crossfades
 _NOISE = 1  # second stream of random numbers of a scene
 
 
@@ -209,18 +211,22 @@ def _one(u, choices: Sequence):
 # ------------------------------------------------------------------------------------ sound
 
 
-def mix(bank: Bank, rules: Rules, key: int, index: int, noise, placed) -> np.ndarray:
+def mix(bank: Bank, rules: Rules, key: int, index: int, noise, placed, grounds=None):
     """The samples of a planned scene: int16 [S].
 
     An event is scaled so that its power is `snr_db` above the power of the noise at its place. If
     the sum is above full scale, the whole scene is made quieter, which keeps the SNR.
+
+    Args:
+      noise, placed: from a Planner. grounds: a Bank of recordings to take the noise from.
     """
-    ground = background(rules, _rng(key, index, _NOISE), noise)
-    scene = ground.copy()
+    rng = _rng(key, index, _NOISE)
+    ground = recorded(grounds, rules, rng, noise) if grounds else background(rules, rng, noise)
+    scene, least = ground.copy(), _power(ground) * _LEAST
     for onset, length, start, _, snr_db in placed.tolist():
         event = faded(bank.samples[start : start + length], rules.sample_rate)
         under = ground[onset : onset + length]
-        ratio = _power(under) / max(_power(event), 1e-20) * 10 ** (snr_db / 10)
+        ratio = max(_power(under), least) / max(_power(event), 1e-20) * 10 ** (snr_db / 10)
         scene[onset : onset + length] += event * np.float32(np.sqrt(ratio))
     peak = max(float(scene.max()), -float(scene.min()))
     scale = 32767 * min(1.0, PEAK / peak)
@@ -259,3 +265,19 @@ def background(rules: Rules, rng, noise) -> np.ndarray:
         turns = np.arange(size, dtype=np.float32) * np.float32(2 * np.pi * rate_hz / rate)
         wave *= 1 + np.float32(depth) * np.sin(turns + np.float32(phase))
     return wave * np.float32(10 ** (level_db / 20) / np.sqrt(_power(wave)))
+
+
+def recorded(grounds: Bank, rules: Rules, rng, noise) -> np.ndarray:
+    """A random part of a random piece of `grounds`, float32 [S], with the level of `noise`."""
+    _, length, *_ = piece = grounds.pieces[rng.integers(len(grounds.pieces))].item()
+    size, first = rules.samples, piece[0]
+    start = int(rng.integers(max(1, length - size + 1)))
+    wave = grounds.samples[first + start : first + min(length, start + size)].astype(np.float32)
+    joint = min(round(_JOINT_S * rules.sample_rate), len(wave) // 4)
+    ramp = np.sqrt(np.linspace(0, 1, joint, dtype=np.float32))
+    once = wave
+    while len(wave) < size:
+        middle = wave[-joint:] * ramp[::-1] + once[:joint] * ramp
+        wave = np.concatenate([wave[:-joint], middle, once[joint:]])
+    wave = wave[:size]
+    return wave * np.float32(10 ** (noise[0] / 20) / max(np.sqrt(_power(wave)), 1e-9))

@@ -50,11 +50,17 @@ def test_silence_and_short_sounds_have_no_span():
         assert len(bank.active_spans(wave, RATE)) == 0
 
 
-def test_a_bank_holds_the_active_samples_of_each_recording_at_full_scale():
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_bank_holds_the_active_samples_of_each_recording_at_full_scale(on_disk):
     waves = [bursts(1), 0.01 * bursts(2)]
     spans = [bank.active_spans(wave * k, RATE) for wave, k in zip(waves, (1, 100), strict=True)]
     made = bank.build(
-        [("a", [3], False, waves[0], spans[0]), ("b", [0, 2], True, waves[1], spans[1])], RATE
+        [
+            ("a", [3], False, spans[0], bank.cut(waves[0], spans[0])),
+            ("b", [0, 2], True, spans[1], bank.cut(waves[1], spans[1])),
+        ],
+        RATE,
+        on_disk,
     )
     assert made.classes_of(0) == [3]
     assert made.classes_of(1) == [0, 2]
@@ -69,11 +75,12 @@ def test_a_bank_holds_the_active_samples_of_each_recording_at_full_scale():
 
 
 def test_classes_with_the_same_recordings_are_one_sound():
-    wave, span = np.ones(RATE, np.float32), np.array([[0, RATE]])
+    span = np.array([[0, RATE]])
+    wave = bank.cut(np.ones(RATE, np.float32), span)
     rows = [("a", [1, 2], False), ("b", [1, 2], False), ("c", [0], False), ("d", [2], False)]
-    made = bank.build([(*row, wave, span) for row in rows[:3]], RATE)
+    made = bank.build([(*row, span, wave) for row in rows[:3]], RATE)
     assert made.by_class() == [[[0], [1]], [[2]]]
-    made = bank.build([(*row, wave, span) for row in rows], RATE)
+    made = bank.build([(*row, span, wave) for row in rows], RATE)
     assert made.by_class() == [[[0], [1]], [[0], [1], [3]], [[2]]]
     other = made.with_classes([[5], [6], [7], [5]])
     assert [other.classes_of(i) for i in range(4)] == [[5], [6], [7], [5]]
@@ -81,4 +88,4 @@ def test_classes_with_the_same_recordings_are_one_sound():
 
 def test_nothing_to_mix_is_an_error():
     with pytest.raises(AsjaxError, match="no recording has an active part"):
-        bank.build([("a", [0], False, np.zeros(9, np.float32), np.zeros((0, 2), int))], RATE)
+        bank.build([("a", [0], False, np.zeros((0, 2), int), [])], RATE)

@@ -17,7 +17,8 @@ def small_bank(lengths=(0.3, 0.8, 2.0, 7.0), steady=(2,)):
     rng, rows = np.random.default_rng(0), []
     for i, seconds in enumerate(lengths):
         wave = rng.standard_normal(round(seconds * RATE)).astype(np.float32)
-        rows.append((f"r{i}", [i], i in steady, wave, np.array([[0, len(wave)]])))
+        span = np.array([[0, len(wave)]])
+        rows.append((f"r{i}", [i], i in steady, span, bank.cut(wave, span)))
     return bank.build(rows, RATE)
 
 
@@ -169,8 +170,9 @@ def test_a_scene_depends_on_the_key_and_its_number_only():
 
 
 def test_labels_are_the_classes_of_the_events():
-    wave, span = np.ones(RATE, np.float32), np.array([[0, RATE]])
-    two = bank.build([("a", [1, 4], False, wave, span), ("b", [0], False, wave, span)], RATE)
+    span = np.array([[0, RATE]])
+    wave = bank.cut(np.ones(RATE, np.float32), span)
+    two = bank.build([("a", [1, 4], False, span, wave), ("b", [0], False, span, wave)], RATE)
     them = made(50, two, events=(0, 4))
     table = them.labels(5)
     assert table.dtype == np.int8
@@ -233,3 +235,35 @@ def test_values_out_of_range_are_errors(wrong):
 
 def test_equal_rules_have_equal_values():
     assert rules(snr_db=[6, 30], events=[1, 5]) == rules(snr_db=(6.0, 30.0), events=(1, 5))
+
+
+@pytest.mark.parametrize("seconds", [0.7, 2.5, 20.0])
+def test_recorded_noise_is_cut_or_repeated_to_the_level_of_the_plan(seconds):
+    tone = np.sin(np.arange(round(seconds * RATE)) * 0.3).astype(np.float32)
+    span = np.array([[0, len(tone)]])
+    grounds = bank.build([("room", [], False, span, bank.cut(tone, span))], RATE)
+    them = scenes.Scenes(small_bank(), rules(events=(0, 1), snr_db=(6, 8)), 7, 6, grounds)
+    again = scenes.Scenes(small_bank(), rules(events=(0, 1), snr_db=(6, 8)), 7, 3, grounds)
+    assert again[2] == them[2]
+    for i in range(6):
+        noise = mixing.recorded(grounds, them.rules, mixing._rng(7, i, 1), them.noise[i].item())
+        assert len(noise) == 6 * RATE
+        level = 10 * np.log10(np.mean(np.square(noise, dtype=np.float64)))
+        assert level == pytest.approx(them.noise["level_db"][i], abs=1e-3)
+        f, power = signal.periodogram(noise, RATE)
+        near = np.abs(f - 0.3 * RATE / 2 / np.pi) < 20
+        assert power[near].sum() > 0.95 * power.sum()  # a tone, also across the joints
+        if not len(them.scene(i)):
+            assert np.abs(them.wave(i) / 32767 - noise).max() < 1e-4
+
+
+def test_an_event_in_a_pause_of_the_noise_is_still_heard():
+    wave = np.zeros(6 * RATE, np.float32)
+    wave[:RATE] = 0.5
+    span = np.array([[0, len(wave)]])
+    grounds = bank.build([("room", [], False, span, bank.cut(wave, span))], RATE)
+    them = scenes.Scenes(small_bank((0.3,)), rules(events=(1, 1)), 7, 20, grounds)
+    for i in range(20):
+        event = them.scene(i)[0]
+        sound = them.wave(i)[round(event["onset_s"] * RATE) :][: round(0.3 * RATE)]
+        assert np.std(sound.astype(float)) > 5

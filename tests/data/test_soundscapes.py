@@ -15,6 +15,7 @@ from asjax.data import audio, soundscapes
 from asjax.data.shared import Parcel
 
 ESC10 = labels.get("esc10")
+FEW = labels.LabelSet("few", ESC10.ids[2:], ESC10.names[2:])  # by name, without mids
 MANIFEST = next(soundscapes.ESC10.glob("*/manifest.csv"))
 
 
