@@ -9,7 +9,7 @@ from html import escape
 import numpy as np
 
 from asjax.config import shown
-from asjax.pages import BLUE, INK, figure, html_table, page, short, svg
+from asjax.pages import BLUE, INK, ON_BLUE, figure, html_table, page, short, svg
 
 _HOP_S, _BANDS, _RANGE_DB = 0.04, 64, 60.0
 _MP3_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
@@ -51,12 +51,12 @@ def picture(wave: np.ndarray, sample_rate: int, events, names) -> bytes:
         for onset, offset, label, snr_db, *_ in events.tolist():
             y = rows.index(label)
             axes.barh(y, offset - onset, left=onset, height=0.62, color=BLUE)
-            text = f"{snr_db:.0f} dB"
-            right = offset < 0.93 * seconds
+            inside, right = offset - onset > 0.09 * seconds, offset < 0.93 * seconds
             axes.annotate(
-                text, (offset if right else onset, y), xytext=(3 if right else -3, 0),
-                textcoords="offset points", ha="left" if right else "right",
-                va="center_baseline", fontsize=7.5, color=INK,
+                f"{snr_db:.0f} dB", (offset if right and not inside else onset, y),
+                xytext=(3 if inside or right else -3, 0), textcoords="offset points",
+                ha="left" if inside or right else "right", va="center_baseline",
+                fontsize=7.5, color=ON_BLUE if inside else INK,
             )  # fmt: skip
         axes.set_yticks(range(len(rows)), [short(names[label], 24) for label in rows], fontsize=8)
         axes.set_ylim(below - 0.4, -0.6)
@@ -132,8 +132,8 @@ def scenes_page(title: str, lead: list[str], table, sections, notes=()) -> str:
     body = [f"<h1>{escape(shown(title))}</h1>", *(f"<p>{escape(text)}</p>" for text in lead)]
     body.append(html_table(*table, caption="Splits"))
     body.append(
-        '<p class="note">The players are at full level. The number beside a bar is the SNR of the '
-        "event.</p>"
+        '<p class="note">Active: share of the time, averaged over classes. The players are at full '
+        "level. The number at a bar is the SNR of the event.</p>"
     )
     for name, parts in sections:
         body += [f"<h2>{escape(shown(name))}</h2>", *parts]

@@ -111,7 +111,10 @@ def _loaded(load, clips: list, threads: int):
     """(clip, `load(clip)`) in the order of `clips`, by threads, with few results in memory."""
     from tqdm import tqdm
 
-    with ThreadPoolExecutor(threads) as pool, tqdm(total=len(clips), unit="clip") as bar:
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        tqdm(total=len(clips), unit="clip", disable=None) as bar,
+    ):
         size = 4 * threads
         waiting = [pool.submit(load, clip) for clip in clips[:size]]
         for i, clip in enumerate(clips):

@@ -248,7 +248,7 @@ def _soundscapes(args) -> int:
     print("\n".join(scene_texts.report(made)))
     suffix = args.format or "flac"
     extras = {f"events_{s}.tsv": scene_texts.annotations(made, s, suffix) for s in made.sets}
-    extras["scenes.html"] = scene_texts.page(made, args, Path(args.out).name)
+    extras["scenes.html"] = scene_texts.page(made, args, f"Soundscapes: {Path(args.out).name}")
     written = {"encode": "flac", "sample_rate": None, "compression": 0.5}
     written = argparse.Namespace(**{**vars(args), **written})
     fields = {"licence": args.licence, "notes": scene_texts.about(made, args)}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from asjax import labels as label_sets
 from asjax.config import AsjaxError, printable, shown, unknown, warn
-from asjax.data import groups, layouts, lists, own_clips, records, scenes, soundscapes
+from asjax.data import groups, layouts, lists, own_clips, records, scenes, soundscapes, writer
 from asjax.data.mixing import Rules, check
 from asjax.data.scene_texts import Job
 from asjax.data.source import matrix
@@ -38,7 +38,7 @@ def add_arguments(parser) -> None:
         "--clips",
         default="",
         metavar="CSV",
-        help="filename,label[,split][,group], or a folder with a subfolder per class "
+        help="filename,labels[,split][,group], or a folder with a subfolder per class "
         "(default: the embedded recordings of ESC-10)",
     )
     add("--audio", default="", metavar="DIR", help="folder of the files (default: that of the CSV)")
@@ -131,8 +131,9 @@ def job(args) -> Job:
     check("seed", args.seed, 0, 2**63 - 1, whole=True)
     check("join", args.join, 0, 60)
     check("listen", args.listen, 0, 100, whole=True)
-    threads = args.threads or min(8, os.cpu_count() or 1)
+    threads = min(8, os.cpu_count() or 1) if args.threads is None else args.threads
     check("threads", threads, 1, 256, whole=True)
+    writer.check_free(args.out, args.overwrite)
     made, banks = _own(args, rules, threads) if args.clips else _embedded(args, rules)
     counts = _counts(args.scenes, banks)
     grounds = {}
@@ -187,45 +188,47 @@ def _own(args, rules, threads):
     options |= {"split_column": args.split_column, "missing_ok": True, "say_negatives": False}
     rows = lists.read_folder("" if folder else args.clips, root, label_set, **options)
     steady = frozenset(label_set.encode(args.steady).tolist())
-    made, banks = Job(label_set, rules), {}
-    made.origin, split_of = _divided(args, rows, label_set, made.lines)
+    made, known = Job(label_set, rules), list(dict.fromkeys(row.row.split for row in rows))
+    chosen = _splits(args.splits, known)
+    wanted = {old for olds in chosen.values() for old in olds} or set(known)
+    if rest := [old for old in known if old not in wanted]:
+        made.lines.append(f"splits that are not used: {', '.join(rest)}")
+    rows = [row for row in rows if row.row.split in wanted]
+    clips = [(row.row.filename, row.path, row.classes) for row in rows]
+    bank = own_clips.bank(clips, rules.sample_rate, args.join, steady, threads, made.left_out)
+    usable = set() if bank is None else set(bank.recordings)
+    rows = [row for row in rows if row.row.filename in usable]
+    made.origin, split_of = _divided(rows, chosen or {old: [old] for old in known}, made)
+    banks = {}
     for split in made.origin:
-        mine = [
-            (row.row.filename, row.path, row.classes)
-            for row, name in zip(rows, split_of, strict=True)
-            if name == split
-        ]
-        bank = own_clips.bank(mine, rules.sample_rate, args.join, steady, threads, made.left_out)
-        if bank is None:
-            first = "; ".join(f"{shown(i)}: {printable(why)}" for i, why in made.left_out[-3:])
-            raise AsjaxError(f"split {split}: none of its {len(mine)} clips is usable ({first})")
-        banks[split] = bank
+        mine = [row.row.filename for row, name in zip(rows, split_of, strict=True) if name == split]
+        if not mine:
+            first = "; ".join(f"{shown(i)}: {printable(why)}" for i, why in made.left_out[:3])
+            raise AsjaxError(
+                f"{shown(args.clips)}: split {split} has no usable clip, so there is nothing to "
+                f"mix ({first})"
+            )
+        banks[split] = bank.part(mine)
     return made, banks
 
 
-def _divided(args, rows, label_set, lines):
-    """(new split -> old splits, the new split of each row or "")."""
-    known = list(dict.fromkeys(row.row.split for row in rows))
+def _divided(rows, chosen: dict[str, list[str]], made: Job):
+    """(new split -> old splits, the new split of each row)."""
     group = [row.row.group or f"clip {row.row.filename}" for row in rows]
-    if chosen := _splits(args.splits, known):
-        new = {old: split for split, olds in chosen.items() for old in olds}
-        if rest := [old for old in known if old not in new]:
-            lines.append(f"splits that are not used: {', '.join(rest)}")
-        split_of = [new.get(row.row.split, "") for row in rows]
-    elif len(known) == 1 and len(set(group)) > 1:
-        table = matrix([row.classes for row in rows], label_set)
-        count = min(_HELD_OUT, len(set(group)))
+    count = min(_HELD_OUT, len(set(group)))
+    if list(chosen) == ["train"] and chosen["train"] == ["train"] and count > 1:
+        table = matrix([row.classes for row in rows], made.label_set)
         folds = groups.folds(group, table, count)
         split_of = ["eval" if fold == f"fold{count}" else "train" for fold in folds]
         chosen = {"train": ["train"], "eval": ["eval"]}
-        lines.append(f"the list has no splits, so 1 in {count} recordings is for eval")
+        made.lines.append(f"the list has no splits, so 1 in {count} recordings is for eval")
     else:
-        chosen, split_of = {old: [old] for old in known}, [row.row.split for row in rows]
-    used = [(g, s) for g, s in zip(group, split_of, strict=True) if s]
-    if both := groups.straddling([g for g, _ in used], [s for _, s in used]):
+        new = {old: split for split, olds in chosen.items() for old in olds}
+        split_of = [new[row.row.split] for row in rows]
+    if both := groups.straddling(group, split_of):
         warn(
             f"{len(both)} groups have clips in more than one split, such as {shown(both[0])!r}; "
-            "scenes of the splits share recordings"
+            "scenes of these splits share recordings"
         )
     return chosen, split_of
 

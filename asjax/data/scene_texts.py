@@ -56,21 +56,22 @@ def name_of(split: str, i: int) -> str:
 
 def summary(made: Job) -> tuple[list[str], list[list[str]]]:
     """A table about the splits: (header, rows)."""
-    header = ["split", "scenes", "recordings", "sounds", "events", "a scene", "active", "share"]
+    header = ["split", "recordings", "sounds", "scenes", "events", "per scene", "active"]
     rows = []
     for split, them in made.sets.items():
-        seconds = them.placed["length"].sum() / them.rules.sample_rate / len(them)
-        classes = len(set(them.bank.class_of.tolist()))
-        active = seconds / them.rules.clip_s / classes
+        classes = len(them.bank.used_classes())
+        active = sum(
+            float((events["offset_s"] - events["onset_s"]).sum())
+            for events in map(them.scene, range(len(them)))
+        ) / (len(them) * them.rules.clip_s * classes)
         rows.append(
             [
                 split,
-                f"{len(them):,}",
-                f"{len(them.bank.recordings):,}",
+                f"{len(them.bank.used()):,}",
                 f"{len(them.bank.pieces):,}",
+                f"{len(them):,}",
                 f"{len(them.placed):,}",
                 f"{len(them.placed) / len(them):.2f}",
-                f"{seconds:.1f} s",
                 f"{active:.1%}",
             ]
         )
@@ -79,7 +80,7 @@ def summary(made: Job) -> tuple[list[str], list[list[str]]]:
 
 def lacking(made: Job) -> list[str]:
     """A line for each split that lacks classes that another split has."""
-    heard = {split: set(them.bank.class_of.tolist()) for split, them in made.sets.items()}
+    heard = {split: set(them.bank.used_classes()) for split, them in made.sets.items()}
     every, out = set().union(*heard.values()), []
     for split, classes in heard.items():
         if lack := sorted(every - classes):
@@ -124,10 +125,10 @@ def page(made: Job, args, title: str) -> str:
     noise = "recorded noise" if args.background else "noise of random slope and level"
     lead = [
         f"Scenes of {made.rules.clip_s:g} s, mixed from single sounds and {noise} (seed "
-        f"{args.seed}). Events are {low:g} to {high:g} dB louder than the noise; at most "
-        f"{made.rules.polyphony} sound at one time.",
+        f"{args.seed}). Events are {low:g} to {high:g} dB above the noise. The largest number of "
+        f"events at one time is {made.rules.polyphony}.",
     ]
-    lead += lacking(made)
+    lead += [line[:1].upper() + line[1:] + "." for line in lacking(made)]
     if made.credits:
         lead.append(
             "The sounds are from ESC-10 (K. J. Piczak), recordings from freesound.org under CC0 or "
@@ -171,10 +172,10 @@ def report(made: Job) -> list[str]:
     header, rows = summary(made)
     lines = [*made.lines]
     for row in rows:
-        split, count, recordings, sounds, events, each, *_ = row
+        split, recordings, sounds, count, events, each, _ = row
         lines.append(
-            f"{split}: {recordings} recordings with {sounds} sounds; {count} scenes with {events} "
-            f"events, {each} a scene"
+            f"{split}: recordings {recordings}, sounds in them {sounds}; scenes {count}, events "
+            f"{events} ({each} per scene)"
         )
     lines += lacking(made)
     lines.append(f"unusable recordings: {len(made.left_out)}" + (":" if made.left_out else ""))
@@ -192,7 +193,7 @@ def export(dataset, folder, suffix: str) -> int:
     opened, folder = records.Dataset(dataset), Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for row, (name, *_) in enumerate(tqdm(list(opened.rows()), unit="file")):
+        for row, (name, *_) in enumerate(tqdm(list(opened.rows()), unit="file", disable=None)):
             data = opened.reader[row]
             if suffix == "wav":
                 wave, rate = soundfile.read(io.BytesIO(data), dtype="int16")

@@ -79,7 +79,7 @@ def write(
         left, or the disk cannot be written.
     """
     out = Path(out)
-    _check_free(out, overwrite)
+    check_free(out, overwrite)
     version = out.name if records.is_version(out.name) else "1.0.0"
     base = name or (out.parent.name if records.is_version(out.name) else out.name)
     name = re.sub(r"\W", "_", re.sub(r"^(?=\d)", "d", base.lower())) or "dataset"
@@ -107,7 +107,9 @@ def write(
     return Summary(out, manifest["splits"], job.left_out, seconds, size, job.events, job.cut)
 
 
-def _check_free(out: Path, overwrite: bool):
+def check_free(out, overwrite: bool) -> None:
+    """AsjaxError unless a record dataset may be written to `out`."""
+    out = Path(out)
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / "manifest.json").is_file():
