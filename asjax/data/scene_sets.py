@@ -15,6 +15,7 @@ from asjax.data.mixing import Rules, check
 from asjax.data.scene_texts import Job
 from asjax.data.source import matrix
 
+_SEVERAL = {"action": "extend", "nargs": "+"}
 _HELD_OUT = 5  # one of so many recordings is for evaluation if the list has no splits
 _EXAMPLE = """examples:
   asjax prepare soundscapes --clips clips.csv --out data/scenes
@@ -33,7 +34,12 @@ def add_arguments(parser) -> None:
     )
     parser.epilog = _EXAMPLE
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    add = parser.add_argument
+    _clip_arguments(parser.add_argument)
+    _scene_arguments(parser.add_argument)
+    _output_arguments(parser.add_argument)
+
+
+def _clip_arguments(add) -> None:
     add(
         "--clips",
         default="",
@@ -46,20 +52,22 @@ def add_arguments(parser) -> None:
     add("--label-separator", help="between labels (default: ; or the layout's)")
     add("--split-column", default="", help="column of the splits (default: fold or split, if any)")
     add("--columns", default="", metavar="ROLE=NAME,...", help="names of the columns")
-    several = {"action": "extend", "nargs": "+"}
     add(
         "--splits",
         default=[],
         metavar="NEW=OLD+OLD",
-        **several,
+        **_SEVERAL,
         help="splits of scenes, and the splits of clips for each (default: one for each split of "
         "the list; without splits, 1 in 5 recordings is for eval)",
     )
+
+
+def _scene_arguments(add) -> None:
     add(
         "--scenes",
         default=[],
         metavar="[SPLIT=]N",
-        **several,
+        **_SEVERAL,
         help="scenes of a split, or of every split (default: 1000)",
     )
     add("--seconds", type=float, default=10.0, help="length of a scene (default: 10)")
@@ -80,7 +88,7 @@ def add_arguments(parser) -> None:
         "--steady",
         default=[],
         metavar="CLASS",
-        **several,
+        **_SEVERAL,
         help="classes of steady sounds, such as rain; any 0.5 to 5 s of them are an event",
     )
     add(
@@ -97,6 +105,9 @@ def add_arguments(parser) -> None:
         help="recordings to take the noise from, without sounds of the classes (default: made "
         "noise)",
     )
+
+
+def _output_arguments(add) -> None:
     add("--files", default="", metavar="DIR", help="also write every scene as a file to here")
     add("--format", choices=["flac", "wav"], help="of --files (default: flac)")
     add(
