@@ -1,5 +1,6 @@
 """Pure functions of scores, targets and events; numpy only."""
 
+from asjax.metrics.aso import aso, violation_ratio
 from asjax.metrics.best import best_f1
 from asjax.metrics.decisions import (
     at_thresholds,
@@ -31,6 +32,7 @@ from asjax.metrics.tuning import first_best, halves, tune_boxes, tune_windows, t
 __all__ = [
     "ACTIVATIONS",
     "as_scores",
+    "aso",
     "is_single_label",
     "log_both",
     "log_loss",
@@ -66,4 +68,5 @@ __all__ = [
     "tune_boxes",
     "tune_windows",
     "tuned_halves",
+    "violation_ratio",
 ]
