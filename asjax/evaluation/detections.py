@@ -19,6 +19,7 @@ from asjax import events as lists
 from asjax import metrics
 from asjax.config import AsjaxError, shown
 from asjax.evaluation import infer
+from asjax.store.frame_scores import FrameScores
 
 IN_MEMORY = 1 << 30  # bytes of frame scores; more of them go to a temporary file
 
@@ -29,8 +30,8 @@ class Detections:
 
     Attributes:
       ids: N names. logits: float32 [N, C], of the clips. targets: uint8 [N, C], of the clips.
-      frames: float16 logits [N, T', C]; perhaps a memory map. Frames after the end of a clip have
-        no meaning.
+      frames: float16 logits [N, T', C]; perhaps a memory map, or read from files in slices. Frames
+        after the end of a clip have no meaning.
       durations_s: float64 [N], seconds of each clip, at most the model's clip length.
       events: per clip an `EVENT` array in these seconds, or None for a clip that is not annotated.
       losses: float32 [N], mean binary cross-entropy over frames and classes; NaN if not annotated.
@@ -56,7 +57,7 @@ class Detections:
             raise AsjaxError("no clip of the evaluation data has events in time")
         every = len(rows) == len(self.ids)
         return {
-            "scores": self.frames if every else self.frames[rows],
+            "scores": self.frames if every else [self.frames[i] for i in rows],
             "events": [self.events[i] for i in rows],
             "durations_s": self.durations_s[rows],
             "lengths": self.lengths()[rows],
@@ -143,6 +144,24 @@ def detections(
         losses[rows],
         frames.shape[1] / clip_s,
     )
+
+
+def stored(path) -> tuple[Detections, FrameScores]:
+    """A folder of frame scores as `Detections`, and the opened folder. There are no clip logits.
+
+    Raises:
+      AsjaxError: as `FrameScores`.
+    """
+    folder = FrameScores(path)
+    events = [
+        _until(marks, end) for marks, end in zip(folder.events, folder.durations_s, strict=True)
+    ]
+    nothing = np.zeros((len(folder), 0))
+    found = Detections(
+        folder.ids, nothing, nothing, folder.scores, folder.durations_s, events, nothing[:, :0],
+        folder.frame_rate,
+    )  # fmt: skip
+    return found, folder
 
 
 def trace(found: Detections) -> dict:
