@@ -28,7 +28,7 @@ import numpy as np
 
 from asjax import labels as label_sets
 from asjax.config import AsjaxError, shown, warn
-from asjax.data import content, groups, lists, pcm16, strong
+from asjax.data import content, groups, lists, pcm16, strong, strong_clips
 from asjax.data import records as record_files
 from asjax.data import tfds as theirs
 from asjax.data.lists import read_folder
@@ -256,7 +256,8 @@ def folder(
     """Audio files below `root` (default: the folder of the CSV), listed in a CSV.
 
     Without a CSV the folders below `root` are the classes: `root/dog/1.wav`, or
-    `root/train/dog/1.wav`.
+    `root/train/dog/1.wav`. With `events_csv` and no CSV, the recordings of that list are the clips,
+    found anywhere below `root` (default: the folder of the list).
 
     Args:
       csv: rows `filename,labels[,fold][,group]`, or a published layout (asjax.data.layouts).
@@ -269,11 +270,15 @@ def folder(
         or as text, "file=fname,labels=tags".
       folds: make new splits fold1, fold2, ...; clips of one group are in one fold.
     """
-    if not csv and root is None:
+    if not csv and not events_csv and root is None:
         raise AsjaxError("data source folder needs csv, a list of clips, or root, a folder of them")
-    root = Path(csv).parent if root is None else root
+    root = Path(csv or events_csv).parent if root is None else root
     options = {"label_separator": label_separator, "split_column": split_column}
-    entries = read_folder(csv, root, label_set, columns=columns, **options)
+    if events_csv and not csv:
+        _refuse_options(events_csv, {**options, "columns": columns})
+        entries = strong_clips.listed(events_csv, root, label_set)
+    else:
+        entries = read_folder(csv, root, label_set, columns=columns, **options)
     prints = content.digests([f.path for f in entries], [f.size for f in entries])
     lines = [
         f"{f.row.filename}\t{digest}\t{f.row.split}\t{','.join(map(str, f.classes))}"
@@ -284,7 +289,7 @@ def folder(
         events, texts = strong.marked(events_csv, ids, label_set)
         lines += texts
     source = Source(
-        Path(csv or root).stem,
+        Path(csv or events_csv or root).stem,
         ids,
         [sys.intern(f.row.split) for f in entries],
         matrix([f.classes for f in entries], label_set),
@@ -296,6 +301,14 @@ def folder(
         events=events,
     )
     return _chosen(source, splits, labels_csv, label_set, folds, of)
+
+
+def _refuse_options(events_csv, options) -> None:
+    if odd := [name for name, value in options.items() if value]:
+        raise AsjaxError(
+            f"{odd[0]} belongs to a list of clips (csv), and {shown(events_csv)} is a list of "
+            f"events; leave {odd[0]} out"
+        )
 
 
 def _groups(group: list[str], ids: list[str]) -> list[str] | None:

@@ -86,6 +86,16 @@ def read(path, label_column: str = "") -> list[Row]:
     return _without_header(path, rows)
 
 
+def is_list(path) -> bool:
+    """Whether a file begins with a header that names onset and offset."""
+    try:
+        line = next(iter(_text(Path(path)).splitlines()), "").casefold()
+    except AsjaxError:
+        return False
+    header = {cell.strip().strip('"') for cell in re.split("[\t,;]", line)}
+    return bool(header & set(_ONSET)) and bool(header & set(_OFFSET))
+
+
 def _text(path: Path) -> str:
     try:
         data = path.read_bytes()

@@ -21,7 +21,7 @@ def averaged(members, kind: str, names):
       names: of the models, for messages.
 
     Raises:
-      AsjaxError: other clips, or another number of frames.
+      AsjaxError: other clips, or other frames.
     """
     first = members[0]
     if len(members) == 1:
@@ -29,12 +29,16 @@ def averaged(members, kind: str, names):
     rows = []
     for found, name in zip(members, names, strict=True):
         rows.append(averages.same_clips(first.ids, found.ids, names[0], name))
-        same = found.frames.shape[1] == first.frames.shape[1]
-        if not same or abs(found.frame_rate - first.frame_rate) > 1e-6 * first.frame_rate:
+        if abs(found.frame_rate - first.frame_rate) > 1e-6 * first.frame_rate:
             raise AsjaxError(
-                f"the models of an ensemble must have the same frames, got "
-                f"{first.frames.shape[1]} at {first.frame_rate:g} a second from {names[0]} and "
-                f"{found.frames.shape[1]} at {found.frame_rate:g} from {name}"
+                "the models of an ensemble must have the same frames a second, got "
+                f"{first.frame_rate:g} and {found.frame_rate:g} ({names[0]}, {name})"
+            )
+        if found.frames.shape[1:] != first.frames.shape[1:]:
+            raise AsjaxError(
+                f"the models of an ensemble must have as many frames and classes for a recording, "
+                f"got {list(first.frames.shape[1:])} and {list(found.frames.shape[1:])} "
+                f"({names[0]}, {name})"
             )
     frames = detections.room(first.frames.shape)
     for start in range(0, len(first.ids), _CHUNK):

@@ -7,6 +7,7 @@ from html import escape
 
 import numpy as np
 
+from asjax import metrics
 from asjax.config import shown
 from asjax.evaluation import class_page, clip_page, event_errors, event_plots, page
 from asjax.pages import figure, html_table, number
@@ -253,18 +254,26 @@ def _of(way: str) -> str:
 def _clips(made, names, listen) -> str:
     way = _shown_way(made)
     lists, play = made.ways[way]["event"]["lists"], clip_page.Player(listen)
-    chosen = event_errors.worst(made.ways[way]["segment"]["counts"], made.given["durations_s"])
+    durations_s, truths = made.given["durations_s"], made.given["events"]
+    counts = metrics.clip_counts(
+        by="segment",
+        reference=truths,
+        estimated=lists,
+        num_classes=len(names),
+        durations_s=durations_s,
+    )
+    chosen = event_errors.worst(counts, durations_s)
     if not len(chosen):
         return "<p>No clip is wrong.</p>"
     parts = []
     for i, wrong, total in chosen:
-        truth, found = made.given["events"][i], lists[i]
+        truth, found = truths[i], lists[i]
         length = int(made.given["lengths"][i])
         scores = np.asarray(made.given["scores"][i], np.float32)[:length]
         with np.errstate(over="ignore"):
             p = 1 / (1 + np.exp(-scores))
         rows = event_errors.rows(truth, found, p, event_plots.ROWS)
-        seconds = float(made.given["durations_s"][i])
+        seconds = float(durations_s[i])
         picture = event_plots.timeline(names, rows, truth, found, _fewer(p), seconds)
         name = escape(shown(made.ids[i]))
         caption = f"<b>{name}</b>: {wrong:,} of {total:,} segments and classes are wrong."

@@ -14,7 +14,7 @@ import numpy as np
 
 from asjax import build, labels
 from asjax.config import AsjaxError, parse_call, shown, warn
-from asjax.data import audio, lists, patience
+from asjax.data import audio, lists, patience, strong
 from asjax.data import records as record_files
 from asjax.fields import FIELDS
 from asjax.labels import LabelSet
@@ -56,6 +56,8 @@ class Data:
 def spec_of(text: str, *, audio_root="", columns="", label_separator="") -> dict:
     """`--data` -> source spec: a CSV, a folder, or a source such as "records(path='data/x')".
 
+    A file whose header names onset and offset is a list of events; its recordings are the clips.
+
     A folder is a record dataset, or holds one list of clips, or its folders are the classes.
 
     Raises:
@@ -71,7 +73,8 @@ def spec_of(text: str, *, audio_root="", columns="", label_separator="") -> dict
     if not text.strip():
         raise AsjaxError("--data must name a CSV, a folder of audio or a source, got nothing")
     if path.is_file():
-        return {"name": "folder", "csv": text, **fields}
+        key = "events_csv" if strong.is_list(path) else "csv"
+        return {"name": "folder", key: text, **fields}
     if path.is_dir() and record_files.is_dataset(path):
         spec = {"name": "records", "path": text}
     elif path.is_dir():
