@@ -127,8 +127,10 @@ def _label_set(cfg):
     name, values = split_spec(cfg["data"]["train"])
     if name == "tfds":
         return tfds.own_labels(**values)
-    if values.get("events_csv") and not values.get("csv"):
-        return strong.own_labels([values["events_csv"]])
+    if name == "annotated":
+        events = values.get("events") or []
+        events = [events] if isinstance(events, str) else events
+        return strong.own_labels(events, label_column=values.get("label_column", ""))
     place = values.get("csv") or values.get("path") or values.get("root")
     if not place:
         raise AsjaxError(f"labels.name='own' needs data.train with a csv or a path, not {name!r}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,11 +20,13 @@ PIECE = np.dtype(
 )
 
 
-def active_spans(wave: np.ndarray, sample_rate: int, join_s: float = JOIN_S) -> np.ndarray:
+def active_spans(
+    wave: np.ndarray, sample_rate: int, join_s: float = JOIN_S, below_db: float = BELOW_DB
+) -> np.ndarray:
     """Where a recording is active: int64 [N, 2] of first sample and end (exclusive).
 
     A frame of 10 ms is active if its RMS is above -60 dBFS and above the RMS of the loudest frame
-    minus 30 dB. Gaps of at most `join_s` seconds are joined. Spans below 0.08 s are left out.
+    plus `below_db`. Gaps of at most `join_s` seconds are joined. Spans below 0.08 s are left out.
     """
     hop = max(1, round(FRAME_S * sample_rate))
     count = -(-len(wave) // hop)
@@ -30,11 +34,13 @@ def active_spans(wave: np.ndarray, sample_rate: int, join_s: float = JOIN_S) -> 
         return np.zeros((0, 2), np.int64)
     power = np.add.reduceat(np.square(wave, dtype=np.float64), np.arange(0, len(wave), hop))
     power /= np.diff(np.r_[np.arange(0, len(wave), hop), len(wave)])
-    active = power > max(10 ** (FLOOR_DB / 10), power.max() * 10 ** (BELOW_DB / 10))
+    active = power > max(10 ** (FLOOR_DB / 10), power.max() * 10 ** (below_db / 10))
     steps = np.diff(np.r_[0, active, 0].astype(np.int8))
     first, end = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
+    if not len(first):
+        return np.zeros((0, 2), np.int64)
     apart = first[1:] - end[:-1] > round(join_s / FRAME_S)
-    first, end = first[np.r_[True, apart][: len(first)]], end[np.r_[apart, True][-len(end) :]]
+    first, end = first[np.r_[True, apart]], end[np.r_[apart, True]]
     long = end - first >= round(SHORTEST_S / FRAME_S)
     return np.stack([first[long] * hop, np.minimum(end[long] * hop, len(wave))], 1)
 
@@ -94,22 +100,34 @@ def _lists(classes) -> dict:
     return {"classes": np.stack([ends[:-1], ends[1:]], 1), "class_of": np.array(flat, np.int32)}
 
 
-def build(recordings: Iterable[tuple], sample_rate: int) -> Bank:
-    """A bank of (id, class indices, steady, wave float32 [S], spans [N, 2]).
+def cut(wave: np.ndarray, spans: np.ndarray) -> list[np.ndarray]:
+    """The spans of a wave as int16; the largest value of the wave becomes full scale."""
+    scale = 32767 / max(float(np.abs(wave).max(initial=0)), 1e-9)
+    return [np.rint(wave[first:end] * scale).astype(np.int16) for first, end in spans.tolist()]
 
-    AsjaxError: no recording has a span.
+
+def build(recordings: Iterable[tuple], sample_rate: int, on_disk: bool = False) -> Bank:
+    """A bank of (id, class indices, steady, spans [N, 2], pieces as from `cut`) per recording.
+
+    Args:
+      on_disk: keep the samples in a temporary file without a name, not in memory.
+
+    Raises:
+      AsjaxError: no recording has a span.
     """
-    ids, classes, steady, parts, pieces, size = [], [], [], [], [], 0
-    for name, labels, is_steady, wave, spans in recordings:
-        scale = 32767 / max(float(np.abs(wave).max(initial=0)), 1e-9)
-        for first, end in spans.tolist():
-            parts.append(np.rint(wave[first:end] * scale).astype(np.int16))
-            pieces.append((size, end - first, len(ids), first / sample_rate))
-            size += end - first
+    ids, classes, steady, pieces, size = [], [], [], [], 0
+    file = tempfile.TemporaryFile() if on_disk else io.BytesIO()  # noqa: SIM115 (memmap keeps it)
+    for name, labels, is_steady, spans, parts in recordings:
+        for (first, _), part in zip(spans.tolist(), parts, strict=True):
+            pieces.append((size, len(part), len(ids), first / sample_rate))
+            size += len(part)
+            file.write(part.tobytes())
         ids.append(name)
         classes.append(labels)
         steady.append(is_steady)
     if not pieces:
         raise AsjaxError("no recording has an active part, so there is nothing to mix")
+    file.flush()
+    samples = np.memmap(file, np.int16, "r") if on_disk else np.frombuffer(file.getbuffer(), "i2")
     table, flags = np.array(pieces, PIECE), np.array(steady, bool)
-    return Bank(sample_rate, np.concatenate(parts), table, ids, flags, **_lists(classes))
+    return Bank(sample_rate, samples, table, ids, flags, **_lists(classes))

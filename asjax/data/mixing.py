@@ -7,7 +7,7 @@ scene is mixed.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import fft
@@ -30,6 +30,22 @@ NOISE = np.dtype(
 )
 FADE_S, LOWEST_HZ, PEAK = 0.01, 20.0, 0.99
 _PLACES, _EVENTS = 8, 10  # tries: places for one event, events for one place in the list
+_LIMITS = {
+    "clip_s": (1, 600),
+    "sample_rate": (1000, 384_000),
+    "events": (0, 200),
+    "polyphony": (1, 200),
+    "snr_db": (-60, 60),
+    "level_db": (-80, -10),
+    "slope": (-4, 4),
+    "modulated": (0, 1),
+    "apart_s": (0, 600),
+    "steady_s": (0.1, 600),
+}
+_PAIRS = ("events", "snr_db", "level_db", "slope", "steady_s")
+_WHOLE = ("sample_rate", "events", "polyphony")
+_LEAST = 1e-3  # in a pause of a recorded noise, its power counts as 30 dB below that of the scene
+_JOINT_S = 0.05  # a recorded noise that is shorter than the scene is repeated with such crossfades
 _NOISE = 1  # second stream of random numbers of a scene
 
 
@@ -61,26 +77,16 @@ class Rules:
     steady_s: tuple[float, float] = (0.5, 5.0)
 
     def __post_init__(self):
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if one.name in ("events", "snr_db", "level_db", "slope", "steady_s"):
-                _check_pair(one.name, value, whole=one.name == "events")
-                object.__setattr__(self, one.name, tuple(value))
-        check("clip_s", self.clip_s, 1, 3600)
-        check("sample_rate", self.sample_rate, 1000, 384_000, whole=True)
-        check("events", self.events[0], 0, 1000, whole=True)
-        check("events", self.events[1], 1, 1000, whole=True)
-        check("polyphony", self.polyphony, 1, 1000, whole=True)
-        check("modulated", self.modulated, 0, 1)
-        check("apart_s", self.apart_s, 0, 3600)
-        for name, low, high in (
-            ("snr_db", -60, 90),
-            ("level_db", -90, -10),
-            ("slope", -4, 4),
-            ("steady_s", 0.1, 3600),
-        ):
-            for value in getattr(self, name):
-                check(name, value, low, high)
+        for name, (low, high) in _LIMITS.items():
+            value, whole = getattr(self, name), name in _WHOLE
+            if name in _PAIRS:
+                _check_pair(name, value, whole)
+            for one in value if name in _PAIRS else [value]:
+                check(name, one, low, high, whole)
+            kind = int if whole else float
+            value = tuple(map(kind, value)) if name in _PAIRS else kind(value)
+            object.__setattr__(self, name, value)
+        check("the largest number of events", self.events[1], 1, _LIMITS["events"][1])
 
     @property
     def samples(self) -> int:
@@ -92,17 +98,20 @@ def _number(value, whole: bool) -> bool:
     return isinstance(value, kinds) and not isinstance(value, bool)
 
 
-def check(name, value, low, high, whole=False):
+def check(name: str, value, low, high, whole: bool = False) -> None:
+    """AsjaxError unless the value is a number (with `whole`: an integer) in [low, high]."""
     if not _number(value, whole) or not low <= value <= high:  # NaN fails too
         kind = "a whole number" if whole else "a number"
-        raise AsjaxError(f"{name} must be {kind} from {low} to {high}, got {value!r}")
+        raise AsjaxError(f"scenes: {name} must be {kind} from {low} to {high}, got {value!r}")
 
 
 def _check_pair(name, value, whole):
     pair = isinstance(value, (tuple, list)) and len(value) == 2
     if not pair or not all(_number(v, whole) for v in value) or not value[0] <= value[1]:
         kind = "whole numbers" if whole else "numbers"
-        raise AsjaxError(f"{name} must be two {kind}, the smallest and the largest, got {value!r}")
+        raise AsjaxError(
+            f"scenes: {name} must be two {kind}, the smallest and the largest, got {value!r}"
+        )
 
 
 # ------------------------------------------------------------------------------------- plans
@@ -202,18 +211,22 @@ def _one(u, choices: Sequence):
 # ------------------------------------------------------------------------------------ sound
 
 
-def mix(bank: Bank, rules: Rules, key: int, index: int, noise, placed) -> np.ndarray:
+def mix(bank: Bank, rules: Rules, key: int, index: int, noise, placed, grounds=None):
     """The samples of a planned scene: int16 [S].
 
     An event is scaled so that its power is `snr_db` above the power of the noise at its place. If
     the sum is above full scale, the whole scene is made quieter, which keeps the SNR.
+
+    Args:
+      noise, placed: from a Planner. grounds: a Bank of recordings to take the noise from.
     """
-    ground = background(rules, _rng(key, index, _NOISE), noise)
-    scene = ground.copy()
+    rng = _rng(key, index, _NOISE)
+    ground = recorded(grounds, rules, rng, noise) if grounds else background(rules, rng, noise)
+    scene, least = ground.copy(), _power(ground) * _LEAST
     for onset, length, start, _, snr_db in placed.tolist():
         event = faded(bank.samples[start : start + length], rules.sample_rate)
         under = ground[onset : onset + length]
-        ratio = _power(under) / max(_power(event), 1e-20) * 10 ** (snr_db / 10)
+        ratio = max(_power(under), least) / max(_power(event), 1e-20) * 10 ** (snr_db / 10)
         scene[onset : onset + length] += event * np.float32(np.sqrt(ratio))
     peak = max(float(scene.max()), -float(scene.min()))
     scale = 32767 * min(1.0, PEAK / peak)
@@ -252,3 +265,19 @@ def background(rules: Rules, rng, noise) -> np.ndarray:
         turns = np.arange(size, dtype=np.float32) * np.float32(2 * np.pi * rate_hz / rate)
         wave *= 1 + np.float32(depth) * np.sin(turns + np.float32(phase))
     return wave * np.float32(10 ** (level_db / 20) / np.sqrt(_power(wave)))
+
+
+def recorded(grounds: Bank, rules: Rules, rng, noise) -> np.ndarray:
+    """A random part of a random piece of `grounds`, float32 [S], with the level of `noise`."""
+    _, length, *_ = piece = grounds.pieces[rng.integers(len(grounds.pieces))].item()
+    size, first = rules.samples, piece[0]
+    start = int(rng.integers(max(1, length - size + 1)))
+    wave = grounds.samples[first + start : first + min(length, start + size)].astype(np.float32)
+    joint = min(round(_JOINT_S * rules.sample_rate), len(wave) // 4)
+    ramp = np.sqrt(np.linspace(0, 1, joint, dtype=np.float32))
+    once = wave
+    while len(wave) < size:
+        middle = wave[-joint:] * ramp[::-1] + once[:joint] * ramp
+        wave = np.concatenate([wave[:-joint], middle, once[joint:]])
+    wave = wave[:size]
+    return wave * np.float32(10 ** (noise[0] / 20) / max(np.sqrt(_power(wave)), 1e-9))

@@ -4,8 +4,7 @@ An example is a dict. A source gives `id` (str), `audio` (bytes or path) and `la
 indices). A source with events in time also gives `events`: an array of `asjax.events.EVENT`, or
 None for a clip that is not annotated. Then `decode` and `crop` set `start_s`, the time in the
 recording at which the wave begins, `decode` sets `whole_s`, the seconds of the recording, and
-`crop` sets `length`, the samples before the padding. If a source gives `start_s`, `decode` reads
-only `clip_s` seconds from there.
+`crop` sets `length`, the samples before the padding.
 
 A chain of ops, such as "decode | crop | multihot", makes `wave` and `target`. All other entries are
 batched too. Arrays and numbers go to the device and to the objective, so they must have one shape
@@ -54,7 +53,8 @@ def decode(
 ):
     """`audio` -> `wave` float32 [S'] at `sample_rate` Hz, and `whole`: True if it may be cached.
 
-    A recording of up to `LONG_S` seconds is decoded as a whole. From a longer one, `clip_s` seconds
+    If the example has a `part`, (begin in seconds, seconds), only this part is decoded. A recording
+    of up to `LONG_S` seconds is decoded as a whole. From a longer one, `clip_s` seconds
     are read: in training from a random place, else from the beginning. With `pcm16` the wave is
     int16 with full scale 32768: the same values in half of the memory.
 
@@ -65,9 +65,10 @@ def decode(
     from asjax.data.audio import AudioError
 
     example = dict(example)
-    source, name = example.pop("audio"), example["id"]
-    begin_s = example.pop("start_s", None)
-    work = partial(_read, source, name, sample_rate, clip_s, rng if train else None, begin_s)
+    source, name, part = example.pop("audio"), example["id"], example.pop("part", None)
+    work = partial(_read, source, name, sample_rate, clip_s, rng if train else None)
+    if part is not None:
+        work = partial(_read_part, source, name, sample_rate, *part)
     wave, whole, start_s, whole_s = patience.call(work, decode_timeout_s, shown(name))
     if pcm16:
         exact = wave * np.float32(32768)
@@ -84,19 +85,15 @@ def decode(
     return {**example, "wave": wave, "whole": whole}
 
 
-def _read(source, name, sample_rate, clip_s, rng, begin_s=None):
+def _read(source, name, sample_rate, clip_s, rng):
     """(wave, whether it is the whole recording, its begin, seconds of the recording).
 
-    With `begin_s`, only `clip_s` seconds are read and the recording's length is not known (0).
     `rng` is used only for a long recording. A short recording must not use it, because a clip from
     the cache does not use it either.
     """
     from asjax.data import audio
 
     common = {"name": name, "note": _note}
-    if begin_s is not None:
-        part = {"start_s": begin_s, "duration_s": clip_s, "max_s": clip_s + 1}
-        return audio.read(source, sample_rate, **common, **part), False, begin_s, 0.0
     try:
         wave = audio.read(source, sample_rate, max_s=LONG_S, **common)
         return wave, True, 0.0, len(wave) / sample_rate
@@ -107,6 +104,14 @@ def _read(source, name, sample_rate, clip_s, rng, begin_s=None):
         start_s = rng.random() * max(0.0, seconds - clip_s) if rng is not None else 0.0
         part = {"start_s": start_s, "duration_s": clip_s, "max_s": clip_s + 1}
         return audio.read(source, sample_rate, **common, **part), False, start_s, seconds
+
+
+def _read_part(source, name, sample_rate, begin_s, piece_s):
+    from asjax.data import audio
+
+    part = {"start_s": begin_s, "duration_s": piece_s, "max_s": piece_s + 1}
+    wave = audio.read(source, sample_rate, name=name, note=_note, **part)
+    return wave, True, 0.0, len(wave) / sample_rate
 
 
 def _note(text: str) -> None:

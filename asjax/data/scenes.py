@@ -39,14 +39,15 @@ class Scenes(Sequence):
 
     Attributes:
       bank, rules, key: what the scenes are made of (see asjax.data.mixing).
+      grounds: a Bank of recorded background noise, or None for noise from random numbers.
       placed, ends: the events of all scenes, and where those of a scene end.
       noise: `NOISE` [N]. wanted, missing: drawn events, and those without a place.
     """
 
-    def __init__(self, bank: Bank, rules: Rules, key: int, count: int):
+    def __init__(self, bank: Bank, rules: Rules, key: int, count: int, grounds=None):
         planner = mixing.Planner(bank, rules, key)
         plans = [planner(i) for i in range(count)]
-        self.bank, self.rules, self.key = bank, rules, key
+        self.bank, self.rules, self.key, self.grounds = bank, rules, key, grounds
         self.noise = np.array([noise for noise, _, _ in plans], NOISE)
         self.placed = np.array([event for _, placed, _ in plans for event in placed], PLACED)
         self.ends = np.cumsum([0, *(len(placed) for _, placed, _ in plans)], dtype=np.int64)
@@ -66,7 +67,7 @@ class Scenes(Sequence):
         i = range(len(self))[i]
         placed = self.placed[self.ends[i] : self.ends[i + 1]]
         noise = self.noise[i].item()
-        return mixing.mix(self.bank, self.rules, self.key, i, noise, placed)
+        return mixing.mix(self.bank, self.rules, self.key, i, noise, placed, self.grounds)
 
     def scene(self, i: int) -> np.ndarray:
         """The events of scene i: `EVENT` [E], by onset. A sound with two classes is two events."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
@@ -102,20 +103,27 @@ def _folds(splits) -> list[str]:
     return sorted(asked)
 
 
-def _classes(cells: list[tuple[str, str]], label_set) -> list[np.ndarray]:
+def _classes(cells: list[tuple[str, str]], label_set) -> list[list[int]]:
     """The class indices of each recording, given (category, mids)."""
-    found, lacking = {}, []
-    for category, mids in dict.fromkeys(cells):
-        try:
-            found[category, mids] = label_set.encode(mids.split(";"))
-        except AsjaxError:
-            lacking.append(f"{category} ({mids})")
-    if lacking:
+    found = {cell: _indices(label_set, *cell) for cell in dict.fromkeys(cells)}
+    if lacking := sorted(category for (category, _), indices in found.items() if not indices):
         raise AsjaxError(
             f"soundscapes: label set {label_set.name} must have all ten classes of ESC-10, and it "
             f"has no class for {', '.join(lacking)}; use labels esc10 or audioset527"
         )
     return [found[cell] for cell in cells]
+
+
+def _indices(label_set, category: str, mids: str) -> list[int]:
+    """The classes with one of the mids, else the class with the name of the category, if any."""
+    for names in (mids.split(";"), [category]):
+        found = set()
+        for name in names:
+            with contextlib.suppress(AsjaxError):
+                found.add(label_set.index(name))
+        if found:
+            return sorted(found)
+    return []
 
 
 @lru_cache(maxsize=4)
@@ -139,4 +147,4 @@ def _decoded(reader, sample_rate, numbered) -> tuple:
     row, (name, _, _, category, *_) = numbered
     wave = audio.read(reader[row], sample_rate, name=name)
     spans = banks.active_spans(wave, sample_rate, JOIN_S.get(category, banks.JOIN_S))
-    return name, (), category in STEADY, wave, spans
+    return name, (), category in STEADY, spans, banks.cut(wave, spans)

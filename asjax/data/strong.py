@@ -87,13 +87,19 @@ def read(path, label_column: str = "") -> list[Row]:
 
 
 def is_list(path) -> bool:
-    """Whether a file begins with a header that names onset and offset."""
+    """Whether a file is a list of events: by its header, or by the times in its first line."""
     try:
-        line = next(iter(_text(Path(path)).splitlines()), "").casefold()
+        first = next((line for line in _text(Path(path)).splitlines() if line.strip()), "")
     except AsjaxError:
         return False
-    header = {cell.strip().strip('"') for cell in re.split("[\t,;]", line)}
-    return bool(header & set(_ONSET)) and bool(header & set(_OFFSET))
+    cells = [
+        cell.strip() for cell in re.split("[\t;]" if re.search("[\t;]", first) else ",", first)
+    ]
+    header = [cell.casefold().strip('"') for cell in cells]
+    if any(name in header for name in _ONSET) and any(name in header for name in _OFFSET):
+        return True
+    times = [_seconds(cell) for cell in cells[-3:-1]]
+    return len(cells) in (3, 4, 5) and len(times) == 2 and all(t == t for t in times)
 
 
 def _text(path: Path) -> str:

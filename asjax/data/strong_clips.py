@@ -7,10 +7,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
-from asjax.config import AsjaxError, shown
-from asjax.data import lists as clip_lists
+from asjax.config import AsjaxError
 from asjax.data import strong
 from asjax.data.clips import Clip
 
@@ -72,31 +69,6 @@ def clips(lists, weak_lists, audio, label_set, *, durations=(), faults="repair",
     if odd:
         out.notes["durations that differ"] = len(odd)
         out.lines.append(f"{len(odd)} durations differ from the files: {', '.join(odd[:3])}")
-    return out
-
-
-def listed(path, audio, label_set) -> list[clip_lists.Found]:
-    """The recordings of one list of events below a folder, each with the classes of its events.
-
-    Raises:
-      AsjaxError: an unreadable list, or a recording without audio.
-    """
-    rows, index = strong.read(path), AudioIndex(audio)
-    events, out, missing = strong.tidy(rows, label_set).events, [], []
-    for name, marks in events.items():
-        file = index.find(name)
-        if file is None:
-            missing.append(shown(name))
-            continue
-        found = np.unique(marks["class"]).astype(np.int64)
-        row = clip_lists.Row(0, name, tuple(label_set.ids[c] for c in found), "train")
-        out.append(clip_lists.Found(row, found, file, os.path.getsize(file)))
-    if missing:
-        more = ", ..." if len(missing) > 5 else ""
-        raise AsjaxError(
-            f"list of events {path}: {len(missing)} of {len(events)} recordings have no audio "
-            f"below {audio}: {', '.join(missing[:5])}{more}"
-        )
     return out
 
 

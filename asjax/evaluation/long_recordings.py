@@ -19,10 +19,13 @@ MOST_BYTES = 1 << 35  # of the scores with their padding
 
 
 class Parts:
-    """Windows of the clips of a source, as a source: part k begins `start_s[k]` seconds into it."""
+    """Windows of `seconds` of the clips of a source, as a source of clips without annotation.
 
-    def __init__(self, source, rows, start_s):
-        self.source, self.rows, self.start_s = source, rows, start_s
+    Part k begins `start_s[k]` seconds into clip `rows[k]`.
+    """
+
+    def __init__(self, source, seconds, rows, start_s):
+        self.source, self.seconds, self.rows, self.start_s = source, seconds, rows, start_s
         self.name, self.hash = source.name, source.hash
         self.labels = source.labels[rows]
         self.events = [None] * len(rows)
@@ -35,8 +38,10 @@ class Parts:
         return len(self.rows)
 
     def __getitem__(self, k) -> dict:
-        example = self.source[self.rows[k]]
-        return {**example, "id": self.ids[k], "events": None, "start_s": self.start_s[k]}
+        example, start_s = self.source[self.rows[k]], self.start_s[k]
+        begin_s, piece_s = example.get("part", (0.0, np.inf))
+        part = (begin_s + start_s, min(self.seconds, piece_s - start_s))
+        return {**example, "id": self.ids[k], "events": None, "part": part}
 
 
 def is_long(found, clip_s: float) -> np.ndarray:
@@ -74,7 +79,7 @@ def lengthened(found, source, run, clip_s: float, bad: list):
             f"{needed / 1e9:.0f} GB; cut the long recordings, or evaluate them by themselves"
         )
     places = [(row[found.ids[i]], start / rate) for i in plans for start in plans[i].starts]
-    parts = run(Parts(source, *map(list, zip(*places, strict=True))))
+    parts = run(Parts(source, clip_s, *map(list, zip(*places, strict=True))))
     at = {name: k for k, name in enumerate(parts.ids)}
     out = detections.room((len(found.ids), longest, classes))
     out[:, :size], out[:, size:] = found.frames, 0

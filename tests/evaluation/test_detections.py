@@ -42,7 +42,7 @@ def run(source):
     ids, scores, marks, whole = [], [], [], []
     for k in range(len(source.ids)):
         example = source[k]
-        start = round(example.get("start_s", 0) * RATE)
+        start = round(example.get("part", (0, 0))[0] * RATE)
         seconds = RECORDED[example["audio"]]
         part = frames_at(example["audio"], start, SIZE)
         if start > 0:

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from asjax import build, decoding, events, labels, metrics
+from asjax import build, decoding, labels, metrics
 from asjax.__main__ import main
-from asjax.config import AsjaxError
 from asjax.evaluation import data_specs
 from asjax.store import model_dir
 from asjax.store.frame_scores import FrameScores
+from asjax.store.scores import load_scores
 
 RATE, CLIP_S, FRAMES = 16_000, 0.5, 10
 DOG, CAT, OWL = "/m/0bt9lr", "/m/01yrx", "/m/09d5_"
@@ -31,7 +31,7 @@ def make(folder, audio, key=0, classes=CLASSES, frames=FRAMES, record=None, obje
     cfg = {
         "labels": {"name": classes.name, "hlp": False, "strict": False},
         "data": {
-            "eval": {"name": "folder", "events_csv": str(audio / "events.tsv")},
+            "eval": {"name": "annotated", "events": str(audio / "events.tsv")},
             "sample_rate": RATE, "clip_s": CLIP_S, "workers": 0, "threads": 1, "max_bad": 0.5,
         },
         "frontend": {"name": "panns_logmel", "sample_rate": RATE, "n_mels": 16, "hop": 320,
@@ -175,7 +175,7 @@ def test_data_with_other_classes_are_scored_on_the_shared_ones(detector, audio, 
     theirs.to_csv(tmp_path / "farm.csv")
     rows = [("a.wav", 0.1, 0.4, "dog"), ("b.wav", 0, 0.2, "cow"), ("c.wav", 0, 0.3, "cat")]
     write_list(tmp_path / "farm.tsv", rows)
-    spec = f"--data=folder(events_csv='{tmp_path / 'farm.tsv'}', root='{audio}')"
+    spec = f"--data=annotated(events='{tmp_path / 'farm.tsv'}', root='{audio}')"
     argv = ["eval", f"--model={detector[0]}", spec, f"--labels={tmp_path / 'farm.csv'}"]
     assert main([*argv, f"--out={tmp_path / 'out'}", "--bootstrap=0"]) == 0
     assert "2 of 3 classes of farm; not in the model: A cow" in capsys.readouterr().out
@@ -192,7 +192,7 @@ def test_data_with_other_classes_are_scored_on_the_shared_ones(detector, audio, 
     strange = labels.LabelSet("birds", ("hen",), ("Hen",), (("/m/hen",),))
     strange.to_csv(tmp_path / "birds.csv")
     write_list(tmp_path / "birds.tsv", [("a.wav", 0.1, 0.4, "hen")])
-    spec = f"--data=folder(events_csv='{tmp_path / 'birds.tsv'}', root='{audio}')"
+    spec = f"--data=annotated(events='{tmp_path / 'birds.tsv'}', root='{audio}')"
     argv = ["eval", f"--model={detector[0]}", spec, f"--labels={tmp_path / 'birds.csv'}"]
     assert main([*argv, f"--out={tmp_path / 'out2'}"]) == 2
     assert "share no AudioSet mid" in capsys.readouterr().err
@@ -203,6 +203,8 @@ def test_a_model_without_frames_says_so_and_scores_tags(audio, tmp_path, capsys)
     assert main(["eval", f"--model={tmp_path / 'tagger'}", "--bootstrap=0"]) == 0
     out = capsys.readouterr().out
     assert "no events    the model has no frame scores, so only tags are evaluated" in out
+    ids = load_scores(tmp_path / "eval" / "scores.npz")["ids"]
+    assert [name for name in ids if name[0] == "c"] == [f"c.wav@{s:g}s" for s in (0, 0.5, 1, 1.5)]
     assert not (tmp_path / "eval" / "events.json").exists()
     assert (tmp_path / "eval" / "metrics.json").is_file()
 
@@ -226,8 +228,11 @@ def test_a_broken_recording_is_left_out(detector, audio, tmp_path, capsys):
         (tmp_path / name).write_bytes((audio / name).read_bytes())
     (tmp_path / "b.wav").write_bytes(b"RIFF no audio")
     write_list(tmp_path / "events.tsv", MARKS)
-    argv = ["eval", f"--model={detector[0]}", f"--data={tmp_path / 'events.tsv'}"]
-    assert main([*argv, f"--out={tmp_path / 'out'}", "--bootstrap=0"]) == 0
+    rows = [f"{name},Dog" for name in LENGTHS]
+    (tmp_path / "clips.csv").write_text("\n".join(["filename,labels", *rows]) + "\n")
+    files = f"csv='{tmp_path / 'clips.csv'}', events_csv='{tmp_path / 'events.tsv'}'"
+    argv = ["eval", f"--model={detector[0]}", f"--data=folder({files})", "--bootstrap=0"]
+    assert main([*argv, f"--out={tmp_path / 'out'}"]) == 0
     assert "left out     1 clips" in capsys.readouterr().out
     assert FrameScores(tmp_path / "out" / "frames").ids == ["a.wav", "c.wav", "d.wav", "e.wav"]
 
@@ -236,15 +241,14 @@ def test_a_broken_recording_is_left_out(detector, audio, tmp_path, capsys):
     ("rows", "words"),
     [
         ([("x.wav", 0, 1, "Dog")], "1 of 1 recordings have no audio below"),
-        ([("a.wav", 0.4, 0.1, "Dog")], "1 offsets before onsets"),
-        ([("a.wav", 0.1, 0.4, "Tram")], "unknown classes"),
-        ([("a.wav", "x", "y", "Dog")], "times that are no numbers"),
-        ([("a.wav", 0.1, 0.4, "Dog"), ("a.wav", 0.2, 0.45, "Dog")], "1 overlaps of one class"),
+        ([("a.wav", 0.4, 0.1, "Dog")], "has no usable event"),
+        ([("a.wav", 0.1, 0.4, "Tram")], "1 labels are no classes of pets"),
+        ([("a.wav", "x", "y", "Dog")], "has no usable event"),
     ],
 )
 def test_wrong_lists_are_one_line(detector, audio, tmp_path, capsys, rows, words):
     write_list(tmp_path / "x.tsv", rows)
-    spec = f"--data=folder(events_csv='{tmp_path / 'x.tsv'}', root='{audio}')"
+    spec = f"--data=annotated(events='{tmp_path / 'x.tsv'}', root='{audio}')"
     assert main(["eval", f"--model={detector[0]}", spec, f"--out={tmp_path / 'out'}"]) == 2
     text = capsys.readouterr().err
     assert words in text
@@ -280,28 +284,9 @@ def test_frames_without_annotation_are_one_line(evaluated, tmp_path, capsys):
     assert "no clip of the evaluation data has events in time" in capsys.readouterr().err
 
 
-def test_a_list_of_events_is_told_from_a_list_of_clips(audio, tmp_path):
+def test_data_of_a_list_of_events(audio, tmp_path):
     spec, name = data_specs.data_spec(str(audio / "events.tsv"))
-    assert spec == {"name": "folder", "events_csv": str(audio / "events.tsv")}
+    assert spec == {"name": "annotated", "events": str(audio / "events.tsv")}
     assert name == "events"
     (tmp_path / "clips.csv").write_text("filename,labels\na.wav,Dog\n")
-    spec, _ = data_specs.data_spec(str(tmp_path / "clips.csv"))
-    assert "events_csv" not in spec
-    source = build.source({"name": "folder", "events_csv": str(audio / "events.tsv")}, CLASSES)
-    assert source.ids == list(LENGTHS)
-    assert source.labels.toarray().tolist() == [
-        [1, 0, 0],
-        [0, 1, 0],
-        [1, 1, 0],
-        [1, 0, 0],
-        [0, 1, 0],
-    ]
-    assert events.as_events(source[0]["events"]).tolist() == [(0.1, 0.4, 0)]
-    own = build.label_set({"labels": {"name": "own"}, "data": {"train": spec_of(audio)}})
-    assert own.ids == ("Cat", "Dog")
-    with pytest.raises(AsjaxError, match="split_column belongs to a list of clips"):
-        build.source({**spec_of(audio), "split_column": "x"}, CLASSES)
-
-
-def spec_of(audio):
-    return {"name": "folder", "events_csv": str(audio / "events.tsv")}
+    assert data_specs.data_spec(str(tmp_path / "clips.csv"))[0]["name"] == "folder"
