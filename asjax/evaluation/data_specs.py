@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from asjax import labels
-from asjax.config import AsjaxError, parse_call
+from asjax.config import AsjaxError, parse_call, quoted
 
 
 def data_spec(text: str) -> tuple[dict, str]:
@@ -41,6 +41,47 @@ def data_spec(text: str) -> tuple[dict, str]:
             "audio give \"folder(csv='x.csv', root='audio')\""
         ) from None
     return dict(name=name, **fields), name
+
+
+def fit(spec: dict, given, ours):
+    """The label set of the data, and what it shares with the model's: (theirs, *shared(...)).
+
+    For a list of events without a label set, the classes are the model's. Labels that the model
+    does not have are left out.
+    """
+    if spec["name"] != "annotated" or given:
+        theirs = labels_of(spec, given, ours)
+        return theirs, *shared(theirs, ours)
+    from asjax.data import strong
+
+    paths = [spec["events"]] if isinstance(spec["events"], (str, Path)) else spec["events"]
+    rows = [row for path in paths for row in strong.read(path, spec.get("label_column", ""))]
+    unknown = sorted(strong.tidy(rows, ours).unknown)
+    if not unknown:
+        return ours, [], None
+    words = {row.label for row in rows if row.label}
+    name = ", ".join(Path(path).name for path in paths)
+    if len(words) == len(unknown):
+        raise AsjaxError(
+            f"list of events {name}: no class of the list is a class of {ours.name}, so nothing "
+            f"can be scored; its labels are {quoted(unknown[:5])}. --labels names another label set"
+        )
+    mids = tuple(ours.meanings(i) for i in range(len(ours)))
+    theirs = labels.LabelSet(
+        name,
+        (*ours.ids, *unknown),
+        (*ours.names, *(f"{word} (label {i})" for i, word in enumerate(unknown))),  # unique
+        (*mids, *((word,) for word in unknown)),
+    )
+    about = {
+        "label_set": name,
+        "label_hash": theirs.hash,
+        "shared": len(words) - len(unknown),
+        "of": len(words),
+        "left_out": unknown,
+    }
+    pairs = [(i, np.array([i])) for i in range(len(ours))]
+    return theirs, pairs, {"classes": ours, "about": about}
 
 
 def labels_of(spec: dict, given, label_set):

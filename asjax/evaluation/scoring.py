@@ -149,8 +149,7 @@ class Models:
           data_labels: label set of the data; default: that of the records, else the model's.
         """
 
-        theirs = data_specs.labels_of(spec, data_labels, self.label_set)
-        shared, zero_shot = data_specs.shared(theirs, self.label_set)
+        theirs, shared, zero_shot = data_specs.fit(spec, data_labels, self.label_set)
         if spec["name"] == "annotated" and "piece_s" not in spec:
             whole = not self._without_frames(clip_s)  # frames are scored in windows, clips are not
             spec = {**spec, "piece_s": 0.0 if whole else clip_s or self.cfg["data"]["clip_s"]}

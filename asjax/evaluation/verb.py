@@ -177,13 +177,13 @@ def _models_events(args, models, out, about, common) -> None:
     zero_shot, notes = about.get("zero_shot"), []
     if about["in_windows"]:
         notes.append(
-            f"Recordings longer than {about['clip_s']:g} s, {about['in_windows']:,}, were scored "
-            "in half-overlapping windows."
+            f"Of the recordings, {about['in_windows']:,} are longer than {about['clip_s']:g} s; "
+            "they were scored in half-overlapping windows."
         )
     if about["cut"]:
         notes.append(
-            f"{about['cut']:,} recordings are a little longer than {about['clip_s']:g} s; their "
-            "ends were cut."
+            f"Of the recordings, {about['cut']:,} are a little longer than {about['clip_s']:g} s; "
+            "their ends were cut."
         )
     for note in notes:
         print(note)

@@ -130,7 +130,9 @@ def test_the_numbers_are_those_of_the_frames(evaluated):
     assert got["events"]["psds1"] == pytest.approx(want["macro"], abs=1e-12)
     assert got["events"]["left_out"] == ["Owl"]
     assert got["events"]["hours"] == pytest.approx(3.5 / 3600)
-    assert "1, were scored in half-overlapping windows" in got["notes"][0]
+    assert (
+        "1 are longer than 0.5 s; they were scored in half-overlapping windows" in got["notes"][0]
+    )
     assert (evaluated / "metrics.json").is_file()  # the tags
 
 
@@ -198,6 +200,22 @@ def test_data_with_other_classes_are_scored_on_the_shared_ones(detector, audio, 
     assert "share no AudioSet mid" in capsys.readouterr().err
 
 
+def test_classes_of_a_list_that_the_model_does_not_have_are_left_out(
+    detector, audio, tmp_path, capsys
+):
+    """Names, in any case, and ids of the model's classes are known."""
+    rows = [("a.wav", 0.1, 0.4, "dog"), ("a.wav", 0, 0.2, "Tram"), ("b.wav", 0, 0.3, CAT)]
+    write_list(tmp_path / "x.tsv", [*rows, ("b.wav", 0, 0.3, "tram")])
+    spec = f"--data=annotated(events='{tmp_path / 'x.tsv'}', root='{audio}')"
+    argv = ["eval", f"--model={detector[0]}", spec, f"--out={tmp_path}", "--bootstrap=0"]
+    assert main(argv) == 0
+    assert "2 of 4 classes of x.tsv; not in the model: Tram, tram" in capsys.readouterr().out
+    stored = FrameScores(tmp_path / "frames", CLASSES)
+    assert [e.tolist() for e in stored.events] == [[(0.1, 0.4, 0)], [(0.0, 0.3, 1)]]
+    want = by_hand(detector[1], wave_of(audio, "a.wav"))
+    np.testing.assert_allclose(stored.scores[0], want, atol=2e-3)
+
+
 def test_a_model_without_frames_says_so_and_scores_tags(audio, tmp_path, capsys):
     make(tmp_path / "tagger", audio, frames=None)
     assert main(["eval", f"--model={tmp_path / 'tagger'}", "--bootstrap=0"]) == 0
@@ -242,7 +260,7 @@ def test_a_broken_recording_is_left_out(detector, audio, tmp_path, capsys):
     [
         ([("x.wav", 0, 1, "Dog")], "1 of 1 recordings have no audio below"),
         ([("a.wav", 0.4, 0.1, "Dog")], "has no usable event"),
-        ([("a.wav", 0.1, 0.4, "Tram")], "1 labels are no classes of pets"),
+        ([("a.wav", 0.1, 0.4, "Tram")], "no class of the list is a class of pets"),
         ([("a.wav", "x", "y", "Dog")], "has no usable event"),
     ],
 )
