@@ -56,7 +56,7 @@ def fit(spec: dict, given, ours):
 
     paths = [spec["events"]] if isinstance(spec["events"], (str, Path)) else spec["events"]
     rows = [row for path in paths for row in strong.read(path, spec.get("label_column", ""))]
-    unknown = sorted(strong.tidy(rows, ours).unknown)
+    unknown = sorted(filter(None, strong.tidy(rows, ours).unknown))  # the source refuses ""
     if not unknown:
         return ours, [], None
     words = {row.label for row in rows if row.label}

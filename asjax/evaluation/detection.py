@@ -166,10 +166,9 @@ def table(summary: dict) -> str:
     events = summary["events"]
     head = (
         f"events in time: {events['n_clips']:,} clips, {events['hours']:.2f} h, "
-        f"{events['n_events']:,} events, {events['n_classes']} classes"
+        f"{events['n_events']:,} events; classes with an event: {events['n_classes']:,} of "
+        f"{events['n_classes'] + len(events['left_out']):,}"
     )
-    if events["left_out"] and events["n_classes"]:
-        head += f" (without any event: {len(events['left_out'])} more)"
     if not events["n_events"]:
         return f"{head}; no number is defined without events"
     rows = []
