@@ -1,4 +1,4 @@
-"""`asjax compare` against naive resampling, and its errors."""
+"""`asjax compare` against naive resampling, and its errors (also `compare_events`)."""
 
 import csv
 import dataclasses
