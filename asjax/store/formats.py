@@ -100,6 +100,18 @@ RECORD = {
     "labels": optional(mapping({}, {"name": text(), "hash": text()})),
     "ported_from": optional(mapping({}, {}, loose)),
     "scores": optional(mapping({}, {}, loose)),
+    "events": optional(mapping({}, {}, loose)),
+    "decoding": optional(
+        mapping(
+            {},
+            {
+                "threshold": optional(list_of(optional(number(-1e-6, 1)))),
+                "median": optional(list_of(integer(1, 10_000))),  # frames
+                "frame_rate": optional(number(0.01, 10_000)),
+            },
+            loose,
+        )
+    ),
 }
 CARD = mapping(
     {
