@@ -69,7 +69,7 @@ def starts(total: int, frames=FRAMES, chunks=False) -> list[int]:
 
 
 def expected(wave, frames=FRAMES, edge=EDGE, chunks=False):
-    """Frame probabilities [T, 4] in float64. Each frame comes from the window in whose middle it is."""
+    """Frame probabilities [T, 4] in float64, each from the window that has it inmost."""
     per = SIZE / frames
     total = math.ceil(len(wave) / per - 1e-9)
     begins = starts(total, frames, chunks)
