@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import NamedTuple
 
 import numpy as np
@@ -51,31 +51,40 @@ class Decoding:
     tuned: bool
 
     @classmethod
-    def of(cls, record: dict, classes: int) -> Decoding:
-        """The `decoding` in the record of a model, or the usual values where it has none.
+    def of(cls, stored: dict | None, classes: int) -> Decoding:
+        """From the `decoding` in the record of a model; the usual values where it has none.
 
         Raises:
           AsjaxError: it has another form, or is of another number of classes.
         """
-        found = record.get("decoding") or {}
-        threshold, median = np.full(classes, THRESHOLD), np.full(classes, MEDIAN_S)
-        if found.get("threshold") is not None:
-            values = _listed(found["threshold"], classes, "threshold")
-            threshold = np.array([THRESHOLD if v is None else float(v) for v in values])
-        if found.get("median") is not None:
-            rate = float(found.get("frame_rate") or 25.0)
-            median = np.array(_listed(found["median"], classes, "median"), np.float64) / rate
-        return cls(threshold, median, found.get("threshold") is not None)
+        stored = stored or {}
+        threshold, median_s = np.full(classes, THRESHOLD), np.full(classes, MEDIAN_S)
+        if stored.get("threshold") is not None:
+            limits = _listed(stored["threshold"], classes, "threshold", 0, 1)
+            threshold = np.array([THRESHOLD if v is None else v for v in limits], np.float64)
+        if stored.get("median") is not None:
+            median = _listed(stored["median"], classes, "median", 1, 10_000)
+            rate = stored.get("frame_rate", 25.0)
+            (rate,) = _listed([rate], 1, "frame_rate", 1e-3, 1e5)
+            usual = MEDIAN_S * rate
+            median_s = np.array([usual if v is None else v for v in median], np.float64) / rate
+        return cls(threshold, median_s, stored.get("threshold") is not None)
 
 
-def _listed(values, classes: int, what: str) -> list:
-    if not isinstance(values, list) or len(values) != classes:
-        size = len(values) if isinstance(values, list) else quoted(values)
+def _listed(values, classes: int, what: str, low: float, high: float) -> list:
+    good = isinstance(values, list) and len(values) == classes
+    good = good and all(v is None or _is_number(v) and low <= v <= high for v in values)
+    if not good:
         raise AsjaxError(
-            f"the model's card must have one {what} for each of its {classes} classes, got {size}; "
-            "evaluate the model again"
+            f"the model's card: decoding.{what} must have a number from {low:g} to {high:g} for "
+            f"each of {classes} classes, got {quoted(values)}; evaluate the model again, or give "
+            "threshold and median"
         )
     return values
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 # ----------------------------------------------------------------------------------- stitching
@@ -118,7 +127,7 @@ def events(
     frame_rate: float,
     duration_s: float,
     label_set,
-    decoding_of_model: Decoding,
+    stored: dict | None,
     threshold=None,
     median=None,
     min_duration=None,
@@ -126,17 +135,17 @@ def events(
     classes=None,
     boxes: bool = False,
 ) -> list[Event]:
-    """Events of frame probabilities [T, C]; see `Tags.events`."""
+    """Events of frame probabilities [T, C]; see `Tags.events`. `stored`: the model's decoding."""
     count = scores.shape[1]
     if boxes and median is not None:
         raise AsjaxError("boxes need no median filter; leave out median")
     if threshold is None:
-        threshold = decoding_of_model.threshold
+        threshold = Decoding.of(stored, count).threshold
     else:
         wanted = "a probability from 0 to 1"
         threshold = _per_class(threshold, count, "threshold", 1.0, wanted)
     if median is None:
-        median = decoding_of_model.median_s
+        median = Decoding.of(stored, count).median_s
     else:
         wanted = f"seconds from 0 to {LONGEST_S:g}"
         median = _per_class(median, count, "median", LONGEST_S, wanted)

@@ -99,7 +99,7 @@ class Recording:
             window_embeddings=None if self.embeddings is None else np.stack(self.embeddings),
             frame_rate=tagger.frame_rate,
             _frames=frames,
-            _decoding=tagger.decoding,
+            _decoding=tagger.record.get("decoding"),
         )
 
     def _clip(self, logits):

@@ -32,7 +32,7 @@ from asjax.config import AsjaxError, quoted, unknown
 from asjax.data import waves
 from asjax.evaluation import infer
 from asjax.metrics import probability
-from asjax.predict.frames import NO_FRAMES, Decoding
+from asjax.predict.frames import NO_FRAMES
 from asjax.predict.recording import Recording
 from asjax.predict.tags import Tags, whole
 from asjax.store import model_dir
@@ -154,7 +154,6 @@ class Tagger:
         self.window = max(1, round(clip_s * sample_rate))  # samples
         self.hop = max(1, round(self.window * (1 - overlap)))
         self.frames, self.chunks = frames, chunks
-        self.decoding = Decoding.of(self.record, len(label_set))
         if getattr(frontend, "top_db_scope", None) == "batch":  # a result must not depend on others
             self.frontend = replace(frontend, top_db_scope="clip")
         if frames and not self.frame_count:

@@ -8,7 +8,7 @@ from numbers import Integral
 import numpy as np
 
 from asjax.config import AsjaxError, quoted
-from asjax.predict.frames import Decoding, Event
+from asjax.predict.frames import Event
 from asjax.predict.frames import events as events_of
 
 
@@ -46,7 +46,7 @@ class Tags:
     window_embeddings: np.ndarray | None = None
     frame_rate: float | None = None
     _frames: np.ndarray | str = "this recording has no frame scores"
-    _decoding: Decoding | None = None
+    _decoding: dict | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -108,7 +108,7 @@ class Tags:
             frame_rate=self.frame_rate,
             duration_s=self.duration_s,
             label_set=self.label_set,
-            decoding_of_model=self._decoding,
+            stored=self._decoding,
             threshold=threshold,
             median=median,
             min_duration=min_duration,

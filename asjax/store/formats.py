@@ -101,17 +101,7 @@ RECORD = {
     "ported_from": optional(mapping({}, {}, loose)),
     "scores": optional(mapping({}, {}, loose)),
     "events": optional(mapping({}, {}, loose)),
-    "decoding": optional(
-        mapping(
-            {},
-            {
-                "threshold": optional(list_of(optional(number(-1e-6, 1)))),
-                "median": optional(list_of(integer(1, 10_000))),  # frames
-                "frame_rate": optional(number(0.01, 10_000)),
-            },
-            loose,
-        )
-    ),
+    "decoding": optional(mapping({}, {}, loose)),
 }
 CARD = mapping(
     {

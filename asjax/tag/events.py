@@ -126,11 +126,22 @@ class Detected:
         return [(e.onset_s, e.offset_s, index[e.id], e.probability) for e in self.events]
 
 
-def decoder(args, classes):
-    """Tags -> `Detected`, with the options of the command. `classes`: indices, or None."""
+def decoder(args, classes, tagger):
+    """Tags -> `Detected`, with the options of the command.
+
+    Args:
+      classes: indices, or None for all.
+
+    Raises:
+      AsjaxError: the defaults are needed, and those in the model folder are damaged.
+    """
+    from asjax.predict.frames import Decoding
+
     how = {name: getattr(args, name) for name in ("threshold", "min_duration", "gap", "boxes")}
     if args.median is not None:
         how["median"] = args.median
+    if args.threshold is None or not (args.boxes or args.median is not None):
+        Decoding.of(tagger.record.get("decoding"), len(tagger.label_set))
 
     def decode(tags) -> Detected:
         return Detected(tags, tags.events(classes=classes, **how), classes)

@@ -114,7 +114,7 @@ def main(args) -> int:
     )
     choice = _choice(args, tagger.label_set)
     tracks = [replace(track, classes=choice.classes) for track in tracks]
-    look = events.decoder(args, choice.classes) if args.events else None
+    look = events.decoder(args, choice.classes, tagger) if args.events else None
     with _output(args.out) as out:
         form = _form(args, out)(out, choice, tagger.label_set)
         failed, empty = _run(tagger, found, form, tracks, out, look)

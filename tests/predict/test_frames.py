@@ -17,6 +17,7 @@ from asjax import build, change_points, decoding, frontends, predict
 from asjax.config import AsjaxError
 from asjax.labels import LabelSet
 from asjax.predict import recording, tags  # noqa: F401 (named here)
+from asjax.predict.frames import Decoding
 from asjax.store import model_dir
 
 RNG = np.random.default_rng(4)
@@ -235,8 +236,8 @@ def test_the_models_tuned_decoding_is_the_default():
     assert decoding.window_frames(0.36, 10) == 4
     nulls = {"threshold": None, "median": [4] * 4, "frame_rate": 10.0}
     assert tagger(record={"decoding": nulls})((wave, RATE)).events() == found.events(0.5, 0.4)
-    for record in ({"decoding": {}}, {"decoding": None}, {}):
-        usual = tagger(record=record).decoding
+    for stored in ({}, None, {"threshold": None}, {"median": [None] * 4, "frame_rate": 7.0}):
+        usual = Decoding.of(stored, 4)
         assert (set(usual.threshold), set(usual.median_s), usual.tuned) == ({0.5}, {0.36}, False)
 
 
@@ -248,10 +249,30 @@ def test_median_windows_that_were_tuned_at_another_frame_rate_stay_as_long():
     )
 
 
-@pytest.mark.parametrize("tuned", [{"threshold": [0.5]}, {"median": [1, 2]}, {"median": 3}])
-def test_a_decoding_of_other_classes_is_one_line(tuned):
-    with pytest.raises(AsjaxError, match="one (threshold|median) for each of its 4 classes, got"):
-        tagger(record={"decoding": tuned})
+@pytest.mark.parametrize(
+    "tuned",
+    [
+        {"threshold": [0.5]},
+        {"threshold": 0.5},
+        {"threshold": [0.5, 0.5, 0.5, 1.5]},
+        {"threshold": [0.5, 0.5, 0.5, "0.5"]},
+        {"threshold": [0.5, 0.5, 0.5, True]},
+        {"threshold": [0.5, 0.5, 0.5, float("nan")]},
+        {"median": [1, 2]},
+        {"median": [1, 2, 3, 0]},
+        {"median": [1, 2, 3, 1e12]},
+        {"median": [1, 2, 3, 4], "frame_rate": 0},
+        {"median": [1, 2, 3, 4], "frame_rate": "25"},
+    ],
+)
+def test_a_damaged_decoding_is_one_line_where_it_is_needed(tuned):
+    found = tagger(record={"decoding": tuned})((noise(3), RATE))
+    with pytest.raises(
+        AsjaxError, match="the model's card: decoding.*must have a number"
+    ) as caught:
+        found.events()
+    assert "\n" not in str(caught.value)
+    assert isinstance(found.events(threshold=0.5, median=0.3), list)
 
 
 # ----------------------------------------------------------------------------- without frames
@@ -330,8 +351,6 @@ def test_a_saved_detector_is_loaded_and_its_frames_are_those_of_its_module(tmp_p
         parts.append(np.asarray(out["frame_logits"][0], np.float64))
     wanted = 1 / (1 + np.exp(-decoding.stitch(np.stack(parts), plan)))
     np.testing.assert_allclose(found.frames, wanted, atol=2e-5)
-    assert used.decoding.tuned
-    np.testing.assert_array_equal(used.decoding.threshold, [0.3, 0.5, 0.5])
     assert found.events() == found.events([0.3, 0.5, 0.5], [0.1, 0.1, 0.3])
 
 

@@ -172,6 +172,19 @@ def test_the_thresholds_of_the_model_folder_are_the_default(wav, run, monkeypatc
     assert len(rows(run(wav, "--threshold", 0.5)[1])) == 6
 
 
+def test_damaged_thresholds_of_the_model_folder_are_one_line_before_any_work(
+    tmp_path, wav, run, monkeypatch
+):
+    record = {"sha256": {"card.json": small_tagger.HASH}, "decoding": {"threshold": [3]}}
+    how = dict(record=record, edge=0.0)
+    monkeypatch.setattr(predict, "load", lambda path, **kw: small.tagger(**how, **kw))
+    code, out, err = run(wav, "--out", tmp_path / "x.tsv")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "decoding.threshold must have a number from 0 to 1 for each of 4 classes, got [3]" in err
+    assert not (tmp_path / "x.tsv").exists()
+    assert len(rows(run(wav, "--threshold", 0.5, "--median", 0.1)[1])) == 6
+
+
 # --------------------------------------------------------------------------------------- files
 
 
