@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import NamedTuple
 
@@ -38,37 +37,25 @@ class Event(NamedTuple):
 # ------------------------------------------------------------------------------- tuned decoding
 
 
-@dataclass(frozen=True, eq=False)
-class Decoding:
-    """How a model's frames become events by default.
+def thresholds(stored: dict | None, classes: int) -> np.ndarray:
+    """Thresholds [C] from the `decoding` in the record of a model; 0.5 where it has none.
 
-    Attributes:
-      threshold: float [C]. median_s: float [C], seconds. tuned: whether the model was tuned.
+    AsjaxError: they have another form, or are of another number of classes.
     """
+    values = (stored or {}).get("threshold")
+    values = [None] * classes if values is None else values
+    limits = _listed(values, classes, "threshold", 0, 1)
+    return np.array([THRESHOLD if v is None else v for v in limits], np.float64)
 
-    threshold: np.ndarray
-    median_s: np.ndarray
-    tuned: bool
 
-    @classmethod
-    def of(cls, stored: dict | None, classes: int) -> Decoding:
-        """From the `decoding` in the record of a model; the usual values where it has none.
-
-        Raises:
-          AsjaxError: it has another form, or is of another number of classes.
-        """
-        stored = stored or {}
-        threshold, median_s = np.full(classes, THRESHOLD), np.full(classes, MEDIAN_S)
-        if stored.get("threshold") is not None:
-            limits = _listed(stored["threshold"], classes, "threshold", 0, 1)
-            threshold = np.array([THRESHOLD if v is None else v for v in limits], np.float64)
-        if stored.get("median") is not None:
-            median = _listed(stored["median"], classes, "median", 1, 10_000)
-            rate = stored.get("frame_rate", 25.0)
-            (rate,) = _listed([rate], 1, "frame_rate", 1e-3, 1e5)
-            usual = MEDIAN_S * rate
-            median_s = np.array([usual if v is None else v for v in median], np.float64) / rate
-        return cls(threshold, median_s, stored.get("threshold") is not None)
+def medians_s(stored: dict | None, classes: int) -> np.ndarray:
+    """Windows [C] of the median filter in seconds, likewise; 0.36 s where there are none."""
+    values = (stored or {}).get("median")
+    if values is None:
+        return np.full(classes, MEDIAN_S)
+    (rate,) = _listed([stored.get("frame_rate") or 25.0], 1, "frame_rate", 1e-3, 1e5)
+    frames = _listed(values, classes, "median", 1, 10_000)
+    return np.array([MEDIAN_S if v is None else v / rate for v in frames])
 
 
 def _listed(values, classes: int, what: str, low: float, high: float) -> list:
@@ -140,12 +127,12 @@ def events(
     if boxes and median is not None:
         raise AsjaxError("boxes need no median filter; leave out median")
     if threshold is None:
-        threshold = Decoding.of(stored, count).threshold
+        threshold = thresholds(stored, count)
     else:
         wanted = "a probability from 0 to 1"
         threshold = _per_class(threshold, count, "threshold", 1.0, wanted)
     if median is None:
-        median = Decoding.of(stored, count).median_s
+        median = None if boxes else medians_s(stored, count)
     else:
         wanted = f"seconds from 0 to {LONGEST_S:g}"
         median = _per_class(median, count, "median", LONGEST_S, wanted)

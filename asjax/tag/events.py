@@ -135,13 +135,16 @@ def decoder(args, classes, tagger):
     Raises:
       AsjaxError: the defaults are needed, and those in the model folder are damaged.
     """
-    from asjax.predict.frames import Decoding
+    from asjax.predict.frames import medians_s, thresholds
 
     how = {name: getattr(args, name) for name in ("threshold", "min_duration", "gap", "boxes")}
     if args.median is not None:
         how["median"] = args.median
-    if args.threshold is None or not (args.boxes or args.median is not None):
-        Decoding.of(tagger.record.get("decoding"), len(tagger.label_set))
+    stored, count = tagger.record.get("decoding"), len(tagger.label_set)
+    if args.threshold is None:
+        thresholds(stored, count)
+    if args.median is None and not args.boxes:
+        medians_s(stored, count)
 
     def decode(tags) -> Detected:
         return Detected(tags, tags.events(classes=classes, **how), classes)
