@@ -2,6 +2,7 @@
 
 from asjax.metrics.aso import aso, violation_ratio
 from asjax.metrics.best import best_f1
+from asjax.metrics.counting import clip_counts, f1_bootstrap, f1_of_counts
 from asjax.metrics.decisions import (
     at_thresholds,
     best_thresholds,
@@ -48,8 +49,11 @@ __all__ = [
     "PSDS2",
     "best_f1",
     "bootstrap",
+    "clip_counts",
     "d_prime",
     "event_f1",
+    "f1_bootstrap",
+    "f1_of_counts",
     "first_best",
     "halves",
     "intersection_f1",
