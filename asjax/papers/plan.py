@@ -6,6 +6,7 @@ one continues.
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from dataclasses import dataclass
@@ -113,9 +114,14 @@ def jobs(args) -> list[Job]:
             raise AsjaxError(f"--{name} must be 1 to 1000, got {getattr(args, name)}")
     for name in ("data", "out"):
         path = getattr(args, name)
-        if not path.strip() or any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in path):
-            raise AsjaxError(f"--{name} must be a folder's name without control characters, got "
-                             f"{quoted(path)}")  # fmt: skip
+        if not path.strip() or path[0] == "-" or not _printable(path):
+            raise AsjaxError(
+                f"--{name} must be a folder's name without control characters that does not begin "
+                f"with -, got {quoted(path)}"
+            )
+    for pair in args.overrides.items():
+        if not all(map(_printable, pair)):
+            raise AsjaxError(f"--config.{quoted(pair[0])} must not hold control characters")
     own_step2 = args.step2 == "train" and set(rows) != {"no_step2"}
     out = [] if args.tiny else [_step1(args, models, rows)]
     first = tuple(job.name for job in out)
@@ -173,8 +179,8 @@ def _row(args, row, models, needs) -> list[Job]:
 def _clips(args) -> str:
     """The training clips as a spec."""
     if args.tiny:
-        return "soundscapes(splits=['fold1'], clips=8, clip_s=2.0)"
-    return f"records(path={args.data + '/audioset_strong'!r}, splits=['train'])"
+        return 'soundscapes(splits=["fold1"], clips=8, clip_s=2.0)'
+    return f'records(path={json.dumps(args.data + "/audioset_strong")}, splits=["train"])'
 
 
 def _train(args, stage, kind, model, seed=0, needs=(), **how) -> Job:
@@ -191,9 +197,15 @@ def _train(args, stage, kind, model, seed=0, needs=(), **how) -> Job:
     return Job(f"{stage}-{model}-{seed}", stage, tuple(words), done, needs)
 
 
+def _printable(text: str) -> bool:
+    """Whether a script can hold a text in one line, in UTF-8."""
+    return not any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in text)
+
+
 def _value(value) -> str:
     """A value of a recipe's argument; a text is quoted if it is not a plain name."""
-    return repr(value) if isinstance(value, str) and not value.isidentifier() else str(value)
+    plain = not isinstance(value, str) or value.isidentifier()
+    return str(value) if plain else json.dumps(value)
 
 
 def _listed(option: str, text: str, known) -> list[str]:

@@ -156,7 +156,7 @@ def read_runs(texts) -> list[Run]:
 
 
 def read_run(text: str) -> Run:
-    """`DIR` or `DIR:field=value,...` -> Run. Fields: model, hlp, beta, lr and those of one report."""
+    """`DIR` or `DIR:field=value,...` -> Run. Fields: model, hlp, beta, lr, and ONE_REPORT's."""
     name, colon, rest = text.rpartition(":")
     if not colon or Path(text).exists():
         name, rest = text, ""

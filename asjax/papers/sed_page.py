@@ -114,10 +114,7 @@ def write(found, out) -> list[str]:
     """Write the page and the tables; returns their names."""
     rows, runs = [], []
     for (table, row, column), cell in found["cells"].items():
-        if table == "II":
-            place = [table, *row, *column]
-        else:
-            place = [table, column, row, "", ""]
+        place = [table, *row, *column] if table == "II" else [table, column, row, "", ""]
         eps = [None] * 2 * len(CORRECTIONS)
         for one in found["decisions"]:
             if (one.table, one.second, one.column) == (table, row, column):
