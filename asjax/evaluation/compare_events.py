@@ -18,7 +18,7 @@ def folder_of(scores: Path) -> Path | None:
 
 
 def psds1(first, second, *, n: int, seed: int) -> dict | None:
-    """PSDS1 (mean over classes, median window 0.36 s) of two folders of frame scores.
+    """PSDS1 of two folders of frame scores: means over classes, with the window of each folder.
 
     Returns: dict with values: of the whole set, and drawn: of resamples with the same clips for
       both, two each; clips, n. None: no common clip has an event.
@@ -48,7 +48,7 @@ def psds1(first, second, *, n: int, seed: int) -> dict | None:
             "durations_s": found.durations_s[list(rows)],
             "lengths": found.lengths()[list(rows)],
             "frame_rate": found.frame_rate,
-            "median": detections.median(found.frame_rate),
+            "median": found.median,
         }
         out["values"].append(metrics.psds(**given, **metrics.PSDS1)["macro"])
         if draws:

@@ -92,6 +92,7 @@ def evaluate(
     )
     role = "other half" if tuning is None else "other clips"
     events = event_numbers.headline(made, label_set.names)
+    events["median_s"] = found.median_s
     events["tuned_on"] = role if "tuned" in made.ways else None
     decoding = None
     if made.decoding is not None:
@@ -125,7 +126,7 @@ def evaluate(
 
 def _write_frames(found, path, label_set, record) -> None:
     options = {"frames": found.frames.shape[1], "frame_rate": found.frame_rate, "overwrite": True}
-    extra = {"model": record.get("model"), "run": record.get("run")}
+    extra = {"model": record.get("model"), "run": record.get("run"), "median_s": found.median_s}
     with FrameScoresWriter(path, label_set=label_set, extra=extra, **options) as writer:
         for start in range(0, len(found.ids), _CHUNK):
             part = slice(start, start + _CHUNK)

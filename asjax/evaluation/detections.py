@@ -15,12 +15,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from asjax import decoding, metrics
 from asjax import events as lists
-from asjax import metrics
 from asjax.config import AsjaxError, shown
 from asjax.evaluation import infer
 from asjax.store.frame_scores import FrameScores
 
+MEDIAN_S = 0.36  # PretrainedSED's window: 9 frames of 40 ms
 IN_MEMORY = 1 << 30  # bytes of frame scores; more of them go to a temporary file
 
 
@@ -37,6 +38,7 @@ class Detections:
       losses: float32 [N], mean binary cross-entropy over frames and classes; NaN if not annotated.
       frame_rate: frames per second.
       whole_s: float64 [N], seconds of each recording. The part after durations_s was not scored.
+      median_s: window of the median filter for all metrics that name no other.
     """
 
     ids: list[str]
@@ -48,6 +50,12 @@ class Detections:
     losses: np.ndarray
     frame_rate: float
     whole_s: np.ndarray | None = None
+    median_s: float = MEDIAN_S
+
+    @property
+    def median(self) -> int:
+        """The window of the median filter in frames."""
+        return int(decoding.window_frames(self.median_s, self.frame_rate))
 
     def annotated(self) -> dict:
         """The annotated clips as keywords of `metrics.psds` and others. AsjaxError: there are none.
@@ -68,9 +76,8 @@ class Detections:
 
     def lengths(self) -> np.ndarray:
         """int64 [N], the frames of each clip that begin before its end."""
-        from asjax.decoding import frames_of
-
-        return np.minimum(frames_of(self.durations_s, self.frame_rate), self.frames.shape[1])
+        real = decoding.frames_of(self.durations_s, self.frame_rate)
+        return np.minimum(real, self.frames.shape[1])
 
 
 def detections(
@@ -81,13 +88,15 @@ def detections(
     *,
     sample_rate: int,
     clip_s: float,
+    median_s: float = MEDIAN_S,
     progress=True,
     bad=None,
     stop=None,
 ) -> Detections:
     """Frame scores of an evaluation set; padding and clips that cannot be decoded are left out.
 
-    Args: as `infer.scores`. sample_rate, clip_s: of the model's input, Hz and seconds. If the data
+    Args: as `infer.scores`. sample_rate, clip_s: of the model's input, Hz and seconds. median_s: as
+      in `Detections`. If the data
       has other classes than the model, targets and events are of these classes.
 
     Raises:
@@ -148,6 +157,7 @@ def detections(
         losses[rows],
         frames.shape[1] / clip_s,
         whole_s[rows],
+        median_s,
     )
 
 
@@ -164,9 +174,16 @@ def stored(path) -> tuple[Detections, FrameScores]:
     nothing = np.zeros((len(folder), 0))
     found = Detections(
         folder.ids, nothing, nothing, folder.scores, folder.durations_s, events, nothing[:, :0],
-        folder.frame_rate,
+        folder.frame_rate, median_s=_median_s(folder.extra),
     )  # fmt: skip
     return found, folder
+
+
+def _median_s(extra) -> float:
+    """The window in `extra` of a folder of frame scores, which may hold anything."""
+    value = extra.get("median_s") if isinstance(extra, dict) else None
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 60
+    return float(value) if usable else MEDIAN_S
 
 
 def trace(found: Detections) -> dict:
@@ -177,15 +194,8 @@ def trace(found: Detections) -> dict:
     if not (np.isfinite(found.logits).all() and np.isfinite(np.nansum(found.losses))):
         return dict.fromkeys(("psds1", "mean_ap", "loss"), math.nan)
     tags = metrics.tagging(scores=found.logits, targets=found.targets, only=("mean_ap",))
-    psds = metrics.psds(**found.annotated(), median=median(found.frame_rate), **metrics.PSDS1)
+    psds = metrics.psds(**found.annotated(), median=found.median, **metrics.PSDS1)
     return {"psds1": psds["macro"], **tags, "loss": float(np.nanmean(found.losses))}
-
-
-def median(frame_rate: float, seconds: float = 0.36) -> int:
-    """The usual median window in frames: 0.36 s, PretrainedSED's 9 frames of 40 ms."""
-    from asjax.decoding import window_frames
-
-    return int(window_frames(seconds, frame_rate))
 
 
 def _check(out, rest, num_classes: int) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from asjax import metrics
-from asjax.evaluation import detections, event_tuning
+from asjax.evaluation import event_tuning
 
 LEVEL = 0.95
 KINDS = ("event", "segment")
@@ -76,7 +76,7 @@ def numbers(found, *, n_bootstrap: int = 1000, seed: int = 0, tuning=None, store
         return out
     n = {key: resamples(key, n_bootstrap, len(rows), classes) for key in SETS}
     out.resamples = {**n, "f1": n_bootstrap if n_bootstrap > 1 else 0}
-    usual = detections.median(found.frame_rate)
+    usual = found.median
     for key, rules in SETS.items():
         out.psds[key] = metrics.psds(**given, median=usual, curves=True, **rules)
         if n[key]:
@@ -102,18 +102,18 @@ def resamples(key: str, wanted: int, clips: int, classes: int) -> int:
 
 def _lists(out: Numbers, found, tuning, stored, n_bootstrap: int, seed: int) -> None:
     """F1 of lists of events made in each of the ways; the decoding for new files."""
-    given, rate, classes = out.given, found.frame_rate, found.frames.shape[2]
-    plain = event_tuning.plain(classes, rate)
+    given, classes = out.given, found.frames.shape[2]
+    plain = event_tuning.plain(classes, found.median)
     chosen = {"half": dict.fromkeys(KINDS, plain)}
     others = None if tuning is None else tuning.annotated()
     if others is not None and any(len(marks) for marks in others["events"]):
-        chosen["tuned"] = {by: event_tuning.tuned(others, by) for by in KINDS}
+        chosen["tuned"] = {by: event_tuning.tuned(others, by, tuning.median_s) for by in KINDS}
         out.decoding = chosen["tuned"]["event"]
     else:
-        halves = {by: event_tuning.halves(given, by, seed) for by in KINDS}
+        halves = {by: event_tuning.halves(given, by, found.median_s, seed) for by in KINDS}
         chosen |= {} if None in halves.values() else {"tuned": halves}
-        out.decoding = event_tuning.tuned(given, "event")
-        out.psds1_windows = _with_windows(given, seed)
+        out.decoding = event_tuning.tuned(given, "event", found.median_s)
+        out.psds1_windows = _with_windows(given, seed, found.median_s)
     if stored is not None:
         chosen["model"] = dict.fromkeys(KINDS, stored)
     for name, by_kind in chosen.items():
@@ -149,9 +149,9 @@ def _of_lists(by, given, lists, classes, n_bootstrap, seed) -> dict:
     }
 
 
-def _with_windows(given, seed) -> float:
+def _with_windows(given, seed, usual_s) -> float:
     """PSDS1 (macro) if each clip has the windows per class that suit the other half best."""
-    tried = event_tuning.windows(given)
+    tried = event_tuning.windows(given, usual_s)
     second = metrics.halves(len(given["events"]), seed)
     marked = np.array([len(marks) > 0 for marks in given["events"]])
     if len(tried) < 2 or not (marked[second].any() and marked[~second].any()):

@@ -31,7 +31,7 @@ MEANINGS = (  # rows of the table of results: keys of macro and micro, or of one
         "PSDS1, tuned windows",
         ("psds1_tuned_windows",),
         "the same with the median window of each class that is best on the other half of the "
-        "clips. All other PSDS have 0.36 s for all classes.",
+        "clips. All other PSDS have {window} for all classes.",
     ),
     (
         "PSDS2",
@@ -54,7 +54,7 @@ MEANINGS = (  # rows of the table of results: keys of macro and micro, or of one
     (
         "event F1 at 0.5",
         ("event_f1_macro_at_half", "event_f1_micro_at_half"),
-        "with a threshold of 0.5 and a median window of 0.36 s for every class.",
+        "with a threshold of 0.5 and a median window of {window} for every class.",
     ),
     ("segment F1 at 0.5", ("segment_f1_macro_at_half", "segment_f1_micro_at_half"), "likewise."),
     (
@@ -148,6 +148,7 @@ def _range(events, key, tag=False) -> str:
 def _results(summary) -> str:
     events, rows, notes = summary["events"], [], []
     for title, keys, meaning in MEANINGS:
+        meaning = meaning.replace("{window}", f"{events['median_s']:g} s")
         if not any(events.get(key, math.nan) == events.get(key, math.nan) for key in keys):
             continue
         cells = [number(events.get(key, math.nan)) + _range(events, key) for key in keys]
@@ -302,18 +303,19 @@ def _fewer(p, most: int = 1200):
 
 def _thresholds(summary) -> str:
     decoding, events = summary["decoding"], summary["events"]
+    window = f"{events['median_s']:g} s"
     known = [limit for limit in decoding["threshold"] if limit is not None]
     text = (
         f"For new recordings, the model folder stores a threshold and a median window for "
         f"each class, tuned on all {decoding['tuned_on']['clips']:,} clips for the best event F1 "
         f"({len(known):,} of {len(decoding['threshold']):,} classes; the others keep 0.5 and "
-        "0.36 s). "
+        f"{window}). "
     )
     if known:
         low, mid, high = np.quantile(known, [0, 0.5, 1])
         text += f"They go from {low:.3g} to {high:.3g}, with a median of {mid:.3g}. "
     text += (
-        f"With 0.5 and 0.36 s for all classes, event F1 is "
+        f"With 0.5 and {window} for all classes, event F1 is "
         f"{number(events['event_f1_macro_at_half'])} and segment F1 "
         f"{number(events['segment_f1_macro_at_half'])}; with tuned ones, each for its own metric, "
         f"{number(events['event_f1_macro'])} and {number(events['segment_f1_macro'])}."

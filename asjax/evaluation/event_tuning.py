@@ -11,11 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from asjax import decoding, metrics
-from asjax.evaluation import detections
 
-WINDOW_S = 0.36  # the usual median window: PretrainedSED's 9 frames of 40 ms
-TRIED_S = (WINDOW_S, 0.04, 0.2, 0.6, 1.0, 1.96)  # the first wins if several are equally good
-TRIED_CELLS = 1_000_000  # pairs of clip and class; larger sets keep WINDOW_S, to save minutes
+TRIED_S = (0.04, 0.2, 0.36, 0.6, 1.0, 1.96)  # windows to try, after the usual one
+TRIED_CELLS = 1_000_000  # pairs of clip and class; larger sets keep the usual one, to save minutes
 MANY_BYTES = 1 << 30  # larger scores are not copied
 
 
@@ -45,29 +43,29 @@ class Decoding:
         return out
 
 
-def plain(classes: int, frame_rate: float) -> Decoding:
-    """Probability 0.5 and the usual median window for every class."""
-    median = np.full(classes, detections.median(frame_rate))
+def plain(classes: int, window: int) -> Decoding:
+    """Probability 0.5 and one median window in frames for every class."""
+    median = np.full(classes, window)
     return Decoding(np.zeros(classes), median, np.zeros(classes, bool))
 
 
-def windows(given) -> list[int]:
-    """The windows in frames that are tried for these scores."""
+def windows(given, usual_s: float) -> list[int]:
+    """The windows in frames that are tried for these scores; the first wins if some are equal."""
     clips, _, classes = _shape(given["scores"])
-    tried = TRIED_S if clips * classes <= TRIED_CELLS else TRIED_S[:1]
-    return list(dict.fromkeys(detections.median(given["frame_rate"], s) for s in tried))
+    tried = (usual_s, *(TRIED_S if clips * classes <= TRIED_CELLS else ()))
+    return list(dict.fromkeys(decoding.window_frames(tried, given["frame_rate"]).tolist()))
 
 
-def tuned(given, by: str = "event") -> Decoding:
+def tuned(given, by: str, usual_s: float) -> Decoding:
     """Thresholds and windows with the best F1 by events or by segments, tuned on all clips.
 
     A class without an event, or without any correct detection, keeps the defaults.
     """
-    found = metrics.tune_windows(windows=windows(given), by=by, **given)
+    found = metrics.tune_windows(windows=windows(given, usual_s), by=by, **given)
     return _settled(found["threshold"], found["window"], found["value"] > 0)
 
 
-def halves(given, by: str = "event", seed: int = 0) -> Decoding | None:
+def halves(given, by: str, usual_s: float, seed: int = 0) -> Decoding | None:
     """For each clip the values tuned on the other half of the clips.
 
     None if a half would have no event.
@@ -78,7 +76,7 @@ def halves(given, by: str = "event", seed: int = 0) -> Decoding | None:
     if not (marked[second].any() and marked[~second].any()):
         return None
     given = {**given, "scores": _views(given["scores"])}
-    found = metrics.tuned_halves(windows=windows(given), by=by, seed=seed, **given)
+    found = metrics.tuned_halves(windows=windows(given, usual_s), by=by, seed=seed, **given)
     return _settled(found["threshold"], found["median"], np.isfinite(found["threshold"]))
 
 

@@ -111,4 +111,5 @@ def lengthened(found, source, run, clip_s: float, bad: list):
         found.losses[rows],
         rate,
         found.whole_s[rows],
+        found.median_s,
     )

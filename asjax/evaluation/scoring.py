@@ -232,6 +232,7 @@ class Models:
                 f"decode | crop | strong(frames={frames}, frame_rate={frames / seconds!r})"
             )
             heard = {key: data[key] for key in ("sample_rate", "clip_s")}
+            heard["median_s"] = member.cfg.get("eval", {}).get("median_s", detections.MEDIAN_S)
             score = partial(detections.detections, bad=bad, **heard)
             outputs = ("logits", "frame_logits")
             run = partial(self._run, member, score, outputs, n_targets=n_targets, data=data)

@@ -98,6 +98,7 @@ class Events(Tags):
 
     def predict(self, forward, variables, data, num_classes, **how):
         fields = {key: self.cfg["data"][key] for key in ("sample_rate", "clip_s")}
+        fields["median_s"] = self.cfg["eval"]["median_s"]
         return detections.detections(forward, variables, data, num_classes, **fields, **how)
 
     def trace(self, found) -> dict:
