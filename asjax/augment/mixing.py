@@ -61,6 +61,8 @@ def mixup(
     number("mixup alpha", alpha, 1e-3)
     number("mixup rate", rate, 0, 1)
     number("mixup scale", scale, 1e-6)
+    if not isinstance(per_batch, bool):
+        raise AsjaxError(f"mixup per_batch must be True or False, got {per_batch!r}")
     for name, value, known in (
         ("style", style, ("panns", "passt", "plain")),
         ("domain", domain, ("linear", *_SCALE)),
@@ -88,6 +90,8 @@ def wavmix(rng, batch, *, alpha=2.0, rate=0.8):
     Raises:
       AsjaxError: a field out of range, or a batch with features in place of waves.
     """
+    number("wavmix alpha", alpha, 1e-3)
+    number("wavmix rate", rate, 0, 1)
     if "feats" in batch:
         raise AsjaxError("wavmix mixes waves, and the batch has features; take it to augment.wave")
     return mixup(rng, batch, alpha=alpha, rate=rate, style="passt", remove_mean=True)
