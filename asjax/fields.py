@@ -94,7 +94,7 @@ OFFERED = {  # kind -> keywords that come from the program, never from a config
     "objective": ("model", "frontend", "augment", "closure", "source"),
     "optim": ("total_steps", "steps_per_epoch"),
     "source": ("label_set",),
-    "draw": ("labels", "seed"),
+    "draw": ("labels", "seed", "source"),
     "op": (
         "example",
         "rng",
