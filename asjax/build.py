@@ -120,13 +120,17 @@ def label_set(cfg):
 
 def _label_set(cfg):
     from asjax import labels
-    from asjax.data import sources, tfds
+    from asjax.data import sources, strong, tfds
 
     if cfg["labels"]["name"] != "own":
         return labels.get(cfg["labels"]["name"])
     name, values = split_spec(cfg["data"]["train"])
     if name == "tfds":
         return tfds.own_labels(**values)
+    if name == "annotated":
+        events = values.get("events") or []
+        events = [events] if isinstance(events, str) else events
+        return strong.own_labels(events, label_column=values.get("label_column", ""))
     place = values.get("csv") or values.get("path") or values.get("root")
     if not place:
         raise AsjaxError(f"labels.name='own' needs data.train with a csv or a path, not {name!r}")

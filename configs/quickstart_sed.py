@@ -13,8 +13,9 @@ from asjax import config
 
 
 def get_config(arg=None):
-    arg = config.parse_arg(arg, fold=5, seed=0, steps=500, scenes=200, lr=5e-3, width=256,
-                           batch=16, tiny=False)
+    arg = config.parse_arg(
+        arg, fold=5, seed=0, steps=500, scenes=200, lr=5e-3, width=256, batch=16, tiny=False
+    )
     folds = [f"fold{k}" for k in range(1, 6) if k != arg.fold]
     c = config.new()
     c.seed = arg.seed

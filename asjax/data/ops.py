@@ -52,7 +52,8 @@ def decode(
 ):
     """`audio` -> `wave` float32 [S'] at `sample_rate` Hz, and `whole`: True if it may be cached.
 
-    A recording of up to `LONG_S` seconds is decoded as a whole. From a longer one, `clip_s` seconds
+    If the example has a `part`, (begin in seconds, seconds), only this part is decoded. A recording
+    of up to `LONG_S` seconds is decoded as a whole. From a longer one, `clip_s` seconds
     are read: in training from a random place, else from the beginning. With `pcm16` the wave is
     int16 with full scale 32768: the same values in half of the memory.
 
@@ -63,8 +64,10 @@ def decode(
     from asjax.data.audio import AudioError
 
     example = dict(example)
-    source, name = example.pop("audio"), example["id"]
+    source, name, part = example.pop("audio"), example["id"], example.pop("part", None)
     work = partial(_read, source, name, sample_rate, clip_s, rng if train else None)
+    if part is not None:
+        work = partial(_read_part, source, name, sample_rate, *part)
     wave, whole, start_s = patience.call(work, decode_timeout_s, shown(name))
     if pcm16:
         exact = wave * np.float32(32768)
@@ -99,6 +102,13 @@ def _read(source, name, sample_rate, clip_s, rng):
         start_s = rng.random() * max(0.0, seconds - clip_s) if rng is not None else 0.0
         part = {"start_s": start_s, "duration_s": clip_s, "max_s": clip_s + 1}
         return audio.read(source, sample_rate, **common, **part), False, start_s
+
+
+def _read_part(source, name, sample_rate, begin_s, piece_s):
+    from asjax.data import audio
+
+    part = {"start_s": begin_s, "duration_s": piece_s, "max_s": piece_s + 1}
+    return audio.read(source, sample_rate, name=name, note=_note, **part), True, 0.0
 
 
 def _note(text: str) -> None:

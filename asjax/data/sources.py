@@ -1,7 +1,8 @@
 """Data sources: records, the embedded ESC-10, a folder with a CSV, or a data set of TFDS.
 
-`esc10`, `records`, `folder` and `tfds` are names in configs; so is `soundscapes`, scenes that are
-mixed from the embedded recordings (asjax.data.soundscapes). The first four take these options:
+`esc10`, `records`, `folder` and `tfds` are names in configs. So are `soundscapes`, scenes that are
+mixed from the embedded recordings, and `annotated`, recordings with a list of events; they have
+files of their own. The first four take these options:
 
     splits      the splits to use (default: all)
     folds       make this number of splits; clips of one group are in one split
@@ -19,24 +20,23 @@ threads may read them. They may have `pcm16(rate) -> bool`: is all audio exact a
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from unicodedata import normalize
 
 import numpy as np
 
 from asjax import labels as label_sets
-from asjax.config import AsjaxError, shown, warn
-from asjax.data import content, groups, lists, pcm16, strong
+from asjax.config import AsjaxError, shown
+from asjax.data import content, lists, pcm16, strong
 from asjax.data import records as record_files
 from asjax.data import tfds as theirs
+from asjax.data.annotated import annotated
 from asjax.data.lists import read_folder
 from asjax.data.soundscapes import ESC10, soundscapes
-from asjax.data.source import Source, matrix, sha256
+from asjax.data.source import Source, chosen, matrix, sha256
 from asjax.labels import LabelSet
 
-__all__ = ["esc10", "folder", "records", "soundscapes", "tfds"]
+__all__ = ["annotated", "esc10", "folder", "records", "soundscapes", "tfds"]
 
 
 def own_labels(place, label_separator: str | None = None, columns=None) -> LabelSet:
@@ -59,55 +59,6 @@ def own_labels(place, label_separator: str | None = None, columns=None) -> Label
     return LabelSet("own", labels, labels)
 
 
-def _chosen(source: Source, splits, labels_csv, label_set, folds: int = 0, of=None) -> Source:
-    """The last steps of every source: new labels from a CSV, folds, the choice of splits."""
-    if labels_csv:
-        source = _relabelled(source, Path(labels_csv), label_set)
-    if of is not None and not folds:
-        raise AsjaxError(f"{source.name}: of={of!r} needs folds, the number of splits to make")
-    if folds:
-        source = _folded(source, folds, of)
-    if source.group and (both := groups.straddling(source.group, source.split)):
-        warn(
-            f"{source.name}: {len(both)} groups have clips in more than one split, such as "
-            f"{shown(both[0])!r}; folds=5 makes splits that keep groups together"
-        )
-    return source if splits is None else source.select(splits)
-
-
-def _folded(source: Source, folds: int, of) -> Source:
-    """`source` in the splits fold1, fold2, ..., or with part1, part2, ... in place of `of`."""
-    names = set(source.split) if of is None else source.wanted(of)
-    which = np.flatnonzero([name in names for name in source.split])
-    group, split = source.group or source.ids, list(source.split)
-    made = groups.folds([group[i] for i in which], source.labels[which], folds)
-    for i, name in zip(which, made, strict=True):
-        split[i] = sys.intern(name if of is None else name.replace("fold", "part"))
-    if taken := sorted((set(source.split) - names) & {split[i] for i in which}):
-        raise AsjaxError(f"{source.name}: of={of!r} would make a second split {taken[0]}")
-    return replace(source, split=split, hash=sha256(source.hash, *split))
-
-
-def _relabelled(source: Source, path: Path, label_set) -> Source:
-    """`source` with new labels for the ids in a CSV (`filename,labels`)."""
-    rows, problems, _ = lists.read_rows(path)
-    classes, hint = lists.classes(rows, label_set, problems)
-    place = {normalize("NFC", clip): i for i, clip in enumerate(source.ids)}
-    strangers = [f"line {r.line} {shown(r.filename)!r}" for r in rows if r.filename not in place]
-    if strangers:
-        problems[f"ids that are not in {source.name}"] = strangers
-    lists.refuse(path, problems, hint)
-    lists.say_unlabelled(path, rows)
-    new = {place[row.filename]: indices for row, indices in zip(rows, classes, strict=True)}
-    old, lines = source.labels, [f"{i}\t{','.join(map(str, new[i]))}" for i in sorted(new)]
-    encoded = [
-        new[i] if i in new else old.indices[old.indptr[i] : old.indptr[i + 1]]
-        for i in range(len(source))
-    ]
-    digest = sha256(source.hash, *lines)
-    return replace(source, labels=matrix(encoded, label_set), hash=digest)
-
-
 # ------------------------------------------------------------------------------------ records
 
 
@@ -123,7 +74,7 @@ def esc10(
 ) -> Source:
     """The 398 embedded recordings of ESC-10; splits `fold1` to `fold5`."""
     source = _read_records(label_set, ESC10, verify, convert, title="esc10")
-    return _chosen(source, splits, labels_csv, label_set, folds, of)
+    return chosen(source, splits, labels_csv, label_set, folds, of)
 
 
 def records(
@@ -145,7 +96,7 @@ def records(
       folds: make new splits fold1, fold2, ...; clips of one group are in one fold.
     """
     source = _read_records(label_set, path, verify, convert)
-    return _chosen(source, splits, labels_csv, label_set, folds, of)
+    return chosen(source, splits, labels_csv, label_set, folds, of)
 
 
 def _read_records(label_set, path, verify, convert, title="") -> Source:
@@ -233,7 +184,7 @@ def tfds(
         opened.row,
         opened.waves.pcm16_hz,
     )
-    return _chosen(source, splits, labels_csv, label_set, folds, of)
+    return chosen(source, splits, labels_csv, label_set, folds, of)
 
 
 # ------------------------------------------------------------------------------------- folder
@@ -295,7 +246,7 @@ def folder(
         group=_groups([f.row.group for f in entries], ids),
         events=events,
     )
-    return _chosen(source, splits, labels_csv, label_set, folds, of)
+    return chosen(source, splits, labels_csv, label_set, folds, of)
 
 
 def _groups(group: list[str], ids: list[str]) -> list[str] | None:
