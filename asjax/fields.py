@@ -48,6 +48,7 @@ FIELDS = {
         "max_share": 0.1,  # evaluations are left out if they take a larger share of the time
         "batch_size": 16,
         "bootstrap": 1000,  # resamples for the intervals
+        "median_s": 0.36,  # window of the median filter over frame scores of a detector
         "mappings": [],  # other label sets to report the scores in
         "baseline": False,  # also score a linear model on log-mel statistics, for the report
     },

@@ -74,6 +74,19 @@ class Bank:
         first, end = self.classes[recording]
         return self.class_of[first:end].tolist()
 
+    def used(self) -> list[int]:
+        """The recordings that have pieces here."""
+        return np.unique(self.pieces["recording"]).tolist()
+
+    def used_classes(self) -> list[int]:
+        """The classes of these recordings, sorted."""
+        return sorted({label for recording in self.used() for label in self.classes_of(recording)})
+
+    def part(self, which: Sequence[str]) -> Bank:
+        """The pieces of the recordings with these ids; the samples are shared."""
+        chosen = np.isin(np.array(list(self.recordings), object), list(which))
+        return replace(self, pieces=self.pieces[chosen[self.pieces["recording"]]])
+
     def with_classes(self, classes: Sequence[Sequence[int]]) -> Bank:
         """The same pieces with other classes; `classes` has the class indices of each recording."""
         return replace(self, **_lists(classes))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from asjax import labels as label_sets
 from asjax.config import AsjaxError, printable, shown
-from asjax.data import enhance
+from asjax.data import enhance, scene_sets
 
 _LISTED = 10
 _STRONG_EXAMPLE = """examples:
@@ -20,7 +20,9 @@ _STRONG_EXAMPLE = """examples:
 
 
 def add_arguments(parser):
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="folder|strong|esc50|enhance")
+    kinds = parser.add_subparsers(
+        dest="kind", required=True, metavar="folder|strong|soundscapes|esc50|enhance"
+    )
     folder = kinds.add_parser(
         "folder",
         help="a folder of audio with a CSV (filename,labels), or with a subfolder per class",
@@ -67,6 +69,9 @@ def add_arguments(parser):
     for kind in (folder, events, esc50):
         kind.add_argument("--out", required=True, metavar="DIR", help="record dataset to make")
         add_writer_arguments(kind)
+    scene_sets.add_arguments(
+        kinds.add_parser("soundscapes", help="scenes with known events, mixed from single sounds")
+    )
     enhance.add_arguments(
         kinds.add_parser("enhance", help="add labels by the scores of a first model (PSLA)")
     )
@@ -128,7 +133,13 @@ def add_writer_arguments(parser):
 
 
 def main(args) -> int:
-    kinds = {"folder": _folder, "strong": _strong, "esc50": _esc50, "enhance": enhance.main}
+    kinds = {
+        "folder": _folder,
+        "strong": _strong,
+        "esc50": _esc50,
+        "soundscapes": _soundscapes,
+        "enhance": enhance.main,
+    }
     return kinds[args.kind](args)
 
 
@@ -227,6 +238,34 @@ def _strong(args) -> int:
         description="events from " + ", ".join(Path(p).name for _, p in events),
     )
     print(f"{summary.events} events, {summary.cut} of them cut at the end of the decoded audio")
+    return 0
+
+
+def _soundscapes(args) -> int:
+    from asjax.data import scene_texts
+
+    made = scene_sets.job(args)
+    print("\n".join(scene_texts.report(made)))
+    suffix = args.format or "flac"
+    extras = {f"events_{s}.tsv": scene_texts.annotations(made, s, suffix) for s in made.sets}
+    extras["scenes.html"] = scene_texts.page(made, args, f"Soundscapes: {Path(args.out).name}")
+    written = {"encode": "flac", "sample_rate": None, "compression": 0.5}
+    written = argparse.Namespace(**{**vars(args), **written})
+    fields = {"licence": args.licence, "notes": scene_texts.about(made, args)}
+    description = f"scenes mixed from {Path(args.clips).name or 'the recordings of ESC-10'}"
+    made_set = run(
+        written,
+        made,
+        made.label_set,
+        strong=True,
+        extras=extras,
+        description=description,
+        **fields,
+    )
+    print(f"{made_set.events} events; {', '.join(sorted(extras))} are in {made_set.path}")
+    if args.files:
+        count = scene_texts.export(made_set.path, args.files, suffix)
+        print(f"wrote {count} files to {args.files}")
     return 0
 
 

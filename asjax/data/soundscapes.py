@@ -72,7 +72,7 @@ def soundscapes(
     mixing.check("seed", seed, 0, 2**63 - 1, whole=True)
     names = _folds(splits)
     bank, cells, digest = embedded(tuple(names), sample_rate)
-    bank = bank.with_classes(_classes(cells, label_set))
+    bank = bank.with_classes(classes(cells, label_set))
     split = "+".join(names)
     made = scenes.Scenes(bank, rules, scenes.key_of(seed, split), clips)
     made.say_missing("soundscapes")
@@ -103,7 +103,7 @@ def _folds(splits) -> list[str]:
     return sorted(asked)
 
 
-def _classes(cells: list[tuple[str, str]], label_set) -> list[list[int]]:
+def classes(cells: list[tuple[str, str]], label_set) -> list[list[int]]:
     """The class indices of each recording, given (category, mids)."""
     found = {cell: _indices(label_set, *cell) for cell in dict.fromkeys(cells)}
     if lacking := sorted(category for (category, _), indices in found.items() if not indices):

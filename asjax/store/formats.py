@@ -100,6 +100,8 @@ RECORD = {
     "labels": optional(mapping({}, {"name": text(), "hash": text()})),
     "ported_from": optional(mapping({}, {}, loose)),
     "scores": optional(mapping({}, {}, loose)),
+    "events": optional(mapping({}, {}, loose)),
+    "decoding": optional(mapping({}, {}, loose)),
 }
 CARD = mapping(
     {
