@@ -14,7 +14,7 @@ def label_counts(source) -> np.ndarray:
     return np.asarray(source.labels.sum(axis=1)).ravel()
 
 
-def one_label(source) -> None:
+def check_one_label(source) -> None:
     """AsjaxError names the first clip that has not exactly one label."""
     counts = label_counts(source)
     others = np.flatnonzero(counts != 1)
@@ -24,10 +24,10 @@ def one_label(source) -> None:
             f"{_NEEDS_ONE}, but {len(others):,} of {len(counts):,} training clips of {source.name} "
             f"have no label or several (first {first}: {has} labels); {_INSTEAD}"
         )
-    classes(source.labels.shape[1])
+    check_classes(source.labels.shape[1])
 
 
-def rows(target, mask) -> None:
+def check_rows(target, mask) -> None:
     """AsjaxError names the first real row of a batch whose targets do not sum to 1."""
     others = np.flatnonzero((mask > 0) & (np.abs(target.sum(axis=1) - 1) > 1e-3))
     if len(others):
@@ -36,7 +36,7 @@ def rows(target, mask) -> None:
         )
 
 
-def classes(count: int, weights=None) -> None:
+def check_classes(count: int, weights=None) -> None:
     if count < 2:
         raise AsjaxError(
             f"objective classify needs two or more classes, got {count}; add a class, or take "
@@ -49,7 +49,7 @@ def classes(count: int, weights=None) -> None:
         )
 
 
-def class_weights(given, counts) -> np.ndarray | None:
+def as_class_weights(given, counts) -> np.ndarray | None:
     """float32 [C] or None. `counts`: training clips of each class, or None if not known."""
     if given is None:
         return None
@@ -74,11 +74,11 @@ def class_weights(given, counts) -> np.ndarray | None:
             f"class, not all 0, got {quoted(given)}"
         )
     if counts is not None:
-        classes(len(counts), weights)
+        check_classes(len(counts), weights)
     return weights.astype(np.float32)
 
 
-def loss_weights(strong, weak) -> None:
+def check_loss_weights(strong, weak) -> None:
     for name, value in (("strong_weight", strong), ("weak_weight", weak)):
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or not 0 <= value < float("inf"):
@@ -87,7 +87,7 @@ def loss_weights(strong, weak) -> None:
         raise AsjaxError("objective.strong_weight and weak_weight must not both be 0")
 
 
-def share(name: str, value) -> None:
+def check_share(name: str, value) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
         raise AsjaxError(f"objective.{name} must be a number from 0 to 1, got {value!r}")
 

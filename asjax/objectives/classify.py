@@ -8,8 +8,16 @@ import jax
 import numpy as np
 
 from asjax.config import AsjaxError, split_spec
-from asjax.objectives import checks, losses
+from asjax.objectives.checks import (
+    as_class_weights,
+    check_classes,
+    check_one_label,
+    check_rows,
+    check_share,
+    label_counts,
+)
 from asjax.objectives.forward import of_clips
+from asjax.objectives.losses import cross_entropy
 
 
 def classify(
@@ -41,27 +49,27 @@ def classify(
       AsjaxError: HLP is on, a clip without exactly one label, fewer than two classes, weights that
         do not fit, or as `tagging`. Targets inside jit are not checked.
     """
-    checks.share("label_smoothing", label_smoothing)
+    check_share("label_smoothing", label_smoothing)
     if closure is not None:
         raise AsjaxError(
             "objective classify needs one label per clip, and HLP gives a clip several; set "
             "--config.labels.hlp=False, or --config.objective.name=tagging"
         )
     if source is not None:
-        checks.one_label(source)
+        check_one_label(source)
     counts = None if source is None else np.asarray(source.labels.sum(axis=0)).ravel()
-    weights = checks.class_weights(class_weights, counts)
+    weights = as_class_weights(class_weights, counts)
 
     def hard(batch):
         if not isinstance(batch["target"], jax.core.Tracer):  # values are not known inside jit
-            checks.rows(np.asarray(batch["target"]), np.asarray(batch["mask"]))
+            check_rows(np.asarray(batch["target"]), np.asarray(batch["mask"]))
         return {"target": batch["target"]}
 
     def loss(outputs, item):
         classes = item["target"].shape[-1]
-        checks.classes(classes, weights)
+        check_classes(classes, weights)
         target = item["target"] * (1.0 - label_smoothing) + label_smoothing / classes
-        return {"loss": losses.cross_entropy(outputs["logits"], target, item["mask"], weights)}
+        return {"loss": cross_entropy(outputs["logits"], target, item["mask"], weights)}
 
     return of_clips(model, frontend, augment, hard, loss)
 
@@ -96,7 +104,7 @@ def choose(spec, source, *, hlp=False, multilabel=False) -> tuple[Any, str]:
     if name != "auto":
         return spec, ""
     clips, classes = source.labels.shape
-    others = int((checks.label_counts(source) != 1).sum())
+    others = int((label_counts(source) != 1).sum())
     if multilabel:
         why = "--multilabel is given"
     elif hlp:

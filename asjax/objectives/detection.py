@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from asjax.config import AsjaxError
-from asjax.objectives import checks, losses
+from asjax.objectives.checks import check_loss_weights, frame_logits
 from asjax.objectives.forward import of_clips, propagated
+from asjax.objectives.losses import bce
 
 
 def detection(
@@ -43,7 +44,7 @@ def detection(
       AsjaxError: a negative weight, or both are 0; as `tagging`. When traced: the batch has no
         frame_target, or the model's frame_logits have another shape.
     """
-    checks.loss_weights(strong_weight, weak_weight)
+    check_loss_weights(strong_weight, weak_weight)
 
     def hard(batch):
         if "frame_target" not in batch:
@@ -57,10 +58,10 @@ def detection(
         """The mean over the clips with labels of this kind; in a part of a batch, see `whole`."""
         share = item.get(f"share_{kind}")
         rows = None if share is None else share[0] * item["mask"].sum()
-        return losses.bce(logits, target, item["mask"] * item[f"has_{kind}"], class_mask, rows)
+        return bce(logits, target, item["mask"] * item[f"has_{kind}"], class_mask, rows)
 
     def loss(outputs, item):
-        frames = checks.frame_logits(model, outputs, item["frame_target"])
+        frames = frame_logits(model, outputs, item["frame_target"])
         strong = mean(item, "strong", frames, item["frame_target"])
         weak = mean(item, "weak", outputs["logits"], item["target"])
         value = strong_weight * strong + weak_weight * weak

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from asjax.objectives import checks, losses
+from asjax.objectives.checks import check_share
 from asjax.objectives.forward import of_clips, propagated
+from asjax.objectives.losses import bce, smooth
 
 
 def tagging(
@@ -36,13 +37,13 @@ def tagging(
       AsjaxError: there are ops for `normed`, and the model's call takes no `augment`, or
         `label_smoothing` is not a share.
     """
-    checks.share("label_smoothing", label_smoothing)
+    check_share("label_smoothing", label_smoothing)
 
     def hard(batch):
         return propagated(batch, closure, "target")
 
     def loss(outputs, item):
-        target = losses.smooth(item["target"], label_smoothing)
-        return {"loss": losses.bce(outputs["logits"], target, item["mask"], class_mask)}
+        target = smooth(item["target"], label_smoothing)
+        return {"loss": bce(outputs["logits"], target, item["mask"], class_mask)}
 
     return of_clips(model, frontend, augment, hard, loss)

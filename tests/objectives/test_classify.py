@@ -73,7 +73,7 @@ def test_weights_are_scikit_learns_and_the_loss_is_a_mean_over_rows(weights):
 
 
 def test_a_class_without_clips_changes_no_balanced_weight():
-    got = checks.class_weights("balanced", np.array([3, 0, 1]))
+    got = checks.as_class_weights("balanced", np.array([3, 0, 1]))
     np.testing.assert_allclose(got, [4 / 6, 0, 4 / 2])
 
 
