@@ -37,7 +37,7 @@ SED = {  # recipes for AudioSet Strong
     "sed_strong": ("model=atst_frame", "step=weak", "step=weak,tiny", "tiny"),
     "sed_teacher": ("model=fpasst", "tiny"),
 }
-MAIN |= SED
+MAIN |= SED | {"sed_pipeline": ("stage=teacher,start=ssl", "tiny")}
 CASES = [(name, arg) for name in NAMES for arg in ("", *MAIN.get(name, ()))]
 ATDR = [
     "ast",
@@ -49,7 +49,9 @@ ATDR = [
     "crnn",
     "effnet_b2",
 ]
-OURS = sorted(MAIN.keys() - SED)  # AudioSet recipes, which all have arguments hlp, beta and seed
+OURS = sorted(
+    MAIN.keys() - SED - {"sed_pipeline"}
+)  # AudioSet recipes, which all have arguments hlp, beta and seed
 
 
 def load(name, arg=""):
@@ -222,6 +224,37 @@ def test_the_arguments_of_pretrained_seds_recipes(name, monkeypatch):
     with pytest.raises(config.AsjaxError, match="sequence 'rnn' does not exist"):
         build.make("model", load(name, "sequence=rnn").model, num_classes=447)
     assert load("sed_strong", "step=weak").init_from.endswith("BEATs_ssl.pt")
+
+
+@pytest.mark.parametrize("more", ["", ",tiny", ",model=fpasst,seed=2,lr=0.001", ",sequence=lstm"])
+@pytest.mark.parametrize(
+    ("stage", "recipe", "arg"),
+    [
+        ("weak", "sed_strong", "step=weak"),
+        ("teacher", "sed_teacher", ""),
+        ("student", "sed_strong", ""),
+    ],
+)
+def test_the_stages_of_the_pipeline_are_the_two_recipes(stage, recipe, arg, more):
+    ours, theirs = load("sed_pipeline", f"stage={stage}{more}"), load(recipe, f"{arg}{more}")
+    ours, theirs = config.flatten(ours), config.flatten(theirs)
+    if recipe == "sed_strong":  # it has no width of an RNN, so its RNN has the default
+        assert ours.pop("model.sequence_width", None) in (None, 4, 1024, 2048)
+        theirs.pop("model.sequence_width", None)
+    assert ours == theirs
+
+
+def test_the_arguments_of_the_pipeline(monkeypatch):
+    monkeypatch.setenv("ASJAX_DATA", "/data")
+    assert load("sed_pipeline", "start=ssl").init_from == "backbone:/data/weights/BEATs_ssl.pt"
+    assert load("sed_pipeline", "stage=teacher,start=none").init_from == ""
+    for arg, says in (
+        ("stage=three", "stage 'three' does not exist"),
+        ("start=strong", "start 'strong' does not exist"),
+        ("stage=weak,teacher=x", "teacher belongs to stage=student, and the stage is weak"),
+    ):
+        with pytest.raises(config.AsjaxError, match=says):
+            load("sed_pipeline", arg)
 
 
 # ---------------------------------------------------------------------------------- documents

@@ -180,7 +180,7 @@ def _clips(args) -> str:
     """The training clips as a spec."""
     if args.tiny:
         return 'soundscapes(splits=["fold1"], clips=8, clip_s=2.0)'
-    return f'records(path={json.dumps(args.data + "/audioset_strong")}, splits=["train"])'
+    return f'records(path={_quoted(args.data + "/audioset_strong")}, splits=["train"])'
 
 
 def _train(args, stage, kind, model, seed=0, needs=(), **how) -> Job:
@@ -205,7 +205,12 @@ def _printable(text: str) -> bool:
 def _value(value) -> str:
     """A value of a recipe's argument; a text is quoted if it is not a plain name."""
     plain = not isinstance(value, str) or value.isidentifier()
-    return str(value) if plain else json.dumps(value)
+    return str(value) if plain else _quoted(value)
+
+
+def _quoted(text: str) -> str:
+    """A Python literal in double quotes, which a shell's single quotes can hold as it is."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _listed(option: str, text: str, known) -> list[str]:

@@ -13,7 +13,7 @@ from asjax import config
 from asjax.__main__ import main
 from asjax.papers.sed_runs import FAMILIES
 
-ODD = 'it\'s $HOME; "x" `y` #(é)'
+ODD = "it's $HOME; \"x` \\ #(é😀"
 # A program that adds its arguments to a file and makes the file that shows that it has finished.
 FAKE = """#!{python}
 import json, os, sys
