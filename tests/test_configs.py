@@ -49,9 +49,7 @@ ATDR = [
     "crnn",
     "effnet_b2",
 ]
-OURS = sorted(
-    MAIN.keys() - SED - {"sed_pipeline"}
-)  # AudioSet recipes, which all have arguments hlp, beta and seed
+OURS = sorted(MAIN.keys() - SED - {"sed_pipeline"})  # with hlp, beta and seed
 
 
 def load(name, arg=""):

@@ -38,6 +38,10 @@ TASKS = {  # of Table II: key -> pattern of the label set, title, score, number 
 }
 _FILE = re.compile(r".*_(ssl|weak|strong)(_\d+)?\.\w+")  # NAME_weak.pt of PretrainedSED
 _EVENTS = schema.mapping({"events": schema.mapping({}, {}, schema.loose)}, {}, schema.loose)
+_MODELS = {"models": schema.list_of(schema.mapping({"path": schema.text()}, {}, schema.loose))}
+_MERGED = schema.list_of(schema.mapping({}, _MODELS, schema.loose))
+_EXTRA = schema.optional(schema.mapping({}, {**_MODELS, "merged": _MERGED}, schema.loose))
+_ABOUT = schema.mapping({}, {"extra": _EXTRA}, schema.loose)  # about.json of stored logits
 CHOICES = {"row": (*ROWS, TEACHER), "start": STARTS, "task": (*TASKS, "none"), "mode": MODES}
 
 
@@ -208,10 +212,12 @@ def _teachers(run, stored: str) -> list[dict]:
     if not stored or not about.is_file():
         where = f"the logits in {stored}, which are not there" if stored else "unknown models"
         raise AsjaxError(f"run {run.name} was taught by {where}; {ask}")
-    models = (schema.read_json(about).get("extra") or {}).get("models")
+    content = schema.read_json(about)
+    schema.require(content, _ABOUT, about)
+    extra = content.get("extra") or {}
     found = []
-    for model in models if isinstance(models, list) else []:
-        path = Path(str(model.get("path", "") if isinstance(model, dict) else model))
+    for model in (m for one in (extra, *extra.get("merged", ())) for m in one.get("models", ())):
+        path = Path(model["path"])
         cfg = _config_of(path)
         if cfg is None:
             raise AsjaxError(f"run {run.name}: its teacher {path} is not there; {ask}")

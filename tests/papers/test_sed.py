@@ -10,7 +10,7 @@ from scipy import stats
 from asjax import metrics
 from asjax.__main__ import main
 from asjax.config import AsjaxError, fingerprint
-from asjax.papers import printed, sed, sed_runs
+from asjax.papers import printed, sed, sed_page, sed_runs
 from asjax.papers.runs import read_runs
 
 MODELS = ("atst_frame", "beats", "fpasst", "m2d", "asit")
@@ -48,11 +48,12 @@ def made_up(path, *, model="beats", value=0.4, seed=0, sequence=None, start="BEA
     return path
 
 
-def ensemble(path, teachers):
+def ensemble(path, teachers, merged=False):
     """A folder as asjax logits writes it, as far as the report reads it."""
     path.mkdir(parents=True)
-    models = [{"path": str(one)} for one in teachers]
-    (path / "about.json").write_text(json.dumps({"extra": {"models": models}}))
+    extra = {"models": [{"path": str(one)} for one in teachers]}
+    extra = {"merged": [extra, extra]} if merged else extra
+    (path / "about.json").write_text(json.dumps({"extra": extra}))
     return path
 
 
@@ -76,7 +77,8 @@ def runs(tmp_path_factory):
     full = ensemble(at / "logits", [rnn, rnn / "model"])
     (rnn / "model").mkdir()
     (rnn / "model" / "config.json").write_text((rnn / "config.json").read_text())
-    no_rnn, no_step2 = ensemble(at / "l1", [plain]), ensemble(at / "l2", [early])
+    no_rnn = ensemble(at / "l1", [plain], merged=True)
+    no_step2 = ensemble(at / "l2", [early])
     rows = {
         "full": dict(teacher=full),
         "no_kd": {},
@@ -232,6 +234,9 @@ def test_mixed_teachers_and_unknown_words_are_refused(tmp_path):
     nobody = made_up(tmp_path / "n", teacher=ensemble(tmp_path / "l2", []))
     with pytest.raises(AsjaxError, match="does not name the teachers"):
         cell(nobody)
+    (nobody.parent / "l2" / "about.json").write_text('{"extra": {"models": [3]}}')
+    with pytest.raises(AsjaxError, match=r"about.json: extra.models\[0\] must be an object"):
+        cell(nobody)
     tagger = made_up(tmp_path / "tagger")
     (tagger / "eval" / "events.json").unlink()
     with pytest.raises(AsjaxError, match="so it is no detector"):
@@ -239,3 +244,18 @@ def test_mixed_teachers_and_unknown_words_are_refused(tmp_path):
     (tagger / "eval" / "events.json").write_text('{"events": 3}')
     with pytest.raises(AsjaxError, match=r"events must be an object"):
         cell(tagger)
+
+
+def test_another_model_is_one_more_column_without_numbers_of_the_paper(tmp_path):
+    paths = [made_up(tmp_path / str(seed), model="<crnn>", seed=seed) for seed in range(2)]
+    found = sed.collect(read_runs([str(p) for p in paths]), Args)
+    (_, _, header, body), = sed_page.tables(found)  # fmt: skip
+    assert header == ["", *printed.SED_MODELS, "<crnn>_base"]
+    assert {len(cells) for _, cells in body} == {6}
+    cells = dict(body)
+    assert cells["without distillation"][5] == ["40.0 [40.0, 40.0]", "", ""]
+    assert cells["without distillation"][1] == ["-", "", "paper 44.1"]
+    assert cells["Li et al., before the paper"][1:] == [["-", "paper 36.5"], ["-", "paper 38.7"],
+        ["-", "paper 36.9"], ["-", "paper 37.0"], ["-"]]  # fmt: skip
+    sed_page.write(found, tmp_path)
+    assert "&lt;crnn&gt;" in (tmp_path / "report.html").read_text()
