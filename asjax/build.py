@@ -188,7 +188,7 @@ def pipeline(
         ops = chain("op", data["ops"], **known, decode_timeout_s=limit, pcm16=True)
     return batches.build(
         source,
-        draw=make("draw", spec, labels=source.labels, seed=seed if train else 0),
+        draw=make("draw", spec, labels=source.labels, seed=seed if train else 0, source=source),
         ops=ops,
         batch_size=batch_size,
         described=repr([spec, data["ops"], *known.values()]),

@@ -161,8 +161,8 @@ def run(cfg, args) -> int:
         total_steps=total_steps,
         steps_per_epoch=train_data.steps_per_epoch,
     )
-    decay = build.read(cfg, "optim.layer_decay")
-    tx = groups.grouped(tx, model, freeze=freeze, layer_decay=decay)
+    layers = {key: build.read(cfg, f"optim.{key}") for key in ("layer_decay", "layer_rule")}
+    tx = groups.grouped(tx, model, freeze=freeze, **layers)
     average = build.make("average", cfg.average) if cfg.average else None
 
     work = workdir.Workdir.open(
