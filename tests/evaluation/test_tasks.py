@@ -58,5 +58,8 @@ def test_a_detector_leaves_the_files_of_tags_and_of_events(tmp_path):
     )
     for name in ("scores.npz", "metrics.json", "report.html", "events.json", "events.html"):
         assert (tmp_path / name).stat().st_size > 100
-    assert 0 < card["events"]["psds1"] < 1 and len(card["decoding"]["threshold"]) == 4
-    assert "PSDS1" in text and "events.json" in tables and "per_class.csv" in tables
+    assert 0 < card["events"]["psds1"] < 1
+    assert len(card["decoding"]["threshold"]) == 4
+    assert "PSDS1" in text
+    assert "events.json" in tables
+    assert "per_class.csv" in tables
