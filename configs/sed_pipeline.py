@@ -1,8 +1,8 @@
 """The pipeline of PretrainedSED (Schmid et al. 2025): clip labels, teachers with RNN, students.
 
 asjax plan sed --data /data --out runs/sed > sed.sh    # all commands in order: docs/sed_pipeline.md
-ASJAX_DATA=/data asjax train --config=configs/sed_pipeline.py:stage=teacher,model=beats,seed=1 \\
-    --workdir=runs/beats_gru_1
+ASJAX_DATA=/data asjax train --config=configs/sed_pipeline.py:model=beats,teacher=runs/logits \\
+    --workdir=runs/beats
 
 Stages: `weak` is step 2, configs/sed_strong.py:step=weak. `teacher` is configs/sed_teacher.py.
 `student` is configs/sed_strong.py, taught by the logits in the folder `teacher`, which `asjax

@@ -7,6 +7,7 @@ one continues.
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from dataclasses import dataclass
@@ -203,8 +204,8 @@ def _printable(text: str) -> bool:
 
 
 def _value(value) -> str:
-    """A value of a recipe's argument; a text is quoted if it is not a plain name."""
-    plain = not isinstance(value, str) or value.isidentifier()
+    """A value of a recipe's argument; a text is quoted if it is no plain name or path."""
+    plain = not isinstance(value, str) or re.fullmatch(r"[a-zA-Z._/][\w./-]*", value)
     return str(value) if plain else _quoted(value)
 
 
