@@ -29,6 +29,7 @@ class Tags:
     """Clips with labels."""
 
     outputs = ("logits",)
+    option = ""  # of asjax tag, for the results of this task
     tunes = False  # whether the report wants the scores of the clips that chose the step
     known = ("mean_ap", "mean_auc", "d_prime", "accuracy")
 
@@ -85,6 +86,7 @@ class Events(Tags):
     """Clips with events in time. The tags of the clips are scored too."""
 
     outputs = ("logits", "frame_logits")
+    option = "--events"
     tunes = True
     known = ("psds1", "mean_ap")
 
