@@ -37,7 +37,13 @@ TASKS = {  # of Table II: key -> pattern of the label set, title, score, number 
     "maestro": (r"maestro.*", "MAESTRO", "onset F at 50 ms", "onset_f1_50ms"),
 }
 _FILE = re.compile(r".*_(ssl|weak|strong)(_\d+)?\.\w+")  # NAME_weak.pt of PretrainedSED
-_EVENTS = schema.mapping({"events": schema.mapping({}, {}, schema.loose)}, {}, schema.loose)
+_PAIR = schema.list_of(schema.optional(schema.number(-1e9, 1e9)), 2)
+_COUNT = schema.integer(0, 2**53)
+_NUMBERS = schema.mapping(
+    {}, {"ci": schema.mapping({}, {}, _PAIR), "n_clips": _COUNT, "n_classes": _COUNT}, schema.loose
+)
+_SET = schema.mapping({}, {"name": schema.text()}, schema.loose)
+_EVENTS = schema.mapping({"events": _NUMBERS}, {"label_set": _SET}, schema.loose)
 _MODELS = {"models": schema.list_of(schema.mapping({"path": schema.text()}, {}, schema.loose))}
 _MERGED = schema.list_of(schema.mapping({}, _MODELS, schema.loose))
 _EXTRA = schema.optional(schema.mapping({}, {**_MODELS, "merged": _MERGED}, schema.loose))
@@ -82,7 +88,7 @@ def placed(run) -> Placed:
             )
     folder, summary = _events(run)
     events, record = summary["events"], papers.read_record(folder)
-    label_set = str((summary.get("label_set") or {}).get("name") or "")
+    label_set = summary.get("label_set", {}).get("name", "")
     task = run.said.get("task") or _task(label_set)
     model = FAMILIES.get(_family(run), run.model)
     if task in TASKS:
@@ -93,14 +99,14 @@ def placed(run) -> Placed:
         table = "teachers" if row == TEACHER else "I"
     data = record.get("test_data") or record.get("eval_data") or {}
     seed = record.get("seed", run.cfg.get("seed"))
-    ends = (events.get("ci") or {}).get(key)
+    ends = events.get("ci", {}).get(key, [])
     return Placed(
         run=run,
         table=table,
         row=row,
         column=column,
         value=_score(run, folder, events, key),
-        ends=tuple(ends) if ends and None not in ends else None,
+        ends=tuple(ends) if len(ends) == 2 and None not in ends else None,
         seed=seed if isinstance(seed, int) else None,
         data=(data.get("name"), data.get("hash"), events.get("n_clips")),
         classes=events.get("n_classes"),
@@ -194,7 +200,8 @@ def _needs_config(run, example: str) -> None:
 
 
 def _has_rnn(cfg) -> bool:
-    return config.split_spec(cfg["model"])[1].get("sequence") is not None
+    spec = cfg.get("model")
+    return bool(spec) and config.split_spec(spec)[1].get("sequence") is not None
 
 
 def _teacher(run) -> str | None:

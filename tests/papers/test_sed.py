@@ -241,9 +241,17 @@ def test_mixed_teachers_and_unknown_words_are_refused(tmp_path):
     (tagger / "eval" / "events.json").unlink()
     with pytest.raises(AsjaxError, match="so it is no detector"):
         cell(tagger)
-    (tagger / "eval" / "events.json").write_text('{"events": 3}')
-    with pytest.raises(AsjaxError, match=r"events must be an object"):
-        cell(tagger)
+    for text, says in (
+        ('{"events": 3}', "events must be an object"),
+        ('{"events": {"ci": {"psds1": 3}}}', "events.ci.psds1 must be a list"),
+        ('{"events": {"ci": {"psds1": ["a", 1]}}}', "events.ci.psds1.0. must be a number"),
+        ('{"events": {"n_clips": "q"}}', "events.n_clips must be an integer"),
+        ('{"events": {}, "label_set": 3}', "label_set must be an object"),
+        ("{", "cannot be read"),
+    ):
+        (tagger / "eval" / "events.json").write_text(text)
+        with pytest.raises(AsjaxError, match=says):
+            cell(tagger)
 
 
 def test_another_model_is_one_more_column_without_numbers_of_the_paper(tmp_path):
