@@ -120,13 +120,17 @@ def label_set(cfg):
 
 def _label_set(cfg):
     from asjax import labels
-    from asjax.data import sources, tfds
+    from asjax.data import sources, strong, tfds
 
     if cfg["labels"]["name"] != "own":
         return labels.get(cfg["labels"]["name"])
     name, values = split_spec(cfg["data"]["train"])
     if name == "tfds":
         return tfds.own_labels(**values)
+    if name == "annotated":
+        events = values.get("events") or []
+        events = [events] if isinstance(events, str) else events
+        return strong.own_labels(events, label_column=values.get("label_column", ""))
     place = values.get("csv") or values.get("path") or values.get("root")
     if not place:
         raise AsjaxError(f"labels.name='own' needs data.train with a csv or a path, not {name!r}")
@@ -184,7 +188,7 @@ def pipeline(
         ops = chain("op", data["ops"], **known, decode_timeout_s=limit, pcm16=True)
     return batches.build(
         source,
-        draw=make("draw", spec, labels=source.labels, seed=seed if train else 0),
+        draw=make("draw", spec, labels=source.labels, seed=seed if train else 0, source=source),
         ops=ops,
         batch_size=batch_size,
         described=repr([spec, data["ops"], *known.values()]),
@@ -301,6 +305,7 @@ def _check_lengths(cfg, where: str) -> None:
     """Durations in steps or in epochs, and the share of evaluations."""
     epochs = _real(where, "total_epochs", cfg["total_epochs"], 1e9)
     _real(where, "eval.every_epochs", cfg["eval"]["every_epochs"], 1e9)
+    _real(where, "eval.median_s", cfg["eval"]["median_s"], 60)
     if not _real(where, "eval.max_share", cfg["eval"]["max_share"], 1):
         raise AsjaxError(f"{where}: eval.max_share must be above 0; 1 never leaves one out")
     if bool(cfg["total_steps"]) == bool(epochs):

@@ -96,11 +96,23 @@ def recipe(args):
     cfg = options.recipe(args)
     if args.freeze == "head":
         _check_known(options.read(args).label_set, label_set, args.model_dir)
+    detects = cfg.objective.name == "detection"
+    if detects and parts.frames_of(model) is None:
+        raise AsjaxError(
+            f"--data has events in time, and the model in {args.model_dir} gives no scores per "
+            "frame; start from a detector (asjax models --published), or train one with asjax "
+            "train --data"
+        )
     cfg.model = model
     cfg.frontend = theirs["frontend"]
     cfg.data.sample_rate, cfg.data.clip_s = theirs["data"]["sample_rate"], theirs["data"]["clip_s"]
-    masks = parts.masks(cfg.model, cfg.frontend, cfg.data.sample_rate, cfg.data.clip_s)
-    cfg.augment.update(masks)
+    if detects:
+        frames = parts.frames_of(model)
+        rate = frames / cfg.data.clip_s
+        cfg.data.ops = f"decode | crop | strong(frames={frames}, frame_rate={rate!r})"
+    else:
+        masks = parts.masks(cfg.model, cfg.frontend, cfg.data.sample_rate, cfg.data.clip_s)
+        cfg.augment.update(masks)
     cfg.optim.update(freeze=args.freeze, layer_decay=args.layer_decay)
     cfg.init_from = str(args.model_dir)
     return cfg
@@ -134,6 +146,10 @@ def _by_folds(cfg, args) -> int:
     from asjax.store.scores import load_scores, save_scores
 
     to, count = Path(args.to), args.folds
+    if cfg.objective.name == "detection":
+        raise AsjaxError(
+            "--folds joins scores of clips, and --data has events in time; leave it out"
+        )
     made = fold_specs(options.read(args), count)
     print(f"folds: {count} trainings, in {to / 'fold1'} to {to / f'fold{count}'}")
     for number, specs in enumerate(made, 1):

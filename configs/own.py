@@ -2,8 +2,10 @@
 
 asjax train --config=configs/own.py:data=clips.csv,epochs=30 --workdir=runs/mine
 asjax train --data clips.csv --epochs 30 --workdir runs/mine
+asjax train --data events.tsv --audio recordings/ --workdir runs/detector
 
-Both commands are the same run. Without data it trains on the ten classes of ESC-10.
+The first two commands are the same run. A list of events in time trains a small detector. Without
+data it trains on the ten classes of ESC-10.
 Arguments: data (a CSV, a folder of class folders, or a source), audio (the folder of a CSV's
 files), columns, label_separator, splits, labels ("own": those of the data), model ("mini" or a
 variant of `asjax models`), epochs (0: 40,000 / clips, from 10 to 100), clip_s (0: from the data),
@@ -45,7 +47,11 @@ def get_config(arg=None):
         label_separator=arg.label_separator,
         splits=arg.splits,
     )
-    model, frontend = parts.model_and_frontend(arg.model)
+    clip_s = arg.clip_s or own.clip_s
+    if own.detects:
+        model, frontend = parts.detector(arg.model, clip_s)
+    else:
+        model, frontend = parts.model_and_frontend(arg.model)
     c = config.new()
     c.seed = arg.seed
     c.batch_size = 8 if arg.tiny else arg.batch_size
@@ -55,19 +61,25 @@ def get_config(arg=None):
     c.labels = dict(name=own.labels, hlp=False, strict=False)
     rate = parts.sample_rate(frontend)
     c.data = dict(
-        **own.specs,
+        **own.cut(clip_s),
         sample_rate=rate,
-        clip_s=arg.clip_s or own.clip_s,
+        clip_s=clip_s,
         draw="shuffle",
+        ops="decode | crop | strong" if own.detects else "decode | crop | multihot",
         workers=0,
         threads=2,
         cache=True,
         max_bad=0.05,
     )
     c.frontend = frontend
-    c.augment = dict(wave="roll(fraction=1.0)", **parts.masks(model, frontend, rate, c.data.clip_s))
+    if own.detects:
+        c.augment = dict(wave="", feats="", normed="")
+    else:
+        c.augment = dict(wave="roll(fraction=1.0)", **parts.masks(model, frontend, rate, clip_s))
     c.model = model
     c.objective = dict(name="tagging" if arg.multilabel else "auto")
+    if own.detects:
+        c.objective = dict(name="detection")
     c.optim = dict(
         name="adamw",
         lr=arg.lr or parts.learning_rate(model),
@@ -78,10 +90,11 @@ def get_config(arg=None):
     c.average = dict(name="ema", decay=0.99)
     c.eval = dict(
         every_epochs=max(1.0, epochs / 20),
-        metric="mean_ap",  # on a small set it varies less from step to step than the accuracy
+        # on a small set mean_ap varies less from step to step than the accuracy
+        metric="psds1" if own.detects else "mean_ap",
         batch_size=16,
         bootstrap=1000,
-        baseline=True,
+        baseline=not own.detects,
     )
     c.log = dict(every_steps=10, save_steps=max(50, steps // 10))
     c.mesh = ""

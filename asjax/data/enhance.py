@@ -9,11 +9,25 @@ model; this method also adds children.
 
 from __future__ import annotations
 
+import argparse
+import csv
+import io
+from pathlib import Path
+
 import numpy as np
 
 from asjax import labels as label_sets
 from asjax.config import AsjaxError, unknown
 
+_EXAMPLE = """example:
+  asjax train --config=configs/atdr.py:model=effnet_b2 --workdir=runs/first
+  asjax eval --model=runs/first/model --data "records(path='data/audioset', splits=['train'])" \\
+      --out runs/first/train
+  asjax prepare enhance --scores=runs/first/train/scores.npz --threshold=mean --out enhanced.csv
+  asjax train --config=configs/atdr.py:model=effnet_b2 --workdir=runs/second \\
+      --config.data.train.labels_csv=enhanced.csv
+"""
+_LISTED = 10
 # Statistic of a class's probabilities over the clips that have it; numbers are percentiles. The
 # paper uses the mean for the balanced set, and reports no gain on the full set.
 THRESHOLDS = ("mean", "median", "25", "10", "5")
@@ -104,3 +118,86 @@ def _check(probabilities, targets) -> None:
             f"probabilities and targets must both be [N, C], got {probabilities.shape} and "
             f"{targets.shape}"
         )
+
+
+# ------------------------------------------------------------------------------------ the verb
+
+
+def add_arguments(parser) -> None:
+    parser.description = (
+        "PSLA's label enhancement: classes below and above a label in the ontology\n"
+        "are added to a clip if the scores of a first model are high enough."
+    )
+    parser.epilog = _EXAMPLE
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument(
+        "--scores",
+        required=True,
+        metavar="NPZ",
+        help="scores of a first model on its training clips, from asjax eval --data",
+    )
+    parser.add_argument(
+        "--threshold",
+        choices=THRESHOLDS,
+        default="mean",
+        help="threshold of a class: this statistic of its probabilities over the clips that have "
+        "it; numbers are percentiles (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--types",
+        default="1,2",
+        help="1: children of a label, 2: ancestors of a label (default: %(default)s)",
+    )
+    parser.add_argument("--out", required=True, metavar="CSV", help="labels to write")
+
+
+def main(args) -> int:
+    from asjax.store.files import write_atomic
+    from asjax.store.scores import load_scores
+
+    kinds = _types(args.types)
+    stored = load_scores(args.scores)
+    label_set, scores, before = stored["label_set"], stored["scores"], stored["targets"]
+    if not np.isfinite(scores).all():
+        raise AsjaxError(f"{args.scores}: all scores must be finite; the model has diverged")
+    related = relations(label_set)
+    out = Path(args.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    probabilities = _sigmoid(scores) if stored["activation"] == "sigmoid" else np.exp(scores)
+    limits = thresholds(probabilities, before, args.threshold)
+    print(f"{len(before):,} clips, labels {label_set.name}, threshold {args.threshold}")
+    for kind in kinds:
+        grown = enhance(probabilities, before, related[kind], limits)
+        print(f"type {kind}: {grown.sum() - before.sum():,} {TYPES[kind]} added")
+    either = np.any([related[kind] for kind in kinds], axis=0)
+    after = enhance(probabilities, before, either, limits)
+    total, grew = int(before.sum()), (after != before).any(axis=1).sum()
+    print(f"labels {total:,} -> {int(after.sum()):,}, in {grew:,} clips")
+    gains = after.sum(axis=0, dtype=np.int64) - before.sum(axis=0, dtype=np.int64)
+    for k in np.argsort(-gains, kind="stable")[:_LISTED]:
+        if gains[k]:
+            print(f"  {label_set.names[k]}: +{gains[k]:,} to {before[:, k].sum(dtype=int):,}")
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["filename", "labels"])
+    for clip, classes in zip(stored["ids"], after, strict=True):
+        if classes.any():  # a clip without labels cannot gain one
+            rows.writerow([clip, ";".join(label_set.ids[k] for k in classes.nonzero()[0])])
+    write_atomic(out, text.getvalue())
+    print(f"wrote {out}; add labels_csv='{out}' to the data source of the training clips")
+    return 0
+
+
+def _sigmoid(logits):
+    """Probabilities, computed in place of the logits float32 [N, C] to save memory."""
+    with np.errstate(over="ignore"):  # exp(-x) = inf is a probability of 0
+        np.exp(np.negative(logits, out=logits), out=logits)
+    return np.reciprocal(np.add(logits, 1, out=logits), out=logits)
+
+
+def _types(text: str) -> list[int]:
+    """`"1,2"` -> `[1, 2]`."""
+    words = sorted(set(text.split(",")))
+    if not words or not set(words) <= set(map(str, TYPES)):
+        raise AsjaxError(f"--types must be 1, 2 or 1,2, got {text!r}")
+    return list(map(int, words))

@@ -68,12 +68,14 @@ def read_folder(
     split_column="",
     columns=None,
     missing_ok=False,
+    say_negatives=True,
 ) -> list[Found]:
     """The rows of a list, checked against the label set and (unless `missing_ok`) the disk.
 
     Args:
       csv_path: the list; None or "" means that the folders below `root` are the classes.
       columns: names of columns, `{"file": ..., "labels": ..., "split": ..., "group": ...}`.
+      say_negatives: warn about clips without labels; no such list may have only those.
 
     Raises:
       AsjaxError: one message with the first ten problems of every kind and their line numbers.
@@ -108,7 +110,8 @@ def read_folder(
     if hint and layout.hint:
         hint = f"{hint}; this is the list of {layout.name}: {layout.hint}"
     refuse(place, problems, hint)
-    say_unlabelled(place, rows)
+    if say_negatives:
+        say_unlabelled(place, rows)
     return entries
 
 

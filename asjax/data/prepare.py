@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 from pathlib import Path
 
 from asjax import labels as label_sets
 from asjax.config import AsjaxError, printable, shown
-from asjax.data import enhance
+from asjax.data import enhance, scene_sets
 
 _LISTED = 10
-_ENHANCE_EXAMPLE = """example:
-  asjax train --config=configs/atdr.py:model=effnet_b2 --workdir=runs/first
-  asjax eval --model=runs/first/model --data "records(path='data/audioset', splits=['train'])" \\
-      --out runs/first/train
-  asjax prepare enhance --scores=runs/first/train/scores.npz --threshold=mean --out enhanced.csv
-  asjax train --config=configs/atdr.py:model=effnet_b2 --workdir=runs/second \\
-      --config.data.train.labels_csv=enhanced.csv
-"""
-
-
 _STRONG_EXAMPLE = """examples:
   asjax prepare strong --events train=audioset_train_strong.tsv eval=audioset_eval_strong.tsv \\
       --durations eval_durations.csv --audio clips/ --out data/audioset_strong
@@ -32,7 +20,9 @@ _STRONG_EXAMPLE = """examples:
 
 
 def add_arguments(parser):
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="folder|strong|esc50|enhance")
+    kinds = parser.add_subparsers(
+        dest="kind", required=True, metavar="folder|strong|soundscapes|esc50|enhance"
+    )
     folder = kinds.add_parser(
         "folder",
         help="a folder of audio with a CSV (filename,labels), or with a subfolder per class",
@@ -79,33 +69,12 @@ def add_arguments(parser):
     for kind in (folder, events, esc50):
         kind.add_argument("--out", required=True, metavar="DIR", help="record dataset to make")
         add_writer_arguments(kind)
-    grown = kinds.add_parser(
-        "enhance",
-        help="add labels by the scores of a first model (PSLA)",
-        description="PSLA's label enhancement: classes below and above a label in the ontology\n"
-        "are added to a clip if the scores of a first model are high enough.",
-        epilog=_ENHANCE_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    scene_sets.add_arguments(
+        kinds.add_parser("soundscapes", help="scenes with known events, mixed from single sounds")
     )
-    grown.add_argument(
-        "--scores",
-        required=True,
-        metavar="NPZ",
-        help="scores of a first model on its training clips, from asjax eval --data",
+    enhance.add_arguments(
+        kinds.add_parser("enhance", help="add labels by the scores of a first model (PSLA)")
     )
-    grown.add_argument(
-        "--threshold",
-        choices=enhance.THRESHOLDS,
-        default="mean",
-        help="threshold of a class: this statistic of its probabilities over the clips that have "
-        "it; numbers are percentiles (default: %(default)s)",
-    )
-    grown.add_argument(
-        "--types",
-        default="1,2",
-        help="1: children of a label, 2: ancestors of a label (default: %(default)s)",
-    )
-    grown.add_argument("--out", required=True, metavar="CSV", help="labels to write")
 
 
 def _strong_arguments(parser):
@@ -164,7 +133,13 @@ def add_writer_arguments(parser):
 
 
 def main(args) -> int:
-    kinds = {"folder": _folder, "strong": _strong, "esc50": _esc50, "enhance": _enhance}
+    kinds = {
+        "folder": _folder,
+        "strong": _strong,
+        "esc50": _esc50,
+        "soundscapes": _soundscapes,
+        "enhance": enhance.main,
+    }
     return kinds[args.kind](args)
 
 
@@ -266,6 +241,34 @@ def _strong(args) -> int:
     return 0
 
 
+def _soundscapes(args) -> int:
+    from asjax.data import scene_texts
+
+    made = scene_sets.job(args)
+    print("\n".join(scene_texts.report(made)))
+    suffix = args.format or "flac"
+    extras = {f"events_{s}.tsv": scene_texts.annotations(made, s, suffix) for s in made.sets}
+    extras["scenes.html"] = scene_texts.page(made, args, f"Soundscapes: {Path(args.out).name}")
+    written = {"encode": "flac", "sample_rate": None, "compression": 0.5}
+    written = argparse.Namespace(**{**vars(args), **written})
+    fields = {"licence": args.licence, "notes": scene_texts.about(made, args)}
+    description = f"scenes mixed from {Path(args.clips).name or 'the recordings of ESC-10'}"
+    made_set = run(
+        written,
+        made,
+        made.label_set,
+        strong=True,
+        extras=extras,
+        description=description,
+        **fields,
+    )
+    print(f"{made_set.events} events; {', '.join(sorted(extras))} are in {made_set.path}")
+    if args.files:
+        count = scene_texts.export(made_set.path, args.files, suffix)
+        print(f"wrote {count} files to {args.files}")
+    return 0
+
+
 def _split_of(text: str) -> tuple[str, str]:
     """`"eval=list.tsv"` -> `("eval", "list.tsv")`; the default split is train."""
     split, equals, path = text.partition("=")
@@ -275,8 +278,10 @@ def _split_of(text: str) -> tuple[str, str]:
 
 
 def _esc50(args) -> int:
+    from asjax.data import esc50
+
     label_set = label_sets.get(args.labels)
-    clips = esc50_clips(Path(args.source), label_set)
+    clips = esc50.clips(Path(args.source), label_set)
     run(
         args,
         clips,
@@ -286,101 +291,3 @@ def _esc50(args) -> int:
         description="ESC-50: Dataset for Environmental Sound Classification, K. J. Piczak, 2015",
     )
     return 0
-
-
-def esc50_clips(source: Path, label_set) -> list:
-    """Clips of a copy of ESC-50: 5 official folds, labels as ids of `label_set`, mapped by mids.
-
-    Raises:
-      AsjaxError: no esc50.csv, or a category without a class in `label_set`.
-    """
-    from asjax.data.clips import Clip
-
-    esc50 = label_sets.get("esc50")
-    table = label_sets.mapping(esc50, label_set)
-    if label_set.hash == esc50.hash:  # two classes may share a mid, so map each to itself
-        table = table & False
-        table[range(len(esc50)), range(len(esc50))] = True
-    meta = next((p for p in (source / "meta/esc50.csv", source / "esc50.csv") if p.is_file()), None)
-    if meta is None:
-        raise AsjaxError(f"{source} must be a copy of ESC-50: meta/esc50.csv is missing")
-    audio = source / "audio" if (source / "audio").is_dir() else source
-    with meta.open(newline="", encoding="utf-8") as f:
-        rows = list(csv.DictReader(f))
-    needed = {"filename", "fold", "category", "src_file"}
-    if not rows or not needed <= rows[0].keys():
-        raise AsjaxError(f"{meta} must have the columns {', '.join(sorted(needed))}")
-    clips = []
-    for row in rows:
-        columns = table[esc50.index(row["category"])].nonzero()[0]
-        if not len(columns):
-            raise AsjaxError(
-                f"ESC-50 category {row['category']!r} has no class in {label_set.name}"
-            )
-        clips.append(
-            Clip(
-                Path(row["filename"]).stem,
-                audio / row["filename"],
-                tuple(label_set.ids[i] for i in columns),
-                f"fold{int(row['fold'])}",
-                row["category"],
-                attribution=f"freesound.org clip {row['src_file']}; ESC-50 (K. J. Piczak)",
-            )
-        )
-    return clips
-
-
-def _enhance(args) -> int:
-    import numpy as np
-
-    from asjax.store.files import write_atomic
-    from asjax.store.scores import load_scores
-
-    kinds = _types(args.types)
-    stored = load_scores(args.scores)
-    label_set, scores, before = stored["label_set"], stored["scores"], stored["targets"]
-    if not np.isfinite(scores).all():
-        raise AsjaxError(f"{args.scores}: all scores must be finite; the model has diverged")
-    related = enhance.relations(label_set)
-    out = Path(args.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    probabilities = _sigmoid(scores) if stored["activation"] == "sigmoid" else np.exp(scores)
-    limits = enhance.thresholds(probabilities, before, args.threshold)
-    print(f"{len(before):,} clips, labels {label_set.name}, threshold {args.threshold}")
-    for kind in kinds:
-        grown = enhance.enhance(probabilities, before, related[kind], limits)
-        print(f"type {kind}: {grown.sum() - before.sum():,} {enhance.TYPES[kind]} added")
-    either = np.any([related[kind] for kind in kinds], axis=0)
-    after = enhance.enhance(probabilities, before, either, limits)
-    total, grew = int(before.sum()), (after != before).any(axis=1).sum()
-    print(f"labels {total:,} -> {int(after.sum()):,}, in {grew:,} clips")
-    gains = after.sum(axis=0, dtype=np.int64) - before.sum(axis=0, dtype=np.int64)
-    for k in np.argsort(-gains, kind="stable")[:_LISTED]:
-        if gains[k]:
-            print(f"  {label_set.names[k]}: +{gains[k]:,} to {before[:, k].sum(dtype=int):,}")
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["filename", "labels"])
-    for clip, classes in zip(stored["ids"], after, strict=True):
-        if classes.any():  # a clip without labels cannot gain one
-            rows.writerow([clip, ";".join(label_set.ids[k] for k in classes.nonzero()[0])])
-    write_atomic(out, text.getvalue())
-    print(f"wrote {out}; add labels_csv='{out}' to the data source of the training clips")
-    return 0
-
-
-def _sigmoid(logits):
-    """Probabilities, computed in place of the logits float32 [N, C] to save memory."""
-    import numpy as np
-
-    with np.errstate(over="ignore"):  # exp(-x) = inf is a probability of 0
-        np.exp(np.negative(logits, out=logits), out=logits)
-    return np.reciprocal(np.add(logits, 1, out=logits), out=logits)
-
-
-def _types(text: str) -> list[int]:
-    """`"1,2"` -> `[1, 2]`."""
-    words = sorted(set(text.split(",")))
-    if not words or not set(words) <= set(map(str, enhance.TYPES)):
-        raise AsjaxError(f"--types must be 1, 2 or 1,2, got {text!r}")
-    return list(map(int, words))

@@ -86,6 +86,22 @@ def read(path, label_column: str = "") -> list[Row]:
     return _without_header(path, rows)
 
 
+def is_list(path) -> bool:
+    """Whether a file is a list of events: by its header, or by the times in its first line."""
+    try:
+        first = next((line for line in _text(Path(path)).splitlines() if line.strip()), "")
+    except AsjaxError:
+        return False
+    cells = [
+        cell.strip() for cell in re.split("[\t;]" if re.search("[\t;]", first) else ",", first)
+    ]
+    header = [cell.casefold().strip('"') for cell in cells]
+    if any(name in header for name in _ONSET) and any(name in header for name in _OFFSET):
+        return True
+    times = [_seconds(cell) for cell in cells[-3:-1]]
+    return len(cells) in (3, 4, 5) and len(times) == 2 and all(t == t for t in times)
+
+
 def _text(path: Path) -> str:
     try:
         data = path.read_bytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import json
@@ -51,6 +52,7 @@ def write(
     encoding: Encoding | None = None,
     strong: bool = False,
     notes: dict | None = None,
+    extras: dict[str, str] | None = None,
     shard_mb: int = 1024,
     max_mb: int = 256,
     threads: int | None = None,
@@ -69,6 +71,7 @@ def write(
       encoding: None stores the bytes of every file unchanged.
       strong: the set has events in time. They are cut at the end of the decoded clip.
       notes: JSON for the manifest, e.g. a list of repairs.
+      extras: more text files for the folder, name -> text.
       max_mb: largest audio file in MiB; larger ones are left out.
 
     Raises:
@@ -76,7 +79,7 @@ def write(
         left, or the disk cannot be written.
     """
     out = Path(out)
-    _check_free(out, overwrite)
+    check_free(out, overwrite)
     version = out.name if records.is_version(out.name) else "1.0.0"
     base = name or (out.parent.name if records.is_version(out.name) else out.name)
     name = re.sub(r"\W", "_", re.sub(r"^(?=\d)", "d", base.lower())) or "dataset"
@@ -92,6 +95,9 @@ def write(
             manifest |= {"name": name, "version": version, "description": description}
             manifest |= {"licence": licence, "encoding": vars(encoding) if encoding else None}
             manifest |= {"notes": notes} if notes else {}
+            manifest |= {"extras": sorted(extras)} if extras else {}
+            for extra, text in (extras or {}).items():
+                (part / extra).write_text(text, encoding="utf-8", newline="")
             _write_metadata(part, manifest, label_set)
             records.Dataset(part, verify=False)
     except (OSError, RuntimeError) as error:  # ArrayRecord reports a full disk as RuntimeError
@@ -101,7 +107,9 @@ def write(
     return Summary(out, manifest["splits"], job.left_out, seconds, size, job.events, job.cut)
 
 
-def _check_free(out: Path, overwrite: bool):
+def check_free(out, overwrite: bool) -> None:
+    """AsjaxError unless a record dataset may be written to `out`."""
+    out = Path(out)
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / "manifest.json").is_file():
@@ -117,6 +125,9 @@ def _ours(folder: Path) -> set[str] | None:
     shards = {p.name for p in folder.iterdir() if ".array_record-" in p.name}
     texts = {f"{stem}.json" for stem in ("manifest", "features", "dataset_info")}
     tables = {f"{stem}.csv" for stem in ("manifest", "labels", "groups", "ATTRIBUTION")}
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+        extras = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["extras"]
+        texts |= {name for name in extras if name.endswith((".tsv", ".html"))}
     return shards | texts | tables
 
 

@@ -31,8 +31,10 @@ def listener(source, seconds: float = SECONDS) -> Callable[[str], tuple[bytes, s
             row.update((name, i) for i, name in enumerate(source.ids))
         if clip not in row:
             return None
-        sound, quiet = source[row[clip]]["audio"], lambda text: None
-        read = partial(audio.read, sound, RATE_HZ, duration_s=seconds, name=clip, note=quiet)
+        example, quiet = source[row[clip]], lambda text: None
+        start_s, piece_s = example.get("part", (0.0, seconds))
+        part = {"start_s": start_s, "duration_s": min(seconds, piece_s)}
+        read = partial(audio.read, example["audio"], RATE_HZ, **part, name=clip, note=quiet)
         return encoded(patience.call(read, TIMEOUT_S, shown(clip)))
 
     return listen

@@ -14,7 +14,7 @@ import numpy as np
 
 from asjax import build, labels
 from asjax.config import AsjaxError, parse_call, shown, warn
-from asjax.data import audio, lists, patience
+from asjax.data import audio, layouts, lists, patience, strong
 from asjax.data import records as record_files
 from asjax.fields import FIELDS
 from asjax.labels import LabelSet
@@ -33,7 +33,7 @@ class Data:
       specs: role -> source spec; "test" only if there is such a split.
       counts: role -> number of clips.
       labels: the config's `labels.name`. label_set: the classes.
-      single: every clip has exactly one label.
+      single: every clip has exactly one label. detects: the clips have events in time.
       folds: the names of the data's own folds, if all its splits are folds.
       lines: what was decided, for the user.
     """
@@ -47,6 +47,18 @@ class Data:
     lines: tuple[str, ...]
     train: object = field(repr=False)  # the source of the training clips
 
+    @property
+    def detects(self) -> bool:
+        return getattr(self.train, "events", None) is not None
+
+    def cut(self, clip_s: float) -> dict:
+        """The specs, with recordings that have a list of events cut into pieces of `clip_s`."""
+        with_pieces = {"piece_s": float(clip_s)}
+        return {
+            role: {**spec, **with_pieces} if spec["name"] == "annotated" else spec
+            for role, spec in self.specs.items()
+        }
+
     @cached_property
     def clip_s(self) -> float:
         """A length that holds 19 of 20 clips, at most MAX_CLIP_S. Audio is read on first use."""
@@ -56,7 +68,8 @@ class Data:
 def spec_of(text: str, *, audio_root="", columns="", label_separator="") -> dict:
     """`--data` -> source spec: a CSV, a folder, or a source such as "records(path='data/x')".
 
-    A folder is a record dataset, or holds one list of clips, or its folders are the classes.
+    A CSV is a list of clips with labels, or a list of events in time. A folder is a record dataset,
+    or holds one list, or its folders are the classes.
 
     Raises:
       AsjaxError: nothing there, or a folder with several lists.
@@ -71,7 +84,7 @@ def spec_of(text: str, *, audio_root="", columns="", label_separator="") -> dict
     if not text.strip():
         raise AsjaxError("--data must name a CSV, a folder of audio or a source, got nothing")
     if path.is_file():
-        return {"name": "folder", "csv": text, **fields}
+        return _with_events(text, fields) or {"name": "folder", "csv": text, **fields}
     if path.is_dir() and record_files.is_dataset(path):
         spec = {"name": "records", "path": text}
     elif path.is_dir():
@@ -81,6 +94,8 @@ def spec_of(text: str, *, audio_root="", columns="", label_separator="") -> dict
                 f"{_option(fields)} belongs to --data with a CSV, but the folder {shown(text)} has "
                 f"no CSV of clips; leave {_option(fields)} out, or give the CSV as --data"
             )
+        if found and (spec := _with_events(str(found), {"root": text, **fields})):
+            return spec
         where = {"csv": str(found), "root": text} if found else {"root": text}
         return {"name": "folder", **where, **fields}
     else:
@@ -88,6 +103,29 @@ def spec_of(text: str, *, audio_root="", columns="", label_separator="") -> dict
     if fields:
         raise AsjaxError(
             f"{_option(fields)} belongs to --data with a CSV, got --data {shown(text)}"
+        )
+    return spec
+
+
+def _with_events(path: str, fields: dict) -> dict | None:
+    """The spec of a list of events; None if the file is a list of clips."""
+    if not strong.is_list(path):
+        return None
+    spec = {"name": "annotated", "events": path}
+    if "root" in fields:
+        spec["root"] = fields["root"]
+    columns = layouts.parse_columns(fields.get("columns", ""))
+    if odd := [f"columns {role}" for role in columns if role != "labels"]:
+        raise AsjaxError(
+            f"--{odd[0]} belongs to a list of clips, and {shown(path)} is a list of events; "
+            "--columns labels=NAME names the column of the class"
+        )
+    if columns:
+        spec["label_column"] = columns["labels"]
+    if "label_separator" in fields:
+        raise AsjaxError(
+            f"--label-separator belongs to a list of clips, and {shown(path)} is a list of events, "
+            "with one class in each line"
         )
     return spec
 
@@ -118,7 +156,8 @@ def _list_in(folder: Path, columns) -> Path | None:
     good, error = [], None
     for path in there:
         try:
-            lists.read_rows(path, columns=columns or None)
+            if not strong.is_list(path):
+                lists.read_rows(path, columns=columns or None)
             good.append(path)
         except AsjaxError as problem:
             error = error or problem
@@ -216,5 +255,7 @@ def clip_length(source) -> float:
 
 
 def _seconds(source, i: int) -> float:
-    about = audio.info(source[i]["audio"], note=lambda text: None)
-    return about.frames / about.rate
+    example = source[i]
+    about = audio.info(example["audio"], note=lambda text: None)
+    begin_s, piece_s = example.get("part", (0.0, np.inf))
+    return min(about.frames / about.rate - begin_s, piece_s)

@@ -9,6 +9,7 @@ from asjax.config import AsjaxError
 
 # parameters below -> (rate from scratch, rate of fine-tuning)
 _RATES = ((1e6, (5e-3, 3e-3)), (20e6, (1e-3, 3e-4)), (float("inf"), (2e-4, 5e-5)))
+FRAME_RATE = 25.0  # frames per second of a detector
 MINI = "mini"  # the default: 0.4 M parameters, trains on a laptop
 
 
@@ -41,6 +42,33 @@ def model_and_frontend(name: str) -> tuple[dict, dict]:
         raise config.unknown("--model", name, {v for _, v in places} | {MINI})
     family, variant = matches[0]
     return dict(name=family, variant=variant), dict(models.family(family).FRONTENDS[variant])
+
+
+def detector(name: str, clip_s: float) -> tuple[dict, dict]:
+    """As `model_and_frontend`, for events in time: 25 frames per second.
+
+    "mini" is a small CRNN of 0.4 M parameters.
+
+    Raises:
+      AsjaxError: as `model_and_frontend`, or the family has no detector.
+    """
+    frames = max(1, int(clip_s * FRAME_RATE + 1e-6))
+    if name == MINI:
+        frontend = dict(name="panns_logmel", sample_rate=16_000, n_mels=64, n_fft=512, hop=320)
+        return dict(name="talnet", variant="crnn_mini", width=256, frames=frames), frontend
+    model, frontend = model_and_frontend(name)
+    if "frames" not in build.fields("model", model["name"]):
+        known = [f for f in models.families() if "frames" in build.fields("model", f)]
+        raise AsjaxError(
+            f"--model {name} gives no scores per frame, and the data have events in time; take a "
+            f"variant of {', '.join(known)}"
+        )
+    return {**model, "frames": frames}, frontend
+
+
+def frames_of(model: dict) -> int | None:
+    """The frames of a detector's output; None for a model without frame scores."""
+    return model.get("frames", build.fields("model", model["name"]).get("frames"))
 
 
 def sample_rate(frontend: dict) -> int:

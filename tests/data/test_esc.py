@@ -11,8 +11,8 @@ import soundfile
 from asjax import build, labels
 from asjax.__main__ import main as asjax_main
 from asjax.config import AsjaxError
+from asjax.data import esc50 as esc50_set
 from asjax.data import records, sources
-from asjax.data.prepare import esc50_clips
 
 REPO = Path(__file__).parent.parent.parent
 ROWS = [  # three rows of esc50.csv, one per kind of class
@@ -61,7 +61,7 @@ def test_esc50_becomes_records_in_its_official_folds(esc50, tmp_path, builder, h
 
 
 def test_esc50_under_audioset_labels_uses_the_map_of_mids(esc50):
-    clips = esc50_clips(esc50, labels.get("audioset527"))
+    clips = esc50_set.clips(esc50, labels.get("audioset527"))
     assert [set(c.labels) for c in clips] == [
         {"/m/05tny_"}, {"/m/07qn5dc"}, {"/m/02_41", "/m/07pzfmf"}
     ]  # fmt: skip
@@ -69,10 +69,10 @@ def test_esc50_under_audioset_labels_uses_the_map_of_mids(esc50):
 
 def test_what_is_no_esc50_is_told_so(esc50, tmp_path):
     with pytest.raises(AsjaxError, match="meta/esc50.csv is missing"):
-        esc50_clips(tmp_path / "audio", labels.get("esc50"))
+        esc50_set.clips(tmp_path / "audio", labels.get("esc50"))
     (esc50 / "meta" / "esc50.csv").write_text("filename,fold\na.wav,1\n")
     with pytest.raises(AsjaxError, match="must have the columns category, filename, fold"):
-        esc50_clips(esc50, labels.get("esc50"))
+        esc50_set.clips(esc50, labels.get("esc50"))
 
 
 def test_esc10_is_built_without_the_sampling_licence(tmp_path, builder, capsys):
