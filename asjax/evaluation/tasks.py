@@ -100,7 +100,7 @@ class Events(Tags):
 
     def predict(self, forward, variables, data, num_classes, **how):
         fields = {key: self.cfg["data"][key] for key in ("sample_rate", "clip_s")}
-        fields["median_s"] = self.cfg["eval"]["median_s"]
+        fields |= {key: self.cfg["eval"][key] for key in ("median_s", "only_with_events")}
         return detections.detections(forward, variables, data, num_classes, **fields, **how)
 
     def trace(self, found) -> dict:
