@@ -116,6 +116,7 @@ def get_config(arg=None):
         select="last",
         batch_size=4 if arg.tiny else 32,
         bootstrap=20 if arg.tiny else (100 if events else 1000),
+        only_with_events=events,  # as the published PSDS1
         mappings=["audioset_strong407"] if events and not arg.tiny else [],
     )
     c.log = dict(every_steps=1 if arg.tiny else 50, save_steps=2 if arg.tiny else EPOCH)

@@ -17,20 +17,24 @@ from asjax.metrics.aso import CORRECTIONS, THRESHOLD, corrected
 from asjax.papers import printed, sed_runs
 from asjax.papers import runs as papers
 
-FEWEST = 3  # runs of a cell for ASO; the paper has 3 and 4
+FEWEST = 3  # seeds of a cell for ASO; the paper has 3 and 4
+SPLITS = r"data\.(train|eval|test)\.splits"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The runs of one cell. `mean` and `ends` are fractions; ends: None for a single run."""
+    """The runs of one cell.
+
+    Attributes:
+      values: one fraction per seed, a mean over folds if the task has them.
+      mean, ends: of the values; ends: None for a single seed. folds: of each seed.
+    """
 
     runs: tuple[sed_runs.Placed, ...]
+    values: tuple[float, ...]
     mean: float
     ends: tuple[float, float] | None
-
-    @property
-    def values(self) -> list[float]:
-        return [one.value for one in self.runs]
+    folds: int
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Decision:
 def add_arguments(parser) -> None:
     parser.epilog += (
         ". Cells are recognised by the configs. After the colon: row=full|no_kd|no_rnn|no_step2|"
-        "teacher for Table I, start=strong|weak|ssl|none and mode=finetuned|frozen for Table II"
+        "teacher for Table I, start=strong|weak|ssl|none and mode=finetune|frozen for Table II"
     )
 
 
@@ -100,14 +104,30 @@ def _order(item):
 
 
 def _cell(key, some) -> Cell:
+    folds: dict[str, list] = {}
+    for one in some:
+        folds.setdefault(one.fold, []).append(one)
+    for same in folds.values():
+        _check_fold(key, same)
+    first = some[0].run
+    for one in (same[0].run for same in folds.values()):  # folds have other training clips
+        fields = papers.unlike(first, one, SPLITS) if first.cfg and one.cfg else []
+        if fields := [field for field in fields if not field.startswith("the training data")]:
+            raise papers.unequal(first.name, one.name, title(key), fields, "leave one out")
+    values = [one.value for one in some] if len(folds) == 1 else _over_folds(key, folds)
+    return Cell(tuple(some), tuple(values), float(np.mean(values)), _interval(values), len(folds))
+
+
+def _check_fold(key, some) -> None:
+    """AsjaxError unless the runs are equal but for the seed, which differs."""
     papers.check_repeats([one.run for one in some], title(key), "leave one out")
     first = some[0]
     for i, other in enumerate(some[1:], 1):
-        both = f"runs {first.run.name} and {other.run.name} both belong to {title(key)}"
         if other.data != first.data:
             raise AsjaxError(
-                f"{both}, but were evaluated on other clips ({first.data[2]} and {other.data[2]} "
-                "annotated); evaluate both on the same clips"
+                f"runs {first.run.name} and {other.run.name} both belong to {title(key)}, but were "
+                f"evaluated on other clips ({first.data[2]} and {other.data[2]} annotated); "
+                "evaluate both on the same clips"
             )
         same = [one for one in some[:i] if one.seed is not None and one.seed == other.seed]
         if same:
@@ -115,19 +135,30 @@ def _cell(key, some) -> Cell:
                 f"runs {same[0].run.name} and {other.run.name} both belong to {title(key)} and "
                 f"have the seed {other.seed}; a repeat needs another seed: leave one out"
             )
-    values = np.array([one.value for one in some])
-    return Cell(tuple(some), float(values.mean()), _interval(values))
+
+
+def _over_folds(key, folds) -> list[float]:
+    """The mean over folds of each seed. AsjaxError: a seed has not all folds."""
+    seeds = [{one.seed: one.value for one in same} for same in folds.values()]
+    for fold, known in zip(folds, seeds, strict=True):
+        if None in known or known.keys() != seeds[0].keys():
+            raise AsjaxError(
+                f"{title(key)}: every seed needs a run of every fold, but the fold tested on "
+                f"{fold} has the seeds {', '.join(map(str, known))} and another one "
+                f"{', '.join(map(str, seeds[0]))}; give the runs that lack, or leave some out"
+            )
+    return [float(np.mean([known[seed] for known in seeds])) for seed in seeds[0]]
 
 
 def _interval(values) -> tuple[float, float] | None:
     """Student's t interval of the mean over seeds."""
     from scipy.stats import t
 
-    n = len(values)
+    n, mean = len(values), np.mean(values)
     if n < 2:
         return None
-    half = t.ppf((1 + papers.LEVEL) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n)
-    return float(values.mean() - half), float(values.mean() + half)
+    half = t.ppf((1 + papers.LEVEL) / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n)
+    return float(mean - half), float(mean + half)
 
 
 # -------------------------------------------------------------------------------- decisions
@@ -150,9 +181,9 @@ def _decisions(cells, args) -> tuple[list[Decision], list[str]]:
     pairs, apart = {}, []
     for family, first, second in _pairs(cells):
         a, b = cells[first], cells[second]
-        if min(len(a.runs), len(b.runs)) < FEWEST:
+        if min(len(a.values), len(b.values)) < FEWEST:
             continue
-        if a.runs[0].data != b.runs[0].data:
+        if {one.data for one in a.runs} != {one.data for one in b.runs}:
             apart.append(title(second))
             continue
         pairs.setdefault(family, []).append((first, second))
@@ -180,8 +211,11 @@ def _notes(cells, decisions, apart, args) -> list[str]:
             f"Brackets: {papers.LEVEL:.0%} interval of the mean over seeds (Student's t). The "
             "interval of a single run over its clips is in runs.csv."
         )
-    counts = sorted({len(cell.runs) for cell in cells.values()})
-    notes.append(f"Runs in a cell: {', '.join(map(str, counts))}. The paper has 3 in Table I.")
+    counts = sorted({len(cell.values) for cell in cells.values()})
+    notes.append(f"Seeds in a cell: {', '.join(map(str, counts))}. The paper has 3 in Table I.")
+    folds = sorted({cell.folds for key, cell in cells.items() if key[2][0] == "maestro"})
+    if folds:
+        notes.append(f"MAESTRO: mean over {' or '.join(map(str, folds))} folds; the task has 5.")
     if decisions:
         levels = {
             c: ", ".join(sorted({f"{corrected(0.95, d.comparisons, c):.3g}" for d in decisions}))
@@ -197,7 +231,7 @@ def _notes(cells, decisions, apart, args) -> list[str]:
         )
     else:
         notes.append(
-            f"ASO compares cells with at least {FEWEST} runs each; there are no two such cells."
+            f"ASO compares cells with at least {FEWEST} seeds each; there are no two such cells."
         )
     if apart:
         notes.append(f"Not compared, because the clips differ: {'; '.join(apart)}.")

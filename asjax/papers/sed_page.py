@@ -122,19 +122,19 @@ def write(found, out) -> list[str]:
         paper = None if table == "II" else printed.sed_value(row, column)
         low, high = cell.ends or (None, None)
         rows.append(
-            [*place, len(cell.runs), cell.mean, low, high, *eps,
+            [*place, len(cell.values), cell.mean, low, high, *eps,
              None if paper is None else paper / 100]
         )  # fmt: skip
         runs += [
             [*place, str(one.run.path), one.seed, one.value, *(one.ends or (None, None)),
-             one.data[0], one.data[2], one.classes]
+             one.data[0], one.fold, one.data[2], one.classes]
             for one in cell.runs
         ]  # fmt: skip
     place = ["table", "model", "row", "task", "mode"]
     eps = [f"eps_{c}_{way}" for c in CORRECTIONS for way in ("first_better", "this_better")]
-    header = [*place, "runs", "mean", "low", "high", *eps, "paper"]
+    header = [*place, "seeds", "mean", "low", "high", *eps, "paper"]
     pages.write_csv(out / "tables.csv", header, rows)
-    header = [*place, "run", "seed", "value", "low", "high", "data", "clips", "classes"]
+    header = [*place, "run", "seed", "value", "low", "high", "data", "fold", "clips", "classes"]
     pages.write_csv(out / "runs.csv", header, runs)
     write_atomic(out / "report.html", _page(found))
     return ["report.html", "tables.csv", "runs.csv"]

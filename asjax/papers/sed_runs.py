@@ -30,7 +30,7 @@ ROWS = {  # of Table I; the first is the one that the others are compared with
 }
 TEACHER = "teacher"  # a run with an RNN and without teachers
 STARTS = {"strong": "step 3", "weak": "step 2", "ssl": "step 1", "none": "random weights"}
-MODES = {"finetuned": "fine-tuned", "frozen": "frozen"}
+MODES = {"finetune": "fine-tuned", "frozen": "frozen"}
 TASKS = {  # of Table II: key -> pattern of the label set, title, score, number of events.json
     "desed": (r"desed.*", "DESED", "PSDS1 with penalty", "psds1_penalised"),
     "dcase16": (r"dcase(20)?16.*", "DCASE 2016 task 2", "onset F at 50 ms", "onset_f1_50ms"),
@@ -60,6 +60,7 @@ class Placed:
       row: of ROWS, or (model, start) in Table II.
       value: the score, a fraction. ends: its interval over clips, or None.
       seed: of the run, or None. data: (name, hash, clips) of the evaluation. classes: with events.
+      fold: of MAESTRO, what the run was tested on; else "".
     """
 
     run: papers.Run
@@ -70,6 +71,7 @@ class Placed:
     ends: tuple[float, float] | None
     seed: int | None
     data: tuple
+    fold: str
     classes: int | None
     label_set: str
 
@@ -109,6 +111,7 @@ def placed(run) -> Placed:
         ends=tuple(ends) if len(ends) == 2 and None not in ends else None,
         seed=seed if isinstance(seed, int) else None,
         data=(data.get("name"), data.get("hash"), events.get("n_clips")),
+        fold=_fold(run) if task == "maestro" else "",
         classes=events.get("n_classes"),
         label_set=label_set,
     )
@@ -160,12 +163,20 @@ def _family(run) -> str:
 
 
 def _task(label_set: str) -> str | None:
-    return next((k for k, (form, *_) in TASKS.items() if re.fullmatch(form, label_set)), None)
+    name = label_set.casefold()
+    return next((k for k, (form, *_) in TASKS.items() if re.fullmatch(form, name)), None)
+
+
+def _fold(run) -> str:
+    """The splits that test the run, for a task with folds."""
+    data = run.cfg.get("data") or {}
+    spec = data.get("test") or data.get("eval")
+    return str(config.split_spec(spec)[1].get("splits", "")) if spec else ""
 
 
 def _mode(run) -> str:
-    _needs_config(run, "mode=frozen or mode=finetuned")
-    return "finetuned" if _part(run, "optim")[1].get("freeze", "none") == "none" else "frozen"
+    _needs_config(run, "mode=frozen or mode=finetune")
+    return "finetune" if _part(run, "optim")[1].get("freeze", "none") == "none" else "frozen"
 
 
 def _row(run) -> str:
@@ -204,34 +215,44 @@ def _has_rnn(cfg) -> bool:
     return bool(spec) and config.split_spec(spec)[1].get("sequence") is not None
 
 
-def _teacher(run) -> str | None:
-    """Folder of the teachers' logits; "" for teachers in the step; None without teachers."""
+def _teacher(run) -> str | list | None:
+    """Folder of the teachers' logits; folders of models that taught in the step; None: neither."""
+    name, fields = _part(run, "objective")
+    if name == "distillation" and fields.get("teacher"):
+        given = fields["teacher"]
+        return [given] if isinstance(given, str) else list(given)
     for name, fields in config.chain((run.cfg.get("data") or {}).get("ops")):
         if name == "teacher":
             return str(fields.get("path", ""))
-    return "" if _part(run, "objective")[0] == "distillation" else None
+    return None
 
 
-def _teachers(run, stored: str) -> list[dict]:
-    """The configs of the models that wrote the logits."""
+def _teachers(run, taught) -> list[dict]:
+    """The configs of the teachers. `taught`: of `_teacher`."""
     ask = f"write {run.name}:row=full, row=no_rnn or row=no_step2"
-    about = Path(stored) / "about.json"
-    if not stored or not about.is_file():
-        where = f"the logits in {stored}, which are not there" if stored else "unknown models"
-        raise AsjaxError(f"run {run.name} was taught by {where}; {ask}")
-    content = schema.read_json(about)
-    schema.require(content, _ABOUT, about)
-    extra = content.get("extra") or {}
     found = []
-    for model in (m for one in (extra, *extra.get("merged", ())) for m in one.get("models", ())):
-        path = Path(model["path"])
-        cfg = _config_of(path)
+    for path in taught if isinstance(taught, list) else _models(run, Path(taught), ask):
+        cfg = _config_of(Path(path))
         if cfg is None:
             raise AsjaxError(f"run {run.name}: its teacher {path} is not there; {ask}")
         found.append(cfg)
-    if not found:
-        raise AsjaxError(f"run {run.name}: {about} does not name the teachers; {ask}")
     return found
+
+
+def _models(run, stored: Path, ask: str) -> list[str]:
+    """The folders of the models whose logits are stored."""
+    about = stored / "about.json"
+    if not about.is_file():
+        raise AsjaxError(
+            f"run {run.name} was taught by the logits in {stored}, which are not there; {ask}"
+        )
+    content = schema.read_json(about)
+    schema.require(content, _ABOUT, about)
+    extra = content.get("extra") or {}
+    models = [m for one in (extra, *extra.get("merged", ())) for m in one.get("models", ())]
+    if not models:
+        raise AsjaxError(f"run {run.name}: {about} does not name the teachers; {ask}")
+    return [model["path"] for model in models]
 
 
 def _config_of(path: Path) -> dict | None:

@@ -145,9 +145,9 @@ def test_tables_are_means_over_seeds_with_intervals_and_aso(runs, others, tmp_pa
                         eps = metrics.aso(*pair, comparisons=5, correction=correction, n=200)
                         got_eps = float(got[f"eps_{correction}_{way}_better"])
                         assert got_eps == pytest.approx(eps, abs=1e-5)
-    assert rows["teachers", "BEATs", "teacher", "", ""]["runs"] == "1"
+    assert rows["teachers", "BEATs", "teacher", "", ""]["seeds"] == "1"
     assert float(rows["II", "BEATs", "weak", "desed", "frozen"]["mean"]) == pytest.approx(0.4515)
-    assert float(rows["II", "BEATs", "strong", "desed", "finetuned"]["runs"]) == 4
+    assert float(rows["II", "BEATs", "strong", "desed", "finetune"]["seeds"]) == 4
     assert rows["II", "BEATs", "weak", "desed", "frozen"]["paper"] == ""
     assert rows["II", "BEATs", "weak", "desed", "frozen"]["eps_bonferroni_first_better"] == "0"
     html = (tmp_path / "out" / "report.html").read_text()
@@ -163,6 +163,46 @@ def cell(*paths):
 
 class Args:
     bootstrap, seed = 100, 0
+
+
+def test_folds_of_maestro_are_averaged_for_each_seed(tmp_path):
+    paths = {}
+    for seed in range(3):
+        for fold in range(2):
+            fields = dict(labels="maestro-v3.0.0-5h", key="onset_f1_50ms", data=f"m{fold}")
+            value = 0.1 * seed + 0.01 * fold
+            path = made_up(tmp_path / f"{seed}{fold}", seed=seed, value=value, **fields)
+            cfg = json.loads((path / "config.json").read_text())
+            for part, k in (("test", 0), ("eval", 1), ("train", 2)):
+                cfg["data"][part] = {"name": "hear", "path": "x", "splits": [f"fold0{fold + k}"]}
+            (path / "config.json").write_text(json.dumps(cfg))
+            paths[seed, fold] = path
+    (key, found), = cell(*paths.values()).items()  # fmt: skip
+    assert key == ("II", ("BEATs", "weak"), ("maestro", "finetune"))
+    assert found.values == pytest.approx([0.005, 0.105, 0.205])
+    assert found.folds == 2
+    notes = sed.collect(read_runs([str(p) for p in paths.values()]), Args)["notes"]
+    assert "MAESTRO: mean over 2 folds; the task has 5." in notes
+    del paths[1, 1]
+    with pytest.raises(AsjaxError, match="every seed needs a run of every fold"):
+        cell(*paths.values())
+    cfg["data"]["test"]["splits"], cfg["optim"]["lr"] = ["fold04"], 3.0
+    (path / "config.json").write_text(json.dumps(cfg))
+    with pytest.raises(AsjaxError, match="but they differ in .*optim.lr"):
+        cell(paths[0, 0], path)
+
+
+def test_models_that_taught_in_the_step_are_recognised(tmp_path):
+    rnn = made_up(tmp_path / "t", sequence="gru")
+    student = made_up(tmp_path / "s")
+    cfg = json.loads((student / "config.json").read_text())
+    cfg["objective"] = {"name": "distillation", "base": "detection", "teacher": [str(rnn)]}
+    (student / "config.json").write_text(json.dumps(cfg))
+    assert list(cell(student)) == [("I", "full", "BEATs")]
+    cfg["objective"]["teacher"] = str(tmp_path / "gone")
+    (student / "config.json").write_text(json.dumps(cfg))
+    with pytest.raises(AsjaxError, match="its teacher .*gone is not there"):
+        cell(student)
 
 
 def test_a_single_run_has_no_interval_and_other_data_are_said(tmp_path):
