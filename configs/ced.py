@@ -12,8 +12,9 @@ Arguments: size (tiny, mini, small, base), teacher, weight, hlp, beta (> 0 repla
 seed, tiny.
 Memory: dtype, remat and accumulate as in configs/README.md. Not compiled for a device yet.
 Where sources disagree or ours differs: the authors' teachers see the same random view as the
-student (its seed is stored); here they see the clip as it is. Adam has 32 bits, the authors' 8. The
-best four checkpoints are not averaged. The start from their MAE files is not here.
+student (its seed is stored); here they see the clip as it is, unless `asjax logits --views` stored
+views of random host ops. Adam has 32 bits, the authors' 8. The best four checkpoints are not
+averaged. The start from their MAE files is not here.
 Paper (not ours): mAP tiny .481, mini .490, small .496, base .500.
 Result: not yet run.
 """

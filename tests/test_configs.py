@@ -20,13 +20,13 @@ NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))
 BETAS = ("0", "0.1", "0.2", "0.3", "0.5", "0.7", "1")
 # The arguments that make another recipe; the defaults of each config are stored too.
 MAIN = {
-    "atst_c2f": ("tiny",),
+    "atst_c2f": ("teacher=logits", "tiny"),
     "ast": ("balanced", "tiny"),
     "balancing_ast": ("beta=0", "beta=1", "tiny"),
-    "ced": ("size=base", "tiny"),
+    "ced": ("size=base,teacher=logits", "tiny"),
     "cnn14": ("hlp,beta=0.5", "tiny"),
     "convnext_tiny": ("speed,gain,roll", "weight_decay=0.05,drop_path=0.1", "tiny"),
-    "efficientat_kd": ("tiny",),
+    "efficientat_kd": ("teacher=logits", "tiny"),
     "hlp_cnn6": ("hlp=False", "tiny"),
     "hlp_convnext": ("hlp=False", "stem=56", "variant=nano", "tiny"),
     "hlp_passt": (
@@ -40,7 +40,7 @@ SED = {  # recipes for AudioSet Strong
     "sed_strong": ("model=atst_frame", "step=weak", "step=weak,tiny", "tiny"),
     "sed_teacher": ("model=fpasst", "tiny"),
 }
-MAIN |= SED | {"sed_pipeline": ("stage=teacher,start=ssl", "tiny")}
+MAIN |= SED | {"sed_pipeline": ("stage=teacher,start=ssl", "teacher=logits", "tiny")}
 CASES = [(name, arg) for name in NAMES for arg in ("", *MAIN.get(name, ()))]
 ATDR = [
     "ast",

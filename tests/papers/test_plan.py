@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -10,7 +12,7 @@ import sys
 import pytest
 
 from asjax import config
-from asjax.__main__ import main
+from asjax.__main__ import VERBS, main, parser_for
 from asjax.papers.sed_runs import FAMILIES
 
 ODD = "it's $HOME; \"x` \\ #(é😀"
@@ -149,6 +151,17 @@ def test_a_stopped_command_ends_the_script_and_a_second_run_goes_on(place, capsy
     monkeypatch.delenv("FAIL")
     subprocess.run(["sh"], input=script, text=True, check=True)
     assert [call[1] for call in calls(place)] == ["train"] * 3 + ["logits", "train", "report"]
+
+
+def test_the_commands_of_the_document_have_options_that_exist(repo):
+    text = (repo / "docs" / "sed_pipeline.md").read_text().replace("\\\n", " ")
+    blocks = re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    lines = [line.partition(" #")[0].partition(" >")[0] for line in "".join(blocks).splitlines()]
+    commands = [shlex.split(line) for line in lines if line.strip().startswith("asjax ")]
+    assert {words[1] for words in commands} == {"prepare", "plan", "train", "logits", "report"}
+    for _, verb, *words in commands:
+        if verb in VERBS:  # logits comes with the stored teachers
+            parser_for(verb).parse_args(w for w in words if not w.startswith("--config."))
 
 
 @pytest.mark.parametrize(
