@@ -74,10 +74,15 @@ def write_atomic(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_sums(folder: Path) -> None:
-    """Write the hashes of all files of a folder, then a hash of this list; sync everything."""
+def write_sums(folder: Path, known: dict[str, str] | None = None) -> None:
+    """Write the hashes of all files of a folder, then a hash of this list; sync everything.
+
+    Args: known: path below the folder -> SHA-256 (hex), so that big files are not read again.
+    """
     files = sorted(p for p in folder.rglob("*") if p.is_file())
-    body = "".join(f"{digest(p)}  {p.relative_to(folder).as_posix()}\n" for p in files)
+    names, known = [p.relative_to(folder).as_posix() for p in files], known or {}
+    hashes = [known.get(name) or digest(p) for name, p in zip(names, files, strict=True)]
+    body = "".join(f"{h}  {name}\n" for h, name in zip(hashes, names, strict=True))
     (folder / SUMS).write_text(f"{body}# {hashlib.sha256(body.encode()).hexdigest()}\n")
     for path in [*files, folder / SUMS, *(p for p in folder.rglob("*") if p.is_dir()), folder]:
         sync(path)
