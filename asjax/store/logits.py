@@ -13,6 +13,7 @@ A set of logits is one folder. `asjax logits` and `FrameScoresWriter` write it:
     logits-00000.npy       of frames: float16 or float32 [n, frames, C], ...
     clip-00000.npy         of clips: float16 or float32 [n, C], or the `top` highest [n, top], ...
     classes-00000.npy      with `top`: uint16 [n, top], the classes of these logits, ...
+    missing.csv            clips that could not be decoded, and why; only if there are any
     SHA256SUMS             of all files
 
 Events and labels are those of the data; "-" means that the data has none. Frame logits always have
@@ -36,7 +37,7 @@ from asjax.store.files import check_sums
 from asjax.store.shards import HINT, Shards
 
 FORMAT = 2
-ABOUT, LABELS, CLIPS = "about.json", "labels.csv", "clips.csv"
+ABOUT, LABELS, CLIPS, MISSING = "about.json", "labels.csv", "clips.csv", "missing.csv"
 FILES = {"frames": "logits", "clip": "clip", "classes": "classes"}  # array -> stem of its files
 DTYPES = ("float16", "float32")
 NONE = "-"  # labels of a clip without labels in the data
@@ -63,6 +64,7 @@ _ABOUT = schema.mapping(
         "shards": schema.list_of(_SHARD),
     },
     {
+        "activation": schema.text("sigmoid|softmax", 10, "sigmoid or softmax"),
         "frames": schema.integer(1, 2**31),
         "frame_rate": _seconds,
         "top": schema.optional(schema.integer(1, 2**16)),
@@ -90,9 +92,11 @@ class Logits:
       ids: list of the clips, each once. label_set: the classes. extra: of the writer.
       kinds: "clip", "frames", or both.
       frame_rate: frames per second; None without frame logits.
+      activation: "sigmoid": one probability per class; "softmax": the logits are log-probabilities.
       top: number of stored logits of each clip; None: all C.
       views: None, or {"count": V, "seed": S, "ops": host chain}: there are V views of each clip.
         The host chain made a view with the random numbers of `data.draw.generator(S, draw)`.
+      event_texts, label_texts: N fields of clips.csv.
       row_ids: id of each row, N in total: clips times views. row_views, row_draws: int64 [N].
       durations_s: float64 [N]. lengths: int64 [N], number of real frames.
       frames: frame logits [N, T', C], `frames[a:b]` reads from disk; None without frame logits.
@@ -124,7 +128,7 @@ class Logits:
         self.label_set = label_set or stored
         self.about, self.extra = about, about.get("extra")
         self.kinds, self.top = tuple(about["kinds"]), about.get("top")
-        self.views = about.get("views")
+        self.views, self.activation = about.get("views"), about.get("activation", "sigmoid")
         self._read_clips(about["clips"])
         self._open(about)
 
@@ -173,9 +177,9 @@ class Logits:
             if len(rows) != clips or any(len(row) != len(header) for row in rows):
                 raise ValueError(f"it must have {clips} rows of {len(header)}")
             of = lambda name: [row[column[name]] for row in rows]  # noqa: E731
-            self.row_ids, self._events = of("id"), of("events")
+            self.row_ids, self.event_texts = of("id"), of("events")
             self.durations_s = np.array(of("duration_s"), np.float64)
-            self._labels = of("labels") if "labels" in column else [NONE] * clips
+            self.label_texts = of("labels") if "labels" in column else [NONE] * clips
             nothing = np.zeros(clips, np.int64)
             self.row_views = np.array(of("view"), np.int64) if "view" in column else nothing
             self.row_draws = np.array(of("draw"), np.int64) if "draw" in column else nothing
@@ -215,7 +219,10 @@ class Logits:
         Raises:
           KeyError: no such clip or view.
         """
-        row = self._rows[self._key(key)]
+        return self.at(self._rows[self._key(key)])
+
+    def at(self, row: int) -> dict[str, np.ndarray]:
+        """The logits of a row, as of a clip."""
         out = {}
         if self.clip is not None:
             out["clip"] = dense(
@@ -233,19 +240,37 @@ class Logits:
     def _key(key):
         return key[0] if isinstance(key, tuple) and key[1] == 0 else key
 
+    def missing(self) -> list[tuple[str, int, str]]:
+        """(id, view, reason) of the clips that could not be decoded."""
+        if not (self.path / MISSING).is_file():
+            return []
+        rows = labels.read_rows(self.path / MISSING, ("id", "view", "reason"), "missing clips")
+        return [(row["id"], int(row["view"]), row["reason"]) for row in rows]
+
     @cached_property
     def events(self) -> list:
         """An `EVENT` array per row, or None for a clip that is not annotated."""
-        marks = map(lists.from_text, self._events)
-        return [None if e is None else lists.as_events(e, self.label_set) for e in marks]
+        return list(map(self.events_at, range(len(self.event_texts))))
+
+    def events_at(self, row: int) -> np.ndarray | None:
+        """The events of a row; None: not annotated."""
+        marks = lists.from_text(self.event_texts[row])
+        return None if marks is None else lists.as_events(marks, self.label_set)
+
+    def labels_at(self, row: int) -> np.ndarray | None:
+        """The labels of a row as class indices; None: the data had no labels."""
+        text = self.label_texts[row]
+        if text == NONE:
+            return None
+        return self.label_set.encode(list(filter(None, text.split(";"))))
 
     def targets(self) -> np.ndarray | None:
         """The labels of the data: uint8 [N, C]. None: the logits were stored without labels."""
-        if not self._labels or NONE in self._labels:
+        if not self.label_texts or NONE in self.label_texts:
             return None
-        out = np.zeros((len(self._labels), len(self.label_set)), np.uint8)
-        for row, text in zip(out, self._labels, strict=True):
-            row[self.label_set.encode(filter(None, text.split(";")))] = 1
+        out = np.zeros((len(self.label_texts), len(self.label_set)), np.uint8)
+        for row in range(len(out)):
+            out[row, self.labels_at(row)] = 1
         return out
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from asjax import events as lists
 from asjax.config import AsjaxError, quoted, to_plain
 from asjax.store import files
-from asjax.store.logits import ABOUT, CLIPS, DTYPES, FILES, FORMAT, LABELS, NONE
+from asjax.store.logits import ABOUT, CLIPS, DTYPES, FILES, FORMAT, LABELS, MISSING, NONE
 
 
 class Row(NamedTuple):
@@ -41,6 +41,7 @@ class Form(NamedTuple):
     frames: int | None = None
     frame_rate: float | None = None
     views: dict | None = None
+    activation: str = "sigmoid"
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -138,15 +139,17 @@ def write_shard(folder: Path, number: int, arrays: dict) -> tuple[dict, dict[str
     return shard, sums
 
 
-def finish(folder: Path, form: Form, rows, shards, extra=None, sums=None) -> None:
+def finish(folder: Path, form: Form, rows, shards, extra=None, sums=None, missing=()) -> None:
     """Write the tables and the list of hashes of a folder whose shards are written.
 
-    Args: rows: in the order of the shards. extra: JSON. sums: known SHA-256 of files.
+    Args:
+      rows: in the order of the shards. extra: JSON. sums: known SHA-256 of files.
+      missing: (id, view, reason) of clips that could not be decoded.
     """
-    with (folder / CLIPS).open("w", newline="", encoding="utf-8") as file:
-        out = csv.writer(file, lineterminator="\n")
-        out.writerow(Row._fields)
-        out.writerows([row.id, repr(float(row.duration_s)), *row[2:]] for row in rows)
+    texts = ([row.id, repr(float(row.duration_s)), *row[2:]] for row in rows)
+    _table(folder / CLIPS, Row._fields, texts)
+    if missing:
+        _table(folder / MISSING, ("id", "view", "reason"), missing)
     form.label_set.to_csv(folder / LABELS)
     about = {
         "format": FORMAT,
@@ -155,6 +158,7 @@ def finish(folder: Path, form: Form, rows, shards, extra=None, sums=None) -> Non
         "clips": len(rows),
         "label_set": form.label_set.name,
         "label_hash": form.label_set.hash,
+        "activation": form.activation,
         "top": form.top,
         "views": form.views,
         "shards": shards,
@@ -163,7 +167,16 @@ def finish(folder: Path, form: Form, rows, shards, extra=None, sums=None) -> Non
     if form.frames is not None:
         about |= {"frames": form.frames, "frame_rate": form.frame_rate}
     (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    files.write_sums(folder, known=sums)
+    names = {part["file"] for shard in shards for part in shard.values() if isinstance(part, dict)}
+    names |= {ABOUT, LABELS, CLIPS, *([MISSING] if missing else [])}
+    files.write_sums(folder, known=sums, only=names)
+
+
+def _table(path: Path, header, rows) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        out = csv.writer(file, lineterminator="\n")
+        out.writerow(header)
+        out.writerows(rows)
 
 
 def save(path, form: Form, rows, *, clip=None, frames=None, extra=None) -> None:
