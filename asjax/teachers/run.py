@@ -176,15 +176,15 @@ class Job:
         gaps = store.gaps(self.begin, self.end)
         left = sum(b - a for a, b in gaps)
         total = self.end - self.begin
-        bar = tqdm(
-            desc="logits", total=total, initial=total - left, unit="batch", disable=not progress
-        )
-        with bar, contextlib.ExitStack() as stack:
+        show = {"desc": "logits", "total": total, "initial": total - left, "unit": "batch"}
+        with contextlib.ExitStack() as stack:
             streams = [stack.enter_context(self._stream(rate)) for rate, *_ in self.members.groups]
+            # None: off unless stderr is a terminal
+            bar = stack.enter_context(tqdm(**show, disable=None if progress else True))
             for begin, end in gaps:
                 with contextlib.ExitStack() as inner:
                     batches = [inner.enter_context(s.iterate(begin)) for s in streams]
-                    cut = [_first(one, end - begin) for one in batches]
+                    cut = [self._first(one, end - begin) for one in batches]
                     for step, found in enumerate(self.members.over(cut), begin):
                         self._add(store, step, *found)
                         bar.update()
@@ -211,6 +211,13 @@ class Job:
             max_bad=1.0,
             **{k: cfg[k] for k in _DATA if k in cfg},
         )
+
+    def _first(self, batches, count: int):
+        """The first `count` batches."""
+        for _, batch in zip(range(count), batches, strict=False):
+            if "wave" not in batch:
+                raise AsjaxError(f"the host ops must make a wave; {self.ops!r} make none")
+            yield batch
 
     def _add(self, store, step: int, clip, frames, rests) -> None:
         """Store a batch without its padding and the clips that could not be decoded."""
@@ -258,9 +265,3 @@ class Job:
             odd = next(iter(there - wanted), None) or next(k for k in found if found.count(k) > 1)
             raise AsjaxError(f"clip {quoted(odd[0])} is stored twice or is not in the data")
         return sorted(wanted - there)
-
-
-def _first(batches, count: int):
-    """The first `count` batches."""
-    for _, batch in zip(range(count), batches, strict=False):
-        yield batch

@@ -162,6 +162,8 @@ def _views(args):
         return None
     if not 1 <= args.views <= 10_000:
         raise AsjaxError(f"--views must be 1 to 10,000, got {args.views}")
+    if not 0 <= (args.seed or 0) < 2**63:
+        raise AsjaxError(f"--seed must be 0 to 2^63 - 1, got {args.seed}")
     return args.views, args.seed or 0
 
 
@@ -177,12 +179,10 @@ def _report(out, how: str, check=None) -> int:
     from asjax.store import logits, logits_check
 
     stored = logits.open(out)
-    what = " and ".join(
-        {"clip": "clips" if stored.top is None else f"clips (top {stored.top})"}.get(
-            kind, f"frames ({stored.frame_rate:g} per second)"
-        )
-        for kind in stored.kinds
-    )
+    names = {"clip": "clips" if stored.top is None else f"clips (top {stored.top})"}
+    if stored.frames is not None:
+        names["frames"] = f"frames ({stored.frame_rate:g} per second)"
+    what = " and ".join(names[kind] for kind in stored.kinds)
     views = f", {stored.views['count']} views each" if stored.views else ""
     print(f"logits       {len(stored):,} clips{views}, {stored.label_set.name}, of {what}; {how}")
     check = check or logits_check.own(stored)
