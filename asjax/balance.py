@@ -149,6 +149,17 @@ def ast_weights(labels) -> np.ndarray:
     return _summed(labels, lambda n: 1000.0 / (n + 0.01))
 
 
+def importance_weights(frames, offset: float = 30.0) -> np.ndarray:
+    """PretrainedSED's sampling weights: sum over c of n_c 1000 / (offset + N_c), float64 [N].
+
+    Args:
+      frames: n_c, active frames of each class in each clip, [N, C], dense or sparse. N_c is their
+        sum over the clips.
+    """
+    per_class = np.asarray(frames.sum(axis=0), np.float64).ravel()
+    return np.asarray(frames @ (1000.0 / (offset + per_class)), np.float64).ravel()
+
+
 def panns_weights(labels) -> np.ndarray:
     """Expected draws of each clip per cycle of PANNs' class queue: sum of 1 / N_k, float64 [N].
 

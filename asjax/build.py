@@ -192,7 +192,7 @@ def pipeline(
         ops = chain("op", data["ops"], **known, decode_timeout_s=limit, pcm16=True)
     return batches.build(
         source,
-        draw=make("draw", spec, labels=source.labels, seed=seed if random else 0),
+        draw=make("draw", spec, labels=source.labels, seed=seed if random else 0, source=source),
         ops=ops,
         batch_size=batch_size,
         described=repr([spec, data["ops"], *known.values()]),
@@ -309,6 +309,7 @@ def _check_lengths(cfg, where: str) -> None:
     """Durations in steps or in epochs, and the share of evaluations."""
     epochs = _real(where, "total_epochs", cfg["total_epochs"], 1e9)
     _real(where, "eval.every_epochs", cfg["eval"]["every_epochs"], 1e9)
+    _real(where, "eval.median_s", cfg["eval"]["median_s"], 60)
     if not _real(where, "eval.max_share", cfg["eval"]["max_share"], 1):
         raise AsjaxError(f"{where}: eval.max_share must be above 0; 1 never leaves one out")
     if bool(cfg["total_steps"]) == bool(epochs):

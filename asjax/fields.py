@@ -48,6 +48,7 @@ FIELDS = {
         "max_share": 0.1,  # evaluations are left out if they take a larger share of the time
         "batch_size": 16,
         "bootstrap": 1000,  # resamples for the intervals
+        "median_s": 0.36,  # window of the median filter over frame scores of a detector
         "mappings": [],  # other label sets to report the scores in
         "baseline": False,  # also score a linear model on log-mel statistics, for the report
     },
@@ -87,6 +88,7 @@ READ = {  # kind -> fields of its spec that the program reads itself, with their
         "accumulate_steps": 1,  # parts of a batch, computed one after the other to save memory
         "freeze": "none",  # arrays that stay as they are: none, all (but the head), head
         "layer_decay": 1.0,  # the learning rate's factor per block, from the head downwards
+        "layer_rule": "beit",  # the factors of other arrays: beit, pretrained_sed
     },
 }
 OFFERED = {  # kind -> keywords that come from the program, never from a config
@@ -94,7 +96,7 @@ OFFERED = {  # kind -> keywords that come from the program, never from a config
     "objective": ("model", "frontend", "augment", "closure", "source"),
     "optim": ("total_steps", "steps_per_epoch"),
     "source": ("label_set",),
-    "draw": ("labels", "seed"),
+    "draw": ("labels", "seed", "source"),
     "op": (
         "example",
         "rng",

@@ -117,7 +117,8 @@ def accumulated(objective, parts: int):
     A step then needs the memory of one part. Batch size, schedule and averages do not change. Part
     j has the rows j, j + parts, j + 2 parts ..., so each device divides its own rows. Loss, scalars
     and gradients are means over the parts, weighted by their number of real rows (`mask`). If the
-    loss is a mean over rows, they equal the values of the whole batch.
+    loss is a mean over rows, they equal the values of the whole batch. A loss that is another mean
+    has `objective.whole`: it is called with the whole batch and may add arrays for the parts.
 
     Each part is augmented and mixed separately, with its own key. Batch norm normalises each part
     by the part's statistics. The running statistics are updated once per part.
@@ -132,7 +133,10 @@ def accumulated(objective, parts: int):
     if parts == 1:
         return grad_fn
 
+    whole = getattr(objective, "whole", lambda batch: batch)
+
     def compute(params, stats, batch, rng):
+        batch = whole(batch)
         split = {name: _parted(x, parts) for name, x in batch.items()}
         weights = split["mask"].sum(1) if "mask" in split else jnp.ones(parts)
         weights = weights / jnp.maximum(weights.sum(), 1e-9)

@@ -161,8 +161,8 @@ def run(cfg, args) -> int:
         total_steps=total_steps,
         steps_per_epoch=train_data.steps_per_epoch,
     )
-    decay = build.read(cfg, "optim.layer_decay")
-    tx = groups.grouped(tx, model, freeze=freeze, layer_decay=decay)
+    layers = {key: build.read(cfg, f"optim.{key}") for key in ("layer_decay", "layer_rule")}
+    tx = groups.grouped(tx, model, freeze=freeze, **layers)
     average = build.make("average", cfg.average) if cfg.average else None
 
     work = workdir.Workdir.open(
@@ -310,9 +310,11 @@ def run(cfg, args) -> int:
             if not stopped:
                 abstract = sharding.with_sharding(shapes, state_sharding)
                 state, record = result.chosen(checkpoints, state, abstract, say)
-                final = None  # scores of the final data
+                final = tuning = None  # scores of the final data, and of data that chose the step
                 unread = []  # (id, reason) of clips that cannot be decoded
                 with contextlib.suppress(prefetch.Stopped):
+                    if cfg.data.test and task.tunes:
+                        tuning = predict(state, eval_data, progress=False, stop=asked_now)
                     final = predict(
                         state, final_data, progress=first_process, bad=unread, stop=asked_now
                     )
@@ -344,6 +346,7 @@ def run(cfg, args) -> int:
                 final,
                 out,
                 label_set=label_set,
+                tuning=tuning,
                 extra={"left_out": sorted(set(unread)), "strict": bool(cfg.labels.strict)},
                 closure=closure,
                 mappings=list(cfg.eval.mappings),

@@ -4,7 +4,8 @@ asjax train --config=configs/quickstart_sed.py --workdir=runs/sed
 asjax tag recording.wav --events --model=runs/sed
 
 The scenes of training are mixed while it runs, from the recordings of four folds. The model is
-scored on scenes with recordings of the fifth.
+scored on scenes with recordings of the fifth. Model, steps, rate and median window were chosen with
+fold 4 in its place.
 Arguments: fold (the one held out), seed, steps, scenes (of the evaluation), tiny (two steps).
 Result: configs/README.md.
 """
@@ -13,14 +14,12 @@ from asjax import config
 
 
 def get_config(arg=None):
-    arg = config.parse_arg(
-        arg, fold=5, seed=0, steps=500, scenes=200, lr=5e-3, width=256, batch=16, tiny=False
-    )
+    arg = config.parse_arg(arg, fold=5, seed=0, steps=400, scenes=200, tiny=False)
     folds = [f"fold{k}" for k in range(1, 6) if k != arg.fold]
     c = config.new()
     c.seed = arg.seed
     c.total_steps = 2 if arg.tiny else arg.steps
-    c.batch_size = 4 if arg.tiny else arg.batch
+    c.batch_size = 4 if arg.tiny else 16
     c.labels = dict(name="esc10", hlp=False, strict=False)
     c.data = dict(
         train=dict(
@@ -38,13 +37,14 @@ def get_config(arg=None):
         cache=False,
         max_bad=0.05,
     )
-    c.frontend = dict(name="panns_logmel", sample_rate=16_000, n_mels=64, n_fft=512, hop=160)
+    c.frontend = dict(name="panns_logmel", sample_rate=16_000, n_mels=64, n_fft=512, hop=320)
     c.augment = dict(wave="", feats="", normed="")
-    c.model = dict(name="talnet", variant="crnn_mini", width=arg.width, frames=250)
+    # 500 frames of features, 125 in the network, 250 frames of 40 ms at its output
+    c.model = dict(name="talnet", variant="crnn_mini", width=256, frames=250)
     c.objective = dict(name="detection")
     c.optim = dict(
         name="adamw",
-        lr=arg.lr,
+        lr=7e-3,
         weight_decay=1e-3,
         schedule=f"cosine(warmup_steps={max(1, c.total_steps // 10)})",
         clip_norm=1.0,
@@ -53,7 +53,8 @@ def get_config(arg=None):
     c.eval = dict(
         every_steps=100,
         max_share=1.0,
-        select="last",
+        select="last",  # no step is chosen by the scores
+        median_s=0.84,  # chosen on scenes of fold 4 by a model that was trained without it
         batch_size=16,
         bootstrap=100,
         mappings=[],

@@ -7,11 +7,12 @@ change, write the files again with `python tests/test_configs.py` and review the
 import ast
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from asjax import build, config
+from asjax import build, config, events
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "configs"
@@ -32,6 +33,11 @@ MAIN = {
         "tiny",
     ),
 }
+SED = {  # recipes for AudioSet Strong
+    "sed_strong": ("model=atst_frame", "step=weak", "step=weak,tiny", "tiny"),
+    "sed_teacher": ("model=fpasst", "tiny"),
+}
+MAIN |= SED
 CASES = [(name, arg) for name in NAMES for arg in ("", *MAIN.get(name, ()))]
 ATDR = [
     "ast",
@@ -43,7 +49,7 @@ ATDR = [
     "crnn",
     "effnet_b2",
 ]
-OURS = sorted(MAIN)  # AudioSet recipes, which all have the arguments hlp, beta and seed
+OURS = sorted(MAIN.keys() - SED)  # AudioSet recipes, which all have arguments hlp, beta and seed
 
 
 def load(name, arg=""):
@@ -93,7 +99,7 @@ def test_each_dial_changes_its_field_alone(name):
     assert changed(name, "beta=0.3") <= {"data.draw"}
 
 
-@pytest.mark.parametrize("name", [*OURS, "atdr"])
+@pytest.mark.parametrize("name", [*OURS, *SED, "atdr"])
 def test_memory_is_saved_by_three_arguments_that_change_their_fields_alone(name):
     assert changed(name, "dtype=bfloat16,remat=True,accumulate=4") == {
         "model.dtype",
@@ -182,6 +188,42 @@ def test_ast_rates_are_those_of_its_log():
     np.testing.assert_allclose(middles, [1e-5, 1e-5, 5e-6, 2.5e-6, 1.25e-6], rtol=1e-6)
 
 
+def test_pretrained_seds_lengths_and_rates_are_those_of_the_paper(golden):
+    cases = golden("sed_optim")[0]["cosine_schedule"]["cases"]
+    for name, number in (("sed_teacher", 0), ("sed_strong", 1)):
+        c, case = load(name), cases[number]
+        assert (c.total_steps, c.batch_size) == (case["total"], 256)
+        _, lr = build.make("optim", c.optim, total_steps=c.total_steps, steps_per_epoch=391)
+        for step, factor in case["points"]:
+            assert float(lr(step)) == pytest.approx(c.optim.lr * factor, rel=1e-6, abs=1e-16)
+    assert load("sed_strong", "step=weak").total_steps == cases[0]["total"]
+
+
+@pytest.mark.parametrize("name", SED)
+def test_the_arguments_of_pretrained_seds_recipes(name, monkeypatch):
+    monkeypatch.setenv("ASJAX_DATA", "/data")
+    for model, file in (("atst_frame", "ATST-F"), ("fpasst", "fpasst"), ("asit", "ASIT")):
+        c = load(name, f"model={model}")
+        assert c.init_from == os.path.join("backbone:/data", "weights", f"{file}_weak.pt")
+        assert (c.model.name, c.model.variant) == (model, f"{model}_base")
+    assert changed(name, "seed=3") == {"seed"}
+    assert changed(name, "start=False") == {"init_from"}
+    assert changed(name, "lr=0.001") == {"optim.lr"}
+    assert changed(name, "weak=1.0") == {"objective.weak_weight"}
+    assert changed(name, "sequence=lstm") == {"model.sequence"}
+    assert load(name, "sequence=none").model.sequence is None
+    for arg, says in (
+        ("model=beets", "model 'beets' does not exist; did you mean 'beats'"),
+        ("step=week", "argument 'step'" if name == "sed_teacher" else "step 'week' does not exist"),
+        ("lr=fast", "lr must be float, got 'fast'"),
+    ):
+        with pytest.raises(config.AsjaxError, match=says):
+            load(name, arg)
+    with pytest.raises(config.AsjaxError, match="sequence 'rnn' does not exist"):
+        build.make("model", load(name, "sequence=rnn").model, num_classes=447)
+    assert load("sed_strong", "step=weak").init_from.endswith("BEATs_ssl.pt")
+
+
 # ---------------------------------------------------------------------------------- documents
 
 
@@ -190,10 +232,10 @@ def test_every_recipe_says_what_it_is_and_how_it_fared(name):
     text = ast.get_docstring(ast.parse((ROOT / "configs" / f"{name}.py").read_text()))
     assert "asjax train --config=configs/" in text
     assert "Result: " in text
-    if name in OURS:
+    if name in (*OURS, *SED):
         for word in ("Data: ", "Recipe: ", "Arguments: ", "Paper (not ours)"):
             assert word in text, word
-    if name in OURS or name == "atdr":
+    if name in (*OURS, *SED, "atdr"):
         assert "Memory: dtype, remat and accumulate" in text
     table = (ROOT / "configs" / "README.md").read_text()
     assert f"| `{name}.py` |" in table
@@ -202,10 +244,17 @@ def test_every_recipe_says_what_it_is_and_how_it_fared(name):
 # ---------------------------------------------------------------------------------- full size
 
 
+SOME = events.as_events([(0.0, 1.0, 3)])
+
+
+@pytest.mark.filterwarnings("ignore:importance")
 @pytest.mark.parametrize(
     ("name", "arg"),
     [*((name, "") for name in OURS), ("convnext_tiny", "speed,gain,roll"), ("ast", "balanced")]
-    + [("hlp_passt", "u_patchout=400,s_patchout_t=0,s_patchout_f=0")],
+    + [("hlp_passt", "u_patchout=400,s_patchout_t=0,s_patchout_f=0")]
+    + [("sed_teacher", f"model={model}") for model in ("atst_frame", "beats", "fpasst")]
+    + [("sed_strong", f"model={model}") for model in ("m2d", "asit")]
+    + [("sed_strong", "step=weak")],
 )
 def test_a_recipe_builds_at_full_size_and_its_step_has_shapes(name, arg):
     """Builds every spec of a config and traces one training step on 10 s clips."""
@@ -226,7 +275,8 @@ def test_a_recipe_builds_at_full_size_and_its_step_has_shapes(name, arg):
         augment={place: build.augment(spec) for place, spec in c.augment.items()},
     )
     labels = sparse.eye_array(527, format="csr")
-    drawn = build.make("draw", c.data.draw, labels=labels, seed=c.seed)
+    source = SimpleNamespace(name="x", ids=range(527), labels=labels, events=[SOME] * 527)
+    drawn = build.make("draw", c.data.draw, labels=labels, seed=c.seed, source=source)
     tx, _ = build.make(
         "optim", c.optim, total_steps=c.total_steps, steps_per_epoch=drawn.draws_per_epoch
     )
@@ -240,6 +290,8 @@ def test_a_recipe_builds_at_full_size_and_its_step_has_shapes(name, arg):
 
     state = jax.eval_shape(create, jax.random.key(0))
     batch = {"wave": wave, "target": (4, 527), "mask": (4,)}
+    if c.objective.name == "detection":
+        batch |= {"frame_target": (4, 250, 527), "has_strong": (4,), "has_weak": (4,)}
     batch = {k: jax.ShapeDtypeStruct(v, jnp.float32) for k, v in batch.items()}
     train_step = step.make_train_step(objective=objective, tx=tx, average=average)
     after, scalars = jax.eval_shape(train_step, state, batch)

@@ -41,6 +41,33 @@ def recipe_data(*, tiny: bool, draw: str, sample_rate: int = 32_000, clip_s: flo
     )
 
 
+def strong_recipe_data(*, tiny: bool, draw: str, frames: int):
+    """The `data` of an AudioSet Strong recipe: records in $ASJAX_DATA/audioset_strong, 16 kHz.
+
+    `tiny` uses embedded soundscapes of 2 s instead, with the classes of ESC-10. `frames`: of the
+    labels, for the whole clip.
+    """
+    folder = os.path.join(os.environ.get("ASJAX_DATA", "data"), "audioset_strong")
+
+    def source(split: str, stand_in: str, clips: int) -> dict:
+        if tiny:
+            return dict(name="soundscapes", splits=[stand_in], clips=clips, clip_s=2.0)
+        return dict(name="records", path=folder, splits=[split])
+
+    return dict(
+        train=source("train", "fold1", 8),
+        eval=source("eval", "fold5", 4),
+        sample_rate=16_000,
+        clip_s=2.0 if tiny else 10.0,
+        draw=draw,
+        ops=f"decode | crop | strong(frames={frames})",
+        workers=0 if tiny else 8,
+        threads=2,
+        cache=False,
+        max_bad=0.05,
+    )
+
+
 def read_segments(path, label_set, progress: bool = True):
     """Labels of an AudioSet segment list: scipy CSR int8 [clips, C], one row per data line.
 

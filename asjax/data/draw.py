@@ -16,15 +16,24 @@ from functools import lru_cache
 import numpy as np
 
 from asjax import balance
-from asjax.config import AsjaxError, unknown
+from asjax.config import AsjaxError, unknown, warn
+from asjax.data import activity
 
-__all__ = ["class_queue", "expected", "oversample", "sequential", "shuffle", "weighted"]
+__all__ = [
+    "class_queue",
+    "expected",
+    "importance",
+    "oversample",
+    "sequential",
+    "shuffle",
+    "weighted",
+]
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _TABLE = 4096  # up to this size a permutation is an exact table, above it a Feistel network
 _ROUNDS = 6
-PASST_DRAWS = 100_000
+EPOCH = 100_000  # clips of an epoch of PaSST and of PretrainedSED
 _EXAMPLE = 101  # the stream of random numbers of `generator`
 
 
@@ -227,18 +236,21 @@ class Weighted(_Draw):
         if scheme not in schemes:
             raise unknown("weighted draw: scheme", scheme, schemes)
         weights = schemes[scheme](labels)
-        self._replacement = bool(replacement)
         drawable = int(np.count_nonzero(weights))
         if draws is None:
-            draws = self.size if replacement else min(PASST_DRAWS, drawable)
+            draws = self.size if replacement else min(EPOCH, drawable)
         if not drawable:
             raise AsjaxError("weighted draw: at least one clip must have a label, got none")
-        self.draws_per_epoch = self._draws(draws)
-        if not replacement and draws > drawable:
+        if not replacement and self._draws(draws) > drawable:
             raise AsjaxError(
                 f"weighted draw without replacement: draws must be at most {drawable}, the number "
                 f"of clips with labels, got {draws}; lower it or set replacement=True"
             )
+        self._set(weights, bool(replacement), draws)
+
+    def _set(self, weights, replacement: bool, draws: int):
+        self.draws_per_epoch = self._draws(draws)
+        self._replacement = replacement
         self._weights = None if replacement else weights
         self._ends = _cumulative(weights) if replacement else None
         self._kept, self._lock = {}, threading.Lock()  # epoch -> its list, the newest one last
@@ -276,6 +288,46 @@ class Weighted(_Draw):
 
     def __setstate__(self, state):
         self.__dict__.update(state, _lock=threading.Lock())
+
+
+class Importance(Weighted):
+    """PretrainedSED's sampler: each epoch has the first `draws` clips of a weighted random order.
+
+    A clip's weight is the sum over its classes of n_c 1000 / (offset + N_c), with its n_c active
+    frames of the class and the N_c frames of all clips. No clip comes twice in an epoch. A clip
+    without events has weight 0 and is never drawn. If fewer clips than `draws` have a weight, an
+    epoch has all of them. Clips that are not annotated have estimates (activity.active_frames).
+
+    Args:
+      frame_rate, frames: of the labels, as in the host op `strong`.
+    """
+
+    def __init__(
+        self,
+        labels,
+        seed: int,
+        source,
+        draws: int = EPOCH,
+        offset: float = 30.0,
+        frame_rate: float = 25.0,
+        frames: int | None = None,
+    ):
+        _Draw.__init__(self, labels, seed)
+        for name, value in (("offset", offset), ("frame_rate", frame_rate)):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+                raise AsjaxError(f"importance draw: {name} must be a number above 0, got {value!r}")
+        if frames is not None and (isinstance(frames, bool) or not isinstance(frames, int)):
+            raise AsjaxError(f"importance draw: frames must be an int or None, got {frames!r}")
+        active = activity.active_frames(source, frame_rate=frame_rate, frames=frames)
+        weights = balance.importance_weights(active, offset)
+        drawable = int(np.count_nonzero(weights))
+        if drawable < self.size:
+            warn(f"importance draw: {self.size - drawable:,} clips without events are never drawn")
+        if self._draws(draws) > drawable:
+            warn(
+                f"importance draw: an epoch has {drawable:,} clips, all with events, not {draws:,}"
+            )
+        self._set(weights, False, min(draws, drawable))
 
 
 class ClassQueue(_Draw):
@@ -328,4 +380,4 @@ def _search(ends, at):
 
 # The names in configs: `draw="oversample(beta=0.5)"`
 sequential, shuffle, oversample = Sequential, Shuffle, Oversample
-expected, weighted, class_queue = Expected, Weighted, ClassQueue
+expected, weighted, class_queue, importance = Expected, Weighted, ClassQueue, Importance

@@ -3,7 +3,8 @@
 An example is a dict. A source gives `id` (str), `audio` (bytes or path) and `labels` (class
 indices). A source with events in time also gives `events`: an array of `asjax.events.EVENT`, or
 None for a clip that is not annotated. Then `decode` and `crop` set `start_s`, the time in the
-recording at which the wave begins, and `crop` sets `length`, the samples before the padding.
+recording at which the wave begins, `decode` sets `whole_s`, the seconds of the recording, and
+`crop` sets `length`, the samples before the padding.
 
 A chain of ops, such as "decode | crop | multihot", makes `wave` and `target`. All other entries are
 batched too. Arrays and numbers go to the device and to the objective, so they must have one shape
@@ -68,7 +69,7 @@ def decode(
     work = partial(_read, source, name, sample_rate, clip_s, rng if train else None)
     if part is not None:
         work = partial(_read_part, source, name, sample_rate, *part)
-    wave, whole, start_s = patience.call(work, decode_timeout_s, shown(name))
+    wave, whole, start_s, whole_s = patience.call(work, decode_timeout_s, shown(name))
     if pcm16:
         exact = wave * np.float32(32768)
         with np.errstate(invalid="ignore"):  # the next line finds values that do not fit
@@ -80,12 +81,12 @@ def decode(
             )
     wave.setflags(write=False)
     if "events" in example:
-        example["start_s"] = start_s
+        example |= {"start_s": start_s, "whole_s": whole_s}
     return {**example, "wave": wave, "whole": whole}
 
 
 def _read(source, name, sample_rate, clip_s, rng):
-    """(wave, whether it is the whole recording, its begin in seconds).
+    """(wave, whether it is the whole recording, its begin, seconds of the recording).
 
     `rng` is used only for a long recording. A short recording must not use it, because a clip from
     the cache does not use it either.
@@ -94,21 +95,23 @@ def _read(source, name, sample_rate, clip_s, rng):
 
     common = {"name": name, "note": _note}
     try:
-        return audio.read(source, sample_rate, max_s=LONG_S, **common), True, 0.0
+        wave = audio.read(source, sample_rate, max_s=LONG_S, **common)
+        return wave, True, 0.0, len(wave) / sample_rate
     except audio.AudioError:  # too long, or not audio; then `info` raises the same error
         seconds = audio.info(source, **common).duration_s
         if seconds <= LONG_S:
             raise
         start_s = rng.random() * max(0.0, seconds - clip_s) if rng is not None else 0.0
         part = {"start_s": start_s, "duration_s": clip_s, "max_s": clip_s + 1}
-        return audio.read(source, sample_rate, **common, **part), False, start_s
+        return audio.read(source, sample_rate, **common, **part), False, start_s, seconds
 
 
 def _read_part(source, name, sample_rate, begin_s, piece_s):
     from asjax.data import audio
 
     part = {"start_s": begin_s, "duration_s": piece_s, "max_s": piece_s + 1}
-    return audio.read(source, sample_rate, name=name, note=_note, **part), True, 0.0
+    wave = audio.read(source, sample_rate, name=name, note=_note, **part)
+    return wave, True, 0.0, len(wave) / sample_rate
 
 
 def _note(text: str) -> None:
@@ -133,8 +136,8 @@ def crop(example, rng, *, sample_rate: int, clip_s: float, train: bool):
     if len(wave) < size:
         wave = np.pad(wave, (0, size - len(wave)))
     example = {**example, "wave": wave}
-    if "start_s" in example:
-        example["start_s"] += start / sample_rate
+    if "events" in example:  # also a clip that could not be decoded has these, for its batch
+        example["start_s"] = example.get("start_s", 0.0) + start / sample_rate
         example["length"] = np.int32(length)
     return example
 
@@ -142,7 +145,7 @@ def crop(example, rng, *, sample_rate: int, clip_s: float, train: bool):
 def multihot(example, rng, *, num_classes: int):
     """`labels` (class indices) -> `target` float32 [num_classes] of 0 and 1; drops `events`."""
     example = dict(example)
-    for key in ("events", "start_s", "length"):
+    for key in ("events", "start_s", "whole_s", "length"):
         example.pop(key, None)
     target = _multihot(example.pop("labels"), example["id"], num_classes)
     return {**example, "target": target}
@@ -176,9 +179,11 @@ def strong(
       target: float32 [num_classes], the maximum of frame_target over time, or the clip's labels.
       has_weak: 1.0 if target may be used for training.
       events: only in an evaluation, the events in the wave as an `EVENT` array, or None.
+      whole_s: only in an evaluation, float64 seconds of the recording; 0 if it was not read.
     """
     example = dict(example)
     marked, start_s = example.pop("events", None), example.pop("start_s", 0.0)
+    whole_s = np.array(example.pop("whole_s", 0.0), np.float64)
     labels, count = example.pop("labels"), frames or int(clip_s * frame_rate + 1e-6)
     known, inside = marked is not None, None
     if known:
@@ -202,7 +207,7 @@ def strong(
         target = _multihot(labels, example["id"], num_classes)
     example |= {"frame_target": frame_target, "target": target}
     if not train:
-        example["events"] = inside
+        example |= {"events": inside, "whole_s": whole_s}
     return {**example, "has_strong": float(known), "has_weak": float(weak or not known)}
 
 
@@ -210,6 +215,7 @@ def listed(example, rng, *, clip_s: float):
     """`labels` and `events` stay lists on the host. The events are cut to the wave."""
     example = dict(example)
     marked, start_s = example.pop("events", None), example.pop("start_s", 0.0)
+    example["whole_s"] = np.array(example.get("whole_s", 0.0), np.float64)  # 0: it was not read
     if marked is not None:
         marked = lists.merge(lists.cut(marked, start_s, start_s + clip_s))
     labels = np.asarray(example.pop("labels"), np.int64).tolist()

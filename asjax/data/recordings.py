@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from asjax.config import AsjaxError, shown, warn
-from asjax.data import audio, ffmpeg, patience, sound, waves
+from asjax.data import audio, ffmpeg, patience, sound, spans, waves
 
 STALL_S = 60.0  # longest wait for a window of a file
 
@@ -120,23 +120,15 @@ def windows(
     Raises:
       AudioError, AsjaxError: the recording cannot be used. The error may come after some windows.
     """
-    hop = size if hop is None else hop
-    held, at, last = np.zeros(0, np.float32), 0, None  # samples from `at` on; the last window
-    for chunk in _chunks(source, sample_rate, size, name, batch):
-        held = np.concatenate([held, chunk]) if len(held) else chunk
-        while len(held) >= size:
-            new = size if last is None else hop
-            last = held[:size]
-            yield at, last, new
-            at, held = at + hop, held[hop:]
-    left = len(held) - (0 if last is None else size - hop)  # samples after the last window
-    if last is None and left:
-        yield 0, held, left
-    elif left > 0:
-        yield at + len(held) - size, np.concatenate([last[:hop], held])[-size:], left
+    grid = spans.Tiled(size, size if hop is None else hop)
+    for start, window, new, _ in spans.over(
+        chunks(source, sample_rate, size, name, batch), size, [grid]
+    ):
+        yield start, window, new
 
 
-def _chunks(source, sample_rate, size, name, batch):
+def chunks(source, sample_rate: int, size: int, name: str, batch: bool | None = None):
+    """The audio of a recording as float32 pieces of about `size` samples; see `windows`."""
     if isinstance(source, tuple):
         if len(source) != 2 or np.ndim(source[1]) != 0:
             raise AsjaxError(f"{name}: give a wave in memory as (wave, sample_rate)")

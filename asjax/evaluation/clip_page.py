@@ -64,7 +64,7 @@ def mistakes(decided, found, clips, listen=None) -> str:
     if not any(lists.values()):
         return "<p>No clip is wrong.</p>"
     single = metrics.is_single_label(targets)
-    play = _Player(listen)
+    play = Player(listen)
     heads = {
         "confident": (
             "Wrong with the most confidence",
@@ -117,7 +117,7 @@ def _with(names, p, c) -> str:
     return f"{escape(shown(names[c], 60))} {number(float(p[c]), 2)}"
 
 
-class _Player:
+class Player:
     """HTML of a player for a clip; counts what is embedded and what is not."""
 
     def __init__(self, listen):

@@ -9,6 +9,7 @@ import numpy as np
 
 from asjax import labels, metrics, pages
 from asjax.config import AsjaxError
+from asjax.evaluation import compare_events
 from asjax.store import scores as score_files
 from asjax.store.files import write_atomic
 
@@ -52,6 +53,8 @@ def main(args) -> int:
 def compare(first, second, *, n=1000, seed=0, groups=None) -> dict:
     """Paired differences, second minus first, on the clips that both have scored.
 
+    If both have frame scores with events in time, PSDS1 is among the metrics, but not with groups.
+
     Args:
       first, second: as on the command line. n: bootstrap resamples, with the same clips for both.
       groups: {clip id: group}; if given, whole groups are drawn.
@@ -63,7 +66,8 @@ def compare(first, second, *, n=1000, seed=0, groups=None) -> dict:
     Raises:
       AsjaxError: no scores, different classes, no common clip, or different targets.
     """
-    a, b = (score_files.load_scores(scores_of(path)) for path in (first, second))
+    files = [scores_of(path) for path in (first, second)]
+    a, b = map(score_files.load_scores, files)
     labels.check_hash(a["label_set"].hash, b["label_set"].hash, f"the scores of {second}")
     rows, other = _common(a["ids"], b["ids"], first, second)
     targets = a["targets"][rows]
@@ -91,6 +95,15 @@ def compare(first, second, *, n=1000, seed=0, groups=None) -> dict:
         "metrics": _whole(pair, targets, single, options),
         "classes": _classes(pair, targets, a["label_set"].names, options),
     }
+    frames = [compare_events.folder_of(file) for file in files]
+    if all(frames) and groups is None:
+        found = compare_events.psds1(*frames, n=n, seed=seed)
+        if found is not None:
+            out["metrics"] = {
+                "PSDS1": _difference(found["values"], found["drawn"]),
+                **out["metrics"],
+            }
+            out["psds1_resamples"] = found["n"]
     return out
 
 
@@ -202,9 +215,10 @@ def _about(result) -> str:
     grouped = f" in {result['groups']:,} groups" if result["groups"] else ""
     a, b = result["left_out"]
     only = f"; {a:,} only in A and {b:,} only in B are left out" if a or b else ""
-    return (
-        f"{result['clips']:,} common clips{grouped}{only}; {result['bootstrap']:,} paired resamples"
-    )
+    text = f"{result['clips']:,} common clips{grouped}{only}; {result['bootstrap']:,} paired"
+    fewer = result.get("psds1_resamples", result["bootstrap"])
+    few = f" ({fewer:,} for PSDS1)" if fewer != result["bootstrap"] else ""
+    return f"{text} resamples{few}"
 
 
 def _class_row(classes, j) -> list[str]:

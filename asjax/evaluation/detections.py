@@ -15,11 +15,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from asjax import decoding, metrics
 from asjax import events as lists
-from asjax import metrics
 from asjax.config import AsjaxError, shown
 from asjax.evaluation import infer
+from asjax.store.frame_scores import FrameScores
 
+MEDIAN_S = 0.36  # PretrainedSED's window: 9 frames of 40 ms
 IN_MEMORY = 1 << 30  # bytes of frame scores; more of them go to a temporary file
 
 
@@ -29,12 +31,14 @@ class Detections:
 
     Attributes:
       ids: N names. logits: float32 [N, C], of the clips. targets: uint8 [N, C], of the clips.
-      frames: float16 logits [N, T', C]; perhaps a memory map. Frames after the end of a clip have
-        no meaning.
+      frames: float16 logits [N, T', C]; perhaps a memory map, or read from files in slices. Frames
+        after the end of a clip have no meaning.
       durations_s: float64 [N], seconds of each clip, at most the model's clip length.
       events: per clip an `EVENT` array in these seconds, or None for a clip that is not annotated.
       losses: float32 [N], mean binary cross-entropy over frames and classes; NaN if not annotated.
       frame_rate: frames per second.
+      whole_s: float64 [N], seconds of each recording. The part after durations_s was not scored.
+      median_s: window of the median filter for all metrics that name no other.
     """
 
     ids: list[str]
@@ -45,6 +49,13 @@ class Detections:
     events: list
     losses: np.ndarray
     frame_rate: float
+    whole_s: np.ndarray | None = None
+    median_s: float = MEDIAN_S
+
+    @property
+    def median(self) -> int:
+        """The window of the median filter in frames."""
+        return int(decoding.window_frames(self.median_s, self.frame_rate))
 
     def annotated(self) -> dict:
         """The annotated clips as keywords of `metrics.psds` and others. AsjaxError: there are none.
@@ -56,7 +67,7 @@ class Detections:
             raise AsjaxError("no clip of the evaluation data has events in time")
         every = len(rows) == len(self.ids)
         return {
-            "scores": self.frames if every else self.frames[rows],
+            "scores": self.frames if every else [self.frames[i] for i in rows],
             "events": [self.events[i] for i in rows],
             "durations_s": self.durations_s[rows],
             "lengths": self.lengths()[rows],
@@ -65,9 +76,8 @@ class Detections:
 
     def lengths(self) -> np.ndarray:
         """int64 [N], the frames of each clip that begin before its end."""
-        from asjax.decoding import frames_of
-
-        return np.minimum(frames_of(self.durations_s, self.frame_rate), self.frames.shape[1])
+        real = decoding.frames_of(self.durations_s, self.frame_rate)
+        return np.minimum(real, self.frames.shape[1])
 
 
 def detections(
@@ -78,13 +88,16 @@ def detections(
     *,
     sample_rate: int,
     clip_s: float,
+    median_s: float = MEDIAN_S,
     progress=True,
     bad=None,
     stop=None,
 ) -> Detections:
     """Frame scores of an evaluation set; padding and clips that cannot be decoded are left out.
 
-    Args: as `infer.scores`. sample_rate, clip_s: of the model's input, Hz and seconds.
+    Args: as `infer.scores`. sample_rate, clip_s: of the model's input, Hz and seconds. median_s: as
+      in `Detections`. If the data
+      has other classes than the model, targets and events are of these classes.
 
     Raises:
       AsjaxError: the model's frame_logits are not [B, T', C], a score is not finite as float16 (a
@@ -93,7 +106,7 @@ def detections(
     from tqdm import tqdm
 
     ids, left_out, events = [], [], []
-    columns = {name: [] for name in ("mask", "logits", "target", "length", "loss")}
+    columns = {name: [] for name in ("mask", "logits", "target", "length", "whole_s", "loss")}
     frames, at = None, 0
     with data.iterate() as batches:
         steps = forward.over(variables, batches, stop=stop)
@@ -105,13 +118,14 @@ def detections(
             events += rest["events"]
             scores = out["frame_logits"]
             if frames is None:
-                frames = _room((total * len(scores), *scores.shape[1:]))
+                frames = room((total * len(scores), *scores.shape[1:]))
             frames[at : at + len(scores)] = np.clip(scores, -60000, 60000)
             at += len(scores)
             columns["mask"].append(rest["mask"] > 0)
             columns["logits"].append(out["logits"])
             columns["target"].append(rest["target"] > 0.5)
             columns["length"].append(rest["length"])
+            columns["whole_s"].append(rest["whole_s"])
             columns["loss"].append(_losses(scores, rest))
     arrays = [np.concatenate(columns[name]) for name in columns]
     frames = frames[:at]
@@ -127,7 +141,7 @@ def detections(
         print(f"left out {len(left_out)} clips, first {shown(name)}: {reason}", file=sys.stderr)
     if bad is not None:
         bad += left_out
-    mask, logits, targets, length, losses = arrays
+    mask, logits, targets, length, whole_s, losses = arrays
     rows = np.flatnonzero(mask)
     if not np.array_equal(rows, np.arange(len(rows))):  # some clips in between were left out
         frames = frames[rows]
@@ -142,7 +156,34 @@ def detections(
         [_until(marks, end) for marks, end in zip(kept, durations_s, strict=True)],
         losses[rows],
         frames.shape[1] / clip_s,
+        whole_s[rows],
+        median_s,
     )
+
+
+def stored(path) -> tuple[Detections, FrameScores]:
+    """A folder of frame scores as `Detections`, and the opened folder. There are no clip logits.
+
+    Raises:
+      AsjaxError: as `FrameScores`.
+    """
+    folder = FrameScores(path)
+    events = [
+        _until(marks, end) for marks, end in zip(folder.events, folder.durations_s, strict=True)
+    ]
+    nothing = np.zeros((len(folder), 0))
+    found = Detections(
+        folder.ids, nothing, nothing, folder.scores, folder.durations_s, events, nothing[:, :0],
+        folder.frame_rate, median_s=_median_s(folder.extra),
+    )  # fmt: skip
+    return found, folder
+
+
+def _median_s(extra) -> float:
+    """The window in `extra` of a folder of frame scores, which may hold anything."""
+    value = extra.get("median_s") if isinstance(extra, dict) else None
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 60
+    return float(value) if usable else MEDIAN_S
 
 
 def trace(found: Detections) -> dict:
@@ -153,15 +194,8 @@ def trace(found: Detections) -> dict:
     if not (np.isfinite(found.logits).all() and np.isfinite(np.nansum(found.losses))):
         return dict.fromkeys(("psds1", "mean_ap", "loss"), math.nan)
     tags = metrics.tagging(scores=found.logits, targets=found.targets, only=("mean_ap",))
-    psds = metrics.psds(**found.annotated(), median=median(found.frame_rate), **metrics.PSDS1)
+    psds = metrics.psds(**found.annotated(), median=found.median, **metrics.PSDS1)
     return {"psds1": psds["macro"], **tags, "loss": float(np.nanmean(found.losses))}
-
-
-def median(frame_rate: float, seconds: float = 0.36) -> int:
-    """The usual median window in frames: 0.36 s, PretrainedSED's 9 frames of 40 ms."""
-    from asjax.decoding import window_frames
-
-    return int(window_frames(seconds, frame_rate))
 
 
 def _check(out, rest, num_classes: int) -> None:
@@ -171,7 +205,7 @@ def _check(out, rest, num_classes: int) -> None:
             f"the model must return logits [{clips}, {num_classes}] and frame_logits [{clips}, "
             f"frames, {num_classes}], got {out['logits'].shape} and {scores.shape}"
         )
-    if rest["frame_target"].shape != scores.shape:
+    if rest["frame_target"].shape[:2] != scores.shape[:2]:
         raise AsjaxError(
             f"the model has {scores.shape[1]} frames and the data {rest['frame_target'].shape[1]}; "
             "frames is a field of the model, and frame_rate or frames a field of the op strong"
@@ -179,12 +213,14 @@ def _check(out, rest, num_classes: int) -> None:
 
 
 def _losses(scores, rest) -> np.ndarray:
-    """Mean binary cross-entropy of every clip, float32 [B]."""
+    """Mean binary cross-entropy of every clip, float32 [B]; NaN if the data has other classes."""
+    if rest["frame_target"].shape != scores.shape:
+        return np.full(len(scores), np.nan, np.float32)
     loss = np.logaddexp(0, scores) - scores * rest["frame_target"]
     return np.where(rest["has_strong"] > 0, loss.mean(axis=(1, 2)), np.nan).astype(np.float32)
 
 
-def _room(shape) -> np.ndarray:
+def room(shape) -> np.ndarray:
     """An empty float16 array, in a temporary file if it is large."""
     if 2 * math.prod(shape) <= IN_MEMORY:
         return np.empty(shape, np.float16)

@@ -22,7 +22,7 @@ TILES = (  # key, title, digits
     ("d_prime", "d′", 2),
 )
 MOST = 1000  # entries of a list
-TITLES = {key: title for key, title, _ in TILES}
+TITLES = {**{key: title for key, title, _ in TILES}, "psds1": "PSDS1"}
 COLUMNS = (
     ("accuracy", "accuracy", 3),
     ("f1_macro", "macro F1", 3),
@@ -77,7 +77,7 @@ def render(
     sections = [
         ("Results", _results(summary)),
         *class_page.average_precision(results, found, train_counts, record),
-        ("Training", _training(history, record)),
+        ("Training", training(history, record)),
         *clip_page.confusion(results, found),
         ("Wrong clips", clip_page.mistakes(decisions, found, clips, listen)),
         ("Thresholds", class_page.thresholds(decisions, found)),
@@ -85,24 +85,24 @@ def render(
         *(prior if results["labels"]["n_classes"] else ()),
         ("Parent and child classes", hierarchy.section(found, closure)),
         ("Every class", class_page.every_class(results, found)),
-        ("What was evaluated", _about(summary, "hlp_labels" in found)),
+        ("What was evaluated", about(summary, "hlp_labels" in found) + _bad(summary)),
     ]
     body = "\n".join(f"<h2>{escape(title)}</h2>\n{html}" for title, html in sections if html)
-    head = f"<h1>{escape(_title(record))}</h1>\n{_summary(summary, 'hlp_labels' in found)}"
-    return page(f"{_title(record)}: asjax evaluation", f"{head}\n{body}")
+    head = f"<h1>{escape(title(record))}</h1>\n{_summary(summary, 'hlp_labels' in found)}"
+    return page(f"{title(record)}: asjax evaluation", f"{head}\n{body}")
 
 
 # ------------------------------------------------------------------------------ the main numbers
 
 
-def _title(record) -> str:
+def title(record) -> str:
     run = record.get("run")
     if isinstance(run, str) and run:
         return shown(run, 100)
-    return shown(_data_name(record, "test_data", "eval_data"), 100) or "evaluation"
+    return shown(data_name(record, "test_data", "eval_data"), 100) or "evaluation"
 
 
-def _data_name(record, *keys) -> str:
+def data_name(record, *keys) -> str:
     """The name of the first of these data sets that the record has."""
     for data in map(record.get, keys):
         if isinstance(data, dict) and isinstance(data.get("name"), str):
@@ -118,7 +118,7 @@ def _summary(summary, with_hlp: bool) -> str:
     if "hlp_labels_scores" in views:
         tiles.insert(1, ("mean_ap", "mean AP with HLP", 3, views["hlp_labels_scores"]))
     boxes = "".join(_tile(*tile) for tile in tiles)
-    notes = [_baseline(record), _chosen(record)]
+    notes = [_baseline(record), chosen(record)]
     text = "".join(f"<p>{escape(note)}</p>" for note in notes if note)
     return f'<p>{escape(_what(summary, with_hlp))}</p>\n<dl class="tiles">{boxes}</dl>\n{text}'
 
@@ -138,16 +138,9 @@ def _what(summary, with_hlp: bool) -> str:
     record, classes = summary["record"], summary["label_set"]
     n_clips = next(iter(summary["views"].values()))["n_clips"]
     left = len(summary["left_out_clips"])
-    model = record.get("model")
-    if isinstance(model, dict):
-        name, variant = (str(model.get(key) or "") for key in ("name", "variant"))
-        model = variant if variant.startswith(name) else f"{name} {variant}".strip()
-    text = shown(model) if isinstance(model, str) and model else "Model"
-    if trained := _data_name(record, "train_data"):
-        hlp = {True: " with HLP", False: " without HLP"}.get(record.get("hlp"), "")
-        text += f" trained on {shown(trained)}{hlp if with_hlp else ''},"
-    data = _data_name(record, "test_data", "eval_data")
-    text += f" evaluated on {n_clips:,} clips" + (f" of {shown(data)}" if data else "")
+    data = data_name(record, "test_data", "eval_data")
+    text = f"{model_name(record, with_hlp)} evaluated on {n_clips:,} clips"
+    text += f" of {shown(data)}" if data else ""
     text += f" with {classes['classes']} classes ({shown(classes['name'])})."
     if left:
         clips = "1 more clip" if left == 1 else f"{left:,} more clips"
@@ -155,6 +148,19 @@ def _what(summary, with_hlp: bool) -> str:
     draws = summary["bootstrap"]
     if draws["n"]:
         text += f" Ranges are {draws['level']:.0%} intervals."
+    return text
+
+
+def model_name(record, with_hlp: bool = False) -> str:
+    """`cnn mini trained on esc10,`"""
+    model = record.get("model")
+    if isinstance(model, dict):
+        name, variant = (str(model.get(key) or "") for key in ("name", "variant"))
+        model = variant if variant.startswith(name) else f"{name} {variant}".strip()
+    text = shown(model) if isinstance(model, str) and model else "Model"
+    if trained := data_name(record, "train_data"):
+        hlp = {True: " with HLP", False: " without HLP"}.get(record.get("hlp"), "")
+        text += f" trained on {shown(trained)}{hlp if with_hlp else ''},"
     return text
 
 
@@ -190,7 +196,7 @@ def _is_step(value) -> bool:
     return type(value) is int and 0 <= value < 10**15
 
 
-def _chosen(record) -> str:
+def chosen(record) -> str:
     """How the step of the weights was chosen, and whether on the clips that are reported here."""
     found = record.get("chosen")
     if not isinstance(found, dict) or not _is_step(found.get("step")):
@@ -277,7 +283,7 @@ def _meaning(summary) -> str:
 # ------------------------------------------------------------------------------ training, details
 
 
-def _training(history, record) -> str:
+def training(history, record) -> str:
     found = record.get("chosen")
     step = found.get("step") if isinstance(found, dict) else record.get("step")
     step = step if _is_step(step) else None
@@ -298,7 +304,8 @@ def _training(history, record) -> str:
     return figure(picture, "training curves", caption)
 
 
-def _about(summary, with_hlp: bool) -> str:
+def about(summary, with_hlp: bool = False) -> str:
+    """The record as a folded table. summary: has label_set and record."""
     rows = {f"labels {k}": v for k, v in summary["label_set"].items()}
     record = {k: v for k, v in summary["record"].items() if k != "labels"}  # already in rows
     if not with_hlp:
@@ -312,9 +319,7 @@ def _about(summary, with_hlp: bool) -> str:
     )
     caption = "<caption>Model, data and their hashes</caption>"
     table = wide(f'<table class="about">{caption}{cells}</table>', "model, data and their hashes")
-    return (
-        f"<details><summary>Model, data and their hashes</summary>{table}</details>{_bad(summary)}"
-    )
+    return f"<details><summary>Model, data and their hashes</summary>{table}</details>"
 
 
 def _plain(value) -> str:

@@ -142,6 +142,7 @@ PANELS = (  # title, then the keys of train.jsonl with their labels and colours
     (
         "evaluation",
         {
+            "eval/psds1": ("PSDS1", INK),
             "eval/mean_ap": ("mean AP", BLUE),
             "eval/accuracy": ("accuracy", GREEN),
             "eval/mean_auc": ("mean AUC", ORANGE),

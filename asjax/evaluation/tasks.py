@@ -29,6 +29,7 @@ class Tags:
     """Clips with labels."""
 
     outputs = ("logits",)
+    tunes = False  # whether the report wants the scores of the clips that chose the step
     known = ("mean_ap", "mean_auc", "d_prime", "accuracy")
 
     def __init__(self, cfg):
@@ -60,11 +61,12 @@ class Tags:
         """The metrics that training logs."""
         return evaluate.trace(found[1], found[2], self.activation)
 
-    def write(self, found, out, *, label_set, extra, **about):
+    def write(self, found, out, *, label_set, extra, tuning=None, **about):
         """Write scores, metrics and report to `out`.
 
         Args:
           found: of `predict`. extra: JSON for the scores file. about: as evaluate.evaluate_scores.
+          tuning: of `predict` on other clips, for a task that `tunes`.
 
         Returns: (record for the model's card, text for people, names of the tables).
         """
@@ -83,6 +85,7 @@ class Events(Tags):
     """Clips with events in time. The tags of the clips are scored too."""
 
     outputs = ("logits", "frame_logits")
+    tunes = True
     known = ("psds1", "mean_ap")
 
     def metric(self, eval_source) -> str:
@@ -95,16 +98,18 @@ class Events(Tags):
 
     def predict(self, forward, variables, data, num_classes, **how):
         fields = {key: self.cfg["data"][key] for key in ("sample_rate", "clip_s")}
+        fields["median_s"] = self.cfg["eval"]["median_s"]
         return detections.detections(forward, variables, data, num_classes, **fields, **how)
 
     def trace(self, found) -> dict:
         return detections.trace(found)
 
-    def write(self, found, out, *, label_set, extra, **about):
+    def write(self, found, out, *, label_set, extra, tuning=None, **about):
         tags = (found.ids, found.logits, found.targets)
         card, text, tables = super().write(tags, out, label_set=label_set, extra=extra, **about)
         takes = inspect.signature(detection.evaluate).parameters
         more = {k: v for k, v in about.items() if k in takes}
-        summary = detection.evaluate(found, out, label_set=label_set, **more)
+        summary = detection.evaluate(found, out, label_set=label_set, tuning=tuning, **more)
         card |= {"events": summary["events"], "decoding": summary["decoding"]}
-        return card, f"{detection.table(summary)}\n\n{text}", f"events.json, {tables}"
+        text = f"{detection.table(summary)}\nevents       {out / 'events.html'}\n\n{text}"
+        return card, text, f"events.json, per_class_events.csv, {tables}"

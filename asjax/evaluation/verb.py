@@ -7,7 +7,7 @@ from pathlib import Path
 
 from asjax import hlp, labels
 from asjax.config import TRUST, AsjaxError, trust_named
-from asjax.evaluation import evaluate, one_label
+from asjax.evaluation import averages, detection, evaluate, one_label
 from asjax.store import model_dir
 from asjax.store.scores import save_scores
 
@@ -20,14 +20,22 @@ def add_arguments(parser):
         "--data",
         action="append",
         help="data to score, e.g. \"esc10(splits=['fold5'])\", \"folder(csv='x.csv', "
-        "root='audio')\", a folder of records, a CSV of clips and labels, or a folder of class "
-        "folders; repeatable (default: the evaluation set of the "
-        "model's config). Records with other classes are scored zero-shot on the shared classes",
+        "root='audio')\", a folder of records, a CSV of clips and labels, a list of events beside "
+        "its audio, or a folder of class folders; repeatable (default: the evaluation set of the "
+        "model's config). Data with events in time also gives PSDS and event F1, if the model has "
+        "frame scores. Records with other classes are scored zero-shot on the shared classes",
     )
     parser.add_argument(
         "--scores",
         action="append",
         help="a scores.npz to evaluate instead of running a model; several: an ensemble",
+    )
+    parser.add_argument(
+        "--frames",
+        action="append",
+        metavar="DIR",
+        help="a folder of frame scores, such as eval/frames of a run, to evaluate instead of "
+        "running a model; several: an ensemble",
     )
     parser.add_argument(
         "--average",
@@ -41,7 +49,8 @@ def add_arguments(parser):
     parser.add_argument(
         "--out",
         help="folder for the results (default: eval beside the model; eval-NAME with --data; "
-        "-ensemble is added for several models; with --scores: the folder of that file)",
+        "-ensemble is added for several models; with --scores or --frames: the folder where these "
+        "are)",
     )
     parser.add_argument("--batch-size", type=int, default=None, help="clips per batch")
     parser.add_argument("--clip-s", type=float, help="seconds of each clip (default: the model's)")
@@ -58,37 +67,59 @@ def add_arguments(parser):
 
 
 def main(args) -> int:
-    if bool(args.model) == bool(args.scores):
-        raise AsjaxError("give either --model=DIR or --scores=FILE.npz")
+    if sum(map(bool, (args.model, args.scores, args.frames))) != 1:
+        raise AsjaxError("give either --model=DIR or --scores=FILE.npz, or --frames=DIR")
     if args.clip_s is not None and not 0 < args.clip_s < math.inf:
         raise AsjaxError(f"--clip-s must be a number of seconds above 0, got {args.clip_s}")
     if args.save_model and args.average != "weights":
         raise AsjaxError("--save-model needs --average=weights, which makes one model")
     trust_named(args.trust)
-    return _main_scores(args) if args.scores else _main_models(args)
+    if args.model:
+        return _main_models(args)
+    return _main_scores(args) if args.scores else _main_frames(args)
 
 
-def _main_scores(args) -> int:
-    from asjax.evaluation import scoring
-
+def _stored(args, paths, option: str):
+    """The first path, the results' folder and the name of its run; checks the other options."""
     if args.data or args.labels or args.clip_s:
-        raise AsjaxError("--data, --labels and --clip-s need --model, not --scores")
-    first, several = Path(args.scores[0]), len(args.scores) > 1
+        raise AsjaxError(f"--data, --labels and --clip-s need --model, not {option}")
+    first, several = Path(paths[0]), len(paths) > 1
     if args.average and (not several or args.average == "weights"):
         raise AsjaxError(f"--average={args.average} needs several --model, or another average")
     folder = first.resolve().parent
     run = folder.parent.name if folder.name.startswith("eval") else folder.name
-    if not several:
-        out = Path(args.out or first.parent)
+    out = Path(args.out or (first.parent / "ensemble" if several else first.parent))
+    return first, out, run
+
+
+def _main_scores(args) -> int:
+    first, out, run = _stored(args, args.scores, "--scores")
+    if len(args.scores) == 1:
         return _finish(args, first, out, mappings=args.mapping, record={"run": run})
-    out = Path(args.out or first.parent / "ensemble")
-    averaged = scoring.average_files(args.scores, args.average or "logits")
+    averaged = averages.average_files(args.scores, args.average or "logits")
     save_scores(out / "scores.npz", **averaged)
     return _finish(args, out / "scores.npz", out, mappings=args.mapping)
 
 
+def _main_frames(args) -> int:
+    from asjax.evaluation import detection_sets, detections
+
+    if args.mapping:
+        raise AsjaxError("--mapping needs --model or --scores, not --frames")
+    _, out, run = _stored(args, args.frames, "--frames")
+    opened = [detections.stored(path) for path in args.frames]
+    label_set = opened[0][1].label_set
+    for (_, folder), path in zip(opened, args.frames, strict=True):
+        labels.check_hash(label_set.hash, folder.label_set.hash, f"the frame scores in {path}")
+    members, several = [found for found, _ in opened], len(opened) > 1
+    found = detection_sets.averaged(members, args.average or "logits", args.frames)
+    record = {} if several else {"run": run}
+    _finish_events(args, found, out, label_set=label_set, record=record, write_frames=several)
+    return 0
+
+
 def _main_models(args) -> int:
-    from asjax.evaluation import listen, scoring
+    from asjax.evaluation import data_specs, listen, scoring
     from asjax.store import log
 
     models = scoring.Models(args.model, args.average, args.batch_size)
@@ -101,7 +132,7 @@ def _main_models(args) -> int:
             record=models.record,
         )
         print(f"model        {args.save_model}")
-    wanted = [scoring.data_spec(text) for text in args.data or ()]
+    wanted = [data_specs.data_spec(text) for text in args.data or ()]
     folder = Path(args.model[0]).resolve()  # a model folder, or the workdir of a run
     beside = folder if (folder / "model" / "card.json").is_file() else folder.parent
     single = len(args.model) == 1
@@ -118,20 +149,67 @@ def _main_models(args) -> int:
                 f"zero-shot    {zero_shot['shared']} of {zero_shot['of']} classes of "
                 f"{zero_shot['label_set']}; not in the model: {', '.join(zero_shot['left_out'])}"
             )
+        common = {
+            "history": log.read_jsonl(beside / "train.jsonl") if single else None,
+            "record": {
+                **_about_model(models, spec, about),
+                "run": beside.name if single else f"ensemble of {len(args.model)} models",
+            },
+            "listen": listen.listener(models.source),
+        }
+        if models.found is not None:
+            _models_events(args, models, out, about, common)
+        elif about.get("events"):
+            print(f"no events    {about['events']}, so only tags are evaluated")
         _finish(
             args,
             out / "scores.npz",
             out,
             closure=None if zero_shot else hlp.closure_if_known(models.label_set, strict),
             mappings=args.mapping or _mappings(models.cfg, spec, own_data=not wanted),
-            history=log.read_jsonl(beside / "train.jsonl") if single else None,
-            record={
-                **_about_model(models, spec, about),
-                "run": beside.name if single else f"ensemble of {len(args.model)} models",
-            },
-            listen=listen.listener(models.source),
+            **common,
         )
     return 0
+
+
+def _models_events(args, models, out, about, common) -> None:
+    """The evaluation of the events of a scored data set."""
+    zero_shot, notes = about.get("zero_shot"), []
+    if about["in_windows"]:
+        notes.append(
+            f"Of the recordings, {about['in_windows']:,} are longer than {about['clip_s']:g} s; "
+            "they were scored in half-overlapping windows."
+        )
+    if about["cut"]:
+        notes.append(
+            f"Of the recordings, {about['cut']:,} are a little longer than {about['clip_s']:g} s; "
+            "their ends were cut."
+        )
+    for note in notes:
+        print(note)
+    if zero_shot and zero_shot["left_out"]:  # already printed
+        notes.append(f"Classes that the model does not have: {', '.join(zero_shot['left_out'])}.")
+    stored = None if zero_shot else models.decoding
+    on = stored.get("tuned_on") if isinstance(stored, dict) else None
+    if isinstance(on, dict) and on.get("hash") == about["hash"]:
+        stored = None  # it was tuned on these clips, so its numbers would be too good
+    _finish_events(
+        args,
+        models.found,
+        out,
+        label_set=models.scored_labels,
+        stored=stored,
+        about={"notes": notes, **({"zero_shot": zero_shot} if zero_shot else {})},
+        **common,
+    )
+
+
+def _finish_events(args, found, out, **about) -> None:
+    options = {"n_bootstrap": args.bootstrap, "seed": args.seed}
+    summary = detection.evaluate(found, out, **options, **about)
+    print(detection.table(summary))
+    print(f"events       {out / 'events.html'}")
+    print(f"metrics      {out / 'events.json'}, per_class_events.csv; scores {out / 'frames'}\n")
 
 
 def _about_model(models, spec, about) -> dict:

@@ -1,6 +1,7 @@
 """Pure functions of scores, targets and events; numpy only."""
 
 from asjax.metrics.best import best_f1
+from asjax.metrics.counting import clip_counts, f1_bootstrap, f1_of_counts
 from asjax.metrics.decisions import (
     at_thresholds,
     best_thresholds,
@@ -46,8 +47,11 @@ __all__ = [
     "PSDS2",
     "best_f1",
     "bootstrap",
+    "clip_counts",
     "d_prime",
     "event_f1",
+    "f1_bootstrap",
+    "f1_of_counts",
     "first_best",
     "halves",
     "intersection_f1",

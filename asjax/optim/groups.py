@@ -17,33 +17,38 @@ from asjax import models
 from asjax.config import AsjaxError, unknown
 
 FREEZE = ("none", "all", "head")
+RULES = ("beit", "pretrained_sed")
 
 
-def check(freeze: str, layer_decay: float) -> None:
-    """AsjaxError unless `freeze` is one of FREEZE and `layer_decay` is above 0 and at most 1."""
-    if freeze not in FREEZE:
-        raise unknown("optim.freeze", freeze, FREEZE)
+def check(freeze: str, layer_decay: float, layer_rule: str = "beit") -> None:
+    """AsjaxError unless the values are as in `grouped`."""
+    for key, value, known in (("freeze", freeze, FREEZE), ("layer_rule", layer_rule, RULES)):
+        if value not in known:
+            raise unknown(f"optim.{key}", value, known)
     number = isinstance(layer_decay, (int, float)) and not isinstance(layer_decay, bool)
     if not number or not 0 < layer_decay <= 1:
         raise AsjaxError(f"optim.layer_decay must be above 0 and at most 1, got {layer_decay!r}")
 
 
-def grouped(tx, model, *, freeze: str = "none", layer_decay: float = 1.0):
+def grouped(tx, model, *, freeze: str = "none", layer_decay: float = 1.0, layer_rule: str = "beit"):
     """`tx` with its updates multiplied by a factor for each array.
 
     Args:
       freeze: "none" trains all arrays. "all" trains only the head. "head" trains all but the head.
-      layer_decay: factor per block from the head downwards: 1 for all after the last block, X for
-        the last block, X^2 for the one before, as in BEiT (Bao et al. 2022). Arrays before the
-        first block have one more factor X than the first block.
+      layer_decay: factor X per block from the head downwards: X for the last block, X^2 for the
+        one before.
+      layer_rule: the factor of other arrays. "beit" (Bao et al. 2022): 1 for all after the last
+        block; arrays before the first block have one more factor X than the first block.
+        "pretrained_sed": they belong to the last and to the first block; head and sequence model
+        have 1.
 
     Raises:
       AsjaxError: a value out of range, or a model in which no blocks or no head can be found.
     """
-    check(freeze, layer_decay)
+    check(freeze, layer_decay, layer_rule)
     if freeze == "none" and layer_decay == 1:
         return tx
-    factors = block_factors(model, layer_decay) if layer_decay != 1 else {}
+    factors = block_factors(model, layer_decay, layer_rule) if layer_decay != 1 else {}
 
     def scaled(updates, params=None):
         flat = flatten_dict(updates)
@@ -95,7 +100,7 @@ def _head(model, flat: dict) -> set:
     return head
 
 
-def block_factors(model, layer_decay: float) -> dict[tuple, list[float] | float]:
+def block_factors(model, layer_decay: float, layer_rule: str = "beit") -> dict[tuple, list | float]:
     """Path of a parameter -> its factor; a list with one factor per block for stacked blocks."""
     units = _units(model)
     blocks = [number for number, (name, *_) in enumerate(units) if _is_block(name)]
@@ -107,9 +112,13 @@ def block_factors(model, layer_decay: float) -> dict[tuple, list[float] | float]
         )
     count = sum(depth for name, depth, _ in units if _is_block(name))
     factors, below = {}, 0  # `below`: blocks that are complete
+    with_blocks = layer_rule == "pretrained_sed"
+    head = _head_units(model, units) if with_blocks else ()
     for number, (name, depth, paths) in enumerate(units):
         if not _is_block(name):  # with the next block; before the first one: one step lower
             place = 0 if number < blocks[0] else below + 1
+            if with_blocks and name not in head:
+                place = min(max(place, 1), count)
             factor = layer_decay ** (count + 1 - place)
         else:
             powers = [layer_decay ** (count - below - i) for i in range(depth)]
@@ -117,6 +126,12 @@ def block_factors(model, layer_decay: float) -> dict[tuple, list[float] | float]
             factor = powers if _is_stack(name) else powers[0]
         factors |= dict.fromkeys(paths, factor)
     return factors
+
+
+def _head_units(model, units) -> set[str]:
+    """Names of the parts with the classes' arrays. A detector has its sequence model inside."""
+    head = _head(model, flatten_dict(models.abstract(model)["params"]))
+    return {name for name, _, paths in units if not head.isdisjoint(paths)}
 
 
 def _is_block(name: str) -> bool:

@@ -54,7 +54,7 @@ def detector(name: str, clip_s: float) -> tuple[dict, dict]:
     """
     frames = max(1, int(clip_s * FRAME_RATE + 1e-6))
     if name == MINI:
-        frontend = dict(name="panns_logmel", sample_rate=16_000, n_mels=64, n_fft=512, hop=160)
+        frontend = dict(name="panns_logmel", sample_rate=16_000, n_mels=64, n_fft=512, hop=320)
         return dict(name="talnet", variant="crnn_mini", width=256, frames=frames), frontend
     model, frontend = model_and_frontend(name)
     if "frames" not in build.fields("model", model["name"]):

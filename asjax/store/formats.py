@@ -65,7 +65,12 @@ def _objective(value):
 _OTHER_FIELDS = {
     "labels": mapping({}, {"name": text(), "hlp": boolean, "strict": boolean, "parents": text()}),
     "eval": mapping(
-        {}, {"batch_size": integer(1, 2**20), "mappings": optional(list_of(_NAME, 100))}
+        {},
+        {
+            "batch_size": integer(1, 2**20),
+            "mappings": optional(list_of(_NAME, 100)),
+            "median_s": optional(number(-1, 60)),
+        },
     ),
     "objective": optional(_objective),
     "optim": optional(mapping({}, {}, loose)),
@@ -100,6 +105,8 @@ RECORD = {
     "labels": optional(mapping({}, {"name": text(), "hash": text()})),
     "ported_from": optional(mapping({}, {}, loose)),
     "scores": optional(mapping({}, {}, loose)),
+    "events": optional(mapping({}, {}, loose)),
+    "decoding": optional(mapping({}, {}, loose)),
 }
 CARD = mapping(
     {

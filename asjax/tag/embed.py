@@ -57,6 +57,7 @@ def main(args) -> int:
         batch_size=args.batch_size,
         overlap=args.overlap,
         window_embeddings=args.per == "window",
+        frames=False,
     )
     settings = {
         "model": tagger.record["sha256"]["card.json"],

@@ -165,13 +165,13 @@ class Csv(_Rows):
 
 
 class Written:
-    """One line per file, about its label tracks."""
+    """A line for each file that was written."""
 
     def __init__(self, out, choice: Choice, label_set):
         self.out = out
 
     def __call__(self, tags, written=()) -> int:
-        for path, labels in written:
-            noun = "label" if labels == 1 else "labels"
-            print(f"{printable(str(path))}  {labels} {noun}", file=self.out)
+        for path, count, noun in written:
+            plural = "" if count == 1 else "s"
+            print(f"{printable(str(path))}  {count} {noun}{plural}", file=self.out)
         return len(written)

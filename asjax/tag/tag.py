@@ -1,4 +1,4 @@
-"""`asjax tag`: tables, JSON lines, TSV, CSV and label tracks of the tags in files and folders.
+"""`asjax tag`: tables, JSON lines, TSV, CSV and label tracks of the tags or events in files.
 
 Exit codes: 0 all files are tagged; 1 some files could not be tagged, each has a line on stderr; 2
 nothing was done, one line says why.
@@ -12,6 +12,7 @@ import sys
 from dataclasses import replace
 
 from asjax.config import TRUST, AsjaxError, shown, trust_named
+from asjax.tag import events
 
 TOP = 5
 
@@ -41,9 +42,9 @@ def add_arguments(parser):
     chosen.add_argument(
         "--reduce",
         choices=("mean", "max"),
-        default="mean",
         help="tags of a file: mean (default) or maximum of the probabilities of its windows",
     )
+    events.add_arguments(parser)
     form = parser.add_argument_group("form of the results").add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one line per file, a JSON object")
     form.add_argument("--tsv", action="store_true", help="tab-separated, one line per tag")
@@ -58,8 +59,9 @@ def add_arguments(parser):
     places.add_argument(
         "--raven",
         metavar="DIR",
-        help="a Raven selection table for each file, into this folder. A label is a stretch of "
-        "windows with a probability of at least --threshold (default here: 0.5)",
+        help="a Raven selection table for each file, into this folder. A label is an event, or "
+        "without --events a stretch of windows with a probability of at least --threshold (default "
+        "here: 0.5)",
     )
     places.add_argument("--overwrite", action="store_true", help="replace files that exist already")
 
@@ -103,43 +105,58 @@ def main(args) -> int:
 
     devices.setup()
     tagger = predict.load(
-        args.model, reduce=args.reduce, batch_size=args.batch_size, overlap=args.overlap
+        args.model,
+        reduce=args.reduce or "mean",
+        batch_size=args.batch_size,
+        overlap=args.overlap,
+        frames=args.events,
+        chunks=args.chunks,
     )
     choice = _choice(args, tagger.label_set)
     tracks = [replace(track, classes=choice.classes) for track in tracks]
+    look = events.decoder(args, choice.classes, tagger) if args.events else None
     with _output(args.out) as out:
-        form = _form(args)(out, choice, tagger.label_set)
-        failed, empty = _run(tagger, found, form, tracks, out)
+        form = _form(args, out)(out, choice, tagger.label_set)
+        failed, empty = _run(tagger, found, form, tracks, out, look)
     if empty:
         least = tracks[0].threshold if tracks else args.threshold
-        _say(f"no tag of {least:g} or more in {len(empty)} of {len(found)} files, first {empty[0]}")
+        what = "no event" if args.events else f"no tag of {least:g} or more"
+        _say(f"{what} in {len(empty)} of {len(found)} files, first {empty[0]}")
     if failed and len(found) > 1:
         _say(f"{failed} of {len(found)} files could not be tagged")
     return 1 if failed else 0
 
 
-def _run(tagger, found, form, tracks, out) -> tuple[int, list[str]]:
-    """Tag everything: (number of failed files, names of files without a tag to mention)."""
+def _run(tagger, found, form, tracks, out, look=None) -> tuple[int, list[str]]:
+    """Tag everything: (number of failed files, names of files without a tag to mention).
+
+    `look` makes the events of a file out of its tags.
+    """
     from asjax.data import audio
-    from asjax.tag.forms import Table
+    from asjax.tag import event_forms, forms
     from asjax.tag.progress import Progress
 
-    failed, empty = 0, []
-    with Progress([r.source for r in found]) as progress:
-        sources = [r.source for r in found]
+    failed, empty, tables = 0, [], (forms.Table, event_forms.Table)
+    sources = [r.source for r in found]
+    with Progress(sources) as progress:
         results = tagger.stream(sources, on_window=progress.heard, decoding=audio.quiet_decoders)
         try:
-            for tags in results:
+            for tags, source in zip(results, sources, strict=True):
                 with progress.file_done():
-                    if isinstance(tags, Exception):
+                    try:
+                        if isinstance(tags, Exception):
+                            raise tags
+                        tags = look(tags) if look else tags
+                        rate = tagger.sample_rate
+                        written = [track.write(tags, rate, source) for track in tracks]
+                    except AsjaxError as error:
                         failed += 1
-                        _say(tags)
+                        _say(error)
                         continue
-                    written = [track.write(tags, tagger.sample_rate) for track in tracks]
                     count = form(tags, written)
                     if written:
-                        count = written[0].labels
-                    if not count and (written or not isinstance(form, Table)):
+                        count = len(tags.events) if look else written[0].labels
+                    if not count and (written or not isinstance(form, tables)):
                         empty.append(shown(tags.file))
                     out.flush()
         except BrokenPipeError:  # the reader of the output, such as `head`, has closed the pipe
@@ -157,6 +174,7 @@ def _say(text) -> None:
 
 def _check(args) -> None:
     """Raise AsjaxError for options that are out of range or contradict each other."""
+    events.check(args)
     tracks = bool(args.audacity or args.raven)
     forms = args.json or args.tsv or args.csv or args.out is not None
     if args.top is not None and args.top < 1:
@@ -181,7 +199,8 @@ def _check(args) -> None:
     for option in ("audacity", "raven"):
         if getattr(args, option) == "":
             raise AsjaxError(f"--{option} must be the name of a folder, got an empty one")
-    if args.overwrite and not tracks and args.out is None:
+    writes = tracks or args.frames or args.picture or args.out is not None
+    if args.overwrite and not writes:
         raise AsjaxError("--overwrite is for files; give --out FILE, --audacity DIR or --raven DIR")
 
 
@@ -194,10 +213,11 @@ def _tracks(args, found) -> list:
     from asjax.tag import tracks
 
     threshold = tracks.THRESHOLD if args.threshold is None else args.threshold
+    kinds = ("audacity", "raven", "frames", "picture")
     return [
-        tracks.Tracks(kind, tracks.paths(folder, kind, found, args.paths), threshold)
-        for kind, folder in (("audacity", args.audacity), ("raven", args.raven))
-        if folder
+        tracks.Tracks(kind, tracks.paths(getattr(args, kind), kind, found, args.paths), threshold)
+        for kind in kinds
+        if getattr(args, kind)
     ]
 
 
@@ -213,12 +233,17 @@ def _choice(args, label_set):
     )
 
 
-def _form(args):
-    from asjax.tag import forms
+def _form(args, out):
+    from asjax.tag import event_forms, forms
 
-    tracks_only = (args.audacity or args.raven) and args.out is None
-    default = forms.Written if tracks_only else forms.Table
-    chosen = {"json": forms.Json, "tsv": forms.Tsv, "csv": forms.Csv}
+    each = args.audacity or args.raven or args.frames or args.picture
+    if args.events:
+        chosen = {"json": event_forms.Json, "tsv": event_forms.Tsv}
+        default = event_forms.Table if out.isatty() else event_forms.Tsv
+    else:
+        chosen = {"json": forms.Json, "tsv": forms.Tsv, "csv": forms.Csv}
+        default = forms.Table
+    default = forms.Written if each and args.out is None else default
     return next((form for name, form in chosen.items() if getattr(args, name)), default)
 
 

@@ -1,7 +1,9 @@
-"""Label tracks for Audacity and selection tables for Raven, one file per recording.
+"""Label tracks for Audacity and selection tables for Raven, one file per recording; also frame
+scores and pictures.
 
-A label is a stretch of time in which a class reaches the threshold: the union of the windows with
-such a probability. Windows that touch or overlap become one label.
+A label is an event of a detector. Without events it is a stretch of time in which a class reaches
+the threshold: the union of the windows with such a probability. Windows that touch or overlap
+become one label.
 
 Audacity: `onset offset label` in seconds, tabs between, no header (manual, "Importing and Exporting
 Labels"). Raven: a header and tabs; the columns of BirdNET-Analyzer's tables.
@@ -34,13 +36,18 @@ RAVEN = (
     "Score",
     "Begin File",
 )
-ENDINGS = {"audacity": ".txt", "raven": ".Table.1.selections.txt"}
+ENDINGS = {
+    "audacity": ".txt",
+    "raven": ".Table.1.selections.txt",
+    "frames": ".tsv",
+    "picture": ".png",
+}
 THRESHOLD = 0.5
 _LONGEST = 150  # bytes of a name, because file systems allow 255 with the ending
 
 
 class Label(NamedTuple):
-    """A class in a stretch of time; `score` is its highest probability there."""
+    """A class in a stretch of time; `score` is the event's, or the highest of the windows."""
 
     onset_s: float
     offset_s: float
@@ -82,22 +89,43 @@ def raven(labels: list[Label], tags, sample_rate: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+def frames(file: Path, found, sample_rate: int, source) -> tuple[int, str]:
+    """Write the frame probabilities of the chosen classes for sed_scores_eval."""
+    from asjax.store.frame_scores import write_tsv
+
+    tags = found.tags
+    some = range(len(tags.labels)) if found.classes is None else sorted(found.classes)
+    names = [tags.labels[i] for i in some]
+    write_tsv(file, tags.frames[:, list(some)], names, frame_rate=tags.frame_rate)
+    return len(tags.frames), "frame"
+
+
+def picture(file: Path, found, sample_rate: int, source) -> tuple[int, str]:
+    """Write the picture of a recording and its events."""
+    from asjax.tag.picture import picture as png
+
+    file.write_bytes(png(found, source, sample_rate))
+    return len(found.events), "event"
+
+
 class Written(NamedTuple):
-    """A track that was written, and the number of its labels."""
+    """A file that was written, and the number of its labels (or frames, events)."""
 
     path: Path
     labels: int
+    noun: str = "label"
 
 
 TEXTS = {"audacity": audacity, "raven": raven}
+OTHERS = {"frames": frames, "picture": picture}
 
 
 @dataclass(frozen=True)
 class Tracks:
-    """The label tracks of one kind.
+    """The files of one kind: label tracks, or frame scores or pictures of events.
 
     Attributes:
-      kind: "audacity" or "raven". paths: name of a recording -> the file of its track.
+      kind: a key of ENDINGS. paths: name of a recording -> the file of its track.
     """
 
     kind: str
@@ -114,15 +142,26 @@ class Tracks:
                 f"{shown(there[0])}; choose another folder, or give --overwrite"
             )
 
-    def write(self, tags, sample_rate: int) -> Written:
-        """Write the track of a recording."""
+    def write(self, tags, sample_rate: int, source=None) -> Written:
+        """Write the file of a recording.
+
+        Args:
+          tags: of the recording, or its events as from `events.decoder`. source: what was tagged.
+        """
         path = self.paths[tags.file]
-        labels = merged(tags.times, tags.windows, self.threshold, self.classes)
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
+            if self.kind in OTHERS:
+                return Written(path, *OTHERS[self.kind](temporary, tags, sample_rate, source))
+            labels = self._labels(tags)
             text = TEXTS[self.kind](labels, tags, sample_rate)
             temporary.write_text(text, encoding="utf-8", newline="\n")
         return Written(path, len(labels))
+
+    def _labels(self, tags) -> list[Label]:
+        if hasattr(tags, "marks"):
+            return [Label(*mark) for mark in tags.marks]
+        return merged(tags.times, tags.windows, self.threshold, self.classes)
 
 
 def paths(folder: str, kind: str, recordings, words) -> dict[str, Path]:
@@ -132,9 +171,13 @@ def paths(folder: str, kind: str, recordings, words) -> dict[str, Path]:
     below the common folder of these. A track has the name of its recording, without the ending of
     the audio unless two would be the same.
 
+    A picture of one recording may have the name of a .png file in place of a folder.
+
     Raises:
       AsjaxError: `folder` is a file.
     """
+    if kind == "picture" and folder.lower().endswith(".png") and not os.path.isdir(folder):
+        return _single(folder, recordings)
     for place in (Path(folder), *Path(folder).parents):
         if place.exists() and not place.is_dir():
             raise AsjaxError(f"--{kind} {shown(folder)} must be a folder, {shown(place)} is a file")
@@ -157,6 +200,17 @@ def paths(folder: str, kind: str, recordings, words) -> dict[str, Path]:
         taken.add(_folded(unique))
         out[name] = Path(folder, unique + ENDINGS[kind])
     return out
+
+
+def _single(file: str, recordings) -> dict[str, Path]:
+    if len(recordings) > 1:
+        raise AsjaxError(
+            f"--picture {shown(file)} is for one recording, got {len(recordings)}; give the name "
+            "of a folder"
+        )
+    if not Path(file).absolute().parent.is_dir():
+        raise AsjaxError(f"--picture {shown(file)}: its folder does not exist; make it first")
+    return {recordings[0].name: Path(file)}
 
 
 def _folded(name: str) -> str:

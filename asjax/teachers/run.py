@@ -91,7 +91,7 @@ class Job:
     """Logits of `members` on `source`.
 
     Args:
-      labelled: the labels of the source are classes of the models.
+      labelled: the first classes of the source are those of the models; others are left out.
       views: None, or (count, seed). ops: the host chain.
       shard: (i, N), part i of N.
     """
@@ -234,8 +234,7 @@ class Job:
             if not all(rest["mask"][row] for rest in rests):
                 missing.append((name, view, bad.get(name, "it could not be decoded")))
                 continue
-            known = first["labels"][row] if self.labelled else None
-            marks = first["events"][row] if self.labelled else None
+            known, marks = self._marks(first["labels"][row], first["events"][row])
             rows.append(
                 Row(
                     name,
@@ -249,6 +248,14 @@ class Job:
             keep.append(row)
         frames = None if frames is None else frames[keep]
         store.add(step, rows, clip[keep], frames, missing)
+
+    def _marks(self, known, marks):
+        """Labels and events in the models' classes; (None, None) if the data have other classes."""
+        if not self.labelled:
+            return None, None
+        count = len(self.members.label_set)
+        marks = None if marks is None else marks[marks["class"] < count]
+        return [label for label in known if label < count], marks
 
     def coverage(self, store) -> list[tuple[str, int]]:
         """Prove that every clip and view of this shard is stored or named as missing, once.

@@ -107,10 +107,10 @@ def _run(paths, args) -> int:
         raise AsjaxError(f"--batch-size must be 1 or more, got {args.batch_size}")
     weights = None if args.weights is None else _numbers(args.weights)
     trust_named(args.trust)
-    from asjax.evaluation import scoring
+    from asjax.evaluation import data_specs
     from asjax.teachers import members, parts, run
 
-    spec, _ = scoring.data_spec(args.data)
+    spec, _ = data_specs.data_spec(args.data)
     trio = {"frames": args.frames, "batch_size": args.batch_size or 0}
     models = members.Members(paths, weights, **trio)
     source, labelled = _source(spec, args.labels, models.label_set)
@@ -137,12 +137,12 @@ def _run(paths, args) -> int:
 
 
 def _source(spec, given, label_set):
-    """The data, and whether their labels are classes of the models."""
+    """The data, and whether their first classes are those of the models."""
     from asjax import build
-    from asjax.evaluation import scoring
+    from asjax.evaluation import data_specs
 
-    theirs = scoring.labels_of(spec, given, label_set)
-    return build.source(spec, theirs), theirs.hash == label_set.hash
+    theirs = data_specs.fit(spec, given, label_set)[0]
+    return build.source(spec, theirs), theirs.ids[: len(label_set)] == label_set.ids
 
 
 def _shard(text) -> tuple[int, int]:

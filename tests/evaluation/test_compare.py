@@ -1,14 +1,16 @@
-"""`asjax compare` against naive resampling, and its errors."""
+"""`asjax compare` against naive resampling, and its errors (also `compare_events`)."""
 
 import csv
+import dataclasses
 
 import numpy as np
 import pytest
+import small_detections
 
-from asjax import metrics
+from asjax import events, metrics
 from asjax.__main__ import main
 from asjax.config import AsjaxError
-from asjax.evaluation import compare
+from asjax.evaluation import compare, detection
 from asjax.labels import LabelSet
 from asjax.store import scores as score_files
 from asjax.store.scores import save_scores
@@ -137,3 +139,70 @@ def test_what_cannot_be_compared_is_one_line(pair, tmp_path, capsys):
     short.write_text("x1,g\nx2\n")
     with pytest.raises(AsjaxError, match="line 2 must be id,group"):
         compare.read_groups(short)
+
+
+def with_frames(folder, found):
+    """A run with scores of clips and of frames."""
+    label_set = small_detections.classes()
+    detection.evaluate(found, folder / "eval", label_set=label_set, n_bootstrap=0)
+    save_scores(folder / "eval" / "scores.npz", ids=found.ids, scores=found.logits,
+                targets=found.targets, label_set=label_set)  # fmt: skip
+    return folder
+
+
+def test_detectors_are_compared_by_psds1(tmp_path):
+    first = small_detections.made(clips=16)
+    noise = np.random.default_rng(5).normal(0, 2, first.frames.shape)
+    order = np.arange(15)[::-1]  # other order, one clip less
+    second = dataclasses.replace(
+        first,
+        ids=[first.ids[i] for i in order],
+        frames=(first.frames + noise).astype(np.float16)[order],
+        logits=first.logits[order],
+        targets=first.targets[order],
+        durations_s=first.durations_s[order],
+        events=[first.events[i] for i in order],
+    )
+    pair = with_frames(tmp_path / "one", first), with_frames(tmp_path / "two", second)
+    got = compare.compare(*pair, n=12, seed=2)
+    names = sorted(second.ids)
+    want, drawn = [], []
+    for found in (first, second):
+        rows = [found.ids.index(name) for name in names]
+        given = {
+            "durations_s": found.durations_s[rows],
+            "lengths": found.lengths()[rows],
+            "frame_rate": 10.0,
+            "median": 4,
+            **metrics.PSDS1,
+        }
+        scores = [np.asarray(found.frames[i], np.float64) for i in rows]
+        marks = [found.events[i] for i in rows]
+        want.append(metrics.psds(scores=scores, events=marks, **given)["macro"])
+        values = []
+        for times in metrics.resample_counts(15, 12, 2):
+            again = np.repeat(np.arange(15), times)
+            part = {k: v[again] for k, v in given.items() if k in ("durations_s", "lengths")}
+            part = {**given, **part, "scores": [scores[i] for i in again]}
+            values.append(metrics.psds(**part, events=[marks[i] for i in again])["macro"])
+        drawn.append(np.array(values))
+    a, b, difference, low, high, _ = got["metrics"]["PSDS1"]
+    assert (a, b) == pytest.approx(want, abs=1e-12)
+    ends = metrics.interval(drawn[1] - drawn[0], want[1] - want[0])
+    assert (low, high) == pytest.approx(ends, abs=1e-9)
+    assert difference == pytest.approx(want[1] - want[0], abs=1e-12)
+    assert "PSDS1" in compare.text(got)
+    groups = {name: name for name in first.ids}
+    assert "PSDS1" not in compare.compare(*pair, n=2, groups=groups)["metrics"]
+    moved = dataclasses.replace(second, events=[events.as_events([(0, 1, 0)])] * 15)
+    other = with_frames(tmp_path / "moved", moved)
+    with pytest.raises(AsjaxError, match="different events for clip 'clip 0'"):
+        compare.compare(pair[0], other, n=2)
+
+
+def test_runs_without_frames_or_without_events_have_no_psds1(tmp_path, pair):
+    assert "PSDS1" not in compare.compare(*pair, n=2)["metrics"]
+    found = small_detections.made(clips=4)
+    found = dataclasses.replace(found, events=[np.zeros(0, events.EVENT)] * 4)
+    folder = with_frames(tmp_path / "none", found)
+    assert "PSDS1" not in compare.compare(folder, folder, n=2)["metrics"]

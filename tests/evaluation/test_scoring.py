@@ -11,7 +11,7 @@ from test_evaluate import own_set, saved
 from asjax import build, labels
 from asjax.__main__ import main
 from asjax.config import AsjaxError
-from asjax.evaluation import evaluate, scoring
+from asjax.evaluation import averages, evaluate
 from asjax.store import model_dir
 from asjax.store.scores import save_scores
 
@@ -153,36 +153,36 @@ def sigmoid(x):
 def test_averages_of_logits_and_of_probabilities_are_what_they_say():
     rng = np.random.default_rng(0)
     parts = rng.normal(-3, 3, (3, 20, 5)).astype(np.float32)
-    np.testing.assert_allclose(scoring.average_scores(parts), parts.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(averages.average_scores(parts), parts.mean(axis=0), rtol=1e-5)
     mean = sigmoid(parts).mean(axis=0)
-    got = scoring.average_scores(iter(parts), "probabilities")
+    got = averages.average_scores(iter(parts), "probabilities")
     np.testing.assert_allclose(got, np.log(mean) - np.log1p(-mean), rtol=1e-5, atol=1e-6)
     assert got.dtype == np.float32
-    same = scoring.average_scores(parts[:1])  # one model gives its scores, bit for bit
+    same = averages.average_scores(parts[:1])  # one model gives its scores, bit for bit
     np.testing.assert_array_equal(same, parts[0])
 
 
 def test_the_mean_of_extreme_probabilities_stays_finite_and_in_order():
     sure = np.array([[80.0, 90.0, -80.0, -np.inf]])
-    got = scoring.average_scores([sure, sure], "probabilities")
+    got = averages.average_scores([sure, sure], "probabilities")
     np.testing.assert_allclose(got, sure, rtol=1e-6)
-    half = scoring.average_scores([[[400.0]], [[-400.0]]], "probabilities")
+    half = averages.average_scores([[[400.0]], [[-400.0]]], "probabilities")
     np.testing.assert_allclose(half, 0.0, atol=1e-6)
     with pytest.raises(AsjaxError, match="average of scores 'mean' does not exist"):
-        scoring.average_scores([sure], "mean")
+        averages.average_scores([sure], "mean")
 
 
 def test_averaged_weights_are_plain_means_and_counters_come_from_the_first():
     one = {"params": {"w": np.float32([1, 2])}, "stats": {"mean": np.float32(4), "n": np.int32(7)}}
     two = {"params": {"w": np.float32([3, 6])}, "stats": {"mean": np.float32(0), "n": np.int32(9)}}
-    got = scoring.average_weights([one, two])
+    got = averages.average_weights([one, two])
     np.testing.assert_array_equal(got["params"]["w"], np.float32([2, 4]))
     assert got["params"]["w"].dtype == np.float32
     assert (got["stats"]["mean"], got["stats"]["n"]) == (2.0, 7)
     with pytest.raises(AsjaxError, match=r"params/w is \(2,\) in model 1 and \(3,\) in model 2"):
-        scoring.average_weights([one, {**two, "params": {"w": np.zeros(3, np.float32)}}])
+        averages.average_weights([one, {**two, "params": {"w": np.zeros(3, np.float32)}}])
     with pytest.raises(AsjaxError, match="stats/n is .* no such array in model 2"):
-        scoring.average_weights([one, {**two, "stats": {"mean": np.float32(0)}}])
+        averages.average_weights([one, {**two, "stats": {"mean": np.float32(0)}}])
 
 
 @pytest.mark.parametrize("kind", [None, "probabilities"])
@@ -231,15 +231,15 @@ def softmax(x):
 def test_averages_of_softmaxes_are_probabilities_again():
     parts = np.random.default_rng(0).normal(-3, 3, (3, 20, 5))
     scores = np.log(softmax(parts)).astype(np.float32)
-    got = scoring.average_scores(iter(scores), "logits", ["softmax"])
+    got = averages.average_scores(iter(scores), "logits", ["softmax"])
     np.testing.assert_allclose(np.exp(got), softmax(parts.mean(axis=0)), rtol=1e-4)
-    got = scoring.average_scores(iter(scores), "probabilities", ["softmax"] * 3)
+    got = averages.average_scores(iter(scores), "probabilities", ["softmax"] * 3)
     np.testing.assert_allclose(np.exp(got), softmax(parts).mean(axis=0), rtol=1e-4)
     # scores of some of the classes keep their sum, which is below 1
-    got = scoring.average_scores(scores[:, :, :2], "logits", ["softmax"])
+    got = averages.average_scores(scores[:, :, :2], "logits", ["softmax"])
     want = np.exp(scores[:, :, :2]).sum(axis=2).mean(axis=0)
     np.testing.assert_allclose(np.exp(got).sum(axis=1), want, rtol=1e-4)
-    same = scoring.average_scores(scores[:1], activations=["softmax"])
+    same = averages.average_scores(scores[:1], activations=["softmax"])
     np.testing.assert_array_equal(same, scores[0])
 
 
@@ -248,14 +248,14 @@ def test_a_softmax_and_a_sigmoid_can_only_be_joined_by_probabilities():
     kinds = ["softmax", "sigmoid"]
     p = (softmax(logits[0]) + sigmoid(logits[1])) / 2
     parts = [np.log(softmax(logits[0])), logits[1]]
-    got = scoring.average_scores(parts, "probabilities", kinds)
+    got = averages.average_scores(parts, "probabilities", kinds)
     np.testing.assert_allclose(sigmoid(got), p, rtol=1e-5)
-    assert scoring.joined(kinds, "probabilities") == "sigmoid"
+    assert averages.joined(kinds, "probabilities") == "sigmoid"
     for kind in ("logits", "weights"):
         with pytest.raises(
             AsjaxError, match="can only average their probabilities; give --average"
         ):
-            scoring.joined(kinds, kind)
+            averages.joined(kinds, kind)
 
 
 def test_eval_of_classifiers_alone_and_in_ensembles(tmp_path, clips, capsys):
@@ -343,12 +343,12 @@ def test_scores_of_other_clips_or_labels_are_no_ensemble(tmp_path):
     with pytest.raises(
         AsjaxError, match="same clips: .* has 40, .* has 39; .* 'clip0' is in only one"
     ):
-        scoring.average_files([tmp_path / "a.npz", tmp_path / "less.npz"])
+        averages.average_files([tmp_path / "a.npz", tmp_path / "less.npz"])
     with pytest.raises(AsjaxError, match="other labels"):
-        scoring.average_files([tmp_path / "a.npz", tmp_path / "labels.npz"])
+        averages.average_files([tmp_path / "a.npz", tmp_path / "labels.npz"])
     saved(tmp_path / "classes.npz", own_set(9))
     with pytest.raises(AsjaxError, match="label hash"):
-        scoring.average_files([tmp_path / "a.npz", tmp_path / "classes.npz"])
+        averages.average_files([tmp_path / "a.npz", tmp_path / "classes.npz"])
 
 
 # -------------------------------------------------------------------------------- zero-shot

@@ -10,6 +10,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from asjax import build, frontends, models, step
 from asjax.config import AsjaxError
 from asjax.optim import groups
+from asjax.weights import port
 
 MINI = dict(variant="mini", num_classes=3, n_mels=16, block_dropout=0.3, head_dropout=0.3)
 
@@ -73,6 +74,58 @@ def test_blocks_are_in_order_in_every_family(family):
         if isinstance(factor, list):
             assert factor == sorted(factor)
             assert len(factor) == params[path].shape[0]
+
+
+DETECTORS = {  # 12 blocks each, and a sequence model
+    "atst_frame": dict(width=16, heads=2),
+    "beats": dict(width=16, heads=2, patch_width=8, position_groups=2),
+    "fpasst": dict(width=16, heads=2),
+    "m2d": dict(width=16, heads=2),
+    "asit": dict(width=16, heads=2),
+}
+
+
+@pytest.mark.parametrize("family", DETECTORS)
+@pytest.mark.parametrize("decay", [0.5, 0.95])
+def test_groups_are_pretrained_seds(golden, family, decay):
+    """Each array is filled with its factor, and then every torch weight must have its group's."""
+    fields = dict(num_classes=3, sequence="gru", sequence_width=2, **DETECTORS[family])
+    module = models.build(family, variant=f"{family}_base", **fields)
+    factors = groups.block_factors(module, decay, "pretrained_sed")
+    shapes = models.abstract(module)
+    flat = {}
+    for path, leaf in flatten_dict(shapes["params"]).items():
+        factor = np.asarray(factors[path], np.float64)
+        factor = factor.reshape(factor.shape + (1,) * (leaf.ndim - factor.ndim))
+        flat[path] = np.broadcast_to(factor, leaf.shape).astype(np.float32)
+    others = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), dict(shapes, params={}))
+    found = port.to_torch(family, {**others, "params": unflatten_dict(flat)})
+    manifest, _ = golden("sed_optim")
+    left = {name for name in found if "relative_attention_bias" not in name}  # tied copies
+    for number, names in enumerate(manifest["layer_groups"]["groups"][family]):
+        for name in names:
+            key = f"model.{name}"
+            if key not in found:  # not a parameter with us: fixed normalisation of M2D's features
+                assert "norm_stats" in name or "relative_attention_bias" in name, name
+                continue
+            np.testing.assert_allclose(found[key], decay ** (number + 1), rtol=1e-6, err_msg=name)
+            left.discard(key)
+    assert left
+    for name in left:
+        assert name.split(".")[0] in ("strong_head", "weak_head", "seq_model"), name
+        np.testing.assert_array_equal(found[name], 1)
+
+
+def test_the_rule_of_pretrained_sed_for_a_tagger():
+    """mini has a norm before its blocks and a layer between them and the head."""
+    module, _ = made()
+    factors = groups.block_factors(module, 0.5, "pretrained_sed")
+    want = dict(bn0=1 / 16, block1=1 / 16, block2=1 / 8, block3=1 / 4, block4=1 / 2, fc1=1 / 2)
+    assert {path[0]: factor for path, factor in factors.items()} == {**want, "head": 1}
+    beit = groups.block_factors(module, 0.5)
+    assert {path[0]: factor for path, factor in beit.items()} == {
+        **want, "bn0": 1 / 32, "fc1": 1, "head": 1,
+    }  # fmt: skip
 
 
 def trained(freeze, layer_decay=1.0, steps=2):
@@ -167,6 +220,7 @@ def test_wrong_values_are_one_line():
         (dict(layer_decay=0.0), "optim.layer_decay must be above 0"),
         (dict(layer_decay=1.5), "optim.layer_decay must be above 0"),
         (dict(layer_decay=True), "optim.layer_decay must be above 0"),
+        (dict(layer_rule="bert"), "optim.layer_rule 'bert' does not exist; did you mean 'beit'"),
     ):
         with pytest.raises(AsjaxError, match=message):
             groups.grouped(optax.sgd(1.0), module, **options)

@@ -14,6 +14,7 @@ import optax
 import pytest
 
 from asjax import build
+from asjax.config import AsjaxError
 from asjax.optim import schedules
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -49,6 +50,21 @@ def test_warmup_step_equals_the_loop_of_ast(golden, name, own_epoch):
     spec = dict(name="adam", lr=given["base_lr"], schedule=f"warmup_step({fields})")
     _, lr = made(spec, steps_per_epoch=77 if own_epoch else given["steps_per_epoch"])
     np.testing.assert_allclose(jax.vmap(lr)(jnp.arange(len(wanted))), wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("case", range(4))
+def test_cosine_is_pretrained_seds(golden, case):
+    """A warm-up longer than the run, a bug of the authors' script, is a `warmup` alone."""
+    given = golden("sed_optim")[0]["cosine_schedule"]["cases"][case]
+    spec = dict(name="adam", lr=1.0, schedule=f"cosine(warmup_steps={given['warmup']})")
+    if given["warmup"] > given["total"]:
+        with pytest.raises(AsjaxError, match="warmup_steps must be in"):
+            made(spec, total_steps=given["total"])
+        spec["schedule"] = f"warmup(steps={given['warmup']})"
+    _, lr = made(spec, total_steps=given["total"])
+    for step, want in given["points"]:
+        # float64 1 + cos loses digits near the end; sin^2 does not
+        assert float(lr(step)) == pytest.approx(want, rel=1e-6, abs=1e-16)
 
 
 def naive_passt(epoch):

@@ -206,11 +206,11 @@ def test_views_can_be_replayed(tmp_path, models):
     from asjax.data import draw
 
     audio = write_clips(tmp_path / "audio", count=3, seconds=1.5)
-    options = ["--views=3", "--seed=7", f"--out={tmp_path / 'x'}"]
+    options = ["--views=3", "--seed=3", f"--out={tmp_path / 'x'}"]
     base = ["logits", str(models[0][0]), f"--data={audio / 'clips.csv'}", "--dtype=float32"]
     assert main([*base, *options]) == 0
     found = logits.open(tmp_path / "x")
-    assert found.views == {"count": 3, "seed": 7, "ops": "decode | crop | listed"}
+    assert found.views == {"count": 3, "seed": 3, "ops": "decode | crop | listed"}
     assert found.ids == ["00.wav", "01.wav", "02.wav"]
     known = dict(sample_rate=RATE, clip_s=CLIP_S, num_classes=3, train=True, pcm16=False)
     ops = build.chain("op", found.views["ops"], **known, decode_timeout_s=10.0)
@@ -218,7 +218,7 @@ def test_views_can_be_replayed(tmp_path, models):
         for view in range(3):
             number = found.draw((name, view))
             assert number == view * 3 + i
-            rng = draw.generator(7, number)
+            rng = draw.generator(3, number)
             example = {"id": name, "audio": str(audio / name), "labels": [0], "events": None}
             for _, op in ops:
                 example = op(example, rng)

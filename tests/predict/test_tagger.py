@@ -1,5 +1,6 @@
 """The tagger and `asjax tag` against naive windows computed one at a time."""
 
+import contextlib
 import csv
 import functools
 import gc
@@ -27,6 +28,7 @@ from asjax.config import AsjaxError, AsjaxWarning
 from asjax.data import ffmpeg
 from asjax.data.audio import AudioError
 from asjax.labels import LabelSet
+from asjax.predict.recording import Recording
 from asjax.store import model_dir
 
 RATE, CLIP_S, CLASSES = 8000, 0.5, 7
@@ -178,12 +180,12 @@ def test_top_lists_display_names_by_falling_probability_and_labels_are_looked_up
 
 
 def test_the_mean_keeps_log_odds_where_probabilities_saturate():
-    recording = predict._Recording((noise(1), RATE), 0, tagger())
+    one = Recording((noise(1), RATE), 0, tagger())
+    next(one.windows(contextlib.nullcontext))
+    next(one.windows(contextlib.nullcontext))
     for logits in ([40.0, -60.0], [50.0, -70.0]):
-        recording.starts.append(0)
-        recording.samples += SIZE
-        recording.add(np.float32(logits), np.zeros(1))
-    tags = recording.result()
+        one.add(np.float32(logits), np.zeros(1))
+    tags = one.result()
     p_not, p = np.exp([-40.0, -50.0]).mean(), np.exp([-60.0, -70.0]).mean()
     np.testing.assert_allclose(tags.logits, [-np.log(p_not), np.log(p)], rtol=1e-6)
 
@@ -352,7 +354,7 @@ def test_calls_of_any_size_share_one_copy_of_the_weights_and_few_programs():
             assert len(places) == len({device for device, _ in places}) <= jax.device_count()
     finally:
         Wide.__call__ = original
-    assert len(traced) == 3  # 1, 4 and 16 rows
+    assert len(traced) == 4  # to see whether there are frames; then 1, 4 and 16 rows
     assert [len(w.sharding.device_set) for w in jax.tree.leaves(run.variables)] == [2] * 4
 
 

@@ -10,10 +10,11 @@ from reference import augment as naive
 from scipy import stats
 
 from asjax import augment, build
+from asjax.augment import mixing
 from asjax.build import augment as chain
 from asjax.config import AsjaxError
 
-_pairs = jax.jit(augment._pairs, static_argnums=(1, 4))  # (rng, clips, alpha, rate, style)
+_pairs = jax.jit(mixing.pairs, static_argnums=(1, 4))  # (rng, clips, alpha, rate, style)
 
 KEY = jax.random.key(7)
 EVERY_OP = [
@@ -471,7 +472,7 @@ def test_panns_pairs_stay_on_their_device():
     [
         (
             "mixpu",
-            "did you mean 'mixup'.*gain, mixup, noise, roll, roll_frames, specaug, speed",
+            "did you mean 'mixup'.*freq_warp, gain, mixup, noise, roll, roll_frames, specaug",
         ),
         ("chain", "augmentation 'chain' does not exist"),
         ("mixup(alfa=1)", "field 'alfa' does not exist; did you mean 'alpha'.*rate.*style"),

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from lookup import Lookup
 from scipy import sparse
-from test_objectives import Lookup
 
 from asjax import build, objectives, step
 from asjax.config import AsjaxError
+from asjax.objectives import checks, losses
 
 sk = pytest.importorskip("sklearn.metrics")
 ROWS, CLASSES = 8, 3
@@ -72,7 +73,7 @@ def test_weights_are_scikit_learns_and_the_loss_is_a_mean_over_rows(weights):
 
 
 def test_a_class_without_clips_changes_no_balanced_weight():
-    got = objectives._class_weights("balanced", np.array([3, 0, 1]))
+    got = checks.as_class_weights("balanced", np.array([3, 0, 1]))
     np.testing.assert_allclose(got, [4 / 6, 0, 4 / 2])
 
 
@@ -101,7 +102,7 @@ def test_the_gradient_is_p_minus_y():
 def test_logits_of_half_precision_and_of_any_size_give_a_float32_loss():
     logits = jnp.asarray(made()["wave"], jnp.bfloat16)
     target = made()["target"]
-    got = objectives.cross_entropy(logits, target)
+    got = losses.cross_entropy(logits, target)
     want = -(target * log_p(np.asarray(logits, np.float64))).sum(axis=1).mean()
     assert got.dtype == jnp.float32
     assert float(got) == pytest.approx(want, rel=1e-6)

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from lookup import Lookup
 
 from asjax import build, objectives
 from asjax.config import AsjaxError
@@ -14,16 +15,6 @@ def bce64(logits, target, weight):
     p = 1 / (1 + np.exp(-logits.astype(np.float64)))
     loss = -(target * np.log(p) + (1 - target) * np.log1p(-p))
     return (loss * weight).sum() / weight.sum()
-
-
-class Lookup(nn.Module):
-    """A model whose logits are its input features, so that the loss shows what happened to them."""
-
-    @nn.compact
-    def __call__(self, feats, *, train=False, augment=None):
-        bias = self.param("bias", nn.initializers.zeros, (feats.shape[-1],))
-        x = augment(feats) if augment else feats
-        return {"logits": x[:, 0] + bias[None]}
 
 
 def run(batch, **fields):

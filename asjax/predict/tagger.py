@@ -1,10 +1,14 @@
-"""`asjax.load` and `Tagger`: audio files or waves -> tags and embeddings.
+"""`load` and `Tagger`: from a model folder and recordings to `Tags`.
 
 A recording is cut into windows of the model's clip length, consecutive or overlapping. The last
 window ends with the recording, so its overlap is larger. A recording shorter than a window is
 padded with zeros. The tags of a recording are the mean of its windows' probabilities, or their
 maximum. Windows of all recordings share batches of one shape. Audio is decoded when it is needed,
-so memory does not grow with the length of a recording.
+so memory does not grow with the length of a recording, except by its frame scores.
+
+The frame scores of a recording come from windows that overlap by half. The frames in the middle
+half of each window are used, because a model hears too little around its first and last frames.
+Frames that begin after the end of the recording are left out.
 
 A model with objective classify gives the probabilities of a softmax, which sum to 1 over the
 classes. Any other model gives one sigmoid per class.
@@ -15,19 +19,22 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
 
-from asjax import build
+from asjax import build, models
 from asjax.config import AsjaxError, quoted, unknown
 from asjax.data import waves
 from asjax.evaluation import infer
 from asjax.metrics import probability
+from asjax.predict.frames import NO_FRAMES
+from asjax.predict.recording import Recording
+from asjax.predict.tags import Tags, whole
 from asjax.store import model_dir
 from asjax.store.scores import activation_of
 
@@ -85,75 +92,12 @@ def load(path, *, reduce: str = "mean", batch_size: int = 16, **settings) -> Tag
 
 def _check_settings(batch_size, overlap) -> None:
     """Raise AsjaxError for a batch size or an overlap that is impossible."""
-    if not _whole(batch_size) or batch_size < 1:
+    if not whole(batch_size) or batch_size < 1:
         raise AsjaxError(
             f"batch_size must be 1 or more, as a whole number, got {quoted(batch_size)}"
         )
     if not isinstance(overlap, Real) or not 0 <= overlap < 1:
         raise AsjaxError(f"overlap must be 0 or more and less than 1, got {quoted(overlap)}")
-
-
-def _whole(value) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-@dataclass(frozen=True, eq=False)
-class Tags:
-    """The tags of one recording.
-
-    Attributes:
-      file: path, or a name for a wave in memory.
-      duration_s: length of the recording in seconds.
-      clip: float32 [C], probability of each class in the whole recording.
-      logits: float32 [C], log-odds of `clip`; for a single window, the output of the model. With a
-        softmax, the logarithm of `clip`.
-      embedding: float32 [D], mean over the windows.
-      windows: float32 [n, C], probabilities of each window.
-      times: float64 [n, 2], begin and end of each window in seconds.
-      label_set: the classes, in order.
-      window_embeddings: float32 [n, D], or None if the tagger does not keep them.
-    """
-
-    file: str
-    duration_s: float
-    clip: np.ndarray
-    logits: np.ndarray
-    embedding: np.ndarray
-    windows: np.ndarray
-    times: np.ndarray
-    label_set: object
-    window_embeddings: np.ndarray | None = None
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Display names of the classes."""
-        return self.label_set.names
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Ids of the classes: AudioSet mids, or other ids of the label set."""
-        return self.label_set.ids
-
-    def __getitem__(self, label) -> float:
-        """Probability of a class, given by display name, id or index."""
-        return float(self.clip[self.label_set.index(label)])
-
-    def order(self, k: int | None = None) -> np.ndarray:
-        """Indices of the `k` (default: all) most probable classes, the most probable first.
-
-        AsjaxError: `k` is not a whole number of 0 or more.
-        """
-        if k is not None and (not _whole(k) or k < 0):
-            raise AsjaxError(f"k must be a number of classes, 0 or more, got {quoted(k)}")
-        return np.argsort(-self.logits, kind="stable")[:k]
-
-    def top(self, k: int = 5) -> list[tuple[str, float]]:
-        """The `k` most probable classes as (display name, probability)."""
-        return [(self.labels[i], float(self.clip[i])) for i in self.order(k)]
-
-    def __repr__(self):
-        best = ", ".join(f"{name} {p:.2f}" for name, p in self.top(3))
-        return f"Tags({self.file}, {self.duration_s:.2f} s: {best}, ...)"
 
 
 class Tagger:
@@ -172,6 +116,11 @@ class Tagger:
       window_embeddings: keep the embedding of every window, as `Tags.window_embeddings`.
       record: how the model was trained and on what data.
       activation: "sigmoid", or "softmax" for one class per clip: from logits to probabilities.
+      frames: True: events in time are wanted; a model without frame scores is an error. None: they
+        are there if the model has them. False: without them, a detector does half the work for a
+        recording of several windows.
+      chunks: frame scores of windows side by side, as in PretrainedSED. An event that crosses the
+        edge of a window is then often cut. Default: windows that overlap by half.
     """
 
     def __init__(
@@ -189,6 +138,8 @@ class Tagger:
         window_embeddings: bool = False,
         record: dict | None = None,
         activation: str = "sigmoid",
+        frames: bool | None = None,
+        chunks: bool = False,
     ):
         if reduce not in REDUCE:
             raise unknown("reduce", reduce, REDUCE)
@@ -202,6 +153,11 @@ class Tagger:
         self.overlap, self.window_embeddings = overlap, window_embeddings
         self.window = max(1, round(clip_s * sample_rate))  # samples
         self.hop = max(1, round(self.window * (1 - overlap)))
+        self.frames, self.chunks = frames, chunks
+        if getattr(frontend, "top_db_scope", None) == "batch":  # a result must not depend on others
+            self.frontend = replace(frontend, top_db_scope="clip")
+        if frames and not self.frame_count:
+            raise AsjaxError(self.why_no_frames)
 
     def __call__(self, source, *, batch: bool | None = None):
         """The Tags of one recording, or the list of Tags of a list of recordings.
@@ -249,7 +205,7 @@ class Tagger:
                         f"{len(self.label_set)} classes], got {list(out['logits'].shape)}"
                     )
                 for i, recording in enumerate(rest["recordings"]):  # rows of padding come after
-                    recording.add(out["logits"][i], out["embedding"][i])
+                    recording.add(*(out[name][i] for name in self._outputs))
                 yield from _finished(waiting)
         yield from _finished(waiting)
 
@@ -257,7 +213,7 @@ class Tagger:
         """Batches of the windows of all sources. If all fit into one batch, it may be smaller."""
         rows, size = [], None
         for number, source in enumerate(sources):
-            recording = _Recording(source, number, self, batch)
+            recording = Recording(source, number, self, batch)
             waiting.append(recording)
             for wave, added_s in recording.windows(decoding):
                 rows.append((recording, wave))
@@ -287,9 +243,52 @@ class Tagger:
 
         variables = jax.tree.map(np.asarray, self.variables)
         names = ("sample_rate", "clip_s", "reduce", "batch_size", "record")
-        names += ("activation", "overlap", "window_embeddings")
+        names += ("activation", "overlap", "window_embeddings", "frames", "chunks")
         keywords = {name: getattr(self, name) for name in names}
         return _made, (self.model, variables, self.frontend, self.label_set, keywords)
+
+    @cached_property
+    def _frames_of_model(self) -> tuple[int, str]:
+        """Frames per window, and the reason if there are none."""
+        import jax
+
+        name = type(self.model).__name__
+        if self.frames is False:
+            return 0, "the tagger was made with frames=False; make it with frames=True"
+
+        def frame_logits(variables, wave):
+            return models.apply(self.model, variables, self.frontend(wave)).get("frame_logits")
+
+        wave = jax.ShapeDtypeStruct((1, self.window), np.float32)
+        found = jax.eval_shape(frame_logits, self.variables, wave)
+        if found is None:
+            return 0, f"{name} gives scores of clips and not of frames: {NO_FRAMES}"
+        classes = len(self.label_set)
+        if found.ndim != 3 or found.shape[1] < 2 or found.shape[2] != classes:
+            return 0, (
+                f"{name} must return frame_logits [B, 2 or more frames, {classes} classes], got "
+                f"{list(found.shape)}: {NO_FRAMES}"
+            )
+        return found.shape[1], ""
+
+    @property
+    def frame_count(self) -> int:
+        """Frames per window; 0: the tagger gives no events in time."""
+        return self._frames_of_model[0]
+
+    @property
+    def why_no_frames(self) -> str:
+        return self._frames_of_model[1]
+
+    @property
+    def frame_rate(self) -> float | None:
+        """Frames per second, or None without frames."""
+        count = self.frame_count
+        return count * self.sample_rate / self.window if count else None
+
+    @property
+    def _outputs(self) -> tuple[str, ...]:
+        return ("logits", "embedding", *(("frame_logits",) if self.frame_count else ()))
 
     def _size(self, windows: int) -> int:
         """Rows of a small batch: 1, 4, 16, ... There are few sizes, because each is compiled
@@ -319,8 +318,7 @@ class Tagger:
         from jax.sharding import Mesh
 
         meshes = self._mesh, Mesh(self._mesh.devices.ravel()[:1], ("data",))
-        outputs = ("logits", "embedding")
-        return [infer.Forward(self.model, self.frontend, mesh, outputs) for mesh in meshes]
+        return [infer.Forward(self.model, self.frontend, mesh, self._outputs) for mesh in meshes]
 
     def _forward(self, rows: int):
         """The forward pass for batches of `rows` rows, and the weights on its devices.
@@ -346,90 +344,6 @@ def _made(model, variables, frontend, label_set, keywords) -> Tagger:
     return Tagger(model, variables, frontend, label_set, **keywords)
 
 
-# ----------------------------------------------------------------------- recordings under way
-
-
-class _Recording:
-    """A source in progress: it gives windows and collects their logits."""
-
-    def __init__(self, source, number, tagger, batch=None):
-        from asjax.data import recordings
-
-        self.tagger, self.name = tagger, recordings.name_of(source, number)
-        self._windows = recordings.windows(
-            source,
-            tagger.sample_rate,
-            tagger.window,
-            name=self.name,
-            batch=batch,
-            hop=tagger.hop,
-        )
-        self.starts, self.logits, self.embedding = [], [], 0.0
-        self.embeddings = [] if tagger.window_embeddings else None
-        self.samples, self.read, self.error = 0, False, None
-
-    def windows(self, decoding):
-        """(window, seconds of new audio in it) until the end or an error; see `self.error`."""
-        while True:
-            try:
-                with decoding():
-                    item = next(self._windows, None)
-            except AsjaxError as error:
-                self.error, item = error, None
-            if item is None:
-                break
-            start, wave, new = item
-            self.starts.append(start)
-            self.samples += new
-            yield wave, new / self.tagger.sample_rate
-        self.read = True
-
-    def add(self, logits, embedding):
-        self.logits.append(logits)
-        self.embedding = self.embedding + embedding.astype(np.float64)
-        if self.embeddings is not None:
-            self.embeddings.append(embedding.astype(np.float32))
-
-    def result(self) -> Tags | AsjaxError:
-        if self.error is not None:
-            return self.error
-        from scipy.special import log_expit, logsumexp
-
-        activation = self.tagger.activation
-        logits = probability.as_scores(np.stack(self.logits), activation)
-        if not np.isfinite(logits).all():
-            return AsjaxError(
-                f"{self.name}: the model's output is not finite; check the weights for NaN"
-            )
-        windows = probability.probabilities(logits, activation)
-        if len(logits) == 1:
-            clip = logits[0]
-        elif self.tagger.reduce == "max":
-            clip = logits.max(axis=0)
-        elif activation == "softmax":
-            clip = logsumexp(logits.astype(np.float64), axis=0) - np.log(len(logits))
-        else:  # log-odds of the mean probability, exact where the probability rounds to 0 or 1
-            wide = logits.astype(np.float64)
-            clip = logsumexp(log_expit(wide), axis=0) - logsumexp(log_expit(-wide), axis=0)
-        rate, n = self.tagger.sample_rate, len(logits)
-        starts = np.asarray(self.starts, np.float64)
-        ends = np.minimum(starts + self.tagger.window, self.samples)
-        return Tags(
-            file=self.name,
-            duration_s=self.samples / rate,
-            clip=probability.probabilities(clip, activation).astype(np.float32),
-            logits=clip.astype(np.float32),
-            embedding=(self.embedding / n).astype(np.float32),
-            windows=windows,
-            times=np.stack([starts, ends], axis=1) / rate,
-            label_set=self.tagger.label_set,
-            window_embeddings=None if self.embeddings is None else np.stack(self.embeddings),
-        )
-
-
 def _finished(waiting):
-    while waiting and waiting[0].read:
-        first = waiting[0]
-        if first.error is None and len(first.logits) < len(first.starts):
-            return
+    while waiting and waiting[0].done:
         yield waiting.popleft().result()

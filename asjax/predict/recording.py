@@ -1,0 +1,117 @@
+"""A recording under way: it gives windows to the forward pass and collects what comes back."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+from asjax.config import AsjaxError
+from asjax.metrics import probability
+from asjax.predict.frames import Track
+from asjax.predict.tags import Tags
+
+
+class Recording:
+    """A source in progress.
+
+    The windows of the tags are consecutive or overlap by the tagger's share, and the last one ends
+    with the recording. Those of the frames lie on the grid of frames. A window of both is computed
+    once.
+    """
+
+    def __init__(self, source, number, tagger, batch=None):
+        from asjax.data import recordings, spans
+
+        self.tagger, self.name = tagger, recordings.name_of(source, number)
+        rate, size, frames = tagger.sample_rate, tagger.window, tagger.frame_count
+        self._grids = [spans.Tiled(size, tagger.hop)]
+        if frames:
+            self._grids.append(spans.Framed(frames, size / frames, not tagger.chunks))
+        pieces = recordings.chunks(source, rate, size, self.name, batch)
+        self._windows = spans.over(pieces, size, self._grids)
+        self._under_way: deque[list] = deque()  # marks of the windows that are not yet computed
+        self.starts, self.logits, self.embedding = [], [], 0.0
+        self.embeddings = [] if tagger.window_embeddings else None
+        self.track, self.finite = Track(), True
+        self.samples, self.read, self.error = 0, False, None
+
+    def windows(self, decoding):
+        """(window, seconds of new audio in it) until the end or an error; see `self.error`."""
+        while True:
+            try:
+                with decoding():
+                    item = next(self._windows, None)
+            except AsjaxError as error:
+                self.error, item = error, None
+            if item is None:
+                break
+            _, wave, new, marks = item
+            self._under_way.append(marks)
+            self.samples += new
+            yield wave, new / self.tagger.sample_rate
+        self.read = True
+
+    @property
+    def done(self) -> bool:
+        """Whether the result can be asked for."""
+        return self.read and (self.error is not None or not self._under_way)
+
+    def add(self, logits, embedding, frame_logits=None):
+        """What the model says about the next window, in the order of `windows`."""
+        start, *first = self._under_way.popleft()
+        if first and first[0] is not None:
+            self.finite &= bool(np.isfinite(frame_logits).all())
+            scores = probability.as_scores(frame_logits, self.tagger.activation)
+            self.track.add(first[0], probability.probabilities(scores, self.tagger.activation))
+        if start is None:
+            return
+        self.starts.append(start)
+        self.logits.append(logits)
+        self.embedding = self.embedding + embedding.astype(np.float64)
+        if self.embeddings is not None:
+            self.embeddings.append(embedding.astype(np.float32))
+
+    def result(self) -> Tags | AsjaxError:
+        if self.error is not None:
+            return self.error
+        tagger, activation = self.tagger, self.tagger.activation
+        logits = probability.as_scores(np.stack(self.logits), activation)
+        if not (self.finite and np.isfinite(logits).all()):
+            return AsjaxError(
+                f"{self.name}: the model's output is not finite; check the weights for NaN"
+            )
+        clip = self._clip(logits)
+        starts = np.asarray(self.starts, np.float64)
+        ends = np.minimum(starts + tagger.window, self.samples)
+        frames = tagger.why_no_frames
+        if tagger.frame_count:
+            frames = self.track.joined(self._grids[1].frames(self.samples))
+        return Tags(
+            file=self.name,
+            duration_s=self.samples / tagger.sample_rate,
+            clip=probability.probabilities(clip, activation).astype(np.float32),
+            logits=clip.astype(np.float32),
+            embedding=(self.embedding / len(logits)).astype(np.float32),
+            windows=probability.probabilities(logits, activation),
+            times=np.stack([starts, ends], axis=1) / tagger.sample_rate,
+            label_set=tagger.label_set,
+            window_embeddings=None if self.embeddings is None else np.stack(self.embeddings),
+            frame_rate=tagger.frame_rate,
+            _frames=frames,
+            _decoding=tagger.record.get("decoding"),
+        )
+
+    def _clip(self, logits):
+        """The score of the recording from those of its windows [n, C]."""
+        from scipy.special import log_expit, logsumexp
+
+        if len(logits) == 1:
+            return logits[0]
+        if self.tagger.reduce == "max":
+            return logits.max(axis=0)
+        wide = logits.astype(np.float64)
+        if self.tagger.activation == "softmax":
+            return logsumexp(wide, axis=0) - np.log(len(logits))
+        # log-odds of the mean probability, exact where the probability rounds to 0 or 1
+        return logsumexp(log_expit(wide), axis=0) - logsumexp(log_expit(-wide), axis=0)
