@@ -113,6 +113,8 @@ def _run(paths, args) -> int:
     spec, _ = data_specs.data_spec(args.data)
     trio = {"frames": args.frames, "batch_size": args.batch_size or 0}
     models = members.Members(paths, weights, **trio)
+    if spec["name"] == "annotated":  # the pieces of a training with these models
+        spec = {"piece_s": models.clip_s, **spec}
     source, labelled = _source(spec, args.labels, models.label_set)
     how = {"top": args.top, "dtype": args.dtype or "float16", "views": views, "ops": args.ops}
     job = run.Job(models, source, labelled=labelled, shard=shard, **how)
@@ -141,7 +143,10 @@ def _source(spec, given, label_set):
     from asjax import build
     from asjax.evaluation import data_specs
 
-    theirs = data_specs.fit(spec, given, label_set)[0]
+    if spec["name"] == "annotated" and not given:
+        theirs = data_specs.fit(spec, given, label_set)[0]
+    else:
+        theirs = data_specs.labels_of(spec, given, label_set)
     return build.source(spec, theirs), theirs.ids[: len(label_set)] == label_set.ids
 
 

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import soundfile
 from small_detectors import CLASSES, CLIP_S, FRAMES, RATE, make, wave_of, write_clips
 
 from asjax import events
@@ -102,15 +103,9 @@ def test_models_of_two_sample_rates_hear_the_same_clips(tmp_path, models):
     assert main(["logits", paths[0], data, "--dtype=float32", f"--out={tmp_path / 'one'}"]) == 0
     both, one = logits.open(tmp_path / "two"), logits.open(tmp_path / "one")
     for name in one.ids:
-        wave = np.pad(_read(audio / name), (0, 4000))[:4000]
+        wave = np.pad(soundfile.read(audio / name, dtype="float32")[0], (0, 4000))[:4000]
         want = (one[name]["clip"] + np.asarray(slow(wave[None])["logits"][0])) / 2
         np.testing.assert_allclose(both[name]["clip"], want, atol=1e-5)
-
-
-def _read(path):
-    import soundfile
-
-    return soundfile.read(path, dtype="float32")[0]
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -168,8 +163,9 @@ def test_merge_refuses_what_does_not_fit(tmp_path, audio, models, whole, capsys)
 
 def test_undecodable_clips_are_named_and_the_exit_code_is_1(tmp_path, models, capsys):
     audio = write_clips(tmp_path / "audio")
-    (audio / "03.wav").write_bytes(b"RIFF no audio")
-    (audio / "10.wav").write_bytes(b"")
+    nothing = np.full(8000, np.nan, np.float32)  # its header is sound, its samples are not
+    soundfile.write(audio / "03.wav", nothing, RATE, subtype="FLOAT")
+    soundfile.write(audio / "10.wav", nothing, RATE, subtype="FLOAT")
     for data in ("clips.csv", "events.tsv"):
         out = tmp_path / data
         assert main(command(models, audio, out, data=data)) == 1
@@ -182,7 +178,7 @@ def test_undecodable_clips_are_named_and_the_exit_code_is_1(tmp_path, models, ca
         assert main(command(models, audio, out, data=data)) == 1  # the same answer again
         assert "already there" in capsys.readouterr().out
     for path in audio.glob("*.wav"):
-        path.write_bytes(b"")
+        soundfile.write(path, nothing, RATE, subtype="FLOAT")
     assert main(command(models, audio, tmp_path / "none")) == 2
     assert "no clip of" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
