@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-from asjax.config import TRUST, AsjaxError, shown, trust_named, unknown
+from asjax.config import TRUST, AsjaxError, shown, trust_named
 
 _MORE = """more examples:
   asjax logits runs/a runs/b --data train.csv --frames --out teacher --shard 1/4
@@ -18,7 +18,7 @@ _MORE = """more examples:
 
 exit codes: 0 every clip has logits; 1 some clips have none, missing.csv names them; 2 an error."""
 ACTIONS = ("merge", "import", "export", "check")
-FORMS = ("pretrainedsed", "efficientat", "ced")
+FORMS = ("pretrainedsed", "efficientat", "ced")  # as forms.FORMS, which needs numpy
 
 
 def add_arguments(parser):
@@ -59,7 +59,7 @@ _TAKES = {  # action -> its options
     "run": ("data", "out", "overwrite", "labels", "frames", "top", "weights", "shard", "views")
     + ("seed", "ops", "batch_size", "trust", "dtype"),
     "merge": ("out", "overwrite"),
-    "import": ("data", "out", "overwrite", "labels", "form", "no_check", "dtype", "frames"),
+    "import": ("data", "out", "overwrite", "labels", "form", "no_check", "dtype"),
     "export": ("out", "overwrite", "form"),
     "check": ("data", "labels", "no_check"),
 }
@@ -220,12 +220,59 @@ def _merge(paths, args) -> int:
 
 
 def _import(paths, args) -> int:
-    raise unknown("form", args.form, FORMS)
+    from asjax import labels
+    from asjax.evaluation import data_specs
+    from asjax.teachers import forms, take
+
+    columns = labels.get(args.labels) if args.labels else None
+    foreign = forms.read(args.form, paths, columns, args.dtype)
+    source, labelled, about = None, False, {"form": args.form, "files": list(paths)}
+    if args.data:
+        spec, _ = data_specs.data_spec(args.data)
+        source, labelled = _source(spec, None, foreign.form.label_set)
+    how = {"check": not args.no_check, "overwrite": args.overwrite}
+    notes = take.take(foreign, args.out, about=about, source=source, labelled=labelled, **how)
+    for note in notes:
+        _say(note)
+    return _report(args.out, f"from {args.form}")
 
 
 def _export(paths, args) -> int:
-    raise unknown("form", args.form, FORMS)
+    from asjax.store import logits
+    from asjax.teachers import pretrainedsed
+
+    if args.form != "pretrainedsed":
+        raise AsjaxError("asjax logits export writes --form pretrainedsed only")
+    if len(paths) != 1:
+        raise AsjaxError(f"asjax logits export takes one folder of logits, got {len(paths)}")
+    out = Path(args.out)
+    if out.exists() and not (args.overwrite and out.is_file()):
+        raise AsjaxError(f"--out {shown(out)} exists; add --overwrite, or choose another file")
+    stored = logits.open(paths[0])
+    pretrainedsed.write(stored, out)
+    print(f"logits       {len(stored):,} clips, {stored.label_set.name}\nfile         {out}")
+    return 0
 
 
 def _check(paths, args) -> int:
-    raise unknown("form", args.form, FORMS)
+    from asjax import labels
+    from asjax.evaluation import data_specs
+    from asjax.store import logits, logits_check
+
+    worst = 0
+    for path in paths:
+        stored = logits.open(path, labels.get(args.labels) if args.labels else None, verify=True)
+        if args.data:
+            spec, _ = data_specs.data_spec(args.data)
+            source, labelled = _source(spec, None, stored.label_set)
+            there = sum(clip in stored for clip in source.ids)
+            print(f"data         {there:,} of {len(source):,} clips of {source.name} have logits")
+            known = (source.labels, getattr(source, "events", None)) if labelled else (None, None)
+            check = logits_check.against(stored, source.ids, *known)
+            worst = max(worst, int(there < len(source)))
+        else:
+            check = logits_check.own(stored)
+        if check and not args.no_check:
+            check.require(path)
+        worst = max(worst, _report(path, "every file is sound", check))
+    return worst
