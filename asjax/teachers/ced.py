@@ -1,6 +1,8 @@
-"""CED's stored scores of views: for each epoch and process a file logits_ep1_0.h5 with `topk_values`
-(probabilities), `topk_indexes` and `seeds`, and beside it logits_ep1_0.parquet (or .csv) with the
-columns filename, start, end. An epoch is a view."""
+"""CED's stored scores of views: for each epoch and process a file logits_ep1_0.h5.
+
+It has `topk_values` (probabilities), `topk_indexes` and `seeds`. Beside it logits_ep1_0.parquet (or
+.csv) has the columns filename, start, end. An epoch is a view.
+"""
 
 from __future__ import annotations
 

@@ -90,12 +90,12 @@ def _index(path: Path) -> dict[str, int]:
         raise AsjaxError(f"{shown(path)} must hold a dict of names and rows, and be not empty")
     out = {}
     for name, row in table.items():
-        row = _number(row)
-        if not isinstance(name, str) or row is None:
+        number = _number(row)
+        if not isinstance(name, str) or number is None:
             raise AsjaxError(
                 f"{shown(path)} must map names to rows, got {quoted(name)}: {quoted(row)}"
             )
-        out[name] = row
+        out[name] = number
     return out
 
 

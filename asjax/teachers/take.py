@@ -30,6 +30,7 @@ def take(foreign: forms.Foreign, out, *, about: dict, source=None, labelled=Fals
     per_view = [[i for i, v in enumerate(views) if v == view] for view in sorted(set(views))]
     rows: list[Row | None] = [None] * len(foreign.ids)
     missing, notes = [], list(foreign.notes)
+    everyone = list(dict.fromkeys(foreign.ids)) if len(per_view) > 1 else []
     known = foreign.form.label_set if labelled else None
     place = {} if source is None else {clip: i for i, clip in enumerate(source.ids)}
     if source is not None and len(place) < len(source.ids):
@@ -40,6 +41,8 @@ def take(foreign: forms.Foreign, out, *, about: dict, source=None, labelled=Fals
             found = {clip: k for k, clip in enumerate(ids)}
             if len(found) < len(ids):
                 raise AsjaxError(f"{quoted(_twice(ids))} occurs twice in the file")
+            lost = [clip for clip in everyone if clip not in found]
+            missing += [(clip, view, "no logits in the file") for clip in lost]
         else:
             matched = names.match(ids, source.ids)
             found = matched.rows

@@ -125,7 +125,7 @@ def _run(paths, args) -> int:
         if not args.overwrite and store.finished():
             store.tidy()
             store.drop()
-            return _report(out, "already there")
+            return _report(args.out, "already there")
         store.begin(args.overwrite)
         job.run(store)
         lost = job.coverage(store)
@@ -135,7 +135,9 @@ def _run(paths, args) -> int:
             reason = store.done[0].missing[0][2] if store.done else ""
             raise AsjaxError(f"no clip of {source.name} could be decoded; first: {reason}")
         store.finish(job.about(spec))
-    return _report(out, f"{store.write_s:.1f} s of writing, {store.wait_s:.1f} s waited for it")
+    return _report(
+        args.out, f"{store.write_s:.1f} s of writing, {store.wait_s:.1f} s waited for it"
+    )
 
 
 def _source(spec, given, label_set):

@@ -72,8 +72,8 @@ def load(
     except Damaged as error:
         raise AsjaxError(f"{path} is not a sound {what}: {error}") from None
     except (struct.error, IndexError, ValueError, TypeError) as error:
-        what = shown(str(error)) or type(error).__name__
-        raise AsjaxError(f"{path} is not a sound {what}: damaged pickle ({what})") from None
+        fault = shown(str(error)) or type(error).__name__
+        raise AsjaxError(f"{path} is not a sound {what}: damaged pickle ({fault})") from None
 
 
 class _Machine:
