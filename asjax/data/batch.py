@@ -16,7 +16,7 @@ from asjax.data.audio import AudioError
 from asjax.data.shared import Parcel
 
 MAX_TRIES = 100
-_EXAMPLE, _REDRAW = 101, 102  # streams of random numbers
+_REDRAW = 102  # a stream of random numbers
 _ALIGN = 64  # bytes; jax on CPU uses an array at such an address without a copy
 
 
@@ -112,7 +112,7 @@ class Examples:
                 error = str(caught)
                 if self._train:
                     break
-                example = {k: v for k, v in example.items() if k != "audio"}
+                example = {k: v for k, v in example.items() if k not in ("audio", "part")}
                 example["wave"] = self._silence
             # Only the result of the first op depends on the record alone and may be cached.
             if example.pop("whole", False) and self._decode == number == 0:
@@ -138,8 +138,7 @@ class Examples:
             return record, str(caught)
 
     def _rng(self, n):
-        key = [draws.random_bits(self._seed, _EXAMPLE), n]
-        return np.random.Generator(np.random.Philox(key=np.array(key, np.uint64)))
+        return draws.generator(self._seed, n)
 
 
 class Steps(grain.MapDataset):
