@@ -150,6 +150,7 @@ def pipeline(
     sample_rate: int,
     clip_s: float,
     train: bool = True,
+    random: bool = False,
     seed: int = 0,
     rows=None,
     process_index: int = 0,
@@ -161,6 +162,8 @@ def pipeline(
     Waves are int16 if the source says that int16 loses nothing, else float32.
 
     Args:
+      random: in one pass, the host ops act as in training, with the random numbers of
+        `data.draw.generator(seed, number of the clip)`.
       rows, process_index, process_count: which rows of every batch this process makes, as in
         asjax.data.pipeline.build.
       data: other fields of a config's `data`, with the defaults of FIELDS. `train` and `eval` have
@@ -178,7 +181,8 @@ def pipeline(
     size = round(clip_s * sample_rate)
     if size < 1:
         raise AsjaxError(f"clip_s * sample_rate (samples) must be at least 1, got {size}")
-    known = dict(sample_rate=sample_rate, clip_s=clip_s, num_classes=num_classes, train=train)
+    random = train or random
+    known = dict(sample_rate=sample_rate, clip_s=clip_s, num_classes=num_classes, train=random)
     limit = config.typed("data.decode_timeout_s", data["decode_timeout_s"], 60.0)
     spec = data["draw"] if train else "sequential"
     ops = chain("op", data["ops"], **known, decode_timeout_s=limit, pcm16=False)
@@ -188,7 +192,7 @@ def pipeline(
         ops = chain("op", data["ops"], **known, decode_timeout_s=limit, pcm16=True)
     return batches.build(
         source,
-        draw=make("draw", spec, labels=source.labels, seed=seed if train else 0, source=source),
+        draw=make("draw", spec, labels=source.labels, seed=seed if random else 0, source=source),
         ops=ops,
         batch_size=batch_size,
         described=repr([spec, data["ops"], *known.values()]),

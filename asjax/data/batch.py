@@ -16,7 +16,7 @@ from asjax.data.audio import AudioError
 from asjax.data.shared import Parcel
 
 MAX_TRIES = 100
-_EXAMPLE, _REDRAW = 101, 102  # streams of random numbers
+_REDRAW = 102  # a stream of random numbers
 _ALIGN = 64  # bytes; jax on CPU uses an array at such an address without a copy
 
 
@@ -138,8 +138,7 @@ class Examples:
             return record, str(caught)
 
     def _rng(self, n):
-        key = [draws.random_bits(self._seed, _EXAMPLE), n]
-        return np.random.Generator(np.random.Philox(key=np.array(key, np.uint64)))
+        return draws.generator(self._seed, n)
 
 
 class Steps(grain.MapDataset):

@@ -34,7 +34,7 @@ import numpy as np
 from asjax import events as lists
 from asjax.config import AsjaxError, shown, warn
 
-__all__ = ["crop", "decode", "multihot", "strong"]
+__all__ = ["crop", "decode", "listed", "multihot", "strong"]
 
 _NOTES = 10
 _noted: set[str] = set()
@@ -209,6 +209,16 @@ def strong(
     if not train:
         example |= {"events": inside, "whole_s": whole_s}
     return {**example, "has_strong": float(known), "has_weak": float(weak or not known)}
+
+
+def listed(example, rng, *, clip_s: float):
+    """`labels` and `events` stay lists on the host. The events are cut to the wave."""
+    example = dict(example)
+    marked, start_s = example.pop("events", None), example.pop("start_s", 0.0)
+    if marked is not None:
+        marked = lists.merge(lists.cut(marked, start_s, start_s + clip_s))
+    labels = np.asarray(example.pop("labels"), np.int64).tolist()
+    return {**example, "labels": labels, "events": marked}
 
 
 def _multihot(labels, name, num_classes: int) -> np.ndarray:
