@@ -112,7 +112,7 @@ class Examples:
                 error = str(caught)
                 if self._train:
                     break
-                example = {k: v for k, v in example.items() if k != "audio"}
+                example = {k: v for k, v in example.items() if k not in ("audio", "part")}
                 example["wave"] = self._silence
             # Only the result of the first op depends on the record alone and may be cached.
             if example.pop("whole", False) and self._decode == number == 0:

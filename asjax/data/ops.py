@@ -215,6 +215,7 @@ def listed(example, rng, *, clip_s: float):
     """`labels` and `events` stay lists on the host. The events are cut to the wave."""
     example = dict(example)
     marked, start_s = example.pop("events", None), example.pop("start_s", 0.0)
+    example["whole_s"] = np.array(example.get("whole_s", 0.0), np.float64)  # 0: it was not read
     if marked is not None:
         marked = lists.merge(lists.cut(marked, start_s, start_s + clip_s))
     labels = np.asarray(example.pop("labels"), np.int64).tolist()

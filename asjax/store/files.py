@@ -91,7 +91,7 @@ def write_sums(folder: Path, known: dict[str, str] | None = None, only=None) -> 
 
 
 def read_sums(folder: Path) -> dict[str, str]:
-    """File -> SHA-256 (hex), from the list of `write_sums`. OSError or ValueError: it is damaged."""
+    """File -> SHA-256 (hex), as `write_sums` wrote. OSError or ValueError: the list is damaged."""
     body, mark, end = (folder / SUMS).read_bytes().decode().rpartition("# ")
     if not mark or end != f"{hashlib.sha256(body.encode()).hexdigest()}\n":
         raise ValueError("the list of hashes is damaged")

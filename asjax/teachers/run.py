@@ -91,7 +91,7 @@ class Job:
     """Logits of `members` on `source`.
 
     Args:
-      labelled: the labels of the source are classes of the models.
+      labelled: the first classes of the source are those of the models; others are left out.
       views: None, or (count, seed). ops: the host chain.
       shard: (i, N), part i of N.
     """
@@ -176,15 +176,15 @@ class Job:
         gaps = store.gaps(self.begin, self.end)
         left = sum(b - a for a, b in gaps)
         total = self.end - self.begin
-        bar = tqdm(
-            desc="logits", total=total, initial=total - left, unit="batch", disable=not progress
-        )
-        with bar, contextlib.ExitStack() as stack:
+        show = {"desc": "logits", "total": total, "initial": total - left, "unit": "batch"}
+        with contextlib.ExitStack() as stack:
             streams = [stack.enter_context(self._stream(rate)) for rate, *_ in self.members.groups]
+            # None: off unless stderr is a terminal
+            bar = stack.enter_context(tqdm(**show, disable=None if progress else True))
             for begin, end in gaps:
                 with contextlib.ExitStack() as inner:
                     batches = [inner.enter_context(s.iterate(begin)) for s in streams]
-                    cut = [_first(one, end - begin) for one in batches]
+                    cut = [self._first(one, end - begin) for one in batches]
                     for step, found in enumerate(self.members.over(cut), begin):
                         self._add(store, step, *found)
                         bar.update()
@@ -212,6 +212,13 @@ class Job:
             **{k: cfg[k] for k in _DATA if k in cfg},
         )
 
+    def _first(self, batches, count: int):
+        """The first `count` batches."""
+        for _, batch in zip(range(count), batches, strict=False):
+            if "wave" not in batch:
+                raise AsjaxError(f"the host ops must make a wave; {self.ops!r} make none")
+            yield batch
+
     def _add(self, store, step: int, clip, frames, rests) -> None:
         """Store a batch without its padding and the clips that could not be decoded."""
         first, label_set = rests[0], self.members.label_set
@@ -227,8 +234,7 @@ class Job:
             if not all(rest["mask"][row] for rest in rests):
                 missing.append((name, view, bad.get(name, "it could not be decoded")))
                 continue
-            known = first["labels"][row] if self.labelled else None
-            marks = first["events"][row] if self.labelled else None
+            known, marks = self._marks(first["labels"][row], first["events"][row])
             rows.append(
                 Row(
                     name,
@@ -242,6 +248,14 @@ class Job:
             keep.append(row)
         frames = None if frames is None else frames[keep]
         store.add(step, rows, clip[keep], frames, missing)
+
+    def _marks(self, known, marks):
+        """Labels and events in the models' classes; (None, None) if the data have other classes."""
+        if not self.labelled:
+            return None, None
+        count = len(self.members.label_set)
+        marks = None if marks is None else marks[marks["class"] < count]
+        return [label for label in known if label < count], marks
 
     def coverage(self, store) -> list[tuple[str, int]]:
         """Prove that every clip and view of this shard is stored or named as missing, once.
@@ -258,9 +272,3 @@ class Job:
             odd = next(iter(there - wanted), None) or next(k for k in found if found.count(k) > 1)
             raise AsjaxError(f"clip {quoted(odd[0])} is stored twice or is not in the data")
         return sorted(wanted - there)
-
-
-def _first(batches, count: int):
-    """The first `count` batches."""
-    for _, batch in zip(range(count), batches, strict=False):
-        yield batch

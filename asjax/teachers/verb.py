@@ -107,12 +107,14 @@ def _run(paths, args) -> int:
         raise AsjaxError(f"--batch-size must be 1 or more, got {args.batch_size}")
     weights = None if args.weights is None else _numbers(args.weights)
     trust_named(args.trust)
-    from asjax.evaluation import scoring
+    from asjax.evaluation import data_specs
     from asjax.teachers import members, parts, run
 
-    spec, _ = scoring.data_spec(args.data)
+    spec, _ = data_specs.data_spec(args.data)
     trio = {"frames": args.frames, "batch_size": args.batch_size or 0}
     models = members.Members(paths, weights, **trio)
+    if spec["name"] == "annotated":  # the pieces of a training with these models
+        spec = {"piece_s": models.clip_s, **spec}
     source, labelled = _source(spec, args.labels, models.label_set)
     how = {"top": args.top, "dtype": args.dtype or "float16", "views": views, "ops": args.ops}
     job = run.Job(models, source, labelled=labelled, shard=shard, **how)
@@ -137,12 +139,15 @@ def _run(paths, args) -> int:
 
 
 def _source(spec, given, label_set):
-    """The data, and whether their labels are classes of the models."""
+    """The data, and whether their first classes are those of the models."""
     from asjax import build
-    from asjax.evaluation import scoring
+    from asjax.evaluation import data_specs
 
-    theirs = scoring.labels_of(spec, given, label_set)
-    return build.source(spec, theirs), theirs.hash == label_set.hash
+    if spec["name"] == "annotated" and not given:
+        theirs = data_specs.fit(spec, given, label_set)[0]
+    else:
+        theirs = data_specs.labels_of(spec, given, label_set)
+    return build.source(spec, theirs), theirs.ids[: len(label_set)] == label_set.ids
 
 
 def _shard(text) -> tuple[int, int]:
@@ -162,6 +167,8 @@ def _views(args):
         return None
     if not 1 <= args.views <= 10_000:
         raise AsjaxError(f"--views must be 1 to 10,000, got {args.views}")
+    if not 0 <= (args.seed or 0) < 2**63:
+        raise AsjaxError(f"--seed must be 0 to 2^63 - 1, got {args.seed}")
     return args.views, args.seed or 0
 
 
@@ -177,12 +184,10 @@ def _report(out, how: str, check=None) -> int:
     from asjax.store import logits, logits_check
 
     stored = logits.open(out)
-    what = " and ".join(
-        {"clip": "clips" if stored.top is None else f"clips (top {stored.top})"}.get(
-            kind, f"frames ({stored.frame_rate:g} per second)"
-        )
-        for kind in stored.kinds
-    )
+    names = {"clip": "clips" if stored.top is None else f"clips (top {stored.top})"}
+    if stored.frames is not None:
+        names["frames"] = f"frames ({stored.frame_rate:g} per second)"
+    what = " and ".join(names[kind] for kind in stored.kinds)
     views = f", {stored.views['count']} views each" if stored.views else ""
     print(f"logits       {len(stored):,} clips{views}, {stored.label_set.name}, of {what}; {how}")
     check = check or logits_check.own(stored)
