@@ -249,10 +249,16 @@ def _notes(where: str, found, used, rows, source, check: bool) -> list[str]:
     line = f"{where}: logits of {what} for {taught:,} of {count:,} training clips{views}"
     if taught < count:
         line += f"; {count - taught:,} learn from their labels alone"
-    proof = logits_check.against(found, source.ids, source.labels, getattr(source, "events", None))
+    if not check:
+        return [line]
+    try:
+        events = getattr(source, "events", None)
+        proof = logits_check.against(found, source.ids, source.labels, events)
+    except AsjaxError as error:  # such as a NaN
+        raise AsjaxError(f"{where}: {error}") from None
     if proof is None:
         return [line]
-    if check and not proof.good:
+    if not proof.good:
         raise AsjaxError(
             f"{where}: {proof}: the logits do not belong to these clips; is the index file or the "
             "label set wrong? teacher(check=False) takes them anyway"
