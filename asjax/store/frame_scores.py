@@ -6,8 +6,6 @@ A set of frame scores is a folder of `store.logits` that has frame logits.
 from __future__ import annotations
 
 import csv
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,46 +13,23 @@ import numpy as np
 from asjax.config import AsjaxError
 from asjax.store import logits_writer
 from asjax.store.files import reason
-from asjax.store.logits import ABOUT, Logits
+from asjax.store.logits import Logits
 
 
-class FrameScoresWriter:
+class FrameScoresWriter(logits_writer.Writer):
     """Writes a set of frame scores. The complete folder appears when the `with` statement ends.
 
     Args:
       frames, frame_rate: frames per clip, frames per second. dtype: float16 or float32 on disk.
-      extra: JSON for about.json, such as the model's folder. shard_mb: size of a shard in MiB.
+      extra, shard_mb, overwrite: as `logits_writer.Writer`.
 
     Raises:
       AsjaxError: the folder exists, or scores are not finite in this dtype.
     """
 
-    def __init__(
-        self,
-        path,
-        *,
-        label_set,
-        frames: int,
-        frame_rate: float,
-        dtype: str = "float16",
-        extra=None,
-        shard_mb: int = 256,
-        overwrite: bool = False,
-    ):
-        self.path = Path(path)
-        if self.path.exists() and not (overwrite and (self.path / ABOUT).is_file()):
-            raise AsjaxError(f"{path} exists; choose another folder, or set overwrite=True")
+    def __init__(self, path, *, label_set, frames: int, frame_rate, dtype="float16", **how):
         shape = {"frames": int(frames), "frame_rate": float(frame_rate)}
-        self.form = logits_writer.Form(label_set, dtype, **shape).check()
-        self.part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
-        self.extra = extra
-        self.per_shard = max(1, (shard_mb << 20) // max(1, self.form.clip_bytes()))
-        self.waiting, self.shards, self.rows = [], [], []
-        self.seen, self.sums = set(), {}
-
-    def __enter__(self):
-        self.part.mkdir(parents=True)
-        return self
+        super().__init__(path, logits_writer.Form(label_set, dtype, **shape), **how)
 
     def add(self, ids, logits, durations_s, events=None) -> None:
         """Append clips.
@@ -65,38 +40,10 @@ class FrameScoresWriter:
         """
         if len(durations_s) != len(ids):
             raise AsjaxError(f"{len(ids)} clips need as many durations, got {len(durations_s)}")
-        stored = self.form.arrays(ids, frames=logits)["frames"]
         marks = events or [None] * len(ids)
         texts = [logits_writer.event_text(one, self.form.label_set) for one in marks]
         rows = list(map(logits_writer.Row, ids, map(float, durations_s), texts))
-        logits_writer.check_rows(rows, self.seen)
-        self.rows += rows
-        self.waiting.append(stored)
-        while sum(map(len, self.waiting)) >= self.per_shard:
-            self._flush()
-
-    def _flush(self):
-        whole = np.concatenate(self.waiting)
-        shard, rest = whole[: self.per_shard], whole[self.per_shard :]
-        self.waiting = [rest] if len(rest) else []
-        about, sums = logits_writer.write_shard(self.part, len(self.shards), {"frames": shard})
-        self.shards.append(about)
-        self.sums |= sums
-
-    def __exit__(self, kind, *_):
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            shutil.rmtree(self.part, ignore_errors=True)
-
-    def _finish(self):
-        if self.waiting:
-            self._flush()
-        logits_writer.finish(self.part, self.form, self.rows, self.shards, self.extra, self.sums)
-        if self.path.exists():
-            shutil.rmtree(self.path)
-        self.part.rename(self.path)
+        super().add(rows, frames=logits)
 
 
 class FrameScores(Logits):

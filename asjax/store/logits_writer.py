@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -63,8 +64,10 @@ class Form(NamedTuple):
         width = classes if self.top is None else self.top
         return size * ((self.frames or 0) * classes + self.clip * width) + 2 * (self.top or 0)
 
-    def arrays(self, ids, clip=None, frames=None) -> dict[str, np.ndarray]:
+    def arrays(self, ids, clip=None, frames=None, classes=None) -> dict[str, np.ndarray]:
         """The arrays to store of n clips: clip [n, C], frames [n, T', C]; those it has.
+
+        With `classes` [n, top], `clip` is [n, top] too: the logits of these classes.
 
         Raises:
           AsjaxError: another shape, or a logit that is not finite in this dtype.
@@ -72,7 +75,10 @@ class Form(NamedTuple):
         out, n = {}, len(ids)
         if self.frames is not None:
             out["frames"] = self._finite(frames, (n, self.frames, len(self.label_set)), ids)
-        if self.clip:
+        if self.clip and classes is not None:
+            out["clip"] = self._finite(clip, (n, self.top), ids)
+            out["classes"] = np.asarray(classes, np.uint16)
+        elif self.clip:
             clip = self._finite(clip, (n, len(self.label_set)), ids)
             if self.top is not None:
                 # Stable: of equal logits the lower class comes first, whatever the batch.
@@ -130,7 +136,7 @@ def write_shard(folder: Path, number: int, arrays: dict) -> tuple[dict, dict[str
     shard, sums = {"clips": len(next(iter(arrays.values())))}, {}
     for array, values in arrays.items():
         name, content = f"{FILES[array]}-{number:05d}.npy", io.BytesIO()
-        np.save(content, values, allow_pickle=False)
+        np.save(content, np.ascontiguousarray(values), allow_pickle=False)
         data = content.getbuffer()
         with files.replacing(folder / name) as temporary:
             temporary.write_bytes(data)
@@ -179,22 +185,86 @@ def _table(path: Path, header, rows) -> None:
         out.writerows(rows)
 
 
+class Writer:
+    """Writes a set of logits. The complete folder appears when the `with` statement ends.
+
+    Args:
+      extra: JSON for about.json. missing: (id, view, reason) of clips without logits.
+      shard_mb: size of a shard in MiB. overwrite: replace an older set of logits.
+      check: function of the complete folder, before it gets its place; it may raise.
+
+    Raises:
+      AsjaxError: the folder exists, or logits are not finite in this dtype.
+    """
+
+    def __init__(
+        self, path, form: Form, *, extra=None, missing=(), shard_mb=256, overwrite=False, check=None
+    ):
+        self.path, self.form, self.extra, self.missing = Path(path), form.check(), extra, missing
+        if os.path.lexists(self.path) and not (overwrite and _is_ours(self.path)):
+            raise AsjaxError(f"{path} exists; choose another folder, or overwrite a set of logits")
+        self.part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        self.per_shard = max(1, (shard_mb << 20) // max(1, self.form.clip_bytes()))
+        self.check, self.waiting, self.shards, self.rows = check, [], [], []
+        self.seen, self.sums = set(), {}
+
+    def __enter__(self):
+        self.part.mkdir(parents=True)
+        return self
+
+    def add(self, rows, clip=None, frames=None, classes=None) -> None:
+        """Append n rows: clip [n, C] or, with `classes`, [n, top]; frames [n, T', C]."""
+        stored = self.form.arrays([row.id for row in rows], clip, frames, classes)
+        check_rows(rows, self.seen)
+        self.rows += rows
+        self.waiting.append(stored)
+        while sum(len(next(iter(one.values()))) for one in self.waiting) >= self.per_shard:
+            self._flush()
+
+    def _flush(self):
+        whole = {k: np.concatenate([one[k] for one in self.waiting]) for k in self.waiting[0]}
+        shard = {key: array[: self.per_shard] for key, array in whole.items()}
+        rest = {key: array[self.per_shard :] for key, array in whole.items()}
+        self.waiting = [rest] if len(next(iter(rest.values()))) else []
+        about, sums = write_shard(self.part, len(self.shards), shard)
+        self.shards.append(about)
+        self.sums |= sums
+
+    def __exit__(self, kind, *_):
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            shutil.rmtree(self.part, ignore_errors=True)
+
+    def _finish(self):
+        if self.waiting:
+            self._flush()
+        tables = (self.rows, self.shards, self.extra, self.sums, self.missing)
+        finish(self.part, self.form, *tables)
+        if self.check:
+            self.check(self.part)
+        if self.path.exists():
+            shutil.rmtree(self.path)
+        self.part.rename(self.path)
+        files.sync(self.path.absolute().parent)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a folder is a set of logits without other files."""
+    if not path.is_dir() or path.is_symlink():
+        return False
+    names = {entry.name for entry in path.iterdir()}
+    with contextlib.suppress(OSError, ValueError):
+        return names <= {files.SUMS, *files.read_sums(path)}
+    return False
+
+
 def save(path, form: Form, rows, *, clip=None, frames=None, extra=None) -> None:
     """Write a small set of logits in one call: clip [N, C] and frames [N, T', C] as in `form`.
 
     Raises:
-      AsjaxError: the folder exists, or as `Form.arrays` and `check_rows`.
+      AsjaxError: as `Writer`.
     """
-    path = Path(path)
-    if path.exists():
-        raise AsjaxError(f"{path} exists; choose another folder")
-    check_rows(rows, set())
-    arrays = form.check().arrays([row.id for row in rows], clip, frames)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.mkdir(parents=True)
-    try:
-        shard, sums = write_shard(part, 0, arrays)
-        finish(part, form, rows, [shard], extra, sums)
-        part.rename(path)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with Writer(path, form, extra=extra) as out:
+        out.add(list(rows), clip, frames)

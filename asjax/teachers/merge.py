@@ -81,7 +81,8 @@ def _in_order(sets):
     first, last = sets[0].extra, sets[-1].extra
     draws = [first["draws"][0], last["draws"][1]]
     settings = {**first["settings"], "shard": [1, 1]}
-    return sets, {**first, "settings": settings, "draws": draws}
+    cut = sum(one.extra["cut"] for one in sets)
+    return sets, {**first, "settings": settings, "draws": draws, "cut": cut}
 
 
 def _check_ids(sets) -> None:
@@ -122,6 +123,8 @@ def _write(new: Path, sets, extra) -> None:
             shards.append(shard)
         rows += rows_of(one)
         missing += one.missing()
+    there = {(row.id, row.view) for row in rows}
+    missing = [one for one in missing if one[:2] not in there]
     logits_writer.finish(new, form, rows, shards, extra, sums, missing)
     with contextlib.suppress(OSError):
         files.sync(new)

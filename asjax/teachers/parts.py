@@ -46,6 +46,7 @@ _PART = schema.mapping(
         "sums": schema.mapping({}, others=schema.text("[0-9a-f]{64}", 64, "a SHA-256")),
         "rows": schema.list_of(schema.list_of(schema.plain, 6)),
         "missing": schema.list_of(schema.list_of(schema.plain, 3)),
+        "cut": _count,
     }
 )
 
@@ -60,6 +61,7 @@ class Part:
     sums: dict = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     missing: list[tuple[str, int, str]] = field(default_factory=list)
+    cut: int = 0  # clips of recordings that are longer than the models hear
 
 
 class Parts:
@@ -154,7 +156,8 @@ class Parts:
             path.unlink()
             return None
         missing = [tuple(one) for one in about["missing"]]
-        return Part(begin, end, shard if rows else None, about["sums"], rows, missing)
+        shard = shard if rows else None
+        return Part(begin, end, shard, about["sums"], rows, missing, about["cut"])
 
     def gaps(self, begin: int, end: int) -> list[tuple[int, int]]:
         """The batches of [begin, end) that no part has, as ranges."""
@@ -167,7 +170,7 @@ class Parts:
 
     # ------------------------------------------------------------------------------ writing
 
-    def add(self, step: int, rows: list[Row], clip, frames, missing) -> None:
+    def add(self, step: int, rows: list[Row], clip, frames, missing, cut: int = 0) -> None:
         """Add a batch: clip logits [n, C], frame logits [n, T', C] or None, n rows."""
         if self._new is None or self._new.end != step:
             self.flush()
@@ -177,6 +180,7 @@ class Parts:
             self._size += sum(array.nbytes for array in self._arrays[-1].values())
         self._new.rows += rows
         self._new.missing += missing
+        self._new.cut += cut
         self._new.end = step + 1
         if self._size >= PART_BYTES or time.monotonic() - self._last >= PART_S:
             self.flush()
@@ -211,6 +215,7 @@ class Parts:
             "sums": part.sums,
             "rows": part.rows,
             "missing": part.missing,
+            "cut": part.cut,
         }
         files.write_atomic(self.folder / f"part-{part.begin:05d}.json", json.dumps(about) + "\n")
         self.write_s += time.monotonic() - start
@@ -224,7 +229,8 @@ class Parts:
         missing = [one for part in self.done for one in part.missing]
         shards = [part.shard for part in self.done if part.shard]
         sums = {name: sha for part in self.done for name, sha in part.sums.items()}
-        extra = {"made_by": MADE_BY, "settings": self.settings, **extra}
+        cut = sum(part.cut for part in self.done)
+        extra = {"made_by": MADE_BY, "settings": self.settings, "cut": cut, **extra}
         logits_writer.finish(self.folder, self.form, rows, shards, extra, sums, missing)
         for path in self.folder.glob("*.npy"):  # a part that was killed before its last file
             if _OURS.fullmatch(path.name) and path.name not in sums:

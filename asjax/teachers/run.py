@@ -9,6 +9,7 @@ import numpy as np
 
 from asjax import __version__, build, config
 from asjax.config import AsjaxError, quoted
+from asjax.evaluation.long_recordings import SPARE
 from asjax.store import logits_writer
 from asjax.store.logits_writer import Form, Row
 from asjax.teachers import parts
@@ -230,7 +231,8 @@ class Job:
         rate, each = self.members.groups[0][0], len(self.source)
         bad = dict(pair for rest in rests for pair in rest["bad"])
         lengths = first.get("length", np.full(len(clip), round(self.members.clip_s * rate)))
-        rows, keep, missing = [], [], []
+        whole_s = first.get("whole_s", np.zeros(len(clip)))
+        rows, keep, missing, cut = [], [], [], 0
         for row, name in enumerate(first["id"]):
             n = step * self.members.batch_size + row
             if n >= len(self.repeated):
@@ -251,8 +253,9 @@ class Job:
                 )
             )
             keep.append(row)
+            cut += bool(whole_s[row] > self.members.clip_s * (1 + SPARE))
         frames = None if frames is None else frames[keep]
-        store.add(step, rows, clip[keep], frames, missing)
+        store.add(step, rows, clip[keep], frames, missing, cut)
 
     def _marks(self, known, marks):
         """Labels and events in the models' classes; (None, None) if the data have other classes."""

@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-from asjax.config import TRUST, AsjaxError, shown, trust_named, unknown
+from asjax.config import TRUST, AsjaxError, shown, trust_named
 
 _MORE = """more examples:
   asjax logits runs/a runs/b --data train.csv --frames --out teacher --shard 1/4
@@ -18,7 +18,7 @@ _MORE = """more examples:
 
 exit codes: 0 every clip has logits; 1 some clips have none, missing.csv names them; 2 an error."""
 ACTIONS = ("merge", "import", "export", "check")
-FORMS = ("pretrainedsed", "efficientat", "ced")
+FORMS = ("pretrainedsed", "efficientat", "ced")  # as forms.FORMS, which needs numpy
 
 
 def add_arguments(parser):
@@ -36,9 +36,12 @@ def add_arguments(parser):
     parser.add_argument("--out", help="folder for the logits (export: the file to write)")
     parser.add_argument("--overwrite", action="store_true", help="replace other logits in --out")
     parser.add_argument("--labels", help="label set of the data (import: of the columns)")
+    parser.add_argument(
+        "--dtype", choices=("float16", "float32"), help="of stored logits (default: float16)"
+    )
     run = parser.add_argument_group("logits of models")
     run.add_argument("--frames", action="store_true", help="also the logits of frames (detectors)")
-    run.add_argument("--top", type=int, help="only the so many highest logits of each clip")
+    run.add_argument("--top", type=int, help="store only the TOP highest logits of each clip")
     run.add_argument("--weights", help="one weight for each model, such as 1,2,1 (default: equal)")
     run.add_argument("--shard", help="part i/N of the clips, such as 1/4; asjax logits merge joins")
     run.add_argument("--views", type=int, help="views of each clip, by random host ops")
@@ -46,8 +49,6 @@ def add_arguments(parser):
     run.add_argument("--ops", help="chain of host ops (default: that of the first model's config)")
     run.add_argument("--batch-size", type=int, help="clips per batch")
     run.add_argument("--trust", **TRUST)
-    more = parser.add_argument_group("all that write logits")
-    more.add_argument("--dtype", choices=("float16", "float32"), help="default: float16")
     files = parser.add_argument_group("files of others")
     files.add_argument("--form", choices=FORMS, help="whose form the file has")
     files.add_argument(
@@ -59,7 +60,7 @@ _TAKES = {  # action -> its options
     "run": ("data", "out", "overwrite", "labels", "frames", "top", "weights", "shard", "views")
     + ("seed", "ops", "batch_size", "trust", "dtype"),
     "merge": ("out", "overwrite"),
-    "import": ("data", "out", "overwrite", "labels", "form", "no_check", "dtype", "frames"),
+    "import": ("data", "out", "overwrite", "labels", "form", "no_check", "dtype"),
     "export": ("out", "overwrite", "form"),
     "check": ("data", "labels", "no_check"),
 }
@@ -79,7 +80,8 @@ def main(args) -> int:
     if not paths:
         raise AsjaxError(f"{name} needs a path after {action!r}")
     for option in {option for takes in _TAKES.values() for option in takes}:
-        if getattr(args, option) and option not in _TAKES[action]:
+        given = getattr(args, option) not in (None, False)
+        if given and option not in _TAKES[action]:
             raise AsjaxError(f"--{option.replace('_', '-')} does not belong to {name}")
     for option in _NEEDS[action]:
         if not getattr(args, option):
@@ -111,21 +113,23 @@ def _run(paths, args) -> int:
     from asjax.teachers import members, parts, run
 
     spec, _ = data_specs.data_spec(args.data)
-    trio = {"frames": args.frames, "batch_size": args.batch_size or 0}
-    models = members.Members(paths, weights, **trio)
+    batch_size = args.batch_size or 0
+    models = members.Members(paths, weights, frames=args.frames, batch_size=batch_size)
     if spec["name"] == "annotated":  # the pieces of a training with these models
         spec = {"piece_s": models.clip_s, **spec}
     source, labelled = _source(spec, args.labels, models.label_set)
     how = {"top": args.top, "dtype": args.dtype or "float16", "views": views, "ops": args.ops}
     job = run.Job(models, source, labelled=labelled, shard=shard, **how)
-    out = Path(args.out)
-    if not out.absolute().parent.is_dir():
+    out = Path(args.out).absolute()
+    if not out.name:
+        raise AsjaxError(f"--out must name a folder, got {shown(args.out)}")
+    if not out.parent.is_dir():
         raise AsjaxError(f"--out {shown(out)}: the folder {shown(out.parent)} does not exist")
     with parts.opened(out, job.settings(), job.form) as store:
         if not args.overwrite and store.finished():
             store.tidy()
             store.drop()
-            return _report(out, "already there")
+            return _report(args.out, "already there")
         store.begin(args.overwrite)
         job.run(store)
         lost = job.coverage(store)
@@ -135,16 +139,23 @@ def _run(paths, args) -> int:
             reason = store.done[0].missing[0][2] if store.done else ""
             raise AsjaxError(f"no clip of {source.name} could be decoded; first: {reason}")
         store.finish(job.about(spec))
-    return _report(out, f"{store.write_s:.1f} s of writing, {store.wait_s:.1f} s waited for it")
+    how = f"{store.write_s:.1f} s of writing, of which {store.wait_s:.1f} s were not overlapped"
+    return _report(args.out, how)
 
 
 def _source(spec, given, label_set):
     """The data, and whether their first classes are those of the models."""
     from asjax import build
+    from asjax.data import strong
     from asjax.evaluation import data_specs
 
     if spec["name"] == "annotated" and not given:
-        theirs = data_specs.fit(spec, given, label_set)[0]
+        try:
+            theirs = data_specs.fit(spec, given, label_set)[0]
+        except AsjaxError:  # no class in common: teachers need no labels
+            paths = spec["events"]
+            paths = [paths] if isinstance(paths, (str, Path)) else paths
+            theirs = strong.own_labels(paths, spec.get("label_column", ""))
     else:
         theirs = data_specs.labels_of(spec, given, label_set)
     return build.source(spec, theirs), theirs.ids[: len(label_set)] == label_set.ids
@@ -194,6 +205,9 @@ def _report(out, how: str, check=None) -> int:
     print(f"check        {check or 'none: the logits were stored without labels'}")
     if check and not check.good:
         _say("the logits fit the labels no better than chance; is the model trained?")
+    cut = (stored.extra or {}).get("cut")
+    if cut and not stored.views:
+        _say(f"{cut} recordings are longer than the models hear; the logits are of their begin")
     missing = stored.missing()
     if missing:
         clip, _, reason = missing[0]
@@ -220,12 +234,59 @@ def _merge(paths, args) -> int:
 
 
 def _import(paths, args) -> int:
-    raise unknown("form", args.form, FORMS)
+    from asjax import labels
+    from asjax.evaluation import data_specs
+    from asjax.teachers import forms, take
+
+    columns = labels.get(args.labels) if args.labels else None
+    foreign = forms.read(args.form, paths, columns, args.dtype)
+    source, labelled, about = None, False, {"form": args.form, "files": list(paths)}
+    if args.data:
+        spec, _ = data_specs.data_spec(args.data)
+        source, labelled = _source(spec, None, foreign.form.label_set)
+    how = {"check": not args.no_check, "overwrite": args.overwrite}
+    notes = take.take(foreign, args.out, about=about, source=source, labelled=labelled, **how)
+    for note in notes:
+        _say(note)
+    return _report(args.out, f"from {args.form}")
 
 
 def _export(paths, args) -> int:
-    raise unknown("form", args.form, FORMS)
+    from asjax.store import logits
+    from asjax.teachers import pretrainedsed
+
+    if args.form != "pretrainedsed":
+        raise AsjaxError("asjax logits export writes --form pretrainedsed only")
+    if len(paths) != 1:
+        raise AsjaxError(f"asjax logits export takes one folder of logits, got {len(paths)}")
+    out = Path(args.out)
+    if out.exists() and not (args.overwrite and out.is_file()):
+        raise AsjaxError(f"--out {shown(out)} exists; add --overwrite, or choose another file")
+    stored = logits.open(paths[0])
+    pretrainedsed.write(stored, out)
+    print(f"logits       {len(stored):,} clips, {stored.label_set.name}\nfile         {out}")
+    return 0
 
 
 def _check(paths, args) -> int:
-    raise unknown("form", args.form, FORMS)
+    from asjax import labels
+    from asjax.evaluation import data_specs
+    from asjax.store import logits, logits_check
+
+    worst = 0
+    for path in paths:
+        stored = logits.open(path, labels.get(args.labels) if args.labels else None, verify=True)
+        if args.data:
+            spec, _ = data_specs.data_spec(args.data)
+            source, labelled = _source(spec, None, stored.label_set)
+            there = sum(clip in stored for clip in source.ids)
+            print(f"data         {there:,} of {len(source):,} clips of {source.name} have logits")
+            known = (source.labels, getattr(source, "events", None)) if labelled else (None, None)
+            check = logits_check.against(stored, source.ids, *known)
+            worst = max(worst, int(there < len(source)))
+        else:
+            check = logits_check.own(stored)
+        if check and not args.no_check:
+            check.require(path)
+        worst = max(worst, _report(path, "every file is sound", check))
+    return worst

@@ -223,6 +223,18 @@ def test_views_can_be_replayed(tmp_path, models):
     assert len({found["00.wav", v]["clip"].tobytes() for v in range(3)}) == 3
 
 
+def test_recordings_that_are_cut_are_counted(tmp_path, models, capsys):
+    audio = write_clips(tmp_path / "audio", count=4, seconds=0.6)  # two of 0.48 s, two of 0.6 s
+    for i, options in enumerate((["--shard=1/2"], ["--shard=2/2"])):
+        data = f"--data={audio / 'clips.csv'}"
+        words = ["logits", str(models[0][0]), data, "--batch-size=2", *options]
+        assert main([*words, f"--out={tmp_path / str(i)}"]) == 0
+        assert "1 recordings are longer than the models hear" in capsys.readouterr().err
+    merged = ["logits", "merge", str(tmp_path / "0"), str(tmp_path / "1")]
+    assert main([*merged, f"--out={tmp_path / 'x'}"]) == 0
+    assert "2 recordings are longer than the models hear" in capsys.readouterr().err
+
+
 def test_softmax_models_store_log_probabilities(tmp_path, audio, models, capsys):
     for key in (0, 1):
         make(tmp_path / f"m{key}", key=key, frames=None, objective={"name": "classify"})
@@ -252,6 +264,13 @@ def test_other_classes_of_the_data_are_not_stored_as_labels(tmp_path, audio, mod
     assert main(["logits", str(models[0][0]), data, *options]) == 0
     assert "stored without labels" in capsys.readouterr().out
     assert logits.open(tmp_path / "x").targets() is None
+    rows = (audio / "events.tsv").read_text()
+    for name in CLASSES.names:
+        rows = rows.replace(name, f"my {name}")
+    (audio / "other.tsv").write_text(rows)
+    words = ["logits", str(models[0][0]), f"--data={audio / 'other.tsv'}"]
+    assert main([*words, f"--out={tmp_path / 'y'}"]) == 0
+    assert logits.open(tmp_path / "y").targets() is None
 
 
 @pytest.mark.parametrize(
