@@ -223,7 +223,15 @@ def listed(example, rng, *, clip_s: float):
 
 
 def teacher(
-    example, rng, *, path: str, kinds=None, rest="zero", check: bool = True, stored_logits=None
+    example,
+    rng,
+    *,
+    path: str,
+    kinds=None,
+    rest="zero",
+    replay: bool = True,
+    check: bool = True,
+    stored_logits=None,
 ):
     """Add the stored logits of the clip, as `asjax logits` wrote them to the folder `path`.
 
@@ -234,6 +242,8 @@ def teacher(
       kinds: "clip" or "frames": only these logits; None: all that the folder has.
       rest: with the highest logits only, what other classes get: "zero": a probability of 0;
         "uniform": the lowest stored probability divided by their number.
+      replay: make the views of the folder again. False: take the logits of a random view, for views
+        that cannot be made again, such as those of CED's files.
       check: refuse logits that fit the labels of the clips no better than a wrong index would.
       stored_logits: from the program, asjax.data.teacher.Stored.
 

@@ -5,7 +5,8 @@ clip. A worker process then needs no ids: it gets row numbers, and opens the fil
 
 A student must hear what its teacher heard. Without views, the teacher heard the beginning of every
 recording. So frame logits make the ops `decode` and `crop` act as in an evaluation. With views, a
-draw takes one view of its clip at random, and the host ops get the random numbers of that view.
+draw takes one view of its clip at random, and the host ops get the random numbers of that view. The
+views of others, such as CED's, cannot be made again: with `replay=False` the student hears its own.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class Stored:
     Attributes:
       rows: int64 [N, views], row of each clip and view in the folder; -1: it has none.
       clip, classes, frames: arrays on disk, as in `store.logits.Logits`; None: not there or unused.
-      width: number of classes. rest: of the op. draws, seed: of the views; None without views.
+      width: number of classes. rest: of the op.
+      draws, seed: the random numbers of the views; None: the student hears its own.
     """
 
     path: str
@@ -49,9 +51,9 @@ class Stored:
         known = self.rows[index][self.rows[index] >= 0]
         if not len(known):
             return -1, rng
+        row = int(known[0] if self.rows.shape[1] == 1 else known[rng.integers(len(known))])
         if self.draws is None:
-            return int(known[0]), rng
-        row = int(known[rng.integers(len(known))])
+            return row, rng
         return row, draw.generator(self.seed, int(self.draws[row]))
 
     def at(self, row: int) -> dict:
@@ -130,7 +132,7 @@ def begin(ops, source, text, *, train, label_set, num_classes, clip_s, sample_ra
             "data.ops must have the op teacher once; asjax logits MODEL MODEL stores the mean of "
             "several models"
         )
-    path, kinds, rest, check = _fields(**given[0])
+    path, kinds, rest, replay, check = _fields(**given[0])
     found = logits.open(path, label_set)
     where = f"teacher {path}"
     if found.activation != "sigmoid":
@@ -145,11 +147,13 @@ def begin(ops, source, text, *, train, label_set, num_classes, clip_s, sample_ra
         raise AsjaxError(f"{where} has no logits of kind {kinds}, only {', '.join(found.kinds)}")
     if "frames" in used:
         _check_frames(where, found, ops, clip_s)
-    if found.views is not None:
+    views = found.views or {}
+    if views and replay:
         _check_views(where, found, text, sample_rate)
+    elif views and "frames" in used:
+        raise AsjaxError(f"{where} has frame logits of views, which need replay=True")
     rows = _rows(found, source.ids)
     notes = _notes(where, found, used, rows, source, check)
-    views = found.views or {}
     stored = Stored(
         str(path),
         rows,
@@ -158,7 +162,7 @@ def begin(ops, source, text, *, train, label_set, num_classes, clip_s, sample_ra
         found.frames if "frames" in used else None,
         num_classes,
         rest,
-        found.row_draws if views else None,
+        found.row_draws if views and replay else None,
         views.get("seed", 0),
     )
     still = ("decode", "crop") if "frames" in used and not views else ()
@@ -166,7 +170,7 @@ def begin(ops, source, text, *, train, label_set, num_classes, clip_s, sample_ra
     return Begun(ready, stored, files.digest(found.path / files.SUMS), tuple(notes))
 
 
-def _fields(path=None, kinds=None, rest="zero", check=True, **_):
+def _fields(path=None, kinds=None, rest="zero", replay=True, check=True, **_):
     if not isinstance(path, str) or not path:
         raise AsjaxError(
             f"host op teacher: path must be a folder of asjax logits, got {quoted(path)}"
@@ -175,9 +179,10 @@ def _fields(path=None, kinds=None, rest="zero", check=True, **_):
         raise config.unknown("host op teacher: kinds", kinds, KINDS)
     if rest not in RESTS:
         raise config.unknown("host op teacher: rest", rest, RESTS)
-    if not isinstance(check, bool):
-        raise AsjaxError(f"host op teacher: check must be True or False, got {quoted(check)}")
-    return path, kinds, rest, check
+    for name, value in (("replay", replay), ("check", check)):
+        if not isinstance(value, bool):
+            raise AsjaxError(f"host op teacher: {name} must be True or False, got {quoted(value)}")
+    return path, kinds, rest, replay, check
 
 
 def _changed(name: str, op, stored: Stored, still):
@@ -212,7 +217,8 @@ def _check_views(where: str, found, text: str, sample_rate: int) -> None:
     if theirs != ours:
         raise AsjaxError(
             f"{where} has views of the host ops {found.views['ops']!r}, and data.ops is {text!r}; "
-            "up to the labels they must be the same, so that the student hears the same views"
+            "up to the labels they must be the same, so that the student hears the same views; "
+            "teacher(replay=False) takes the logits of a random view, and the student hears another"
         )
     rate = found.extra.get("sample_rate") if isinstance(found.extra, dict) else None
     if rate not in (None, sample_rate):

@@ -40,7 +40,13 @@ def of_clips(model, frontend, augment, hard, loss, hear=None):
     def loss_fn(params, stats, batch, rng, frozen=None):
         wave_rng, feats_rng, normed_rng, dropout_rng = jax.random.split(rng, 4)
         # Other arrays stay in the batch, because the augmentation may reorder its rows.
-        item = {**batch, "wave": to_float(batch["wave"]), **hard(batch)}
+        targets = hard(batch)
+        if "has_teacher" in batch.keys() - targets.keys():
+            raise AsjaxError(
+                "data.ops has the op teacher, and this objective takes no teacher; set "
+                "--config.objective.name=distillation, or leave the op out"
+            )
+        item = {**batch, "wave": to_float(batch["wave"]), **targets}
         item = chains["wave"](wave_rng, item)
         item = hear(item, frozen) if hear else item
         item["feats"] = _features(frontend, item.pop("wave"), rng)

@@ -154,6 +154,21 @@ def test_views_of_other_host_ops_are_refused(tmp_path):
     views(tmp_path / "x", memory(12).ids, 2, chain="decode | listed")
     with pytest.raises(AsjaxError, match=r"views of the host ops 'decode \| listed', and data.ops"):
         taught(tmp_path / "x", 12)
+    with pytest.raises(AsjaxError, match="frame logits of views, which need replay=True"):
+        taught(tmp_path / "x", 12, more=", replay=False")
+
+
+def test_without_replay_a_draw_takes_the_logits_of_a_random_view(tmp_path):
+    source = memory(12)
+    found = views(tmp_path / "x", source.ids, 3, chain="CED")
+    more = ", kinds='clip', replay=False, check=False"
+    seen = set()
+    for batch in take(taught(tmp_path / "x", 12, more=more), 20):
+        for row, clip in enumerate(batch["id"]):
+            there = [v for v in range(3) if (clip, v) in found]
+            value = batch["clip_teacher"][row]
+            seen |= {(clip, v) for v in there if np.array_equal(found[clip, v]["clip"], value)}
+    assert len(seen) == 27
 
 
 # ----------------------------------------------------------------------- lines, and the identity
@@ -204,6 +219,7 @@ def test_logits_of_a_wrong_index_are_refused(tmp_path):
         (", kinds='clips'", "host op teacher: kinds 'clips'.*clip"),
         (", rest='uniforms'", "host op teacher: rest 'uniforms'.*uniform"),
         (", check=1", "check must be True or False, got 1"),
+        (", replay=1", "replay must be True or False, got 1"),
         (", chek=True", "host op teacher: field 'chek'.*check"),
         (", stored_logits=1", "host op teacher: field 'stored_logits'"),
         (") | teacher(path='x'", "must have the op teacher once"),

@@ -179,6 +179,7 @@ def test_a_loss_without_its_teacher_is_that_of_the_labels(gone):
 def test_clips_that_all_lack_the_teacher_are_the_base_objective(base):
     batch = made(base) | {"has_teacher": np.zeros(B, np.float32), "has_weak": np.ones(B, "f4")}
     loss, scalars, gradient = run(base, batch)
+    batch = {k: v for k, v in batch.items() if "teacher" not in k}
     plain = getattr(objectives, base)
     kept = objectives.distillation
     try:
@@ -309,6 +310,15 @@ def test_parts_and_checks_of_a_config_know_the_objective():
 def test_wrong_fields_are_one_line(fields, says):
     with pytest.raises(AsjaxError, match=says):
         objective(**{"base": "detection", **fields})
+
+
+@pytest.mark.parametrize("name", ["tagging", "detection"])
+def test_a_teacher_that_the_objective_would_not_use_is_refused(name):
+    frontend = lambda wave: wave.reshape(B, T, C)  # noqa: E731
+    loss_fn = getattr(objectives, name)(model=FrameLookup(), frontend=frontend)
+    batch = {k: jnp.asarray(v) for k, v in made().items()}
+    with pytest.raises(AsjaxError, match="has the op teacher, and this objective takes no teacher"):
+        loss_fn({"bias": jnp.zeros(C)}, {}, batch, jax.random.key(0))
 
 
 def test_a_batch_without_teacher_and_one_of_another_shape_say_what_to_do():
