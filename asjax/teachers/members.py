@@ -22,7 +22,7 @@ _RATE = ("sample_rate", "clip_s")
 
 
 @dataclass(frozen=True, eq=False)
-class _Mean:
+class Mean:
     """Weighted sum of models on waves, with the interface of one model. Weights are floats."""
 
     members: list  # (model, frontend, weight)
@@ -109,7 +109,7 @@ class Members:
         self.groups = []
         for (sample_rate, _), members in by_input.items():
             parts = [member[:3] for member in members]
-            mean = _Mean(parts, self.outputs, self.activation == "softmax")
+            mean = Mean(parts, self.outputs, self.activation == "softmax")
             forward = infer.Forward(mean, lambda wave: wave, self.mesh, self.outputs)
             variables = forward.put({str(k): one[3] for k, one in enumerate(members)})
             self.groups.append((sample_rate, forward, variables))

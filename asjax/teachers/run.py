@@ -16,7 +16,11 @@ from asjax.teachers import parts
 from asjax.teachers.members import Members
 
 _DATA = ("workers", "threads")
-_TARGETS = ("multihot", "strong")  # host ops that make targets; `listed` takes their place
+_TARGETS = (
+    "multihot",
+    "strong",
+    "teacher",
+)  # host ops that make targets; `listed` takes their place
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,6 +171,7 @@ class Job:
                 "hash": self.source.hash,
             },
             "clip_s": self.members.clip_s,
+            "sample_rate": self.members.groups[0][0],
             "draws": [self.begin * self.members.batch_size, clips],
         }
 
