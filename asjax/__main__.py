@@ -60,6 +60,11 @@ VERBS = {
         "store the embeddings of audio files; the same command resumes a stopped run",
         "asjax embed recordings/ --model=runs/quickstart/model --to embeddings.npz",
     ),
+    "logits": (
+        "asjax.teachers.verb",
+        "store the logits of a model or an ensemble on data, to teach other models",
+        "asjax logits runs/a runs/b --data train.csv --out teacher",
+    ),
     "prepare": (
         "asjax.data.prepare",
         "turn audio and labels into checked records",
