@@ -120,7 +120,7 @@ def label_set(cfg):
 
 def _label_set(cfg):
     from asjax import labels
-    from asjax.data import sources, strong, tfds
+    from asjax.data import hear, sources, strong, tfds
 
     if cfg["labels"]["name"] != "own":
         return labels.get(cfg["labels"]["name"])
@@ -131,6 +131,8 @@ def _label_set(cfg):
         events = values.get("events") or []
         events = [events] if isinstance(events, str) else events
         return strong.own_labels(events, label_column=values.get("label_column", ""))
+    if name == "hear":
+        return hear.own_labels(values.get("path", ""))
     place = values.get("csv") or values.get("path") or values.get("root")
     if not place:
         raise AsjaxError(f"labels.name='own' needs data.train with a csv or a path, not {name!r}")
