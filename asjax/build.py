@@ -298,8 +298,9 @@ def complete(cfg, where: str = "the config") -> None:
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise AsjaxError(f"{where}: {key} must be a whole number >= {least}, got {value!r}")
     _check_lengths(cfg, where)
-    if cfg["eval"]["metric"] not in ("", *METRICS):
-        raise config.unknown(f"{where}: eval.metric", cfg["eval"]["metric"], METRICS)
+    metric = cfg["eval"]["metric"]
+    if metric and (name := split_spec(metric)[0]) not in METRICS:
+        raise config.unknown(f"{where}: eval.metric", name, METRICS)
     make("choice", cfg["eval"]["select"])
 
 

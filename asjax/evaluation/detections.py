@@ -39,6 +39,8 @@ class Detections:
       frame_rate: frames per second.
       whole_s: float64 [N], seconds of each recording. The part after durations_s was not scored.
       median_s: window of the median filter for all metrics that name no other.
+      listed: as `events`, with events of one class that overlap as their list has them. None: as
+        in `events`, which has them joined, because PSDS needs that.
     """
 
     ids: list[str]
@@ -51,6 +53,7 @@ class Detections:
     frame_rate: float
     whole_s: np.ndarray | None = None
     median_s: float = MEDIAN_S
+    listed: list | None = None
 
     @property
     def median(self) -> int:
