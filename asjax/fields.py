@@ -52,6 +52,7 @@ FIELDS = {
         "batch_size": 16,
         "bootstrap": 1000,  # resamples for the intervals
         "median_s": 0.36,  # window of the median filter over frame scores of a detector
+        "only_with_events": False,  # metrics of events leave out annotated clips without events
         "mappings": [],  # other label sets to report the scores in
         "baseline": False,  # also score a linear model on log-mel statistics, for the report
     },

@@ -368,7 +368,7 @@ def run(cfg, args) -> int:
             say(table)
             if not cfg.data.test and cfg.eval.select != "last":
                 say("the step was chosen by the scores of these clips; data.test gives others")
-            say(result.where(work.path, bad_clips, tables))
+            say(result.where(work.path, bad_clips, tables, task.option))
         writer.close()
         return 0
 

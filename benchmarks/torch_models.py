@@ -80,10 +80,11 @@ class ConvNext(nn.Module):
 class VitBlock(nn.Module):
     """As in timm and the authors' code: attention with an explicit softmax."""
 
-    def __init__(self, width, heads):
+    def __init__(self, width, heads, qkv_bias=True):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
-        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
+        self.proj = nn.Linear(width, width)
         self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.heads = heads
 

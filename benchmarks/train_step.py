@@ -39,16 +39,37 @@ MODELS = {
     "resnet50": ("resnet_att", "resnet50", {}, 1024, 128),
     "crnn": ("talnet", "crnn", {}, 400, 64),
 }
-TOKENS = ("passt_s", "passt_s_patchout", "ast", "transformer", "conformer")  # no feature maps
+# event detectors, with two linear heads of 447 classes; the loss is of frames and of clips
+DETECTORS = {
+    name: (family, variant, dict(num_classes=447), frames, bins)
+    for name, family, variant, frames, bins in (
+        ("atst_frame", "atst_frame", "atst_frame_base", 1001, 64),
+        ("beats", "beats", "beats_base", 998, 128),
+        ("fpasst", "fpasst", "fpasst_base", 1000, 128),
+        ("m2d", "m2d", "m2d_base", 1001, 80),
+        ("asit", "asit", "asit_base", 998, 128),
+        ("frame_mn06", "frame_mn", "frame_mn06", 1000, 128),
+        ("frame_mn10", "frame_mn", "frame_mn10", 1000, 128),
+    )
+}
+MODELS |= DETECTORS
+# models without feature maps
+TOKENS = ("passt_s", "passt_s_patchout", "ast", "transformer", "conformer", "atst_frame", "beats",
+          "m2d", "asit")  # fmt: skip
 
 
 def inputs(name: str, batch: int):
-    """(feats [B, T, F] float32, targets [B, 527] float32), the same for both sides."""
+    """(feats [B, T, F] float32, targets [B, C] float32), the same for both sides.
+
+    A detector has targets of frames, [B, 250, C].
+    """
     import numpy as np
 
     rng = np.random.default_rng(0)
-    feats = rng.normal(0, 1, (batch, *MODELS[name][3:])).astype(np.float32)
-    return feats, (rng.random((batch, CLASSES)) < 0.005).astype(np.float32)
+    *_, fields, frames, bins = MODELS[name]
+    feats = rng.normal(0, 1, (batch, frames, bins)).astype(np.float32)
+    shape = (batch, 250, fields["num_classes"]) if name in DETECTORS else (batch, CLASSES)
+    return feats, (rng.random(shape) < 0.005).astype(np.float32)
 
 
 # ------------------------------------------------------------------------------------- jax side
@@ -92,7 +113,10 @@ def jax_steps(name: str, batch: int, threads: int):
                 rngs={"dropout": dropout},
                 mutable=["batch_stats"] if "batch_stats" in variables else [],
             )
-            return optax.sigmoid_binary_cross_entropy(out["logits"], targets).mean(), stats
+            bce = lambda x, y: optax.sigmoid_binary_cross_entropy(x, y).mean()  # noqa: E731
+            if name in DETECTORS:
+                return bce(out["logits"], targets.max(1)) + bce(out["frame_logits"], targets), stats
+            return bce(out["logits"], targets), stats
 
         (value, stats), grads = jax.value_and_grad(loss, has_aux=True)(variables["params"])
         updates, opt = tx.update(grads, opt, variables["params"])
@@ -122,9 +146,10 @@ def torch_steps(name: str, batch: int, threads: int, channels_last: bool):
         raise SystemExit("this comparison needs PyTorch: pip install torch") from None
 
     torch.set_num_threads(threads)
-    from torch_models import NETS
+    import torch_detectors
+    import torch_models
 
-    module = NETS[name]()
+    module = {**torch_models.NETS, **torch_detectors.NETS}[name]()
     if channels_last:
         module = module.to(memory_format=torch.channels_last)
     feats, targets = map(torch.from_numpy, inputs(name, batch))
@@ -139,7 +164,12 @@ def torch_steps(name: str, batch: int, threads: int, channels_last: bool):
     def train():
         module.train()
         adam.zero_grad(set_to_none=True)
-        bce(module(feats), targets).backward()
+        if name in DETECTORS:
+            logits, frame_logits = module(feats)
+            loss = bce(logits, targets.amax(1)) + bce(frame_logits, targets)
+        else:
+            loss = bce(module(feats), targets)
+        loss.backward()
         adam.step()
 
     return {"forward": forward, "train": train}

@@ -56,7 +56,7 @@ def get_config(arg=None):
         select="last",  # no step is chosen by the scores
         median_s=0.84,  # chosen on scenes of fold 4 by a model that was trained without it
         batch_size=16,
-        bootstrap=100,
+        bootstrap=1000,
         mappings=[],
     )
     c.log = dict(every_steps=10, save_steps=1000)

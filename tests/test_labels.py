@@ -195,6 +195,38 @@ def test_audioset_strongs_sets_are_in_the_order_of_their_names_and_one_in_anothe
         every[416].index("Alert")
 
 
+def test_the_columns_of_the_published_detectors_are_their_authors(golden):
+    classes, _ = golden("sed_classes")
+    for count, key in ((447, "train_447"), (416, "eval_416")):
+        found = labels.get(f"audioset_strong{count}")
+        assert [list(pair) for pair in zip(found.names, found.ids, strict=True)] == classes[key]
+    assert len(labels.get("audioset_strong407")) == classes["n_intersection"]
+    assert len(labels.get("audioset_strong456")) == classes["n_id_map"]
+
+
+# classes of the row's set that the column's set has
+SHARED = {
+    "audioset_strong407": (407, 407, 407, 407, 375, 11),
+    "audioset_strong416": (407, 416, 407, 416, 381, 11),
+    "audioset_strong447": (407, 407, 447, 447, 376, 11),
+    "audioset_strong456": (407, 416, 447, 456, 382, 11),
+    "audioset527": (375, 381, 376, 382, 527, 11),
+    "desed10": (10, 10, 10, 10, 10, 10),
+}
+
+
+@pytest.mark.parametrize("source", SHARED)
+def test_every_set_of_events_maps_to_every_other_by_mid(source):
+    counts = []
+    for target in SHARED:
+        table = labels.mapping(source, target)
+        mine, theirs = ([set(x.meanings(i)) for i in range(len(x))]
+                        for x in (labels.get(source), labels.get(target)))  # fmt: skip
+        assert table.tolist() == [[not a.isdisjoint(b) for b in theirs] for a in mine]
+        counts.append(int(table.any(axis=1).sum()))
+    assert tuple(counts) == SHARED[source]
+
+
 def test_strong_classes_meet_the_527_by_mid_and_stand_alone_where_no_ontology_has_them():
     shared, left_out = labels.overlap("audioset_strong456", "audioset527")
     assert len(shared) == 382

@@ -122,3 +122,39 @@ def archive(members: dict[str, bytes], align: int = 64, crc=zlib.crc32, **wrong)
         directory += struct.pack("<HHHHHII", len(label), 0, 0, 0, 0, 0, fields["offset"]) + label
     end = struct.pack("<HHHHIIH", 0, 0, len(members), len(members), len(directory), len(body), 0)
     return bytes(body + directory + b"PK\x05\x06" + end)
+
+
+def save_whole(value, path) -> None:
+    """Write a nest of dicts, lists, texts, whole numbers, None and arrays as torch.save does.
+
+    A `Namespace` is a dict of this class; it becomes argparse.Namespace.
+    """
+    storages: dict[str, bytes] = {}
+
+    def pickled(item) -> bytes:
+        if isinstance(item, Namespace):
+            new = P.call("copyreg", "_reconstructor", *_NAMESPACE)
+            return new + pickled(dict(item)) + P.build
+        if isinstance(item, dict):
+            pairs = b"".join(pickled(k) + pickled(v) for k, v in item.items())
+            return P.dict_ + P.mark + pairs + P.setitems
+        if isinstance(item, list):
+            return P.list_ + P.mark + b"".join(map(pickled, item)) + P.appends
+        if isinstance(item, str):
+            return P.text(item)
+        if isinstance(item, (bool, type(None))):
+            return {True: P.true, False: P.false, None: P.none}[item]
+        if isinstance(item, int):
+            return P.number(item)
+        key = str(len(storages))
+        storages[key] = np.ascontiguousarray(item).tobytes()
+        return entry(key, np.ascontiguousarray(item).reshape(np.shape(item)))
+
+    path.write_bytes(archive(torch_members(P.whole(pickled(value)), storages)))
+
+
+class Namespace(dict):
+    """For `save_whole`: training code keeps its options as an argparse.Namespace."""
+
+
+_NAMESPACE = P.name("argparse", "Namespace"), P.name("builtins", "object"), P.none

@@ -29,7 +29,8 @@ def psds1(first, second, *, n: int, seed: int) -> dict | None:
     a, b = (detections.stored(path)[0] for path in (first, second))
     place = {name: i for i, name in enumerate(b.ids)}
     pairs = sorted((name, i, place[name]) for i, name in enumerate(a.ids) if name in place)
-    pairs = [(i, j) for _, i, j in pairs if a.events[i] is not None and b.events[j] is not None]
+    counted = [{*found.rows()} for found in (a, b)]
+    pairs = [(i, j) for _, i, j in pairs if i in counted[0] and j in counted[1]]
     if not any(len(a.events[i]) for i, _ in pairs):
         return None
     for i, j in pairs:

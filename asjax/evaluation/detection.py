@@ -101,6 +101,7 @@ def evaluate(
     role = "other half" if tuning is None else "other clips"
     events = event_numbers.headline(made, label_set.names)
     events["median_s"] = found.median_s
+    events["only_with_events"] = found.only_with_events
     if numbers is not None and events["n_events"]:
         more = numbers(found, tuning, n_bootstrap=n_bootstrap, seed=seed)
         events["ci"] |= more.pop("ci", {})
@@ -118,7 +119,8 @@ def evaluate(
         "events": events,
         "decoding": decoding,
         "bootstrap": {"level": event_numbers.LEVEL, "seed": seed, "n": made.resamples},
-        "not_annotated": len(found.ids) - len(made.ids),
+        "not_annotated": sum(marks is None for marks in found.events),
+        "left_out_without_events": sum(marks is not None for marks in found.events) - len(made.ids),
         **(about or {}),
         "record": record,
     }
@@ -139,6 +141,7 @@ def evaluate(
 def _write_frames(found, path, label_set, record) -> None:
     options = {"frames": found.frames.shape[1], "frame_rate": found.frame_rate, "overwrite": True}
     extra = {"model": record.get("model"), "run": record.get("run"), "median_s": found.median_s}
+    extra["only_with_events"] = found.only_with_events
     with FrameScoresWriter(path, label_set=label_set, extra=extra, **options) as writer:
         for start in range(0, len(found.ids), _CHUNK):
             part = slice(start, start + _CHUNK)

@@ -39,6 +39,7 @@ class Detections:
       frame_rate: frames per second.
       whole_s: float64 [N], seconds of each recording. The part after durations_s was not scored.
       median_s: window of the median filter for all metrics that name no other.
+      only_with_events: metrics of events leave out annotated clips without any event.
       listed: as `events`, with events of one class that overlap as their list has them. None: as
         in `events`, which has them joined, because PSDS needs that.
     """
@@ -53,6 +54,7 @@ class Detections:
     frame_rate: float
     whole_s: np.ndarray | None = None
     median_s: float = MEDIAN_S
+    only_with_events: bool = False
     listed: list | None = None
 
     @property
@@ -63,9 +65,10 @@ class Detections:
     def annotated(self) -> dict:
         """The annotated clips as keywords of `metrics.psds` and others. AsjaxError: there are none.
 
-        Clips without any event count too: every detection in them is false.
+        Clips without any event count too: every detection in them is false. But PretrainedSED's
+        published numbers leave them out (`only_with_events`).
         """
-        rows = [i for i, events in enumerate(self.events) if events is not None]
+        rows = self.rows()
         if not rows:
             raise AsjaxError("no clip of the evaluation data has events in time")
         every = len(rows) == len(self.ids)
@@ -76,6 +79,13 @@ class Detections:
             "lengths": self.lengths()[rows],
             "frame_rate": self.frame_rate,
         }
+
+    def rows(self) -> list[int]:
+        """The clips that the metrics of events count."""
+        least = 1 if self.only_with_events else 0
+        return [
+            i for i, marks in enumerate(self.events) if marks is not None and len(marks) >= least
+        ]
 
     def lengths(self) -> np.ndarray:
         """int64 [N], the frames of each clip that begin before its end."""
@@ -92,14 +102,15 @@ def detections(
     sample_rate: int,
     clip_s: float,
     median_s: float = MEDIAN_S,
+    only_with_events: bool = False,
     progress=True,
     bad=None,
     stop=None,
 ) -> Detections:
     """Frame scores of an evaluation set; padding and clips that cannot be decoded are left out.
 
-    Args: as `infer.scores`. sample_rate, clip_s: of the model's input, Hz and seconds. median_s: as
-      in `Detections`. If the data
+    Args: as `infer.scores`. sample_rate, clip_s: of the model's input, Hz and seconds. median_s,
+      only_with_events: as in `Detections`. If the data
       has other classes than the model, targets and events are of these classes.
 
     Raises:
@@ -161,6 +172,7 @@ def detections(
         frames.shape[1] / clip_s,
         whole_s[rows],
         median_s,
+        only_with_events,
     )
 
 
@@ -178,6 +190,8 @@ def stored(path) -> tuple[Detections, FrameScores]:
     found = Detections(
         folder.ids, nothing, nothing, folder.scores, folder.durations_s, events, nothing[:, :0],
         folder.frame_rate, median_s=_median_s(folder.extra),
+        only_with_events=isinstance(folder.extra, dict)
+        and folder.extra.get("only_with_events") is True,
     )  # fmt: skip
     return found, folder
 

@@ -66,7 +66,7 @@ def numbers(found, *, n_bootstrap: int = 1000, seed: int = 0, tuning=None, store
     """
     given = found.annotated()
     classes = found.frames.shape[2]
-    rows = [i for i, marks in enumerate(found.events) if marks is not None]
+    rows = found.rows()
     count, seconds = np.zeros(classes, np.int64), np.zeros(classes)
     for marks in given["events"]:
         np.add.at(count, marks["class"], 1)

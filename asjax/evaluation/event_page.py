@@ -145,6 +145,8 @@ def _what(summary) -> str:
     text += f"{events['n_events']:,} events of {events['n_classes']:,} classes."
     if missing := summary.get("not_annotated"):
         text += f" Clips without annotated times are not counted: {missing:,}."
+    if empty := summary.get("left_out_without_events"):
+        text += f" Clips without any event are left out: {empty:,}."
     if left := events["left_out"] if events["n_events"] else []:
         some = ", ".join(shown(name, 40) for name in left[:5]) + (", ..." if len(left) > 5 else "")
         text += f" Classes without an event are left out, {len(left):,}: {some}."

@@ -112,4 +112,5 @@ def lengthened(found, source, run, clip_s: float, bad: list):
         rate,
         found.whole_s[rows],
         found.median_s,
+        found.only_with_events,
     )

@@ -192,9 +192,9 @@ def described(setting: dict) -> str:
 
 
 def truth(found) -> list:
-    """True events of the annotated clips as they are listed: of one class they may overlap."""
+    """True events of the counted clips as they are listed: of one class they may overlap."""
     listed = found.events if found.listed is None else found.listed
-    return [marks for marks in listed if marks is not None]
+    return [listed[i] for i in found.rows()]
 
 
 def _numbers(name: str, values, low, high) -> list[float]:

@@ -244,7 +244,8 @@ class Models:
                 f"decode | crop | strong(frames={frames}, frame_rate={frames / seconds!r})"
             )
             heard = {key: data[key] for key in ("sample_rate", "clip_s")}
-            heard["median_s"] = member.cfg.get("eval", {}).get("median_s", detections.MEDIAN_S)
+            how = member.cfg.get("eval", {})
+            heard |= {key: how[key] for key in ("median_s", "only_with_events") if key in how}
             score = partial(detections.detections, bad=bad, **heard)
             outputs = ("logits", "frame_logits")
             run = partial(self._run, member, score, outputs, n_targets=n_targets, data=data)

@@ -39,6 +39,7 @@ class Tags:
     """Clips with labels."""
 
     outputs = ("logits",)
+    option = ""  # of asjax tag, for the results of this task
     tunes = False  # whether the report wants the scores of the clips that chose the step
     known = ("mean_ap", "mean_auc", "d_prime", "accuracy")
 
@@ -99,6 +100,7 @@ class Events(Tags):
     """Clips with events in time. The tags of the clips are scored too."""
 
     outputs = ("logits", "frame_logits")
+    option = "--events"
     tunes = True
     known = ("psds1", "mean_ap", *step_metrics.__all__)
 
@@ -119,7 +121,7 @@ class Events(Tags):
 
     def predict(self, forward, variables, data, num_classes, bad=None, **how):
         fields = {key: self.cfg["data"][key] for key in ("sample_rate", "clip_s")}
-        fields["median_s"] = self.cfg["eval"]["median_s"]
+        fields |= {key: self.cfg["eval"][key] for key in ("median_s", "only_with_events")}
         found = detections.detections(
             forward, variables, data, num_classes, bad=bad, **fields, **how
         )

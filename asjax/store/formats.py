@@ -70,6 +70,7 @@ _OTHER_FIELDS = {
             "batch_size": integer(1, 2**20),
             "mappings": optional(list_of(_NAME, 100)),
             "median_s": optional(number(-1, 60)),
+            "only_with_events": boolean,
         },
     ),
     "objective": optional(_objective),

@@ -36,8 +36,11 @@ def chosen(checkpoints, state, abstract, say):
     return state, {"chosen": {**about, "last_value": as_json(history[last])}}
 
 
-def where(path: Path, bad_clips, tables: str) -> str:
-    """The files of a finished run, for its last lines. `tables`: names of its CSV files."""
+def where(path: Path, bad_clips, tables: str, option: str = "") -> str:
+    """The files of a finished run, for its last lines.
+
+    Args: tables: names of its CSV files. option: of `asjax tag`, such as --events.
+    """
     lines = [
         f"report      {path / 'eval' / 'report.html'}",
         f"metrics     {path / 'eval' / 'metrics.json'}, {tables}, scores.npz",
@@ -46,5 +49,6 @@ def where(path: Path, bad_clips, tables: str) -> str:
     ]
     if bad_clips.count:
         lines.append(f"quarantine  {path / 'quarantine.csv'} ({bad_clips.count} clips)")
-    lines.append(f"try it:     asjax tag YOUR_FILE.wav --model={path / 'model'}")
+    words = ["asjax tag YOUR_FILE.wav", option, f"--model={path / 'model'}"]
+    lines.append(f"try it:     {' '.join(filter(None, words))}")
     return "\n".join(lines)

@@ -223,11 +223,15 @@ def frontend_spec(default: dict, module, given, features=None) -> tuple[dict, li
     return spec, left
 
 
+# number of classes -> label set: AudioSet's taggers and PretrainedSED's detectors
+BY_NUMBER = {527: "audioset527", 447: "audioset_strong447"}
+
+
 def choose_labels(given, classes: int, named):
     """The label set, and a note if the classes named by the checkpoint's folder are not used.
 
-    The order is: the user's classes, the folder's classes, AudioSet's for 527 classes, else a set
-    with numbered names.
+    The order is: the user's classes, the folder's classes, a set of `BY_NUMBER`, else a set with
+    numbered names.
     """
     left = []
     if named is not None and given is not None and named.ids != given.ids:
@@ -236,8 +240,8 @@ def choose_labels(given, classes: int, named):
         if len(named) == classes:
             return named, []
         left = [f"id2label of {len(named)} classes: the weights have {classes}"]
-    if given is None and classes == 527:
-        return labels.get("audioset527"), left
+    if given is None and classes in BY_NUMBER:
+        return labels.get(BY_NUMBER[classes]), left
     if given is None:
         ids = [f"class_{i:0{len(str(classes - 1))}d}" for i in range(classes)]
         names = tuple(i.replace("_", " ") for i in ids)

@@ -11,7 +11,7 @@ import small_detections
 
 from asjax import decoding, events, metrics
 from asjax.config import AsjaxError
-from asjax.evaluation import detection, event_numbers, event_tuning
+from asjax.evaluation import detection, detections, event_numbers, event_tuning
 from asjax.store.frame_scores import FrameScores
 
 CLASSES = small_detections.classes()
@@ -256,3 +256,21 @@ def test_the_number_of_resamples():
     assert of("psds2", 1000, 16_935, 407) == 0
     assert of("psds1", 20, 16_935, 407) == 20
     assert of("psds1", 1, 10, 10) == of("psds1", 0, 10, 10) == 0
+
+
+def test_clips_without_events_are_left_out_if_asked(tmp_path):
+    found = dataclasses.replace(small_detections.made(clips=30), only_with_events=True)
+    empty = sum(len(marks) == 0 for marks in found.events)
+    assert empty > 2
+    classes = small_detections.classes()
+    summary = detection.evaluate(found, tmp_path, label_set=classes, n_bootstrap=0)
+    every = dataclasses.replace(found, only_with_events=False).annotated()
+    wanted = metrics.psds(
+        **every, only_with_events=True, median=found.median, num_classes=4, **metrics.PSDS1
+    )
+    assert summary["events"]["psds1"] == pytest.approx(wanted["macro"], abs=1e-12)
+    assert summary["events"]["n_clips"] == 30 - empty
+    assert summary["left_out_without_events"] == empty
+    again, _ = detections.stored(tmp_path / "frames")
+    assert again.only_with_events
+    assert again.rows() == found.rows()

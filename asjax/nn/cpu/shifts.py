@@ -62,53 +62,65 @@ def _forward(x, kernel, strides, pads):
 
 def _backward(strides, pads, saved, g):
     x, kernel = saved
-    padded = _pad(x, *pads)
-    dx = _input_gradient(padded, kernel, g, strides)
-    dx = dx[:, pads[0][0] :, pads[1][0] :][:, : x.shape[1], : x.shape[2]]
-    return dx, _kernel_gradient(padded, kernel, g, strides).astype(kernel.dtype)
+    dx = _input_gradient(x.shape[1:3], kernel, g, strides, pads)
+    return dx, _kernel_gradient(_pad(x, *pads), kernel, g, strides).astype(kernel.dtype)
 
 
 depthwise.defvjp(_forward, _backward)
 
 
-def _input_gradient(padded, kernel, g, strides):
-    """Gradient of the padded input, by one small correlation per remainder modulo the strides.
+def _input_gradient(size, kernel, g, strides, pads):
+    """Gradient of the input [B, *size, C]: a small correlation for each remainder of the strides.
 
-    Rows with the same remainder a modulo sh are covered by the kernel's taps a, a + sh, ...; the
-    same holds for columns and remainders e. So for each (a, e) we correlate g with these taps in
-    reverse order.
+    Row u of the input is row u + p of the padded input. The rows with the same remainder of u
+    modulo sh are covered by the taps a, a + sh, ... of the kernel, where a = (u + p) % sh. The same
+    holds for columns. So for each pair of remainders we correlate g with these taps in reverse
+    order.
     """
-    sh, sw = strides
-    rows, columns = -(-padded.shape[1] // sh), -(-padded.shape[2] // sw)
+    (sh, sw), (top, left) = strides, (pad[0] for pad in pads)
+    rows, columns = -(-size[0] // sh), -(-size[1] // sw)
     parts = []
     for a in range(sh):
         for e in range(sw):
-            taps = kernel[a::sh, e::sw][::-1, ::-1]
-            before = _pad(g, (taps.shape[0] - 1, 0), (taps.shape[1] - 1, 0))
-            parts.append(_correlate(before, taps, (1, 1), rows, columns))
+            taps = kernel[(a + top) % sh :: sh, (e + left) % sw :: sw][::-1, ::-1]
+            before = taps.shape[0] - 1 - (a + top) // sh, taps.shape[1] - 1 - (e + left) // sw
+            part = jax.lax.pad(
+                g, jnp.zeros((), g.dtype), ((0, 0, 0), *((n, 0, 0) for n in before), (0, 0, 0))
+            )
+            parts.append(_correlate(part, taps, (1, 1), rows, columns))
     if len(parts) == 1:
         return parts[0]
     b, c = g.shape[0], g.shape[-1]
     dx = jnp.stack(parts, 3).reshape(b, rows, columns, sh, sw, c).swapaxes(2, 3)
-    return dx.reshape(b, rows * sh, columns * sw, c)
+    return dx.reshape(b, rows * sh, columns * sw, c)[:, : size[0], : size[1]]
 
 
 def _kernel_gradient(padded, kernel, g, strides):
-    """Gradient of the kernel: add products of whole rows of g, which XLA can vectorise.
+    """Gradient of the kernel: add products of whole rows or columns of g, which XLA can vectorise.
 
-    A reduction in XLA adds one number at a time. The sum over the batch comes last, so that the
-    loop has no collective.
+    A reduction in XLA adds one number at a time. The loop runs along the longer side of g, because
+    the sums are as large as the other side and should stay in the cache; a few rows at a time, so
+    that the sums are read less often. The sum over the batch comes last, so that the loop has no
+    collective.
     """
-    (kh, kw), (sh, sw) = kernel.shape[:2], strides
-    span = (g.shape[2] - 1) * sw + 1
+    along = 1 if g.shape[1] >= g.shape[2] else 2  # the axis of the loop
+    across = 3 - along
+    size, step = kernel.shape[along - 1], strides[along - 1]
+    span = (g.shape[across] - 1) * strides[across - 1] + 1
+    cut = jax.lax.dynamic_slice_in_dim
 
     def products(row):
-        window = jax.lax.dynamic_slice_in_dim(padded, row * sh, kh, 1).astype(jnp.float32)
-        g_row = jax.lax.dynamic_slice_in_dim(g, row, 1, 1).astype(jnp.float32)
-        return tuple(window[:, :, j : j + span : sw] * g_row for j in range(kw))  # [B, kh, W', C]
+        """For each tap across: [B, size, W', C] or [B, H', size, C]."""
+        window = cut(padded, row * step, size, along).astype(jnp.float32)
+        g_row = cut(g, row, 1, along).astype(jnp.float32)
+        return tuple(
+            jax.lax.slice_in_dim(window, j, j + span, strides[across - 1], across) * g_row
+            for j in range(kernel.shape[across - 1])
+        )
 
     def add_row(sums, row):
         return tuple(s + p for s, p in zip(sums, products(row), strict=True)), None
 
-    sums, _ = jax.lax.scan(add_row, products(0), jnp.arange(1, g.shape[1]))
-    return jnp.stack([s.sum((0, 2)) for s in sums], 1)[:, :, None]
+    sums, _ = jax.lax.scan(add_row, products(0), jnp.arange(1, g.shape[along]), unroll=4)
+    sums = [s.sum((0, across)) for s in sums]  # [size, C] for each tap across
+    return jnp.stack(sums, across - 1)[:, :, None]
