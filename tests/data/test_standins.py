@@ -1,7 +1,9 @@
 """Stand-ins: made-up tasks in the layouts of the real ones."""
 
 import csv
+import importlib.util
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ import pytest
 from asjax import labels
 from asjax.config import AsjaxError
 from asjax.data import audio, hear, sources, standins
+
+REPO = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -89,3 +93,19 @@ def test_another_folder_is_never_replaced(tmp_path):
     with pytest.raises(AsjaxError, match="mine"):
         standins.make("maestro", tmp_path / "mine", files=1, seconds=1.0)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "x"
+
+
+def test_the_script_writes_a_task_of_any_size(tmp_path, capsys):
+    spec = importlib.util.spec_from_file_location("script", REPO / "data_prep" / "standins.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    out = str(tmp_path / "dcase2016_task2-made")
+    words = ["dcase16", "--out", out, "--files", "1", "1", "2", "--seconds", "3", "--seed", "5"]
+    assert script.main(words) == 0
+    source = hear.hear(hear.own_labels(out), path=out, piece_s=1.0)
+    assert sorted({*source.group}) == [
+        "test/test-000.wav", "test/test-001.wav", "train/train-000.wav", "valid/valid-000.wav",
+    ]  # fmt: skip
+    assert len(source) == 4 * 3
+    assert script.main(["dcase16", "--out", out, "--files", "1"]) == 2
+    assert "files must be 3 whole numbers" in capsys.readouterr().err
