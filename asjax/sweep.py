@@ -25,7 +25,7 @@ from asjax.store.log import Diverged
 
 DIVERGED = "diverged.txt"  # in the workdir of a run whose loss was not finite
 _NUMBERS = ("mean_ap", "mean_auc", "accuracy")
-_EXAMPLE = """examples:
+_EXAMPLE = """example:
   asjax sweep --config=configs/sed_maestro.py:model=beats --lr 3e-5,1e-4,3e-4 \\
       --folds 0,1,2,3,4 --out runs/maestro
   asjax sweep --config=configs/sed_desed.py:mode=frozen --lr 0.1,0.01 --out runs/desed --print

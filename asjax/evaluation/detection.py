@@ -201,5 +201,5 @@ def table(summary: dict) -> str:
         None: "no thresholds were tuned, because a half of the clips has no event",
     }
     if "onset_setting" in events:
-        lines.append(onsets.described(events["onset_setting"]))
+        lines.append(f"onset F1: {onsets.described(events['onset_setting'])}")
     return "\n".join([*lines, f"F1: {how[events['tuned_on']]}"])

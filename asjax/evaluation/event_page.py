@@ -25,7 +25,7 @@ MEANINGS = (  # rows of the table of results: keys of macro and micro, or of one
         "onset F1, 50 ms",
         ("onset_f1_50ms_macro", "onset_f1_50ms"),
         "an event counts if its onset is within 50 ms; offsets do not count. Second value: all "
-        "events together, as HEAR reports it. SETTING.",
+        "events together, as HEAR reports it. Settings: SETTING.",
     ),
     ("onset F1, 200 ms", ("onset_f1_200ms_macro", "onset_f1_200ms"), "likewise, within 200 ms."),
     (

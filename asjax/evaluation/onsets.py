@@ -183,7 +183,7 @@ def onset_f1(
 def described(setting: dict) -> str:
     """How onset F1 was made, for people."""
     text = (
-        f"onset F1: median window {setting['median_s']:g} s, events from {setting['min_s']:g} s, "
+        f"median window {setting['median_s']:g} s, events from {setting['min_s']:g} s, "
         f"threshold {setting['threshold']:g} on {setting['threshold_on']}"
     )
     if "tried" in setting:
