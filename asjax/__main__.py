@@ -75,6 +75,11 @@ VERBS = {
         "a paper's tables and figures from finished runs, beside the published numbers",
         "asjax report hlp runs/cnn6 runs/cnn6_hlp --out report-hlp",
     ),
+    "plan": (
+        "asjax.papers.plan",
+        "print the commands of a paper's pipeline in order, for a shell, SLURM or make",
+        "asjax plan sed --data /data --out runs/sed > sed.sh && sh sed.sh",
+    ),
     "port": (
         "asjax.weights.convert",
         "convert a published checkpoint (torch, safetensors, Hub) to a model folder",

@@ -26,6 +26,7 @@ LEFT_OUT = {  # beginning of a command -> why
     "asjax tag dog.wav --model=models/passt": NEEDS_NETWORK,
     "asjax logits import": NEEDS_FILE,
     "asjax report": NEEDS_AUDIOSET,
+    "asjax plan": "tests/papers/test_plan.py runs its scripts",
     "asjax eval --model runs/passt_hlp": NEEDS_AUDIOSET,
     "asjax eval --model runs/a --model runs/b": "needs two finished runs, see tests/evaluation",
     "asjax stats": NEEDS_AUDIOSET,

@@ -19,7 +19,7 @@ import optax
 from asjax.config import AsjaxError
 from asjax.optim import schedules
 
-__all__ = ["adam", "adamw"]
+__all__ = ["adam", "adamw", "sgd"]
 
 
 def adam(
@@ -74,6 +74,29 @@ def adamw(
     mask = None if decay_1d else _matrices
     decay = [optax.add_decayed_weights(weight_decay, mask)] if weight_decay else []
     return _chain(clip_norm, _scale(b1_fn, b2, eps, amsgrad), *decay, lr=lr_fn), lr_fn
+
+
+def sgd(
+    lr: float,
+    *,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    schedule: str = "constant",
+    clip_norm: float = 0.0,
+    weight_decay: float = 0.0,
+    total_steps: int | None = None,
+    steps_per_epoch: int | None = None,
+):
+    """Gradient descent with momentum, like torch.optim.SGD; returns `(tx, lr)`.
+
+    Args:
+      weight_decay: L2 regularisation in the gradient. The other arguments are those of `adam`.
+    """
+    run = dict(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+    lr_fn, _ = _rates(lr, momentum, 0.0, 0.0, clip_norm, weight_decay, schedule, run)
+    decay = [optax.add_decayed_weights(weight_decay)] if weight_decay else []
+    moved = [optax.trace(momentum, nesterov)] if momentum else []
+    return _chain(clip_norm, *decay, *moved, lr=lr_fn), lr_fn
 
 
 def _rates(lr, b1, b2, eps, clip_norm, weight_decay, schedule, run):

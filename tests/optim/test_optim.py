@@ -37,6 +37,13 @@ RUNS = {  # name -> (spec for asjax, torch class, torch keywords)
         {"weight_decay": 0.1, "amsgrad": True},
     ),
     "one_cycle": (dict(name="adam", lr=1e-2, schedule="one_cycle"), "Adam", {}),
+    "sgd": (dict(name="sgd", lr=1e-1, momentum=0.0), "SGD", {}),
+    "momentum": (dict(name="sgd", lr=1e-2), "SGD", {"momentum": 0.9}),
+    "nesterov": (
+        dict(name="sgd", lr=1e-2, momentum=0.8, nesterov=True, weight_decay=0.1),
+        "SGD",
+        {"momentum": 0.8, "nesterov": True, "weight_decay": 0.1},
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""Files of others, made here in the forms that they write, come back as stored logits."""
+"""Files of others, made here in the forms that they write, come back as stored logits (take)."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""`asjax logits MODEL...`: what is stored is what the models say, every clip once."""
+"""`asjax logits MODEL...` (verb, run): what is stored is what the models say, every clip once."""
 
 import json
 import shutil
