@@ -41,11 +41,25 @@ Check = Callable[[object], Trouble | None]
 
 
 def parse_json(text: str | bytes):
-    """The value of a JSON text. Raises ValueError for every fault, also for too deep nesting."""
+    """The value of a JSON text.
+
+    Raises:
+      ValueError: every fault, also too deep nesting, and a field that occurs twice.
+    """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_fields)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+
+
+def _fields(pairs) -> dict:
+    """The fields of an object, each once. Otherwise the last one would win without a word."""
+    out = dict(pairs)
+    if len(out) < len(pairs):
+        seen: set = set()
+        name = next(name for name, _ in pairs if name in seen or seen.add(name))
+        raise ValueError(f"its field {name[:100]!r} occurs twice")
+    return out
 
 
 def read_json(path, max_bytes: int = MAX_BYTES):

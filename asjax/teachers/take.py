@@ -37,10 +37,10 @@ def take(foreign: forms.Foreign, out, *, about: dict, source=None, labelled=Fals
         raise AsjaxError("a clip occurs twice in the data; every id must occur once")
     for mine in per_view:
         ids, view = [foreign.ids[i] for i in mine], views[mine[0]]
+        if len(set(ids)) < len(ids):  # which of its rows is right?
+            raise AsjaxError(f"{quoted(_twice(ids))} occurs twice in the file")
         if source is None:
             found = {clip: k for k, clip in enumerate(ids)}
-            if len(found) < len(ids):
-                raise AsjaxError(f"{quoted(_twice(ids))} occurs twice in the file")
             lost = [clip for clip in everyone if clip not in found]
             missing += [(clip, view, "no logits in the file") for clip in lost]
         else:

@@ -207,7 +207,7 @@ def _report(out, how: str, check=None) -> int:
         _say("the logits fit the labels no better than chance; is the model trained?")
     cut = (stored.extra or {}).get("cut")
     if cut and not stored.views:
-        _say(f"{cut} recordings are longer than the models hear; the logits are of their begin")
+        _say(f"{cut} recordings are longer than the models hear; the logits are of their beginning")
     missing = stored.missing()
     if missing:
         clip, _, reason = missing[0]
@@ -262,6 +262,8 @@ def _export(paths, args) -> int:
     out = Path(args.out)
     if out.exists() and not (args.overwrite and out.is_file()):
         raise AsjaxError(f"--out {shown(out)} exists; add --overwrite, or choose another file")
+    if not out.absolute().parent.is_dir():
+        raise AsjaxError(f"--out {shown(out)}: the folder {shown(out.parent)} does not exist")
     stored = logits.open(paths[0])
     pretrainedsed.write(stored, out)
     print(f"logits       {len(stored):,} clips, {stored.label_set.name}\nfile         {out}")
@@ -279,11 +281,14 @@ def _check(paths, args) -> int:
         if args.data:
             spec, _ = data_specs.data_spec(args.data)
             source, labelled = _source(spec, None, stored.label_set)
-            there = sum(clip in stored for clip in source.ids)
-            print(f"data         {there:,} of {len(source):,} clips of {source.name} have logits")
+            lost = [clip for clip in source.ids if clip not in stored]
+            there = len(source) - len(lost)
+            first = f"; first without: {shown(lost[0])}" if lost else ""
+            have = f"{there:,} of {len(source):,} clips of {source.name} have logits"
+            print(f"data         {have}{first}")
             known = (source.labels, getattr(source, "events", None)) if labelled else (None, None)
             check = logits_check.against(stored, source.ids, *known)
-            worst = max(worst, int(there < len(source)))
+            worst = max(worst, int(bool(lost)))
         else:
             check = logits_check.own(stored)
         if check and not args.no_check:

@@ -78,6 +78,7 @@ def test_depth_is_bounded_whatever_checks_it():
         (b"\xff\xfe\x00", "cannot be read"),
         (b"[" * 200_000, "nested too deep"),
         (b"9" * 5000, "cannot be read: Exceeds the limit"),
+        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "its field 'c' occurs twice"),
         (b'"' + b"x" * 200 + b'"', "it has 202 bytes, the limit is 100"),
     ],
 )

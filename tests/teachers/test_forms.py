@@ -133,6 +133,9 @@ def test_export_writes_what_import_reads_and_what_their_code_reads(tmp_path, aud
     assert (
         run("export", tmp_path / "x", "--form=pretrainedsed", f"--out={again}", "--overwrite") == 0
     )
+    nowhere = f"--out={tmp_path / 'no' / 'y.hdf5'}"
+    assert run("export", tmp_path / "x", "--form=pretrainedsed", nowhere) == 2
+    assert "does not exist" in capsys.readouterr().err
     assert run("export", tmp_path / "x", "--form=ced", f"--out={tmp_path / 'y'}") == 2
     assert "writes --form pretrainedsed only" in capsys.readouterr().err
 
@@ -316,6 +319,14 @@ def test_wrong_indexes_are_one_line_and_nothing_of_them_runs(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_name_that_is_twice_in_a_json_index_is_refused(tmp_path, audio, capsys):
+    array, index = effat_files(tmp_path, GOOD, form="json")
+    index.write_text(f'{{"{IDS[0]}": 1, {index.read_text()[1:]}')
+    words = ["import", array, index, "--form=efficientat", *labelled(audio)]
+    assert run(*words, f"--out={tmp_path / 'x'}") == 2
+    assert f"its field '{IDS[0]}' occurs twice" in capsys.readouterr().err
+
+
 def test_wrong_files_of_efficientat_are_one_line(tmp_path, audio, capsys):
     array, index = effat_files(tmp_path, GOOD)
     out = [*labelled(audio), "--form=efficientat", f"--out={tmp_path / 'out'}"]
@@ -443,6 +454,22 @@ def test_wrong_files_of_ced_are_one_line(tmp_path, audio, capsys, change, messag
     assert "needs logits_ep1_0.parquet or .csv beside it" in capsys.readouterr().err
     assert run("import", tmp_path, *words) == 2
     assert "has no file logits_ep" in capsys.readouterr().err
+
+
+def test_a_clip_that_is_twice_in_a_view_is_refused_with_data_too(tmp_path, audio, capsys):
+    names, both = [f"{IDS[0]}.wav", f"{IDS[1]}.wav"], ([[0.9, 0.1]] * 2, [[0, 1]] * 2, [1, 2])
+    ced_file(tmp_path / "c", 1, 0, names, *both)
+    file = tmp_path / "c" / "logits_ep1_0.h5"
+    words = ["--form=ced", *labelled(audio), f"--data={audio / 'clips.csv'}", "--no-check"]
+    assert run("import", file, file, *words, f"--out={tmp_path / 'x'}") == 2
+    assert f"'{names[0]}' occurs twice in the file" in capsys.readouterr().err
+    assert run("import", file, *words, f"--out={tmp_path / 'x'}") == 1  # 22 others are missing
+    capsys.readouterr()
+    assert run("check", tmp_path / "x", f"--data={audio / 'clips.csv'}", "--no-check") == 1
+    assert (
+        f"2 of 24 clips of clips have logits; first without: {IDS[2]}.wav"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_view_without_a_clip_is_named(tmp_path, audio, capsys):
