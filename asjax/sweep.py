@@ -68,7 +68,12 @@ def add_arguments(parser):
     add = parser.add_argument
     add("--config", required=True, help="a recipe with its arguments, as for asjax train")
     add("--out", required=True, metavar="DIR", help="folder of all runs and of the results")
-    add("--lr", default="", metavar="X,Y", help="rates to choose from (default: the recipe's)")
+    add(
+        "--lr",
+        default="",
+        metavar="X,Y",
+        help="values of the recipe's argument lr (default: its own)",
+    )
     add("--folds", default="", metavar="0,1", help="values of the recipe's argument fold")
     add("--seeds", default="0,1,2,3", metavar="0,1", help="(default: %(default)s)")
     add("--print", action="store_true", help="print the commands that are to be run now")

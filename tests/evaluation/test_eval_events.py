@@ -258,7 +258,10 @@ def test_a_broken_recording_is_left_out(detector, audio, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ([("x.wav", 0, 1, "Dog")], "1 of 1 recordings have no audio below"),
+        (
+            [("x.wav", 0, 1, "Dog")],
+            "give the folder of the audio (--audio; in a source such as annotated(...): root)",
+        ),
         ([("a.wav", 0.4, 0.1, "Dog")], "has no usable event"),
         ([("a.wav", 0.1, 0.4, "Tram")], "no class of the list is a class of pets"),
         ([("a.wav", "x", "y", "Dog")], "has no usable event"),
