@@ -65,6 +65,11 @@ VERBS = {
         "store the embeddings of audio files; the same command resumes a stopped run",
         "asjax embed recordings/ --model=runs/quickstart/model --to embeddings.npz",
     ),
+    "logits": (
+        "asjax.teachers.verb",
+        "store the logits of a model or an ensemble on data, to teach other models",
+        "asjax logits runs/a runs/b --data train.csv --out teacher",
+    ),
     "prepare": (
         "asjax.data.prepare",
         "turn audio and labels into checked records",
@@ -74,6 +79,11 @@ VERBS = {
         "asjax.papers.report",
         "a paper's tables and figures from finished runs, beside the published numbers",
         "asjax report hlp runs/cnn6 runs/cnn6_hlp --out report-hlp",
+    ),
+    "plan": (
+        "asjax.papers.plan",
+        "print the commands of a paper's pipeline in order, for a shell, SLURM or make",
+        "asjax plan sed --data /data --out runs/sed > sed.sh && sh sed.sh",
     ),
     "port": (
         "asjax.weights.convert",

@@ -152,6 +152,8 @@ def pipeline(
     sample_rate: int,
     clip_s: float,
     train: bool = True,
+    random: bool = False,
+    label_set=None,
     seed: int = 0,
     rows=None,
     process_index: int = 0,
@@ -163,6 +165,9 @@ def pipeline(
     Waves are int16 if the source says that int16 loses nothing, else float32.
 
     Args:
+      random: in one pass, the host ops act as in training, with the random numbers of
+        `data.draw.generator(seed, number of the clip)`.
+      label_set: if given, the classes that stored logits of a teacher must have.
       rows, process_index, process_count: which rows of every batch this process makes, as in
         asjax.data.pipeline.build.
       data: other fields of a config's `data`, with the defaults of FIELDS. `train` and `eval` have
@@ -172,6 +177,7 @@ def pipeline(
       AsjaxError: unknown draw or op, a value out of its range, an empty source.
     """
     from asjax.data import pipeline as batches
+    from asjax.data import teacher
 
     for key in data:
         if key not in FIELDS["data"]:
@@ -180,7 +186,8 @@ def pipeline(
     size = round(clip_s * sample_rate)
     if size < 1:
         raise AsjaxError(f"clip_s * sample_rate (samples) must be at least 1, got {size}")
-    known = dict(sample_rate=sample_rate, clip_s=clip_s, num_classes=num_classes, train=train)
+    random = train or random
+    known = dict(sample_rate=sample_rate, clip_s=clip_s, num_classes=num_classes, train=random)
     limit = config.typed("data.decode_timeout_s", data["decode_timeout_s"], 60.0)
     spec = data["draw"] if train else "sequential"
     ops = chain("op", data["ops"], **known, decode_timeout_s=limit, pcm16=False)
@@ -188,12 +195,17 @@ def pipeline(
     aware = all(":" not in name or "pcm16" in op.keywords for name, op in ops)
     if aware and hasattr(source, "pcm16") and source.pcm16(sample_rate):
         ops = chain("op", data["ops"], **known, decode_timeout_s=limit, pcm16=True)
+    form = dict(num_classes=num_classes, clip_s=clip_s, sample_rate=sample_rate)
+    begun = teacher.begin(ops, source, data["ops"], train=train, label_set=label_set, **form)
+    described = [spec, data["ops"], *known.values()] + [begun.identity] * bool(begun.identity)
     return batches.build(
         source,
-        draw=make("draw", spec, labels=source.labels, seed=seed if train else 0, source=source),
-        ops=ops,
+        draw=make("draw", spec, labels=source.labels, seed=seed if random else 0, source=source),
+        ops=begun.ops,
+        teacher=begun.stored,
+        notes=begun.notes,
         batch_size=batch_size,
-        described=repr([spec, data["ops"], *known.values()]),
+        described=repr(described),
         train=train,
         rows=rows,
         process_index=process_index,
@@ -297,30 +309,11 @@ def complete(cfg, where: str = "the config") -> None:
         value = read(cfg, key)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise AsjaxError(f"{where}: {key} must be a whole number >= {least}, got {value!r}")
-    _check_lengths(cfg, where)
+    checks.lengths(cfg, where)
     metric = cfg["eval"]["metric"]
     if metric and (name := split_spec(metric)[0]) not in METRICS:
         raise config.unknown(f"{where}: eval.metric", name, METRICS)
     make("choice", cfg["eval"]["select"])
-
-
-def _check_lengths(cfg, where: str) -> None:
-    """Durations in steps or in epochs, and the share of evaluations."""
-    epochs = _real(where, "total_epochs", cfg["total_epochs"], 1e9)
-    _real(where, "eval.every_epochs", cfg["eval"]["every_epochs"], 1e9)
-    _real(where, "eval.median_s", cfg["eval"]["median_s"], 60)
-    if not _real(where, "eval.max_share", cfg["eval"]["max_share"], 1):
-        raise AsjaxError(f"{where}: eval.max_share must be above 0; 1 never leaves one out")
-    if bool(cfg["total_steps"]) == bool(epochs):
-        both = "both are given" if epochs else "none is given"
-        raise AsjaxError(f"{where} must set total_steps or total_epochs to a number > 0, {both}")
-
-
-def _real(where: str, key: str, value, most: float) -> float:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 <= value <= most:
-        raise AsjaxError(f"{where}: {key} must be a number from 0 to {most:g}, got {value!r}")
-    return value
 
 
 def read(cfg, dotted: str):

@@ -102,3 +102,22 @@ def rate(frontend, cfg) -> None:
             f"frontend.sample_rate must be that of the data, data.sample_rate={ours!r}, got "
             f"{theirs!r}; change one of them"
         )
+
+
+def lengths(cfg, where: str) -> None:
+    """AsjaxError: wrong durations in steps or epochs, or a wrong share of evaluations."""
+    epochs = _real(where, "total_epochs", cfg["total_epochs"], 1e9)
+    _real(where, "eval.every_epochs", cfg["eval"]["every_epochs"], 1e9)
+    _real(where, "eval.median_s", cfg["eval"]["median_s"], 60)
+    if not _real(where, "eval.max_share", cfg["eval"]["max_share"], 1):
+        raise AsjaxError(f"{where}: eval.max_share must be above 0; 1 never leaves one out")
+    if bool(cfg["total_steps"]) == bool(epochs):
+        both = "both are given" if epochs else "none is given"
+        raise AsjaxError(f"{where} must set total_steps or total_epochs to a number > 0, {both}")
+
+
+def _real(where: str, key: str, value, most: float) -> float:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 <= value <= most:
+        raise AsjaxError(f"{where}: {key} must be a number from 0 to {most:g}, got {value!r}")
+    return value

@@ -158,10 +158,11 @@ def parse_call(text: str) -> tuple[str, dict[str, Any]]:
 
 def _split(text: str, at: str) -> list[str]:
     """Split at a character, but not inside brackets or quotes."""
-    parts, depth, quote, start = [], 0, "", 0
+    parts, depth, quote, start, escaped = [], 0, "", 0, False
     for i, char in enumerate(text):
         if quote:
-            quote = "" if char == quote else quote
+            quote = "" if char == quote and not escaped else quote
+            escaped = char == "\\" and not escaped
         elif char in "'\"":
             quote = char
         elif char in "([{":

@@ -97,7 +97,7 @@ READ = {  # kind -> fields of its spec that the program reads itself, with their
 }
 OFFERED = {  # kind -> keywords that come from the program, never from a config
     "model": ("num_classes",),
-    "objective": ("model", "frontend", "augment", "closure", "source"),
+    "objective": ("model", "frontend", "augment", "closure", "source", "load"),
     "optim": ("total_steps", "steps_per_epoch"),
     "source": ("label_set",),
     "draw": ("labels", "seed", "source"),
@@ -110,6 +110,7 @@ OFFERED = {  # kind -> keywords that come from the program, never from a config
         "train",
         "pcm16",
         "decode_timeout_s",
+        "stored_logits",
     ),
     "augment": ("rng", "batch"),
 }

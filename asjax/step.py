@@ -60,14 +60,15 @@ def _named(part) -> str:
 
 
 def make_train_step(*, objective, tx, average=None, lr=None, accumulate: int = 1):
-    """`(state, batch) -> (state, scalars)`.
+    """`(state, batch, frozen=None) -> (state, scalars)`.
 
     If the loss or any gradient is NaN or infinite, the step is skipped: parameters, statistics,
     optimiser and average keep their values; only `step` and `nonfinite` change. The check is on
     global values, so all devices agree.
 
     Args:
-      objective: `(params, stats, batch, rng) -> (loss, (scalars, new_stats))`.
+      objective: `(params, stats, batch, rng) -> (loss, (scalars, new_stats))`. If the step gets
+        `frozen`, such as the weights of a teacher, it is the objective's fifth argument.
       average: None or `(average, new {"params", "stats"}, step) -> average`.
       lr: learning rate as a function of the number of updates; adds this step's rate to the
         scalars. It is not a function of the number of steps, because skipped steps do not update.
@@ -75,9 +76,10 @@ def make_train_step(*, objective, tx, average=None, lr=None, accumulate: int = 1
     """
     compute = accumulated(objective, accumulate)
 
-    def train_step(state: State, batch):
+    def train_step(state: State, batch, frozen=None):
         rng = jax.random.fold_in(state.rng, state.step)
-        (loss, (scalars, stats)), grads = compute(state.params, state.stats, batch, rng)
+        more = () if frozen is None else (frozen,)
+        (loss, (scalars, stats)), grads = compute(state.params, state.stats, batch, rng, *more)
         ok = guard.all_finite((loss, grads))
         with blaming("the optimiser"):
             updates, opt = tx.update(grads, state.opt, state.params)
@@ -114,6 +116,8 @@ def _updates_made(state: State):
 def accumulated(objective, parts: int):
     """`(params, stats, batch, rng) -> ((loss, (scalars, new_stats)), grads)` over parts of a batch.
 
+    More arguments go to the objective as they are.
+
     A step then needs the memory of one part. Batch size, schedule and averages do not change. Part
     j has the rows j, j + parts, j + 2 parts ..., so each device divides its own rows. Loss, scalars
     and gradients are means over the parts, weighted by their number of real rows (`mask`). If the
@@ -135,7 +139,7 @@ def accumulated(objective, parts: int):
 
     whole = getattr(objective, "whole", lambda batch: batch)
 
-    def compute(params, stats, batch, rng):
+    def compute(params, stats, batch, rng, *more):
         batch = whole(batch)
         split = {name: _parted(x, parts) for name, x in batch.items()}
         weights = split["mask"].sum(1) if "mask" in split else jnp.ones(parts)
@@ -145,13 +149,13 @@ def accumulated(objective, parts: int):
             stats, total = carried
             batch, weight, number = part
             key = jax.random.fold_in(rng, number)
-            (loss, (scalars, new)), grads = grad_fn(params, stats, batch, key)
+            (loss, (scalars, new)), grads = grad_fn(params, stats, batch, key, *more)
             add = lambda a, b: a + weight * b.astype(jnp.float32)  # noqa: E731
             return ({**stats, **new}, jax.tree.map(add, total, (loss, scalars, grads))), None
 
         inputs = split, weights, jnp.arange(parts)
         first = jax.tree.map(lambda x: x[0], inputs)
-        (loss, (scalars, _)), grads = jax.eval_shape(grad_fn, params, stats, first[0], rng)
+        (loss, (scalars, _)), grads = jax.eval_shape(grad_fn, params, stats, first[0], rng, *more)
         zero = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), (loss, scalars, grads))
         # No loop on CPU: sums over devices inside a loop can deadlock (asjax/nn/cpu/README.md).
         unroll = parts if placement.on_cpu(batch["wave"]) else 1

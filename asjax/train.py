@@ -81,6 +81,7 @@ def run(cfg, args) -> int:
     from asjax.evaluation import listen, probe
     from asjax.optim import groups
     from asjax.store import checkpoint, choice, files, log, result, workdir
+    from asjax.teachers import online
     from asjax.weights import start as init_from
 
     first_process = jax.process_index() == 0
@@ -125,6 +126,7 @@ def run(cfg, args) -> int:
         train=True,
         seed=cfg.seed,
         rows=train_rows,
+        label_set=label_set,
         **{**fields, "cache": caches[0]},
     )
     scored = partial(
@@ -154,7 +156,12 @@ def run(cfg, args) -> int:
         augment={place: build.augment(text) for place, text in cfg.augment.items()},
         closure=closure if cfg.labels.hlp else None,
         source=train_source,
+        load=partial(online.load, cfg=cfg, label_set=label_set),
     )
+    for line in (*train_data.notes, *getattr(objective, "notes", ())):
+        say(line)
+    if taught_by := getattr(objective, "identity", ""):
+        data_id = config.fingerprint([data_id, taught_by])
     tx, schedule = build.make(
         "optim",
         cfg.optim,
@@ -206,6 +213,9 @@ def run(cfg, args) -> int:
         else:
             start, state, _ = restored
             say(f"resuming at step {start} of {total_steps} in {work.path}")
+        frozen = getattr(objective, "frozen", None)  # weights of a teacher in the step
+        frozen_sharding = sharding.state_sharding(mesh, frozen)
+        frozen = jax.device_put(frozen, frozen_sharding)
         train_step = jax.jit(
             step.make_train_step(
                 objective=objective,
@@ -214,7 +224,7 @@ def run(cfg, args) -> int:
                 lr=schedule,
                 accumulate=accumulate,
             ),
-            in_shardings=(state_sharding, batch_sharding),
+            in_shardings=(state_sharding, batch_sharding, frozen_sharding),
             out_shardings=(state_sharding, replicated),
             donate_argnums=0,
         )
@@ -276,7 +286,7 @@ def run(cfg, args) -> int:
                     batch, host = batches.wait(asked_now)
                     bad_clips.add(host["bad"])
                     with stop.during(compiling.pop("training", "")):
-                        state, scalars = train_step(state, batch)
+                        state, scalars = train_step(state, batch, frozen)
                     done += 1
                     if pending is not None:
                         report(*pending)

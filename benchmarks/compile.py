@@ -74,6 +74,7 @@ def train_step(cfg, mesh):
     import jax.numpy as jnp
 
     from asjax import build, hlp, sharding, step
+    from asjax.evaluation import tasks
 
     label_set = build.label_set(cfg)
     frontend = build.make("frontend", cfg.frontend)
@@ -105,6 +106,9 @@ def train_step(cfg, mesh):
         "target": shape((rows, len(label_set)), jnp.float32),
         "mask": shape((rows,), jnp.float32),
     }
+    if tasks.is_detection(cfg):
+        batch["frame_target"] = shape((rows, model.frames, len(label_set)), jnp.float32)
+        batch |= dict.fromkeys(("has_strong", "has_weak"), batch["mask"])
     run = step.make_train_step(
         objective=objective,
         tx=tx,

@@ -2,7 +2,7 @@
 
     python benchmarks/train_step.py [--batch 8] [--rounds 5] [--threads 2] [--models cnn6,femto]
 
-torch_models.py has the PyTorch models.
+torch_models.py and torch_detectors.py have the PyTorch models.
 
 Each side is a separate process. They take turns, one step at a time, so that other load on the
 machine affects both. jax runs one virtual device per thread, and the batch is sharded over the mesh
@@ -178,22 +178,22 @@ def torch_steps(name: str, batch: int, threads: int, channels_last: bool):
 # --------------------------------------------------------------------------------- measurement
 
 
-def serve(side: str, name: str, batch: int, threads: int):
+def serve(side: str, name: str, batch: int, threads: int, clock=time.perf_counter):
     """Child process: run the step named on each input line and print its milliseconds."""
     if side == "jax":
         steps = jax_steps(name, batch, threads)
     else:
         steps = torch_steps(name, batch, threads, side == "torch channels_last")
     for line in sys.stdin:
-        start = time.perf_counter()
+        start = clock()
         steps[line.strip()]()
-        print(f"{1e3 * (time.perf_counter() - start):.3f}", flush=True)
+        print(f"{1e3 * (clock() - start):.3f}", flush=True)
 
 
-def race(name: str, sides: list[str], batch: int, rounds: int, threads: int) -> dict:
+def race(name: str, sides: list[str], batch: int, rounds: int, threads: int, more=()) -> dict:
     """{(side, phase): median ms}; the sides take turns after one unmeasured step each."""
     command = [sys.executable, str(Path(__file__).resolve()), "--serve"]
-    options = ["--batch", str(batch), "--threads", str(threads), "--models", name]
+    options = ["--batch", str(batch), "--threads", str(threads), "--models", name, *more]
     pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     children = {s: subprocess.Popen([*command, s, *options], **pipes) for s in sides}
     times: dict = {}
@@ -221,16 +221,23 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--models", default="cnn6,femto")
+    parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="CPU time instead; with --threads 1, for busy machines",
+    )
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
-        return serve(args.serve, args.models, args.batch, args.threads)
+        clock = time.process_time if args.cpu_time else time.perf_counter
+        return serve(args.serve, args.models, args.batch, args.threads, clock)
     print(f"batch {args.batch}, {args.threads} threads, median of {args.rounds}\n")
     print("| model | phase | jax ms | torch ms | torch channels_last ms | ratio | ratio to best |")
     print("|---|---|---|---|---|---|---|")
     for name in args.models.split(","):
         sides = ["jax", "torch", *["torch channels_last"] * (name not in TOKENS)]
-        found = race(name, sides, args.batch, args.rounds, args.threads)
+        more = ["--cpu-time"] * args.cpu_time
+        found = race(name, sides, args.batch, args.rounds, args.threads, more)
         for phase in ("forward", "train"):
             ours, torch, *last = times = [found[side, phase] for side in sides]
             print(

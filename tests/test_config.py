@@ -1,5 +1,6 @@
 """Specs, arguments and overrides: accepted values, and the error of each mistake."""
 
+import json
 import warnings
 from pathlib import Path
 
@@ -43,6 +44,9 @@ def test_a_chain_splits_on_pipes_outside_brackets_and_quotes():
         ("c", {}),
     ]
     assert config.chain("") == config.chain(None) == []
+    for text in ('it\'s "x" | , \\', '"', "a\\'b'"):
+        for written in (repr(text), json.dumps(text)):
+            assert config.chain(f"a(x={written}) | b") == [("a", {"x": text}), ("b", {})]
 
 
 def test_arguments_take_the_type_of_their_default():

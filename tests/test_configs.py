@@ -20,10 +20,13 @@ NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))
 BETAS = ("0", "0.1", "0.2", "0.3", "0.5", "0.7", "1")
 # The arguments that make another recipe; the defaults of each config are stored too.
 MAIN = {
+    "atst_c2f": ("teacher=logits", "tiny"),
     "ast": ("balanced", "tiny"),
     "balancing_ast": ("beta=0", "beta=1", "tiny"),
+    "ced": ("size=base,teacher=logits", "tiny"),
     "cnn14": ("hlp,beta=0.5", "tiny"),
     "convnext_tiny": ("speed,gain,roll", "weight_decay=0.05,drop_path=0.1", "tiny"),
+    "efficientat_kd": ("teacher=logits", "tiny"),
     "hlp_cnn6": ("hlp=False", "tiny"),
     "hlp_convnext": ("hlp=False", "stem=56", "variant=nano", "tiny"),
     "hlp_passt": (
@@ -42,7 +45,7 @@ TASKS = {  # recipes for other tasks, which start from the models of SED
     "sed_desed": ("mode=frozen", "tiny"),
     "sed_maestro": ("fold=4", "mode=frozen", "tiny"),
 }
-MAIN |= SED | TASKS
+MAIN |= SED | TASKS | {"sed_pipeline": ("stage=teacher,start=ssl", "teacher=logits", "tiny")}
 CASES = [(name, arg) for name in NAMES for arg in ("", *MAIN.get(name, ()))]
 ATDR = [
     "ast",
@@ -54,9 +57,7 @@ ATDR = [
     "crnn",
     "effnet_b2",
 ]
-OURS = sorted(
-    MAIN.keys() - SED - TASKS.keys()
-)  # AudioSet recipes, which all have arguments hlp, beta and seed
+OURS = sorted(MAIN.keys() - SED - TASKS.keys() - {"sed_pipeline"})  # with hlp, beta and seed
 
 
 def load(name, arg=""):
@@ -229,6 +230,37 @@ def test_the_arguments_of_pretrained_seds_recipes(name, monkeypatch):
     with pytest.raises(config.AsjaxError, match="sequence 'rnn' does not exist"):
         build.make("model", load(name, "sequence=rnn").model, num_classes=447)
     assert load("sed_strong", "step=weak").init_from.endswith("BEATs_ssl.pt")
+
+
+@pytest.mark.parametrize("more", ["", ",tiny", ",model=fpasst,seed=2,lr=0.001", ",sequence=lstm"])
+@pytest.mark.parametrize(
+    ("stage", "recipe", "arg"),
+    [
+        ("weak", "sed_strong", "step=weak"),
+        ("teacher", "sed_teacher", ""),
+        ("student", "sed_strong", ""),
+    ],
+)
+def test_the_stages_of_the_pipeline_are_the_two_recipes(stage, recipe, arg, more):
+    ours, theirs = load("sed_pipeline", f"stage={stage}{more}"), load(recipe, f"{arg}{more}")
+    ours, theirs = config.flatten(ours), config.flatten(theirs)
+    if recipe == "sed_strong":  # it has no width of an RNN, so its RNN has the default
+        assert ours.pop("model.sequence_width", None) in (None, 4, 1024, 2048)
+        theirs.pop("model.sequence_width", None)
+    assert ours == theirs
+
+
+def test_the_arguments_of_the_pipeline(monkeypatch):
+    monkeypatch.setenv("ASJAX_DATA", "/data")
+    assert load("sed_pipeline", "start=ssl").init_from == "backbone:/data/weights/BEATs_ssl.pt"
+    assert load("sed_pipeline", "stage=teacher,start=none").init_from == ""
+    for arg, says in (
+        ("stage=three", "stage 'three' does not exist"),
+        ("start=strong", "start 'strong' does not exist"),
+        ("stage=weak,teacher=x", "teacher belongs to stage=student, and the stage is weak"),
+    ):
+        with pytest.raises(config.AsjaxError, match=says):
+            load("sed_pipeline", arg)
 
 
 @pytest.mark.parametrize("name", TASKS)

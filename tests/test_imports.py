@@ -38,7 +38,7 @@ LAYERS = (
     ("weights",),
     ("evaluation",),
     ("papers", "predict"),
-    ("tag",),
+    ("tag", "teachers"),
     ("train",),
     ("finetune", "sweep"),
     ("__main__", "__init__"),

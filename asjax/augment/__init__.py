@@ -5,9 +5,11 @@ An op changes some of these arrays and returns all others as they are:
     wave [B, S] float                feats [B, T, F] float
     target [B, C] float              labels of a clip
     frame_target [B, T', C] float    labels of its frames
-    teacher [B, T', C] or [B, C]     a teacher's probabilities (an objective takes the sigmoid of
-                                     stored logits first, because mixed logits are other targets)
-    mask, has_strong, has_weak [B]   0: padding, no labels of frames, no labels of the clip
+    teacher [B, T', C] float         a teacher's probabilities of the frames, and of the clip: the
+    clip_teacher [B, C] float        objective takes the sigmoid of logits first, because mixed
+                                     logits are other targets
+    mask, has_strong, has_weak,      0: padding, no labels of frames, no labels of the clip, no
+    has_teacher [B]                  teacher
 
 An op that changes time also moves `frame_target` and `teacher`, or refuses a batch that has them.
 It moves them together with the wave or the features, so it needs these in the same batch. In

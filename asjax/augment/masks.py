@@ -91,7 +91,8 @@ def time_mask(rng, batch, *, shortest=0.05, longest=0.2, step=4):
     The stretch begins and ends at multiples of `step` frames of the features. Of L such units, it
     takes U{shortest L .. longest L - 1}, and begins at U{0 .. L - width - 1}; products are cut to
     whole numbers. In it, features, `frame_target` and `teacher` are 0. A class that has no other
-    frame also leaves the clip's `target`.
+    frame also leaves the clip's `target`. `clip_teacher` falls in the ratio of the teacher's
+    highest frame after and before; without frames of the teacher it falls as `target`.
 
     The authors' code does not mask the teacher, so a student learns events it cannot hear.
 
@@ -134,4 +135,10 @@ def silenced(batch, first, width, step: int):
     if {"target", "frame_target"} <= out.keys():
         gone = batch["frame_target"].any(axis=1) & ~out["frame_target"].any(axis=1)
         out["target"] = jnp.where(gone, 0, batch["target"])
+        if "clip_teacher" in out:
+            out["clip_teacher"] = jnp.where(gone, 0, batch["clip_teacher"])
+    if {"teacher", "clip_teacher"} <= out.keys() and batch["teacher"].ndim == 3:
+        before, after = batch["teacher"].max(axis=1), out["teacher"].max(axis=1)
+        left = jnp.where(before > 0, after / jnp.where(before > 0, before, 1), 1)
+        out["clip_teacher"] = batch["clip_teacher"] * left
     return out

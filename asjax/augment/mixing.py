@@ -12,8 +12,8 @@ from asjax.augment.checks import floating, number
 from asjax.config import AsjaxError
 
 WAVES = ("wave", "feats")
-TARGETS = ("target", "frame_target", "teacher")
-FLAGS = ("mask", "has_strong", "has_weak")
+TARGETS = ("target", "frame_target", "teacher", "clip_teacher")
+FLAGS = ("mask", "has_strong", "has_weak", "has_teacher")
 _SCALE = {"db_energy": 10 / math.log(10), "ln_energy": 1.0}  # units of the feature per neper
 
 
@@ -49,8 +49,8 @@ def mixup(
       per_batch: draw with probability `rate` once for all pairs, not for each. PretrainedSED:
         `mixup(alpha=0.2, rate=0.3, style='passt', per_batch=True)` on features.
 
-    `target`, `frame_target` and `teacher` are mixed as the waves. `mask`, `has_strong` and
-    `has_weak` of a mixture are products: a mixture has labels of a kind only if both clips have
+    `target`, `frame_target`, `teacher` and `clip_teacher` are mixed as the waves. `mask` and all
+    `has_...` of a mixture are products: a mixture has labels of a kind only if both clips have
     them. So a mixture with a padding row is padding too, and a padding row never reaches a loss.
     Training batches have no padding rows. Arrays under other keys have the rows of a.
 

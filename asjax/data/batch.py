@@ -16,16 +16,17 @@ from asjax.data.audio import AudioError
 from asjax.data.shared import Parcel
 
 MAX_TRIES = 100
-_EXAMPLE, _REDRAW = 101, 102  # streams of random numbers
+_REDRAW = 102  # a stream of random numbers
 _OF_SOUND = ("audio", "part", "recording")  # entries that `decode` takes out
 _ALIGN = 64  # bytes; jax on CPU uses an array at such an address without a copy
 
 
 class Examples:
     """Examples by global draw number. A record that takes longer than `timeout_s` to read counts as
-    undecodable."""
+    undecodable. `teacher`: stored logits (asjax.data.teacher.Stored) for the host op, or None."""
 
-    def __init__(self, source, draw, *, ops, train, cache, timeout_s=60.0):
+    def __init__(self, source, draw, *, ops, train, cache, timeout_s=60.0, teacher=None):
+        self._teacher = teacher
         self._timeout_s = timeout_s
         self._source, self._draw, self._seed = source, draw, draw.seed
         self._ops, self._train, self._cache = [op for _, op in ops], train, cache
@@ -102,6 +103,9 @@ class Examples:
             example, error = self._read(index)
             if error and self._train:
                 return example, error
+        if self._teacher is not None:
+            row, rng = self._teacher.pick(index, rng)
+            example = {**example, "teacher_row": row}
         # Without audio, the first op after the decoder (or after the user's own one) is next.
         skip = max(0, self._decode) if error else self._decode
         for number in range(len(self._ops)):
@@ -139,8 +143,7 @@ class Examples:
             return record, str(caught)
 
     def _rng(self, n):
-        key = [draws.random_bits(self._seed, _EXAMPLE), n]
-        return np.random.Generator(np.random.Philox(key=np.array(key, np.uint64)))
+        return draws.generator(self._seed, n)
 
 
 class Steps(grain.MapDataset):

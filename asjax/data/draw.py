@@ -35,6 +35,7 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _TABLE = 4096  # up to this size a permutation is an exact table, above it a Feistel network
 _ROUNDS = 6
 EPOCH = 100_000  # clips of an epoch of PaSST and of PretrainedSED
+_EXAMPLE = 101  # the stream of random numbers of `generator`
 
 
 # ------------------------------------------------------------------------------ random numbers
@@ -68,6 +69,12 @@ def _number(n):
 def random_bits(seed: int, *words: int) -> int:
     """64 random bits, a pure function of its arguments (non-negative ints)."""
     return _hash(seed, *words)
+
+
+def generator(seed: int, n: int) -> np.random.Generator:
+    """The random numbers that the host ops get for draw n."""
+    key = [random_bits(seed, _EXAMPLE), n]
+    return np.random.Generator(np.random.Philox(key=np.array(key, np.uint64)))
 
 
 @lru_cache(maxsize=2048)

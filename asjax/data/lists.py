@@ -31,7 +31,7 @@ _SPLITS = {
     "train", "training", "dev", "devel", "development", "val", "valid", "validation", "test",
     "testing", "eval", "evaluation",
 }  # fmt: skip
-_SPLIT_HINT = (
+SPLIT_HINT = (
     "the name of a split has only letters, digits and _, such as training_set; it must not begin "
     "with a digit and must not be 'all'"
 )
@@ -234,7 +234,7 @@ def refuse(path, problems: dict[str, list[str]], hint: str = "") -> None:
     if not problems:
         return
     hints = [hint] if hint else []
-    hints += [_SPLIT_HINT] if "unusable splits" in problems else []
+    hints += [SPLIT_HINT] if "unusable splits" in problems else []
     parts = []
     for kind, where in problems.items():
         more = f", and {len(where) - _LISTED} more" if len(where) > _LISTED else ""

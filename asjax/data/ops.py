@@ -34,7 +34,7 @@ import numpy as np
 from asjax import events as lists
 from asjax.config import AsjaxError, shown, warn
 
-__all__ = ["crop", "decode", "multihot", "random_piece", "strong"]
+__all__ = ["crop", "decode", "listed", "multihot", "random_piece", "strong", "teacher"]
 
 _NOTES = 10
 _noted: set[str] = set()
@@ -233,6 +233,52 @@ def strong(
     if not train:
         example |= {"events": inside, "whole_s": whole_s}
     return {**example, "has_strong": float(known), "has_weak": float(weak or not known)}
+
+
+def listed(example, rng, *, clip_s: float):
+    """`labels` and `events` stay lists on the host. The events are cut to the wave."""
+    example = dict(example)
+    marked, start_s = example.pop("events", None), example.pop("start_s", 0.0)
+    example["whole_s"] = np.array(example.get("whole_s", 0.0), np.float64)  # 0: it was not read
+    if marked is not None:
+        marked = lists.merge(lists.cut(marked, start_s, start_s + clip_s))
+    labels = np.asarray(example.pop("labels"), np.int64).tolist()
+    return {**example, "labels": labels, "events": marked}
+
+
+def teacher(
+    example,
+    rng,
+    *,
+    path: str,
+    kinds=None,
+    rest="zero",
+    replay: bool = True,
+    check: bool = True,
+    stored_logits=None,
+):
+    """Add the stored logits of the clip, as `asjax logits` wrote them to the folder `path`.
+
+    It acts in training only. With frame logits, `decode` and `crop` take the beginning of every
+    recording, as when the logits were stored. If the folder has views, they make those again.
+
+    Args:
+      kinds: "clip" or "frames": only these logits; None: all that the folder has.
+      rest: with the highest logits only, what other classes get: "zero": a probability of 0;
+        "uniform": the lowest stored probability divided by their number.
+      replay: make the views of the folder again. False: take the logits of a random view, for views
+        that cannot be made again, such as those of CED's files.
+      check: refuse logits that fit the labels of the clips no better than a wrong index would.
+      stored_logits: from the program, asjax.data.teacher.Stored.
+
+    Returns: the example with
+      teacher: logits [T', num_classes], float16 or float32, of the frames; zeros without a teacher.
+      clip_teacher: float32 logits [num_classes] of the clip, likewise.
+      has_teacher: 1.0 if the folder has logits of this clip, else 0.0.
+    """
+    example = dict(example)
+    row = example.pop("teacher_row")
+    return {**example, **stored_logits.at(row)}
 
 
 def _multihot(labels, name, num_classes: int) -> np.ndarray:

@@ -41,6 +41,8 @@ def build(
     cache: bool | int = True,
     max_bad: float = 0.05,
     decode_timeout_s: float = 60.0,
+    teacher=None,
+    notes: Sequence[str] = (),
 ) -> Pipeline:
     """Batches of `source`: endless in training, one pass in order in evaluation.
 
@@ -63,6 +65,8 @@ def build(
         replaced and reported in `bad`, and quarantine.Quarantine counts them.
       decode_timeout_s: seconds after which a record counts as unreadable and a silent worker as
         dead.
+      teacher: stored logits for the host op `teacher` (asjax.data.teacher.Stored), or None.
+      notes: lines for people about the data, for the attribute of this name.
 
     Raises:
       AsjaxError: a value out of its range, an empty source.
@@ -77,7 +81,9 @@ def build(
         rows = range(process_index * share, (process_index + 1) * share)
     budget = CACHE_BYTES if cache is True else int(cache)
     kept = Cache(budget // max(1, workers))
-    examples = Examples(source, draw, ops=ops, train=train, cache=kept, timeout_s=decode_timeout_s)
+    examples = Examples(
+        source, draw, ops=ops, train=train, cache=kept, timeout_s=decode_timeout_s, teacher=teacher
+    )
     steps_per_epoch = -(-draw.draws_per_epoch // batch_size)
     identity = [_VERSION, source.hash, described, batch_size, train, draw.seed if train else 0]
     return Pipeline(
@@ -93,6 +99,7 @@ def build(
         fingerprint=config.fingerprint(identity),
         max_bad=None if train else max_bad * len(source),
         decode_timeout_s=decode_timeout_s,
+        notes=tuple(notes),
     )
 
 
@@ -138,6 +145,7 @@ class Pipeline:
       fingerprint: SHA-256 (hex) of everything that changes a number of a batch. Workers, threads,
         cache and processes do not change it.
       max_bad: largest number of undecodable clips in an evaluation, over all processes.
+      notes: lines for people about the data.
     """
 
     source: object
@@ -152,6 +160,7 @@ class Pipeline:
     fingerprint: str
     max_bad: float | None
     decode_timeout_s: float
+    notes: tuple[str, ...] = ()
     _idle: list = field(default_factory=list, init=False)  # workers that wait for the next pass
 
     def __post_init__(self):

@@ -21,6 +21,7 @@ import numpy as np
 from asjax import events as lists
 from asjax.config import AsjaxError
 from asjax.data.shared import Strings
+from asjax.data.text import decoded
 from asjax.labels import LabelSet
 
 _FILE = ("filename", "file", "audio_id", "segment_id", "begin file", "audio_name")
@@ -28,7 +29,14 @@ _ONSET = ("onset", "start", "start_time_seconds", "begin time (s)", "start_s", "
 _OFFSET = ("offset", "end", "end_time_seconds", "end time (s)", "end_s", "offset_s")
 _LABEL = ("event_label", "label", "class", "annotation", "event_class", "species", "common name")
 _LISTED = 5
-UNKNOWN = "unknown classes"
+UNKNOWN, NAMELESS = "unknown classes", "events without a class"
+_SPLIT = ("fold", "split")
+# what happens to an event with a fault of events.FAULTS; the others are left out
+_MENDED = {
+    "events cut at the end": "",
+    "onsets before the start": " (moved to 0 s)",
+    "overlaps of one class": " (joined)",
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,7 @@ class Row:
     onset_s: float | None
     offset_s: float | None
     label: str | None
+    split: str | None = None  # None: the list has no column for it
 
 
 # -------------------------------------------------------------------------------------- reading
@@ -72,7 +81,9 @@ def read(path, label_column: str = "") -> list[Row]:
     if not lines:
         raise AsjaxError(f"list of events {path} is empty")
     separator = next((c for c in "\t;," if c in lines[0][1]), ",")
-    quoting = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL  # a label may have a "
+    quoting = csv.QUOTE_MINIMAL
+    if separator == "\t" and not re.fullmatch('"[^"\t]*"(\t"[^"\t]*")*', lines[0][1]):
+        quoting = csv.QUOTE_NONE  # a label may have a "; R writes all texts in quotes
     table = csv.reader(
         [line for _, line in lines], delimiter=separator, quoting=quoting, strict=True
     )
@@ -107,7 +118,7 @@ def _text(path: Path) -> str:
         data = path.read_bytes()
         if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
-        return data.decode("utf-8-sig")
+        return decoded(data)
     except FileNotFoundError:
         raise AsjaxError(f"list of events {path} does not exist") from None
     except (OSError, EOFError, UnicodeDecodeError) as error:
@@ -130,6 +141,7 @@ def _with_header(path, header, rows, label_column) -> list[Row]:
     names = (label_column.casefold(),) if label_column else _LABEL
     label_at = _column(header, names, path, "class")
     file_at = next((header.index(name) for name in _FILE if name in header), None)
+    split_at = next((header.index(name) for name in _SPLIT if name in header), None)
     view = "view" in header and "selection" in header
     out, seen = [], set()
     for number, cells in rows:
@@ -141,8 +153,10 @@ def _with_header(path, header, rows, label_column) -> list[Row]:
             if key in seen:
                 continue
             seen.add(key)
-        name = cells[file_at] if file_at is not None else _recording(path)
-        out.append(_row(path, number, name, cells[onset_at], cells[offset_at], cells[label_at]))
+        name = cells[file_at] if file_at is not None else recording_of(path)
+        split = cells[split_at] if split_at is not None else None
+        times = cells[onset_at], cells[offset_at]
+        out.append(_row(path, number, name, *times, cells[label_at], split))
     return out
 
 
@@ -151,7 +165,7 @@ def _without_header(path, rows) -> list[Row]:
     for number, cells in rows:
         if len(cells) not in (3, 4, 5):
             raise _fields(path, number, "3, 4 or 5", len(cells))
-        name = cells[0] if len(cells) > 3 else _recording(path)
+        name = cells[0] if len(cells) > 3 else recording_of(path)
         out.append(_row(path, number, name, *cells[-3:]))
     if all(row.onset_s != row.onset_s for row in out):
         raise AsjaxError(
@@ -165,16 +179,16 @@ def _fields(path, number, wanted, got) -> AsjaxError:
     return AsjaxError(f"list of events {path}, line {number}: must have {wanted} fields, got {got}")
 
 
-def _recording(path: Path) -> str:
-    """`dir/a.Table.1.selections.txt` -> `a`."""
+def recording_of(path: Path) -> str:
+    """The recording of a list without a column for it: `dir/a.Table.1.selections.txt` -> `a`."""
     return re.sub(r"(\.Table\.\d+)?(\.selections)?\.\w+(\.gz)?$", "", path.name)
 
 
-def _row(path, number, name, onset, offset, label) -> Row:
+def _row(path, number, name, onset, offset, label, split=None) -> Row:
     where = f"{path.name} line {number}"
     if not onset and not offset and not label:
-        return Row(where, name, None, None, None)
-    return Row(where, name, _seconds(onset), _seconds(offset), label)
+        return Row(where, name, None, None, None, split)
+    return Row(where, name, _seconds(onset), _seconds(offset), label, split)
 
 
 def _seconds(text: str) -> float:
@@ -252,12 +266,13 @@ class Tidy:
     examples: dict[str, list[str]] = field(default_factory=dict)
     unknown: Counter = field(default_factory=Counter)
 
-    def lines(self) -> list[str]:
-        """One line per kind of fault."""
+    def lines(self, repaired: bool = False) -> list[str]:
+        """One line per kind of fault; `repaired`: with what was done about it."""
         out = []
         for kind, count in sorted(self.counts.items()):
             more = ", ..." if count > len(self.examples[kind]) else ""
-            out.append(f"{count} {kind}: {', '.join(self.examples[kind])}{more}")
+            done = _MENDED.get(kind, " (left out)") if repaired else ""
+            out.append(f"{count} {kind}{done}: {', '.join(self.examples[kind])}{more}")
         return out
 
 
@@ -271,6 +286,9 @@ def tidy(rows, label_set, duration_of=None) -> Tidy:
     for row in rows:
         mine = by_recording.setdefault(row.recording, [])
         if row.label is None:
+            continue
+        if not row.label:
+            _note(tidied, NAMELESS, f"{row.where} ({row.recording})")
             continue
         if row.label not in known:
             known[row.label] = _class(label_set, row.label)

@@ -54,6 +54,12 @@ def clips(lists, weak_lists, audio, label_set, *, durations=(), faults="repair",
     seen: dict[str, str] = {}
     for split, path in lists:
         rows = strong.read(path, label_column)
+        if found := {row.split for row in rows if row.split is not None} - {split, ""}:
+            raise AsjaxError(
+                f"list of events {path} has a column for splits ({', '.join(sorted(found))}), and "
+                f"all its clips would be in {split}; give one list for each split: --events "
+                "train=FILE eval=FILE"
+            )
         tidied = strong.tidy(rows, label_set, duration_of)
         _report(out, path, rows, tidied, label_set, faults)
         for name, events in tidied.events.items():
@@ -77,7 +83,7 @@ def _report(out, path, rows, tidied, label_set, faults):
     out.lines.append(
         f"{Path(path).name}: {len(rows)} lines, {len(tidied.events)} recordings, {marked} events"
     )
-    problems = tidied.lines()
+    problems = tidied.lines(repaired=faults != "refuse")
     if tidied.unknown:
         most = ", ".join(f"{k!r} {n}" for k, n in tidied.unknown.most_common(10))
         problems.append(f"the unknown classes are: {most}")

@@ -29,17 +29,22 @@ def text_of(path) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise AsjaxError(f"label list {shown(path)} cannot be read: {reason}") from None
-    encoding = next((e for mark, e in _MARKS.items() if data.startswith(mark)), "utf-8")
-    if encoding == "utf-8" and len(data) > 3:  # UTF-16 without a mark: every second byte is 0
-        if not any(data[1:64:2]):
-            encoding = "utf-16-le"
-        elif not any(data[0:64:2]):
-            encoding = "utf-16-be"
     try:
-        return data.decode(encoding)
+        return decoded(data)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise AsjaxError(
             f"label list {shown(path)} cannot be read as UTF-8 CSV: line {line} holds the byte "
             f"0x{data[error.start]:02x}; save it as UTF-8"
         ) from None
+
+
+def decoded(data: bytes) -> str:
+    """The text of bytes in UTF-8 or UTF-16. UnicodeDecodeError: they are neither."""
+    encoding = next((e for mark, e in _MARKS.items() if data.startswith(mark)), "utf-8")
+    if encoding == "utf-8" and len(data) > 3:  # UTF-16 without a mark: every second byte is 0
+        if not any(data[1:64:2]):
+            encoding = "utf-16-le"
+        elif not any(data[0:64:2]):
+            encoding = "utf-16-be"
+    return data.decode(encoding)

@@ -22,7 +22,7 @@ from asjax.evaluation import (
 )
 from asjax.store import scores
 
-EVENTS = ("detection",)  # objectives whose models give events in time
+EVENTS = ("detection",)  # objectives, or bases of distillation, whose models give events in time
 
 
 def of(cfg):
@@ -31,8 +31,8 @@ def of(cfg):
 
 
 def is_detection(cfg) -> bool:
-    objective = cfg.get("objective")
-    return bool(objective) and split_spec(objective)[0] in EVENTS
+    name, fields = split_spec(cfg.get("objective") or "tagging")
+    return (fields.get("base", "tagging") if name == "distillation" else name) in EVENTS
 
 
 class Tags:
@@ -110,9 +110,10 @@ class Events(Tags):
 
     def metric(self, eval_source) -> str:
         if getattr(eval_source, "events", None) is None:
+            name = split_spec(self.cfg["objective"])[0]
             raise AsjaxError(
-                f"objective detection needs events in time, and {eval_source.name} has only "
-                "labels; asjax prepare strong writes records with events"
+                f"objective {name} needs events in time, and {eval_source.name} has only labels; "
+                "asjax prepare strong writes records with events"
             )
         if getattr(eval_source, "recordings", None) is not None:
             recordings.check(eval_source, self.cfg["data"]["clip_s"])

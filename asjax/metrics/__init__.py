@@ -1,5 +1,6 @@
 """Pure functions of scores, targets and events; numpy only."""
 
+from asjax.metrics.aso import aso, violation_ratio
 from asjax.metrics.best import best_f1
 from asjax.metrics.counting import clip_counts, f1_bootstrap, f1_of_counts
 from asjax.metrics.decisions import (
@@ -32,6 +33,7 @@ from asjax.metrics.tuning import first_best, halves, tune_boxes, tune_windows, t
 __all__ = [
     "ACTIVATIONS",
     "as_scores",
+    "aso",
     "is_single_label",
     "log_both",
     "log_loss",
@@ -70,4 +72,5 @@ __all__ = [
     "tune_boxes",
     "tune_windows",
     "tuned_halves",
+    "violation_ratio",
 ]

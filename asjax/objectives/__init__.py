@@ -11,12 +11,14 @@ than mixing propagated labels.
 `tagging` has one sigmoid per class: a clip may have no, one or several labels. `classify` has one
 softmax over the classes: every clip has exactly one label. `auto` stands for one of them, and
 `choose` decides by the labels of the training clips. `detection` has one sigmoid per class and
-frame, and one per class and clip.
+frame, and one per class and clip. `distillation` is `tagging` or `detection` with a teacher: the
+host op `teacher` adds `teacher` [B, T', C], `clip_teacher` [B, C] and `has_teacher` [B].
 """
 
 from asjax.objectives.classify import auto, classify
 from asjax.objectives.classify import choose as choose
 from asjax.objectives.detection import detection
+from asjax.objectives.distillation import distillation
 from asjax.objectives.tagging import tagging
 
-__all__ = ["auto", "classify", "detection", "tagging"]
+__all__ = ["auto", "classify", "detection", "distillation", "tagging"]

@@ -20,12 +20,14 @@ def propagated(batch, closure, *keys) -> dict:
     return {key: hlp.propagate_labels(batch[key], closure) for key in keys}
 
 
-def of_clips(model, frontend, augment, hard, loss):
+def of_clips(model, frontend, augment, hard, loss, hear=None):
     """The `loss_fn` of an objective.
 
     Args:
       hard: batch -> dict of the targets before the augmentation.
       loss: (outputs of the model, augmented batch) -> scalars; the one called loss is minimised.
+      hear: (batch with its augmented wave, frozen) -> batch. `frozen` is the last argument of the
+        `loss_fn`: arrays that are no constants of the program, such as the weights of a teacher.
     """
     chains = {place: (augment or {}).get(place) or _identity for place in AUGMENT_PLACES}
     normed = chains["normed"] is not _identity and getattr(chains["normed"], "names", True)
@@ -35,11 +37,18 @@ def of_clips(model, frontend, augment, hard, loss):
             f"{type(model).__name__} does not; use augment.feats"
         )
 
-    def loss_fn(params, stats, batch, rng):
+    def loss_fn(params, stats, batch, rng, frozen=None):
         wave_rng, feats_rng, normed_rng, dropout_rng = jax.random.split(rng, 4)
         # Other arrays stay in the batch, because the augmentation may reorder its rows.
-        item = {**batch, "wave": to_float(batch["wave"]), **hard(batch)}
+        targets = hard(batch)
+        if "has_teacher" in batch.keys() - targets.keys():
+            raise AsjaxError(
+                "data.ops has the op teacher, and this objective takes no teacher; set "
+                "--config.objective.name=distillation, or leave the op out"
+            )
+        item = {**batch, "wave": to_float(batch["wave"]), **targets}
         item = chains["wave"](wave_rng, item)
+        item = hear(item, frozen) if hear else item
         item["feats"] = _features(frontend, item.pop("wave"), rng)
         item = chains["feats"](feats_rng, item)
         # The same key gives the same draws for features (inside the model) and for targets (here).

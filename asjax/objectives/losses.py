@@ -24,6 +24,19 @@ def bce(logits, target, mask=None, class_mask=None, rows=None):
     return jnp.where(size > 0, total / jnp.where(size > 0, size, 1.0), 0.0)
 
 
+def bce_of_rows(logits, target, class_mask=None):
+    """Mean binary cross-entropy of each row of logits [B, ..., C]: [B]."""
+    loss = optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), target)
+    return mean_of_rows(loss, class_mask)
+
+
+def mean_of_rows(values, class_mask=None):
+    """Mean of [B, ..., C] over all axes but the first, without classes whose mask is 0."""
+    values = values.reshape(values.shape[0], -1, values.shape[-1])
+    counted = jnp.ones(values.shape[-1]) if class_mask is None else jnp.asarray(class_mask)
+    return (values * counted[None, None]).sum((1, 2)) / (values.shape[1] * counted.sum())
+
+
 def cross_entropy(logits, target, mask=None, class_weights=None):
     """Mean softmax cross entropy of logits [B, C]: -sum_c w_c t_c log p_c of each row.
 

@@ -1,4 +1,4 @@
-"""`asjax report hlp|balance|atdr RUN...`: the papers' tables and figures, from finished scores.
+"""`asjax report hlp|balance|atdr|sed RUN...`: the papers' tables and figures, from finished scores.
 
 A RUN is the workdir of a finished run (its `eval` and all `eval-*` folders are read) or one folder
 with a scores.npz. The training settings are read from the run's record. The user can add or correct
@@ -33,6 +33,13 @@ PAPERS = {
         "asjax.papers.atdr_page",
         "tables 2-4 and figure 2 of AudioTagging Done Right: architectures, procedures, ablations",
         "asjax report atdr runs/ast_A1 runs/crnn_A2 old/scores:model=crnn,procedure=A4",
+    ),
+    "sed": (
+        "asjax.papers.sed",
+        "asjax.papers.sed_page",
+        "tables I and II of Effective pre-training of audio transformers for SED: five models, "
+        "other tasks",
+        "asjax report sed runs/student-* runs/teacher-* --out report-sed",
     ),
 }
 

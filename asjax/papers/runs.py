@@ -21,6 +21,9 @@ NEUTRAL = (
     r"seed|log\..*|eval\.(?!select|metric).*|mesh|data\.(eval\..*|train\.(path|root|csv)|workers|threads|cache|"
     r"max_bad|decode_timeout_s)"
 )
+ONE_REPORT = dict.fromkeys(  # settings after the colon: the report atdr, then the report sed
+    ("procedure", "stride", "ablation", "row", "start", "task", "mode")
+)
 
 # ------------------------------------------------------------------------------- finished runs
 
@@ -51,7 +54,7 @@ class Run:
       model: e.g. "cnn6"; hlp, beta, lr: training settings, None if unknown.
       draw: spec of the draw, or None. strict: the rule of HLP.
       cfg: the config, or {}.
-      said: the user's settings for the report on AudioTagging Done Right.
+      said: the user's settings for one report, of ONE_REPORT.
     """
 
     name: str
@@ -153,12 +156,11 @@ def read_runs(texts) -> list[Run]:
 
 
 def read_run(text: str) -> Run:
-    """`DIR` or `DIR:field=value,...` (model, hlp, beta, lr, procedure, stride, ablation) -> Run."""
+    """`DIR` or `DIR:field=value,...` -> Run. Fields: model, hlp, beta, lr, and ONE_REPORT's."""
     name, colon, rest = text.rpartition(":")
     if not colon or Path(text).exists():
         name, rest = text, ""
-    atdr = dict(procedure=None, stride=None, ablation=None)  # for one report only
-    given = config.parse_arg(rest, model=None, hlp=None, beta=None, lr=None, **atdr)
+    given = config.parse_arg(rest, model=None, hlp=None, beta=None, lr=None, **ONE_REPORT)
     path = Path(name)
     folders = _score_folders(path)
     record = read_record(folders[0])
@@ -176,7 +178,7 @@ def read_run(text: str) -> Run:
         lr=_number(text, "lr", given["lr"] or (cfg.get("optim") or {}).get("lr")),
         strict=bool((cfg.get("labels") or {}).get("strict", False)),
         cfg=cfg,
-        said={key: given[key] for key in atdr if given[key] is not None},
+        said={key: given[key] for key in ONE_REPORT if given[key] is not None},
     )
 
 

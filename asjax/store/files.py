@@ -74,26 +74,38 @@ def write_atomic(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_sums(folder: Path) -> None:
-    """Write the hashes of all files of a folder, then a hash of this list; sync everything."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    body = "".join(f"{digest(p)}  {p.relative_to(folder).as_posix()}\n" for p in files)
+def write_sums(folder: Path, known: dict[str, str] | None = None, only=None) -> None:
+    """Write the hashes of all files of a folder, then a hash of this list; sync everything.
+
+    Args:
+      known: path below the folder -> SHA-256 (hex), so that big files are not read again.
+      only: names of the files to list (default: all).
+    """
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and (not only or p.name in only))
+    names, known = [p.relative_to(folder).as_posix() for p in files], known or {}
+    hashes = [known.get(name) or digest(p) for name, p in zip(names, files, strict=True)]
+    body = "".join(f"{h}  {name}\n" for h, name in zip(hashes, names, strict=True))
     (folder / SUMS).write_text(f"{body}# {hashlib.sha256(body.encode()).hexdigest()}\n")
     for path in [*files, folder / SUMS, *(p for p in folder.rglob("*") if p.is_dir()), folder]:
         sync(path)
 
 
+def read_sums(folder: Path) -> dict[str, str]:
+    """File -> SHA-256 (hex), as `write_sums` wrote. OSError or ValueError: the list is damaged."""
+    body, mark, end = (folder / SUMS).read_bytes().decode().rpartition("# ")
+    if not mark or end != f"{hashlib.sha256(body.encode()).hexdigest()}\n":
+        raise ValueError("the list of hashes is damaged")
+    return {name: wanted for wanted, name in (line.split("  ", 1) for line in body.splitlines())}
+
+
 def check_sums(folder: Path, only: str | None = None) -> list[str]:
     """Faults of a folder with a list from `write_sums`, a line per file; [] means no fault."""
     try:
-        body, mark, end = (folder / SUMS).read_bytes().decode().rpartition("# ")
-        if not mark or end != f"{hashlib.sha256(body.encode()).hexdigest()}\n":
-            return [f"{SUMS}: the list of hashes is damaged"]
-    except (OSError, UnicodeDecodeError) as error:
+        sums = read_sums(folder)
+    except (OSError, ValueError) as error:
         return [f"{SUMS}: {reason(error)}"]
     problems = []
-    for line in body.splitlines():
-        wanted, name = line.split("  ", 1)
+    for name, wanted in sums.items():
         if only in (None, name):
             try:
                 if digest(folder / name) != wanted:

@@ -37,14 +37,16 @@ _U1, _U2, _U4, _U8 = (struct.Struct(f) for f in ("<B", "<H", "<I", "<Q"))
 _I4, _F8 = struct.Struct("<i"), struct.Struct(">d")
 
 
-def load(data: memoryview, sizes: dict[str, int] | None, path, steps: int = MAX_STEPS):
+def load(
+    data: memoryview, sizes: dict[str, int] | None, path, steps: int = MAX_STEPS, what="torch file"
+):
     """Run the first pickle in `data`.
 
     Args:
       sizes: storage key -> bytes in the file; None if not yet known, then the caller must compare
         `claims`.
       path: of the file, for messages.
-      steps: maximum number of opcodes.
+      steps: maximum number of opcodes. what: the kind of the file, for messages.
 
     Returns:
       (value, claims, end). The value consists of dicts, lists, tuples, strings, numbers, `Tensor`
@@ -58,15 +60,20 @@ def load(data: memoryview, sizes: dict[str, int] | None, path, steps: int = MAX_
     try:
         return machine.run(), machine.claims, machine.at
     except Refused as error:
+        hint = ""
+        if what == "torch file":
+            hint = (
+                ". Weights do not need this. If you trust the file, load it with its own code and "
+                "torch.save its state_dict()"
+            )
         raise AsjaxError(
-            f"{path} asks for {error}; it was refused and nothing was run. Weights do not need "
-            "this. If you trust the file, load it with its own code and torch.save its state_dict()"
+            f"{path} asks for {error}; it was refused and nothing was run{hint}"
         ) from None
     except Damaged as error:
-        raise AsjaxError(f"{path} is not a sound torch file: {error}") from None
+        raise AsjaxError(f"{path} is not a sound {what}: {error}") from None
     except (struct.error, IndexError, ValueError, TypeError) as error:
-        what = shown(str(error)) or type(error).__name__
-        raise AsjaxError(f"{path} is not a sound torch file: damaged pickle ({what})") from None
+        fault = shown(str(error)) or type(error).__name__
+        raise AsjaxError(f"{path} is not a sound {what}: damaged pickle ({fault})") from None
 
 
 class _Machine:

@@ -283,9 +283,29 @@ def test_labels_of_the_clip_that_are_not_of_its_frames_stay_under_a_mask():
     np.testing.assert_array_equal(out["target"], full["target"])
 
 
+def test_a_time_mask_takes_from_the_teacher_of_the_clip_what_its_frames_lose():
+    full = wanted("time_mask", batch(clips=3))
+    full["clip_teacher"] = full["teacher"].mean(1)
+    draws = {"first": 10, "width": 25, "step": 4}
+    out = masks.silenced(full, **draws)
+    frames = np.asarray(full["teacher"], np.float64)
+    left = np.delete(frames, np.arange(10, 35), axis=1).max(1) / frames.max(1)
+    assert (left < 1).any()
+    np.testing.assert_allclose(out["clip_teacher"], full["clip_teacher"] * left, rtol=1e-5)
+    tags = {k: v for k, v in full.items() if k != "teacher"}
+    out = masks.silenced(tags, **draws)
+    gone = np.asarray(full["target"]) > np.asarray(out["target"])
+    np.testing.assert_array_equal(out["clip_teacher"], np.where(gone, 0, full["clip_teacher"]))
+    nothing = {**full, "teacher": full["teacher"] * 0}
+    out = masks.silenced(nothing, **draws)
+    assert np.isfinite(out["clip_teacher"]).all()
+
+
 def test_a_mixture_has_labels_of_a_kind_only_if_both_clips_have_them():
     full = batch(clips=40)
     flags = {"has_strong": jnp.arange(40) % 2 * 1.0, "has_weak": (jnp.arange(40) % 3 > 0) * 1.0}
+    flags["has_teacher"] = (jnp.arange(40) % 5 > 1) * 1.0
+    full["clip_teacher"] = full["teacher"].mean(1)
     eye = {**full, **flags, "target": jnp.eye(40)}
     for spec in ("mixup(rate=0.7)", "mixup(style='passt', rate=0.7)", "wavmix"):
         given = {k: v for k, v in eye.items() if spec != "wavmix" or k != "feats"}
@@ -294,7 +314,7 @@ def test_a_mixture_has_labels_of_a_kind_only_if_both_clips_have_them():
             parts = np.flatnonzero(share)
             for key in flags:
                 assert out[key][row] == np.asarray(flags[key])[parts].min()
-            for key in ("frame_target", "teacher"):
+            for key in ("frame_target", "teacher", "clip_teacher"):
                 want = np.tensordot(share, np.asarray(full[key], np.float64), 1)
                 np.testing.assert_allclose(out[key][row], want, rtol=1e-5, atol=1e-6)
         assert {len(np.flatnonzero(share)) for share in out["target"]} == {1, 2}

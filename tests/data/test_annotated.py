@@ -177,3 +177,43 @@ def test_data_of_the_command_line_may_be_a_list_of_events(folder):
     assert cfg.objective.name == "detection"
     assert cfg.model.frames == round(25 * cfg.data.clip_s)
     assert events.as_events([]).dtype == events.EVENT
+
+
+def test_a_column_gives_the_splits(folder):
+    (folder / "events.csv").write_text(
+        "filename,onset,offset,event_label,split\na.wav,0.5,1,bee,train\nb.wav,,,,train\n"
+        "c.wav,0,1,cow,test\n"
+    )
+    assert opened(folder, splits=["test"]).ids == ["c.wav"]
+    assert opened(folder, splits=["train"]).group == ["a.wav", "b.wav", "b.wav", "b.wav"]
+    read = own.read(str(folder / "events.csv"))
+    assert read.counts["test"] == 1
+    assert read.counts["train"] + read.counts["eval"] == 4
+    text = (folder / "events.csv").read_text()
+    for line, message in (
+        ("a.wav,1,2,bee,test\n", "a.wav is in the splits train and test .*line 5"),
+        ("a.wav,1,2,bee,no split\n", "line 5 has the split 'no split'"),
+    ):
+        (folder / "events.csv").write_text(text + line)
+        with pytest.raises(AsjaxError, match=message):
+            opened(folder)
+
+
+def test_a_recording_that_cannot_be_read_is_left_to_the_reader_of_the_audio(folder):
+    (folder / "b.wav").write_bytes((folder / "b.wav").read_bytes()[:1000])
+    source = opened(folder)
+    assert source.ids == ["a.wav", "b.wav", "c.wav"]
+    assert source.events[1].tolist() == [(0.0, 0.2, 1), (9.5, 10.0, 0)]
+    assert source[1]["part"] == (0.0, 10.0)
+
+
+def test_what_is_not_used_is_said(folder, recwarn):
+    soundfile.write(folder / "unlisted.wav", np.zeros(80), RATE)
+    opened(folder)
+    assert any("1 other audio files below" in str(w.message) for w in recwarn)
+    (folder / "events.csv").write_text("name,onset,offset,event_label\na.wav,0,1,bee\n")
+    with pytest.raises(AsjaxError, match="no column such as filename"):
+        opened(folder)
+    (folder / "events.csv").write_text("filename,onset,offset,event_label\na.wav,500,900,bee\n")
+    with pytest.raises(AsjaxError, match="no usable event: 1 events beyond the end: events.csv li"):
+        opened(folder)

@@ -190,6 +190,35 @@ def test_the_line_of_a_fault_is_the_faulty_line(tmp_path):
     }
 
 
+def test_events_without_a_class_are_counted(tmp_path):
+    text = "filename,onset,offset,event_label\na.wav,0.5,1,\na.wav,0.5\na.wav,1,2,Dog\n"
+    answer = strong.tidy(strong.read(listed(tmp_path / "x.csv", text)), PETS)
+    assert answer.events["a.wav"].tolist() == [(1, 2, 0)]
+    assert answer.lines(repaired=True) == [
+        "2 events without a class (left out): x.csv line 2 (a.wav), x.csv line 3 (a.wav)"
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_lists_as_programs_save_them(tmp_path, encoding):
+    text = '"filename"\t"onset"\t"offset"\t"event_label"\r\n"a b.wav"\t0.5\t"1,5"\t"d\u00f6g"\r\n'
+    path = tmp_path / "x.tsv"
+    path.write_bytes(text.encode(encoding))
+    assert strong.is_list(path)
+    assert rows(path) == [("a b.wav", 0.5, 1.5, "d\u00f6g")]
+
+
+def test_a_column_of_splits_is_not_ignored_by_prepare(set_of_three, capsys):
+    path = set_of_three
+    text = "filename,onset,offset,event_label,split\na.wav,0.5,1,Dog,test\n"
+    listed(path / "x.csv", text)
+    common = ["--audio", path / "audio", "--labels", path / "pets.csv", "--out", path / "out"]
+    code, said = run(capsys, "--events", path / "x.csv", *common)
+    assert code == 2
+    assert "column for splits (test)" in said
+    assert run(capsys, "--events", f"test={path / 'x.csv'}", *common)[0] == 0
+
+
 def test_lists_given_one_by_one_are_all_read(set_of_three, capsys):
     path = set_of_three
     listed(path / "x.csv", "filename,onset,offset,event_label\na.wav,0.5,1.0,Dog\n")
@@ -230,8 +259,8 @@ def test_prepare_says_what_it_repaired_and_the_records_hold_the_rest(set_of_thre
     assert code == 0, text
     for line in (
         "bad.csv: 12 lines, 3 recordings, 4 events",
-        "repaired: 1 unknown classes: bad.csv line 10 'Wolf'",
-        "repaired: 2 times that are no numbers",
+        "repaired: 1 unknown classes (left out): bad.csv line 10 'Wolf'",
+        "repaired: 2 times that are no numbers (left out)",
         "the unknown classes are: 'Wolf' 1",
         "kept 3 clips (test 3)",
         "4 events, 0 of them cut at the end of the decoded audio",

@@ -29,6 +29,8 @@ MANY, ONE = [[1, 1], [0, 1]], [[1, 0], [0, 1]]
         ({"name": "classify"}, "", source(ONE), "accuracy"),
         ("detection", "", source(MANY, events=[[], []]), "psds1"),
         ("detection(weak_weight=0.5)", "mean_ap", source(MANY, events=[[], []]), "mean_ap"),
+        ("distillation", "", source(MANY), "mean_ap"),
+        ("distillation(base='detection')", "", source(MANY, events=[[], []]), "psds1"),
     ],
 )
 def test_the_metric_that_chooses_the_step(objective, asked, clips, metric):
@@ -44,6 +46,13 @@ def test_the_metric_that_chooses_the_step(objective, asked, clips, metric):
         ("detection", "d_prime", source(MANY, []), "take one of psds1, mean_ap"),
         ("tagging", "accuracy", source(MANY), "exactly one label"),
         ("detection", "", source(MANY), "mine has only labels; asjax prepare strong"),
+        ("distillation", "psds1", source(MANY), "does not fit objective distillation"),
+        (
+            {"name": "distillation", "base": "detection"},
+            "",
+            source(MANY),
+            "objective distillation needs",
+        ),
     ],
 )
 def test_a_metric_that_does_not_fit_is_refused(objective, asked, clips, message):

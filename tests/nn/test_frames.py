@@ -6,6 +6,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import rule
 
@@ -182,6 +183,47 @@ def test_a_field_turns_the_detector_on_in_any_family(family):
         names = port.to_torch(family, zeros)
         match = port.match(family, TAGGERS[family], names, **SMALL, sequence=sequence)
         assert set(match.matched) == set(names)
+
+
+def seldom(*names):
+    """Every tagger family; the named ones, which compile long, only in the long run."""
+    marks = {name: [pytest.mark.slow] * (name in names) for name in TAGGERS}
+    return pytest.mark.parametrize("family", [pytest.param(n, marks=marks[n]) for n in TAGGERS])
+
+
+@seldom("efficientnet", "ced", "conformer", "talnet")
+def test_a_family_with_the_detector_learns_a_step_and_its_weights_go_out_and_in(family):
+    module = models.build(family, TAGGERS[family], **SMALL, sequence="gru")
+    feats = jax.random.normal(KEY, (2, 33, module.n_mels))
+    target = jnp.zeros((2, 20, 5)).at[:, 5:9, 2].set(1)
+    variables = jax.jit(module.init)(KEY, feats)
+    stats = {k: v for k, v in variables.items() if k != "params"}
+
+    @jax.jit
+    def step(params):
+        def loss(params):
+            out, _ = module.apply(
+                {"params": params, **stats}, feats, train=True, rngs={"dropout": KEY},
+                mutable=list(stats),
+            )  # fmt: skip
+            bce = optax.sigmoid_binary_cross_entropy
+            return (
+                bce(out["frame_logits"], target).mean() + bce(out["logits"], target.max(1)).mean()
+            )
+
+        value, grads = jax.value_and_grad(loss)(params)
+        return value, jax.tree.map(lambda p, g: p - 0.01 * g, params, grads)
+
+    first, params = step(variables["params"])
+    second, _ = step(params)
+    assert second < first
+    moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), params, variables["params"])
+    assert all(jax.tree.leaves(moved["detector"]))
+    trained = {"params": params, **stats}
+    names = port.to_torch(family, trained)
+    same, back = port.from_torch(family, TAGGERS[family], names, **SMALL, sequence="gru")
+    assert same == module
+    jax.tree.map(np.testing.assert_array_equal, back, trained)
 
 
 def test_a_talnet_with_a_detector_keeps_padding_out():

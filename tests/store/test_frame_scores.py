@@ -114,14 +114,18 @@ def test_damage_is_named(tmp_path):
     ("change", "message"),
     [
         ({"frames": 10**9}, "must hold float16"),
-        ({"clips": 12}, "clips.csv must have 12 rows"),
+        ({"clips": 12}, "clips.csv is damaged: it must have 12 rows"),
         ({"dtype": "float64"}, "dtype must be one of"),
         ({"dtype": "object"}, "dtype must be one of"),
-        ({"format": 2}, "format must be 1"),
+        ({"format": 1}, "format must be 2"),
         ({"label_hash": "0" * 64}, "label hash of the class list"),
-        ({"shards": [{"file": "../x.npy", "clips": 1, "bytes": 1}]}, "x.npy cannot be used"),
-        ({"shards": [{"file": "logits-00000.npy"}]}, "about.json is damaged"),
-        ({"frames": "many"}, "about.json is damaged"),
+        (
+            {"shards": [{"clips": 1, "frames": {"file": "../x.npy", "bytes": 1}}]},
+            "x.npy cannot be used",
+        ),
+        ({"shards": [{"clips": 13}]}, "about.json is damaged: a shard has no frames"),
+        ({"shards": [{"file": "logits-00000.npy"}]}, "needs the field 'clips'"),
+        ({"frames": "many"}, "about.json: frames must be an integer"),
     ],
 )
 def test_a_header_that_lies_allocates_nothing(tmp_path, change, message):
@@ -138,7 +142,7 @@ def test_a_pickle_in_a_shard_is_never_loaded(tmp_path):
     shard = path / "logits-00000.npy"
     np.save(shard, np.array([{"a": 1}], object), allow_pickle=True)
     about = json.loads((path / "about.json").read_text())
-    about["shards"][0]["bytes"] = shard.stat().st_size
+    about["shards"][0]["frames"]["bytes"] = shard.stat().st_size
     change_about(path, shards=about["shards"])
     with pytest.raises(AsjaxError, match="must hold float16"):
         FrameScores(path)
@@ -146,7 +150,7 @@ def test_a_pickle_in_a_shard_is_never_loaded(tmp_path):
 
 def test_other_classes_are_refused(tmp_path):
     written(tmp_path / "s")
-    with pytest.raises(AsjaxError, match="label hash of the frame scores"):
+    with pytest.raises(AsjaxError, match="label hash of the logits in"):
         FrameScores(tmp_path / "s", labels.get("esc10"))
 
 
@@ -163,7 +167,7 @@ def test_what_cannot_be_stored_is_refused_and_nothing_appears(tmp_path):
         ((["a"], np.full((1, 50, 10), 7e4), [1.0]), "clip 'a' are not finite as float16"),
         ((["a"], np.full((1, 50, 10), np.nan), [1.0]), "not finite as float16"),
         ((["a"], good[:, :49], [1.0]), "logits must be \\(1, 50, 10\\)"),
-        ((["a"], good, []), "with as many durations"),
+        ((["a"], good, []), "need as many durations"),
         ((["a"], good, [0.0]), "must occur once and have a duration"),
         ((["a", "a"], logits(2), [1.0, 1.0]), "must occur once"),
     ):
