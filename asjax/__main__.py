@@ -30,6 +30,11 @@ VERBS = {
         "go on from a trained model with your own clips and labels",
         "asjax finetune --from models/cnn14 --data clips.csv --to runs/birds --epochs 20",
     ),
+    "sweep": (
+        "asjax.sweep",
+        "a recipe over learning rates, folds and seeds; the rate is chosen on evaluation data",
+        "asjax sweep --config=configs/sed_maestro.py --lr 1e-4,3e-4 --out runs/maestro",
+    ),
     "probe": (
         "asjax.evaluation.probe",
         "a linear model on embeddings or log-mel statistics: a baseline in seconds",

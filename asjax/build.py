@@ -120,7 +120,7 @@ def label_set(cfg):
 
 def _label_set(cfg):
     from asjax import labels
-    from asjax.data import sources, strong, tfds
+    from asjax.data import hear, sources, strong, tfds
 
     if cfg["labels"]["name"] != "own":
         return labels.get(cfg["labels"]["name"])
@@ -131,6 +131,8 @@ def _label_set(cfg):
         events = values.get("events") or []
         events = [events] if isinstance(events, str) else events
         return strong.own_labels(events, label_column=values.get("label_column", ""))
+    if name == "hear":
+        return hear.own_labels(values.get("path", ""))
     place = values.get("csv") or values.get("path") or values.get("root")
     if not place:
         raise AsjaxError(f"labels.name='own' needs data.train with a csv or a path, not {name!r}")
@@ -308,8 +310,9 @@ def complete(cfg, where: str = "the config") -> None:
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise AsjaxError(f"{where}: {key} must be a whole number >= {least}, got {value!r}")
     checks.lengths(cfg, where)
-    if cfg["eval"]["metric"] not in ("", *METRICS):
-        raise config.unknown(f"{where}: eval.metric", cfg["eval"]["metric"], METRICS)
+    metric = cfg["eval"]["metric"]
+    if metric and (name := split_spec(metric)[0]) not in METRICS:
+        raise config.unknown(f"{where}: eval.metric", name, METRICS)
     make("choice", cfg["eval"]["select"])
 
 

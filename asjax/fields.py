@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 
-METRICS = ("mean_ap", "mean_auc", "d_prime", "accuracy", "psds1")  # for eval.metric
+METRICS = (  # for eval.metric
+    "mean_ap", "mean_auc", "d_prime", "accuracy", "psds1", "onset_f1", "weak_strong_f1",
+)  # fmt: skip
 
 REQUIRED = inspect.Parameter.empty
 # Every field of a config with its default. The keywords of the things it builds are not here.
@@ -42,7 +44,8 @@ FIELDS = {
     "eval": {
         "every_steps": 500,
         "every_epochs": 0.0,  # if above 0: in place of every_steps
-        "metric": "",  # one of METRICS; "": that of the objective (mean_ap, accuracy, psds1)
+        # one of METRICS, perhaps a call; "": that of the objective (mean_ap, accuracy, psds1)
+        "metric": "",
         "select": "best",  # best | last | smooth(window=7): which evaluated step is the result
         "patience": 0,  # end after so many evaluations without a better metric; 0: never
         "max_share": 0.1,  # evaluations are left out if they take a larger share of the time

@@ -40,7 +40,12 @@ SED = {  # recipes for AudioSet Strong
     "sed_strong": ("model=atst_frame", "step=weak", "step=weak,tiny", "tiny"),
     "sed_teacher": ("model=fpasst", "tiny"),
 }
-MAIN |= SED | {"sed_pipeline": ("stage=teacher,start=ssl", "teacher=logits", "tiny")}
+TASKS = {  # recipes for other tasks, which start from the models of SED
+    "sed_dcase16": ("mode=frozen", "tiny"),
+    "sed_desed": ("mode=frozen", "tiny"),
+    "sed_maestro": ("fold=4", "mode=frozen", "tiny"),
+}
+MAIN |= SED | TASKS | {"sed_pipeline": ("stage=teacher,start=ssl", "teacher=logits", "tiny")}
 CASES = [(name, arg) for name in NAMES for arg in ("", *MAIN.get(name, ()))]
 ATDR = [
     "ast",
@@ -52,7 +57,7 @@ ATDR = [
     "crnn",
     "effnet_b2",
 ]
-OURS = sorted(MAIN.keys() - SED - {"sed_pipeline"})  # with hlp, beta and seed
+OURS = sorted(MAIN.keys() - SED - TASKS.keys() - {"sed_pipeline"})  # with hlp, beta and seed
 
 
 def load(name, arg=""):
@@ -102,7 +107,7 @@ def test_each_dial_changes_its_field_alone(name):
     assert changed(name, "beta=0.3") <= {"data.draw"}
 
 
-@pytest.mark.parametrize("name", [*OURS, *SED, "atdr"])
+@pytest.mark.parametrize("name", [*OURS, *SED, *TASKS, "atdr"])
 def test_memory_is_saved_by_three_arguments_that_change_their_fields_alone(name):
     assert changed(name, "dtype=bfloat16,remat=True,accumulate=4") == {
         "model.dtype",
@@ -258,6 +263,56 @@ def test_the_arguments_of_the_pipeline(monkeypatch):
             load("sed_pipeline", arg)
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_the_arguments_of_the_recipes_for_other_tasks(name, monkeypatch):
+    monkeypatch.setenv("ASJAX_DATA", "/data")
+    for start, file in (
+        ("strong", "fpasst_strong_1"),
+        ("weak", "fpasst_weak"),
+        ("ssl", "fpasst_ssl"),
+    ):
+        c = load(name, f"model=fpasst,start={start}")
+        assert c.init_from == os.path.join("backbone:/data", "weights", f"{file}.pt")
+    assert load(name, "start=none").init_from == load(name, "tiny").init_from == ""
+    assert changed(name, "seed=3") == {"seed"}
+    frozen, tuned = load(name, "mode=frozen"), load(name)
+    assert build.read(frozen, "optim.freeze") == "all"
+    assert build.read(frozen, "optim.layer_decay") == 1
+    assert build.read(tuned, "optim.layer_decay") == (0.5 if name == "sed_desed" else 0.95)
+    assert load(name, "lr=0.01").optim.lr == 0.01
+    for arg, says in (
+        ("model=beets", "model 'beets' does not exist; did you mean 'beats'"),
+        ("mode=freeze", "mode 'freeze' does not exist"),
+        ("start=step3", "start 'step3' does not exist"),
+        ("lr=fast", "lr must be float, got 'fast'"),
+    ):
+        with pytest.raises(config.AsjaxError, match=says):
+            load(name, arg)
+
+
+def test_the_folds_of_maestro_are_hears():
+    for fold in range(5):
+        c = load("sed_maestro", f"fold={fold}")
+        assert c.data.test.splits == [f"fold{fold:02d}"]
+        assert c.data.eval.splits == [f"fold{(fold + 1) % 5:02d}"]
+        assert len({*c.data.train.splits, *c.data.eval.splits, *c.data.test.splits}) == 5
+        assert len(c.data.train.splits) == 3
+    for fold in ("5", "-1"):
+        with pytest.raises(config.AsjaxError, match="fold must be 0 to 4"):
+            load("sed_maestro", f"fold={fold}")
+
+
+def test_desed_keeps_clips_of_evaluation_apart():
+    c = load("sed_desed")
+    assert not {*c.data.train.splits} & {*c.data.eval.splits}
+    assert c.data.train.of == c.data.eval.of == ["weak"]
+    assert c.batch_size == 256
+    assert "strong=128, weak=128" in c.data.draw
+    _, lr = build.make("optim", c.optim, total_steps=c.total_steps, steps_per_epoch=11)
+    rates = [float(lr(step)) for step in (0, 55, c.total_steps)]
+    np.testing.assert_allclose(rates, [0, 0.1, 1e-6], rtol=1e-5)
+
+
 # ---------------------------------------------------------------------------------- documents
 
 
@@ -266,10 +321,10 @@ def test_every_recipe_says_what_it_is_and_how_it_fared(name):
     text = ast.get_docstring(ast.parse((ROOT / "configs" / f"{name}.py").read_text()))
     assert "asjax train --config=configs/" in text
     assert "Result: " in text
-    if name in (*OURS, *SED):
+    if name in (*OURS, *SED, *TASKS):
         for word in ("Data: ", "Recipe: ", "Arguments: ", "Paper (not ours)"):
             assert word in text, word
-    if name in (*OURS, *SED, "atdr"):
+    if name in (*OURS, *SED, *TASKS, "atdr"):
         assert "Memory: dtype, remat and accumulate" in text
     table = (ROOT / "configs" / "README.md").read_text()
     assert f"| `{name}.py` |" in table
@@ -288,7 +343,8 @@ SOME = events.as_events([(0.0, 1.0, 3)])
     + [("hlp_passt", "u_patchout=400,s_patchout_t=0,s_patchout_f=0")]
     + [("sed_teacher", f"model={model}") for model in ("atst_frame", "beats", "fpasst")]
     + [("sed_strong", f"model={model}") for model in ("m2d", "asit")]
-    + [("sed_strong", "step=weak")],
+    + [("sed_strong", "step=weak")]
+    + [("sed_dcase16", ""), ("sed_desed", "model=atst_frame"), ("sed_maestro", "mode=frozen")],
 )
 def test_a_recipe_builds_at_full_size_and_its_step_has_shapes(name, arg):
     """Builds every spec of a config and traces one training step on 10 s clips."""
@@ -309,10 +365,11 @@ def test_a_recipe_builds_at_full_size_and_its_step_has_shapes(name, arg):
         augment={place: build.augment(spec) for place, spec in c.augment.items()},
     )
     labels = sparse.eye_array(527, format="csr")
-    source = SimpleNamespace(name="x", ids=range(527), labels=labels, events=[SOME] * 527)
+    events = [SOME] * 300 + [None if name == "sed_desed" else SOME] * 227
+    source = SimpleNamespace(name="x", ids=range(527), labels=labels, events=events)
     drawn = build.make("draw", c.data.draw, labels=labels, seed=c.seed, source=source)
     tx, _ = build.make(
-        "optim", c.optim, total_steps=c.total_steps, steps_per_epoch=drawn.draws_per_epoch
+        "optim", c.optim, total_steps=c.total_steps or 1000, steps_per_epoch=drawn.draws_per_epoch
     )
     average = build.make("average", c.average) if c.average else None
     wave = (4, round(c.data.clip_s * c.data.sample_rate))

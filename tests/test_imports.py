@@ -40,7 +40,7 @@ LAYERS = (
     ("papers", "predict"),
     ("tag", "teachers"),
     ("train",),
-    ("finetune",),
+    ("finetune", "sweep"),
     ("__main__", "__init__"),
 )
 DEPTH = {name: depth for depth, names in enumerate(LAYERS) for name in names}

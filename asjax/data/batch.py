@@ -17,6 +17,7 @@ from asjax.data.shared import Parcel
 
 MAX_TRIES = 100
 _REDRAW = 102  # a stream of random numbers
+_OF_SOUND = ("audio", "part", "recording")  # entries that `decode` takes out
 _ALIGN = 64  # bytes; jax on CPU uses an array at such an address without a copy
 
 
@@ -116,7 +117,7 @@ class Examples:
                 error = str(caught)
                 if self._train:
                     break
-                example = {k: v for k, v in example.items() if k not in ("audio", "part")}
+                example = {k: v for k, v in example.items() if k not in _OF_SOUND}
                 example["wave"] = self._silence
             # Only the result of the first op depends on the record alone and may be cached.
             if example.pop("whole", False) and self._decode == number == 0:

@@ -17,7 +17,7 @@ import numpy as np
 
 from asjax import balance
 from asjax.config import AsjaxError, unknown, warn
-from asjax.data import activity
+from asjax.data import activity, shares
 
 __all__ = [
     "class_queue",
@@ -26,6 +26,7 @@ __all__ = [
     "oversample",
     "sequential",
     "shuffle",
+    "strong_weak",
     "weighted",
 ]
 
@@ -358,6 +359,16 @@ class ClassQueue(_Draw):
         turn, position = divmod(cycle, length)
         position = permute(position, length, _hash(self.seed, turn, k + 1))
         return int(self._clips[self._starts[k] + position])
+
+
+def strong_weak(labels, seed: int, source, strong: int = 1, weak: int = 1):
+    """Of every strong + weak draws, `strong` are clips with events, `weak` have labels only."""
+    known = np.array([marks is not None for marks in getattr(source, "events", None) or ()], bool)
+    if known.all() or not known.any():
+        raise AsjaxError("draw strong_weak needs clips with events and clips with labels only")
+    rows = [np.flatnonzero(known), np.flatnonzero(~known)]
+    draws = [Shuffle(labels[some], _hash(seed, g) >> 1) for g, some in enumerate(rows)]
+    return shares.Shares(draws, rows, (strong, weak), ("strong", "weak"), seed)
 
 
 def _columns(labels):

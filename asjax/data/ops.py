@@ -34,7 +34,7 @@ import numpy as np
 from asjax import events as lists
 from asjax.config import AsjaxError, shown, warn
 
-__all__ = ["crop", "decode", "listed", "multihot", "strong", "teacher"]
+__all__ = ["crop", "decode", "listed", "multihot", "random_piece", "strong", "teacher"]
 
 _NOTES = 10
 _noted: set[str] = set()
@@ -66,6 +66,7 @@ def decode(
 
     example = dict(example)
     source, name, part = example.pop("audio"), example["id"], example.pop("part", None)
+    example.pop("recording", None)
     work = partial(_read, source, name, sample_rate, clip_s, rng if train else None)
     if part is not None:
         work = partial(_read_part, source, name, sample_rate, *part)
@@ -120,6 +121,29 @@ def _note(text: str) -> None:
         return
     _noted.add(text)
     warn(text if len(_noted) <= _NOTES else f"more clips have notes; the first {_NOTES} were shown")
+
+
+def random_piece(example, rng, *, clip_s: float, train: bool, step_s: float = 0.04):
+    """In training, move a piece to a random place of its recording; before `decode`.
+
+    A piece begins at a multiple of `step_s` seconds, so that its frames are frames of the recording
+    if `step_s` is the length of a label's frame. The source must have recordings (`hear`).
+    """
+    if not step_s > 0:
+        raise AsjaxError(f"host op random_piece: step_s must be above 0, got {step_s!r}")
+    if not train:
+        return example
+    if "recording" not in example:
+        raise AsjaxError(
+            "host op random_piece needs pieces of recordings, as the source hear gives them; leave "
+            "it out of data.ops"
+        )
+    seconds, marks = example["recording"]
+    last = max(0, int((seconds - clip_s) / step_s + 1e-6))
+    begin_s = int(rng.integers(last + 1)) * step_s
+    events = lists.cut(marks, begin_s, begin_s + clip_s)
+    labels = np.unique(events["class"]).astype(np.int64)
+    return {**example, "part": (begin_s, clip_s), "events": events, "labels": labels}
 
 
 def crop(example, rng, *, sample_rate: int, clip_s: float, train: bool):

@@ -87,6 +87,7 @@ def build(
     steps_per_epoch = -(-draw.draws_per_epoch // batch_size)
     identity = [_VERSION, source.hash, described, batch_size, train, draw.seed if train else 0]
     return Pipeline(
+        source=source,
         steps=Steps(examples, batch_size, np.asarray(rows), 0 if train else steps_per_epoch),
         train=train,
         workers=workers,
@@ -136,6 +137,7 @@ class Pipeline:
     `with` statement, with the program, and with the last reference to the pipeline.
 
     Attributes:
+      source: the clips.
       steps: the batches by step, a grain MapDataset; an evaluation begins again after its last.
       rows: int [R], the rows of each global batch that this process makes.
       batch_size: rows of the global batch.
@@ -146,6 +148,7 @@ class Pipeline:
       notes: lines for people about the data.
     """
 
+    source: object
     steps: grain.MapDataset
     train: bool
     workers: int

@@ -31,6 +31,8 @@ class Source:
       events: events in time of each clip, in seconds from its begin.
       begin_s, piece_s: clip i is the part of its audio from begin_s[i] on, at most piece_s seconds
         long. None: a clip is the whole audio.
+      recordings: group -> (seconds, events as they are listed), if the clips are the consecutive
+        pieces of recordings that are scored as a whole (asjax.evaluation.recordings).
     """
 
     name: str
@@ -45,6 +47,7 @@ class Source:
     events: Sequence | None = None  # events[i] -> EVENT array, or None: not annotated
     begin_s: np.ndarray | None = None  # float64 [N]
     piece_s: float = 0.0
+    recordings: dict | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -58,6 +61,8 @@ class Source:
         example = {"id": self.ids[i], "audio": self.audio[int(self.row[i])], "labels": classes}
         if self.begin_s is not None:
             example["part"] = (float(self.begin_s[i]), self.piece_s)
+        if self.recordings is not None:
+            example["recording"] = self.recordings[self.group[i]]
         return example if self.events is None else {**example, "events": self.events[i]}
 
     def __repr__(self) -> str:

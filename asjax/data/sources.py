@@ -1,8 +1,8 @@
 """Data sources: records, the embedded ESC-10, a folder with a CSV, or a data set of TFDS.
 
-`esc10`, `records`, `folder` and `tfds` are names in configs. So are `soundscapes`, scenes that are
-mixed from the embedded recordings, and `annotated`, recordings with a list of events; they have
-files of their own. The first four take these options:
+`esc10`, `records`, `folder` and `tfds` are names in configs. Three more have files of their own:
+`soundscapes`, scenes that are mixed from the embedded recordings; `annotated`, recordings with a
+list of events; `hear`, a task of HEAR. The first four take these options:
 
     splits      the splits to use (default: all)
     folds       make this number of splits; clips of one group are in one split
@@ -27,16 +27,17 @@ import numpy as np
 
 from asjax import labels as label_sets
 from asjax.config import AsjaxError, shown
-from asjax.data import content, lists, pcm16, strong
+from asjax.data import content, lists, pcm16, standins, strong
 from asjax.data import records as record_files
 from asjax.data import tfds as theirs
 from asjax.data.annotated import annotated
+from asjax.data.hear import hear
 from asjax.data.lists import read_folder
 from asjax.data.soundscapes import ESC10, soundscapes
 from asjax.data.source import Source, chosen, matrix, sha256
 from asjax.labels import LabelSet
 
-__all__ = ["annotated", "esc10", "folder", "records", "soundscapes", "tfds"]
+__all__ = ["annotated", "esc10", "folder", "hear", "records", "soundscapes", "tfds"]
 
 
 def own_labels(place, label_separator: str | None = None, columns=None) -> LabelSet:
@@ -100,7 +101,7 @@ def records(
 
 
 def _read_records(label_set, path, verify, convert, title="") -> Source:
-    dataset = record_files.Dataset(path, verify=verify)
+    dataset = record_files.Dataset(standins.resolved(path), verify=verify)
     theirs = dataset.manifest["label_set"]
     if not convert:
         what = f"{dataset.path} (label set {theirs['name']})"

@@ -85,9 +85,13 @@ def fit(spec: dict, given, ours):
 
 
 def labels_of(spec: dict, given, label_set):
-    """The label set of the data: `given`, else that of a record dataset, else the model's."""
+    """The label set of the data: `given`, else that of records or of a task, else the model's."""
     if given:
         return labels.get(given)
+    if spec["name"] == "hear":
+        from asjax.data import hear
+
+        return hear.own_labels(spec.get("path", ""))
     if spec["name"] != "records" or spec.get("convert") or "path" not in spec:
         return label_set
     from asjax.data import records

@@ -16,13 +16,18 @@ import numpy as np
 
 from asjax import pages
 from asjax.config import to_plain
-from asjax.evaluation import event_numbers, event_tuning
+from asjax.evaluation import event_numbers, event_tuning, onsets
 from asjax.store.files import finite, write_atomic
 from asjax.store.frame_scores import FrameScoresWriter
 
 FRAMES = "frames"
 _CHUNK = 64  # clips that are written at once
 ROWS = (  # key, title, in the order of the text table and the page
+    ("onset_f1_50ms", "onset F1, 50 ms"),
+    ("onset_f1_200ms", "onset F1, 200 ms"),
+    ("segment_error_rate", "segment error rate"),
+    ("weak_f1", "F1 of clips, macro"),
+    ("intersection_f1", "intersection F1, macro"),
     ("psds1", "PSDS1"),
     ("psds1_penalised", "PSDS1 with penalty"),
     ("psds1_tuned_windows", "PSDS1, tuned windows"),
@@ -57,6 +62,7 @@ def evaluate(
     stored=None,
     write_frames: bool = True,
     about=None,
+    numbers=None,
 ) -> dict:
     """Write the files above to the folder `out`; returns the content of events.json.
 
@@ -69,6 +75,8 @@ def evaluate(
       stored: "decoding" of the model's card, to be tried as it is.
       write_frames: False keeps the folder `frames`, from which `found` may come.
       about: more entries of events.json, such as how long recordings were scored.
+      numbers: a function of (found, tuning), n_bootstrap and seed that gives more main numbers, as
+        of asjax.evaluation.step_metrics.
 
     Returns: dict with
       events: the main numbers for a card (`event_numbers.headline`), and `tuned_on`;
@@ -94,6 +102,10 @@ def evaluate(
     events = event_numbers.headline(made, label_set.names)
     events["median_s"] = found.median_s
     events["only_with_events"] = found.only_with_events
+    if numbers is not None and events["n_events"]:
+        more = numbers(found, tuning, n_bootstrap=n_bootstrap, seed=seed)
+        events["ci"] |= more.pop("ci", {})
+        events |= more
     events["tuned_on"] = role if "tuned" in made.ways else None
     decoding = None
     if made.decoding is not None:
@@ -188,4 +200,6 @@ def table(summary: dict) -> str:
         "other clips": "thresholds and windows were tuned on the evaluation data, not on these",
         None: "no thresholds were tuned, because a half of the clips has no event",
     }
+    if "onset_setting" in events:
+        lines.append(f"onset F1: {onsets.described(events['onset_setting'])}")
     return "\n".join([*lines, f"F1: {how[events['tuned_on']]}"])

@@ -70,6 +70,12 @@ def on_shared(found, pairs, classes: int):
     for start in range(0, len(found.ids), _CHUNK):
         part = slice(start, start + _CHUNK)
         frames[part] = best(np.asarray(found.frames[part]))
-    events = [None if e is None else lists.relabelled(e, table) for e in found.events]
-    targets = found.targets[:, [i for i, _ in pairs]]
-    return replace(found, frames=frames, logits=best(found.logits), targets=targets, events=events)
+    moved = lambda some: [None if e is None else lists.relabelled(e, table) for e in some]  # noqa: E731
+    return replace(
+        found,
+        frames=frames,
+        logits=best(found.logits),
+        targets=found.targets[:, [i for i, _ in pairs]],
+        events=moved(found.events),
+        listed=None if found.listed is None else moved(found.listed),
+    )

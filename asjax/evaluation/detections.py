@@ -40,6 +40,8 @@ class Detections:
       whole_s: float64 [N], seconds of each recording. The part after durations_s was not scored.
       median_s: window of the median filter for all metrics that name no other.
       only_with_events: metrics of events leave out annotated clips without any event.
+      listed: as `events`, with events of one class that overlap as their list has them. None: as
+        in `events`, which has them joined, because PSDS needs that.
     """
 
     ids: list[str]
@@ -53,6 +55,7 @@ class Detections:
     whole_s: np.ndarray | None = None
     median_s: float = MEDIAN_S
     only_with_events: bool = False
+    listed: list | None = None
 
     @property
     def median(self) -> int:

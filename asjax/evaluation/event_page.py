@@ -9,7 +9,7 @@ import numpy as np
 
 from asjax import metrics
 from asjax.config import shown
-from asjax.evaluation import class_page, clip_page, event_errors, event_plots, page
+from asjax.evaluation import class_page, clip_page, event_errors, event_plots, onsets, page
 from asjax.pages import figure, html_table, number
 from asjax.pages import page as whole
 
@@ -19,7 +19,32 @@ TILES = (
     ("event_f1_macro", "event F1"),
     ("segment_f1_macro", "segment F1"),
 )
+ONSETS = ("onset_f1_50ms", "onset F1")  # a tile if there is such a number
 MEANINGS = (  # rows of the table of results: keys of macro and micro, or of one value
+    (
+        "onset F1, 50 ms",
+        ("onset_f1_50ms_macro", "onset_f1_50ms"),
+        "an event counts if its onset is within 50 ms; offsets do not count. Second value: all "
+        "events together, as HEAR reports it. Settings: SETTING.",
+    ),
+    ("onset F1, 200 ms", ("onset_f1_200ms_macro", "onset_f1_200ms"), "likewise, within 200 ms."),
+    (
+        "segment error rate",
+        ("segment_error_rate",),
+        "errors in segments of 1 s, divided by the true ones. It has the events of onset F1, and "
+        "smaller is better.",
+    ),
+    (
+        "F1 of clips",
+        ("weak_f1",),
+        "over the clips with labels only, at a probability of 0.5. Mean over classes.",
+    ),
+    (
+        "intersection F1",
+        ("intersection_f1",),
+        "at a probability of 0.5; a detection and an event must cover 50 % of each other. Mean "
+        "over classes.",
+    ),
     (
         "PSDS1",
         ("psds1", "psds1_penalised"),
@@ -135,7 +160,7 @@ def _what(summary) -> str:
 def _tiles(events) -> str:
     boxes = "".join(
         f"<div><dt>{title}</dt><dd>{number(events[key])}{_range(events, key, tag=True)}</dd></div>"
-        for key, title in TILES
+        for key, title in ((ONSETS, *TILES) if ONSETS[0] in events else TILES)
     )
     return f'\n<dl class="tiles">{boxes}</dl>\n'
 
@@ -151,6 +176,8 @@ def _results(summary) -> str:
     events, rows, notes = summary["events"], [], []
     for title, keys, meaning in MEANINGS:
         meaning = meaning.replace("{window}", f"{events['median_s']:g} s")
+        if "onset_setting" in events:
+            meaning = meaning.replace("SETTING", onsets.described(events["onset_setting"]))
         if not any(events.get(key, math.nan) == events.get(key, math.nan) for key in keys):
             continue
         cells = [number(events.get(key, math.nan)) + _range(events, key) for key in keys]

@@ -15,7 +15,15 @@ import numpy as np
 
 from asjax import build, config, labels
 from asjax.config import AsjaxError
-from asjax.evaluation import data_specs, detection_sets, detections, infer, long_recordings
+from asjax.evaluation import (
+    data_specs,
+    detection_sets,
+    detections,
+    infer,
+    long_recordings,
+    recordings,
+    step_metrics,
+)
 from asjax.evaluation.averages import average_scores, average_weights, joined, same_clips
 from asjax.store import model_dir
 from asjax.store.scores import activation_of, save_scores
@@ -63,6 +71,7 @@ class Models:
       source: the data of the last `score`. scored_labels: the classes of its scores.
       found: its `Detections`, or None if only clips were scored.
       decoding: thresholds and windows of a single model, or None.
+      numbers: for detection.evaluate, if the config of a single model has such a metric, or None.
     """
 
     def __init__(self, paths, average: str | None = None, batch_size: int | None = None):
@@ -78,6 +87,7 @@ class Models:
             if self.average == "weights":
                 self._check_architecture(path, cfg)
         self.decoding = heads[0][2].get("decoding") if len(paths) == 1 else None
+        self.numbers = _numbers(*heads[0][::2]) if len(paths) == 1 else None
         self._configs = [cfg for cfg, *_ in heads]
         self._activations = [activation_of(cfg) for cfg in self._configs]
         self.activation = joined(self._activations, self.average)
@@ -150,6 +160,8 @@ class Models:
         """
 
         theirs, shared, zero_shot = data_specs.fit(spec, data_labels, self.label_set)
+        if spec["name"] == "hear" and "piece_s" not in spec:
+            spec = {**spec, "piece_s": float(clip_s or self.cfg["data"]["clip_s"])}
         if spec["name"] == "annotated" and "piece_s" not in spec:
             whole = not self._without_frames(clip_s)  # frames are scored in windows, clips are not
             spec = {**spec, "piece_s": 0.0 if whole else clip_s or self.cfg["data"]["clip_s"]}
@@ -238,6 +250,10 @@ class Models:
             outputs = ("logits", "frame_logits")
             run = partial(self._run, member, score, outputs, n_targets=n_targets, data=data)
             found = run(source)
+            if getattr(source, "recordings", None) is not None:  # pieces side by side
+                every.append(recordings.joined(found, source, bad))
+                about = {"in_windows": 0, "cut": 0, "clip_s": seconds}
+                continue
             long = long_recordings.is_long(found, seconds)
             cut = (found.whole_s > found.durations_s + 0.5 / found.frame_rate) & ~long
             about = {"in_windows": int(long.sum()), "cut": int(cut.sum()), "clip_s": seconds}
@@ -259,6 +275,17 @@ class Models:
         with stream:
             forward = member.forward(outputs)
             return score(forward, member.variables, stream, len(self.label_set))
+
+
+def _numbers(cfg, card):
+    """The numbers of the config's own metric, with the setting that was chosen in the training."""
+    own, events = step_metrics.of(cfg), card.get("events")
+    if own is None or not hasattr(own, "numbers_with"):
+        return own and own.numbers
+    setting = own.stored((events or {}).get("onset_setting")) if isinstance(events, dict) else None
+    if setting is None:
+        return own.numbers
+    return lambda found, tuning, **how: own.numbers_with(found, setting, "other clips", **how)
 
 
 def _data(cfg, clip_s) -> dict:

@@ -7,9 +7,19 @@ A task is a dict of functions with the same names and arguments, chosen by the o
 from __future__ import annotations
 
 import inspect
+import math
 
+from asjax import config
 from asjax.config import AsjaxError, split_spec
-from asjax.evaluation import detection, detections, evaluate, infer, one_label
+from asjax.evaluation import (
+    detection,
+    detections,
+    evaluate,
+    infer,
+    one_label,
+    recordings,
+    step_metrics,
+)
 from asjax.store import scores
 
 EVENTS = ("detection",)  # objectives, or bases of distillation, whose models give events in time
@@ -37,12 +47,16 @@ class Tags:
         self.cfg, self.activation = cfg, scores.activation_of(cfg)
 
     def metric(self, eval_source) -> str:
-        """The metric that chooses the step. AsjaxError: it does not fit the task or the data."""
+        """The logged metric that chooses the step.
+
+        Raises:
+          AsjaxError: it does not fit the task or the data.
+        """
         default = "accuracy" if self.activation == "softmax" else self.known[0]
         metric = self.cfg["eval"]["metric"] or default
         if metric not in self.known:
             raise AsjaxError(
-                f"eval.metric={metric!r} does not fit objective "
+                f"eval.metric={config.quoted(metric)} does not fit objective "
                 f"{split_spec(self.cfg['objective'])[0]}; take one of {', '.join(self.known)}"
             )
         if metric == "accuracy" and (eval_source.labels.sum(axis=1) != 1).any():
@@ -88,7 +102,11 @@ class Events(Tags):
     outputs = ("logits", "frame_logits")
     option = "--events"
     tunes = True
-    known = ("psds1", "mean_ap")
+    known = ("psds1", "mean_ap", *step_metrics.__all__)
+
+    def __init__(self, cfg):
+        super().__init__(cfg)
+        self.own = step_metrics.of(cfg)
 
     def metric(self, eval_source) -> str:
         if getattr(eval_source, "events", None) is None:
@@ -97,21 +115,34 @@ class Events(Tags):
                 f"objective {name} needs events in time, and {eval_source.name} has only labels; "
                 "asjax prepare strong writes records with events"
             )
-        return super().metric(eval_source)
+        if self.own is None:
+            return super().metric(eval_source)
+        self.own.check(eval_source)
+        return self.own.step_metric
 
-    def predict(self, forward, variables, data, num_classes, **how):
+    def predict(self, forward, variables, data, num_classes, bad=None, **how):
         fields = {key: self.cfg["data"][key] for key in ("sample_rate", "clip_s")}
         fields |= {key: self.cfg["eval"][key] for key in ("median_s", "only_with_events")}
-        return detections.detections(forward, variables, data, num_classes, **fields, **how)
+        found = detections.detections(
+            forward, variables, data, num_classes, bad=bad, **fields, **how
+        )
+        return recordings.joined(found, data.source, bad)
 
     def trace(self, found) -> dict:
-        return detections.trace(found)
+        values = detections.trace(found)
+        if self.own is None:
+            return values
+        if math.isnan(values["loss"]):  # the model has diverged
+            return values | dict.fromkeys(self.own.names, math.nan)
+        return values | self.own.trace(found)
 
     def write(self, found, out, *, label_set, extra, tuning=None, **about):
         tags = (found.ids, found.logits, found.targets)
         card, text, tables = super().write(tags, out, label_set=label_set, extra=extra, **about)
         takes = inspect.signature(detection.evaluate).parameters
         more = {k: v for k, v in about.items() if k in takes}
+        if self.own is not None:
+            more["numbers"] = self.own.numbers
         summary = detection.evaluate(found, out, label_set=label_set, tuning=tuning, **more)
         card |= {"events": summary["events"], "decoding": summary["decoding"]}
         text = f"{detection.table(summary)}\nevents       {out / 'events.html'}\n\n{text}"

@@ -199,6 +199,7 @@ def _models_events(args, models, out, about, common) -> None:
         out,
         label_set=models.scored_labels,
         stored=stored,
+        numbers=models.numbers,
         about={"notes": notes, **({"zero_shot": zero_shot} if zero_shot else {})},
         **common,
     )

@@ -58,16 +58,15 @@ def event_f1(
     collar = Collar(onset_collar, offset_collar, offset_rate)
     decimals = None if sed_eval else DECIMALS
 
-    def fitting(which_ref, which_est):
-        """Pairs of events of one clip with matching times, of any class, in list order."""
-        i, j = _pairs(ref["clip"][which_ref], est["clip"][which_est])
-        i, j = which_ref[i], which_est[j]
-        good = collar.hits(
-            est["onset"][j], est["offset"][j], ref["onset"][i], ref["offset"][i], decimals
-        )
-        return i[good], j[good]
-
-    i, j = fitting(np.arange(len(ref["clip"])), np.arange(len(est["clip"])))
+    # Pairs of events of one clip with matching times, of any class, in the order of the lists.
+    if onset_collar is None:
+        i, j = _pairs(ref["clip"], est["clip"])
+    else:
+        i, j = _near(ref, est, onset_collar)
+    good = collar.hits(
+        est["onset"][j], est["offset"][j], ref["onset"][i], ref["offset"][i], decimals
+    )
+    i, j = i[good], j[good]
     same = ref["label"][i] == est["label"][j]
     match = _matched if matching == "optimal" else _taken
     true_i, true_j = match(i[same], j[same])
@@ -231,6 +230,24 @@ def _pairs(a, b):
     count = np.searchsorted(b[order], a, side="right") - start
     i, number = spread(count)
     return i, order[start[i] + number]
+
+
+def _near(ref, est, collar: float):
+    """Indices (i, j), as of `_pairs`, of events of one clip with onsets about `collar` s apart.
+
+    All pairs up to `collar` are there, and a few more. Long recordings have too many other pairs.
+    """
+    width = collar + 1e-3
+    latest = max((float(x["onset"].max()) for x in (ref, est) if len(x["onset"])), default=0.0)
+    place = lambda x: x["clip"] * (latest + 2 * width + 1) + x["onset"]  # noqa: E731
+    order = np.argsort(place(est), kind="stable")
+    sorted_places = place(est)[order]
+    start = np.searchsorted(sorted_places, place(ref) - width)
+    count = np.searchsorted(sorted_places, place(ref) + width, side="right") - start
+    i, number = spread(count)
+    j = order[start[i] + number]
+    in_order = np.lexsort((j, i))
+    return i[in_order], j[in_order]
 
 
 def _matched(i, j):

@@ -31,7 +31,7 @@ ROWS = {  # of Table I; the first is the one that the others are compared with
 TEACHER = "teacher"  # a run with an RNN and without teachers
 STARTS = {"strong": "step 3", "weak": "step 2", "ssl": "step 1", "none": "random weights"}
 MODES = {"finetune": "fine-tuned", "frozen": "frozen"}
-TASKS = {  # of Table II: key -> pattern of the label set, title, score, number of events.json
+TASKS = {  # of Table II: key -> pattern of the classes or data, title, score, number of events.json
     "desed": (r"desed.*", "DESED", "PSDS1 with penalty", "psds1_penalised"),
     "dcase16": (r"dcase(20)?16.*", "DCASE 2016 task 2", "onset F at 50 ms", "onset_f1_50ms"),
     "maestro": (r"maestro.*", "MAESTRO", "onset F at 50 ms", "onset_f1_50ms"),
@@ -91,7 +91,8 @@ def placed(run) -> Placed:
     folder, summary = _events(run)
     events, record = summary["events"], papers.read_record(folder)
     label_set = summary.get("label_set", {}).get("name", "")
-    task = run.said.get("task") or _task(label_set)
+    data = record.get("test_data") or record.get("eval_data") or {}
+    task = run.said.get("task") or _task(label_set) or _task(data.get("name", ""))
     model = FAMILIES.get(_family(run), run.model)
     if task in TASKS:
         table, key = "II", TASKS[task][3]
@@ -99,7 +100,6 @@ def placed(run) -> Placed:
     else:
         row, column, key = run.said.get("row") or _row(run), model, "psds1"
         table = "teachers" if row == TEACHER else "I"
-    data = record.get("test_data") or record.get("eval_data") or {}
     seed = record.get("seed", run.cfg.get("seed"))
     ends = events.get("ci", {}).get(key, [])
     return Placed(
@@ -162,8 +162,9 @@ def _family(run) -> str:
     return names.get(run.model.casefold(), _part(run, "model")[0])
 
 
-def _task(label_set: str) -> str | None:
-    name = label_set.casefold()
+def _task(name: str) -> str | None:
+    """The task of a label set's or a data set's name."""
+    name = name.casefold()
     return next((k for k, (form, *_) in TASKS.items() if re.fullmatch(form, name)), None)
 
 

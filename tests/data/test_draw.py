@@ -3,6 +3,7 @@
 import itertools
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -295,3 +296,59 @@ def test_no_clips_no_labels_and_bad_seeds_are_refused():
             make_draw(spec, sparse.csr_matrix((5, 3)), 0)
     with pytest.raises(AsjaxError, match="seed must be"):
         make_draw("shuffle", LABELS, -1)
+
+
+# --------------------------------------------------------------------- groups in fixed shares
+
+
+def two_kinds(strong=10, weak=7, seed=0):
+    """A source with clips with events and with labels only, in random order; its labels."""
+    known = np.zeros(strong + weak, bool)
+    known[np.random.default_rng(seed).permutation(strong + weak)[:strong]] = True
+    source = SimpleNamespace(name="two", events=[[] if k else None for k in known])
+    labels = sparse.csr_matrix(np.ones((strong + weak, 1), np.int8))
+    return source, labels, known
+
+
+@pytest.mark.parametrize(("strong", "weak"), [(1, 1), (3, 2), (1, 4), (128, 128)])
+def test_strong_weak_has_fixed_shares_in_every_batch_and_nearly_in_its_parts(strong, weak):
+    source, labels, known = two_kinds(300, 200)
+    spec = f"strong_weak(strong={strong}, weak={weak})"
+    drawn = build.make("draw", spec, labels=labels, seed=3, source=source)
+    period = strong + weak
+    assert drawn.draws_per_epoch == min(300 // strong, 200 // weak) * period
+    got = drawn(np.arange(20 * period))
+    assert (known[got].reshape(20, period).sum(axis=1) == strong).all()
+    halves = known[got].reshape(40, period // 2) if period % 2 == 0 else np.zeros((0, 1))
+    assert (np.abs(halves.sum(axis=1) - strong / 2) <= 1).all()
+    np.testing.assert_array_equal(got[:200], [drawn(n) for n in range(min(200, len(got)))])
+
+
+def test_strong_weak_takes_every_clip_of_a_group_before_one_comes_again():
+    source, labels, known = two_kinds()
+    drawn = build.make("draw", "strong_weak(strong=2)", labels=labels, seed=1, source=source)
+    got = drawn(np.arange(3 * 140))
+    strong, weak = got[known[got]], got[~known[got]]
+    for group, size in ((strong, 10), (weak, 7)):
+        rounds = group[: len(group) // size * size].reshape(-1, size)
+        assert len(rounds) > 10
+        assert all(len(set(one)) == size for one in rounds.tolist())
+        assert len({tuple(one) for one in rounds.tolist()}) > 5  # another order each time
+    other = build.make("draw", "strong_weak(strong=2)", labels=labels, seed=2, source=source)
+    assert (other(np.arange(100)) != got[:100]).any()
+    again = pickle.loads(pickle.dumps(drawn))
+    np.testing.assert_array_equal(again(np.arange(100)), got[:100])
+
+
+def test_strong_weak_refuses_one_kind_of_clips_and_wrong_shares():
+    source, labels, _ = two_kinds()
+    for events in ([[]] * 17, [None] * 17, None):
+        other = SimpleNamespace(name="one", events=events)
+        with pytest.raises(AsjaxError, match="needs clips with events and clips with labels only"):
+            build.make("draw", "strong_weak", labels=labels, seed=0, source=other)
+    for text in ("strong=0", "weak=1.5", "weak=True"):
+        with pytest.raises(AsjaxError, match="must be a whole number from 1"):
+            build.make("draw", f"strong_weak({text})", labels=labels, seed=0, source=source)
+    with pytest.warns(UserWarning, match="a group has fewer clips"):  # shares
+        few = build.make("draw", "strong_weak(strong=20)", labels=labels, seed=0, source=source)
+    assert few.draws_per_epoch == 21

@@ -211,6 +211,8 @@ def test_a_single_run_has_no_interval_and_other_data_are_said(tmp_path):
     assert key == ("I", "no_kd", "BEATs")
     assert found.ends is None
     assert found.mean == 0.4
+    by_data = made_up(tmp_path / "b", data="desed", key="psds1_penalised", start="B_ssl.pt")
+    assert list(cell(by_data))[0][2] == ("desed", "finetune")
     notes = sed.collect(read_runs([str(path)]), Args)["notes"]
     assert any("cannot be compared" in note for note in notes)
 

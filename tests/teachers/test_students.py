@@ -279,6 +279,7 @@ def test_a_student_of_models_in_the_step(tmp_path, recipe, models, names, capsys
     assert "weak_teacher_loss" in rows[0]
     state = json.loads((tmp_path / "w" / "config.json").read_text())["objective"]
     assert state["teacher"] == (paths[0] if len(paths) == 1 else paths)
+    assert asjax.load(tmp_path / "w").frame_count == FRAMES
 
 
 # ------------------------------------------------------------------------------------- refusals
