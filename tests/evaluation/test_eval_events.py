@@ -281,6 +281,7 @@ def test_wrong_lists_are_one_line(detector, audio, tmp_path, capsys, rows, words
         (["--frames=DIR", "--average=logits"], "needs several --model"),
         (["--frames=DIR", "--mapping=esc10"], "--mapping needs"),
         (["--frames=nothing"], "is not a folder of frame scores"),
+        (["--frames=DIR", f"--out={__file__}"], "--out must be a folder"),
     ],
 )
 def test_wrong_options_are_one_line(evaluated, capsys, argv, words):
@@ -289,6 +290,12 @@ def test_wrong_options_are_one_line(evaluated, capsys, argv, words):
     text = capsys.readouterr().err
     assert words in text
     assert len(text.strip().splitlines()) == 1
+
+
+def test_results_do_not_go_into_a_model_folder(detector, capsys):
+    argv = [f"--model={detector[0]}", f"--out={detector[0]}"]
+    assert main(["eval", *argv]) == 2
+    assert "is a model folder" in capsys.readouterr().err
 
 
 def test_frames_without_annotation_are_one_line(evaluated, tmp_path, capsys):
