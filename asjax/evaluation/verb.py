@@ -50,7 +50,7 @@ def add_arguments(parser):
         "--out",
         help="folder for the results (default: eval beside the model; eval-NAME with --data; "
         "-ensemble is added for several models; with --scores or --frames: the folder where these "
-        "are)",
+        "are; for the frames of a run, eval-frames beside its eval)",
     )
     parser.add_argument("--batch-size", type=int, default=None, help="clips per batch")
     parser.add_argument("--clip-s", type=float, help="seconds of each clip (default: the model's)")
@@ -99,7 +99,10 @@ def _stored(args, paths, option: str):
         raise AsjaxError(f"--average={args.average} needs several --model, or another average")
     folder = first.resolve().parent
     run = folder.parent.name if folder.name.startswith("eval") else folder.name
-    out = Path(args.out or (first.parent / "ensemble" if several else first.parent))
+    beside = first.parent
+    if option == "--frames" and (beside / "events.json").is_file():
+        beside = beside.with_name(f"{folder.name}-frames")  # the run's own page knows more
+    out = Path(args.out or (beside / "ensemble" if several else beside))
     return first, out, run
 
 

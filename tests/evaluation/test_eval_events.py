@@ -144,6 +144,10 @@ def test_stored_frames_give_the_same_again(evaluated, tmp_path, capsys):
     assert first["events"] == again["events"]
     assert first["decoding"]["threshold"] == again["decoding"]["threshold"]
     assert not (tmp_path / "frames").exists()
+    page = (evaluated / "events.html").read_bytes()
+    assert main(argv[:2] + argv[3:]) == 0  # without --out, the run's own page stays
+    assert (evaluated / "events.html").read_bytes() == page
+    assert (evaluated.parent / f"{evaluated.name}-frames" / "events.html").is_file()
 
 
 def test_an_ensemble_is_the_mean_of_the_logits(detector, audio, evaluated, tmp_path, capsys):
