@@ -284,7 +284,7 @@ def test_wrong_lists_are_one_line(detector, audio, tmp_path, capsys, rows, words
         (["--frames=DIR", "--data=x"], "need --model, not --frames"),
         (["--frames=DIR", "--average=logits"], "needs several --model"),
         (["--frames=DIR", "--mapping=esc10"], "--mapping needs"),
-        (["--frames=nothing"], "is not a folder of frame scores"),
+        (["--frames=nothing"], "is not a folder of logits"),
         (["--frames=DIR", f"--out={__file__}"], "--out must be a folder"),
     ],
 )
