@@ -44,7 +44,12 @@ LONG = {
     "papers/test_atdr.py": {"test_a_real_training_run_is_read": ()},
     "weights/test_init_from.py": {"test_a_detector_starts": ("5-None-True",)},
     "test_train.py": {
-        "test_every_config": ("convnext_tiny.py", "cnn14.py", "esc10_architectures.py"),
+        "test_every_config": (
+            "convnext_tiny.py",
+            "cnn14.py",
+            "esc10_architectures.py",
+            "efficientat_kd.py",
+        ),
         "test_kill_9": ("training",),
     },
 }

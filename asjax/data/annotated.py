@@ -144,7 +144,7 @@ def _files(path, names, index) -> dict[str, str]:
                 if missing == [strong.recording_of(path)]
                 else "remove their lines, or give"
             )
-            + " the folder of the audio (--audio; in a source such as annotated(...): root)"
+            + " the folder of the audio (--audio, or root= of annotated)"
         )
     owner: dict[str, str] = {}
     for name, file in files.items():

@@ -149,7 +149,8 @@ def explain(header: list[str]) -> str:
     missing = [name for name in ("filename", "labels") if name not in known]
     text = (
         f"must start with the header filename,labels[,fold], got {_shown(header)}; "
-        f"missing: {', '.join(missing)}"
+        f"missing: {', '.join(missing)}; a list of events in time has the columns "
+        "filename,onset,offset,event_label"
     )
     guess = {
         role: next((header[known.index(c)] for c in names if c in known), "")

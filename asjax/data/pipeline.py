@@ -203,7 +203,7 @@ class Pipeline:
             raise AsjaxError(
                 f"{len(bad)} clips of the evaluation set cannot be decoded, more than "
                 f"max_bad allows ({'; '.join(sorted(bad.values())[:3])}); repair or remove "
-                "them, or allow more with --config.data.max_bad"
+                "them, or allow more with data.max_bad (--config.data.max_bad of asjax train)"
             )
 
     def close(self) -> None:

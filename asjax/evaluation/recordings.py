@@ -29,12 +29,7 @@ def joined(found, source, bad: list | None = None):
     known = getattr(source, "recordings", None)
     if known is None:
         return found
-    frames, rate = found.frames.shape[1], found.frame_rate
-    if abs(source.piece_s - frames / rate) > 1e-6:
-        raise AsjaxError(
-            f"pieces of {source.name} must be as long as the model's input, {frames / rate:g} s, "
-            f"got piece_s={source.piece_s:g}"
-        )
+    check(source, found.frames.shape[1] / found.frame_rate)
     row = {name: i for i, name in enumerate(found.ids)}
     pieces: dict[str, list[str]] = {}
     for name, recording in zip(source.ids, source.group, strict=True):
@@ -48,6 +43,16 @@ def joined(found, source, bad: list | None = None):
     if not rows:
         raise AsjaxError(f"{source.name}: no recording could be read as a whole")
     return _joined(found, rows, {name: known[name][1] for name in rows})
+
+
+def check(source, clip_s: float) -> None:
+    """AsjaxError: the source has pieces of recordings that are not `clip_s` seconds long."""
+    whole = getattr(source, "recordings", None) is None
+    if not whole and abs(source.piece_s - clip_s) > 1e-6:
+        raise AsjaxError(
+            f"pieces of {source.name} must be as long as the model's input, {clip_s:g} s, got "
+            f"piece_s={source.piece_s:g}"
+        )
 
 
 def _joined(found, rows: dict, listed: dict):

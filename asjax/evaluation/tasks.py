@@ -115,6 +115,8 @@ class Events(Tags):
                 f"objective {name} needs events in time, and {eval_source.name} has only labels; "
                 "asjax prepare strong writes records with events"
             )
+        if getattr(eval_source, "recordings", None) is not None:
+            recordings.check(eval_source, self.cfg["data"]["clip_s"])
         if self.own is None:
             return super().metric(eval_source)
         self.own.check(eval_source)

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from asjax import hlp, labels
-from asjax.config import TRUST, AsjaxError, trust_named
+from asjax.config import TRUST, AsjaxError, shown, trust_named
 from asjax.evaluation import averages, detection, evaluate, one_label
 from asjax.store import model_dir
 from asjax.store.scores import save_scores
@@ -50,7 +50,7 @@ def add_arguments(parser):
         "--out",
         help="folder for the results (default: eval beside the model; eval-NAME with --data; "
         "-ensemble is added for several models; with --scores or --frames: the folder where these "
-        "are)",
+        "are; for the frames of a run, eval-frames beside its eval)",
     )
     parser.add_argument("--batch-size", type=int, default=None, help="clips per batch")
     parser.add_argument("--clip-s", type=float, help="seconds of each clip (default: the model's)")
@@ -73,10 +73,21 @@ def main(args) -> int:
         raise AsjaxError(f"--clip-s must be a number of seconds above 0, got {args.clip_s}")
     if args.save_model and args.average != "weights":
         raise AsjaxError("--save-model needs --average=weights, which makes one model")
+    if args.out is not None:
+        _check_out(args.out)
     trust_named(args.trust)
     if args.model:
         return _main_models(args)
     return _main_scores(args) if args.scores else _main_frames(args)
+
+
+def _check_out(out: str) -> None:
+    """Raise AsjaxError if the results cannot go there, before anything is scored."""
+    path = Path(out)
+    if not out.strip() or (path.exists() and not path.is_dir()):
+        raise AsjaxError(f"--out must be a folder, got {shown(out) or 'nothing'}; choose another")
+    if (path / model_dir.FILES[-1]).exists():
+        raise AsjaxError(f"--out {shown(out)} is a model folder; choose another")
 
 
 def _stored(args, paths, option: str):
@@ -88,7 +99,10 @@ def _stored(args, paths, option: str):
         raise AsjaxError(f"--average={args.average} needs several --model, or another average")
     folder = first.resolve().parent
     run = folder.parent.name if folder.name.startswith("eval") else folder.name
-    out = Path(args.out or (first.parent / "ensemble" if several else first.parent))
+    beside = first.parent
+    if option == "--frames" and (beside / "events.json").is_file():
+        beside = beside.with_name(f"{folder.name}-frames")  # the run's own page knows more
+    out = Path(args.out or (beside / "ensemble" if several else beside))
     return first, out, run
 
 

@@ -144,8 +144,9 @@ def bootstrap(
 def interval(values, estimate, level=0.95) -> tuple[float, float]:
     """Percentile interval of resampled `values`, shifted so that their mean is the estimate.
 
-    For the difference of two systems, pass the differences of paired resamples. Non-finite
-    resamples are left out; the interval is NaN if none is finite.
+    If the values are so skewed that the shifted interval leaves out the estimate, it is widened up
+    to the estimate. For the difference of two systems, pass the differences of paired resamples.
+    Non-finite resamples are left out; the interval is NaN if none is finite.
     """
     values = np.asarray(values, np.float64)
     values = values[np.isfinite(values)]
@@ -153,7 +154,7 @@ def interval(values, estimate, level=0.95) -> tuple[float, float]:
         return float("nan"), float("nan")
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     shift = estimate - values.mean()
-    return float(low + shift), float(high + shift)
+    return float(min(low + shift, estimate)), float(max(high + shift, estimate))
 
 
 def resampled(*, scores, targets, n=1000, seed=0, class_mask=None, groups=None) -> dict:

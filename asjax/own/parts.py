@@ -57,8 +57,8 @@ def detector(name: str, clip_s: float) -> tuple[dict, dict]:
         frontend = dict(name="panns_logmel", sample_rate=16_000, n_mels=64, n_fft=512, hop=320)
         return dict(name="talnet", variant="crnn_mini", width=256, frames=frames), frontend
     model, frontend = model_and_frontend(name)
-    if "frames" not in build.fields("model", model["name"]):
-        known = [f for f in models.families() if "frames" in build.fields("model", f)]
+    if not _detects(model["name"]):
+        known = [f for f in models.families() if _detects(f)]
         raise AsjaxError(
             f"--model {name} gives no scores per frame, and the data have events in time; take a "
             f"variant of {', '.join(known)}"
@@ -68,7 +68,15 @@ def detector(name: str, clip_s: float) -> tuple[dict, dict]:
 
 def frames_of(model: dict) -> int | None:
     """The frames of a detector's output; None for a model without frame scores."""
+    if not _detects(model["name"]):
+        return None
     return model.get("frames", build.fields("model", model["name"]).get("frames"))
+
+
+def _detects(name: str) -> bool:
+    """Whether a family has the wrapper of detectors. In some, `frames` is the input's length."""
+    wanted = {"frames"} if ":" in name else {"frames", "sequence"}
+    return wanted <= build.fields("model", name).keys()
 
 
 def sample_rate(frontend: dict) -> int:

@@ -201,7 +201,10 @@ def _check(args) -> None:
             raise AsjaxError(f"--{option} must be the name of a folder, got an empty one")
     writes = tracks or args.frames or args.picture or args.out is not None
     if args.overwrite and not writes:
-        raise AsjaxError("--overwrite is for files; give --out FILE, --audacity DIR or --raven DIR")
+        raise AsjaxError(
+            "--overwrite is for files; give --out FILE, or a folder for --audacity, --raven, "
+            "--frames or --picture"
+        )
 
 
 def check_overlap(overlap: float) -> None:

@@ -99,8 +99,8 @@ def test_classes_are_taken_by_mid_and_every_repair_is_said(golden_list, audio, t
     assert code == 0
     for line in (
         "annotated_clips.csv: 111 lines, 13 recordings, 101 events",
-        "repaired: 8 overlaps of one class: annotated_clips.csv line 4 (strong/spinetail.flac)",
-        "repaired: 2 unknown classes: annotated_clips.csv line 41 '', annotated_clips.csv line 42",
+        "repaired: 8 overlaps of one class (joined): annotated_clips.csv line 4 (strong/spinetail",
+        "repaired: 2 events without a class (left out): annotated_clips.csv line 41 (strong/mus",
         "kept 13 clips (eval 13)",
         "left out 0",
         "101 events, 0 of them cut at the end of the decoded audio",

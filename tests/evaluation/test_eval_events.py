@@ -144,6 +144,10 @@ def test_stored_frames_give_the_same_again(evaluated, tmp_path, capsys):
     assert first["events"] == again["events"]
     assert first["decoding"]["threshold"] == again["decoding"]["threshold"]
     assert not (tmp_path / "frames").exists()
+    page = (evaluated / "events.html").read_bytes()
+    assert main(argv[:2] + argv[3:]) == 0  # without --out, the run's own page stays
+    assert (evaluated / "events.html").read_bytes() == page
+    assert (evaluated.parent / f"{evaluated.name}-frames" / "events.html").is_file()
 
 
 def test_an_ensemble_is_the_mean_of_the_logits(detector, audio, evaluated, tmp_path, capsys):
@@ -258,10 +262,7 @@ def test_a_broken_recording_is_left_out(detector, audio, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        (
-            [("x.wav", 0, 1, "Dog")],
-            "give the folder of the audio (--audio; in a source such as annotated(...): root)",
-        ),
+        ([("x.wav", 0, 1, "Dog")], "1 of 1 recordings have no audio below"),
         ([("a.wav", 0.4, 0.1, "Dog")], "has no usable event"),
         ([("a.wav", 0.1, 0.4, "Tram")], "no class of the list is a class of pets"),
         ([("a.wav", "x", "y", "Dog")], "has no usable event"),
@@ -283,7 +284,8 @@ def test_wrong_lists_are_one_line(detector, audio, tmp_path, capsys, rows, words
         (["--frames=DIR", "--data=x"], "need --model, not --frames"),
         (["--frames=DIR", "--average=logits"], "needs several --model"),
         (["--frames=DIR", "--mapping=esc10"], "--mapping needs"),
-        (["--frames=nothing"], "is not a folder of frame scores"),
+        (["--frames=nothing"], "is not a folder of logits"),
+        (["--frames=DIR", f"--out={__file__}"], "--out must be a folder"),
     ],
 )
 def test_wrong_options_are_one_line(evaluated, capsys, argv, words):
@@ -292,6 +294,12 @@ def test_wrong_options_are_one_line(evaluated, capsys, argv, words):
     text = capsys.readouterr().err
     assert words in text
     assert len(text.strip().splitlines()) == 1
+
+
+def test_results_do_not_go_into_a_model_folder(detector, capsys):
+    argv = [f"--model={detector[0]}", f"--out={detector[0]}"]
+    assert main(["eval", *argv]) == 2
+    assert "is a model folder" in capsys.readouterr().err
 
 
 def test_frames_without_annotation_are_one_line(evaluated, tmp_path, capsys):

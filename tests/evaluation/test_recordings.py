@@ -9,7 +9,7 @@ from small_detections import made
 
 from asjax import events
 from asjax.config import AsjaxError
-from asjax.evaluation import recordings
+from asjax.evaluation import recordings, tasks
 
 RATE, FRAMES, PIECE_S = 10.0, 50, 5.0
 SECONDS = {"a": 12.3, "b": 5.0, "c": 3.0}
@@ -90,6 +90,9 @@ def test_pieces_of_another_length_are_refused():
     source.piece_s = 10.0
     with pytest.raises(AsjaxError, match="as long as the model's input, 5 s, got piece_s=10"):
         recordings.joined(found, source)
+    cfg = {"objective": "detection", "eval": {"metric": ""}, "data": {"clip_s": 5.0}}
+    with pytest.raises(AsjaxError, match="got piece_s=10"):  # before a training begins
+        tasks.of(cfg).metric(SimpleNamespace(**vars(source), events=[[]]))
     source.piece_s = PIECE_S
     source.ids = [f"other {name}" for name in source.ids]
     with pytest.raises(AsjaxError, match="no recording could be read as a whole"):

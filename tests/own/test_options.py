@@ -27,6 +27,19 @@ def parsed(*words) -> argparse.Namespace:
     return args
 
 
+@pytest.mark.parametrize("name", ["passt_s", "atst_clip_base", "base384", "ast/base384"])
+def test_a_model_whose_frames_are_those_of_its_input_is_no_detector(name):
+    with pytest.raises(AsjaxError, match="gives no scores per frame"):
+        parts.detector(name, 5.0)
+    assert parts.frames_of(parts.model_and_frontend(name)[0]) is None
+
+
+def test_detectors_have_25_frames_per_second():
+    for name in ("mini", "conformer_mini", "cnn6", "frame_mn06"):
+        model, _ = parts.detector(name, 5.0)
+        assert model["frames"] == parts.frames_of(model) == 125
+
+
 def test_data_and_the_recipe_give_the_same_config(clips):
     said = []
     args = parsed("--data", str(clips), "--epochs", "3", "--lr", "0.01", "--seed", "4")
