@@ -155,6 +155,12 @@ def test_what_trains_needs_only_jax_flax_optax_orbax_numpy(module):
             assert root in BARE, f"asjax/{module} imports {root} at import time"
 
 
+def test_files_of_tests_have_different_names():
+    """pytest imports them by name, so two with one name stop the run."""
+    names = sorted(path.name for path in Path(__file__).parent.rglob("test_*.py"))
+    assert [name for name in set(names) if names.count(name) > 1] == []
+
+
 def test_every_module_is_tested():
     """Each module has a test file with its name in the same folder, or is named in a test there."""
     tests = Path(__file__).parent
