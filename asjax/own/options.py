@@ -13,6 +13,7 @@ _READ = {  # option -> keyword of data.read
     "splits": "splits",
     "labels": "label_name",
 }
+_NAMED = 12  # classes that are named when a run begins
 _NUMBERS = ("epochs", "clip_s", "lr", "batch_size", "seed")
 
 
@@ -117,9 +118,12 @@ def described(args, cfg) -> list[str]:
     """What was decided about the clips, as lines; the same as in the config."""
     own = read(args)
     kind = "one label per clip" if own.single else "any number of labels per clip"
+    kind = "events in time" if own.detects else kind
+    names = ", ".join(config.shown(name) for name in own.label_set.names[:_NAMED])
+    more = ", ..." if len(own.label_set) > _NAMED else ""
     return [
         *own.lines,
-        f"labels: {len(own.label_set)} classes ({own.labels}), {kind}",
+        f"labels: {len(own.label_set)} classes ({own.labels}), {kind}: {names}{more}",
         f"clips: {cfg.data.clip_s:g} s at {cfg.data.sample_rate} Hz; {cfg.model.name} "
         f"{cfg.model.get('variant', '')}",
     ]

@@ -50,7 +50,7 @@ def test_data_and_the_recipe_give_the_same_config(clips):
     )
     assert to_plain(cfg) == to_plain(same)
     assert (cfg.seed, cfg.optim.lr, cfg.optim.clip_norm, cfg.data.clip_s) == (4, 0.01, 2.5, 1.0)
-    assert any("2 classes (own), one label per clip" in line for line in said)
+    assert any("2 classes (own), one label per clip: a, b" in line for line in said)
 
 
 def test_steps_in_place_of_epochs(clips):
