@@ -1,7 +1,7 @@
 """What a model is trained for: tags of clips, or events in time. `asjax train` asks a task for its
 forward outputs, its metric while it trains, and its report at the end.
 
-A task is a dict of functions with the same names and arguments, chosen by the objective.
+The objective of the config chooses it: `Tags`, or `Events`, which scores the tags of clips too.
 """
 
 from __future__ import annotations
