@@ -86,14 +86,19 @@ def call(function: Callable, limit_s: float, what: str):
 
 
 def _wait(done, limit_s: float) -> None:
-    """Wait for the lock `done` for `limit_s` seconds at most."""
-    stop, end = getattr(_mine, "stop", None), time.monotonic() + limit_s
-    while (left := end - time.monotonic()) > 0:
+    """Wait for the lock `done` for `limit_s` seconds at most.
+
+    A pause of the whole program (Ctrl-Z) makes one look long. It counts as two, because the disk
+    is not at fault.
+    """
+    stop, left = getattr(_mine, "stop", None), limit_s
+    while left > 0:
         if stop is not None and stop.is_set():
             raise Stopped
-        most = threading.TIMEOUT_MAX if stop is None else _LOOK_S
-        if done.acquire(timeout=min(left, most)):
+        begin = time.monotonic()
+        if done.acquire(timeout=min(left, _LOOK_S)):
             return
+        left -= min(time.monotonic() - begin, 2 * _LOOK_S)
 
 
 class _Outcome:
