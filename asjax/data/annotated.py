@@ -9,6 +9,7 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,7 @@ def annotated(
     index = strong_clips.AudioIndex(paths[0].parent if root is None else root)
     split_of = _splits(paths[0], rows)
     files = _files(paths[0], split_of, index)
-    seconds = {name: _seconds(name, path) for name, path in files.items()}
+    seconds = {name: _seconds(path, os.stat(path).st_mtime_ns) for name, path in files.items()}
     tidied = strong.tidy(rows, label_set, seconds.get)
     _say(paths[0], tidied, label_set)
     if rest := len(set(index.by_stem.values()) - set(files.values())):
@@ -177,12 +178,13 @@ def _splits(path, rows) -> dict[str, str]:
     return split_of
 
 
-def _seconds(name: str, path: str) -> float:
-    """The length of a recording; inf if it cannot be read."""
+@lru_cache(maxsize=1 << 20)
+def _seconds(path: str, changed_ns: int) -> float:
+    """The length of a recording; inf if it cannot be read. A run opens a list several times."""
     from asjax.data import audio
 
     try:
-        return audio.info(path, name=name, note=lambda text: None).duration_s
+        return audio.info(path, note=lambda text: None).duration_s
     except AsjaxError:
         return math.inf
 

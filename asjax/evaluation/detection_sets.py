@@ -48,7 +48,9 @@ def averaged(members, kind: str, names):
             for found, order in zip(members, rows, strict=True)
         )
         mean = averages.average_scores(parts, kind)
-        frames[start:stop] = np.clip(mean, -60000, 60000).reshape(-1, *frames.shape[1:])
+        frames[start:stop] = np.clip(mean, -detections.MOST, detections.MOST).reshape(
+            -1, *frames.shape[1:]
+        )
     scored = (found.logits[order] for found, order in zip(members, rows, strict=True))
     logits = averages.average_scores(scored, kind) if first.logits.size else first.logits
     return replace(first, frames=frames, logits=logits)

@@ -22,6 +22,7 @@ from asjax.evaluation import infer
 from asjax.store.frame_scores import FrameScores
 
 MEDIAN_S = 0.36  # PretrainedSED's window: 9 frames of 40 ms
+MOST = 60_000  # largest stored logit
 IN_MEMORY = 1 << 30  # bytes of frame scores; more of them go to a temporary file
 
 
@@ -87,6 +88,12 @@ class Detections:
             i for i, marks in enumerate(self.events) if marks is not None and len(marks) >= least
         ]
 
+    def cut(self) -> np.ndarray:
+        """bool [N], clips of which at least half a frame at the end was not scored."""
+        if self.whole_s is None:
+            return np.zeros(len(self.ids), bool)
+        return self.whole_s > self.durations_s + 0.5 / self.frame_rate
+
     def lengths(self) -> np.ndarray:
         """int64 [N], the frames of each clip that begin before its end."""
         real = decoding.frames_of(self.durations_s, self.frame_rate)
@@ -109,13 +116,14 @@ def detections(
 ) -> Detections:
     """Frame scores of an evaluation set; padding and clips that cannot be decoded are left out.
 
+    If the data has other classes than the model, targets and events are of the data's classes.
+    Frame logits beyond +-60,000 are stored as that, because float16 ends there. NaN stays NaN.
+
     Args: as `infer.scores`. sample_rate, clip_s: of the model's input, Hz and seconds. median_s,
-      only_with_events: as in `Detections`. If the data
-      has other classes than the model, targets and events are of these classes.
+      only_with_events: as in `Detections`.
 
     Raises:
-      AsjaxError: the model's frame_logits are not [B, T', C], a score is not finite as float16 (a
-        diverged model has NaN, which is allowed), or too many clips are left out.
+      AsjaxError: the model's frame_logits are not [B, T', C], or too many clips are left out.
     """
     from tqdm import tqdm
 
@@ -133,7 +141,7 @@ def detections(
             scores = out["frame_logits"]
             if frames is None:
                 frames = room((total * len(scores), *scores.shape[1:]))
-            frames[at : at + len(scores)] = np.clip(scores, -60000, 60000)
+            frames[at : at + len(scores)] = np.clip(scores, -MOST, MOST)
             at += len(scores)
             columns["mask"].append(rest["mask"] > 0)
             columns["logits"].append(out["logits"])

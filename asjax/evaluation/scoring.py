@@ -255,7 +255,7 @@ class Models:
                 about = {"in_windows": 0, "cut": 0, "clip_s": seconds}
                 continue
             long = long_recordings.is_long(found, seconds)
-            cut = (found.whole_s > found.durations_s + 0.5 / found.frame_rate) & ~long
+            cut = found.cut() & ~long
             about = {"in_windows": int(long.sum()), "cut": int(cut.sum()), "clip_s": seconds}
             every.append(long_recordings.lengthened(found, source, run, seconds, bad))
         return detection_sets.averaged(every, self.average, self.paths), about

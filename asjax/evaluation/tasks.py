@@ -6,7 +6,6 @@ The objective of the config chooses it: `Tags`, or `Events`, which scores the ta
 
 from __future__ import annotations
 
-import inspect
 import math
 
 from asjax import config
@@ -22,6 +21,7 @@ from asjax.evaluation import (
 )
 from asjax.store import scores
 
+_ABOUT_EVENTS = ("n_bootstrap", "history", "record", "listen")  # what the page of events needs
 EVENTS = ("detection",)  # objectives, or bases of distillation, whose models give events in time
 
 
@@ -141,11 +141,17 @@ class Events(Tags):
     def write(self, found, out, *, label_set, extra, tuning=None, **about):
         tags = (found.ids, found.logits, found.targets)
         card, text, tables = super().write(tags, out, label_set=label_set, extra=extra, **about)
-        takes = inspect.signature(detection.evaluate).parameters
-        more = {k: v for k, v in about.items() if k in takes}
+        more = {key: about[key] for key in _ABOUT_EVENTS if key in about}
         if self.own is not None:
             more["numbers"] = self.own.numbers
         summary = detection.evaluate(found, out, label_set=label_set, tuning=tuning, **more)
         card |= {"events": summary["events"], "decoding": summary["decoding"]}
-        text = f"{detection.table(summary)}\nevents       {out / 'events.html'}\n\n{text}"
+        lines = [detection.table(summary), f"events       {out / 'events.html'}"]
+        if (cut := found.cut()).any():
+            first, most = config.shown(found.ids[cut.argmax()]), self.cfg["data"]["clip_s"]
+            lines.append(
+                f"clips longer than {most:g} s: {cut.sum()}, first {first}; only their beginning "
+                "was scored here, asjax eval --model scores the whole of them"
+            )
+        text = "\n".join([*lines, "", text])
         return card, text, f"events.json, per_class_events.csv, {tables}"

@@ -1,5 +1,6 @@
 """What the training program asks a task for: the metric, the outputs, the files."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
@@ -72,3 +73,15 @@ def test_a_detector_leaves_the_files_of_tags_and_of_events(tmp_path):
     assert "PSDS1" in text
     assert "events.json" in tables
     assert "per_class.csv" in tables
+
+
+def test_clips_that_were_scored_in_part_are_counted_and_named(tmp_path):
+    found, label_set = made(), classes()
+    whole_s = found.durations_s.copy()
+    about = dict(label_set=label_set, extra={}, n_bootstrap=0, record={"run": "r"})
+    task = tasks.of({**config("detection"), "data": {"clip_s": 5.0}})
+    _, text, _ = task.write(dataclasses.replace(found, whole_s=whole_s), tmp_path, **about)
+    assert "only their beginning" not in text
+    whole_s[[3, 8]] += 1.0
+    _, text, _ = task.write(dataclasses.replace(found, whole_s=whole_s), tmp_path, **about)
+    assert "clips longer than 5 s: 2, first clip 3; only their beginning was scored" in text
