@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from asjax import events as lists
-from asjax.config import AsjaxError
+from asjax.config import AsjaxError, shown
 from asjax.data.shared import Strings
 from asjax.data.text import decoded
 from asjax.labels import LabelSet
@@ -167,10 +167,12 @@ def _without_header(path, rows) -> list[Row]:
             raise _fields(path, number, "3, 4 or 5", len(cells))
         name = cells[0] if len(cells) > 3 else recording_of(path)
         out.append(_row(path, number, name, *cells[-3:]))
-    if all(row.onset_s != row.onset_s for row in out):
+    known = out[0].onset_s == out[0].onset_s or out[0].offset_s == out[0].offset_s
+    if not known:  # a header with other names must not count as a recording
         raise AsjaxError(
-            f"list of events {path}: the first line is no known header, and no line has times; "
-            "expected filename,onset,offset,event_label, or onset, offset and label with tabs"
+            f"list of events {path}: the first line is no known header and has no times: "
+            f"{shown(','.join(rows[0][1]))}; expected filename,onset,offset,event_label, or onset, "
+            "offset and label with tabs"
         )
     return out
 
