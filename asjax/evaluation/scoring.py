@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from asjax import build, config, labels
-from asjax.config import AsjaxError
+from asjax.config import AsjaxError, shown
 from asjax.evaluation import (
     data_specs,
     detection_sets,
@@ -83,7 +83,7 @@ class Models:
         heads = [(config.to_plain(cfg), label_set, card) for cfg, label_set, _, card in heads]
         self.cfg, self.label_set, _ = heads[0]
         for path, (cfg, label_set, _) in zip(paths, heads, strict=True):
-            labels.check_hash(self.label_set.hash, label_set.hash, f"the model {path}")
+            labels.check_same(self.label_set, label_set, shown(path), shown(paths[0]))
             if self.average == "weights":
                 self._check_architecture(path, cfg)
         self.decoding = heads[0][2].get("decoding") if len(paths) == 1 else None
