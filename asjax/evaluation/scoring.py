@@ -21,11 +21,20 @@ from asjax.evaluation import (
     detections,
     infer,
     long_recordings,
+    mean,
     recordings,
     step_metrics,
+    stored_logits,
 )
-from asjax.evaluation.averages import average_scores, average_weights, joined, same_clips
-from asjax.store import model_dir
+from asjax.evaluation.averages import (
+    average_scores,
+    average_weights,
+    described,
+    joined,
+    same_clips,
+)
+from asjax.evaluation.stored_logits import Stored
+from asjax.store import logits, model_dir
 from asjax.store.scores import activation_of, save_scores
 
 _DATA = ("sample_rate", "clip_s", "workers", "threads", "max_bad")
@@ -63,6 +72,8 @@ class _Member:
 class Models:
     """One stored model or an ensemble: `Models([dir, ...], average)`.
 
+    A folder of stored logits stands for the model that made it.
+
     Attributes:
       cfg: config of the first model. label_set: the label set of all models.
       activation: of the scores, "sigmoid" or "softmax".
@@ -71,16 +82,34 @@ class Models:
       source: the data of the last `score`. scored_labels: the classes of its scores.
       found: its `Detections`, or None if only clips were scored.
       decoding: thresholds and windows of a single model, or None.
+      lost: (id, reason) of clips of the last `score` without stored logits. notes: lines about it.
       numbers: for detection.evaluate, if the config of a single model has such a metric, or None.
     """
 
-    def __init__(self, paths, average: str | None = None, batch_size: int | None = None):
-
+    def __init__(
+        self,
+        paths,
+        average: str | None = None,
+        batch_size: int | None = None,
+        weights=None,
+        rest: str = "zero",
+    ):
         if average and len(paths) < 2:
             raise AsjaxError(f"--average={average} needs several models, got {len(paths)}")
         self.paths, self.average = [str(p) for p in paths], average or "logits"
-        heads = [model_dir.load_model(path) for path in paths]
-        heads = [(config.to_plain(cfg), label_set, card) for cfg, label_set, _, card in heads]
+        self.weights = None if weights is None else mean.weights(weights, len(paths))
+        mean.say_twice(paths)
+        alone = len(paths) == 1 or self.average == "probabilities"
+        self._stored = {
+            path: Stored(path, rest, alone) for path in self.paths if logits.is_folder(path)
+        }
+        if self._stored and self.average == "weights":
+            raise AsjaxError(
+                f"--average=weights: {shown(next(iter(self._stored)))} holds stored logits, not a "
+                "model"
+            )
+        self.lost, self.notes = [], []
+        heads = [self._head(path) for path in self.paths]
         self.cfg, self.label_set, _ = heads[0]
         for path, (cfg, label_set, _) in zip(paths, heads, strict=True):
             labels.check_same(self.label_set, label_set, shown(path), shown(paths[0]))
@@ -89,6 +118,8 @@ class Models:
         self.decoding = heads[0][2].get("decoding") if len(paths) == 1 else None
         self.numbers = _numbers(*heads[0][::2]) if len(paths) == 1 else None
         self._configs = [cfg for cfg, *_ in heads]
+        how = next((cfg["eval"] for cfg in self._configs if "eval" in cfg), {})
+        self._decides = {k: how[k] for k in ("median_s", "only_with_events") if k in how}
         self._activations = [activation_of(cfg) for cfg in self._configs]
         self.activation = joined(self._activations, self.average)
         self.batch_size = batch_size or self.cfg.get("eval", {}).get("batch_size", 16)
@@ -97,6 +128,13 @@ class Models:
         self._members = members  # None stands for the averaged weights
         # A single model stays loaded. Only one model of an ensemble is in memory at a time.
         self._loaded = lru_cache(maxsize=1)(self._load)
+
+    def _head(self, path: str):
+        """Config, label set and card of a member."""
+        if path in self._stored:
+            return self._stored[path].cfg, self._stored[path].label_set, {}
+        cfg, label_set, _, card = model_dir.load_model(path)
+        return config.to_plain(cfg), label_set, card
 
     def _check_architecture(self, path, cfg):
         same = [
@@ -115,10 +153,14 @@ class Models:
 
         if path is not None:
             return model_dir.load_model(path)[2]
-        return average_weights(model_dir.load_model(p)[2] for p in self.paths)
+        parts = (model_dir.load_model(p)[2] for p in self.paths)
+        return average_weights(parts, self.weights, self.paths)
 
-    def _load(self, path) -> _Member:
+    def _load(self, path) -> _Member | Stored:
         from asjax import devices, sharding
+
+        if path in self._stored:
+            return self._stored[path]
 
         cfg = self.cfg if path is None else self._configs[self.paths.index(path)]
         devices.setup()
@@ -165,8 +207,15 @@ class Models:
         if spec["name"] == "annotated" and "piece_s" not in spec:
             whole = not self._without_frames(clip_s)  # frames are scored in windows, clips are not
             spec = {**spec, "piece_s": 0.0 if whole else clip_s or self.cfg["data"]["clip_s"]}
+            if self._stored:  # ids are those of the pieces whose logits are stored
+                spec["piece_s"] = self._piece_s(next(iter(self._stored.values())), clip_s)
         source = self.source = build.source(spec, theirs)
-        bad, self.found, about = [], None, {}
+        source = self._with_logits(source) if self._stored else source
+        if self._stored and (getattr(source, "begin_s", None) is not None):
+            self.notes.append(
+                f"pieces       recordings are scored in pieces of {spec['piece_s']:g} s, as stored"
+            )
+        bad, self.found, about = [*self.lost], None, {}
         if getattr(source, "events", None) is not None:
             about["events"] = why = self._without_frames(clip_s)
             if not why:
@@ -179,7 +228,7 @@ class Models:
         strict = bool(self.cfg.get("labels", {}).get("strict", False))
         extra = {"left_out": sorted({tuple(map(str, item)) for item in bad}), "strict": strict}
         if len(self.paths) > 1:
-            extra["ensemble"] = {"average": self.average, "members": self.paths}
+            extra["ensemble"] = described(self.average, self.paths, self.weights)
         self.scored_labels = self.label_set
         if zero_shot:
             self.scored_labels, extra["zero_shot"] = zero_shot["classes"], zero_shot["about"]
@@ -198,6 +247,39 @@ class Models:
             activation=self.activation,
         )
         return {**about, "name": source.name, "clips": len(ids), "hash": source.hash}
+
+    def _piece_s(self, stored: Stored, clip_s) -> float:
+        seconds = stored.piece_s or stored.cfg["data"]["clip_s"]
+        if clip_s and clip_s != seconds:
+            raise AsjaxError(
+                f"--clip-s must be {seconds:g} s, that of {shown(stored.path)}, got {clip_s:g}"
+            )
+        return float(seconds)
+
+    def _with_logits(self, source):
+        """The clips that have logits in all stored members; see `lost` and `notes`."""
+        members = list(self._stored.values())
+        some, self.lost = stored_logits.known(source, members)
+        self.notes = [
+            f"other data   {shown(m.path)} was stored from other clips, labels or audio than "
+            f"{source.name}; clips are matched by id"
+            for m in members
+            if m.data_hash not in (None, source.hash)
+        ]
+        if self.lost:
+            clip, why = self.lost[0]
+            self.notes.append(
+                f"no logits    {len(self.lost):,} of {len(source):,} clips, first {shown(clip)}: "
+                f"{why}; metrics.json names them"
+            )
+        for m in members:
+            extra = m.stored.extra if isinstance(m.stored.extra, dict) else {}
+            if extra.get("cut"):
+                self.notes.append(
+                    f"cut          {extra['cut']:,} recordings of {shown(m.path)} are longer than "
+                    f"{m.cfg['data']['clip_s']:g} s; its logits are of their beginning"
+                )
+        return some
 
     def _without_frames(self, clip_s) -> str:
         """Why frames cannot be scored, or nothing."""
@@ -220,8 +302,11 @@ class Models:
                 member = self._loaded(path)
                 activation = activation_of(member.cfg)
                 score = partial(infer.scores, activation=activation, bad=bad)
-                outputs, data = ("logits",), _data(member.cfg, clip_s)
-                found = self._run(member, score, outputs, source, n_targets, data)
+                if isinstance(member, Stored):
+                    found = member.clips(source, n_targets)
+                else:
+                    data = _data(member.cfg, clip_s)
+                    found = self._run(member, score, ("logits",), source, n_targets, data)
                 if ids is None:
                     ids, targets = found[0], found[2]
                 rows = same_clips(ids, found[0], self.paths[0], path)
@@ -230,22 +315,25 @@ class Models:
         if len(self._members) == 1:
             scores = average_scores(members(), "logits", [self.activation])
         else:
-            scores = average_scores(members(), self.average, self._activations)
+            scores = average_scores(members(), self.average, self._activations, self.weights)
         return ids, scores, targets
 
     def _frames_of(self, source, n_targets, clip_s, bad):
         """`Detections` of the model or the ensemble, and what was done with long recordings."""
-        every = []
+        every, about = [], {}
         for path in self._members:
             member = self._loaded(path)
+            if isinstance(member, Stored):
+                found = member.detections(source, n_targets, **self._decides)
+                every.append(recordings.joined(found, source, bad))
+                about = {"in_windows": 0, "cut": 0, "clip_s": member.cfg["data"]["clip_s"], **about}
+                continue
             data = _data(member.cfg, clip_s)
             seconds, frames = data["clip_s"], member.frames(data["clip_s"])
             data["ops"] = (
                 f"decode | crop | strong(frames={frames}, frame_rate={frames / seconds!r})"
             )
-            heard = {key: data[key] for key in ("sample_rate", "clip_s")}
-            how = member.cfg.get("eval", {})
-            heard |= {key: how[key] for key in ("median_s", "only_with_events") if key in how}
+            heard = {key: data[key] for key in ("sample_rate", "clip_s")} | self._decides
             score = partial(detections.detections, bad=bad, **heard)
             outputs = ("logits", "frame_logits")
             run = partial(self._run, member, score, outputs, n_targets=n_targets, data=data)
@@ -258,7 +346,7 @@ class Models:
             cut = found.cut() & ~long
             about = {"in_windows": int(long.sum()), "cut": int(cut.sum()), "clip_s": seconds}
             every.append(long_recordings.lengthened(found, source, run, seconds, bad))
-        return detection_sets.averaged(every, self.average, self.paths), about
+        return detection_sets.averaged(every, self.average, self.paths, self.weights), about
 
     def _run(self, member, score, outputs, source, n_targets, data):
         """What `score` makes of the outputs of a member on a source."""

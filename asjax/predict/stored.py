@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from asjax.config import AsjaxError, shown
-from asjax.data import audio, recordings, teacher
+from asjax.data import audio, recordings
+from asjax.evaluation.stored_logits import check, filled
 from asjax.predict.recording import Heard
 from asjax.store import logits
-
-ABSENT = -1e4  # the score of a class that is not stored: its probability is 0 in float32
 
 
 class Stored:
@@ -131,31 +129,3 @@ class Stored:
             f"{self.path} has logits of the beginning of {len(self.cut)} files, first {name}: "
             f"{seconds:.2f} s"
         ]
-
-
-def check(stored: logits.Logits, rest: str, alone: bool) -> None:
-    """Raise AsjaxError if the logits cannot stand for a model."""
-    where = shown(stored.path)
-    if rest not in teacher.RESTS:
-        raise AsjaxError(f"rest must be one of {', '.join(teacher.RESTS)}, got {rest!r}")
-    if stored.views:
-        raise AsjaxError(
-            f"{where} has logits of {stored.views['count']} random views of each clip, which are "
-            "for students; store the clips without --views"
-        )
-    cut = stored.top is not None and stored.top < len(stored.label_set)
-    if cut and rest == "zero" and not alone:
-        raise AsjaxError(
-            f"{where} has the {stored.top} highest logits of each clip, and the others count as "
-            "probability 0, which no mean of logits can have; give --rest uniform, or store all"
-        )
-    if cut and rest == "uniform" and stored.activation == "softmax":
-        raise AsjaxError(f"{where} has log-probabilities of a softmax, which have no uniform rest")
-
-
-def filled(stored: logits.Logits, row: int, rest: str) -> np.ndarray:
-    """The scores of all classes of a row, float32 [C]; a class of probability 0 has ABSENT."""
-    classes = None if stored.classes is None else stored.classes[row]
-    dense = partial(teacher.dense, width=len(stored.label_set), rest=rest)
-    scores = dense(stored.clip[row], classes)
-    return np.where(np.isneginf(scores), np.float32(ABSENT), scores)
