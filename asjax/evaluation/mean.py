@@ -52,7 +52,7 @@ def weights(given, count: int) -> list[float]:
     found = [1.0] * count if given is None else list(map(float, given))
     if len(found) != count or not all(0 < w < math.inf for w in found):
         raise AsjaxError(
-            f"--weights must be {count} numbers above 0, one for each model, got "
+            f"--weights must be numbers above 0, one for each of {count} models, got "
             f"{','.join(f'{w:g}' for w in found)}"
         )
     return found

@@ -7,7 +7,7 @@ too (`Models.found`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -306,7 +306,7 @@ class Models:
                     found = member.clips(source, n_targets)
                 else:
                     data = _data(member.cfg, clip_s)
-                    found = self._run(member, score, ("logits",), source, n_targets, data)
+                    found = self.run(member, score, ("logits",), source, n_targets, data)
                 if ids is None:
                     ids, targets = found[0], found[2]
                 rows = same_clips(ids, found[0], self.paths[0], path)
@@ -336,7 +336,7 @@ class Models:
             heard = {key: data[key] for key in ("sample_rate", "clip_s")} | self._decides
             score = partial(detections.detections, bad=bad, **heard)
             outputs = ("logits", "frame_logits")
-            run = partial(self._run, member, score, outputs, n_targets=n_targets, data=data)
+            run = partial(self.run, member, score, outputs, n_targets=n_targets, data=data)
             found = run(source)
             if getattr(source, "recordings", None) is not None:  # pieces side by side
                 every.append(recordings.joined(found, source, bad))
@@ -348,9 +348,19 @@ class Models:
             every.append(long_recordings.lengthened(found, source, run, seconds, bad))
         return detection_sets.averaged(every, self.average, self.paths, self.weights), about
 
-    def _run(self, member, score, outputs, source, n_targets, data):
+    def take(self, variables) -> _Member:
+        """Give a single model other weights; its compiled programs stay."""
+        member = self._loaded(self.paths[0])
+        placed = member.forward(("logits",)).put(variables)
+        member = replace(member, variables=placed)
+        self._loaded = lambda path: member
+        return member
+
+    def run(self, member, score, outputs, source, n_targets, data=None):
         """What `score` makes of the outputs of a member on a source."""
         from asjax import sharding
+
+        data = _data(member.cfg, None) if data is None else data
 
         stream = build.pipeline(
             source,

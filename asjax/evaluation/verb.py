@@ -278,7 +278,7 @@ def _finish(args, scores, out, **about) -> int:
         if wanted.name not in summary["views"]:
             print(f"mapping      {wanted.name}: the model has none of its classes")
     if summary["left_out_clips"]:
-        print(f"left out     {len(summary['left_out_clips'])} clips that could not be read")
+        print(f"left out     {len(summary['left_out_clips'])} clips that could not be scored")
     print(f"report       {out / 'report.html'}")
     print(f"metrics      {out / 'metrics.json'}, {one_label.tables(summary)}; scores {scores}")
     return 0

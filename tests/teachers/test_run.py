@@ -310,7 +310,7 @@ def test_wrong_models_and_data_are_one_line(tmp_path, audio, models, capsys):
     out = tmp_path / "x"
     for words, message in (
         ([str(tagger), data, "--frames"], "gives no frame logits; leave out --frames"),
-        ([first, str(other), data], "label hash of the model"),
+        ([first, str(other), data], "has other classes than"),
         ([first, str(fast), data, "--frames"], "must have the same frame rate"),
         ([str(tmp_path / "no"), data], "is no model folder, nor one of merge"),
         ([str(tmp_path), data], "model "),
