@@ -83,7 +83,7 @@ class Stored:
         )  # fmt: skip
 
     def _rows(self, source) -> list[int]:
-        return [self.stored._rows[clip] for clip in source.ids]
+        return [self.stored.row(clip) for clip in source.ids]
 
     def _check(self, scores, source) -> None:
         bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))

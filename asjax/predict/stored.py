@@ -75,13 +75,7 @@ class Stored:
                 f"{name}: stored logits are found by the name of a file, and this has none"
             )
         clip = self.clip_of(source)
-        other = self._by_clip.setdefault(clip, os.path.realpath(source))
-        if other != os.path.realpath(source):
-            raise AsjaxError(
-                f"{name}: {self.path} has one clip {shown(clip)} for it and for {shown(other)}; "
-                "tag them in two commands, from where the clips of the data are"
-            )
-        row = self.stored._rows[clip]
+        row = self.stored.row(clip)
         duration_s = float(self.stored.durations_s[row])
         seconds = audio.info(source, name=name, note=lambda text: None).duration_s
         wanted = min(seconds, self.heard_s or min(seconds, duration_s))
@@ -89,6 +83,12 @@ class Stored:
             raise AsjaxError(
                 f"{name}: it is {seconds:.2f} s long, and {self.path} has logits of "
                 f"{duration_s:.2f} s for the clip {shown(clip)}; is this another file?"
+            )
+        other = self._by_clip.setdefault(clip, os.path.realpath(source))
+        if other != os.path.realpath(source):
+            raise AsjaxError(
+                f"{name}: {self.path} has one clip {shown(clip)} for it and for {shown(other)}; "
+                "tag them in two commands, from where the clips of the data are"
             )
         if seconds > duration_s * 1.01 + 0.05:
             self.cut.append((shown(name), duration_s))
@@ -107,7 +107,7 @@ class Stored:
         """The id of the clip of a file. AsjaxError: there is none."""
         parts = Path(os.path.abspath(path)).parts
         for k in range(len(parts)):
-            end = "/".join(parts[k:])
+            end = os.path.join(*parts[k:])
             for clip in (end, os.path.splitext(end)[0]):
                 if clip in self.stored:
                     return clip

@@ -75,7 +75,7 @@ def load_one(path, *, reduce: str = "mean", batch_size: int = 16, **settings) ->
 
     cfg, label_set, variables, record = model_dir.load_model(folder)
     return Tagger(
-        build.make("model", cfg["model"]),
+        build.make("model", {**cfg["model"], "num_classes": len(label_set)}),
         variables,
         build.make("frontend", cfg["frontend"]),
         label_set,

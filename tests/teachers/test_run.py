@@ -10,6 +10,7 @@ from small_detectors import CLASSES, CLIP_S, FRAMES, RATE, make, wave_of, write_
 
 from asjax import events
 from asjax.__main__ import main
+from asjax.evaluation import mean
 from asjax.store import files, logits
 from asjax.teachers import members, run
 
@@ -362,4 +363,4 @@ def test_weights_and_chains():
     chain = "decode | crop | a.b:gain(db=(-3, 3)) | strong(frames=10)"
     assert run.host_chain(chain) == "decode | crop | a.b:gain(db=(-3, 3)) | listed"
     assert [run.shard_of(10, (i, 3)) for i in (1, 2, 3)] == [(0, 3), (3, 6), (6, 10)]
-    assert members._weights(None, 2) == [1.0, 1.0]
+    assert mean.weights(None, 2) == [1.0, 1.0]
