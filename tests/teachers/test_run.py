@@ -1,4 +1,4 @@
-"""`asjax logits MODEL...` (verb, run): what is stored is what the models say, every clip once."""
+"""`asjax logits MODEL...` (verb, run, members): what is stored is what the models say, every clip once."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ from asjax import events
 from asjax.__main__ import main
 from asjax.evaluation import mean
 from asjax.store import files, logits
-from asjax.teachers import members, run
+from asjax.teachers import run
 
 
 @pytest.fixture(scope="module")
