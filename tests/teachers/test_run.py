@@ -1,4 +1,4 @@
-"""`asjax logits MODEL...` (verb, run, members): what is stored is what the models say, every clip once."""
+"""`asjax logits MODEL...` (verb, run, members): what models say is stored, every clip once."""
 
 import json
 import shutil
