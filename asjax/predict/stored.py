@@ -43,7 +43,8 @@ class Stored:
         self.heard_s = extra.get("clip_s")  # seconds that the models heard
         longest = float(stored.durations_s.max()) if len(stored.durations_s) else 0.0
         self.clip_s = float(self.heard_s or longest)
-        self.sample_rate = int(extra.get("sample_rate") or 0)
+        # Only pictures and the frequencies of tables need it, and others' files do not have it.
+        self.sample_rate = int(extra.get("sample_rate") or 16_000)
         self.frame_count = 0 if stored.frames is None else stored.frames.shape[1]
         self.frame_rate = stored.frame_rate
         self.why_no_frames = "these logits are of clips and not of frames; store with --frames"
