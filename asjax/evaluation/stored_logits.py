@@ -61,21 +61,16 @@ class Stored:
         ids, scores, targets = self.clips(source, n_targets)
         frames = detections.room((len(rows), *stored.frames.shape[1:]))
         seconds, rate = stored.frames.shape[1] / stored.frame_rate, stored.frame_rate
-        events, losses = [], np.full(len(rows), np.nan, np.float32)
+        events = []
         for i, row in enumerate(rows):
             frames[i] = np.clip(stored.frames[row], -detections.MOST, detections.MOST)
             marks = source.events[i]
             inside = None if marks is None else lists.merge(lists.cut(marks, 0.0, seconds))
             end_s = stored.durations_s[row]
             events.append(None if inside is None else lists.cut(inside, 0.0, end_s))
-            if inside is None:
-                continue
-            targets[i] = lists.weak(inside, n_targets)
-            if n_targets == frames.shape[2]:
-                size = {"frames": frames.shape[1], "num_classes": n_targets, "frame_rate": rate}
-                logit = frames[i].astype(np.float32)
-                loss = np.logaddexp(0, logit) - logit * lists.to_frames(inside, **size)
-                losses[i] = loss.mean()
+            if inside is not None:
+                targets[i] = lists.weak(inside, n_targets)
+        losses = np.full(len(rows), np.nan, np.float32)  # only a training needs them
         durations_s = stored.durations_s[rows]
         return detections.Detections(
             ids, scores, targets, frames, durations_s, events, losses, rate, durations_s.copy(),

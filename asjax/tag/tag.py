@@ -112,7 +112,7 @@ def add_common_arguments(parser):
 def main(args) -> int:
     _check(args)
     trust_named(args.trust)
-    from asjax.tag import inputs, outputs
+    from asjax.tag import outputs
 
     several = len(args.model) > 1
     more = {"rest": args.rest} if args.rest != "zero" else {}
@@ -121,7 +121,7 @@ def main(args) -> int:
 
         more["weights"] = mean.weights(mean.numbers(args.weights), len(args.model))
 
-    found = inputs.recordings(args.paths)
+    found = _found(args.paths)
     tracks = _tracks(args, found)
     targets = [(f"--{track.kind}", path) for track in tracks for path in track.paths.values()]
     targets += [("--out", args.out)] if args.out is not None else []
@@ -165,6 +165,23 @@ def main(args) -> int:
     if failed and len(found) > 1:
         _say(f"{failed} of {len(found)} files could not be tagged")
     return 1 if failed else 0
+
+
+def _found(paths) -> list:
+    """The recordings. AsjaxError: none; a model in the place of a file is said."""
+    from asjax.store import logits, model_dir
+    from asjax.tag import inputs
+
+    try:
+        return inputs.recordings(paths)
+    except AsjaxError:
+        for path in paths:
+            if model_dir.is_model(path) or logits.is_folder(path):
+                raise AsjaxError(
+                    f"{shown(path)} is a model, not a recording; write --model {shown(path)}, "
+                    "once for each model"
+                ) from None
+        raise
 
 
 def _run(tagger, found, form, tracks, out, look=None) -> tuple[int, list[str]]:

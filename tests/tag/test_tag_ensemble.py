@@ -103,6 +103,8 @@ def test_members_that_do_not_fit_are_one_line(root, tag, tmp_path):
     for names, words, message in (
         (["a", "none"], [file], "none does not exist"),
         (["a", "plain"], [file, "--events"], "plain: Cnn gives scores of clips and not of frames"),
+        (["a"], [folder / "b", file], "b is a model, not a recording; write --model"),
+        (["a"], [file, folder / "la"], "la is a model, not a recording"),
         (["a", "b"], [file, "--weights=1"], "numbers above 0, one for each of 2 models"),
         (["a"], [file, "--weights=1,2"], "one for each of 1 models"),
         (["a", "b"], [file, "--weights=1;2"], "--weights must be numbers such as 1,2,1"),
