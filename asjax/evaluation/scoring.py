@@ -108,7 +108,7 @@ class Models:
                 f"--average=weights: {shown(next(iter(self._stored)))} holds stored logits, not a "
                 "model"
             )
-        self.lost, self.notes = [], []
+        self.found, self.lost, self.notes = None, [], []
         heads = [self._head(path) for path in self.paths]
         self.cfg, self.label_set, _ = heads[0]
         for path, (cfg, label_set, _) in zip(paths, heads, strict=True):

@@ -108,7 +108,7 @@ def test_the_soup_of_models_with_one_linear_part_is_the_ensemble(root, tmp_path)
     wave = rng.normal(0, 0.1, round(CLIP_S * RATE)).astype(np.float32)
     one = asjax.load(tmp_path / "m")((wave, RATE))
     mean = asjax.load([root / "a", tmp_path / "h"], weights=[1, 2])((wave, RATE))
-    np.testing.assert_allclose(one.logits, mean.logits, atol=1e-4)
+    np.testing.assert_allclose(one.logits, mean.logits, rtol=1e-5, atol=1e-4)
     assert np.abs(one.logits - asjax.load(root / "a")((wave, RATE)).logits).max() > 0.1
 
 
