@@ -77,6 +77,17 @@ def joined(activations, kind: str) -> str:
     return "sigmoid"  # the log-odds of the mean probabilities
 
 
+def architecture_differs(first: dict, second: dict) -> list[str]:
+    """The differences of two configs that forbid a mean of weights: the model and its input."""
+    data = ("sample_rate", "clip_s")
+    same = [
+        {**{key: cfg[key] for key in ("model", "frontend")},
+         "data": {key: cfg["data"][key] for key in data}}
+        for cfg in (first, second)
+    ]  # fmt: skip
+    return config.differences(*same)
+
+
 def average_weights(parts, weights=None, names=None) -> dict:
     """Mean of several models' variables (nested dicts of arrays of the same shapes).
 

@@ -27,6 +27,7 @@ from asjax.evaluation import (
     stored_logits,
 )
 from asjax.evaluation.averages import (
+    architecture_differs,
     average_scores,
     average_weights,
     described,
@@ -137,11 +138,7 @@ class Models:
         return config.to_plain(cfg), label_set, card
 
     def _check_architecture(self, path, cfg):
-        same = [
-            {"model": c["model"], "frontend": c["frontend"], "rate": c["data"]["sample_rate"]}
-            for c in (self.cfg, cfg)
-        ]
-        changed = config.differences(*same)
+        changed = architecture_differs(self.cfg, cfg)
         if changed:
             raise AsjaxError(
                 f"--average=weights: the model {path} has another config than {self.paths[0]}: "
@@ -208,13 +205,11 @@ class Models:
             whole = not self._without_frames(clip_s)  # frames are scored in windows, clips are not
             spec = {**spec, "piece_s": 0.0 if whole else clip_s or self.cfg["data"]["clip_s"]}
             if self._stored:  # ids are those of the pieces whose logits are stored
-                spec["piece_s"] = self._piece_s(next(iter(self._stored.values())), clip_s)
+                spec["piece_s"] = next(iter(self._stored.values())).piece_of(clip_s)
         source = self.source = build.source(spec, theirs)
-        source = self._with_logits(source) if self._stored else source
-        if self._stored and (getattr(source, "begin_s", None) is not None):
-            self.notes.append(
-                f"pieces       recordings are scored in pieces of {spec['piece_s']:g} s, as stored"
-            )
+        if self._stored:
+            members = list(self._stored.values())
+            source, self.lost, self.notes = stored_logits.known(source, members)
         bad, self.found, about = [*self.lost], None, {}
         if getattr(source, "events", None) is not None:
             about["events"] = why = self._without_frames(clip_s)
@@ -247,39 +242,6 @@ class Models:
             activation=self.activation,
         )
         return {**about, "name": source.name, "clips": len(ids), "hash": source.hash}
-
-    def _piece_s(self, stored: Stored, clip_s) -> float:
-        seconds = stored.piece_s or stored.cfg["data"]["clip_s"]
-        if clip_s and clip_s != seconds:
-            raise AsjaxError(
-                f"--clip-s must be {seconds:g} s, that of {shown(stored.path)}, got {clip_s:g}"
-            )
-        return float(seconds)
-
-    def _with_logits(self, source):
-        """The clips that have logits in all stored members; see `lost` and `notes`."""
-        members = list(self._stored.values())
-        some, self.lost = stored_logits.known(source, members)
-        self.notes = [
-            f"other data   {shown(m.path)} was stored from other clips, labels or audio than "
-            f"{source.name}; clips are matched by id"
-            for m in members
-            if m.data_hash not in (None, source.hash)
-        ]
-        if self.lost:
-            clip, why = self.lost[0]
-            self.notes.append(
-                f"no logits    {len(self.lost):,} of {len(source):,} clips, first {shown(clip)}: "
-                f"{why}; metrics.json names them"
-            )
-        for m in members:
-            extra = m.stored.extra if isinstance(m.stored.extra, dict) else {}
-            if extra.get("cut"):
-                self.notes.append(
-                    f"cut          {extra['cut']:,} recordings of {shown(m.path)} are longer than "
-                    f"{m.cfg['data']['clip_s']:g} s; its logits are of their beginning"
-                )
-        return some
 
     def _without_frames(self, clip_s) -> str:
         """Why frames cannot be scored, or nothing."""

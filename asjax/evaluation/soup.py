@@ -21,7 +21,6 @@ from asjax.store import logits, model_dir
 from asjax.store.scores import activation_of
 
 STATS = "batch_stats"
-_SAME = ("model", "frontend", "data.sample_rate", "data.clip_s")  # what a model computes
 _FREE = ("seed", "log", "eval", "mesh", "init_from", "data.eval", "data.test", "data.workers",
          "data.threads", "data.cache", "data.max_bad", "data.decode_timeout_s")  # fmt: skip
 _PATHS = ("path", "root", "csv", "events", "audio", "folder", "file", "labels_csv")
@@ -149,12 +148,12 @@ def _check(paths, heads, any_training: bool) -> list[str]:
                 f"{shown(path)} has another objective than {shown(paths[0])}: one has one label "
                 "per clip (softmax), the other several (sigmoid)"
             )
-        changed = config.differences(*map(_trained, (first_cfg, cfg)))
-        if fatal := [line for line in changed if line.startswith(_SAME)]:
+        if fatal := averages.architecture_differs(first_cfg, cfg):
             raise AsjaxError(
                 f"{shown(path)} has another config than {shown(paths[0])}: {fatal[0]}; only models "
                 "of one architecture and one input have a mean of weights"
             )
+        changed = config.differences(*map(_trained, (first_cfg, cfg)))
         if changed and not any_training:
             raise AsjaxError(
                 f"{shown(path)} was trained in another way than {shown(paths[0])}: {changed[0]}; "

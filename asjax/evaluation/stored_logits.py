@@ -47,6 +47,15 @@ class Stored:
         """Number of frames of a clip; None: it has none."""
         return None if self.stored.frames is None else self.stored.frames.shape[1]
 
+    def piece_of(self, clip_s) -> float:
+        """Seconds of the pieces of recordings. AsjaxError: `clip_s` asks for others."""
+        seconds = float(self.piece_s or self.cfg["data"]["clip_s"])
+        if clip_s and clip_s != seconds:
+            raise AsjaxError(
+                f"--clip-s must be {seconds:g} s, that of {shown(self.path)}, got {clip_s:g}"
+            )
+        return seconds
+
     def clips(self, source, n_targets: int):
         """ids, scores float32 [N, C] and targets uint8 [N, n_targets] of the clips of a source."""
         rows = self._rows(source)
@@ -114,10 +123,11 @@ class Some:
         return hasattr(self._source, "pcm16") and self._source.pcm16(sample_rate)
 
 
-def known(source, members) -> tuple[object, list[tuple[str, str]]]:
-    """The clips of a source that have logits in all `Stored` members, and (id, reason) of others.
+def known(source, members) -> tuple[object, list[tuple[str, str]], list[str]]:
+    """The clips of a source that have logits in all `Stored` members, (id, reason) of the others,
+    and lines for people.
 
-    AsjaxError: there are none.
+    AsjaxError: no clip has logits.
     """
     rows, lost = [], []
     for i, clip in enumerate(source.ids):
@@ -133,7 +143,34 @@ def known(source, members) -> tuple[object, list[tuple[str, str]]]:
             f"{source.name} (first clip {shown(source.ids[0])}, first logits "
             f"{shown(next(iter(members[0].stored.row_ids), 'none'))}); are they of other data?"
         )
-    return (Some(source, rows) if lost else source), lost
+    notes = _notes(source, members)
+    if lost:
+        clip, why = lost[0]
+        notes.append(
+            f"no logits    {len(lost):,} of {len(source):,} clips, first {shown(clip)}: {why}; "
+            "metrics.json names them"
+        )
+    return (Some(source, rows) if lost else source), lost, notes
+
+
+def _notes(source, members) -> list[str]:
+    notes = []
+    for member in members:
+        name, extra = shown(member.path), member.stored.extra
+        if member.data_hash not in (None, source.hash):
+            notes.append(
+                f"other data   {name} was stored from other clips, labels or audio than "
+                f"{source.name}; clips are matched by id"
+            )
+        if isinstance(extra, dict) and extra.get("cut"):
+            notes.append(
+                f"cut          {extra['cut']:,} recordings of {name} are longer than "
+                f"{member.cfg['data']['clip_s']:g} s; its logits are of their beginning"
+            )
+    if getattr(source, "begin_s", None) is not None and source.piece_s:
+        seconds = f"{source.piece_s:g} s"
+        notes.append(f"pieces       recordings are scored in pieces of {seconds}, as stored")
+    return notes
 
 
 def check(stored: logits.Logits, rest: str, alone: bool) -> None:
