@@ -50,6 +50,11 @@ VERBS = {
         "score a model on a data set: mAP, AUC, d' with confidence intervals, report.html",
         "asjax eval --model=runs/quickstart/model --data \"esc10(splits=['fold5'])\"",
     ),
+    "soup": (
+        "asjax.evaluation.soup",
+        "average the weights of models of one config, such as seeds, into one model",
+        "asjax soup runs/seed0 runs/seed1 runs/seed2 --out models/soup",
+    ),
     "compare": (
         "asjax.evaluation.compare",
         "compare two evaluations of the same clips: differences with intervals, by class",

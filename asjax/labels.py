@@ -311,3 +311,23 @@ def check_hash(expected: str, found: str, what: str) -> None:
             f"label hash of {what} must be {expected}, got {found}: the classes or their order "
             "differ; use the label set it was made with"
         )
+
+
+def check_same(first: LabelSet, second: LabelSet, what: str, other: str) -> None:
+    """Raise AsjaxError with the first differences if `second`, of `what`, is not `first`, of
+    `other`."""
+    if first.hash == second.hash:
+        return
+    lacking = {what: {*first.ids}, other: {*second.ids}}  # the classes of the other one
+    why = ""
+    for name, one in ((what, second), (other, first)):
+        own = [n for i, n in zip(one.ids, one.names, strict=True) if i not in lacking[name]]
+        why += f"; only {name} has {quoted(own[0])}" if own else ""
+    if not why:
+        at = next(i for i in range(len(first)) if first.ids[i] != second.ids[i])
+        names = quoted(second.names[at]), quoted(first.names[at])
+        why = f"; their order differs, first at index {at}: {names[0]}, not {names[1]}"
+    raise AsjaxError(
+        f"{what} has other classes than {other}: {len(second)}, not {len(first)}{why}; "
+        "take models of one label set"
+    )

@@ -17,7 +17,7 @@ from asjax.store.scores import load_scores
 AVERAGES = ("logits", "probabilities", "weights")
 
 
-def average_scores(parts, kind: str = "logits", activations=("sigmoid",)) -> np.ndarray:
+def average_scores(parts, kind: str = "logits", activations=("sigmoid",), weights=None):
     """Average of several models' scores, as scores of `joined(activations, kind)`.
 
     Args:
@@ -25,6 +25,7 @@ def average_scores(parts, kind: str = "logits", activations=("sigmoid",)) -> np.
       kind: "logits" or "probabilities". The latter is computed in the log domain, so that confident
         scores are not rounded to 0 or 1.
       activations: "sigmoid" or "softmax" of each part; one stands for all.
+      weights: a number above 0 for each part; default: equal.
 
     Returns: float32 [N, C]: for sigmoids logits (of mean probabilities: their log-odds), for
       softmaxes log-probabilities.
@@ -36,25 +37,27 @@ def average_scores(parts, kind: str = "logits", activations=("sigmoid",)) -> np.
         raise config.unknown("average of scores", kind, AVERAGES[:2])
     softmax = joined(activations, kind) == "softmax"
     activations = list(activations)
-    total, mass, n = None, -np.inf, 0
+    total, mass, sum_w, n = None, -np.inf, 0.0, 0
     for part in parts:
-        part = np.asarray(part, np.float64)
+        part, weight = np.asarray(part, np.float64), 1.0 if weights is None else weights[n]
+        sum_w += weight
         if kind == "logits":
-            total = part if n == 0 else total + part
-            mass = np.logaddexp(mass, _log_sum(part)) if softmax else mass
+            total = weight * part if n == 0 else total + weight * part
+            mass = np.logaddexp(mass, _log_sum(part) + np.log(weight)) if softmax else mass
         else:  # the logs of the sum of p and of the sum of 1 - p
             both = log_both(part, activations[n if len(activations) > 1 else 0])
+            both = tuple(one + np.log(weight) for one in both)
             total = both if n == 0 else tuple(map(np.logaddexp, total, both))
         n += 1
     if not n:
         raise AsjaxError("an ensemble needs at least one model's scores, got none")
-    if kind == "probabilities":  # n cancels in the log-odds
-        mean = total[0] - np.log(n) if softmax else total[0] - total[1]
+    if kind == "probabilities":  # the sum of the weights cancels in the log-odds
+        mean = total[0] - np.log(sum_w) if softmax else total[0] - total[1]
     elif softmax and n > 1:  # a clip keeps its sum of probabilities, which is below 1 for a part
-        mean = total / n  # of the classes
-        mean = mean - _log_sum(mean) + mass - np.log(n)
+        mean = total / sum_w  # of the classes
+        mean = mean - _log_sum(mean) + mass - np.log(sum_w)
     else:
-        mean = total / n
+        mean = total / sum_w
     return mean.astype(np.float32)
 
 
@@ -74,20 +77,39 @@ def joined(activations, kind: str) -> str:
     return "sigmoid"  # the log-odds of the mean probabilities
 
 
-def average_weights(parts) -> dict:
-    """Plain mean of several models' variables (nested dicts of arrays of the same shapes).
+def architecture_differs(first: dict, second: dict) -> list[str]:
+    """The differences of two configs that forbid a mean of weights: the model and its input."""
+    data = ("sample_rate", "clip_s")
+    same = [
+        {**{key: cfg[key] for key in ("model", "frontend")},
+         "data": {key: cfg["data"][key] for key in data}}
+        for cfg in (first, second)
+    ]  # fmt: skip
+    return config.differences(*same)
 
-    Float arrays are averaged in float64 and converted back to their dtype. Integer buffers, such as
-    counters, are copied from the first model.
+
+def average_weights(parts, weights=None, names=None) -> dict:
+    """Mean of several models' variables (nested dicts of arrays of the same shapes).
+
+    Float arrays, also the statistics of batch norms, are averaged in float64 and converted back to
+    their dtype. Integer buffers, such as counters, are copied from the first model. One model is
+    given back bit for bit.
+
+    Args:
+      weights: a number above 0 for each model; default: equal. names: of the models, for messages.
 
     Raises:
-      AsjaxError: a different name or shape, with the number of the model and the name of the array.
+      AsjaxError: a different name or shape, or a value that is not finite, with the model and the
+        name of the array.
     """
     from flax.traverse_util import flatten_dict, unflatten_dict
+    from jax import numpy as jnp  # knows bfloat16 as a float
 
-    first, total, n = None, {}, 0
+    first, total, sum_w, n = None, {}, 0.0, 0
     for part in parts:
-        n += 1
+        weight = 1.0 if weights is None else weights[n]
+        sum_w, n = sum_w + weight, n + 1
+        called = "model {}".format if names is None else lambda k: names[k - 1]
         flat = {k: np.asarray(v) for k, v in flatten_dict(part, sep="/").items()}
         if first is None:
             first = flat
@@ -95,18 +117,24 @@ def average_weights(parts) -> dict:
             shapes = [f[name].shape if name in f else "no such array" for f in (first, flat)]
             if shapes[0] != shapes[1]:
                 raise AsjaxError(
-                    f"average of weights: {name} is {shapes[0]} in model 1 and {shapes[1]} in "
-                    f"model {n}; only models of one architecture can be averaged"
+                    f"average of weights: {name} is {shapes[0]} in {called(1)} and {shapes[1]} in "
+                    f"{called(n)}; only models of one architecture can be averaged"
                 )
-            if np.issubdtype(flat[name].dtype, np.floating):
-                total[name] = total.get(name, 0.0) + flat[name].astype(np.float64)
+            if jnp.issubdtype(flat[name].dtype, jnp.floating):
+                wide = flat[name].astype(np.float64)
+                if not np.isfinite(wide).all():
+                    raise AsjaxError(
+                        f"average of weights: {name} of {called(n)} has values that are not "
+                        "finite; leave this model out"
+                    )
+                total[name] = total.get(name, 0.0) + weight * wide
     if first is None:
         raise AsjaxError("an average of weights needs at least one model, got none")
-    mean = {k: (total[k] / n).astype(v.dtype) if k in total else v for k, v in first.items()}
+    mean = {k: (total[k] / sum_w).astype(v.dtype) if k in total else v for k, v in first.items()}
     return unflatten_dict(mean, sep="/")
 
 
-def average_files(paths, kind: str = "logits") -> dict:
+def average_files(paths, kind: str = "logits", weights=None) -> dict:
     """Average of scores files with the same clips and classes, in the format of `load_scores`.
 
     The clips have the order of the first file.
@@ -126,10 +154,17 @@ def average_files(paths, kind: str = "logits") -> dict:
     extra = {
         **(first["extra"] or {}),
         "left_out": sorted({tuple(item) for item in left_out}),
-        "ensemble": {"average": kind, "members": [str(p) for p in paths]},
+        "ensemble": described(kind, paths, weights),
     }
-    scores, activation = average_scores(parts, kind, activations), joined(activations, kind)
+    scores = average_scores(parts, kind, activations, weights)
+    activation = joined(activations, kind)
     return {**first, "scores": scores, "extra": extra, "activation": activation}
+
+
+def described(kind: str, paths, weights=None) -> dict:
+    """An ensemble in a scores file."""
+    found = {"average": kind, "members": [str(path) for path in paths]}
+    return found if weights is None else {**found, "weights": list(weights)}
 
 
 def same_clips(wanted: list, found: list, first, other) -> np.ndarray:

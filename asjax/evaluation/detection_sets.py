@@ -13,12 +13,12 @@ from asjax.evaluation import averages, detections
 _CHUNK = 64  # clips that are averaged at once
 
 
-def averaged(members, kind: str, names):
+def averaged(members, kind: str, names, weights=None):
     """The average of several models' `Detections`, with the first one's clips and events.
 
     Args:
       members: list of `Detections` with the same classes. kind: "logits" or "probabilities".
-      names: of the models, for messages.
+      names: of the models, for messages. weights: a number for each; default: equal.
 
     Raises:
       AsjaxError: other clips, or other frames.
@@ -47,12 +47,14 @@ def averaged(members, kind: str, names):
             np.stack([found.frames[i] for i in order[start:stop]]).reshape(-1, frames.shape[2])
             for found, order in zip(members, rows, strict=True)
         )
-        mean = averages.average_scores(parts, kind)
+        mean = averages.average_scores(parts, kind, weights=weights)
         frames[start:stop] = np.clip(mean, -detections.MOST, detections.MOST).reshape(
             -1, *frames.shape[1:]
         )
     scored = (found.logits[order] for found, order in zip(members, rows, strict=True))
-    logits = averages.average_scores(scored, kind) if first.logits.size else first.logits
+    logits = first.logits
+    if logits.size:
+        logits = averages.average_scores(scored, kind, weights=weights)
     return replace(first, frames=frames, logits=logits)
 
 

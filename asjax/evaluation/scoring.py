@@ -7,25 +7,35 @@ too (`Models.found`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 
 from asjax import build, config, labels
-from asjax.config import AsjaxError
+from asjax.config import AsjaxError, shown
 from asjax.evaluation import (
     data_specs,
     detection_sets,
     detections,
     infer,
     long_recordings,
+    mean,
     recordings,
     step_metrics,
+    stored_logits,
 )
-from asjax.evaluation.averages import average_scores, average_weights, joined, same_clips
-from asjax.store import model_dir
+from asjax.evaluation.averages import (
+    architecture_differs,
+    average_scores,
+    average_weights,
+    described,
+    joined,
+    same_clips,
+)
+from asjax.evaluation.stored_logits import Stored
+from asjax.store import logits, model_dir
 from asjax.store.scores import activation_of, save_scores
 
 _DATA = ("sample_rate", "clip_s", "workers", "threads", "max_bad")
@@ -63,6 +73,8 @@ class _Member:
 class Models:
     """One stored model or an ensemble: `Models([dir, ...], average)`.
 
+    A folder of stored logits stands for the model that made it.
+
     Attributes:
       cfg: config of the first model. label_set: the label set of all models.
       activation: of the scores, "sigmoid" or "softmax".
@@ -71,24 +83,44 @@ class Models:
       source: the data of the last `score`. scored_labels: the classes of its scores.
       found: its `Detections`, or None if only clips were scored.
       decoding: thresholds and windows of a single model, or None.
+      lost: (id, reason) of clips of the last `score` without stored logits. notes: lines about it.
       numbers: for detection.evaluate, if the config of a single model has such a metric, or None.
     """
 
-    def __init__(self, paths, average: str | None = None, batch_size: int | None = None):
-
+    def __init__(
+        self,
+        paths,
+        average: str | None = None,
+        batch_size: int | None = None,
+        weights=None,
+        rest: str = "zero",
+    ):
         if average and len(paths) < 2:
             raise AsjaxError(f"--average={average} needs several models, got {len(paths)}")
         self.paths, self.average = [str(p) for p in paths], average or "logits"
-        heads = [model_dir.load_model(path) for path in paths]
-        heads = [(config.to_plain(cfg), label_set, card) for cfg, label_set, _, card in heads]
+        self.weights = None if weights is None else mean.weights(weights, len(paths))
+        mean.say_twice(paths)
+        alone = len(paths) == 1 or self.average == "probabilities"
+        self._stored = {
+            path: Stored(path, rest, alone) for path in self.paths if logits.is_folder(path)
+        }
+        if self._stored and self.average == "weights":
+            raise AsjaxError(
+                f"--average=weights: {shown(next(iter(self._stored)))} holds stored logits, not a "
+                "model"
+            )
+        self.found, self.lost, self.notes = None, [], []
+        heads = [self._head(path) for path in self.paths]
         self.cfg, self.label_set, _ = heads[0]
         for path, (cfg, label_set, _) in zip(paths, heads, strict=True):
-            labels.check_hash(self.label_set.hash, label_set.hash, f"the model {path}")
+            labels.check_same(self.label_set, label_set, shown(path), shown(paths[0]))
             if self.average == "weights":
                 self._check_architecture(path, cfg)
         self.decoding = heads[0][2].get("decoding") if len(paths) == 1 else None
         self.numbers = _numbers(*heads[0][::2]) if len(paths) == 1 else None
         self._configs = [cfg for cfg, *_ in heads]
+        how = next((cfg["eval"] for cfg in self._configs if "eval" in cfg), {})
+        self._decides = {k: how[k] for k in ("median_s", "only_with_events") if k in how}
         self._activations = [activation_of(cfg) for cfg in self._configs]
         self.activation = joined(self._activations, self.average)
         self.batch_size = batch_size or self.cfg.get("eval", {}).get("batch_size", 16)
@@ -98,12 +130,15 @@ class Models:
         # A single model stays loaded. Only one model of an ensemble is in memory at a time.
         self._loaded = lru_cache(maxsize=1)(self._load)
 
+    def _head(self, path: str):
+        """Config, label set and card of a member."""
+        if path in self._stored:
+            return self._stored[path].cfg, self._stored[path].label_set, {}
+        cfg, label_set, _, card = model_dir.load_model(path)
+        return config.to_plain(cfg), label_set, card
+
     def _check_architecture(self, path, cfg):
-        same = [
-            {"model": c["model"], "frontend": c["frontend"], "rate": c["data"]["sample_rate"]}
-            for c in (self.cfg, cfg)
-        ]
-        changed = config.differences(*same)
+        changed = architecture_differs(self.cfg, cfg)
         if changed:
             raise AsjaxError(
                 f"--average=weights: the model {path} has another config than {self.paths[0]}: "
@@ -115,10 +150,14 @@ class Models:
 
         if path is not None:
             return model_dir.load_model(path)[2]
-        return average_weights(model_dir.load_model(p)[2] for p in self.paths)
+        parts = (model_dir.load_model(p)[2] for p in self.paths)
+        return average_weights(parts, self.weights, self.paths)
 
-    def _load(self, path) -> _Member:
+    def _load(self, path) -> _Member | Stored:
         from asjax import devices, sharding
+
+        if path in self._stored:
+            return self._stored[path]
 
         cfg = self.cfg if path is None else self._configs[self.paths.index(path)]
         devices.setup()
@@ -165,8 +204,13 @@ class Models:
         if spec["name"] == "annotated" and "piece_s" not in spec:
             whole = not self._without_frames(clip_s)  # frames are scored in windows, clips are not
             spec = {**spec, "piece_s": 0.0 if whole else clip_s or self.cfg["data"]["clip_s"]}
+            if self._stored:  # ids are those of the pieces whose logits are stored
+                spec["piece_s"] = next(iter(self._stored.values())).piece_of(clip_s)
         source = self.source = build.source(spec, theirs)
-        bad, self.found, about = [], None, {}
+        if self._stored:
+            members = list(self._stored.values())
+            source, self.lost, self.notes = stored_logits.known(source, members)
+        bad, self.found, about = [*self.lost], None, {}
         if getattr(source, "events", None) is not None:
             about["events"] = why = self._without_frames(clip_s)
             if not why:
@@ -179,7 +223,7 @@ class Models:
         strict = bool(self.cfg.get("labels", {}).get("strict", False))
         extra = {"left_out": sorted({tuple(map(str, item)) for item in bad}), "strict": strict}
         if len(self.paths) > 1:
-            extra["ensemble"] = {"average": self.average, "members": self.paths}
+            extra["ensemble"] = described(self.average, self.paths, self.weights)
         self.scored_labels = self.label_set
         if zero_shot:
             self.scored_labels, extra["zero_shot"] = zero_shot["classes"], zero_shot["about"]
@@ -220,8 +264,11 @@ class Models:
                 member = self._loaded(path)
                 activation = activation_of(member.cfg)
                 score = partial(infer.scores, activation=activation, bad=bad)
-                outputs, data = ("logits",), _data(member.cfg, clip_s)
-                found = self._run(member, score, outputs, source, n_targets, data)
+                if isinstance(member, Stored):
+                    found = member.clips(source, n_targets)
+                else:
+                    data = _data(member.cfg, clip_s)
+                    found = self.run(member, score, ("logits",), source, n_targets, data)
                 if ids is None:
                     ids, targets = found[0], found[2]
                 rows = same_clips(ids, found[0], self.paths[0], path)
@@ -230,25 +277,28 @@ class Models:
         if len(self._members) == 1:
             scores = average_scores(members(), "logits", [self.activation])
         else:
-            scores = average_scores(members(), self.average, self._activations)
+            scores = average_scores(members(), self.average, self._activations, self.weights)
         return ids, scores, targets
 
     def _frames_of(self, source, n_targets, clip_s, bad):
         """`Detections` of the model or the ensemble, and what was done with long recordings."""
-        every = []
+        every, about = [], {}
         for path in self._members:
             member = self._loaded(path)
+            if isinstance(member, Stored):
+                found = member.detections(source, n_targets, **self._decides)
+                every.append(recordings.joined(found, source, bad))
+                about = {"in_windows": 0, "cut": 0, "clip_s": member.cfg["data"]["clip_s"], **about}
+                continue
             data = _data(member.cfg, clip_s)
             seconds, frames = data["clip_s"], member.frames(data["clip_s"])
             data["ops"] = (
                 f"decode | crop | strong(frames={frames}, frame_rate={frames / seconds!r})"
             )
-            heard = {key: data[key] for key in ("sample_rate", "clip_s")}
-            how = member.cfg.get("eval", {})
-            heard |= {key: how[key] for key in ("median_s", "only_with_events") if key in how}
+            heard = {key: data[key] for key in ("sample_rate", "clip_s")} | self._decides
             score = partial(detections.detections, bad=bad, **heard)
             outputs = ("logits", "frame_logits")
-            run = partial(self._run, member, score, outputs, n_targets=n_targets, data=data)
+            run = partial(self.run, member, score, outputs, n_targets=n_targets, data=data)
             found = run(source)
             if getattr(source, "recordings", None) is not None:  # pieces side by side
                 every.append(recordings.joined(found, source, bad))
@@ -258,11 +308,21 @@ class Models:
             cut = found.cut() & ~long
             about = {"in_windows": int(long.sum()), "cut": int(cut.sum()), "clip_s": seconds}
             every.append(long_recordings.lengthened(found, source, run, seconds, bad))
-        return detection_sets.averaged(every, self.average, self.paths), about
+        return detection_sets.averaged(every, self.average, self.paths, self.weights), about
 
-    def _run(self, member, score, outputs, source, n_targets, data):
+    def take(self, variables) -> _Member:
+        """Give a single model other weights; its compiled programs stay."""
+        member = self._loaded(self.paths[0])
+        placed = member.forward(("logits",)).put(variables)
+        member = replace(member, variables=placed)
+        self._loaded = lambda path: member
+        return member
+
+    def run(self, member, score, outputs, source, n_targets, data=None):
         """What `score` makes of the outputs of a member on a source."""
         from asjax import sharding
+
+        data = _data(member.cfg, None) if data is None else data
 
         stream = build.pipeline(
             source,

@@ -7,14 +7,25 @@ from pathlib import Path
 
 from asjax import hlp, labels
 from asjax.config import TRUST, AsjaxError, shown, trust_named
-from asjax.evaluation import averages, detection, evaluate, one_label
-from asjax.store import model_dir
+from asjax.evaluation import averages, detection, evaluate, mean, one_label
+from asjax.store import logits, model_dir
 from asjax.store.scores import save_scores
+
+_MORE = """more examples:
+  asjax eval --model=runs/a --model=runs/b --weights 2,1       the mean of their logits
+  asjax eval --model=teacher --model=runs/a --data clips.csv   stored logits as a member
+
+exit codes: 0 every readable clip is scored; 1 some clips have no stored logits, metrics.json names
+them; 2 an error."""
 
 
 def add_arguments(parser):
+    parser.epilog = f"{parser.epilog}\n\n{_MORE}"
     parser.add_argument(
-        "--model", action="append", help="model folder written by training; several: an ensemble"
+        "--model",
+        action="append",
+        help="model folder written by training, or a folder of asjax logits, which has the logits "
+        "of the clips of --data; several: an ensemble",
     )
     parser.add_argument(
         "--data",
@@ -40,10 +51,17 @@ def add_arguments(parser):
     parser.add_argument(
         "--average",
         choices=("logits", "probabilities", "weights"),
-        help="what an ensemble averages (default: logits)",
+        help="what an ensemble averages (default: logits); asjax soup keeps averaged weights",
     )
     parser.add_argument(
-        "--save-model", metavar="DIR", help="with --average=weights: save the averaged model here"
+        "--weights", help="one weight for each member of an ensemble, such as 1,2 (default: equal)"
+    )
+    parser.add_argument(
+        "--rest",
+        choices=("zero", "uniform"),
+        default="zero",
+        help="stored logits of the highest classes only: what the others get, probability 0 "
+        "(default) or the lowest stored one divided by their number",
     )
     parser.add_argument("--labels", help="label set of the --data folder, if it is not the model's")
     parser.add_argument(
@@ -71,14 +89,18 @@ def main(args) -> int:
         raise AsjaxError("give either --model=DIR or --scores=FILE.npz, or --frames=DIR")
     if args.clip_s is not None and not 0 < args.clip_s < math.inf:
         raise AsjaxError(f"--clip-s must be a number of seconds above 0, got {args.clip_s}")
-    if args.save_model and args.average != "weights":
-        raise AsjaxError("--save-model needs --average=weights, which makes one model")
     if args.out is not None:
         _check_out(args.out)
     trust_named(args.trust)
     if args.model:
         return _main_models(args)
     return _main_scores(args) if args.scores else _main_frames(args)
+
+
+def _weights(args) -> list[float] | None:
+    given = mean.numbers(args.weights)
+    members = args.model or args.scores or args.frames
+    return None if given is None else mean.weights(given, len(members))
 
 
 def _check_out(out: str) -> None:
@@ -88,6 +110,8 @@ def _check_out(out: str) -> None:
         raise AsjaxError(f"--out must be a folder, got {shown(out) or 'nothing'}; choose another")
     if (path / model_dir.FILES[-1]).exists():
         raise AsjaxError(f"--out {shown(out)} is a model folder; choose another")
+    if logits.is_folder(path):
+        raise AsjaxError(f"--out {shown(out)} holds stored logits; choose another")
 
 
 def _stored(args, paths, option: str):
@@ -110,7 +134,7 @@ def _main_scores(args) -> int:
     first, out, run = _stored(args, args.scores, "--scores")
     if len(args.scores) == 1:
         return _finish(args, first, out, mappings=args.mapping, record={"run": run})
-    averaged = averages.average_files(args.scores, args.average or "logits")
+    averaged = averages.average_files(args.scores, args.average or "logits", _weights(args))
     save_scores(out / "scores.npz", **averaged)
     return _finish(args, out / "scores.npz", out, mappings=args.mapping)
 
@@ -126,7 +150,8 @@ def _main_frames(args) -> int:
     for (_, folder), path in zip(opened, args.frames, strict=True):
         labels.check_hash(label_set.hash, folder.label_set.hash, f"the frame scores in {path}")
     members, several = [found for found, _ in opened], len(opened) > 1
-    found = detection_sets.averaged(members, args.average or "logits", args.frames)
+    kind = args.average or "logits"
+    found = detection_sets.averaged(members, kind, args.frames, _weights(args))
     record = {} if several else {"run": run}
     _finish_events(args, found, out, label_set=label_set, record=record, write_frames=several)
     return 0
@@ -136,26 +161,22 @@ def _main_models(args) -> int:
     from asjax.evaluation import data_specs, listen, scoring
     from asjax.store import log
 
-    models = scoring.Models(args.model, args.average, args.batch_size)
-    if args.save_model:
-        model_dir.save_model(
-            args.save_model,
-            config=models.cfg,
-            label_set=models.label_set,
-            variables=models.variables(),
-            record=models.record,
-        )
-        print(f"model        {args.save_model}")
+    models = scoring.Models(args.model, args.average, args.batch_size, _weights(args), args.rest)
     wanted = [data_specs.data_spec(text) for text in args.data or ()]
-    folder = Path(args.model[0]).resolve()  # a model folder, or the workdir of a run
+    folder = Path(args.model[0]).resolve()  # a model folder, the workdir of a run, or logits
     beside = folder if (folder / "model" / "card.json").is_file() else folder.parent
-    single = len(args.model) == 1
+    single, stored = len(args.model) == 1, logits.is_folder(folder)
+    run = folder.name if stored else beside.name
+    lost = 0
     for i, (spec, name) in enumerate(wanted or [(models.own_data(), "")]):
-        parts = ["eval", name, "" if single else "ensemble"]
+        parts = ["eval", folder.name if stored else "", name, "" if single else "ensemble"]
         out = Path(args.out) if args.out else beside / "-".join(filter(None, parts))
         if len(wanted) > 1:
             out = out.with_name(f"{out.name}-{i + 1}")
         about = models.score(spec, out, clip_s=args.clip_s, data_labels=args.labels)
+        lost += len(models.lost)
+        for note in models.notes:
+            print(note)
         zero_shot = about.get("zero_shot")
         strict = models.cfg.get("labels", {}).get("strict", False)
         if zero_shot:
@@ -167,7 +188,7 @@ def _main_models(args) -> int:
             "history": log.read_jsonl(beside / "train.jsonl") if single else None,
             "record": {
                 **_about_model(models, spec, about),
-                "run": beside.name if single else f"ensemble of {len(args.model)} models",
+                "run": run if single else f"ensemble of {len(args.model)} models",
             },
             "listen": listen.listener(models.source),
         }
@@ -183,7 +204,7 @@ def _main_models(args) -> int:
             mappings=args.mapping or _mappings(models.cfg, spec, own_data=not wanted),
             **common,
         )
-    return 0
+    return 1 if lost else 0
 
 
 def _models_events(args, models, out, about, common) -> None:
@@ -257,7 +278,7 @@ def _finish(args, scores, out, **about) -> int:
         if wanted.name not in summary["views"]:
             print(f"mapping      {wanted.name}: the model has none of its classes")
     if summary["left_out_clips"]:
-        print(f"left out     {len(summary['left_out_clips'])} clips that could not be read")
+        print(f"left out     {len(summary['left_out_clips'])} clips that could not be scored")
     print(f"report       {out / 'report.html'}")
     print(f"metrics      {out / 'metrics.json'}, {one_label.tables(summary)}; scores {scores}")
     return 0

@@ -27,13 +27,13 @@ def as_scores(logits, activation: str = "sigmoid") -> np.ndarray:
     return (below - np.log1p(others.sum(axis=-1, keepdims=True))).astype(np.float32)
 
 
-def probabilities(scores, activation: str = "sigmoid") -> np.ndarray:
-    """Probabilities of scores (see `as_scores`), in their dtype."""
+def probabilities(scores, activation: str = "sigmoid", out=None) -> np.ndarray:
+    """Probabilities of scores (see `as_scores`), in their dtype; into `out` if it is given."""
     if activation == "softmax":
-        return np.exp(scores)
+        return np.exp(scores, out=out)
     from scipy.special import expit
 
-    return expit(scores)
+    return expit(scores, out=out)
 
 
 def log_both(scores, activation: str = "sigmoid") -> tuple[np.ndarray, np.ndarray]:

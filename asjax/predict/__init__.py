@@ -1,7 +1,8 @@
 """`asjax.load` and `Tagger`: audio files or waves -> tags, events in time, and embeddings."""
 
+from asjax.predict.ensemble import Ensemble, load
 from asjax.predict.frames import Event
-from asjax.predict.tagger import Tagger, load
+from asjax.predict.tagger import Tagger
 from asjax.predict.tags import Tags
 
-__all__ = ["Event", "Tagger", "Tags", "load"]
+__all__ = ["Ensemble", "Event", "Tagger", "Tags", "load"]

@@ -78,7 +78,7 @@ def _is_number(value) -> bool:
 
 
 class Track:
-    """The frame probabilities of a recording, from windows that come one after the other.
+    """The frame scores of a recording, from windows that come one after the other.
 
     The result is that of `decoding.stitch`: an overlap is divided in its middle. Only the frames
     that count are stored.
@@ -99,7 +99,7 @@ class Track:
         self._at = end
 
     def joined(self, frames: int) -> np.ndarray:
-        """Probabilities [frames, C] of the whole recording; the last call of a track."""
+        """Scores [frames, C] of the whole recording, a new array; the last call of a track."""
         self._take(frames)
         parts, self._parts, self._last = self._parts, [], None
         return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -57,61 +58,100 @@ class Recording:
         """Whether the result can be asked for."""
         return self.read and (self.error is not None or not self._under_way)
 
-    def add(self, logits, embedding, frame_logits=None):
+    def add(self, logits, embedding=None, frame_logits=None):
         """What the model says about the next window, in the order of `windows`."""
         start, *first = self._under_way.popleft()
         if first and first[0] is not None:
             self.finite &= bool(np.isfinite(frame_logits).all())
-            scores = probability.as_scores(frame_logits, self.tagger.activation)
-            self.track.add(first[0], probability.probabilities(scores, self.tagger.activation))
+            self.track.add(first[0], probability.as_scores(frame_logits, self.tagger.activation))
         if start is None:
             return
         self.starts.append(start)
         self.logits.append(logits)
-        self.embedding = self.embedding + embedding.astype(np.float64)
+        if embedding is not None:
+            self.embedding = self.embedding + embedding.astype(np.float64)
         if self.embeddings is not None:
             self.embeddings.append(embedding.astype(np.float32))
 
-    def result(self) -> Tags | AsjaxError:
+    def result(self) -> Heard | AsjaxError:
         if self.error is not None:
             return self.error
-        tagger, activation = self.tagger, self.tagger.activation
-        logits = probability.as_scores(np.stack(self.logits), activation)
+        tagger = self.tagger
+        logits = probability.as_scores(np.stack(self.logits), tagger.activation)
         if not (self.finite and np.isfinite(logits).all()):
             return AsjaxError(
                 f"{self.name}: the model's output is not finite; check the weights for NaN"
             )
-        clip = self._clip(logits)
         starts = np.asarray(self.starts, np.float64)
         ends = np.minimum(starts + tagger.window, self.samples)
         frames = tagger.why_no_frames
         if tagger.frame_count:
             frames = self.track.joined(self._grids[1].frames(self.samples))
-        return Tags(
+        embeds = tagger.embeds
+        return Heard(
             file=self.name,
             duration_s=self.samples / tagger.sample_rate,
+            logits=logits,
+            times=np.stack([starts, ends], axis=1) / tagger.sample_rate,
+            frames=frames,
+            frame_rate=tagger.frame_rate,
+            embedding=(self.embedding / len(logits)).astype(np.float32) if embeds else None,
+            window_embeddings=None if self.embeddings is None else np.stack(self.embeddings),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """What a model says about a recording, as scores (`metrics.as_scores`).
+
+    Attributes:
+      file, duration_s, times: as in `Tags`.
+      logits: float32 [n, C], of the windows.
+      frames: float32 [T, C], or why there are none. frame_rate: frames per second.
+      embedding, window_embeddings: as in `Tags`; None: not known.
+    """
+
+    file: str
+    duration_s: float
+    logits: np.ndarray
+    times: np.ndarray
+    frames: np.ndarray | str
+    frame_rate: float | None = None
+    embedding: np.ndarray | None = None
+    window_embeddings: np.ndarray | None = None
+
+    def tags(self, tagger) -> Tags:
+        """The `Tags`. The frames become probabilities in place, because there may be many."""
+        activation, frames = tagger.activation, self.frames
+        if not isinstance(frames, str):
+            frames = probability.probabilities(frames, activation, out=frames)
+        clip = reduced(self.logits, tagger.reduce, activation)
+        return Tags(
+            file=self.file,
+            duration_s=self.duration_s,
             clip=probability.probabilities(clip, activation).astype(np.float32),
             logits=clip.astype(np.float32),
-            embedding=(self.embedding / len(logits)).astype(np.float32),
-            windows=probability.probabilities(logits, activation),
-            times=np.stack([starts, ends], axis=1) / tagger.sample_rate,
+            windows=probability.probabilities(self.logits, activation),
+            times=self.times,
             label_set=tagger.label_set,
-            window_embeddings=None if self.embeddings is None else np.stack(self.embeddings),
-            frame_rate=tagger.frame_rate,
+            window_embeddings=self.window_embeddings,
+            frame_rate=self.frame_rate,
+            _embedding=self.embedding,
             _frames=frames,
             _decoding=tagger.record.get("decoding"),
         )
 
-    def _clip(self, logits):
-        """The score of the recording from those of its windows [n, C]."""
-        from scipy.special import log_expit, logsumexp
 
-        if len(logits) == 1:
-            return logits[0]
-        if self.tagger.reduce == "max":
-            return logits.max(axis=0)
-        wide = logits.astype(np.float64)
-        if self.tagger.activation == "softmax":
-            return logsumexp(wide, axis=0) - np.log(len(logits))
-        # log-odds of the mean probability, exact where the probability rounds to 0 or 1
-        return logsumexp(log_expit(wide), axis=0) - logsumexp(log_expit(-wide), axis=0)
+def reduced(logits, reduce: str, activation: str) -> np.ndarray:
+    """The scores [C] of a recording from those of its windows [n, C]. `reduce`: mean or max."""
+    from scipy.special import log_expit, logsumexp
+
+    if len(logits) == 1:
+        return logits[0]
+    if reduce == "max":
+        return logits.max(axis=0)
+    wide = logits.astype(np.float64)
+    if activation == "softmax":
+        return logsumexp(wide, axis=0) - np.log(len(logits))
+    # log-odds of the mean probability, exact where the probability rounds to 0 or 1
+    return logsumexp(log_expit(wide), axis=0) - logsumexp(log_expit(-wide), axis=0)

@@ -31,14 +31,16 @@ from asjax import build, models
 from asjax.config import AsjaxError, quoted, unknown
 from asjax.data import waves
 from asjax.evaluation import infer
+from asjax.evaluation.mean import Mean
 from asjax.metrics import probability
 from asjax.predict.frames import NO_FRAMES
-from asjax.predict.recording import Recording
-from asjax.predict.tags import Tags, whole
+from asjax.predict.recording import Heard, Recording
+from asjax.predict.tags import NO_EMBEDDING, Tags, whole
 from asjax.store import model_dir
 from asjax.store.scores import activation_of
 
 REDUCE = ("mean", "max")
+_OUTPUTS = ("logits", "embedding", "frame_logits")
 HOW_TO_GET_A_MODEL = (
     "train one with: asjax train --config=configs/quickstart.py --workdir=runs/quickstart, "
     "then give runs/quickstart/model"
@@ -48,7 +50,7 @@ HOW_TO_GET_A_MODEL = (
 # ------------------------------------------------------------------------------ public face
 
 
-def load(path, *, reduce: str = "mean", batch_size: int = 16, **settings) -> Tagger:
+def load_one(path, *, reduce: str = "mean", batch_size: int = 16, **settings) -> Tagger:
     """The tagger from a model folder, or from the workdir of a finished run.
 
     Args:
@@ -57,11 +59,8 @@ def load(path, *, reduce: str = "mean", batch_size: int = 16, **settings) -> Tag
     Raises:
       AsjaxError: no such folder, no model in it, or files that do not fit together.
     """
-    _check_settings(batch_size, settings.get("overlap", 0.0))
-    try:
-        folder = Path(path)
-    except TypeError:
-        raise AsjaxError(f"the model folder must be a path, got {quoted(path)}") from None
+    check_settings(batch_size, settings.get("overlap", 0.0))
+    folder = folder_of(path)
     if not folder.is_dir():
         raise AsjaxError(f"model folder {folder} does not exist; {HOW_TO_GET_A_MODEL}")
     if (folder / "model").is_dir():
@@ -76,7 +75,7 @@ def load(path, *, reduce: str = "mean", batch_size: int = 16, **settings) -> Tag
 
     cfg, label_set, variables, record = model_dir.load_model(folder)
     return Tagger(
-        build.make("model", cfg["model"]),
+        build.make("model", {**cfg["model"], "num_classes": len(label_set)}),
         variables,
         build.make("frontend", cfg["frontend"]),
         label_set,
@@ -90,7 +89,15 @@ def load(path, *, reduce: str = "mean", batch_size: int = 16, **settings) -> Tag
     )
 
 
-def _check_settings(batch_size, overlap) -> None:
+def folder_of(path) -> Path:
+    """A path. AsjaxError: it is something else."""
+    try:
+        return Path(path)
+    except TypeError:
+        raise AsjaxError(f"the model folder must be a path, got {quoted(path)}") from None
+
+
+def check_settings(batch_size, overlap) -> None:
     """Raise AsjaxError for a batch size or an overlap that is impossible."""
     if not whole(batch_size) or batch_size < 1:
         raise AsjaxError(
@@ -100,7 +107,50 @@ def _check_settings(batch_size, overlap) -> None:
         raise AsjaxError(f"overlap must be 0 or more and less than 1, got {quoted(overlap)}")
 
 
-class Tagger:
+class Calls:
+    """The calls of a tagger, one model or several: it has `hear`, and what `Heard.tags` reads."""
+
+    def __call__(self, source, *, batch: bool | None = None):
+        """The Tags of one recording, or the list of Tags of a list of recordings.
+
+        Args:
+          source: a path, the bytes of a file, or (wave, rate). A wave is a list of numbers, an
+            array or a tensor: [S], [channels, S] or [S, channels].
+          batch: True: (waves [B, S], rate) are B recordings, and the result is a list of B Tags.
+            False: a short first axis means channels. None: as False, with a warning.
+
+        Raises:
+          AudioError: the first recording that cannot be used.
+        """
+        many = isinstance(source, list) or bool(batch)
+        sources = waves.rows(source) if batch else source if many else [source]
+        results = []
+        for tags in self.stream(sources, batch=False if batch else batch):
+            if isinstance(tags, Exception):
+                raise tags
+            results.append(tags)
+        return results if many else results[0]
+
+    def stream(
+        self, sources: Iterable, *, batch=None, on_window=None, decoding=contextlib.nullcontext
+    ) -> Iterator[Tags | AsjaxError]:
+        """The Tags of each source in order, or the error for a source that cannot be tagged.
+
+        Args:
+          sources, batch: as in `__call__`, but batch is False or None.
+          on_window: called with the seconds of new audio in each window, for progress bars.
+          decoding: a context manager for the decoding.
+        """
+        results = self.hear(sources, batch=batch, on_window=on_window, decoding=decoding)
+        for heard in results:
+            yield heard if isinstance(heard, Exception) else heard.tags(self)
+
+    def notes(self) -> list[str]:
+        """What people should know after the last recording."""
+        return []
+
+
+class Tagger(Calls):
     """Tags recordings: `tagger("dog.wav")`, `tagger((wave, rate))` or a list of these.
 
     Args:
@@ -145,7 +195,7 @@ class Tagger:
             raise unknown("reduce", reduce, REDUCE)
         if activation not in probability.ACTIVATIONS:
             raise unknown("activation", activation, probability.ACTIVATIONS)
-        _check_settings(batch_size, overlap)
+        check_settings(batch_size, overlap)
         self.model, self.variables, self.frontend = model, variables, frontend
         self.label_set, self.reduce, self.record = label_set, reduce, record or {}
         self.sample_rate, self.clip_s, self.batch_size = sample_rate, clip_s, batch_size
@@ -154,43 +204,21 @@ class Tagger:
         self.window = max(1, round(clip_s * sample_rate))  # samples
         self.hop = max(1, round(self.window * (1 - overlap)))
         self.frames, self.chunks = frames, chunks
+        self.embeds = not isinstance(model, Mean)
+        if window_embeddings and not self.embeds:
+            raise AsjaxError(NO_EMBEDDING)
         if getattr(frontend, "top_db_scope", None) == "batch":  # a result must not depend on others
             self.frontend = replace(frontend, top_db_scope="clip")
         if frames and not self.frame_count:
             raise AsjaxError(self.why_no_frames)
 
-    def __call__(self, source, *, batch: bool | None = None):
-        """The Tags of one recording, or the list of Tags of a list of recordings.
-
-        Args:
-          source: a path, the bytes of a file, or (wave, rate). A wave is a list of numbers, an
-            array or a tensor: [S], [channels, S] or [S, channels].
-          batch: True: (waves [B, S], rate) are B recordings, and the result is a list of B Tags.
-            False: a short first axis means channels. None: as False, with a warning.
-
-        Raises:
-          AudioError: the first recording that cannot be used.
-        """
-        many = isinstance(source, list) or bool(batch)
-        sources = waves.rows(source) if batch else source if many else [source]
-        results = []
-        for tags in self.stream(sources, batch=False if batch else batch):
-            if isinstance(tags, Exception):
-                raise tags
-            results.append(tags)
-        return results if many else results[0]
-
-    def stream(
+    def hear(
         self, sources: Iterable, *, batch=None, on_window=None, decoding=contextlib.nullcontext
-    ) -> Iterator[Tags | AsjaxError]:
-        """The Tags of each source in order, or the error for a source that cannot be tagged.
+    ) -> Iterator[Heard | AsjaxError]:
+        """What the model says about each source in order, or the error for one.
 
         At most two batches of windows are in memory, plus the results of unfinished recordings.
-
-        Args:
-          sources, batch: as in `__call__`, but batch is False or None.
-          on_window: called with the seconds of new audio in each window, for progress bars.
-          decoding: a context manager for the decoding.
+        Args: as `stream`.
         """
         waiting = deque()
         batches = self._batches(sources, waiting, on_window, decoding, batch)
@@ -205,7 +233,7 @@ class Tagger:
                         f"{len(self.label_set)} classes], got {list(out['logits'].shape)}"
                     )
                 for i, recording in enumerate(rest["recordings"]):  # rows of padding come after
-                    recording.add(*(out[name][i] for name in self._outputs))
+                    recording.add(*(out[n][i] if n in out else None for n in _OUTPUTS))
                 yield from _finished(waiting)
         yield from _finished(waiting)
 
@@ -288,7 +316,8 @@ class Tagger:
 
     @property
     def _outputs(self) -> tuple[str, ...]:
-        return ("logits", "embedding", *(("frame_logits",) if self.frame_count else ()))
+        there = (True, self.embeds, bool(self.frame_count))
+        return tuple(name for name, one in zip(_OUTPUTS, there, strict=True) if one)
 
     def _size(self, windows: int) -> int:
         """Rows of a small batch: 1, 4, 16, ... There are few sizes, because each is compiled

@@ -11,6 +11,10 @@ from asjax.config import AsjaxError, quoted
 from asjax.predict.frames import Event
 from asjax.predict.frames import events as events_of
 
+NO_EMBEDDING = (
+    "an embedding is of one model, and several models or stored logits have none; give one model"
+)
+
 
 def whole(value) -> bool:
     """Whether a value is a whole number, and not True or False."""
@@ -27,7 +31,6 @@ class Tags:
       clip: float32 [C], probability of each class in the whole recording.
       logits: float32 [C], log-odds of `clip`; for a single window, the output of the model. With a
         softmax, the logarithm of `clip`.
-      embedding: float32 [D], mean over the windows.
       windows: float32 [n, C], probabilities of each window.
       times: float64 [n, 2], begin and end of each window in seconds.
       label_set: the classes, in order.
@@ -39,12 +42,12 @@ class Tags:
     duration_s: float
     clip: np.ndarray
     logits: np.ndarray
-    embedding: np.ndarray
     windows: np.ndarray
     times: np.ndarray
     label_set: object
     window_embeddings: np.ndarray | None = None
     frame_rate: float | None = None
+    _embedding: np.ndarray | None = None
     _frames: np.ndarray | str = "this recording has no frame scores"
     _decoding: dict | None = None
 
@@ -57,6 +60,14 @@ class Tags:
     def ids(self) -> tuple[str, ...]:
         """Ids of the classes: AudioSet mids, or other ids of the label set."""
         return self.label_set.ids
+
+    @property
+    def embedding(self) -> np.ndarray:
+        """float32 [D], mean over the windows. AsjaxError: the tags are of several models or of
+        stored logits."""
+        if self._embedding is None:
+            raise AsjaxError(NO_EMBEDDING)
+        return self._embedding
 
     @property
     def frames(self) -> np.ndarray:

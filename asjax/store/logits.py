@@ -219,7 +219,11 @@ class Logits:
         Raises:
           KeyError: no such clip or view.
         """
-        return self.at(self._rows[self._key(key)])
+        return self.at(self.row(key))
+
+    def row(self, key) -> int:
+        """The row of a clip, or of (id, view). KeyError: there is none."""
+        return self._rows[self._key(key)]
 
     def at(self, row: int) -> dict[str, np.ndarray]:
         """The logits of a row, as of a clip."""
@@ -234,7 +238,7 @@ class Logits:
 
     def draw(self, key) -> int:
         """The draw number of a clip's view: the view is a function of (views["seed"], draw)."""
-        return int(self.row_draws[self._rows[self._key(key)]])
+        return int(self.row_draws[self.row(key)])
 
     @staticmethod
     def _key(key):

@@ -171,6 +171,11 @@ def _check(path: Path, wanted: str | None) -> None:
         )
 
 
+def is_model(path) -> bool:
+    """Whether this is a model folder, or a workdir with one."""
+    return any(Path(path, sub, "card.json").is_file() for sub in ("", "model"))
+
+
 def _model_folder(path: Path) -> Path:
     for folder in (path, path / "model"):
         place = swap.find(folder)  # has another name if a replacement was interrupted

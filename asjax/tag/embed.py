@@ -38,7 +38,17 @@ def add_arguments(parser):
 
 def main(args) -> int:
     check_overlap(args.overlap)
+    if len(args.model) > 1:
+        raise AsjaxError(
+            f"asjax embed takes one --model, got {len(args.model)}: embeddings of several models "
+            "have no mean; run it once for each"
+        )
+    (model,) = args.model
     trust_named(args.trust)
+    from asjax.store import logits
+
+    if logits.is_folder(model):
+        raise AsjaxError(f"--model {shown(model)} holds stored logits, which have no embeddings")
     from asjax.tag import embeddings, inputs, outputs, parts
 
     out = Path(args.to)
@@ -53,7 +63,7 @@ def main(args) -> int:
 
     devices.setup()
     tagger = predict.load(
-        args.model,
+        model,
         batch_size=args.batch_size,
         overlap=args.overlap,
         window_embeddings=args.per == "window",

@@ -7,20 +7,22 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from asjax.config import AsjaxError, shown
-from asjax.store import model_dir
+from asjax.store import logits, model_dir
 
 
-def check(outputs: Iterable[tuple[str, str | Path]], recordings, model, also=()) -> None:
+def check(outputs: Iterable[tuple[str, str | Path]], recordings, models, also=()) -> None:
     """Raise AsjaxError if an output must not be written.
 
     Args:
       outputs: (option, path) of each file that will be written.
-      recordings: as from `inputs.recordings`. model: the model folder or its workdir.
+      recordings: as from `inputs.recordings`. models: model folders, their
+        workdirs, or folders of logits.
       also: other files that are read.
     """
     read = [r.path for r in recordings if r.path] + [Path(path) for path in also]
     model_files = (*model_dir.FILES, model_dir.EXTRA, model_dir.PARENTS, "card.json")
-    read += [Path(model, sub, name) for sub in ("", "model") for name in model_files]
+    read += [Path(m, sub, name) for m in models for sub in ("", "model") for name in model_files]
+    read += [path for m in filter(logits.is_folder, models) for path in Path(m).iterdir()]
     read, seen, outputs = {_identity(path) for path in read}, {}, list(outputs)
     folders = {os.path.realpath(os.path.dirname(path)) for _, path in outputs}
     for option, path in outputs:

@@ -17,8 +17,25 @@ from asjax.tag import events
 TOP = 5
 
 
+_MORE = """more examples:
+  asjax tag dog.wav --model=runs/a --model=runs/b --weights 2,1      the mean of their logits
+  asjax tag clips/ --model=runs/sed_a --model=runs/sed_b --events    events of an ensemble
+  asjax tag clips/ --model=teacher                                   from stored logits"""
+
+
 def add_arguments(parser):
+    parser.epilog = f"{parser.epilog}\n\n{_MORE}"
     add_common_arguments(parser)
+    parser.add_argument(
+        "--weights", help="one weight for each --model, such as 1,2 (default: equal)"
+    )
+    parser.add_argument(
+        "--rest",
+        choices=("zero", "uniform"),
+        default="zero",
+        help="stored logits of the highest classes only: what the others get, probability 0 "
+        "(default) or the lowest stored one divided by their number",
+    )
     chosen = parser.add_argument_group("which tags")
     chosen.add_argument(
         "--top",
@@ -74,7 +91,13 @@ def add_common_arguments(parser):
         metavar="FILE_OR_FOLDER",
         help="audio files; folders with all subfolders; - for standard input",
     )
-    parser.add_argument("--model", required=True, help="model folder, or workdir of a finished run")
+    parser.add_argument(
+        "--model",
+        required=True,
+        action="append",
+        help="model folder, or workdir of a finished run. asjax tag also takes several (the mean "
+        "of their logits), and folders of asjax logits, for files whose clips are in them",
+    )
     parser.add_argument("--trust", **TRUST)
     parser.add_argument("--batch-size", type=int, default=16, help="windows per batch (default 16)")
     parser.add_argument(
@@ -89,9 +112,16 @@ def add_common_arguments(parser):
 def main(args) -> int:
     _check(args)
     trust_named(args.trust)
-    from asjax.tag import inputs, outputs
+    from asjax.tag import outputs
 
-    found = inputs.recordings(args.paths)
+    several = len(args.model) > 1
+    more = {"rest": args.rest} if args.rest != "zero" else {}
+    if args.weights is not None:
+        from asjax.evaluation import mean
+
+        more["weights"] = mean.weights(mean.numbers(args.weights), len(args.model))
+
+    found = _found(args.paths)
     tracks = _tracks(args, found)
     targets = [(f"--{track.kind}", path) for track in tracks for path in track.paths.values()]
     targets += [("--out", args.out)] if args.out is not None else []
@@ -105,19 +135,29 @@ def main(args) -> int:
 
     devices.setup()
     tagger = predict.load(
-        args.model,
+        args.model if several else args.model[0],
         reduce=args.reduce or "mean",
         batch_size=args.batch_size,
         overlap=args.overlap,
         frames=args.events,
         chunks=args.chunks,
+        **more,
     )
+    if not getattr(tagger, "one_window", True) and not args.events:
+        for name in ("per", "windows", "audacity", "raven"):
+            if getattr(args, name) not in (None, False, "file"):
+                raise AsjaxError(
+                    f"--{name} needs windows, and these models hear windows of different lengths; "
+                    "take models with one clip length"
+                )
     choice = _choice(args, tagger.label_set)
     tracks = [replace(track, classes=choice.classes) for track in tracks]
     look = events.decoder(args, choice.classes, tagger) if args.events else None
     with _output(args.out) as out:
         form = _form(args, out)(out, choice, tagger.label_set)
         failed, empty = _run(tagger, found, form, tracks, out, look)
+    for note in tagger.notes():
+        _say(note)
     if empty:
         least = tracks[0].threshold if tracks else args.threshold
         what = "no event" if args.events else f"no tag of {least:g} or more"
@@ -125,6 +165,23 @@ def main(args) -> int:
     if failed and len(found) > 1:
         _say(f"{failed} of {len(found)} files could not be tagged")
     return 1 if failed else 0
+
+
+def _found(paths) -> list:
+    """The recordings. AsjaxError: none; a model in the place of a file is said."""
+    from asjax.store import logits, model_dir
+    from asjax.tag import inputs
+
+    try:
+        return inputs.recordings(paths)
+    except AsjaxError:
+        for path in paths:
+            if model_dir.is_model(path) or logits.is_folder(path):
+                raise AsjaxError(
+                    f"{shown(path)} is a model, not a recording; write --model {shown(path)}, "
+                    "once for each model"
+                ) from None
+        raise
 
 
 def _run(tagger, found, form, tracks, out, look=None) -> tuple[int, list[str]]:

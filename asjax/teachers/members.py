@@ -6,42 +6,16 @@ sample rate and clip length are one jitted program. Others read the same clips w
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
 import numpy as np
 
 from asjax import build, config, labels, models
 from asjax.config import AsjaxError, shown
-from asjax.evaluation import infer
+from asjax.evaluation import infer, mean
 from asjax.metrics.probability import as_scores
 from asjax.store import model_dir
 from asjax.store.scores import activation_of
 
 _RATE = ("sample_rate", "clip_s")
-
-
-@dataclass(frozen=True, eq=False)
-class Mean:
-    """Weighted sum of models on waves, with the interface of one model. Weights are floats."""
-
-    members: list  # (model, frontend, weight)
-    outputs: tuple[str, ...]
-    softmax: bool
-
-    def apply(self, variables, wave, train=False):
-        import jax
-
-        total = {}
-        for k, (model, frontend, weight) in enumerate(self.members):
-            out = models.apply(model, variables[str(k)], frontend(wave))
-            for name in self.outputs:
-                if out.get(name) is None:
-                    return {**out, name: None}  # the caller's error lists what there is
-                value = out[name].astype("float32")
-                value = jax.nn.log_softmax(value) if self.softmax else value
-                total[name] = weight * value + total.get(name, 0.0)
-        return total
 
 
 class Members:
@@ -55,7 +29,8 @@ class Members:
     """
 
     def __init__(self, paths, weights=None, *, frames: bool = False, batch_size: int = 0):
-        self.weights = _weights(weights, len(paths))
+        self.weights = mean.weights(weights, len(paths))
+        mean.say_twice(paths)
         loaded = [model_dir.load_model(path) for path in paths]
         self.cfg, self.label_set = config.to_plain(loaded[0][0]), loaded[0][1]
         self.batch_size = batch_size or self.cfg.get("eval", {}).get("batch_size", 16)
@@ -63,7 +38,7 @@ class Members:
         for path, weight, (cfg, label_set, _, card) in zip(
             paths, self.weights, loaded, strict=True
         ):
-            labels.check_hash(self.label_set.hash, label_set.hash, f"the model {path}")
+            labels.check_same(self.label_set, label_set, shown(path), shown(paths[0]))
             about = {"path": str(path), "sha256": card["sha256"]["card.json"], "weight": weight}
             about |= {key: cfg["model"].get(key) for key in ("name", "variant")}
             self.record.append(about)
@@ -109,8 +84,8 @@ class Members:
         self.groups = []
         for (sample_rate, _), members in by_input.items():
             parts = [member[:3] for member in members]
-            mean = Mean(parts, self.outputs, self.activation == "softmax")
-            forward = infer.Forward(mean, lambda wave: wave, self.mesh, self.outputs)
+            joined = mean.Mean(parts, self.outputs, self.activation == "softmax")
+            forward = infer.Forward(joined, lambda wave: wave, self.mesh, self.outputs)
             variables = forward.put({str(k): one[3] for k, one in enumerate(members)})
             self.groups.append((sample_rate, forward, variables))
 
@@ -136,17 +111,6 @@ class Members:
                 raise AsjaxError(f"the model must return logits {shape}, got {means[0].shape}")
             clip = as_scores(means[0], self.activation)
             yield clip, means[1] if len(means) > 1 else None, rests
-
-
-def _weights(weights, count: int) -> list[float]:
-    """One finite weight above 0 for each model; AsjaxError otherwise."""
-    weights = [1.0] * count if weights is None else list(map(float, weights))
-    if len(weights) != count or not all(0 < w < math.inf for w in weights):
-        raise AsjaxError(
-            f"--weights must be {count} numbers above 0, one for each model, got "
-            f"{','.join(f'{w:g}' for w in weights)}"
-        )
-    return weights
 
 
 def _frames(model, frontend, variables, key, path) -> int:

@@ -12,9 +12,9 @@ import numpy as np
 
 from asjax import build, config, labels, models
 from asjax.config import AsjaxError, shown
+from asjax.evaluation.mean import Mean
 from asjax.store import model_dir
 from asjax.store.scores import activation_of
-from asjax.teachers.members import Mean
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,7 @@ class Online:
     """Models as one: the mean of their logits.
 
     Attributes:
-      variables: of the models. mean: as `asjax.teachers.members.Mean`.
+      variables: of the models. mean: as `asjax.evaluation.mean.Mean`.
       outputs: "logits", and "frame_logits" if all models give these.
       identity: SHA-256 of all models. notes: lines for people.
     """

@@ -107,11 +107,11 @@ def _run(paths, args) -> int:
     views = _views(args)
     if args.batch_size is not None and args.batch_size < 1:
         raise AsjaxError(f"--batch-size must be 1 or more, got {args.batch_size}")
-    weights = None if args.weights is None else _numbers(args.weights)
     trust_named(args.trust)
-    from asjax.evaluation import data_specs
+    from asjax.evaluation import data_specs, mean
     from asjax.teachers import members, parts, run
 
+    weights = mean.numbers(args.weights)
     spec, _ = data_specs.data_spec(args.data)
     batch_size = args.batch_size or 0
     models = members.Members(paths, weights, frames=args.frames, batch_size=batch_size)
@@ -181,13 +181,6 @@ def _views(args):
     if not 0 <= (args.seed or 0) < 2**63:
         raise AsjaxError(f"--seed must be 0 to 2^63 - 1, got {args.seed}")
     return args.views, args.seed or 0
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(one) for one in text.split(",")]
-    except ValueError:
-        raise AsjaxError(f"--weights must be numbers such as 1,2,1, got {text!r}") from None
 
 
 def _report(out, how: str, check=None) -> int:

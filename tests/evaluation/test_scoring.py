@@ -305,8 +305,8 @@ def test_averaged_weights_score_as_one_model_that_can_be_kept(tmp_path, clips, c
         make_model(tmp_path / n / "model", clips, key=ord(n))
     argv = [f"--model={tmp_path / n}" for n in "ab"]
     keep = tmp_path / "mean"
-    code = main(["eval", *argv, "--average=weights", f"--save-model={keep}", "--bootstrap=0"])
-    assert code == 0
+    assert main(["eval", *argv, "--average=weights", "--bootstrap=0"]) == 0
+    assert main(["soup", str(tmp_path / "a"), str(tmp_path / "b"), f"--out={keep}"]) == 0
     one, two, mean = (model_dir.load_model(p)[2] for p in (tmp_path / "a", tmp_path / "b", keep))
     kernel = lambda v: v["params"]["head"]["kernel"]  # noqa: E731
     np.testing.assert_allclose(kernel(mean), (kernel(one) + kernel(two)) / 2, rtol=1e-6)
@@ -324,7 +324,7 @@ def test_models_that_cannot_be_joined_are_refused_in_one_line(tmp_path, clips, c
     elsewhere.mkdir()
     make_model(tmp_path / "data", elsewhere)
     for other, more, message in (
-        ("classes", [], "label hash of the model"),
+        ("classes", [], "classes has other classes than"),
         ("rate", ["--average=weights"], "rate: 16000 -> 8000"),
         ("data", [], "evaluate on different data; give --data"),
     ):

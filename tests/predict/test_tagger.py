@@ -185,7 +185,7 @@ def test_the_mean_keeps_log_odds_where_probabilities_saturate():
     next(one.windows(contextlib.nullcontext))
     for logits in ([40.0, -60.0], [50.0, -70.0]):
         one.add(np.float32(logits), np.zeros(1))
-    tags = one.result()
+    tags = one.result().tags(tagger())
     p_not, p = np.exp([-40.0, -50.0]).mean(), np.exp([-60.0, -70.0]).mean()
     np.testing.assert_allclose(tags.logits, [-np.log(p_not), np.log(p)], rtol=1e-6)
 
@@ -588,7 +588,7 @@ def test_text_files_are_no_recordings(tmp_path):
                 small_tagger.tagger()(source)
 
 
-@pytest.mark.parametrize("path", [None, 5, b"model", ["model"]])
+@pytest.mark.parametrize("path", [None, 5, b"model", {"model"}, ["model", None]])
 def test_a_model_folder_must_be_a_path(path):
     with pytest.raises(AsjaxError, match="the model folder must be a path, got"):
         predict.load(path)

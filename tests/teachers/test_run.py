@@ -1,4 +1,4 @@
-"""`asjax logits MODEL...` (verb, run): what is stored is what the models say, every clip once."""
+"""`asjax logits MODEL...` (verb, run, members): what models say is stored, every clip once."""
 
 import json
 import shutil
@@ -10,8 +10,9 @@ from small_detectors import CLASSES, CLIP_S, FRAMES, RATE, make, wave_of, write_
 
 from asjax import events
 from asjax.__main__ import main
+from asjax.evaluation import mean
 from asjax.store import files, logits
-from asjax.teachers import members, run
+from asjax.teachers import run
 
 
 @pytest.fixture(scope="module")
@@ -310,7 +311,7 @@ def test_wrong_models_and_data_are_one_line(tmp_path, audio, models, capsys):
     out = tmp_path / "x"
     for words, message in (
         ([str(tagger), data, "--frames"], "gives no frame logits; leave out --frames"),
-        ([first, str(other), data], "label hash of the model"),
+        ([first, str(other), data], "has other classes than"),
         ([first, str(fast), data, "--frames"], "must have the same frame rate"),
         ([str(tmp_path / "no"), data], "is no model folder, nor one of merge"),
         ([str(tmp_path), data], "model "),
@@ -362,4 +363,4 @@ def test_weights_and_chains():
     chain = "decode | crop | a.b:gain(db=(-3, 3)) | strong(frames=10)"
     assert run.host_chain(chain) == "decode | crop | a.b:gain(db=(-3, 3)) | listed"
     assert [run.shard_of(10, (i, 3)) for i in (1, 2, 3)] == [(0, 3), (3, 6), (6, 10)]
-    assert members._weights(None, 2) == [1.0, 1.0]
+    assert mean.weights(None, 2) == [1.0, 1.0]
