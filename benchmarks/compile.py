@@ -6,6 +6,7 @@
     python benchmarks/compile.py --topology v5e:2x4 [--configs FILE[:ARGS] ...] [--batch N]
         [--set model.attention=xla ...] [--meshes data data,fsdp] [--out results.jsonl]
     python benchmarks/compile.py --topology h100:8 ...
+    python benchmarks/compile.py --topology cpu:512 --rows 8 --meshes data ...     # simulated
     python benchmarks/compile.py --table results.jsonl
 
 One JSON line per recipe and mesh: seconds of compilation, bytes of HBM per device (arguments,
@@ -14,6 +15,10 @@ kind with the bytes of their results on one device. FLOPs (flops.py) and collect
 a loop as often as it turns. The compiler counts a loop once, so its estimate is left out where its
 FLOPs are not ours within a factor of two. A recipe that the compiler refuses gives its reason.
 `--table` prints lines as Markdown.
+
+"cpu:N" are N simulated devices of this machine, for the growth of the collectives with N at equal
+rows per device: `--rows`. The programs are the forms for CPUs, or with `--accelerator` those for
+accelerators; XLA's machine code is not optimised, which changes no collective.
 
 A mesh is an asjax mesh without sizes: "data", or "data,fsdp" with all devices on the latter.
 """
@@ -34,7 +39,7 @@ MIB = 2**20
 
 
 def devices_of(topology: str):
-    """The devices of a machine that is not there: a TPU, "v5e:2x4", or NVIDIA GPUs, "h100:8"."""
+    """Devices that are not there: a TPU, "v5e:2x4", NVIDIA GPUs, "h100:8", or CPUs, "cpu:8"."""
     # Nothing here uses a chip, so several processes may load libtpu.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "true")
     # libtpu asks for the machine's metadata unless these say that there is none.
@@ -44,9 +49,15 @@ def devices_of(topology: str):
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     # Without a GPU no kernels can be tried out.
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0"
+    kind, _, shape = topology.partition(":")
+    if kind == "cpu":
+        os.environ["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={int(shape)}"
+        os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
+        import jax
+
+        return jax.devices()
     from jax.experimental import topologies
 
-    kind, _, shape = topology.partition(":")
     try:
         if kind != "h100":
             return topologies.get_topology_desc(topology, "tpu").devices
@@ -119,7 +130,7 @@ def train_step(cfg, mesh):
     return jax.jit(run, out_shardings=out, donate_argnums=0), (state, batch)
 
 
-def measure(config: str, mesh, batch: int = 0, fields: dict | None = None) -> dict:
+def measure(config: str, mesh, batch: int = 0, fields=None, rows=0, accelerator=False) -> dict:
     """One line of results; "refused" says why the compiler would not.
 
     A batch that the devices do not divide is rounded up: "batch" says to what.
@@ -131,7 +142,7 @@ def measure(config: str, mesh, batch: int = 0, fields: dict | None = None) -> di
     path, colon, arg = config.partition(":")
     cfg = build.load(f"{ROOT / path}{colon}{arg}", fields)
     with cfg.unlocked():
-        cfg.batch_size = batch or cfg.batch_size
+        cfg.batch_size = rows * mesh.size or batch or cfg.batch_size
         if cfg.batch_size % (
             mesh.size * build.read(cfg, "optim.accumulate_steps")
         ):  # e.g. 12 rows on 8 devices
@@ -142,7 +153,9 @@ def measure(config: str, mesh, batch: int = 0, fields: dict | None = None) -> di
     row["batch"] = cfg.batch_size
     begin = time.time()
     step, args = train_step(cfg, mesh)
-    with nn.forms("tpu" if mesh.devices.flat[0].platform == "tpu" else "gpu"):
+    platform = mesh.devices.flat[0].platform
+    kinds = {"tpu": "tpu", "cpu": "accelerator" if accelerator else "cpu"}
+    with nn.forms(kinds.get(platform, "gpu")):
         lowered = step.lower(*args)
     counted = flops.count(step, *args) / mesh.size
     row["trace_s"] = round(time.time() - begin, 1)
@@ -208,6 +221,8 @@ def main():
     parser.add_argument("--topology", default="v5e:2x4")
     parser.add_argument("--configs", nargs="+", help="FILE.py[:ARGS]; default: all, each :tiny")
     parser.add_argument("--batch", type=int, default=0, help="instead of the recipe's")
+    parser.add_argument("--rows", type=int, default=0, help="rows per device, instead of --batch")
+    parser.add_argument("--accelerator", action="store_true", help="cpu:N: forms of accelerators")
     parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="config fields")
     parser.add_argument("--meshes", nargs="+", default=["data", "data,fsdp"])
     parser.add_argument("--out", help="file to which the JSON lines are appended")
@@ -223,7 +238,8 @@ def main():
     fields = dict(item.split("=", 1) for item in args.set)
     for config in configs:
         for axes in args.meshes:
-            row = measure(config, make_mesh(devices, axes), args.batch, fields)
+            mesh, how = make_mesh(devices, axes), (args.rows, args.accelerator)
+            row = measure(config, mesh, args.batch, fields, *how)
             text = json.dumps({"topology": args.topology, **row})
             print(text, flush=True)
             if args.out:
