@@ -27,46 +27,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
-from functools import partial
 from pathlib import Path
 
 import hlo
 
+from asjax.fit import topology
+
 ROOT = Path(__file__).resolve().parent.parent
 MIB = 2**20
-
-
-def devices_of(topology: str):
-    """Devices that are not there: a TPU, "v5e:2x4", NVIDIA GPUs, "h100:8", or CPUs, "cpu:8"."""
-    # Nothing here uses a chip, so several processes may load libtpu.
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "true")
-    # libtpu asks for the machine's metadata unless these say that there is none.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    # Without a GPU no kernels can be tried out.
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0"
-    kind, _, shape = topology.partition(":")
-    if kind == "cpu":
-        os.environ["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={int(shape)}"
-        os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
-        import jax
-
-        return jax.devices()
-    from jax.experimental import topologies
-
-    try:
-        if kind != "h100":
-            return topologies.get_topology_desc(topology, "tpu").devices
-        described = (Path(__file__).parent / "h100.txtpb").read_text()
-        return topologies.get_topology_desc(
-            "", "cuda", topology=f"1x1x{shape}", target_config=described
-        ).devices
-    except Exception as error:
-        raise SystemExit(f"no topology {topology!r}: {str(error).splitlines()[0]}") from None
 
 
 def make_mesh(devices, axes: str):
@@ -79,57 +48,6 @@ def make_mesh(devices, axes: str):
     return Mesh(np.array(devices).reshape(shape), names, axis_types=(AxisType.Auto,) * len(names))
 
 
-def train_step(cfg, mesh):
-    """(jitted step of a config, shapes of its arguments with their shardings)."""
-    import jax
-    import jax.numpy as jnp
-
-    from asjax import build, hlp, sharding, step
-    from asjax.evaluation import tasks
-
-    label_set = build.label_set(cfg)
-    frontend = build.make("frontend", cfg.frontend)
-    model = build.make("model", cfg.model, num_classes=len(label_set))
-    objective = build.make(
-        "objective",
-        cfg.objective,
-        model=model,
-        frontend=frontend,
-        augment={place: build.augment(text) for place, text in cfg.augment.items()},
-        closure=hlp.closure_if_known(label_set, strict=False) if cfg.labels.hlp else None,
-    )
-    tx, _ = build.make("optim", cfg.optim, total_steps=cfg.total_steps, steps_per_epoch=1000)
-    average = build.make("average", cfg.average) if cfg.average else None
-    rows, size = cfg.batch_size, round(cfg.data.clip_s * cfg.data.sample_rate)
-    create = partial(
-        step.init_state,
-        model=model,
-        frontend=frontend,
-        tx=tx,
-        wave_shape=(rows, size),
-        average=average is not None,
-    )
-    shapes = jax.eval_shape(create, jax.random.key(0))
-    state = sharding.with_sharding(shapes, sharding.state_sharding(mesh, shapes))
-    shape = partial(jax.ShapeDtypeStruct, sharding=sharding.batch_sharding(mesh))
-    batch = {
-        "wave": shape((rows, size), jnp.float32),
-        "target": shape((rows, len(label_set)), jnp.float32),
-        "mask": shape((rows,), jnp.float32),
-    }
-    if tasks.is_detection(cfg):
-        batch["frame_target"] = shape((rows, model.frames, len(label_set)), jnp.float32)
-        batch |= dict.fromkeys(("has_strong", "has_weak"), batch["mask"])
-    run = step.make_train_step(
-        objective=objective,
-        tx=tx,
-        average=average,
-        accumulate=build.read(cfg, "optim.accumulate_steps"),
-    )
-    out = jax.tree.map(lambda s: s.sharding, state), sharding.replicated(mesh)
-    return jax.jit(run, out_shardings=out, donate_argnums=0), (state, batch)
-
-
 def measure(config: str, mesh, batch: int = 0, fields=None, rows=0, accelerator=False) -> dict:
     """One line of results; "refused" says why the compiler would not.
 
@@ -137,7 +55,8 @@ def measure(config: str, mesh, batch: int = 0, fields=None, rows=0, accelerator=
     """
     import flops  # imports jax, which reads its environment then
 
-    from asjax import build, nn
+    from asjax import build
+    from asjax.fit import program
 
     path, colon, arg = config.partition(":")
     cfg = build.load(f"{ROOT / path}{colon}{arg}", fields)
@@ -152,10 +71,8 @@ def measure(config: str, mesh, batch: int = 0, fields=None, rows=0, accelerator=
     row = dict(config=shown, devices=mesh.size, mesh=",".join(mesh.axis_names))
     row["batch"] = cfg.batch_size
     begin = time.time()
-    step, args = train_step(cfg, mesh)
-    platform = mesh.devices.flat[0].platform
-    kinds = {"tpu": "tpu", "cpu": "accelerator" if accelerator else "cpu"}
-    with nn.forms(kinds.get(platform, "gpu")):
+    step, args = program.train_step(cfg, mesh)
+    with program.forms(mesh, accelerator):
         lowered = step.lower(*args)
     counted = flops.count(step, *args) / mesh.size
     row["trace_s"] = round(time.time() - begin, 1)
@@ -231,7 +148,7 @@ def main():
     if args.table:
         print(table(json.loads(line) for line in Path(args.table).read_text().splitlines()))
         return
-    devices = devices_of(args.topology)
+    devices = topology.devices(args.topology)
     configs = args.configs or [
         f"configs/{p.name}:tiny" for p in sorted((ROOT / "configs").glob("*.py"))
     ]
