@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from asjax import __main__, build, sharding
-from asjax.fit import program, topology
+from asjax.fit import program, topology, verb
 
 TINY = "configs/quickstart.py:tiny"
 
@@ -48,6 +48,15 @@ def test_bytes_of_the_arguments_are_those_of_the_shapes(cfg, two):
     assert two.total == sum(two.parts.values()) + two.temporaries + two.outputs
     assert two.fits(two.total)
     assert not two.fits(two.total - 1)
+
+
+def test_a_program_that_the_compiler_refuses_does_not_fit():
+    refused = program.Memory({"parameters": 2**20}, None, refused=20 * 2**30)
+    assert not refused.fits(None)
+    shown = verb._table(refused, 16 * 2**30)
+    assert "refused by the compiler" in shown
+    assert "DOES NOT FIT (125% of the memory)" in shown
+    assert verb._gib(refused) == ">20.00 GiB"
 
 
 def test_fsdp_halves_what_it_splits(cfg, two):
@@ -92,9 +101,7 @@ def test_a_wrong_option_is_one_line(capsys, options, message):
     assert "Traceback" not in text
 
 
-@pytest.mark.skipif(
-    bool(importlib.util.find_spec("libtpu")), reason="needs a machine without libtpu"
-)
+@pytest.mark.skipif(bool(importlib.util.find_spec("libtpu")), reason="libtpu is installed")
 def test_a_topology_without_its_package_says_what_to_install():
     done = subprocess.run(
         [sys.executable, "-m", "asjax", "fit", f"--config={TINY}", "--topology", "v5e:2x4"],
@@ -135,8 +142,8 @@ def test_a_device_that_knows_its_memory_is_asked():
     ("text", "yes", "bytes_"),
     [
         (
-            "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space "
-            "hbm. Used 20.50G of 15.75G hbm. Exceeded hbm capacity by 4.75G.",
+            "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory "
+            "space hbm. Used 20.50G of 15.75G hbm. Exceeded hbm capacity by 4.75G.",
             True,
             int(20.5 * 2**30),
         ),
