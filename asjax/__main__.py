@@ -35,6 +35,11 @@ VERBS = {
         "a recipe over learning rates, folds and seeds; the rate is chosen on evaluation data",
         "asjax sweep --config=configs/sed_maestro.py --lr 1e-4,3e-4 --out runs/maestro",
     ),
+    "fit": (
+        "asjax.fit.verb",
+        "will a recipe fit into the memory of a device? compiled for it, never run",
+        "asjax fit --config=configs/hlp_passt.py --topology v5e:2x4",
+    ),
     "probe": (
         "asjax.evaluation.probe",
         "a linear model on embeddings or log-mel statistics: a baseline in seconds",

@@ -22,7 +22,9 @@ AXES = ("data", "fsdp")
 # ------------------------------------------------------------------------------------- mesh
 
 
-def make_mesh(spec=None, *, batch_sizes: Sequence[int] = (), local: bool = False) -> Mesh:
+def make_mesh(
+    spec=None, *, batch_sizes: Sequence[int] = (), local: bool = False, devices=None
+) -> Mesh:
     """A mesh over the devices.
 
     Args:
@@ -31,9 +33,11 @@ def make_mesh(spec=None, *, batch_sizes: Sequence[int] = (), local: bool = False
       batch_sizes: if there is no spec, a single process on CPU uses the largest number of devices
         that divides all of these. So a batch of 2 runs on an 8-core machine.
       local: use only the devices of this process, for work that it does alone.
+      devices: these in place of jax's own, for a compilation.
     """
-    devices = jax.local_devices() if local else jax.devices()
-    alone = local or jax.process_count() == 1
+    alone = local or devices is not None or jax.process_count() == 1
+    if devices is None:
+        devices = jax.local_devices() if local else jax.devices()
     sizes = _mesh_sizes(spec, len(devices))
     if not sizes:
         count = len(devices)

@@ -11,7 +11,7 @@ import math
 from functools import partial
 
 from asjax import build, checks
-from asjax.data import prefetch
+from asjax.data import costs, prefetch
 from asjax.evaluation import infer, tasks
 from asjax.store import model_dir
 
@@ -269,7 +269,9 @@ def run(cfg, args) -> int:
 
         def report(number, scalars) -> None:
             every = cfg.log.every_steps
-            log.report(writer, progress, number, scalars, every, waited_s=batches.waited_s)
+            busy = costs.busy(max(1, cfg.data.workers) * cfg.data.threads)
+            times = dict(waited_s=batches.waited_s, busy=busy)
+            log.report(writer, progress, number, scalars, every, **times)
 
         save = partial(checkpoints.save, meta={"data": data_id})
         values = [value for _, value in checkpoints.history]

@@ -6,6 +6,7 @@
     python benchmarks/compile.py --topology v5e:2x4 [--configs FILE[:ARGS] ...] [--batch N]
         [--set model.attention=xla ...] [--meshes data data,fsdp] [--out results.jsonl]
     python benchmarks/compile.py --topology h100:8 ...
+    python benchmarks/compile.py --topology cpu:512 --rows 8 --meshes data ...     # simulated
     python benchmarks/compile.py --table results.jsonl
 
 One JSON line per recipe and mesh: seconds of compilation, bytes of HBM per device (arguments,
@@ -15,6 +16,10 @@ a loop as often as it turns. The compiler counts a loop once, so its estimate is
 FLOPs are not ours within a factor of two. A recipe that the compiler refuses gives its reason.
 `--table` prints lines as Markdown.
 
+"cpu:N" are N simulated devices of this machine, for the growth of the collectives with N at equal
+rows per device: `--rows`. The programs are the forms for CPUs, or with `--accelerator` those for
+accelerators; XLA's machine code is not optimised, which changes no collective.
+
 A mesh is an asjax mesh without sizes: "data", or "data,fsdp" with all devices on the latter.
 """
 
@@ -22,40 +27,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
-from functools import partial
 from pathlib import Path
 
 import hlo
 
+from asjax.fit import topology
+
 ROOT = Path(__file__).resolve().parent.parent
 MIB = 2**20
-
-
-def devices_of(topology: str):
-    """The devices of a machine that is not there: a TPU, "v5e:2x4", or NVIDIA GPUs, "h100:8"."""
-    # Nothing here uses a chip, so several processes may load libtpu.
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "true")
-    # libtpu asks for the machine's metadata unless these say that there is none.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    # Without a GPU no kernels can be tried out.
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0"
-    from jax.experimental import topologies
-
-    kind, _, shape = topology.partition(":")
-    try:
-        if kind != "h100":
-            return topologies.get_topology_desc(topology, "tpu").devices
-        described = (Path(__file__).parent / "h100.txtpb").read_text()
-        return topologies.get_topology_desc(
-            "", "cuda", topology=f"1x1x{shape}", target_config=described
-        ).devices
-    except Exception as error:
-        raise SystemExit(f"no topology {topology!r}: {str(error).splitlines()[0]}") from None
 
 
 def make_mesh(devices, axes: str):
@@ -68,70 +48,20 @@ def make_mesh(devices, axes: str):
     return Mesh(np.array(devices).reshape(shape), names, axis_types=(AxisType.Auto,) * len(names))
 
 
-def train_step(cfg, mesh):
-    """(jitted step of a config, shapes of its arguments with their shardings)."""
-    import jax
-    import jax.numpy as jnp
-
-    from asjax import build, hlp, sharding, step
-    from asjax.evaluation import tasks
-
-    label_set = build.label_set(cfg)
-    frontend = build.make("frontend", cfg.frontend)
-    model = build.make("model", cfg.model, num_classes=len(label_set))
-    objective = build.make(
-        "objective",
-        cfg.objective,
-        model=model,
-        frontend=frontend,
-        augment={place: build.augment(text) for place, text in cfg.augment.items()},
-        closure=hlp.closure_if_known(label_set, strict=False) if cfg.labels.hlp else None,
-    )
-    tx, _ = build.make("optim", cfg.optim, total_steps=cfg.total_steps, steps_per_epoch=1000)
-    average = build.make("average", cfg.average) if cfg.average else None
-    rows, size = cfg.batch_size, round(cfg.data.clip_s * cfg.data.sample_rate)
-    create = partial(
-        step.init_state,
-        model=model,
-        frontend=frontend,
-        tx=tx,
-        wave_shape=(rows, size),
-        average=average is not None,
-    )
-    shapes = jax.eval_shape(create, jax.random.key(0))
-    state = sharding.with_sharding(shapes, sharding.state_sharding(mesh, shapes))
-    shape = partial(jax.ShapeDtypeStruct, sharding=sharding.batch_sharding(mesh))
-    batch = {
-        "wave": shape((rows, size), jnp.float32),
-        "target": shape((rows, len(label_set)), jnp.float32),
-        "mask": shape((rows,), jnp.float32),
-    }
-    if tasks.is_detection(cfg):
-        batch["frame_target"] = shape((rows, model.frames, len(label_set)), jnp.float32)
-        batch |= dict.fromkeys(("has_strong", "has_weak"), batch["mask"])
-    run = step.make_train_step(
-        objective=objective,
-        tx=tx,
-        average=average,
-        accumulate=build.read(cfg, "optim.accumulate_steps"),
-    )
-    out = jax.tree.map(lambda s: s.sharding, state), sharding.replicated(mesh)
-    return jax.jit(run, out_shardings=out, donate_argnums=0), (state, batch)
-
-
-def measure(config: str, mesh, batch: int = 0, fields: dict | None = None) -> dict:
+def measure(config: str, mesh, batch: int = 0, fields=None, rows=0, accelerator=False) -> dict:
     """One line of results; "refused" says why the compiler would not.
 
     A batch that the devices do not divide is rounded up: "batch" says to what.
     """
     import flops  # imports jax, which reads its environment then
 
-    from asjax import build, nn
+    from asjax import build
+    from asjax.fit import program
 
     path, colon, arg = config.partition(":")
     cfg = build.load(f"{ROOT / path}{colon}{arg}", fields)
     with cfg.unlocked():
-        cfg.batch_size = batch or cfg.batch_size
+        cfg.batch_size = rows * mesh.size or batch or cfg.batch_size
         if cfg.batch_size % (
             mesh.size * build.read(cfg, "optim.accumulate_steps")
         ):  # e.g. 12 rows on 8 devices
@@ -141,8 +71,8 @@ def measure(config: str, mesh, batch: int = 0, fields: dict | None = None) -> di
     row = dict(config=shown, devices=mesh.size, mesh=",".join(mesh.axis_names))
     row["batch"] = cfg.batch_size
     begin = time.time()
-    step, args = train_step(cfg, mesh)
-    with nn.forms("tpu" if mesh.devices.flat[0].platform == "tpu" else "gpu"):
+    step, args = program.train_step(cfg, mesh)
+    with program.forms(mesh, accelerator):
         lowered = step.lower(*args)
     counted = flops.count(step, *args) / mesh.size
     row["trace_s"] = round(time.time() - begin, 1)
@@ -208,6 +138,8 @@ def main():
     parser.add_argument("--topology", default="v5e:2x4")
     parser.add_argument("--configs", nargs="+", help="FILE.py[:ARGS]; default: all, each :tiny")
     parser.add_argument("--batch", type=int, default=0, help="instead of the recipe's")
+    parser.add_argument("--rows", type=int, default=0, help="rows per device, instead of --batch")
+    parser.add_argument("--accelerator", action="store_true", help="cpu:N: forms of accelerators")
     parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="config fields")
     parser.add_argument("--meshes", nargs="+", default=["data", "data,fsdp"])
     parser.add_argument("--out", help="file to which the JSON lines are appended")
@@ -216,14 +148,15 @@ def main():
     if args.table:
         print(table(json.loads(line) for line in Path(args.table).read_text().splitlines()))
         return
-    devices = devices_of(args.topology)
+    devices = topology.devices(args.topology)
     configs = args.configs or [
         f"configs/{p.name}:tiny" for p in sorted((ROOT / "configs").glob("*.py"))
     ]
     fields = dict(item.split("=", 1) for item in args.set)
     for config in configs:
         for axes in args.meshes:
-            row = measure(config, make_mesh(devices, axes), args.batch, fields)
+            mesh, how = make_mesh(devices, axes), (args.rows, args.accelerator)
+            row = measure(config, mesh, args.batch, fields, *how)
             text = json.dumps({"topology": args.topology, **row})
             print(text, flush=True)
             if args.out:

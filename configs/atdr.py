@@ -152,7 +152,7 @@ def get_config(arg=None):
         f"specaug(time_width={v['time_mask']}, time_stripes=1, freq_width={v['freq_mask']}, "
         f"freq_stripes=1, law='torchaudio', fill={-mean / (2 * std):.7g})"
     )
-    mixup = f"mixup(alpha=10.0, rate={v['mixup']}, style='plain', remove_mean=True)"
+    mixup = f"mixup(alpha=10.0, rate={v['mixup']}, style='plain', remove_mean=True, block=8)"
     c.augment = dict(
         wave=mixup if v["mixup"] else "", feats=masks if arg.specaug else "", normed=""
     )

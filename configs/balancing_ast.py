@@ -63,7 +63,8 @@ def get_config(arg=None):
     scale, fill = round(1 / (2 * STD), 6), round(-MEAN / (2 * STD), 6)
     c.augment = dict(
         wave="",
-        feats=f"mixup(alpha=10.0, rate=1.0, style='plain', domain='ln_energy', scale={scale})"
+        feats=f"mixup(alpha=10.0, rate=1.0, style='plain', domain='ln_energy', scale={scale},"
+        " block=8)"
         " | specaug(time_width=192, time_stripes=1, freq_width=48, freq_stripes=1,"
         f" fill={fill}, law='torchaudio')",
         normed="",

@@ -52,7 +52,7 @@ def get_config(arg=None):
         tiny=arg.tiny, draw=f"oversample(beta={arg.beta})" if arg.beta else draw
     )
     c.frontend = dict(name="mn_mel128")
-    c.augment = dict(wave="", feats="mixup(alpha=0.3, style='passt')", normed="")
+    c.augment = dict(wave="", feats="mixup(alpha=0.3, style='passt', block=8)", normed="")
     c.model = dict(name="mobilenet", variant="mn01" if arg.tiny else arg.variant)
     c.objective = dict(name="tagging", label_smoothing=0.0)
     if arg.teacher:

@@ -59,7 +59,8 @@ def get_config(arg=None):
         name="atdr_logmel64", n_fft=1024, db_multiplier=10, frames=200, mean=-20.0, std=20.0
     )
     c.augment = dict(
-        wave="roll(fraction=1.0) | mixup(alpha=1.0, rate=0.3, style='plain', remove_mean=True)",
+        wave="roll(fraction=1.0)"
+        " | mixup(alpha=1.0, rate=0.3, style='plain', remove_mean=True, block=8)",
         feats="specaug(time_width=25, time_stripes=1, freq_width=8, freq_stripes=1, "
         "law='torchaudio', fill=0.5)",
         normed="",

@@ -52,7 +52,7 @@ def get_config(arg=None):
     c.augment = dict(
         wave="roll(fraction=1.0)",
         feats="",
-        normed="specaug(time_width=16, freq_width=4) | mixup(alpha=0.3, style='plain')",
+        normed="specaug(time_width=16, freq_width=4) | mixup(alpha=0.3, style='plain', block=8)",
     )
     c.model = MODELS[arg.model]
     c.objective = dict(name="tagging", label_smoothing=0.0)

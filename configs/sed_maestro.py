@@ -91,8 +91,8 @@ def get_config(arg=None):
     c.frontend = dict(name=frontend)
     c.augment = dict(wave="", feats="", normed="")
     if not frozen:
-        c.augment.wave = "wavmix(alpha=0.2, rate=0.5)"
-        c.augment.feats = "mixup(alpha=0.2, rate=0.5, style='passt')"
+        c.augment.wave = "wavmix(alpha=0.2, rate=0.5, block=8)"
+        c.augment.feats = "mixup(alpha=0.2, rate=0.5, style='passt', block=8)"
     c.model = dict(name=arg.model, variant=f"{arg.model}_base", frames=frames)
     if arg.tiny:
         c.model.update(width=16, heads=2, depth=1)

@@ -38,10 +38,10 @@ STAGES = {  # epochs, lr, start, sequence model, draw
 }
 STARTS = ("", "ssl", "weak", "none")
 EPOCH = 391  # steps of 256 clips for 100,000
-MIXUP = "mixup(alpha=0.2, rate=0.3, style='passt', per_batch=True)"
+MIXUP = "mixup(alpha=0.2, rate=0.3, style='passt', per_batch=True, block=8)"
 SHIFT = "frame_shift(range=0.125)"
 FOR_TEACHERS = (
-    "freq_mixstyle(alpha=0.4, rate=0.3)"
+    "freq_mixstyle(alpha=0.4, rate=0.3, block=8)"
     " | filter_augment(max_db=6.0, bands=(3, 5), min_width=6, rate=0.8)"
     " | freq_warp(low=0.6, rate=0.8)"
 )
@@ -87,7 +87,7 @@ def get_config(arg=None):
         "teacher": f"{SHIFT} | {MIXUP} | {FOR_TEACHERS}",
         "student": f"{SHIFT} | {MIXUP}",
     }
-    wave = f"wavmix(alpha=2.0, rate={1.0 if arg.stage == 'teacher' else 0.5})"
+    wave = f"wavmix(alpha=2.0, rate={1.0 if arg.stage == 'teacher' else 0.5}, block=8)"
     c.augment = dict(wave=wave, feats=feats[arg.stage], normed="")
     c.model = dict(
         name=arg.model,

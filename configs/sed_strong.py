@@ -73,9 +73,9 @@ def get_config(arg=None):
         draw = "weighted(scheme='passt', replacement=False)"
         c.data = audioset.recipe_data(tiny=arg.tiny, draw=draw, sample_rate=16_000)
     c.frontend = dict(name=frontend)
-    mixup = "mixup(alpha=0.2, rate=0.3, style='passt', per_batch=True)"
+    mixup = "mixup(alpha=0.2, rate=0.3, style='passt', per_batch=True, block=8)"
     c.augment = dict(
-        wave="wavmix(alpha=2.0, rate=0.5)",
+        wave="wavmix(alpha=2.0, rate=0.5, block=8)",
         feats=f"frame_shift(range=0.125) | {mixup}" if strong else mixup,
         normed="",
     )

@@ -72,10 +72,10 @@ def get_config(arg=None):
     )
     c.frontend = dict(name=frontend)
     c.augment = dict(
-        wave="wavmix(alpha=2.0, rate=1.0)",
+        wave="wavmix(alpha=2.0, rate=1.0, block=8)",
         feats="frame_shift(range=0.125)"
-        " | mixup(alpha=0.2, rate=0.3, style='passt', per_batch=True)"
-        " | freq_mixstyle(alpha=0.4, rate=0.3)"
+        " | mixup(alpha=0.2, rate=0.3, style='passt', per_batch=True, block=8)"
+        " | freq_mixstyle(alpha=0.4, rate=0.3, block=8)"
         " | filter_augment(max_db=6.0, bands=(3, 5), min_width=6, rate=0.8)"
         " | freq_warp(low=0.6, rate=0.8)",
         normed="",

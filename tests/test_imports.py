@@ -37,7 +37,7 @@ LAYERS = (
     ("own",),
     ("weights",),
     ("evaluation",),
-    ("papers", "predict"),
+    ("papers", "predict", "fit"),
     ("tag", "teachers"),
     ("train",),
     ("finetune", "sweep"),

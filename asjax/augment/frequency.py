@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from asjax.augment.checks import floating, number
-from asjax.augment.mixing import symmetric_beta
+from asjax.augment.mixing import block_rows, check_block, of_partners, partners, symmetric_beta
 from asjax.config import AsjaxError
 
 
-def freq_mixstyle(rng, batch, *, alpha=0.4, rate=0.3):
+def freq_mixstyle(rng, batch, *, alpha=0.4, rate=0.3, block=0):
     """Give each clip statistics between its own and those of another clip (Freq-MixStyle).
 
     Mean and standard deviation of each bin over time become lam own + (1 - lam) other, with lam =
@@ -21,25 +21,32 @@ def freq_mixstyle(rng, batch, *, alpha=0.4, rate=0.3):
 
     Args:
       rate: probability that a batch is changed, drawn once per batch.
+      block: as in mixup: 8 takes the other clip from a block of 8 rows, 0 from the whole batch.
     """
     number("freq_mixstyle alpha", alpha, 1e-3)
     number("freq_mixstyle rate", rate, 0, 1)
+    check_block(block, "freq_mixstyle")
     if "feats" not in batch:
         return batch
     feats = floating(batch, "feats")
     radius, angle, order, chance = jax.random.uniform(rng, (4, feats.shape[0]))
     lam = symmetric_beta(radius, angle, alpha)
-    new = restyled(feats, jnp.argsort(order), jnp.maximum(lam, 1 - lam))
+    partner = partners(order, block_rows(block, "freq_mixstyle", batch, feats.shape[0]))
+    new = restyled(feats, partner, jnp.maximum(lam, 1 - lam))
     return {**batch, "feats": jnp.where(chance[0] < rate, new, feats)}
 
 
 def restyled(feats, partner, lam):
     """`freq_mixstyle` for given partners and lam [B]. The variance is unbiased, plus 1e-6."""
+    own_share = lam[:, None, None]
     x = feats.astype(jnp.float32)
     mean = x.mean(axis=1, keepdims=True)
     square = jnp.square(x - mean).sum(axis=1, keepdims=True)
     std = jnp.sqrt(square / max(1, x.shape[1] - 1) + 1e-6)
-    between = lambda own: lam[:, None, None] * own + (1 - lam[:, None, None]) * own[partner]  # noqa: E731
+
+    def between(own):
+        return own_share * own + (1 - own_share) * of_partners(own, partner)
+
     return ((x - mean) / std * between(std) + between(mean)).astype(feats.dtype)
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from asjax import config
 from asjax.augment.checks import floating, number
 from asjax.config import AsjaxError
+from asjax.nn import placement
 
 WAVES = ("wave", "feats")
 TARGETS = ("target", "frame_target", "teacher", "clip_teacher")
@@ -28,6 +29,7 @@ def mixup(
     scale=1.0,
     remove_mean=False,
     per_batch=False,
+    block=0,
 ):
     """Convex mixtures of two clips of the batch: `x = lam a + (1 - lam) b`, targets likewise.
 
@@ -48,6 +50,11 @@ def mixup(
       remove_mean: subtract the mean of both parts and of the mixed wave (AST, PaSST).
       per_batch: draw with probability `rate` once for all pairs, not for each. PretrainedSED:
         `mixup(alpha=0.2, rate=0.3, style='passt', per_batch=True)` on features.
+      block: 0: the permutation is one of the whole batch, as the authors have it. 8: the partner of
+        a row is in its block of gcd(8, B) consecutive rows, which is turned by a random number of
+        places. So no row is its own partner, and rows stay on their device; a permutation of the
+        batch sends every row to every device. Rows of a shuffled or weighted draw are exchangeable,
+        so a pair has the same law.
 
     `target`, `frame_target`, `teacher` and `clip_teacher` are mixed as the waves. `mask` and all
     `has_...` of a mixture are products: a mixture has labels of a kind only if both clips have
@@ -55,8 +62,8 @@ def mixup(
     Training batches have no padding rows. Arrays under other keys have the rows of a.
 
     Raises:
-      AsjaxError: a field out of range, keys of unequal batch size, an integer array, or an odd
-        batch in style "panns".
+      AsjaxError: a field out of range, keys of unequal batch size, an integer array, an odd batch
+        in style "panns", or a batch that shares no divisor with `block`.
     """
     number("mixup alpha", alpha, 1e-3)
     number("mixup rate", rate, 0, 1)
@@ -69,6 +76,9 @@ def mixup(
     ):
         if value not in known:
             raise config.unknown(f"mixup {name}", value, known)
+    check_block(block, "mixup")
+    if style == "panns" and block:
+        raise AsjaxError("mixup style 'panns' mixes neighbours and has no block; leave block out")
     clips = _batch_size(batch)
     if clips is None:
         return batch
@@ -77,24 +87,28 @@ def mixup(
             f"mixup style 'panns' pairs rows, so the batch must be even, got {clips}; "
             "draw an even batch or take style='plain'"
         )
-    partner, lam = pairs(rng, clips, alpha, rate, style, per_batch)
+    block = block_rows(block, "mixup", batch, clips)
+    partner, lam = pairs(rng, clips, alpha, rate, style, per_batch, block)
     return mixed(batch, partner, lam, domain, scale, remove_mean)
 
 
-def wavmix(rng, batch, *, alpha=2.0, rate=0.8):
+def wavmix(rng, batch, *, alpha=2.0, rate=0.8, block=0):
     """Mix each wave with another one of the batch, with probability `rate` (PretrainedSED).
 
     It is `mixup(alpha=2, style='passt', remove_mean=True)`: the louder part has lam >= 1/2, and
     means are removed before and after. The authors take the partner from the whole data set.
+    `block` is that of mixup.
 
     Raises:
       AsjaxError: a field out of range, or a batch with features in place of waves.
     """
     number("wavmix alpha", alpha, 1e-3)
     number("wavmix rate", rate, 0, 1)
+    check_block(block, "wavmix")
     if "feats" in batch:
         raise AsjaxError("wavmix mixes waves, and the batch has features; take it to augment.wave")
-    return mixup(rng, batch, alpha=alpha, rate=rate, style="passt", remove_mean=True)
+    how = {"style": "passt", "remove_mean": True, "block": block}
+    return mixup(rng, batch, alpha=alpha, rate=rate, **how)
 
 
 def mixed(batch, partner, lam, domain="linear", scale=1.0, remove_mean=False):
@@ -114,8 +128,12 @@ def mixed(batch, partner, lam, domain="linear", scale=1.0, remove_mean=False):
     return out
 
 
-def pairs(rng, clips: int, alpha: float, rate: float, style: str, per_batch: bool = False):
-    """Partner rows (int [B]; None: neighbours) and lam (float32; exactly 1 means not mixed)."""
+def pairs(rng, clips: int, alpha, rate, style: str, per_batch: bool = False, block: int = 0):
+    """Partner rows and lam (float32; exactly 1 means not mixed).
+
+    Partners are int [B], with `block` int [B / block, block] inside each block, and None for
+    neighbours.
+    """
     count = clips // 2 if style == "panns" else clips
     # One call draws everything, because the generator takes most of the compile time.
     radius, angle, chance, order = jax.random.uniform(rng, (4, count))
@@ -125,8 +143,28 @@ def pairs(rng, clips: int, alpha: float, rate: float, style: str, per_batch: boo
         return None, lam
     if style == "passt":
         lam = jnp.maximum(lam, 1 - lam)
-    partner = jnp.argsort(order)
-    return partner, jnp.where(partner == jnp.arange(clips), 1.0, lam)
+    partner = partners(order, block)
+    return partner, lam if block else jnp.where(partner == jnp.arange(clips), 1.0, lam)
+
+
+def partners(order, block: int = 0):
+    """Uniforms [B] -> a permutation int [B], or with `block` int [B / block, block] of each block.
+
+    A block is turned by 1 to block - 1 places, each with the same probability.
+    """
+    if not block:
+        return jnp.argsort(order)
+    turn = 1 + jnp.floor(order[::block] * (block - 1)).astype(jnp.int32)
+    return (jnp.arange(block)[None] + turn[:, None]) % block
+
+
+def of_partners(array, partner):
+    """The rows of the partners: array [B, ...], partner as from `partners`."""
+    if partner.ndim == 1:
+        return array[partner]
+    blocks = array.reshape(*partner.shape, *array.shape[1:])
+    rows = partner.reshape(partner.shape + (1,) * (array.ndim - 1))
+    return jnp.take_along_axis(blocks, rows, axis=1).reshape(array.shape)
 
 
 def symmetric_beta(radius, angle, alpha: float):
@@ -145,7 +183,7 @@ def symmetric_beta(radius, angle, alpha: float):
 def _sides(array, partner):
     """The clips a and b of every mixture. A reshape pairs neighbours without moving devices."""
     if partner is not None:
-        return array, array[partner]
+        return array, of_partners(array, partner)
     pairs = array.reshape(array.shape[0] // 2, 2, *array.shape[1:])
     return pairs[:, 0], pairs[:, 1]
 
@@ -179,6 +217,32 @@ def _mix_feats(feats, partner, lam, domain: str, scale: float):
     # Only differences of logarithms are exponentiated, so nothing over- or underflows.
     both = scale * jnp.logaddexp(jnp.log(lam) + a / scale, jnp.log1p(-lam) + b / scale)
     return jnp.where(lam < 1, both, a).astype(feats.dtype)
+
+
+def check_block(block, op: str) -> None:
+    if isinstance(block, bool) or not isinstance(block, int) or block < 0 or block == 1:
+        raise AsjaxError(f"{op} block must be 0, or 2 or more rows, got {block!r}")
+
+
+def block_rows(block: int, op: str, batch, clips: int) -> int:
+    """Rows of a block for the keyword `block`; 0: none. AsjaxError: it does not fit the batch."""
+    if clips < 2 or not block:
+        return 0
+    rows = math.gcd(block, clips)
+    if rows == 1:
+        raise AsjaxError(
+            f"{op} block={block} needs a batch that shares a divisor with it, got {clips} clips; "
+            f"change batch_size, or give {op} block=0 (partners from the whole batch)"
+        )
+    array = next(batch[key] for key in (*WAVES, *TARGETS, *FLAGS) if key in batch)
+    devices = placement.mesh(array).size or 1
+    if clips > rows and clips // devices % rows:
+        config.warn(
+            f"{op}: blocks of {rows} clips cross devices, which have {clips // devices} clips, "
+            "so every step moves the batch between devices; a batch_size that is a multiple of "
+            f"{devices * block} avoids it"
+        )
+    return rows
 
 
 def _batch_size(batch) -> int | None:

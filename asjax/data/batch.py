@@ -10,8 +10,8 @@ import grain
 import numpy as np
 
 from asjax.config import AsjaxError, blaming, quoted, shown
+from asjax.data import costs, patience
 from asjax.data import draw as draws
-from asjax.data import patience
 from asjax.data.audio import AudioError
 from asjax.data.shared import Parcel
 
@@ -78,7 +78,7 @@ class Examples:
         """The example after an op. AsjaxError: the op failed, or returned no whole example."""
         label = f"host op {self._names[number]}"
         try:
-            with blaming(label, patience.Stopped, KeyError):
+            with blaming(label, patience.Stopped, KeyError), costs.timed("decode"):
                 new = self._ops[number](example, rng)
         except KeyError as error:
             key = error.args[0] if error.args else None
@@ -130,7 +130,7 @@ class Examples:
         try:
             read = partial(self._source.__getitem__, index)
             label = f"data source {shown(getattr(self._source, 'name', ''))}"
-            with blaming(label, patience.Stopped):
+            with blaming(label, patience.Stopped), costs.timed("read"):
                 record = patience.call(read, self._timeout_s, shown(name))
             if not isinstance(record, dict) or "id" not in record:
                 raise AsjaxError(f"{label}: a clip must be a dict with an id, got {quoted(record)}")

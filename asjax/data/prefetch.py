@@ -9,6 +9,8 @@ import time
 import weakref
 from collections.abc import Callable, Iterable
 
+from asjax.data import costs
+
 _log = logging.getLogger("asjax")
 
 
@@ -134,7 +136,8 @@ def _fill(batches, place, ready: queue.Queue, stop: threading.Event) -> None:
             batch = next(iterator, None)
             if batch is None:
                 break
-            placed = place(batch)
+            with costs.timed("copy"):
+                placed = place(batch)
             put(((placed, {k: v for k, v in batch.items() if k not in placed}), None))
             del batch, placed  # else these batches stay in memory while the next one is made
     except BaseException as caught:  # the consumer raises it

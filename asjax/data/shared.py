@@ -15,10 +15,12 @@ import pickle
 import tempfile
 import weakref
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 
 _ALIGN = 64  # bytes
+_AT_ONCE = 4096  # texts that an iteration decodes at a time
 
 
 class Parcel:
@@ -101,12 +103,30 @@ def attach(path: str) -> memoryview:
 
 
 class Strings(Sequence):
-    """A list of texts as two arrays (UTF-8 bytes, ends of the texts), for use in a parcel."""
+    """Texts as two arrays: UTF-8 bytes, and the ends of the texts in them.
+
+    They take a quarter of the memory of a list of str, and they are shared in a parcel.
+    """
 
     def __init__(self, texts: Iterable[str]):
         encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
         self._ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
         self._bytes = np.frombuffer(b"".join(encoded), np.uint8)
+
+    @classmethod
+    def joined(cls, columns: Iterable) -> Strings:
+        """From arrays of pyarrow (`string`, without nulls), which are copied one by one."""
+        lengths, text = bytearray(4), bytearray()  # these grow in place
+        for column in columns:
+            _, offsets, data = column.buffers()
+            ends = np.frombuffer(offsets, np.int32)[column.offset :][: len(column) + 1]
+            lengths.extend(np.diff(ends).tobytes())
+            text += memoryview(data or b"")[ends[0] : ends[-1]]
+        made = cls(())
+        ends = np.frombuffer(lengths, np.int32)
+        made._ends = ends.cumsum(dtype=np.int64 if len(text) >> 31 else np.int32)
+        made._bytes = np.frombuffer(text, np.uint8)
+        return made
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -115,3 +135,26 @@ class Strings(Sequence):
         i = range(len(self))[i]
         start, stop = self._ends[i : i + 2]
         return self._bytes[start:stop].tobytes().decode("utf-8", "surrogatepass")
+
+    def __iter__(self):
+        for begin in range(0, len(self), _AT_ONCE):
+            ends = self._ends[begin : begin + _AT_ONCE + 1]
+            whole, at = self._bytes[ends[0] : ends[-1]].tobytes(), (ends - ends[0]).tolist()
+            for start, stop in pairwise(at):
+                yield whole[start:stop].decode("utf-8", "surrogatepass")
+
+    def __eq__(self, other):
+        same = isinstance(other, Strings) and np.array_equal(self._ends, other._ends)
+        return same and np.array_equal(self._bytes, other._bytes)
+
+    __hash__ = None
+
+    def take(self, which) -> Strings:
+        """The texts at these numbers (int [N])."""
+        which = np.asarray(which, np.int64)
+        starts, lengths = self._ends[which], self._ends[which + 1] - self._ends[which]
+        made = Strings(())
+        made._ends = np.concatenate([np.zeros(1, np.int64), lengths.cumsum(dtype=np.int64)])
+        shift = np.repeat(starts - made._ends[:-1], lengths)
+        made._bytes = self._bytes[shift + np.arange(len(shift))]
+        return made

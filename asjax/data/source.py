@@ -23,7 +23,7 @@ class Source:
 
     Attributes:
       name: a name for messages and reports.
-      ids, split: one str per clip.
+      ids, split: one str per clip, as lists or `shared.Strings`.
       labels: CSR int8 [N, C], 1 where the clip has the class.
       hash: SHA-256 (hex) over ids, labels and the audio: for records the stored SHA-256 of every
         clip, for folders the digests of the files (see asjax.data.content).
@@ -36,12 +36,12 @@ class Source:
     """
 
     name: str
-    ids: list[str]
+    ids: Sequence
     split: list[str]
     labels: sparse.csr_matrix
     hash: str
     audio: Sequence  # audio[row] -> bytes or path
-    row: np.ndarray  # int64 [N]: the index of clip i in `audio`
+    row: np.ndarray  # integer [N]: the index of clip i in `audio`
     pcm16_hz: int | None = 0  # rate if all clips are 16-bit mono PCM; 0: no; None: not known yet
     group: list[str] | None = None
     events: Sequence | None = None  # events[i] -> EVENT array, or None: not annotated
@@ -101,7 +101,9 @@ class Source:
             return self
         keep = np.flatnonzero([s in wanted for s in self.split])
         digest = sha256(self.hash, *sorted(wanted))
-        ids, split = [self.ids[i] for i in keep], [self.split[i] for i in keep]
+        texts = isinstance(self.ids, Strings)
+        ids = self.ids.take(keep) if texts else [self.ids[i] for i in keep]
+        split = [self.split[i] for i in keep]
         group = [self.group[i] for i in keep] if self.group else None
         events = None if self.events is None else self.events.select(keep)
         fields = {"ids": ids, "split": split, "labels": self.labels[keep], "row": self.row[keep]}

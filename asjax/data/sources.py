@@ -106,22 +106,17 @@ def _read_records(label_set, path, verify, convert, title="") -> Source:
     if not convert:
         what = f"{dataset.path} (label set {theirs['name']})"
         label_sets.check_hash(theirs["hash"], label_set.hash, what)
-    ids, split, encoded, cells, marks, of_clip = [], [], [], {}, [], dataset.groups()
-    for clip, name, cell, *rest in dataset.rows():
-        ids.append(clip)
-        split.append(sys.intern(name))
-        if cell not in cells:
-            cells[cell] = label_set.encode([label for label in cell.split(";") if label])
-        encoded.append(cells[cell])
-        marks += rest[-1:] if dataset.strong else []
+    ids, split, number, cells, marks = dataset.columns()
     if len(ids) != len(dataset.reader):
         raise AsjaxError(
             f"{dataset.path}/manifest.csv must have {len(dataset.reader)} rows, got {len(ids)}"
         )
     digest = sha256(dataset.manifest["manifest_sha256"], label_set.hash)
-    table = matrix(encoded, label_set)
-    group = _groups([of_clip.get(clip, "") for clip in ids], ids)
-    rows = np.arange(len(ids), dtype=np.int64)
+    classes = [label_set.encode([label for label in cell.split(";") if label]) for cell in cells]
+    table, of_clip = matrix(classes, label_set)[number], dataset.groups()
+    del number
+    group = _groups([of_clip.get(clip, "") for clip in ids], ids) if of_clip else None
+    rows = np.arange(len(ids), dtype=np.min_scalar_type(-len(ids)))
     name = title or dataset.manifest.get("name", dataset.path.name)
     rate = pcm16.rate_of_records(dataset.manifest)
     events = strong.Marked(marks, label_set) if dataset.strong else None

@@ -25,7 +25,7 @@ import grain
 import numpy as np
 
 from asjax.config import AsjaxError
-from asjax.data import patience
+from asjax.data import costs, patience
 from asjax.data.batch import owned
 from asjax.data.shared import Block, attach
 
@@ -101,9 +101,10 @@ class _Worker:
 
         self._pipe, theirs = _spawn.Pipe()
         self._beats, self._blocks, self._stuck = _spawn.RawValue("Q", 0), [None] * SLOTS, False
+        self._costs = _spawn.RawArray("d", len(costs.KINDS))
         self._process = _spawn.Process(
             target=_serve,
-            args=(theirs, self._beats, cloudpickle.dumps(steps), threads),
+            args=(theirs, self._beats, self._costs, cloudpickle.dumps(steps), threads),
             name="asjax-data",
             daemon=True,
         )
@@ -115,6 +116,7 @@ class _Worker:
                 f"{self._name} cannot be started: {error}; use fewer workers "
                 "(--config.data.workers=0 decodes in this process)"
             ) from None
+        costs.join(self._costs)
         theirs.close()  # so that the pipe ends when the process does
         for slot in range(SLOTS):
             self._allow(slot)
@@ -141,7 +143,8 @@ class _Worker:
         if error is not None:
             raise error
         block = self._blocks[slot]
-        parts = [owned(block[start : start + size]) for start, size in spans]
+        with costs.timed("copy"):
+            parts = [owned(block[start : start + size]) for start, size in spans]
         batch = pickle.loads(head, buffers=parts)
         self._allow(slot)
         return batch
@@ -194,6 +197,7 @@ class _Worker:
 
     def end(self, deadline: float) -> None:
         """Wait for the end of the process until `deadline`, then kill it."""
+        costs.leave(self._costs)
         self._process.join(max(0.0, deadline - time.monotonic()))
         if self._process.is_alive():
             self._process.kill()  # also ends a process that SIGSTOP has paused
@@ -228,7 +232,7 @@ def _reason(code: int | None) -> str:
 # ------------------------------------------------------------------------- in the worker process
 
 
-def _serve(pipe, beats, packed: bytes, threads: int) -> None:
+def _serve(pipe, beats, spent, packed: bytes, threads: int) -> None:
     """Make batches until the program closes the pipe.
 
     Ctrl-C and SIGTERM go to all processes of a terminal or of a batch system. A worker ignores
@@ -237,7 +241,7 @@ def _serve(pipe, beats, packed: bytes, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     for work in (_beat, _end_with_parent):
-        threading.Thread(target=work, args=(beats,), daemon=True).start()
+        threading.Thread(target=work, args=(beats, spent), daemon=True).start()
     blocks: list[Block | None] = [None] * SLOTS
     try:
         import cloudpickle
@@ -258,13 +262,14 @@ def batches_of(steps, threads: int):
     return iter(steps.to_iter_dataset(read))
 
 
-def _beat(beats) -> None:
+def _beat(beats, spent) -> None:
     while True:
         beats.value += 1
+        costs.publish(spent)
         time.sleep(_BEAT_S)
 
 
-def _end_with_parent(_) -> None:
+def _end_with_parent(*_) -> None:
     """End if the program is killed; this worker would wait forever."""
     multiprocessing.parent_process().join()
     os._exit(1)

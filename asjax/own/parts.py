@@ -113,7 +113,7 @@ def masks(model: dict, frontend: dict, rate: int, clip_s: float) -> dict:
     _, frames, bins = jax.eval_shape(front, wave).shape
     chain = (
         f"specaug(time_width={max(1, frames // 10)}, freq_width={max(1, bins // 16)}) | "
-        "mixup(alpha=0.3, style='plain')"
+        "mixup(alpha=0.3, style='plain', block=8)"
     )
     module = build.make("model", model, num_classes=2)
     inside = "augment" in inspect.signature(type(module).__call__).parameters

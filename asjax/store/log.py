@@ -181,15 +181,17 @@ def _line(row: dict) -> str:
 # ---------------------------------------------------------------------------------- progress
 
 
-def report(writer, progress, number: int, scalars: dict, every: int, waited_s: float) -> None:
+def report(writer, progress, number: int, scalars: dict, every: int, **input_s) -> None:
     """Fetch, show and log the scalars of step `number`; the log gets every `every`-th step.
+
+    `input_s`: waited_s and busy, as of `StepClock.tick`.
 
     Raises:
       Diverged: the loss or a gradient was not finite for too many steps in a row.
     """
     values = {k: float(v) for k, v in scalars.items()}
     in_a_row = int(values.pop("nonfinite_in_a_row"))
-    progress.update(number, loss=values["loss"], waited_s=waited_s)
+    progress.update(number, loss=values["loss"], **input_s)
     if in_a_row >= MAX_NONFINITE_IN_A_ROW:
         raise Diverged(
             f"step {number}: loss or gradient not finite {in_a_row} steps in a row (first "
@@ -204,24 +206,36 @@ class StepClock:
 
     def __init__(self, batch_size: int = 0, now=time.perf_counter):
         self._now, self._batch_size = now, batch_size
-        self._waited = 0.0
+        self._waited, self._busy = 0.0, {}
         self.reset()
 
     def reset(self) -> None:
         self._start, self._steps, self._waited_before = self._now(), 0, self._waited
+        self._busy_before = self._busy
 
-    def tick(self, steps: int = 1, waited_s: float | None = None) -> None:
-        """Count `steps` more steps. `waited_s` is the total waiting time of the prefetcher."""
+    def tick(self, steps: int = 1, waited_s: float | None = None, busy: dict | None = None) -> None:
+        """Count `steps` more steps.
+
+        Args:
+          waited_s: total seconds of waiting for data. busy: total seconds that the parts of the
+            input worked, by name (asjax.data.costs.busy).
+        """
         self._steps += steps
         if waited_s is not None:
             self._waited = waited_s
+        if busy is not None:
+            self._busy_before = self._busy_before or busy
+            self._busy = busy
 
     def skip(self, seconds: float) -> None:
         """Leave a time without steps out of the rates."""
         self._start += seconds
 
     def rates(self) -> dict[str, float]:
-        """`{"step_s", "clips_per_s", "data_wait"}`; data_wait is 0 to 1. Empty before a step."""
+        """`{"step_s", "clips_per_s", "data_wait"}`; data_wait is 0 to 1. Empty before a step.
+
+        With `busy` also "data_NAME", the share of the time in which this part was busy.
+        """
         spent = self._now() - self._start
         if not self._steps or spent <= 0:
             return {}
@@ -229,6 +243,10 @@ class StepClock:
             "step_s": spent / self._steps,
             "clips_per_s": self._steps * self._batch_size / spent,
             "data_wait": min(1.0, max(0.0, self._waited - self._waited_before) / spent),
+            **{
+                f"data_{name}": min(1.0, max(0.0, total - self._busy_before[name]) / spent)
+                for name, total in self._busy.items()
+            },
         }
 
 
@@ -260,13 +278,13 @@ class Progress:
         if active and self._stream.isatty():
             self._bar = _bar(total_steps, start_step, self._stream)
 
-    def update(self, step: int, *, loss: float, waited_s: float | None = None) -> None:
-        """Show that `step` steps of the run are done."""
+    def update(self, step: int, *, loss: float, **input_s) -> None:
+        """Show that `step` steps of the run are done. `input_s`: as of `StepClock.tick`."""
         done, self._step = step - self._step, step
         if done <= 0:
             return
-        self._clock.tick(done, waited_s)
-        self._shown.tick(done, waited_s)
+        self._clock.tick(done, **input_s)
+        self._shown.tick(done, **input_s)
         self._notes["loss"] = loss
         if self._bar is not None:
             self._bar.set_postfix_str(self._text(), refresh=False)
@@ -300,7 +318,7 @@ class Progress:
         rates = self._shown.rates()
         parts = [f"{k} {v:.4g}" for k, v in self._notes.items()]
         if rates:
-            parts += [f"{rates['clips_per_s']:.0f} clips/s", f"data {rates['data_wait']:.0%}"]
+            parts += [f"{rates['clips_per_s']:.0f} clips/s", _waits(rates)]
         return ", ".join(parts)
 
     def _print_line(self) -> None:
@@ -321,6 +339,16 @@ class Progress:
 
     def __exit__(self, *_):
         self.close()
+
+
+def _waits(rates: dict) -> str:
+    """The share of waiting for data; above a tenth also what is busiest: read, decode or copy."""
+    text, parts = f"data {rates['data_wait']:.0%}", {*rates} - {"data_wait"}
+    parts = [name for name in parts if name.startswith("data_")]
+    if rates["data_wait"] <= 0.1 or not parts:
+        return text
+    ceiling = max(sorted(parts), key=rates.get)
+    return f"{text} ({ceiling.removeprefix('data_')} {rates[ceiling]:.0%} busy)"
 
 
 def _bar(total: int, start: int, stream):

@@ -35,6 +35,7 @@ EVERY_OP = [
     "mixup(alpha=10, style='plain', domain='db_energy')",
     "mixup(alpha=2, rate=0.5, style='plain', domain='ln_energy', remove_mean=True)",
     "mixup(alpha=2, style='plain', domain='ln_energy', scale=0.1)",
+    "mixup(alpha=2, style='plain', domain='ln_energy', block=8)",
 ]
 
 
@@ -338,19 +339,22 @@ def test_features_shorter_than_a_stripe_keep_something():
 
 
 @pytest.mark.parametrize(
-    ("style", "rate", "domain", "remove_mean"),
+    ("style", "rate", "domain", "remove_mean", "block"),
     [
-        ("panns", 1.0, "linear", False),
-        ("panns", 0.5, "db_energy", True),
-        ("passt", 0.5, "linear", True),
-        ("plain", 1.0, "db_energy", False),
-        ("plain", 0.5, "ln_energy", True),
+        ("panns", 1.0, "linear", False, 0),
+        ("panns", 0.5, "db_energy", True, 0),
+        ("passt", 0.5, "linear", True, 0),
+        ("plain", 1.0, "db_energy", False, 0),
+        ("plain", 0.5, "ln_energy", True, 0),
+        ("passt", 0.5, "linear", True, 8),
+        ("plain", 1.0, "db_energy", False, 4),
     ],
 )
-def test_mixing_equals_plain_numpy(style, rate, domain, remove_mean):
+def test_mixing_equals_plain_numpy(style, rate, domain, remove_mean, block):
     batch = _batch(clips=12)
     batch["target"] = np.concatenate([np.eye(12, dtype=np.float32), batch["target"]], axis=1)
     fields = f"alpha=2, rate={rate}, style={style!r}, domain={domain!r}, remove_mean={remove_mean}"
+    fields += f", block={block}" if block else ""
     out = _jitted(f"mixup({fields})")(KEY, _on_device(batch))
     found = naive.mixtures(out["target"][:, :12], style)
     assert (rate == 1) or any(lam == 1 for *_, lam in found)
@@ -452,13 +456,48 @@ def test_a_padding_row_never_enters_a_counted_row(style):
         assert not (real & (np.abs(np.asarray(out["feats"])) > 1e20).any((1, 2))).any()
 
 
-def test_panns_pairs_stay_on_their_device():
+def test_blocks_that_do_not_divide_the_batch_are_refused():
+    with pytest.raises(AsjaxError, match="mixup block=3 needs a batch that shares a divisor"):
+        chain("mixup(style='plain', block=3)")(KEY, _on_device(_batch(8)))
+
+
+@pytest.mark.parametrize(("clips", "block", "rows"), [(4000, 8, 8), (120, 8, 8), (12, 8, 4)])
+def test_partners_in_blocks_differ_from_the_row_and_each_place_is_as_likely(clips, block, rows):
+    rng = jax.random.key(11)
+    spec = f"mixup(alpha=1, style='plain', block={block})"
+    eye = jnp.eye(clips)
+    turns = []
+    for key in jax.random.split(rng, 1 if clips > 1000 else 40):
+        target = np.asarray(_jitted(spec)(key, {"target": eye})["target"])
+        for first, second, lam in naive.mixtures(target, "plain"):
+            assert first // rows == second // rows
+            assert lam < 1
+            assert first != second
+            if first % rows == 0:
+                turns.append(second % rows)
+    counts = np.bincount(turns, minlength=rows)[1:]
+    assert stats.chisquare(counts).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        COMBINED[0],
+        "mixup(style='passt', remove_mean=True, block=8)",
+        "wavmix(block=8) | freq_mixstyle(rate=1.0, block=8) | mixup(style='plain', block=8)",
+    ],
+)
+def test_pairs_and_blocks_stay_on_their_device(spec):
     from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
     mesh = Mesh(np.array(jax.devices()[:2]), ("data",), axis_types=(AxisType.Auto,))
-    op, batch = _jitted(COMBINED[0]), _on_device(_batch())
+    op, batch = _jitted(spec), _on_device(_batch(16))
+    if "wavmix" in spec:
+        batch["frame_target"] = batch["feats"]
+        batch = {key: batch[key] for key in ("wave", "target", "frame_target", "mask")}
     placed = jax.device_put(batch, NamedSharding(mesh, PartitionSpec("data")))
-    assert "all-" not in op.lower(KEY, placed).compile().as_text()
+    text = op.lower(KEY, placed).compile().as_text()
+    assert not any(kind in text for kind in ("all-", "collective", "reduce-scatter"))
     got = op(KEY, placed)
     for key, value in op(KEY, batch).items():
         np.testing.assert_allclose(got[key], value, rtol=1e-6, atol=1e-6)
@@ -494,6 +533,9 @@ def test_panns_pairs_stay_on_their_device():
         ("noise(amount=-1)", "noise amount must be in 0"),
         ("roll_frames(frames=1.5)", "roll_frames frames must be an integer"),
         ("mixup(scale=0)", "mixup scale must be in 1e-06"),
+        ("mixup(style='plain', block=1)", "mixup block must be 0, or 2 or more rows, got 1"),
+        ("mixup(style='plain', block=True)", "mixup block must be 0, or 2 or more rows"),
+        ("mixup(block=8)", "style 'panns' mixes neighbours and has no block"),
         ("mixup(1)", "every argument by keyword"),
     ],
 )

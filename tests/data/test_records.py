@@ -204,6 +204,36 @@ def test_the_reader_pickles_is_shared_by_threads_and_survives_a_fork(dataset):
         opened.reader[12]
 
 
+def test_columns_are_those_of_the_rows(tmp_path):
+    """pyarrow reads what the csv module writes: quotes, commas, breaks and spaces in ids."""
+    names = ["a,b", 'say "x"', "two\nlines", " spaces ", "ünï", "-dash", "NULL", "1"]
+    labels = [("/m/dog",), ("/m/cat", "/m/dog"), (), ("/m/cat",)] * 2
+    made = [
+        Clip(name, tone(10, rate=32000), label, "fold1")
+        for name, label in zip(names, labels, strict=True)
+    ]
+    writer.write(tmp_path / "d", made, LABELS, progress=False)
+    opened = records.Dataset(tmp_path / "d")
+    found, rows = opened.columns(), list(opened.rows())
+    assert list(found.ids) == [row[0] for row in rows] == names
+    assert found.split == [row[1] for row in rows]
+    assert [found.cells[k] for k in found.number] == [row[2] for row in rows]
+
+
+def test_a_process_raises_its_limit_on_open_files_for_shards():
+    code = """if True:
+    import resource
+    from asjax.data import records
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    most = records.most_open()
+    print(most == min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2) and most > 32)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    print(records.most_open())
+    """
+    assert in_python(code, "").split() == ["True", "32"]
+
+
 def test_old_readers_are_dropped_beyond_the_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "_MAX_OPEN_SHARDS", 2)
     made = [Clip(f"c{i}", tone(10, rate=32000), ("/m/dog",), f"s{i}") for i in range(4)]

@@ -29,6 +29,20 @@ def test_strings_are_the_list_they_were_made_of():
             strings[beyond]
 
 
+def test_strings_from_arrow_equal_those_from_a_list_and_take_gives_any_of_them():
+    import pyarrow as pa
+
+    texts = [text for text in TEXTS if text.isprintable() or text == "a\nb"] * 3000
+    arrays = [pa.array(texts[:7]), pa.array([], pa.string()), pa.array(["no", *texts[7:]])[1:]]
+    joined = Strings.joined(arrays)
+    assert list(joined) == texts == list(Strings(texts))
+    which = np.random.default_rng(0).integers(0, len(texts), 500)
+    assert list(joined.take(which)) == [texts[i] for i in which]
+    assert joined.take(np.arange(len(texts))) == Strings(texts)
+    assert joined != Strings(texts[:-1])
+    assert len(Strings.joined([])) == len(joined.take([])) == 0
+
+
 def test_a_parcel_gives_the_object_with_arrays_that_are_mapped_and_read_only():
     rng = np.random.default_rng(0)
     big, odd = rng.normal(size=(1000, 100)), rng.normal(size=(50, 40))[:, ::3]

@@ -1,0 +1,286 @@
+"""How costs grow: records from 10^4 to 10^7, reading of clips, a checkpoint of a gigabyte.
+
+    python benchmarks/scale.py [--part records|checkpoint] [--most 2000000] [--folder DIR]
+
+Rates are per CPU second of one process, so that other work on the machine matters little. Every
+number is measured in a process of its own. Tables are Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+SHARD = 2000  # records in a shard, as for AudioSet in 1 GB shards of 10 s at 32 kHz
+READS = 20_000
+
+
+def mib(key: str) -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) / 1024
+    return float("nan")
+
+
+def table(header):
+    row(header)
+    row(["---"] * len(header))
+
+
+def row(cells):
+    print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+def alone(part: str, *args) -> dict:
+    """The result of `part` in a new process."""
+    code = [sys.executable, __file__, "--one", part, *map(str, args)]
+    done = subprocess.run(code, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{part}: {done.stderr.strip().splitlines()[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+# ------------------------------------------------------------------------------------- records
+
+
+def make(folder: Path, records: int) -> None:
+    """A record set as asjax prepare writes it, with tiny clips."""
+    from array_record.python import array_record_module
+
+    from asjax import labels
+    from asjax.data import example
+    from asjax.data import records as form
+    from asjax.store import files
+
+    label_set, rng = labels.get("audioset527"), np.random.default_rng(0)
+    classes = np.minimum(rng.zipf(1.5, (records, 2)) - 1, len(label_set) - 1)
+    count, shards, done = -(-records // SHARD), [], 0
+    folder.mkdir(parents=True)
+    for k in range(count):
+        name, size = form.shard_name("many", "train", k, count), min(SHARD, records - done)
+        writer = array_record_module.ArrayRecordWriter(str(folder / name), "group_size:1")
+        for i in range(done, done + size):
+            fields = {"id": f"{i:011d}_30000", "audio": b"x" * 40, "sample_rate": 32000}
+            writer.write(example.encode({**fields, "samples": 20, "labels": [], "category": ""}))
+        writer.close()
+        bytes_ = (folder / name).stat().st_size
+        shards.append({"file": name, "records": size, "bytes": bytes_, "sha256": ""})
+        done += size
+    with open(folder / "manifest.csv", "w", newline="") as file:
+        out = csv.writer(file)
+        out.writerow(form.COLUMNS)
+        for i in range(records):
+            cell = ";".join(label_set.ids[c] for c in sorted({*classes[i].tolist()}))
+            digest = hashlib.sha256(str(i).encode()).hexdigest()
+            out.writerow([f"{i:011d}_30000", "train", cell, "", 320000, 32000, digest])
+    lengths = [str(s["records"]) for s in shards]
+    splits = [{"name": "train", "shardLengths": lengths}]
+    (folder / "dataset_info.json").write_text(json.dumps({"name": "many", "splits": splits}))
+    (folder / "features.json").write_text("{}")
+    manifest = {
+        "format": form.FORMAT,
+        "name": "many",
+        "splits": {"train": records},
+        "shards": shards,
+        "manifest_sha256": files.digest(folder / "manifest.csv"),
+        "label_set": {"name": label_set.name, "hash": label_set.hash},
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def opened(folder: str) -> dict:
+    """Cost of opening a record set, of draws and of random reads."""
+    import array_record.python.array_record_module  # noqa: F401 (imports are not counted)
+    import pyarrow.csv  # noqa: F401
+    import scipy.sparse  # noqa: F401
+
+    from asjax import build, labels
+    from asjax.data import sources
+
+    label_set = labels.get("audioset527")
+    before, begin = mib("VmRSS"), time.process_time()
+    source = sources.records(label_set, path=folder)
+    found = {"open_s": time.process_time() - begin, "kept_mib": mib("VmRSS") - before}
+    found |= drawn(source.labels)
+    rows = random.Random(0).choices(range(len(source)), k=2 * READS)
+    for r in rows[:READS]:  # opens the shards
+        source.audio[r]
+    begin = time.process_time()
+    for r in rows[READS:]:
+        source.audio[r]
+    found["reads"] = READS / (time.process_time() - begin)
+    build.make("draw", "shuffle", labels=source.labels, seed=0)
+    return found
+
+
+def drawn(labels) -> dict:
+    """Seconds to build a draw, and draws per second."""
+    from asjax import build
+
+    found = {}
+    for name in ("oversample(beta=0.5)", "shuffle"):
+        begin = time.process_time()
+        draw = build.make("draw", name, labels=labels, seed=0)
+        draw(0)
+        key = name.partition("(")[0]
+        found[f"{key}_build_s"] = time.process_time() - begin
+        begin = time.process_time()
+        for n in range(READS):
+            draw(n)
+        found[f"{key}_draws"] = READS / (time.process_time() - begin)
+    return found
+
+
+def drawn_alone(records: str) -> dict:
+    """`drawn` on labels without a record set."""
+    from scipy import sparse
+
+    rng, n = np.random.default_rng(0), int(records)
+    columns = np.sort(np.minimum(rng.zipf(1.5, (n, 2)) - 1, 526), axis=1).astype(np.int32)
+    ends = np.arange(0, 2 * n + 1, 2)
+    return drawn(sparse.csr_matrix((np.ones(2 * n, np.int8), columns.ravel(), ends), (n, 527)))
+
+
+def records(most: int, folder: Path) -> None:
+    print("\n## Records: per CPU second\n")
+    header = ["records", "shards", "open s", "kept MiB", "random reads", "beta .5: build s"]
+    table([*header, "beta .5: draws", "shuffle: draws"])
+    for n in (10_000, 100_000, 1_000_000, 2_000_000, 10_000_000):
+        if n <= most:
+            place = folder / str(n)
+            if not place.exists():
+                make(place, n)
+            found, shards = alone("opened", place), -(-n // SHARD)
+            cells = [f"{found['open_s']:.2f}", f"{found['kept_mib']:.0f}", f"{found['reads']:,.0f}"]
+        else:
+            found, shards, cells = alone("drawn_alone", n), "-", ["-", "-", "-"]
+        draws = [f"{found[k]:,.0f}" for k in ("oversample_draws", "shuffle_draws")]
+        row([f"{n:,}", shards, *cells, f"{found['oversample_build_s']:.2f}", *draws])
+
+
+# ---------------------------------------------------------------------------------- checkpoint
+
+
+def state_of(gigabytes: float):
+    import jax
+    import jax.numpy as jnp
+
+    size = int(gigabytes * 2**30 / 16 / 4)
+    keys = jax.random.split(jax.random.key(0), 16)
+    return {f"p{i:02d}": jax.random.normal(keys[i], (size,), jnp.float32) for i in range(16)}
+
+
+def blocked(folder: str, gigabytes: str) -> dict:
+    """Seconds that a save blocks, and until it is on disk; the median of three saves."""
+    import jax
+
+    from asjax.store import checkpoint
+
+    state = jax.block_until_ready(state_of(float(gigabytes)))
+    times = []
+    with checkpoint.Checkpoints(folder) as checkpoints:
+        for step in range(4):
+            begin, cpu = time.perf_counter(), time.process_time()
+            if not checkpoints.save(step, state, metrics={"mean_ap": step / 10}):
+                raise SystemExit(checkpoints.last_error)
+            held, held_cpu = time.perf_counter() - begin, time.process_time() - cpu
+            if not checkpoints.wait():
+                raise SystemExit(checkpoints.last_error)
+            whole = time.perf_counter() - begin
+            times.append((held, whole, held_cpu, time.process_time() - cpu))
+    middle = np.median(np.array(times[1:]), axis=0)
+    return dict(zip(("blocked_s", "whole_s", "blocked_cpu", "whole_cpu"), middle, strict=True))
+
+
+def save_for_ever(folder: str, gigabytes: str) -> dict:
+    import jax
+
+    from asjax.store import checkpoint
+
+    state = jax.block_until_ready(state_of(float(gigabytes)))
+    with checkpoint.Checkpoints(folder) as checkpoints:
+        step = (checkpoints.latest_step() or 0) + 1
+        print("ready", flush=True)
+        while True:
+            checkpoints.save(step, state, metrics={"mean_ap": step})
+            checkpoints.wait()
+            print(step, flush=True)
+            step += 1
+
+
+def killed(folder: Path, gigabytes: float, times: int) -> tuple[int, int]:
+    """(kills after which the newest step was sound and none was lost, kills)."""
+    from asjax.store import checkpoint
+
+    rng, good = random.Random(0), 0
+    for _ in range(times):
+        command = [sys.executable, __file__, "--one", "save_for_ever", str(folder), str(gigabytes)]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        saved, deadline = 0, None
+        os.set_blocking(child.stdout.fileno(), False)
+        while deadline is None or time.monotonic() < deadline:
+            line = child.stdout.readline().strip()
+            if line == "ready":
+                deadline = time.monotonic() + rng.uniform(0.2, 6.0)
+            elif line:
+                saved = int(line)
+            else:
+                time.sleep(0.01)
+            if child.poll() is not None:
+                raise SystemExit("the saving process ended by itself")
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        saved = max([saved, *(int(x) for x in child.stdout.read().split() if x.isdigit())])
+        left = checkpoint.Checkpoints(folder)  # cleans up, as a resumed run does
+        newest = left.latest_step() or 0
+        good += newest >= saved and (newest == 0 or not left.problems(newest))
+    return good, times
+
+
+def checkpoint_part(folder: Path, gigabytes: float, kills: int) -> None:
+    print(f"\n## A checkpoint of {gigabytes:g} GB, 16 arrays\n")
+    found = alone("blocked", folder / "blocked", gigabytes)
+    table(["what", "value"])
+    row(["save() blocks", f"{found['blocked_s']:.2f} s, {found['blocked_cpu']:.2f} CPU s"])
+    row(["until it is on disk", f"{found['whole_s']:.2f} s, {found['whole_cpu']:.2f} CPU s"])
+    row(["share that blocks", f"{found['blocked_s'] / found['whole_s']:.1%}"])
+    good, times = killed(folder / "killed", gigabytes, kills)
+    row(["kill -9 at random times: newest step sound, none lost", f"{good} of {times}"])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--part", choices=("records", "checkpoint"))
+    parser.add_argument("--most", type=int, default=2_000_000, help="records that are written")
+    parser.add_argument("--gigabytes", type=float, default=1.0, help="of the checkpoint")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--folder", help="where to write (default: a temporary folder)")
+    parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        name, *rest = args.one
+        parts = dict(opened=opened, drawn_alone=drawn_alone, blocked=blocked)
+        print(json.dumps({**parts, "save_for_ever": save_for_ever}[name](*rest)))
+        return
+    with tempfile.TemporaryDirectory(dir=args.folder) as temporary:
+        folder = Path(args.folder or temporary)
+        if args.part in (None, "records"):
+            records(args.most, folder)
+        if args.part in (None, "checkpoint"):
+            checkpoint_part(Path(temporary), args.gigabytes, args.kills)
+
+
+if __name__ == "__main__":
+    main()
