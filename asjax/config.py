@@ -156,6 +156,11 @@ def parse_call(text: str) -> tuple[str, dict[str, Any]]:
     return module + node.func.id, {k.arg: _literal(k.value, text) for k in node.keywords}
 
 
+def counted(count: int, noun: str) -> str:
+    """`(1, "clip")` -> "1 clip", `(2000, "clip")` -> "2,000 clips"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def _split(text: str, at: str) -> list[str]:
     """Split at a character, but not inside brackets or quotes."""
     parts, depth, quote, start, escaped = [], 0, "", 0, False

@@ -77,7 +77,7 @@ def run(cfg, args) -> int:
     import jax
 
     from asjax import config, hlp, objectives, pages, sharding, step, watch
-    from asjax.data import pipeline, quarantine
+    from asjax.data import pipeline, quarantine, unlabelled
     from asjax.evaluation import listen, probe
     from asjax.optim import groups
     from asjax.store import checkpoint, choice, files, log, result, workdir
@@ -111,6 +111,7 @@ def run(cfg, args) -> int:
         with cfg.unlocked(), cfg.ignore_type():
             cfg.objective = objective
         say(why)
+    unlabelled.check(train_source, train=True, objective=config.split_spec(objective)[0])
     task = tasks.of(cfg)
     metric = task.metric(eval_source)
     # In training and in evaluation, a process decodes only the rows of its own devices.

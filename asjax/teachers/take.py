@@ -74,7 +74,9 @@ def _row(clip, view, draw, source, i, label_set) -> Row:
     """The row of a clip, with the labels and events of the data."""
     if label_set is None or i is None:
         return Row(clip, forms.CLIP_S, view=view, draw=draw)
-    known = [int(c) for c in source.labels[i].indices if c < len(label_set)]
+    known = None
+    if getattr(source, "labelled", None) is None or source.labelled[i]:
+        known = [int(c) for c in source.labels[i].indices if c < len(label_set)]
     marks = getattr(source, "events", None)
     marks = None if marks is None else marks[i]
     marks = None if marks is None else marks[marks["class"] < len(label_set)]

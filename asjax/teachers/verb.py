@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-from asjax.config import TRUST, AsjaxError, shown, trust_named
+from asjax.config import TRUST, AsjaxError, counted, shown, trust_named
 
 _MORE = """more examples:
   asjax logits runs/a runs/b --data train.csv --frames --out teacher --shard 1/4
@@ -31,7 +31,9 @@ def add_arguments(parser):
         "then files",
     )
     parser.add_argument(
-        "--data", help='the clips: a source such as "esc10()", records, a CSV, a folder of classes'
+        "--data",
+        help='the clips: a source such as "esc10()", records, a CSV, a folder of classes; without '
+        "labels a folder of audio or a list of files",
     )
     parser.add_argument("--out", help="folder for the logits (export: the file to write)")
     parser.add_argument("--overwrite", action="store_true", help="replace other logits in --out")
@@ -109,15 +111,16 @@ def _run(paths, args) -> int:
         raise AsjaxError(f"--batch-size must be 1 or more, got {args.batch_size}")
     weights = None if args.weights is None else _numbers(args.weights)
     trust_named(args.trust)
-    from asjax.evaluation import data_specs
-    from asjax.teachers import members, parts, run
+    from asjax.teachers import data, members, parts, run
 
-    spec, _ = data_specs.data_spec(args.data)
     batch_size = args.batch_size or 0
     models = members.Members(paths, weights, frames=args.frames, batch_size=batch_size)
+    spec, why = data.spec_of(args.data, models.label_set)
     if spec["name"] == "annotated":  # the pieces of a training with these models
         spec = {"piece_s": models.clip_s, **spec}
-    source, labelled = _source(spec, args.labels, models.label_set)
+    source, labelled = data.source_of(spec, args.labels, models.label_set)
+    if why:
+        _say(f"{counted(len(source), 'clip')} without labels: {why}")
     how = {"top": args.top, "dtype": args.dtype or "float16", "views": views, "ops": args.ops}
     job = run.Job(models, source, labelled=labelled, shard=shard, **how)
     out = Path(args.out).absolute()
@@ -141,24 +144,6 @@ def _run(paths, args) -> int:
         store.finish(job.about(spec))
     how = f"{store.write_s:.1f} s of writing, of which {store.wait_s:.1f} s were not overlapped"
     return _report(args.out, how)
-
-
-def _source(spec, given, label_set):
-    """The data, and whether their first classes are those of the models."""
-    from asjax import build
-    from asjax.data import strong
-    from asjax.evaluation import data_specs
-
-    if spec["name"] == "annotated" and not given:
-        try:
-            theirs = data_specs.fit(spec, given, label_set)[0]
-        except AsjaxError:  # no class in common: teachers need no labels
-            paths = spec["events"]
-            paths = [paths] if isinstance(paths, (str, Path)) else paths
-            theirs = strong.own_labels(paths, spec.get("label_column", ""))
-    else:
-        theirs = data_specs.labels_of(spec, given, label_set)
-    return build.source(spec, theirs), theirs.ids[: len(label_set)] == label_set.ids
 
 
 def _shard(text) -> tuple[int, int]:
@@ -235,15 +220,13 @@ def _merge(paths, args) -> int:
 
 def _import(paths, args) -> int:
     from asjax import labels
-    from asjax.evaluation import data_specs
     from asjax.teachers import forms, take
 
     columns = labels.get(args.labels) if args.labels else None
     foreign = forms.read(args.form, paths, columns, args.dtype)
     source, labelled, about = None, False, {"form": args.form, "files": list(paths)}
     if args.data:
-        spec, _ = data_specs.data_spec(args.data)
-        source, labelled = _source(spec, None, foreign.form.label_set)
+        source, labelled = _data(args.data, foreign.form.label_set)
     how = {"check": not args.no_check, "overwrite": args.overwrite}
     notes = take.take(foreign, args.out, about=about, source=source, labelled=labelled, **how)
     for note in notes:
@@ -270,24 +253,35 @@ def _export(paths, args) -> int:
     return 0
 
 
+def _data(text: str, label_set):
+    """The clips of `--data`, and whether their first classes are those of the label set."""
+    from asjax.teachers import data
+
+    spec, why = data.spec_of(text, label_set)
+    source, labelled = data.source_of(spec, None, label_set)
+    if why:
+        _say(f"{counted(len(source), 'clip')} without labels: {why}")
+    return source, labelled
+
+
 def _check(paths, args) -> int:
     from asjax import labels
-    from asjax.evaluation import data_specs
+    from asjax.data import unlabelled
     from asjax.store import logits, logits_check
 
     worst = 0
     for path in paths:
         stored = logits.open(path, labels.get(args.labels) if args.labels else None, verify=True)
         if args.data:
-            spec, _ = data_specs.data_spec(args.data)
-            source, labelled = _source(spec, None, stored.label_set)
+            source, labelled = _data(args.data, stored.label_set)
             lost = [clip for clip in source.ids if clip not in stored]
             there = len(source) - len(lost)
             first = f"; first without: {shown(lost[0])}" if lost else ""
             have = f"{there:,} of {len(source):,} clips of {source.name} have logits"
             print(f"data         {have}{first}")
             known = (source.labels, getattr(source, "events", None)) if labelled else (None, None)
-            check = logits_check.against(stored, source.ids, *known)
+            flags = unlabelled.flags_of(source)
+            check = logits_check.against(stored, source.ids, *known, labelled=flags)
             worst = max(worst, int(bool(lost)))
         else:
             check = logits_check.own(stored)
