@@ -365,7 +365,7 @@ def strong_weak(labels, seed: int, source, strong: int = 1, weak: int = 1, unlab
     """Of every strong + weak + unlabelled draws, `strong` are clips with events, `weak` have labels
     only, and `unlabelled` have none. 0: there is no such clip."""
     wanted = {"strong": strong, "weak": weak, "unlabelled": unlabelled}
-    names, rows = zip(*shares.kinds(source, wanted), strict=True)
+    names, rows = zip(*shares.kinds(source, wanted, labels.shape[0]), strict=True)
     draws = [Shuffle(labels[some], _hash(seed, g) >> 1) for g, some in enumerate(rows)]
     return shares.Shares(draws, rows, [wanted[name] for name in names], names, seed)
 

@@ -7,14 +7,15 @@ import numpy as np
 from asjax.config import AsjaxError, warn
 
 
-def kinds(source, wanted: dict[str, int]) -> list[tuple[str, np.ndarray]]:
+def kinds(source, wanted: dict[str, int], count: int) -> list[tuple[str, np.ndarray]]:
     """(kind, its clips) for the kinds of `wanted` that are drawn: strong, weak, unlabelled.
+
+    Args: wanted: kind -> share. count: number of clips.
 
     AsjaxError: a kind that is to be drawn has no clip, or one that has clips is never drawn.
     """
-    nothing = [None] * len(source.ids)
-    marks = nothing if source.events is None else source.events
-    strong = np.array([marks[i] is not None for i in range(len(nothing))], bool)
+    marks = getattr(source, "events", None)
+    strong = np.array([marks is not None and marks[i] is not None for i in range(count)], bool)
     labelled = getattr(source, "labelled", None)
     bare = ~strong & (False if labelled is None else ~np.asarray(labelled))
     masks = {"strong": strong, "weak": ~strong & ~bare, "unlabelled": bare}
@@ -30,9 +31,9 @@ def kinds(source, wanted: dict[str, int]) -> list[tuple[str, np.ndarray]]:
             "a share of 0 draws none"
         )
     for kind, share in wanted.items():
-        if not share and (count := int(masks[kind].sum())):
+        if not share and (many := int(masks[kind].sum())):
             raise AsjaxError(
-                f"draw strong_weak: {source.name} has {count:,} {words[kind]}, which would never "
+                f"draw strong_weak: {source.name} has {many:,} {words[kind]}, which would never "
                 f"be drawn; set {kind}, their share, or leave them out of data.train"
             )
     if not any(wanted.values()):
