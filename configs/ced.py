@@ -4,7 +4,8 @@ ASJAX_DATA=/data asjax train --config=configs/ced.py:teacher=runs/logits --workd
 
 Data: $ASJAX_DATA/audioset holds the records that `asjax prepare folder` wrote, splits `train` and
 `eval`. `teacher` is a folder of `asjax logits MODEL... --top 20`: the authors store the 20 highest
-scores of an ensemble, and the other classes count as 0. Without it the labels teach.
+scores of an ensemble, and the other classes count as 0. It must be given; `teacher=none` learns
+from the labels alone, and so does `tiny` without it.
 Recipe: 300 epochs of 6250 steps, batch 128; Adam, lr 3e-4, linear warm-up over 62,500 steps, cosine
 to a tenth; BCE of the teachers' probabilities alone (weight=1). Waves: shift by up to half a clip;
 features: one mask of up to 192 frames and one of up to 24 bins.
@@ -39,6 +40,7 @@ def get_config(arg=None):
         tiny=False,
         **config.MEMORY,
     )
+    teacher = config.teacher_of(arg, "asjax logits MODEL... --data TRAIN --top 20 --out FOLDER")
     c = config.new()
     c.seed = arg.seed
     c.total_steps = 2 if arg.tiny else EPOCHS * EPOCH
@@ -56,8 +58,8 @@ def get_config(arg=None):
     if arg.tiny:
         c.model.update(width=16, heads=2, depth=1)
     c.objective = dict(name="tagging", label_smoothing=0.0)
-    if arg.teacher:
-        path = json.dumps(arg.teacher, ensure_ascii=False)
+    if teacher:
+        path = json.dumps(teacher, ensure_ascii=False)
         c.data.ops = f"decode | crop | multihot | teacher(path={path})"
         c.objective = dict(name="distillation", base="tagging", weight=arg.weight)
     warmup = 1 if arg.tiny else WARMUP
