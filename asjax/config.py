@@ -162,9 +162,9 @@ def parse_call(text: str) -> tuple[str, dict[str, Any]]:
     return module + node.func.id, {k.arg: _literal(k.value, text) for k in node.keywords}
 
 
-def counted(count: int, noun: str) -> str:
+def counted(count: int, noun: str, plural: str = "") -> str:
     """`(1, "clip")` -> "1 clip", `(2000, "clip")` -> "2,000 clips"."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
 
 
 def _split(text: str, at: str) -> list[str]:

@@ -103,7 +103,7 @@ def main(args) -> int:
             print("\n".join(plan.command(run) for run in todo))
             return 0
         left = sum(not run.finished for run in plan.all_runs())
-        print(f"sweep: {todo[0].path} ({left} trainings left)", flush=True)
+        print(f"sweep: {todo[0].path} ({config.counted(left, 'training')} left)", flush=True)
         if code := plan.train(todo[0]):
             return code
     print(plan.summary())

@@ -283,6 +283,9 @@ def test_a_recipe_for_students_needs_a_teacher_or_says_that_it_has_none(name, tm
     assert load(name, "teacher=none").objective.name in ("tagging", "detection")
     assert load(name, "teacher=x").objective.name == "distillation"
     assert "teacher(path='x')" in load(name, "teacher=x").data.ops.replace('"', "'")
+    if name == "ced":
+        ops = load(name, "teacher=x,replay=False").data.ops
+        assert ops.endswith(' | teacher(path="x", replay=False)')
 
 
 @pytest.mark.parametrize("name", TASKS)

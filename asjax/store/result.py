@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from asjax import config
+
 
 def chosen(checkpoints, state, abstract, say):
     """The state of the step that `eval.select` chooses, and how it was chosen, for the record.
@@ -48,7 +50,9 @@ def where(path: Path, bad_clips, tables: str, option: str = "") -> str:
         f"log         {path / 'train.jsonl'}",
     ]
     if bad_clips.count:
-        lines.append(f"quarantine  {path / 'quarantine.csv'} ({bad_clips.count} clips)")
+        lines.append(
+            f"quarantine  {path / 'quarantine.csv'} ({config.counted(bad_clips.count, 'clip')})"
+        )
     words = ["asjax tag YOUR_FILE.wav", option, f"--model={path / 'model'}"]
     lines.append(f"try it:     {' '.join(filter(None, words))}")
     return "\n".join(lines)

@@ -88,6 +88,10 @@ def main(args) -> int:
     for option in _NEEDS[action]:
         if not getattr(args, option):
             raise AsjaxError(f"{name} needs --{option}")
+    if args.out and not Path(args.out).absolute().name:
+        raise AsjaxError(f"--out must name a folder, got {shown(args.out)}")
+    if args.out and not (parent := Path(args.out).absolute().parent).is_dir():
+        raise AsjaxError(f"--out {shown(args.out)}: the folder {shown(parent)} does not exist")
     return {
         "run": _run,
         "merge": _merge,
@@ -124,10 +128,6 @@ def _run(paths, args) -> int:
     how = {"top": args.top, "dtype": args.dtype or "float16", "views": views, "ops": args.ops}
     job = run.Job(models, source, labelled=labelled, shard=shard, **how)
     out = Path(args.out).absolute()
-    if not out.name:
-        raise AsjaxError(f"--out must name a folder, got {shown(args.out)}")
-    if not out.parent.is_dir():
-        raise AsjaxError(f"--out {shown(out)}: the folder {shown(out.parent)} does not exist")
     with parts.opened(out, job.settings(), job.form) as store:
         if not args.overwrite and store.finished():
             store.tidy()
@@ -138,10 +138,13 @@ def _run(paths, args) -> int:
         lost = job.coverage(store)
         if lost:  # never a clip less without a word
             raise RuntimeError(f"{len(lost)} clips have no logits, first {lost[0]}")
-        if not any(part.rows for part in store.done):
-            reason = store.done[0].missing[0][2] if store.done else ""
+        if store.done and not any(part.rows for part in store.done):
+            reason = store.done[0].missing[0][2]
             raise AsjaxError(f"no clip of {source.name} could be decoded; first: {reason}")
         store.finish(job.about(spec))
+    if job.begin == job.end:
+        batches = counted(job.steps, "batch", "batches")
+        _say(f"--shard {args.shard} has no clip: the data have {batches}; the part is empty")
     how = f"{store.write_s:.1f} s of writing, of which {store.wait_s:.1f} s were not overlapped"
     return _report(args.out, how)
 
@@ -184,21 +187,23 @@ def _report(out, how: str, check=None) -> int:
     if stored.frames is not None:
         names["frames"] = f"frames ({stored.frame_rate:g} per second)"
     what = " and ".join(names[kind] for kind in stored.kinds)
-    views = f", {stored.views['count']} views each" if stored.views else ""
-    print(f"logits       {len(stored):,} clips{views}, {stored.label_set.name}, of {what}; {how}")
+    views = f", {counted(stored.views['count'], 'view')} each" if stored.views else ""
+    clips = counted(len(stored), "clip")
+    print(f"logits       {clips}{views}, {stored.label_set.name}, of {what}; {how}")
     check = check or logits_check.own(stored)
     print(f"check        {check or 'none: the logits were stored without labels'}")
     if check and not check.good:
         _say("the logits fit the labels no better than chance; is the model trained?")
     cut = (stored.extra or {}).get("cut")
     if cut and not stored.views:
-        _say(f"{cut} recordings are longer than the models hear; the logits are of their beginning")
+        one = "recording is" if cut == 1 else "recordings are"
+        _say(f"{cut:,} {one} longer than the models hear; the logits are of the beginning")
     missing = stored.missing()
     if missing:
         clip, _, reason = missing[0]
         _say(
-            f"{len(missing)} clips have no logits, first {shown(clip)}: {shown(reason)}; "
-            f"{out}/missing.csv names them"
+            f"{counted(len(missing), 'clip')} without logits, first {shown(clip)}: "
+            f"{shown(reason)}; {out}/missing.csv has them all"
         )
     print(f"folder       {out}")
     return 1 if missing else 0
@@ -215,7 +220,7 @@ def _merge(paths, args) -> int:
     from asjax.teachers import merge
 
     merge.merge(paths, Path(args.out), overwrite=args.overwrite)
-    return _report(args.out, f"from {len(paths)} folders")
+    return _report(args.out, f"from {counted(len(paths), 'folder')}")
 
 
 def _import(paths, args) -> int:
@@ -245,11 +250,10 @@ def _export(paths, args) -> int:
     out = Path(args.out)
     if out.exists() and not (args.overwrite and out.is_file()):
         raise AsjaxError(f"--out {shown(out)} exists; add --overwrite, or choose another file")
-    if not out.absolute().parent.is_dir():
-        raise AsjaxError(f"--out {shown(out)}: the folder {shown(out.parent)} does not exist")
     stored = logits.open(paths[0])
     pretrainedsed.write(stored, out)
-    print(f"logits       {len(stored):,} clips, {stored.label_set.name}\nfile         {out}")
+    clips = counted(len(stored), "clip")
+    print(f"logits       {clips}, {stored.label_set.name}\nfile         {out}")
     return 0
 
 
@@ -277,7 +281,7 @@ def _check(paths, args) -> int:
             lost = [clip for clip in source.ids if clip not in stored]
             there = len(source) - len(lost)
             first = f"; first without: {shown(lost[0])}" if lost else ""
-            have = f"{there:,} of {len(source):,} clips of {source.name} have logits"
+            have = f"logits for {there:,} of {counted(len(source), 'clip')} of {source.name}"
             print(f"data         {have}{first}")
             known = (source.labels, getattr(source, "events", None)) if labelled else (None, None)
             flags = unlabelled.flags_of(source)
