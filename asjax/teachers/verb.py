@@ -276,6 +276,7 @@ def _check(paths, args) -> int:
     worst = 0
     for path in paths:
         stored = logits.open(path, labels.get(args.labels) if args.labels else None, verify=True)
+        stored.require_finite()
         if args.data:
             source, labelled = _data(args.data, stored.label_set)
             lost = [clip for clip in source.ids if clip not in stored]
