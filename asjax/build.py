@@ -171,8 +171,7 @@ def pipeline(
       label_set: if given, the classes that stored logits of a teacher must have.
       rows, process_index, process_count: which rows of every batch this process makes, as in
         asjax.data.pipeline.build.
-      data: other fields of a config's `data`, with the defaults of FIELDS. `train` and `eval` have
-        no effect here.
+      data: other fields of a config's `data`, with the defaults of FIELDS; not `train` and `eval`.
 
     Raises:
       AsjaxError: unknown draw or op, a value out of its range, an empty source.
@@ -197,8 +196,9 @@ def pipeline(
     if aware and hasattr(source, "pcm16") and source.pcm16(sample_rate):
         ops = chain("op", data["ops"], **known, decode_timeout_s=limit, pcm16=True)
     unlabelled.check(source, train=train, draw=split_spec(spec)[0], ops=[name for name, _ in ops])
-    form = {**known, "train": train, "label_set": label_set}
-    begun = teacher.begin(ops, source, data["ops"], **form)
+    begun = teacher.begin(
+        ops, source, data["ops"], **known | {"train": train, "label_set": label_set}
+    )
     described = [spec, data["ops"], *known.values()] + [begun.identity] * bool(begun.identity)
     return batches.build(
         source,

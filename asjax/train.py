@@ -239,8 +239,8 @@ def run(cfg, args) -> int:
         n_params = sum(x.size for x in jax.tree.leaves(state.params))
         say(
             f"{cfg.model.name} {cfg.model.get('variant', '')}: {n_params:,} parameters, "
-            f"{len(train_source)} clips to train on, {len(eval_source)} to evaluate, "
-            f"{train_data.draws_per_epoch} draws an epoch, {mesh.size} devices, "
+            f"{config.counted(len(train_source), 'clip')} to train on, "
+            f"{len(eval_source)} to evaluate, {train_data.draws_per_epoch} draws an epoch, {mesh.size} devices, "
             f"HLP {'on' if cfg.labels.hlp else 'off'}, {cfg.data.draw}"
         )
         if first_process:

@@ -28,8 +28,9 @@ def chosen(checkpoints, state, abstract, say):
     last, wanted = max(history), checkpoints.wanted_step()
     rule = checkpoints.rule.about.format(metric=metric)
     damaged = "" if wanted == step else f"; step {wanted} cannot be read or was not kept"
+    among = config.counted(len(history), "evaluation")
     say(
-        f"step {step} is the result ({rule}; {len(history)} evaluations{damaged}): {metric} "
+        f"step {step} is the result ({rule}; {among}{damaged}): {metric} "
         f"{history[step]:.4g}; the last evaluated step, {last}, has {history[last]:.4g}"
     )
     as_json = lambda value: value if math.isfinite(value) else str(value)  # noqa: E731

@@ -31,14 +31,15 @@ def spec_of(text: str, label_set) -> tuple[dict, str]:
 
 def _no_classes(root: str, label_set) -> str:
     """Why the folders below `root` are no classes of the models; "": they are."""
-    rows, problems, _ = lists.tree(root)
+    rows, _, _ = lists.tree(root)
     index = lists.index_of(label_set)
     names = list(dict.fromkeys(label for row in rows for label in row.labels))
     if any(not isinstance(index(name), str) for name in names):
         return ""  # a folder that is no class is then an error
-    first = f", such as {shown(names[0])!r}" if names else ""
-    where = "no folders" if problems and not names else f"folders{first},"
-    return f"folder {shown(root)} has {where} that are no classes of {label_set.name}"
+    if not names:
+        return f"folder {shown(root)} has no folders of classes"
+    first = shown(names[0])
+    return f"the folders in {shown(root)}, such as {first!r}, are no classes of {label_set.name}"
 
 
 def source_of(spec: dict, given, label_set):
