@@ -179,9 +179,8 @@ def pipeline(
     from asjax.data import pipeline as batches
     from asjax.data import teacher, unlabelled
 
-    for key in data:
-        if key not in FIELDS["data"]:
-            raise config.unknown("pipeline field", key, FIELDS["data"])
+    if odd := sorted(data.keys() - FIELDS["data"].keys()):
+        raise config.unknown("pipeline field", odd[0], FIELDS["data"])
     data = {**FIELDS["data"], **data}
     size = round(clip_s * sample_rate)
     if size < 1:
@@ -196,9 +195,8 @@ def pipeline(
     if aware and hasattr(source, "pcm16") and source.pcm16(sample_rate):
         ops = chain("op", data["ops"], **known, decode_timeout_s=limit, pcm16=True)
     unlabelled.check(source, train=train, draw=split_spec(spec)[0], ops=[name for name, _ in ops])
-    begun = teacher.begin(
-        ops, source, data["ops"], **known | {"train": train, "label_set": label_set}
-    )
+    form = {**known, "train": train, "label_set": label_set}
+    begun = teacher.begin(ops, source, data["ops"], **form)
     described = [spec, data["ops"], *known.values()] + [begun.identity] * bool(begun.identity)
     return batches.build(
         source,

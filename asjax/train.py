@@ -240,8 +240,8 @@ def run(cfg, args) -> int:
         say(
             f"{cfg.model.name} {cfg.model.get('variant', '')}: {n_params:,} parameters, "
             f"{config.counted(len(train_source), 'clip')} to train on, "
-            f"{len(eval_source)} to evaluate, {train_data.draws_per_epoch} draws an epoch, {mesh.size} devices, "
-            f"HLP {'on' if cfg.labels.hlp else 'off'}, {cfg.data.draw}"
+            f"{len(eval_source)} to evaluate, {train_data.draws_per_epoch} draws an epoch, "
+            f"{mesh.size} devices, HLP {'on' if cfg.labels.hlp else 'off'}, {cfg.data.draw}"
         )
         if first_process:
             with contextlib.suppress(ImportError, OSError):  # this file is only for people to read
