@@ -120,6 +120,13 @@ def listed(path) -> list[tuple[int, str]]:
     Raises:
       AsjaxError: it has neither a column of files nor one path in each line.
     """
+    try:
+        return _listed(path)
+    except csv.Error as error:
+        raise AsjaxError(f"list of files {shown(path)} cannot be read as CSV: {error}") from None
+
+
+def _listed(path) -> list[tuple[int, str]]:
     lines = text_of(path).splitlines()
     first = next((k for k, line in enumerate(lines) if line.strip()), None)
     if first is None:

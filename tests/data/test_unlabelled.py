@@ -85,6 +85,8 @@ def test_lists_of_files_keep_their_names_and_order(places, name):
         ("more/0.wav\n./more/0.wav\n", r"1 duplicate rows: line 2 './more/0.wav' \(also line 1\)"),
         ("path,km\n,3\nmore/0.wav,2\n", "1 rows without filename: line 2"),
         ("km,path\n3\n", "1 rows without filename: line 2"),
+        (f"km,path\n3,{'a' * 200_000}\n", "cannot be read as CSV: field larger"),
+        ("a" * 200_000, "cannot be read as CSV|must have a column"),
     ],
 )
 def test_wrong_lists_are_one_line(places, text, message):
