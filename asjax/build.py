@@ -141,7 +141,8 @@ def _label_set(cfg):
 
 def source(spec, label_set):
     """The clips that a spec describes, with labels as columns of `label_set`."""
-    return make("source", spec, label_set=label_set)
+    load = partial(source, label_set=label_set)  # of the sources inside another one
+    return make("source", spec, label_set=label_set, load=load)
 
 
 def pipeline(
@@ -170,18 +171,16 @@ def pipeline(
       label_set: if given, the classes that stored logits of a teacher must have.
       rows, process_index, process_count: which rows of every batch this process makes, as in
         asjax.data.pipeline.build.
-      data: other fields of a config's `data`, with the defaults of FIELDS. `train` and `eval` have
-        no effect here.
+      data: other fields of a config's `data`, with the defaults of FIELDS; not `train` and `eval`.
 
     Raises:
       AsjaxError: unknown draw or op, a value out of its range, an empty source.
     """
     from asjax.data import pipeline as batches
-    from asjax.data import teacher
+    from asjax.data import teacher, unlabelled
 
-    for key in data:
-        if key not in FIELDS["data"]:
-            raise config.unknown("pipeline field", key, FIELDS["data"])
+    if odd := sorted(data.keys() - FIELDS["data"].keys()):
+        raise config.unknown("pipeline field", odd[0], FIELDS["data"])
     data = {**FIELDS["data"], **data}
     size = round(clip_s * sample_rate)
     if size < 1:
@@ -195,15 +194,16 @@ def pipeline(
     aware = all(":" not in name or "pcm16" in op.keywords for name, op in ops)
     if aware and hasattr(source, "pcm16") and source.pcm16(sample_rate):
         ops = chain("op", data["ops"], **known, decode_timeout_s=limit, pcm16=True)
-    form = dict(num_classes=num_classes, clip_s=clip_s, sample_rate=sample_rate)
-    begun = teacher.begin(ops, source, data["ops"], train=train, label_set=label_set, **form)
+    unlabelled.check(source, train=train, draw=split_spec(spec)[0], ops=[name for name, _ in ops])
+    form = {**known, "train": train, "label_set": label_set}
+    begun = teacher.begin(ops, source, data["ops"], **form)
     described = [spec, data["ops"], *known.values()] + [begun.identity] * bool(begun.identity)
     return batches.build(
         source,
         draw=make("draw", spec, labels=source.labels, seed=seed if random else 0, source=source),
         ops=begun.ops,
         teacher=begun.stored,
-        notes=begun.notes,
+        notes=(*(unlabelled.notes(source) if train else ()), *begun.notes),
         batch_size=batch_size,
         described=repr(described),
         train=train,

@@ -35,6 +35,12 @@ class AsjaxError(ValueError):
         super().__init__(*(printable(a) if isinstance(a, str) else a for a in args))
 
 
+class NoArgument(AsjaxError):
+    """A recipe has no argument of this name, the attribute `name` of the error."""
+
+    name = ""
+
+
 class AsjaxWarning(UserWarning):
     """Something that the user should know. The work goes on."""
 
@@ -156,6 +162,11 @@ def parse_call(text: str) -> tuple[str, dict[str, Any]]:
     return module + node.func.id, {k.arg: _literal(k.value, text) for k in node.keywords}
 
 
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """`(1, "clip")` -> "1 clip", `(2000, "clip")` -> "2,000 clips"."""
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
 def _split(text: str, at: str) -> list[str]:
     """Split at a character, but not inside brackets or quotes."""
     parts, depth, quote, start, escaped = [], 0, "", 0, False
@@ -219,7 +230,9 @@ def parse_arg(arg: str | dict | None, **defaults):
         given = [(key, parse_value(text) if eq else True) for key, eq, text in items]
     for key, value in given:
         if key not in defaults:
-            raise unknown("config argument", key, defaults)
+            error = NoArgument(str(unknown("config argument", key, defaults)))
+            error.name = key
+            raise error
         values[key] = typed(key, value, defaults[key])
     return new(values)
 
@@ -448,6 +461,22 @@ def new(values: dict | None = None):
 
 # The arguments with which a recipe saves memory, and their defaults.
 MEMORY = {"dtype": "float32", "remat": False, "accumulate": 1}
+
+
+def teacher_of(arg, command: str) -> str:
+    """The argument `teacher` of a recipe for students: a folder, or "" for labels alone.
+
+    Args: command: the `asjax logits` command that makes the folder.
+
+    Raises:
+      AsjaxError: it is not given. `teacher=none` and `tiny` mean labels alone.
+    """
+    if not arg.teacher and not arg.tiny:
+        raise AsjaxError(
+            f"this recipe needs a teacher, teacher=FOLDER, which {command} makes; teacher=none "
+            "trains on the labels alone"
+        )
+    return "" if arg.teacher == "none" else arg.teacher
 
 
 def save_memory(cfg, arg) -> None:

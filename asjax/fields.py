@@ -99,7 +99,7 @@ OFFERED = {  # kind -> keywords that come from the program, never from a config
     "model": ("num_classes",),
     "objective": ("model", "frontend", "augment", "closure", "source", "load"),
     "optim": ("total_steps", "steps_per_epoch"),
-    "source": ("label_set",),
+    "source": ("label_set", "load"),
     "draw": ("labels", "seed", "source"),
     "op": (
         "example",

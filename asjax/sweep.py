@@ -11,18 +11,20 @@ import argparse
 import json
 import math
 import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from asjax import build, config, pages, train
+from asjax import build, config, pages, recipes, train
 from asjax.config import AsjaxError, shown
 from asjax.evaluation import detection
 from asjax.store import formats, schema
 from asjax.store.files import write_atomic
 from asjax.store.log import Diverged
 
+_FIELDS = {"lr": "optim.lr", "seed": "seed"}  # argument of a recipe -> field that it sets
 DIVERGED = "diverged.txt"  # in the workdir of a run whose loss was not finite
 _NUMBERS = ("mean_ap", "mean_auc", "accuracy")
 _EXAMPLE = """example:
@@ -37,13 +39,17 @@ several machines: run the printed commands, then print again; the choice needs a
 
 @dataclass(frozen=True)
 class Run:
-    """One training: its recipe with arguments, and its workdir. fold, lr: None if not given."""
+    """One training: its recipe with arguments, and its workdir. fold, lr: None if not given.
+
+    `fields`: (config field, value as text), for arguments that the recipe does not have.
+    """
 
     spec: str
     path: Path
     fold: int | None
     lr: float | None
     seed: int
+    fields: tuple[tuple[str, str], ...] = ()
 
     @property
     def finished(self) -> bool:
@@ -72,7 +78,7 @@ def add_arguments(parser):
         "--lr",
         default="",
         metavar="X,Y",
-        help="values of the recipe's argument lr (default: its own)",
+        help="values of the recipe's argument lr, or of optim.lr if it has none (default: its own)",
     )
     add("--folds", default="", metavar="0,1", help="values of the recipe's argument fold")
     add("--seeds", default="0,1,2,3", metavar="0,1", help="(default: %(default)s)")
@@ -86,6 +92,8 @@ def add_arguments(parser):
 def main(args) -> int:
     plan = Plan(args)
     plan.check()
+    for name, field in plan.fields.items():
+        print(f"sweep: the recipe has no argument {name}; --config.{field} is set", file=sys.stderr)
     if not args.print:
         from asjax import devices
 
@@ -95,7 +103,7 @@ def main(args) -> int:
             print("\n".join(plan.command(run) for run in todo))
             return 0
         left = sum(not run.finished for run in plan.all_runs())
-        print(f"sweep: {todo[0].path} ({left} trainings left)", flush=True)
+        print(f"sweep: {todo[0].path} ({config.counted(left, 'training')} left)", flush=True)
         if code := plan.train(todo[0]):
             return code
     print(plan.summary())
@@ -117,14 +125,34 @@ class Plan:
             raise AsjaxError("--config must be a recipe that takes lr, fold and seed, not a .json")
         if not self.seeds:
             raise AsjaxError("--seeds must name at least one seed")
+        for name, given in (("lr", self.lrs != [None]), ("seed", True)):
+            if given and (field := _FIELDS[name]) in self.overrides:
+                option = "--lr" if name == "lr" else "--seeds"
+                raise AsjaxError(f"--config.{field} and {option} set the same field; leave one out")
+        self.fields = self._fields()
+
+    def _fields(self) -> dict[str, str]:
+        """Argument -> config field, for arguments that the recipe does not have."""
+        self.fields = {}
+        while True:
+            spec = self.run(self.folds[0], self.lrs[0], self.seeds[0]).spec
+            try:
+                config.read(recipes.resolve(spec)[0])
+                return self.fields
+            except config.NoArgument as error:
+                if error.name not in _FIELDS or error.name in self.fields:
+                    raise
+                self.fields[error.name] = _FIELDS[error.name]
 
     def run(self, fold, lr, seed) -> Run:
-        fields = {"fold": fold, "lr": lr, "seed": seed}
-        given = [f"{key}={value!r}" for key, value in fields.items() if value is not None]
+        values = {"fold": fold, "lr": lr, "seed": seed}
+        values = {key: repr(value) for key, value in values.items() if value is not None}
         recipe, _, arg = self.recipe.partition(":")
+        given = [f"{key}={text}" for key, text in values.items() if key not in self.fields]
         spec = f"{recipe}:{','.join([*filter(None, [arg]), *given])}"
-        name = "-".join(text.replace("=", "") for text in given)
-        return Run(spec, self.out / name, fold, lr, seed)
+        name = "-".join(f"{key}{text}" for key, text in values.items())
+        fields = tuple((field, values[key]) for key, field in self.fields.items() if key in values)
+        return Run(spec, self.out / name, fold, lr, seed, fields)
 
     def rates(self, fold) -> list[Run]:
         """One training for each rate, with the first seed."""
@@ -160,7 +188,7 @@ class Plan:
         return some
 
     def config(self, run: Run):
-        return build.load(run.spec, self.overrides)
+        return build.load(run.spec, {**self.overrides, **dict(run.fields)})
 
     def check(self) -> None:
         """AsjaxError: the recipe lacks an argument, or a finished run has another config."""
@@ -171,7 +199,8 @@ class Plan:
                     _check_same(run, cfg)
 
     def command(self, run: Run) -> str:
-        more = [f"--config.{key}={value}" for key, value in self.overrides.items()]
+        fields = {**self.overrides, **dict(run.fields)}
+        more = [f"--config.{key}={value}" for key, value in fields.items()]
         words = ["asjax", "train", f"--config={run.spec}", f"--workdir={run.path}", *more]
         return shlex.join(words)
 
@@ -216,9 +245,9 @@ class Plan:
             table.append([titles.get(key, key), *shown_, span])
         rates = {run.fold: run.lr for run in counted}
         self._write_summary(record, rates)
-        how = f"{len(self.seeds)} seeds"
+        how = config.counted(len(self.seeds), "seed")
         if self.folds != [None]:
-            how += f", each the mean over {len(self.folds)} folds"
+            how += f", each the mean over {config.counted(len(self.folds), 'fold')}"
         text = pages.table_text(how, ["", "mean", "deviation", "seeds"], table)
         if self.lrs != [None]:
             words = [f"{lr:g}" if f is None else f"fold {f}: {lr:g}" for f, lr in rates.items()]

@@ -77,7 +77,7 @@ def run(cfg, args) -> int:
     import jax
 
     from asjax import config, hlp, objectives, pages, sharding, step, watch
-    from asjax.data import pipeline, quarantine
+    from asjax.data import pipeline, quarantine, unlabelled
     from asjax.evaluation import listen, probe
     from asjax.optim import groups
     from asjax.store import checkpoint, choice, files, log, result, workdir
@@ -111,6 +111,7 @@ def run(cfg, args) -> int:
         with cfg.unlocked(), cfg.ignore_type():
             cfg.objective = objective
         say(why)
+    unlabelled.check(train_source, train=True, objective=config.split_spec(objective)[0])
     task = tasks.of(cfg)
     metric = task.metric(eval_source)
     # In training and in evaluation, a process decodes only the rows of its own devices.
@@ -238,9 +239,9 @@ def run(cfg, args) -> int:
         n_params = sum(x.size for x in jax.tree.leaves(state.params))
         say(
             f"{cfg.model.name} {cfg.model.get('variant', '')}: {n_params:,} parameters, "
-            f"{len(train_source)} clips to train on, {len(eval_source)} to evaluate, "
-            f"{train_data.draws_per_epoch} draws an epoch, {mesh.size} devices, "
-            f"HLP {'on' if cfg.labels.hlp else 'off'}, {cfg.data.draw}"
+            f"{config.counted(len(train_source), 'clip')} to train on, "
+            f"{len(eval_source)} to evaluate, {train_data.draws_per_epoch} draws an epoch, "
+            f"{mesh.size} devices, HLP {'on' if cfg.labels.hlp else 'off'}, {cfg.data.draw}"
         )
         if first_process:
             with contextlib.suppress(ImportError, OSError):  # this file is only for people to read

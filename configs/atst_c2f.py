@@ -5,8 +5,9 @@ asjax logits models/atst_clip --data 'records(path="/data/audioset", splits=["tr
 ASJAX_DATA=/data asjax train --config=configs/atst_c2f.py:teacher=runs/logits --workdir=runs/c2f
 
 Data: $ASJAX_DATA/audioset holds the records that `asjax prepare folder` wrote, splits `train` and
-`eval`. `teacher` is a folder of logits of an ATST-Clip that was fine-tuned on AudioSet. Without it
-the labels teach. $ASJAX_DATA/weights/ATST-F_ssl.pt is the start (`start=False`: from scratch).
+`eval`. `teacher` is a folder of logits of an ATST-Clip that was fine-tuned on AudioSet. It must be
+given; `teacher=none` learns from the labels alone, and so does `tiny` without it.
+$ASJAX_DATA/weights/ATST-F_ssl.pt is the start (`start=False`: from scratch).
 Recipe: half BCE of the labels, half BCE of the teacher's probabilities, both on the clip's logits.
 10 epochs of the whole AudioSet, 2 of them warm-up, SGD with momentum, lr 1 (the authors searched
 .5, 1, 2), cosine, layer-wise decay .75, mixup: what ATST-Clip's fine-tuning has.
@@ -41,6 +42,7 @@ def get_config(arg=None):
         tiny=False,
         **config.MEMORY,
     )
+    teacher = config.teacher_of(arg, "asjax logits ATST_CLIP --data TRAIN --out FOLDER")
     c = config.new()
     c.seed = arg.seed
     c.total_steps = 2 if arg.tiny else EPOCHS * EPOCH
@@ -54,8 +56,8 @@ def get_config(arg=None):
     if arg.tiny:
         c.model.update(width=16, heads=2, depth=1)
     c.objective = dict(name="tagging", label_smoothing=0.0)
-    if arg.teacher:
-        path = json.dumps(arg.teacher, ensure_ascii=False)
+    if teacher:
+        path = json.dumps(teacher, ensure_ascii=False)
         c.data.ops = f"decode | crop | multihot | teacher(path={path})"
         c.objective = dict(name="distillation", base="tagging", weight=arg.weight)
     warmup = 1 if arg.tiny else WARMUP * EPOCH

@@ -5,8 +5,8 @@ ASJAX_DATA=/data asjax train --config=configs/efficientat_kd.py:teacher=passt_lo
 
 Data: $ASJAX_DATA/audioset holds the records that `asjax prepare folder` wrote, splits `train` and
 `eval`. `teacher` is a folder of stored logits: of `asjax logits MODEL...`, or the authors' file
-passt_enemble_logits_mAP_495.npy and its index by `asjax logits import --form efficientat`. Without
-it the labels teach.
+passt_enemble_logits_mAP_495.npy and its index by `asjax logits import --form efficientat`. It must
+be given; `teacher=none` learns from the labels alone, and so does `tiny` without it.
 Recipe: 200 epochs of 100,000 clips drawn by weight without replacement, batch 120; Adam, lr 8e-4;
 per epoch exponential warm-up over 8, flat to 80, linear to 1 % over 95, flat; weight x BCE of the
 teachers' probabilities + (1 - weight) x BCE of the labels, weight .9 (the authors' kd_lambda is the
@@ -42,6 +42,7 @@ def get_config(arg=None):
         **config.MEMORY,
     )
     epoch_steps = 1 if arg.tiny else -(-EPOCH_CLIPS // BATCH)
+    teacher = config.teacher_of(arg, "asjax logits MODEL... --data TRAIN --out FOLDER")
     c = config.new()
     c.seed = arg.seed
     c.total_steps = 2 if arg.tiny else EPOCHS * epoch_steps
@@ -55,8 +56,8 @@ def get_config(arg=None):
     c.augment = dict(wave="", feats="mixup(alpha=0.3, style='passt', block=8)", normed="")
     c.model = dict(name="mobilenet", variant="mn01" if arg.tiny else arg.variant)
     c.objective = dict(name="tagging", label_smoothing=0.0)
-    if arg.teacher:
-        path = json.dumps(arg.teacher, ensure_ascii=False)
+    if teacher:
+        path = json.dumps(teacher, ensure_ascii=False)
         c.data.ops = f"decode | crop | multihot | teacher(path={path})"
         c.objective = dict(name="distillation", base="tagging", weight=arg.weight)
     schedule = "passt(warmup_epochs=8, start_epoch=80, ramp_epochs=95, end=0.01, "

@@ -6,7 +6,8 @@ ASJAX_DATA=/data asjax train --config=configs/sed_pipeline.py:model=beats,teache
 
 Stages: `weak` is step 2, configs/sed_strong.py:step=weak. `teacher` is configs/sed_teacher.py.
 `student` is configs/sed_strong.py, taught by the logits in the folder `teacher`, which `asjax
-logits MODEL... --frames` wrote; without the argument it learns from the labels alone. These files
+logits MODEL... --frames` wrote. It must be given; `teacher=none` learns from the labels alone, and
+so does `tiny` without it. These files
 say what each recipe is, which data it needs and where ours differs.
 Student: weight x BCE of the teachers' probabilities in each frame + (1 - weight) x BCE of the
 labels, weight .9; mixing and shifts act on both. Clips without stored logits learn from labels.
@@ -66,6 +67,10 @@ def get_config(arg=None):
             raise config.unknown(key, getattr(arg, key), known)
     if arg.teacher and arg.stage != "student":
         raise config.AsjaxError(f"teacher belongs to stage=student, and the stage is {arg.stage}")
+    teacher = ""
+    if arg.stage == "student":
+        command = "asjax logits TEACHER... --frames --data TRAIN --out FOLDER"
+        teacher = config.teacher_of(arg, command)
     frontend, file, width = MODELS[arg.model]
     epochs, lr, start, sequence, draw = STAGES[arg.stage]
     sequence, start = arg.sequence or sequence, arg.start or start
@@ -102,8 +107,8 @@ def get_config(arg=None):
     c.objective = dict(name="tagging", label_smoothing=0.0)
     if events:
         c.objective = dict(name="detection", strong_weight=1.0, weak_weight=0.0)
-    if arg.teacher:
-        c.data.ops += f" | teacher(path={json.dumps(arg.teacher, ensure_ascii=False)})"
+    if teacher:
+        c.data.ops += f" | teacher(path={json.dumps(teacher, ensure_ascii=False)})"
         base = dict(base="detection", strong_weight=1.0, weak_weight=0.0)
         c.objective = dict(name="distillation", weight=arg.weight, **base)
     warmup = 1 if arg.tiny else 5000

@@ -6,6 +6,7 @@ change, write the files again with `python tests/test_configs.py` and review the
 
 import ast
 import os
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from asjax import build, config, events
+from asjax.__main__ import main
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "configs"
@@ -20,13 +22,13 @@ NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))
 BETAS = ("0", "0.1", "0.2", "0.3", "0.5", "0.7", "1")
 # The arguments that make another recipe; the defaults of each config are stored too.
 MAIN = {
-    "atst_c2f": ("teacher=logits", "tiny"),
+    "atst_c2f": ("teacher=logits", "teacher=none", "tiny"),
     "ast": ("balanced", "tiny"),
     "balancing_ast": ("beta=0", "beta=1", "tiny"),
-    "ced": ("size=base,teacher=logits", "tiny"),
+    "ced": ("size=base,teacher=logits", "teacher=none", "tiny"),
     "cnn14": ("hlp,beta=0.5", "tiny"),
     "convnext_tiny": ("speed,gain,roll", "weight_decay=0.05,drop_path=0.1", "tiny"),
-    "efficientat_kd": ("teacher=logits", "tiny"),
+    "efficientat_kd": ("teacher=logits", "teacher=none", "tiny"),
     "hlp_cnn6": ("hlp=False", "tiny"),
     "hlp_convnext": ("hlp=False", "stem=56", "variant=nano", "tiny"),
     "hlp_passt": (
@@ -45,8 +47,11 @@ TASKS = {  # recipes for other tasks, which start from the models of SED
     "sed_desed": ("mode=frozen", "tiny"),
     "sed_maestro": ("fold=4", "mode=frozen", "tiny"),
 }
-MAIN |= SED | TASKS | {"sed_pipeline": ("stage=teacher,start=ssl", "teacher=logits", "tiny")}
+MAIN |= SED | TASKS
+MAIN["sed_pipeline"] = ("stage=teacher,start=ssl", "teacher=logits", "teacher=none", "tiny")
+STUDENTS = ("atst_c2f", "ced", "efficientat_kd", "sed_pipeline")  # they must have a teacher
 CASES = [(name, arg) for name in NAMES for arg in ("", *MAIN.get(name, ()))]
+CASES = [(name, arg) for name, arg in CASES if arg or name not in STUDENTS]
 ATDR = [
     "ast",
     "transformer",
@@ -61,6 +66,9 @@ OURS = sorted(MAIN.keys() - SED - TASKS.keys() - {"sed_pipeline"})  # with hlp, 
 
 
 def load(name, arg=""):
+    """A recipe with its defaults; here, one for students has no teacher if none is given."""
+    if name in STUDENTS and not re.search(r"\b(teacher=|stage=|tiny\b)", arg):
+        arg = ",".join(filter(None, [arg, "teacher=none"]))
     return build.load(f"{ROOT / 'configs' / name}.py:{arg}")
 
 
@@ -238,7 +246,7 @@ def test_the_arguments_of_pretrained_seds_recipes(name, monkeypatch):
     [
         ("weak", "sed_strong", "step=weak"),
         ("teacher", "sed_teacher", ""),
-        ("student", "sed_strong", ""),
+        ("student,teacher=none", "sed_strong", ""),
     ],
 )
 def test_the_stages_of_the_pipeline_are_the_two_recipes(stage, recipe, arg, more):
@@ -261,6 +269,23 @@ def test_the_arguments_of_the_pipeline(monkeypatch):
     ):
         with pytest.raises(config.AsjaxError, match=says):
             load("sed_pipeline", arg)
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_a_recipe_for_students_needs_a_teacher_or_says_that_it_has_none(name, tmp_path, capsys):
+    path = ROOT / "configs" / f"{name}.py"
+    assert main(["train", f"--config={path}", f"--workdir={tmp_path / 'w'}"]) == 2
+    err = capsys.readouterr().err
+    assert "needs a teacher, teacher=FOLDER, which asjax logits " in err
+    assert "teacher=none trains on the labels alone" in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "w").exists()
+    assert load(name, "teacher=none").objective.name in ("tagging", "detection")
+    assert load(name, "teacher=x").objective.name == "distillation"
+    assert "teacher(path='x')" in load(name, "teacher=x").data.ops.replace('"', "'")
+    if name == "ced":
+        ops = load(name, "teacher=x,replay=False").data.ops
+        assert ops.endswith(' | teacher(path="x", replay=False)')
 
 
 @pytest.mark.parametrize("name", TASKS)

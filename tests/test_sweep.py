@@ -110,7 +110,7 @@ def test_a_recipe_without_folds_and_rates(trained, tmp_path, capsys):
     assert swept(tmp_path, lr="", folds="", seeds="4") == 0
     assert trained == [(0, 1.06e-4, 4)]  # the recipe's own fold and rate
     text = capsys.readouterr().out
-    assert "1 seeds" in text
+    assert "\n1 seed\n" in text
     assert "learning rate" not in text
     assert (
         json.loads((tmp_path / "summary.json").read_text())["numbers"]["onset_f1_50ms"]["deviation"]
@@ -151,6 +151,32 @@ def test_a_recipe_without_the_argument_and_a_stored_config_are_refused(tmp_path,
     ):
         assert main(["sweep", f"--config={recipe}", "--out", str(tmp_path), "--folds", "0"]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_recipe_without_lr_gets_the_field_and_a_line_says_so(monkeypatch, tmp_path, capsys):
+    done = []
+    monkeypatch.setattr(train, "run", lambda cfg, args: done.append(cfg) or train.EXIT_STOPPED)
+    command = ["sweep", "--config=configs/quickstart.py:tiny", "--out", str(tmp_path)]
+    assert main([*command, "--lr", "0.1,0.2", "--seeds", "3"]) == train.EXIT_STOPPED
+    assert "the recipe has no argument lr; --config.optim.lr is set" in capsys.readouterr().err
+    assert (done[0].optim.lr, done[0].seed) == (0.1, 3)
+    assert main([*command, "--lr", "0.1,0.2", "--seeds", "3", "--print"]) == 0
+    first, second = (shlex.split(line) for line in capsys.readouterr().out.splitlines())
+    assert first[2:] == [
+        "--config=configs/quickstart.py:tiny,seed=3", f"--workdir={tmp_path}/lr0.1-seed3",
+        "--config.optim.lr=0.1",
+    ]  # fmt: skip
+    assert second[4] == "--config.optim.lr=0.2"
+    bare = tmp_path / "bare.py"
+    text = Path("configs/quickstart.py").read_text()
+    bare.write_text(text.replace("seed=0, ", "").replace("arg.seed", "0"))
+    command[1] = f"--config={bare}:tiny"
+    assert main([*command, "--seeds", "5"]) == train.EXIT_STOPPED
+    assert "no argument seed; --config.seed is set" in capsys.readouterr().err
+    assert done[-1].seed == 5
+    for more in (["--lr", "1", "--config.optim.lr=1"], ["--config.seed=1"]):
+        assert main([*command, *more]) == 2
+        assert "set the same field; leave one out" in capsys.readouterr().err
 
 
 def test_runs_of_another_config_and_rates_that_all_diverge_are_refused(trained, tmp_path):

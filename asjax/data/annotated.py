@@ -32,6 +32,7 @@ def annotated(
     root=None,
     piece_s: float = 10.0,
     label_column: str = "",
+    empty: bool = False,
     splits=None,
     folds: int = 0,
     of=None,
@@ -43,6 +44,7 @@ def annotated(
         recordings in a list are clips. A column `split` or `fold` gives their splits.
       piece_s: seconds of a piece; the last piece of a recording may be shorter. 0: no pieces.
       label_column: the column of the class, if it has no usual name.
+      empty: take a list without any event too.
       folds, of, splits: as for the other sources; pieces of one recording are in one fold.
 
     A recording that cannot be read is one clip. The reader of the audio reports it, as it does for
@@ -63,7 +65,7 @@ def annotated(
     files = _files(paths[0], split_of, index)
     seconds = {name: _seconds(path, os.stat(path).st_mtime_ns) for name, path in files.items()}
     tidied = strong.tidy(rows, label_set, seconds.get)
-    _say(paths[0], tidied, label_set)
+    _say(paths[0], tidied, label_set, empty)
     if rest := len(set(index.by_stem.values()) - set(files.values())):
         _once(
             f"list of events {shown(paths[0])}: {rest} other audio files below "
@@ -189,7 +191,7 @@ def _seconds(path: str, changed_ns: int) -> float:
         return math.inf
 
 
-def _say(path, tidied, label_set) -> None:
+def _say(path, tidied, label_set, empty: bool) -> None:
     """Warn about repaired faults. AsjaxError: a class is not in the label set."""
     if tidied.unknown:
         most = ", ".join(f"{shown(k)!r} {n}" for k, n in tidied.unknown.most_common(_LISTED))
@@ -197,7 +199,7 @@ def _say(path, tidied, label_set) -> None:
             f"list of events {shown(path)}: {len(tidied.unknown)} labels are no classes of "
             f"{label_set.name}: {most}"
         )
-    if not any(len(marks) for marks in tidied.events.values()):
+    if not empty and not any(len(marks) for marks in tidied.events.values()):
         why = f": {'; '.join(tidied.lines())}" if tidied.counts else ""
         raise AsjaxError(f"list of events {shown(path)} has no usable event{why}")
     for line in tidied.lines(repaired=True):

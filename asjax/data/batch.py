@@ -140,6 +140,8 @@ class Examples:
             record = {"id": name, "labels": row.indices.astype(np.int64), "wave": self._silence}
             if getattr(self._source, "events", None) is not None:
                 record["events"] = self._source.events[index]
+            if getattr(self._source, "labelled", None) is not None:
+                record["labelled"] = float(self._source.labelled[index])
             return record, str(caught)
 
     def _rng(self, n):

@@ -361,14 +361,13 @@ class ClassQueue(_Draw):
         return int(self._clips[self._starts[k] + position])
 
 
-def strong_weak(labels, seed: int, source, strong: int = 1, weak: int = 1):
-    """Of every strong + weak draws, `strong` are clips with events, `weak` have labels only."""
-    known = np.array([marks is not None for marks in getattr(source, "events", None) or ()], bool)
-    if known.all() or not known.any():
-        raise AsjaxError("draw strong_weak needs clips with events and clips with labels only")
-    rows = [np.flatnonzero(known), np.flatnonzero(~known)]
+def strong_weak(labels, seed: int, source, strong: int = 1, weak: int = 1, unlabelled: int = 0):
+    """Of every strong + weak + unlabelled draws, `strong` are clips with events, `weak` have labels
+    only, and `unlabelled` have none. 0: there is no such clip."""
+    wanted = {"strong": strong, "weak": weak, "unlabelled": unlabelled}
+    names, rows = zip(*shares.kinds(source, wanted, labels.shape[0]), strict=True)
     draws = [Shuffle(labels[some], _hash(seed, g) >> 1) for g, some in enumerate(rows)]
-    return shares.Shares(draws, rows, (strong, weak), ("strong", "weak"), seed)
+    return shares.Shares(draws, rows, [wanted[name] for name in names], names, seed)
 
 
 def _columns(labels):

@@ -90,7 +90,7 @@ _KNOWN = (
         Layout("AudioSet of Hugging Face", "video_id", "labels", separator=",", names=_audioset),
     ),
 )
-_FILES = (
+FILES = (
     "filename", "file_name", "file", "fname", "path", "filepath", "file_path", "audio",
     "audio_path", "audio_file", "audio_filename", "wav", "wav_path", "clip", "name", "id",
 )  # fmt: skip
@@ -154,10 +154,10 @@ def explain(header: list[str]) -> str:
     )
     guess = {
         role: next((header[known.index(c)] for c in names if c in known), "")
-        for role, names in (("file", _FILES), ("labels", _LABELS))
+        for role, names in (("file", FILES), ("labels", _LABELS))
     }
     near = {name.casefold(): name for name in header}
-    for role, names in (("file", _FILES), ("labels", _LABELS)):
+    for role, names in (("file", FILES), ("labels", _LABELS)):
         if not guess[role]:
             close = [c for n in names for c in difflib.get_close_matches(n, near, 1, 0.75)]
             guess[role] = near[close[0]] if close else "..."

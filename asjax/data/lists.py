@@ -115,6 +115,15 @@ def read_folder(
     return entries
 
 
+def without_labels(path) -> str:
+    """Why a file is no list of clips with labels; "": its header is that of one."""
+    try:
+        _opened(path, text_of(path), None, "")
+    except AsjaxError:
+        return "has no column of labels"
+    return ""
+
+
 def read_rows(path, label_separator=None, split_column="", columns=None):
     """Usable rows, `{kind of problem: [where, ...]}`, and the layout of a CSV."""
     if label_separator == "":
@@ -145,10 +154,10 @@ def tree(root):
     """
     root = Path(root)
     files, others = recordings.walk(root)
-    if others := [path for path in others if not _hidden(path.relative_to(root).parts)]:
+    if others := [path for path in others if not hidden(path.relative_to(root).parts)]:
         warn(recordings.passed_over(others))
     parts = [path.relative_to(root).parts for path in files]
-    parts = [names for names in parts if not _hidden(names)]
+    parts = [names for names in parts if not hidden(names)]
     if not parts:
         raise AsjaxError(f"folder {shown(root)} holds no audio, so it has no classes")
     by_split = any(_fits_split(names) for names in parts)
@@ -243,7 +252,7 @@ def refuse(path, problems: dict[str, list[str]], hint: str = "") -> None:
     raise AsjaxError(text + (f" ({'; '.join(hints)})" if hints else ""))
 
 
-def _hidden(names) -> bool:
+def hidden(names) -> bool:
     """Whether a file (by its parts) is in a folder whose name begins with a dot."""
     return any(name.startswith(".") for name in names[:-1])
 

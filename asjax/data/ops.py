@@ -167,12 +167,16 @@ def crop(example, rng, *, sample_rate: int, clip_s: float, train: bool):
 
 
 def multihot(example, rng, *, num_classes: int):
-    """`labels` (class indices) -> `target` float32 [num_classes] of 0 and 1; drops `events`."""
+    """`labels` (class indices) -> `target` float32 [num_classes] of 0 and 1; drops `events`.
+
+    If the data also has clips without labels, these get `has_weak` 0.0, and the others 1.0.
+    """
     example = dict(example)
+    known = {"has_weak": example.pop("labelled")} if "labelled" in example else {}
     for key in ("events", "start_s", "whole_s", "length"):
         example.pop(key, None)
     target = _multihot(example.pop("labels"), example["id"], num_classes)
-    return {**example, "target": target}
+    return {**example, "target": target, **known}
 
 
 def strong(
@@ -201,7 +205,7 @@ def strong(
       frame_target: float32 [T, num_classes] of 0 and 1; zeros if the clip is not annotated.
       has_strong: 1.0 if the clip is annotated, even without any event; else 0.0.
       target: float32 [num_classes], the maximum of frame_target over time, or the clip's labels.
-      has_weak: 1.0 if target may be used for training.
+      has_weak: 1.0 if target may be used for training; 0.0 for a clip without labels.
       events: only in an evaluation, the events in the wave as an `EVENT` array, or None.
       whole_s: only in an evaluation, float64 seconds of the recording; 0 if it was not read.
     """
@@ -209,6 +213,7 @@ def strong(
     marked, start_s = example.pop("events", None), example.pop("start_s", 0.0)
     whole_s = np.array(example.pop("whole_s", 0.0), np.float64)
     labels, count = example.pop("labels"), frames or int(clip_s * frame_rate + 1e-6)
+    labelled = example.pop("labelled", 1.0) > 0
     known, inside = marked is not None, None
     if known:
         inside = lists.merge(lists.cut(marked, start_s, start_s + clip_s))
@@ -232,7 +237,8 @@ def strong(
     example |= {"frame_target": frame_target, "target": target}
     if not train:
         example |= {"events": inside, "whole_s": whole_s}
-    return {**example, "has_strong": float(known), "has_weak": float(weak or not known)}
+    has_weak = labelled and (weak or not known)
+    return {**example, "has_strong": float(known), "has_weak": float(has_weak)}
 
 
 def listed(example, rng, *, clip_s: float):

@@ -7,6 +7,40 @@ import numpy as np
 from asjax.config import AsjaxError, warn
 
 
+def kinds(source, wanted: dict[str, int], count: int) -> list[tuple[str, np.ndarray]]:
+    """(kind, its clips) for the kinds of `wanted` that are drawn: strong, weak, unlabelled.
+
+    Args: wanted: kind -> share. count: number of clips.
+
+    AsjaxError: a kind that is to be drawn has no clip, or one that has clips is never drawn.
+    """
+    marks = getattr(source, "events", None)
+    strong = np.array([marks is not None and marks[i] is not None for i in range(count)], bool)
+    labelled = getattr(source, "labelled", None)
+    bare = ~strong & (False if labelled is None else ~np.asarray(labelled))
+    masks = {"strong": strong, "weak": ~strong & ~bare, "unlabelled": bare}
+    words = {
+        "strong": "clips with events",
+        "weak": "clips with labels only",
+        "unlabelled": "clips without labels",
+    }
+    if lacks := [words[kind] for kind, share in wanted.items() if share and not masks[kind].any()]:
+        needs = " and ".join(words[kind] for kind, share in wanted.items() if share)
+        raise AsjaxError(
+            f"draw strong_weak needs {needs}, and {source.name} has no {' and no '.join(lacks)}; "
+            "a share of 0 draws none"
+        )
+    for kind, share in wanted.items():
+        if not share and (many := int(masks[kind].sum())):
+            raise AsjaxError(
+                f"draw strong_weak: {source.name} has {many:,} {words[kind]}, which would never "
+                f"be drawn; set {kind}, their share, or leave them out of data.train"
+            )
+    if not any(wanted.values()):
+        raise AsjaxError("draw strong_weak: strong, weak or unlabelled must be above 0")
+    return [(kind, np.flatnonzero(masks[kind])) for kind, share in wanted.items() if share]
+
+
 class Shares:
     """Of every sum(shares) draws, shares[g] are of group g; a pure function of the draw number.
 

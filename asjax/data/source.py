@@ -33,6 +33,8 @@ class Source:
         long. None: a clip is the whole audio.
       recordings: group -> (seconds, events as they are listed), if the clips are the consecutive
         pieces of recordings that are scored as a whole (asjax.evaluation.recordings).
+      labelled: which clips have labels; no labels are not the same as none of the classes. None:
+        all have.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Source:
     begin_s: np.ndarray | None = None  # float64 [N]
     piece_s: float = 0.0
     recordings: dict | None = None
+    labelled: np.ndarray | None = None  # bool [N]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -63,6 +66,8 @@ class Source:
             example["part"] = (float(self.begin_s[i]), self.piece_s)
         if self.recordings is not None:
             example["recording"] = self.recordings[self.group[i]]
+        if self.labelled is not None:
+            example["labelled"] = float(self.labelled[i])
         return example if self.events is None else {**example, "events": self.events[i]}
 
     def __repr__(self) -> str:
@@ -108,6 +113,8 @@ class Source:
         events = None if self.events is None else self.events.select(keep)
         fields = {"ids": ids, "split": split, "labels": self.labels[keep], "row": self.row[keep]}
         begin_s = None if self.begin_s is None else self.begin_s[keep]
+        if self.labelled is not None:
+            fields["labelled"] = self.labelled[keep]
         return replace(self, hash=digest, group=group, events=events, begin_s=begin_s, **fields)
 
 

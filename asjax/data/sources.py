@@ -1,8 +1,9 @@
 """Data sources: records, the embedded ESC-10, a folder with a CSV, or a data set of TFDS.
 
-`esc10`, `records`, `folder` and `tfds` are names in configs. Three more have files of their own:
+`esc10`, `records`, `folder` and `tfds` are names in configs. Others have files of their own:
 `soundscapes`, scenes that are mixed from the embedded recordings; `annotated`, recordings with a
-list of events; `hear`, a task of HEAR. The first four take these options:
+list of events; `hear`, a task of HEAR; `unlabelled`, clips without labels; `joined`, several
+sources as one. The first four take these options:
 
     splits      the splits to use (default: all)
     folds       make this number of splits; clips of one group are in one split
@@ -35,9 +36,13 @@ from asjax.data.hear import hear
 from asjax.data.lists import read_folder
 from asjax.data.soundscapes import ESC10, soundscapes
 from asjax.data.source import Source, chosen, matrix, sha256
+from asjax.data.unlabelled import joined, unlabelled
 from asjax.labels import LabelSet
 
-__all__ = ["annotated", "esc10", "folder", "hear", "records", "soundscapes", "tfds"]
+__all__ = [
+    "annotated", "esc10", "folder", "hear", "joined", "records", "soundscapes", "tfds",
+    "unlabelled",
+]  # fmt: skip
 
 
 def own_labels(place, label_separator: str | None = None, columns=None) -> LabelSet:

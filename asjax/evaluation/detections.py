@@ -17,7 +17,7 @@ import numpy as np
 
 from asjax import decoding, metrics
 from asjax import events as lists
-from asjax.config import AsjaxError, shown
+from asjax.config import AsjaxError, counted, shown
 from asjax.evaluation import infer
 from asjax.store.frame_scores import FrameScores
 
@@ -160,7 +160,8 @@ def detections(
         data.check_bad(dict(left_out))
     if progress and left_out:
         name, reason = left_out[0]
-        print(f"left out {len(left_out)} clips, first {shown(name)}: {reason}", file=sys.stderr)
+        clips = counted(len(left_out), "clip")
+        print(f"left out {clips}, first {shown(name)}: {reason}", file=sys.stderr)
     if bad is not None:
         bad += left_out
     mask, logits, targets, length, whole_s, losses = arrays

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from asjax.config import AsjaxError, shown
+from asjax.config import AsjaxError, counted, shown
 from asjax.data import prefetch
 from asjax.metrics.probability import as_scores
 
@@ -160,7 +160,8 @@ def scores(
         data.check_bad(dict(left_out))
     if progress and left_out:
         name, reason = left_out[0]
-        print(f"left out {len(left_out)} clips, first {shown(name)}: {reason}", file=sys.stderr)
+        clips = counted(len(left_out), "clip")
+        print(f"left out {clips}, first {shown(name)}: {reason}", file=sys.stderr)
     if bad is not None:
         bad += left_out
     ids = [clip for clip, real in zip(ids, mask, strict=True) if real]

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from asjax import build, metrics
-from asjax.config import AsjaxError, to_json
+from asjax.config import AsjaxError, counted, to_json
 from asjax.evaluation import infer, linear
 from asjax.store import files, model_dir
 
@@ -224,10 +224,12 @@ def main(args) -> int:
     where = "test" if "test" in own.specs else "eval"
     between = f" [{low:.3f}, {high:.3f}]" if args.bootstrap else ""
     word = result["name"].replace("mean_ap", "mean AP")
-    print(f"{word} {result['value']:.3f}{between} on the {len(result['ids'])} clips of {where}")
+    print(
+        f"{word} {result['value']:.3f}{between} on {counted(len(result['ids']), 'clip')} of {where}"
+    )
     print(f"{known['text']} (penalty {result['penalty']:g}, {time.monotonic() - begun:.1f} s)")
     if result["left_out"]:
-        print(f"left out     {len(result['left_out'])} clips that could not be read")
+        print(f"left out     {counted(len(result['left_out']), 'clip')} that could not be read")
     print(f"written to {args.out}: scores.npz metrics.json report.html baseline.json")
     return 0
 

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from asjax import hlp, labels
-from asjax.config import TRUST, AsjaxError, shown, trust_named
+from asjax.config import TRUST, AsjaxError, counted, shown, trust_named
 from asjax.evaluation import averages, detection, evaluate, mean, one_label
 from asjax.store import logits, model_dir
 from asjax.store.scores import save_scores
@@ -278,7 +278,8 @@ def _finish(args, scores, out, **about) -> int:
         if wanted.name not in summary["views"]:
             print(f"mapping      {wanted.name}: the model has none of its classes")
     if summary["left_out_clips"]:
-        print(f"left out     {len(summary['left_out_clips'])} clips that could not be scored")
+        left_out = counted(len(summary["left_out_clips"]), "clip")
+        print(f"left out     {left_out} that could not be scored")
     print(f"report       {out / 'report.html'}")
     print(f"metrics      {out / 'metrics.json'}, {one_label.tables(summary)}; scores {scores}")
     return 0

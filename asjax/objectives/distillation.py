@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -77,8 +78,9 @@ def distillation(
     Returns:
       `loss_fn(params, stats, batch, rng, frozen=None) -> (loss, (scalars, new_stats))`. Scalars:
       losses of labels (label_loss, or strong_loss and weak_loss) and of the teacher (teacher_loss,
-      or strong_teacher_loss and weak_teacher_loss), and with_teacher, the share of clips with a
-      teacher. `loss_fn.frozen`: the weights of models, to pass in each call; None without models.
+      or strong_teacher_loss and weak_teacher_loss), and with_teacher and with_labels, the shares
+      of clips that have them. `loss_fn.frozen`: the weights of models, to pass in each call; None
+      without models.
 
     Raises:
       AsjaxError: a field out of range, or as `tagging`. When traced: no teacher in the batch, or
@@ -103,9 +105,14 @@ def distillation(
         if online is None:
             out |= {key: soft(batch[key]) for _, _, key, _ in parts.values() if key in batch}
             out["has_teacher"] = batch.get("has_teacher", jnp.ones_like(batch["mask"]))
-        taught, mask = out.get("has_teacher", batch["mask"]), batch["mask"]
-        taught = (taught * mask).sum() / jnp.maximum(mask.sum(), 1.0)
-        return out | {"with_teacher": jnp.full(mask.shape, taught)}  # before clips are mixed
+        mask = batch["mask"]
+        labels = [batch.get(flag, jnp.ones_like(mask)) for *_, flag in parts.values()]
+        counts = {
+            "with_teacher": out.get("has_teacher", jnp.ones_like(mask)),
+            "with_labels": functools.reduce(jnp.maximum, labels),
+        }  # before clips are mixed
+        size = jnp.maximum(mask.sum(), 1.0)
+        return out | {k: jnp.full(mask.shape, (v * mask).sum() / size) for k, v in counts.items()}
 
     def hear(item, frozen):
         outputs = online.apply(online.variables if frozen is None else frozen, item["wave"])
@@ -138,8 +145,9 @@ def distillation(
                 scalars[title] = _mean(item, f"{name}_teacher", known["teacher"], far)
             total += scale[name] * _mean(item, f"{name}_any", known["any"], rows)
         mask = item["mask"]
-        taught = (item["with_teacher"] * mask).sum() / jnp.maximum(mask.sum(), 1.0)
-        return {"loss": total, **scalars, "with_teacher": taught}
+        size = jnp.maximum(mask.sum(), 1.0)
+        counts = {k: (item[k] * mask).sum() / size for k in ("with_teacher", "with_labels")}
+        return {"loss": total, **scalars, **counts}
 
     loss_fn = of_clips(model, frontend, augment, hard, loss, hear if online else None)
     loss_fn.whole = lambda batch: _whole(batch, parts, online)

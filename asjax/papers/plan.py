@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from itertools import groupby
 
-from asjax import __version__
+from asjax import __version__, build
 from asjax.config import AsjaxError, quoted, unknown
 from asjax.papers.sed_runs import FAMILIES, ROWS
 
@@ -123,6 +123,9 @@ def jobs(args) -> list[Job]:
     for pair in args.overrides.items():
         if not all(map(_printable, pair)):
             raise AsjaxError(f"--config.{quoted(pair[0])} must not hold control characters")
+    for model in models if args.overrides else ():  # a wrong field would stop the script late
+        for stage in ("weak", "teacher", "student,teacher=none"):
+            build.load(f"sed_pipeline:model={model},stage={stage},tiny={args.tiny}", args.overrides)
     own_step2 = args.step2 == "train" and set(rows) != {"no_step2"}
     out = [] if args.tiny else [_step1(args, models, rows)]
     first = tuple(job.name for job in out)
@@ -170,6 +173,8 @@ def _row(args, row, models, needs) -> list[Job]:
         words = ("asjax", "logits", *folders, "--data", _clips(args), "--out", logits, "--frames")
         out.append(Job(taught[1], taught[1], words, f"{logits}/about.json", taught[:1]))
         start["teacher"], needs = logits, (*needs, taught[1])
+    else:
+        start["teacher"] = "none"
     return out + [
         _train(args, last, "student", model, seed, needs, **start)
         for model in models

@@ -95,9 +95,21 @@ def placed(run) -> Placed:
     task = run.said.get("task") or _task(label_set) or _task(data.get("name", ""))
     model = FAMILIES.get(_family(run), run.model)
     if task in TASKS:
+        if "row" in run.said:
+            raise AsjaxError(
+                f"run {run.name} is in Table II ({TASKS[task][1]}), where row={run.said['row']} "
+                "has no effect; leave it out, or write task=none for Table I"
+            )
         table, key = "II", TASKS[task][3]
         row, column = (model, _start(run)), (task, run.said.get("mode") or _mode(run))
     else:
+        unused = [k for k in ("start", "mode") if k in run.said]
+        if unused and ("row" in run.said or unused != ["start"]):
+            why = "row names the row" if "row" in run.said else "Table I has no modes"
+            raise AsjaxError(
+                f"run {run.name} is in Table I, where {unused[-1]}={run.said[unused[-1]]} has no "
+                f"effect: {why}; leave it out"
+            )
         row, column, key = run.said.get("row") or _row(run), model, "psds1"
         table = "teachers" if row == TEACHER else "I"
     seed = record.get("seed", run.cfg.get("seed"))

@@ -23,6 +23,7 @@ all classes. Frames of short clips after `lengths` have no meaning.
 from __future__ import annotations
 
 import csv
+import math
 from functools import cached_property
 from pathlib import Path
 
@@ -40,6 +41,7 @@ FORMAT = 2
 ABOUT, LABELS, CLIPS, MISSING = "about.json", "labels.csv", "clips.csv", "missing.csv"
 FILES = {"frames": "logits", "clip": "clip", "classes": "classes"}  # array -> stem of its files
 DTYPES = ("float16", "float32")
+_BLOCK = 16 << 20  # bytes that are checked at once
 NONE = "-"  # labels of a clip without labels in the data
 
 _count = schema.integer(0, 2**48)
@@ -268,6 +270,26 @@ class Logits:
             return None
         return self.label_set.encode(list(filter(None, text.split(";"))))
 
+    def require_finite(self, most: int = 0) -> None:
+        """AsjaxError if a logit is NaN or infinite; it names the clip.
+
+        Args: most: bytes of each array to look at, evenly chosen; 0: all.
+        """
+        for array in (one for one in (self.clip, self.frames) if one is not None):
+            step = max(1, _BLOCK // max(1, array.dtype.itemsize * math.prod(array.shape[1:])))
+            starts = np.arange(0, len(array), step)
+            if 0 < most < len(starts) * _BLOCK:
+                starts = starts[np.linspace(0, len(starts) - 1, max(1, most // _BLOCK)).astype(int)]
+            for start in starts.tolist():
+                block = array[start : start + step]
+                bad = not_finite(block).reshape(len(block), -1).any(axis=1)
+                if bad.any():
+                    row = start + int(np.argmax(bad))
+                    raise AsjaxError(
+                        f"logits {self.path}: the logits of clip {quoted(self.row_ids[row])} (row "
+                        f"{row + 1} of {CLIPS}) are not finite; write them again"
+                    )
+
     def targets(self) -> np.ndarray | None:
         """The labels of the data: uint8 [N, C]. None: the logits were stored without labels."""
         if not self.label_texts or NONE in self.label_texts:
@@ -290,6 +312,13 @@ def dense(values, classes, width: int) -> np.ndarray:
     out = np.full(width, -np.inf, np.float32)
     out[classes] = values
     return out
+
+
+def not_finite(values) -> np.ndarray:
+    """Which numbers are NaN or infinite, a bool array of the same shape."""
+    if values.dtype == np.float16:  # 10 times as fast as isfinite
+        return (np.asarray(values).view(np.uint16) & 0x7C00) == 0x7C00
+    return ~np.isfinite(values)
 
 
 def _twice(keys) -> tuple:

@@ -59,19 +59,22 @@ def own(stored: Logits) -> Check | None:
     return _best(stored, rows, stored.labels_at, stored.events_at)
 
 
-def against(stored: Logits, ids, labels=None, events=None) -> Check | None:
+def against(stored: Logits, ids, labels=None, events=None, labelled=None) -> Check | None:
     """The check with the labels of data; None if no clip of the data has logits and labels.
 
     Args:
       ids: clips of the data, as stored. labels: CSR [N, C], or None: the data have none.
       events: events[i] is an `EVENT` array or None; or None: the data have none.
+      labelled: bool [N], which clips have labels; None: all, if there are labels.
     """
     place = {clip: i for i, clip in enumerate(ids)}
     rows = np.array([k for k, clip in enumerate(stored.row_ids) if clip in place], np.int64)
     mine = {int(k): place[stored.row_ids[k]] for k in rows}
 
     def labels_at(row):
-        return None if labels is None else labels[mine[row]].indices
+        if labels is None or not (labelled is None or labelled[mine[row]]):
+            return None
+        return labels[mine[row]].indices
 
     return _best(stored, rows, labels_at, lambda row: None if events is None else events[mine[row]])
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from asjax import config
+
 
 def chosen(checkpoints, state, abstract, say):
     """The state of the step that `eval.select` chooses, and how it was chosen, for the record.
@@ -26,8 +28,9 @@ def chosen(checkpoints, state, abstract, say):
     last, wanted = max(history), checkpoints.wanted_step()
     rule = checkpoints.rule.about.format(metric=metric)
     damaged = "" if wanted == step else f"; step {wanted} cannot be read or was not kept"
+    among = config.counted(len(history), "evaluation")
     say(
-        f"step {step} is the result ({rule}; {len(history)} evaluations{damaged}): {metric} "
+        f"step {step} is the result ({rule}; {among}{damaged}): {metric} "
         f"{history[step]:.4g}; the last evaluated step, {last}, has {history[last]:.4g}"
     )
     as_json = lambda value: value if math.isfinite(value) else str(value)  # noqa: E731
@@ -48,7 +51,9 @@ def where(path: Path, bad_clips, tables: str, option: str = "") -> str:
         f"log         {path / 'train.jsonl'}",
     ]
     if bad_clips.count:
-        lines.append(f"quarantine  {path / 'quarantine.csv'} ({bad_clips.count} clips)")
+        lines.append(
+            f"quarantine  {path / 'quarantine.csv'} ({config.counted(bad_clips.count, 'clip')})"
+        )
     words = ["asjax tag YOUR_FILE.wav", option, f"--model={path / 'model'}"]
     lines.append(f"try it:     {' '.join(filter(None, words))}")
     return "\n".join(lines)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from asjax import labels
-from asjax.config import AsjaxError, quoted, shown
+from asjax.config import AsjaxError, counted, quoted, shown
 from asjax.store import schema
 from asjax.store.files import reason
 from asjax.store.logits_writer import Form
@@ -66,7 +66,8 @@ def read(paths, label_set, dtype) -> Foreign:
 
     notes = []
     if len(data) > len(rows):
-        notes.append(f"{len(data) - len(rows):,} rows of {shown(array)} have no name in the index")
+        more = counted(len(data) - len(rows), "row")
+        notes.append(f"{more} of {shown(array)} without a name in the index")
     return Foreign(Form(label_set, dtype or "float16", clip=True), ids, blocks, notes=notes)
 
 

@@ -24,7 +24,8 @@ def merge(folders, out: Path, *, overwrite: bool = False) -> None:
     must have the same classes and form, and different clips; they keep the order of `folders`.
 
     Raises:
-      AsjaxError: a set is damaged or of another kind, a shard is missing, an id occurs twice.
+      AsjaxError: a set is damaged, has a NaN or is of another kind, a shard is missing, an id
+        occurs twice.
     """
     if len(folders) < 2:
         raise AsjaxError(f"asjax logits merge needs several folders, got {len(folders)}")
@@ -39,6 +40,8 @@ def merge(folders, out: Path, *, overwrite: bool = False) -> None:
                 )
     sets, extra = _in_order(sets)
     _check_ids(sets)
+    for one in sets:
+        one.require_finite()
     parts.refuse_strangers(out, logits.ABOUT)
     if out.exists() and any(out.iterdir()) and not overwrite:
         raise AsjaxError(f"--out {shown(out)} exists; add --overwrite, or choose another folder")

@@ -72,7 +72,8 @@ def load(paths, *, cfg, label_set) -> Online:
         found[path] = _shapes(model, frontend, weights, cfg, where, len(label_set))
     outputs = _common(found)
     mean = Mean(members, outputs, softmax=False)
-    return Online(variables, mean, outputs, config.fingerprint(hashes), _notes(found, variables))
+    notes = _notes(found, variables, outputs)
+    return Online(variables, mean, outputs, config.fingerprint(hashes), notes)
 
 
 def _shapes(model, frontend, weights, cfg, where: str, classes: int) -> dict:
@@ -103,13 +104,15 @@ def _common(found: dict) -> tuple[str, ...]:
     return ("logits", "frame_logits") if len(frames) == len(found) else ("logits",)
 
 
-def _notes(found: dict, variables) -> tuple[str, ...]:
+def _notes(found: dict, variables, outputs) -> tuple[str, ...]:
     import jax
 
     lines = []
-    for k, (path, shapes) in enumerate(found.items()):
+    what = "clips"
+    if "frame_logits" in outputs:
+        what += f" and frames ({next(iter(found.values()))['frame_logits'][0]} per clip)"
+    for k, path in enumerate(found):
         size = sum(np.size(x) for x in jax.tree.leaves(variables[str(k)]))
-        what = f"frames {shapes['frame_logits'][0]}" if len(shapes) > 1 else "clips"
         lines.append(f"teacher {path}: {size:,} numbers, frozen, in every step; logits of {what}")
     if len(lines) > 1:
         lines.append(f"teacher: the mean of the logits of {len(lines)} models")

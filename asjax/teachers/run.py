@@ -56,6 +56,11 @@ class Repeated:
         return _Cycle(self.source.labels, len(self))
 
     @property
+    def labelled(self):
+        mine = getattr(self.source, "labelled", None)
+        return None if mine is None else np.tile(mine, self.count)
+
+    @property
     def events(self):
         mine = getattr(self.source, "events", None)
         return _Cycle([None] * len(self.source) if mine is None else mine, len(self))
@@ -76,6 +81,8 @@ class _Cycle:
         return self._length
 
     def __getitem__(self, n):
+        if not 0 <= n < self._length:  # the end of a loop over it
+            raise IndexError(n)
         return self._values[int(n) % self._each]
 
 
@@ -98,7 +105,7 @@ class Job:
     Args:
       labelled: the first classes of the source are those of the models; others are left out.
       views: None, or (count, seed). ops: the host chain.
-      shard: (i, N), part i of N.
+      shard: (i, N), part i of N. With more parts than batches some are empty.
     """
 
     def __init__(
@@ -122,11 +129,6 @@ class Job:
         ).check()
         self.steps = -(-len(self.repeated) // members.batch_size)
         self.begin, self.end = shard_of(self.steps, shard)
-        if self.begin == self.end:
-            raise AsjaxError(
-                f"--shard {shard[0]}/{shard[1]} has no clip: the data have {self.steps} batches "
-                f"of {members.batch_size}; give at most {self.steps} shards"
-            )
 
     def _check(self) -> None:
         seen = set()
@@ -232,6 +234,7 @@ class Job:
         bad = dict(pair for rest in rests for pair in rest["bad"])
         lengths = first.get("length", np.full(len(clip), round(self.members.clip_s * rate)))
         whole_s = first.get("whole_s", np.zeros(len(clip)))
+        labelled = first.get("labelled", np.ones(len(clip)))
         rows, keep, missing, cut = [], [], [], 0
         for row, name in enumerate(first["id"]):
             n = step * self.members.batch_size + row
@@ -242,6 +245,7 @@ class Job:
                 missing.append((name, view, bad.get(name, "it could not be decoded")))
                 continue
             known, marks = self._marks(first["labels"][row], first["events"][row])
+            known = known if labelled[row] else None
             rows.append(
                 Row(
                     name,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from asjax import __version__
-from asjax.config import AsjaxError, quoted, to_plain
+from asjax.config import AsjaxError, counted, quoted, to_plain
 from asjax.store import logits, logits_check
 from asjax.store.logits_writer import Row, Writer, event_text, label_text
 from asjax.teachers import forms, names
@@ -48,7 +48,9 @@ def take(foreign: forms.Foreign, out, *, about: dict, source=None, labelled=Fals
             found = matched.rows
             missing += [(clip, view, why) for clip, why in matched.missing]
             if matched.extra:
-                notes.append(f"{matched.extra:,} rows of the file belong to no clip of the data")
+                notes.append(
+                    f"{counted(matched.extra, 'row')} of the file without a clip in the data"
+                )
         for clip, k in found.items():
             rows[mine[k]] = _row(clip, view, draws[mine[k]], source, place.get(clip), known)
     if not any(rows):
@@ -74,7 +76,9 @@ def _row(clip, view, draw, source, i, label_set) -> Row:
     """The row of a clip, with the labels and events of the data."""
     if label_set is None or i is None:
         return Row(clip, forms.CLIP_S, view=view, draw=draw)
-    known = [int(c) for c in source.labels[i].indices if c < len(label_set)]
+    known = None
+    if getattr(source, "labelled", None) is None or source.labelled[i]:
+        known = [int(c) for c in source.labels[i].indices if c < len(label_set)]
     marks = getattr(source, "events", None)
     marks = None if marks is None else marks[i]
     marks = None if marks is None else marks[marks["class"] < len(label_set)]

@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-from asjax.config import TRUST, AsjaxError, shown, trust_named
+from asjax.config import TRUST, AsjaxError, counted, shown, trust_named
 
 _MORE = """more examples:
   asjax logits runs/a runs/b --data train.csv --frames --out teacher --shard 1/4
@@ -31,7 +31,9 @@ def add_arguments(parser):
         "then files",
     )
     parser.add_argument(
-        "--data", help='the clips: a source such as "esc10()", records, a CSV, a folder of classes'
+        "--data",
+        help='the clips: a source such as "esc10()", records, a CSV, a folder of classes; without '
+        "labels a folder of audio or a list of files",
     )
     parser.add_argument("--out", help="folder for the logits (export: the file to write)")
     parser.add_argument("--overwrite", action="store_true", help="replace other logits in --out")
@@ -86,6 +88,10 @@ def main(args) -> int:
     for option in _NEEDS[action]:
         if not getattr(args, option):
             raise AsjaxError(f"{name} needs --{option}")
+    if args.out and not Path(args.out).absolute().name:
+        raise AsjaxError(f"--out must name a folder, got {shown(args.out)}")
+    if args.out and not (parent := Path(args.out).absolute().parent).is_dir():
+        raise AsjaxError(f"--out {shown(args.out)}: the folder {shown(parent)} does not exist")
     return {
         "run": _run,
         "merge": _merge,
@@ -108,23 +114,21 @@ def _run(paths, args) -> int:
     if args.batch_size is not None and args.batch_size < 1:
         raise AsjaxError(f"--batch-size must be 1 or more, got {args.batch_size}")
     trust_named(args.trust)
-    from asjax.evaluation import data_specs, mean
-    from asjax.teachers import members, parts, run
+    from asjax.evaluation import mean
+    from asjax.teachers import data, members, parts, run
 
     weights = mean.numbers(args.weights)
-    spec, _ = data_specs.data_spec(args.data)
     batch_size = args.batch_size or 0
     models = members.Members(paths, weights, frames=args.frames, batch_size=batch_size)
+    spec, why = data.spec_of(args.data, models.label_set)
     if spec["name"] == "annotated":  # the pieces of a training with these models
         spec = {"piece_s": models.clip_s, **spec}
-    source, labelled = _source(spec, args.labels, models.label_set)
+    source, labelled = data.source_of(spec, args.labels, models.label_set)
+    if why:
+        _say(f"{counted(len(source), 'clip')} without labels: {why}")
     how = {"top": args.top, "dtype": args.dtype or "float16", "views": views, "ops": args.ops}
     job = run.Job(models, source, labelled=labelled, shard=shard, **how)
     out = Path(args.out).absolute()
-    if not out.name:
-        raise AsjaxError(f"--out must name a folder, got {shown(args.out)}")
-    if not out.parent.is_dir():
-        raise AsjaxError(f"--out {shown(out)}: the folder {shown(out.parent)} does not exist")
     with parts.opened(out, job.settings(), job.form) as store:
         if not args.overwrite and store.finished():
             store.tidy()
@@ -135,30 +139,15 @@ def _run(paths, args) -> int:
         lost = job.coverage(store)
         if lost:  # never a clip less without a word
             raise RuntimeError(f"{len(lost)} clips have no logits, first {lost[0]}")
-        if not any(part.rows for part in store.done):
-            reason = store.done[0].missing[0][2] if store.done else ""
+        if store.done and not any(part.rows for part in store.done):
+            reason = store.done[0].missing[0][2]
             raise AsjaxError(f"no clip of {source.name} could be decoded; first: {reason}")
         store.finish(job.about(spec))
+    if job.begin == job.end:
+        batches = counted(job.steps, "batch", "batches")
+        _say(f"--shard {args.shard} has no clip: the data have {batches}; the part is empty")
     how = f"{store.write_s:.1f} s of writing, of which {store.wait_s:.1f} s were not overlapped"
     return _report(args.out, how)
-
-
-def _source(spec, given, label_set):
-    """The data, and whether their first classes are those of the models."""
-    from asjax import build
-    from asjax.data import strong
-    from asjax.evaluation import data_specs
-
-    if spec["name"] == "annotated" and not given:
-        try:
-            theirs = data_specs.fit(spec, given, label_set)[0]
-        except AsjaxError:  # no class in common: teachers need no labels
-            paths = spec["events"]
-            paths = [paths] if isinstance(paths, (str, Path)) else paths
-            theirs = strong.own_labels(paths, spec.get("label_column", ""))
-    else:
-        theirs = data_specs.labels_of(spec, given, label_set)
-    return build.source(spec, theirs), theirs.ids[: len(label_set)] == label_set.ids
 
 
 def _shard(text) -> tuple[int, int]:
@@ -192,21 +181,23 @@ def _report(out, how: str, check=None) -> int:
     if stored.frames is not None:
         names["frames"] = f"frames ({stored.frame_rate:g} per second)"
     what = " and ".join(names[kind] for kind in stored.kinds)
-    views = f", {stored.views['count']} views each" if stored.views else ""
-    print(f"logits       {len(stored):,} clips{views}, {stored.label_set.name}, of {what}; {how}")
+    views = f", {counted(stored.views['count'], 'view')} each" if stored.views else ""
+    clips = counted(len(stored), "clip")
+    print(f"logits       {clips}{views}, {stored.label_set.name}, of {what}; {how}")
     check = check or logits_check.own(stored)
     print(f"check        {check or 'none: the logits were stored without labels'}")
     if check and not check.good:
         _say("the logits fit the labels no better than chance; is the model trained?")
     cut = (stored.extra or {}).get("cut")
     if cut and not stored.views:
-        _say(f"{cut} recordings are longer than the models hear; the logits are of their beginning")
+        one = "recording is" if cut == 1 else "recordings are"
+        _say(f"{cut:,} {one} longer than the models hear; the logits are of the beginning")
     missing = stored.missing()
     if missing:
         clip, _, reason = missing[0]
         _say(
-            f"{len(missing)} clips have no logits, first {shown(clip)}: {shown(reason)}; "
-            f"{out}/missing.csv names them"
+            f"{counted(len(missing), 'clip')} without logits, first {shown(clip)}: "
+            f"{shown(reason)}; {out}/missing.csv has them all"
         )
     print(f"folder       {out}")
     return 1 if missing else 0
@@ -223,20 +214,18 @@ def _merge(paths, args) -> int:
     from asjax.teachers import merge
 
     merge.merge(paths, Path(args.out), overwrite=args.overwrite)
-    return _report(args.out, f"from {len(paths)} folders")
+    return _report(args.out, f"from {counted(len(paths), 'folder')}")
 
 
 def _import(paths, args) -> int:
     from asjax import labels
-    from asjax.evaluation import data_specs
     from asjax.teachers import forms, take
 
     columns = labels.get(args.labels) if args.labels else None
     foreign = forms.read(args.form, paths, columns, args.dtype)
     source, labelled, about = None, False, {"form": args.form, "files": list(paths)}
     if args.data:
-        spec, _ = data_specs.data_spec(args.data)
-        source, labelled = _source(spec, None, foreign.form.label_set)
+        source, labelled = _data(args.data, foreign.form.label_set)
     how = {"check": not args.no_check, "overwrite": args.overwrite}
     notes = take.take(foreign, args.out, about=about, source=source, labelled=labelled, **how)
     for note in notes:
@@ -255,32 +244,43 @@ def _export(paths, args) -> int:
     out = Path(args.out)
     if out.exists() and not (args.overwrite and out.is_file()):
         raise AsjaxError(f"--out {shown(out)} exists; add --overwrite, or choose another file")
-    if not out.absolute().parent.is_dir():
-        raise AsjaxError(f"--out {shown(out)}: the folder {shown(out.parent)} does not exist")
     stored = logits.open(paths[0])
     pretrainedsed.write(stored, out)
-    print(f"logits       {len(stored):,} clips, {stored.label_set.name}\nfile         {out}")
+    clips = counted(len(stored), "clip")
+    print(f"logits       {clips}, {stored.label_set.name}\nfile         {out}")
     return 0
+
+
+def _data(text: str, label_set):
+    """The clips of `--data`, and whether their first classes are those of the label set."""
+    from asjax.teachers import data
+
+    spec, why = data.spec_of(text, label_set)
+    source, labelled = data.source_of(spec, None, label_set)
+    if why:
+        _say(f"{counted(len(source), 'clip')} without labels: {why}")
+    return source, labelled
 
 
 def _check(paths, args) -> int:
     from asjax import labels
-    from asjax.evaluation import data_specs
+    from asjax.data import unlabelled
     from asjax.store import logits, logits_check
 
     worst = 0
     for path in paths:
         stored = logits.open(path, labels.get(args.labels) if args.labels else None, verify=True)
+        stored.require_finite()
         if args.data:
-            spec, _ = data_specs.data_spec(args.data)
-            source, labelled = _source(spec, None, stored.label_set)
+            source, labelled = _data(args.data, stored.label_set)
             lost = [clip for clip in source.ids if clip not in stored]
             there = len(source) - len(lost)
             first = f"; first without: {shown(lost[0])}" if lost else ""
-            have = f"{there:,} of {len(source):,} clips of {source.name} have logits"
+            have = f"logits for {there:,} of {counted(len(source), 'clip')} of {source.name}"
             print(f"data         {have}{first}")
             known = (source.labels, getattr(source, "events", None)) if labelled else (None, None)
-            check = logits_check.against(stored, source.ids, *known)
+            flags = unlabelled.flags_of(source)
+            check = logits_check.against(stored, source.ids, *known, labelled=flags)
             worst = max(worst, int(bool(lost)))
         else:
             check = logits_check.own(stored)

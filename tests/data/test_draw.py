@@ -346,7 +346,10 @@ def test_strong_weak_refuses_one_kind_of_clips_and_wrong_shares():
         other = SimpleNamespace(name="one", events=events)
         with pytest.raises(AsjaxError, match="needs clips with events and clips with labels only"):
             build.make("draw", "strong_weak", labels=labels, seed=0, source=other)
-    for text in ("strong=0", "weak=1.5", "weak=True"):
+    for text in ("strong=0", "weak=0"):
+        with pytest.raises(AsjaxError, match="would never be drawn"):
+            build.make("draw", f"strong_weak({text})", labels=labels, seed=0, source=source)
+    for text in ("strong=-1", "weak=1.5", "weak=True"):
         with pytest.raises(AsjaxError, match="must be a whole number from 1"):
             build.make("draw", f"strong_weak({text})", labels=labels, seed=0, source=source)
     with pytest.warns(UserWarning, match="a group has fewer clips"):  # shares

@@ -179,7 +179,7 @@ def test_it_says_how_many_clips_have_a_teacher_and_how_good_it_is(tmp_path):
     lines = taught(tmp_path / "x").notes
     assert lines[0] == (
         f"teacher {tmp_path / 'x'}: logits of clips for 20 of 23 training clips; 3 learn from "
-        "their labels alone"
+        "their labels alone, first clip20"
     )
     assert lines[1].startswith(f"teacher {tmp_path / 'x'}: mAP 1.000 of the stored logits of 20")
     assert piped(memory(9)).notes == ()

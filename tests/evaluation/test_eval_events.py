@@ -255,7 +255,7 @@ def test_a_broken_recording_is_left_out(detector, audio, tmp_path, capsys):
     files = f"csv='{tmp_path / 'clips.csv'}', events_csv='{tmp_path / 'events.tsv'}'"
     argv = ["eval", f"--model={detector[0]}", f"--data=folder({files})", "--bootstrap=0"]
     assert main([*argv, f"--out={tmp_path / 'out'}"]) == 0
-    assert "left out     1 clips" in capsys.readouterr().out
+    assert "left out     1 clip that" in capsys.readouterr().out
     assert FrameScores(tmp_path / "out" / "frames").ids == ["a.wav", "c.wav", "d.wav", "e.wav"]
 
 

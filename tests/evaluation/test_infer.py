@@ -92,7 +92,7 @@ def test_padding_and_undecodable_clips_are_left_out_and_said_so(capsys):
     assert (logits.dtype, targets.dtype) == (np.float32, np.uint8)
     assert bad == [("c", "truncated FLAC")]
     assert data.closed == 1
-    assert "left out 1 clips, first c: truncated FLAC" in capsys.readouterr().err
+    assert "left out 1 clip, first c: truncated FLAC" in capsys.readouterr().err
 
 
 def test_a_model_of_other_classes_or_outputs_is_refused():

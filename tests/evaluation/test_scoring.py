@@ -96,7 +96,7 @@ def test_eval_of_a_model_scores_its_own_data_and_leaves_broken_clips_out(
     )
     assert main(["eval", f"--model={folder}", "--bootstrap=10"]) == 0
     out = capsys.readouterr().out
-    assert "left out     1 clips" in out
+    assert "left out     1 clip that" in out
     got = evaluate.load_scores(run / "eval" / "scores.npz")
     assert len(got["ids"]) == 4
     assert got["targets"].argmax(axis=1).tolist() == [0, 1, 2, 1]

@@ -94,7 +94,9 @@ def naive(base, batch, share=0.9, temperature=1.0, on="probabilities", scale=(1.
         if key in batch:
             scalars["teacher_loss" if name == "label" else f"{name}_teacher_loss"] = mean(far)
     taught = batch["has_teacher"][batch["mask"] > 0].mean()
-    return total, {"loss": total, **scalars, "with_teacher": taught}
+    flags = np.max([batch[flag] for *_, flag, _ in kinds], axis=0)
+    counts = {"with_teacher": taught, "with_labels": flags[batch["mask"] > 0].mean()}
+    return total, {"loss": total, **scalars, **counts}
 
 
 def same(found, wanted):

@@ -125,9 +125,10 @@ def test_odd_names_arrive_unchanged_in_every_form(place, capsys, form):
     trained = [recipe(call) for call in done if call[1] == "train"]
     assert len(trained) == 2 + 3 * 4 + 4 * 4
     assert sum("--config.mesh=data=2" in call for call in done) == len(trained)
-    assert {r.teacher for r in trained} - {""} == {
+    assert {r.teacher for r in trained} - {"", "none"} == {
         f"{out}/logits-{row}" for row in ("full", "no_rnn", "no_step2")
     }
+    assert sum(r.teacher == "none" for r in trained) == 4  # the row no_kd
     assert {r.start for r in trained if "no_step2" in r.teacher} == {"ssl"}
     logits = [call for call in done if call[1] == "logits"]
     assert len(logits) == 3
@@ -177,6 +178,9 @@ def test_the_commands_of_the_document_have_options_that_exist(repo):
         (["--data", " "], "--data must be a folder's name"),
         (["--config.a\nb=1"], "config.'a"),
         (["--config.mesh=a\nb"], "must not hold control characters"),
+        (["--config.typo=1"], "config field 'typo' does not exist"),
+        (["--config.model.wdth=1"], "did you mean 'model.width'"),
+        (["--config.optim.accumulate_steps=0"], "accumulate_steps must be a whole number"),
     ],
 )
 def test_wrong_input_is_one_line(argv, says, capsys):

@@ -229,6 +229,21 @@ def test_settings_after_the_colon_replace_what_is_not_recorded(tmp_path):
     assert list(cell(settings)) == [("II", ("M2D", "ssl"), ("desed", "frozen"))]
 
 
+def test_settings_that_would_have_no_effect_are_refused(tmp_path):
+    plain = made_up(tmp_path / "p")
+    task = made_up(tmp_path / "b", labels="desed10", key="psds1_penalised")
+    for text, says in (
+        (f"{plain}:row=full,start=weak", "where start=weak has no effect: row names the row"),
+        (f"{plain}:row=full,mode=frozen", "where mode=frozen has no effect: row names the row"),
+        (f"{plain}:mode=frozen", "where mode=frozen has no effect: Table I has no modes"),
+        (f"{task}:row=full,start=weak", "Table II .*, where row=full has no effect"),
+    ):
+        with pytest.raises(AsjaxError, match=says):
+            cell(text)
+    early = made_up(tmp_path / "e", start=tmp_path / "gone")  # start alone decides the row
+    assert list(cell(f"{early}:start=weak")) == [("I", "no_kd", "BEATs")]
+
+
 @pytest.mark.parametrize(
     ("a", "b", "says"),
     [

@@ -82,7 +82,7 @@ def test_pretrainedsed_takes_the_ids_labels_and_events_of_the_data(tmp_path, aud
     data = f"--data=annotated(events='{audio / 'events.tsv'}', piece_s=0)"
     assert run(*words, data, f"--out={tmp_path / 'x'}") == 0
     shown = capsys.readouterr()
-    assert "1 rows of the file belong to no clip of the data" in shown.err
+    assert "1 row of the file without a clip in the data" in shown.err
     assert "mAP 1.000 of the stored logits of 24 clips by frames" in shown.out
     found = logits.open(tmp_path / "x")
     for i, name in enumerate(IDS):
@@ -96,7 +96,7 @@ def test_mangled_names_are_found_and_doubtful_ones_are_not_guessed(tmp_path, aud
     file = sed_file(tmp_path / "x.hdf5", mangled)
     words = ["import", file, "--form=pretrainedsed", *labelled(audio), f"--out={tmp_path / 'x'}"]
     assert run(*words, f"--data={audio / 'clips.csv'}", "--no-check") == 1
-    assert "1 clips have no logits, first" in capsys.readouterr().err
+    assert "1 clip without logits, first" in capsys.readouterr().err
     found = logits.open(tmp_path / "x")
     assert [clip for clip, _, _ in found.missing()] == [f"{IDS[0]}.wav"]
     for i in range(1, COUNT):
@@ -265,7 +265,7 @@ def test_efficientat_by_its_index(tmp_path, audio, capsys, form):
     words = ["import", *files, "--form=efficientat", *labelled(audio), f"--out={tmp_path / 'x'}"]
     assert run(*words, f"--data={audio / 'clips.csv'}") == 0
     shown = capsys.readouterr()
-    assert "1 rows of" in shown.err
+    assert "1 row of" in shown.err
     assert "check        mAP" in shown.out
     found = logits.open(tmp_path / "x", CLASSES)
     for i, name in enumerate(IDS):
@@ -467,8 +467,7 @@ def test_a_clip_that_is_twice_in_a_view_is_refused_with_data_too(tmp_path, audio
     capsys.readouterr()
     assert run("check", tmp_path / "x", f"--data={audio / 'clips.csv'}", "--no-check") == 1
     assert (
-        f"2 of 24 clips of clips have logits; first without: {IDS[2]}.wav"
-        in capsys.readouterr().out
+        f"logits for 2 of 24 clips of clips; first without: {IDS[2]}.wav" in capsys.readouterr().out
     )
 
 
@@ -491,8 +490,13 @@ def test_a_view_without_a_clip_is_named(tmp_path, audio, capsys):
         (["export", "x", "--form=pretrainedsed", "--out=y"], "is not a folder of logits"),
         (["check", "x"], "is not a folder of logits"),
         (["check"], "asjax logits check needs a path"),
+        (["import", "x", "--form=ced", "--out=no/y"], "--out no/y: the folder"),
+        (["export", "x", "--form=pretrainedsed", "--out=no/y"], "--out no/y: the folder"),
+        (["merge", "x", "y", "--out=no/y"], "--out no/y: the folder"),
     ],
 )
-def test_actions_name_what_they_need(words, message, capsys):
+def test_actions_name_what_they_need(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert run(*words) == 2
     assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
