@@ -77,7 +77,7 @@ def run(cfg, args) -> int:
     import jax
 
     from asjax import config, hlp, objectives, pages, sharding, step, watch
-    from asjax.data import pipeline, quarantine, unlabelled
+    from asjax.data import pipeline, quarantine, resident, unlabelled
     from asjax.evaluation import listen, probe
     from asjax.optim import groups
     from asjax.store import checkpoint, choice, files, log, result, workdir
@@ -217,14 +217,16 @@ def run(cfg, args) -> int:
         frozen = getattr(objective, "frozen", None)  # weights of a teacher in the step
         frozen_sharding = sharding.state_sharding(mesh, frozen)
         frozen = jax.device_put(frozen, frozen_sharding)
+        run = step.make_train_step(
+            objective=objective, tx=tx, average=average, lr=schedule, accumulate=accumulate
+        )
+        place = partial(sharding.place, mesh, owned=True)
+        if train_data.table is not None:  # the batches have numbers of waves
+            waves = resident.placed(train_data.table.waves, mesh)
+            run, batch_sharding = resident.reading(run, mesh, waves), None
+            place = lambda rows: {**sharding.place(mesh, rows, owned=True), "table": waves}  # noqa: E731
         train_step = jax.jit(
-            step.make_train_step(
-                objective=objective,
-                tx=tx,
-                average=average,
-                lr=schedule,
-                accumulate=accumulate,
-            ),
+            run,
             in_shardings=(state_sharding, batch_sharding, frozen_sharding),
             out_shardings=(state_sharding, replicated),
             donate_argnums=0,
@@ -252,7 +254,6 @@ def run(cfg, args) -> int:
         bad_clips = quarantine.Quarantine(
             work.path / f"quarantine{share}.csv", len(train_source), cfg.data.max_bad
         )
-        place = partial(sharding.place, mesh, owned=True)
         batches = prefetch.prefetch(train_data.iterate(start), place)
         progress = log.Progress(total_steps, start, batch_size=cfg.batch_size, active=first_process)
         pace = watch.Pace(cfg.eval.max_share)
