@@ -4,6 +4,10 @@
 clips 6.4 GB, and its strong labels 33 GB. Nothing is decoded and no wave is copied during the
 training. The draws, labels and augmentations are those without it.
 
+A clip must not be longer than the model's input, because a long one has a random part in each draw.
+Up to `MORE` of the input is cut off at the end, and said, because files of 10 s often have a few
+samples more. If a recording is no 16-bit PCM at the model's rate, samples are rounded to 16 bits.
+"""
 
 from __future__ import annotations
 
