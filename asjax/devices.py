@@ -133,8 +133,8 @@ def joined(place: cluster.Place, processes: int, count: int) -> str:
         return line
     ids, visible, tasks = place.gpus
     line += f" of {max(count, visible * processes // tasks)} visible"
-    mine = f"each of {tasks} tasks on a node uses {len(ids)}" if tasks > 1 else "one task on a node"
-    return f"{line} ({place.found}: {mine} of {visible} GPUs)"
+    who = f"each of {tasks} tasks" if tasks > 1 else "one task"
+    return f"{line} ({place.found}: {who} on a node uses {len(ids)} of {visible} GPUs)"
 
 
 def _set_compilation_cache() -> None:

@@ -13,6 +13,7 @@ import json
 import os
 import secrets
 import socket
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,19 +27,20 @@ waits = False  # whether this process waits for the others in a function of this
 
 
 def _state():
-    from jax._src import distributed  # jax.distributed has no public key-value store
-
-    return distributed.global_state
+    """jax.distributed has no public key-value store. None: nothing has loaded jax."""
+    module = sys.modules.get("jax._src.distributed")
+    return module and module.global_state
 
 
 def client():
     """JAX's client of the key-value store; None before `jax.distributed.initialize`."""
-    return _state().client
+    state = _state()
+    return state and state.client
 
 
 def several() -> bool:
     """Whether several processes train together. It does not start a backend of jax."""
-    return client() is not None and _state().num_processes > 1
+    return bool(client()) and _state().num_processes > 1
 
 
 def index() -> int:
@@ -69,16 +71,19 @@ def barrier(name: str) -> None:
             client().wait_at_barrier(f"asjax/{name}/{next(_calls)}", _WAIT_MS)
 
 
-def meet() -> None:
-    """Run a first small collective when all processes are here.
+def meet(folder: Path) -> None:
+    """Wait for all processes, check that `folder` is shared, and run a first small collective.
 
-    The reason: on CPU, gloo joins the processes in the first collective and gives them 30 s for it.
-    Later collectives have no such limit.
+    The reason for the collective: on CPU, gloo joins the processes in the first one and gives them
+    30 s for it. Later collectives have no such limit.
+
+    Raises:
+      AsjaxError: as check_shared.
     """
     if several():
         from jax.experimental import multihost_utils
 
-        barrier("meet")
+        check_shared(folder)
         multihost_utils.sync_global_devices("asjax")
 
 

@@ -78,9 +78,8 @@ def run(cfg, args) -> int:
       args: has workdir, allow_config_change, allow_data_change, and perhaps watchdog_s.
     """
     files.refuse_url(args.workdir, "--workdir")
-    limit_s = getattr(args, "watchdog_s", None)
-    data_s = cfg.data.decode_timeout_s + 15  # a clip that hangs is left out first
-    with watchdog.Watchdog(limit_s, data_s=data_s, doing=patience.described):
+    how = dict(decode_timeout_s=cfg.data.decode_timeout_s, doing=patience.described)
+    with watchdog.Watchdog(getattr(args, "watchdog_s", None), **how):
         return _run(cfg, args)
 
 
@@ -99,8 +98,10 @@ def _run(cfg, args) -> int:
     first_process = jax.process_index() == 0
     accumulate = build.read(cfg, "optim.accumulate_steps")
     rows = (cfg.batch_size // accumulate, cfg.eval.batch_size)
-    mesh = sharding.make_mesh(cfg.mesh, batch_sizes=rows)
+    mesh = sharding.make_mesh(cfg.mesh, batch_sizes=rows, hosts=(names := hosts.names()))
     say = partial(print, flush=True) if first_process else (lambda *a, **k: None)
+    if hosts.several():
+        say(sharding.described(mesh, names))
 
     # ------------------------------------------------------------------ data
     label_set = build.label_set(cfg)
@@ -192,8 +193,7 @@ def _run(cfg, args) -> int:
         allow_data_change=args.allow_data_change,
         primary=first_process,
     )
-    hosts.check_shared(work.path)
-    hosts.meet()
+    hosts.meet(work.path)
     stop = watch.StopSignal()
     with work, eval_data, stop:  # the evaluation's decoding workers run until the end
         # -------------------------------------------------------------- state
@@ -261,10 +261,8 @@ def _run(cfg, args) -> int:
                 table = pages.parameter_table(state.params, sharding=True)
                 files.write_atomic(work.path / "parameters.txt", table + "\n")
         writer = log.Writer(work.path, start_step=start, active=first_process)
-        share = "" if first_process else f"-{jax.process_index()}"  # each process reads other clips
-        bad_clips = quarantine.Quarantine(
-            work.path / f"quarantine{share}.csv", len(train_source), cfg.data.max_bad
-        )
+        about = (len(train_source), cfg.data.max_bad, hosts.index())
+        bad_clips = quarantine.in_folder(work.path, *about)
         place = partial(sharding.place, mesh, owned=True)
         batches = prefetch.prefetch(train_data.iterate(start), place)
         progress = log.Progress(total_steps, start, batch_size=cfg.batch_size, active=first_process)
@@ -337,10 +335,11 @@ def _run(cfg, args) -> int:
             except log.Diverged:
                 raise
             except config.AsjaxError as error:  # of the data
-                raise _saved_before(error, done, start, save, checkpoints, state) from None
+                raise result.saved_before(error, done, start, save, checkpoints, state) from None
             if pending is not None:
                 report(*pending)
             if not stopped:
+                watchdog.beat(done, "eval")
                 abstract = sharding.with_sharding(shapes, state_sharding)
                 state, record = result.chosen(checkpoints, state, abstract, say)
                 final = tuning = None  # scores of the final data, and of data that chose the step
@@ -354,13 +353,7 @@ def _run(cfg, args) -> int:
                 stopped = final is None or stop.asked()
         if stopped:
             writer.close()
-            if not checkpoints.wait():
-                raise config.AsjaxError(
-                    f"stopped at step {done}, which could not be saved: {checkpoints.last_error}; "
-                    f"the last saved step is {checkpoints.latest_step()}"
-                )
-            what = "everything is saved" if done else "no step was finished"
-            say(f"stopped at step {done}, {what}; run the same command to resume")
+            say(result.stopped(checkpoints, done))
             return EXIT_STOPPED
 
         # -------------------------------------------------------------- report, model
@@ -405,14 +398,3 @@ def _run(cfg, args) -> int:
             say(result.where(work.path, bad_clips, tables, task.option))
         writer.close()
         return 0
-
-
-def _saved_before(error, done, start, save, checkpoints, state):
-    """`error` of the data after step `done`, with a word about the save of that step."""
-    from asjax.config import AsjaxError
-
-    if hosts.several() or done == start:  # other processes do not know of the error
-        return error
-    saved = save(done, state) and checkpoints.wait()
-    what = "is saved" if saved else f"could not be saved ({checkpoints.last_error})"
-    return AsjaxError(f"{error}. Step {done} {what}; the same command resumes the run")

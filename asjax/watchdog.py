@@ -59,12 +59,16 @@ class Watchdog:
 
     Args:
       limit_s: seconds; None: the default; 0: no watchdog.
-      data_s: least default limit of data, for a decoder that has its own time limit.
+      decode_timeout_s: seconds after which the data pipeline leaves a clip out. The default limit
+        of data is longer than that.
       doing: what the data pipeline does now, as text, for the line; "" if nothing is known.
     """
 
-    def __init__(self, limit_s: float | None = None, *, data_s: float = 0.0, doing=lambda: ""):
-        self._limit_s, self._data_s, self._doing = limit_s, data_s, doing
+    def __init__(
+        self, limit_s: float | None = None, *, decode_timeout_s: float = 0.0, doing=lambda: ""
+    ):
+        self._limit_s, self._doing = limit_s, doing
+        self._data_s = decode_timeout_s + 15.0
         self._mark = (0, "start")  # a new tuple with every beat
         self._steps, self._slowest, self._began = 0, 0.0, None
         self._age = 0.0
@@ -101,6 +105,9 @@ class Watchdog:
             _end_aborts_with_a_line()
         for target in targets:
             threading.Thread(target=target, name="asjax-watchdog", daemon=True).start()
+        if hosts.several():
+            for number, named in enumerate(hosts.from_all([socket.gethostname(), os.getpid()])):
+                self._peer(number, [0, "start", 0.0, -1, *named, False, ""])
         return self
 
     def __exit__(self, kind, *_):
@@ -157,16 +164,24 @@ class Watchdog:
         pause = max(TICK_S, min(5.0, hosts.count() / 32))
         while not self._over.is_set():
             with contextlib.suppress(Exception):  # of the connection; then nothing is answered
-                beat = [*self._mark, self._age, self._rounds, *me, hosts.waits]
-                hosts.publish(_BEATS, beat)
+                doing = self._present(TICK_S)
+                hosts.publish(
+                    _BEATS, [*self._mark, self._age, self._rounds, *me, hosts.waits, doing]
+                )
                 failed = hosts.published(_FAILED)
                 for number, found in hosts.published(_BEATS).items():
-                    if number != hosts.index():
-                        self._peers.setdefault(number, _Peer(number)).now = found
+                    self._peer(number, found)
                 if failed:
                     self._follow(failed)
                 self._rounds += 1
             self._over.wait(pause)
+
+    def _peer(self, number: int, found: list) -> None:
+        if number == hosts.index():
+            return
+        peer = self._peers.setdefault(number, _Peer(number))
+        if not peer.now or found[3] >= peer.now[3]:
+            peer.now = found
 
     def _look(self) -> None:
         dead = max(self._peers.values(), key=lambda peer: peer.standing_s, default=None)
@@ -183,9 +198,11 @@ class Watchdog:
 
     # ------------------------------------------------------------------------------ the verdict
 
-    def _present(self) -> str:
-        """What this process does, for how long."""
+    def _present(self, since_s: float = 0.0) -> str:
+        """What this process does, for how long; "" if for less than `since_s`."""
         step, phase = self._mark
+        if self._age < since_s:
+            return ""
         doing = self._doing() if phase == "data" else ""
         return f"{_phase(phase, step)} for {self._age:.0f} s{doing and ': '}{doing}"
 
@@ -208,9 +225,9 @@ class Watchdog:
         if self._mark[1] != "step" and self._age > half and not hosts.waits:
             return f"{self._named()}{self._present()}", hosts.index()
         for peer in peers:  # in a step, a process waits for the others
-            step, phase, age, *_, waits = peer.now
+            _, phase, age, *_, waits, doing = peer.now
             if phase not in ("step", "report") and age > half and not waits:
-                return f"{peer}: {_phase(phase, step)} for {age:.0f} s", peer.number
+                return f"{peer}: {doing}", peer.number
         return f"unknown cause: {self._named()}{self._present()}", None
 
     def _named(self) -> str:
@@ -252,8 +269,8 @@ class _Peer:
 
     def __init__(self, number: int):
         self.number, self.standing_s = number, 0.0
-        self.now: list = []  # step, phase, age, counter, host, pid, waits
-        self._counter = -1
+        self.now: list = []  # step, phase, age, counter, host, pid, waits, doing
+        self._counter = -2
 
     def stands(self) -> bool:
         before, self._counter = self._counter, self.now[3]
@@ -299,10 +316,10 @@ def _go(code: int, line: str, record: str, culprit: int | None) -> None:
         threading.Event().wait()
     if line:
         _say(f"error: {line}")
-    if hosts.several():
+    if hosts.several() and (culprit != 0 or hosts.index() == 0):  # process 0 has the store
         work = threading.Thread(target=_tell, args=(code, record, culprit), daemon=True)
         work.start()
-        work.join(8.0)  # a stopped coordinator blocks the call
+        work.join(8.0)  # the connection may hang
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
