@@ -106,6 +106,19 @@ def test_ssh_starts_a_numbered_process_on_every_host(tmp_path):
     assert launch("ssh.sh", *args, env=environment(tmp_path)).returncode == 2
 
 
+def test_a_signal_to_the_ssh_script_reaches_the_hosts(tmp_path):
+    program(tmp_path, "ssh", '#!/usr/bin/env bash\nbash -c "$4"\n')
+    text = "#!/usr/bin/env bash\ntrap 'exit 75' TERM\ntouch {0}/begun\n"
+    text += "for _ in {{1..6000}}; do sleep 0.1; done\n"
+    program(tmp_path, "asjax", text.format(tmp_path))
+    script = subprocess.Popen(["bash", LAUNCH / "ssh.sh", "n1", "-x"], env=environment(tmp_path))
+    end = time.time() + GUARD_S
+    while not (tmp_path / "begun").exists() and time.time() < end:
+        time.sleep(0.05)
+    script.send_signal(signal.SIGTERM)
+    assert script.wait(timeout=GUARD_S) == 75
+
+
 def test_a_tpu_pod_runs_the_loop_on_all_workers(tmp_path):
     program(tmp_path, "gcloud", f'#!/usr/bin/env bash\nprintf "%s\\n" "$@" >{tmp_path}/asked\n')
     done = launch("tpu_pod.sh", "pod", "zone-a", "--config=x y.py", env=environment(tmp_path))
