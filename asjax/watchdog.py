@@ -41,7 +41,8 @@ class Watchdog:
     """Ends the process with exit code 76 if the training hangs; used in a `with` statement.
 
     The program calls `beat(step, phase)`. A thread compares the time since then with the limit of
-    the phase. With several processes, it also tells the others each second, and looks at them.
+    the phase. With several processes, another thread tells it to the others each second or two, and
+    reads what they tell.
     The process ends in these cases. A line on stderr says which process is the cause.
     1. A phase takes longer than its limit.
     2. Another process shows no sign of life for the limit of a step: it is dead or stopped.
@@ -70,11 +71,13 @@ class Watchdog:
         self._limit_s, self._doing = limit_s, doing
         self._data_s = decode_timeout_s + 15.0
         self._mark = (0, "start")  # a new tuple with every beat
-        self._steps, self._slowest, self._began = 0, 0.0, None
+        self._steps = 0  # steps begun by this process
+        self._slowest, self._began = 0.0, None
         self._age = 0.0
         self._over = threading.Event()
         self._peers: dict[int, _Peer] = {}
         self._rounds, self._unanswered_s = 0, 0.0  # of the exchange with process 0
+        self._pause_s = max(TICK_S, min(2.0, hosts.count() / 64))
         self._told = None  # the beat that a line was about
 
     # ---------------------------------------------------------------------- the program's side
@@ -84,13 +87,13 @@ class Watchdog:
         step = self._mark[0] if step is None else step
         phase = phase or self._mark[1]
         now = time.monotonic()
-        if phase == "data":
-            if self._began is not None:
-                self._steps += 1
-                if self._steps > 2:
-                    self._slowest = max(self._slowest, now - self._began)
+        if phase == "step":
+            self._steps += 1
+        elif phase == "data":
+            if self._began is not None and self._steps > 2:
+                self._slowest = max(self._slowest, now - self._began)
             self._began = now
-        elif phase != "step":
+        else:
             self._began = None
         self._mark = (step, phase)
 
@@ -126,7 +129,8 @@ class Watchdog:
         if phase == "report":
             return math.inf
         least = self._limit_s or 0.0
-        if phase not in ("data", "step") or self._steps < 2:
+        compiles = self._steps < (2 if phase == "data" else 3)
+        if phase not in ("data", "step") or compiles:
             return max(LONG_S, least)
         if self._limit_s:
             return self._limit_s
@@ -143,7 +147,7 @@ class Watchdog:
     # ------------------------------------------------------------------------------ the threads
 
     def _watch(self) -> None:
-        seen, before, rounds = self._mark, time.monotonic(), 0
+        seen, before, rounds, gap = self._mark, time.monotonic(), 0, 0.0
         while not self._over.wait(TICK_S):
             now = time.monotonic()
             tick, before = min(now - before, 2 * TICK_S), now
@@ -152,16 +156,18 @@ class Watchdog:
             else:
                 self._age += tick
             if hosts.several():
-                answered, rounds = self._rounds != rounds, self._rounds
+                answered, rounds, gap = self._rounds != rounds, self._rounds, gap + tick
                 self._unanswered_s = 0.0 if answered else self._unanswered_s + tick
-                for peer in list(self._peers.values()) if answered else ():
-                    peer.standing_s = peer.standing_s + tick if peer.stands() else 0.0
+                if answered:  # a long silence of process 0 says nothing about the others
+                    for peer in list(self._peers.values()):
+                        more = min(gap, 2 * self._pause_s)
+                        peer.standing_s = peer.standing_s + more if peer.stands() else 0.0
+                    gap = 0.0
             self._look()
 
     def _exchange(self) -> None:
         """Tell the others what this process does, and read what they do. It may block for ever."""
         me = [socket.gethostname(), os.getpid()]
-        pause = max(TICK_S, min(5.0, hosts.count() / 32))
         while not self._over.is_set():
             with contextlib.suppress(Exception):  # of the connection; then nothing is answered
                 doing = self._present(TICK_S)
@@ -174,7 +180,7 @@ class Watchdog:
                 if failed:
                     self._follow(failed)
                 self._rounds += 1
-            self._over.wait(pause)
+            self._over.wait(self._pause_s)
 
     def _peer(self, number: int, found: list) -> None:
         if number == hosts.index():
