@@ -85,7 +85,7 @@ def find(env=os.environ) -> Place:
     return Place()
 
 
-def elsewhere(reason: str, env=os.environ) -> AsjaxError:
+def elsewhere(env=os.environ) -> AsjaxError:
     """The error for a place where jax's detection found no other processes."""
     if "SLURM_JOB_ID" in env:
         return AsjaxError(
@@ -95,7 +95,7 @@ def elsewhere(reason: str, env=os.environ) -> AsjaxError:
     return AsjaxError(
         "--coordinator=auto finds the processes of SLURM (inside srun), Kubernetes "
         "(JAX_COORDINATOR_ADDRESS and JOB_COMPLETION_INDEX), Open MPI and TPU pods, or "
-        f"{', '.join(OWN)}; none of them is here ({reason}). One machine needs no --coordinator; "
+        f"{', '.join(OWN)}; none of them is here. One machine needs no --coordinator; "
         "else give --coordinator=HOST:PORT --num-processes=N --process-id=I"
     )
 

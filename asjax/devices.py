@@ -115,7 +115,7 @@ def _initialize(place: cluster.Place, watchdog_s: float | None) -> None:
     except (RuntimeError, ValueError) as error:
         line = str(error).splitlines()[0]
         if not complete and "must be defined" in line or "should be defined" in line:
-            raise cluster.elsewhere(line) from None
+            raise cluster.elsewhere() from None
         raise AsjaxError(f"the processes could not be joined: {line}") from None
     _say_joined(place)
 

@@ -237,7 +237,9 @@ class Watchdog:
         return f"unknown cause: {self._named()}{self._present()}", None
 
     def _named(self) -> str:
-        return f"process {hosts.index()}: " if hosts.several() else ""
+        if not hosts.several():
+            return ""
+        return f"process {hosts.index()} on {socket.gethostname()} pid {os.getpid()}: "
 
     def cause(self, wait_s: float = 2 * STANDING_S) -> tuple[str, int | None]:
         """The dead process behind an exception of a collective, as a verdict; else "" and this."""

@@ -90,9 +90,9 @@ def test_elsewhere_one_line_says_what_to_do(monkeypatch):
     for name in SLURM:
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(AsjaxError, match="srun.*ASJAX_COORDINATOR.*give --coordinator=HOST:PORT"):
-        raise cluster.elsewhere("nothing", {})
+        raise cluster.elsewhere({})
     with pytest.raises(AsjaxError, match="start asjax with srun"):
-        raise cluster.elsewhere("nothing", {"SLURM_JOB_ID": "71"})
+        raise cluster.elsewhere({"SLURM_JOB_ID": "71"})
     with pytest.raises(AsjaxError, match="leave them out"):
         devices.setup(coordinator="auto", num_processes=2)
     with pytest.raises(AsjaxError, match="watchdog_s must be 0"):

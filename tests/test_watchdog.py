@@ -45,7 +45,7 @@ def begun(dog, steps=3):
 
 def test_data_that_hang_end_the_program_with_the_clips_under_decode(ended):
     def doing():
-        with patience.making("dog.wav"):
+        with patience.making("clip dog.wav"):
             return patience.described()
 
     with watchdog.Watchdog(0.3, doing=doing) as dog:
@@ -125,7 +125,7 @@ def main(args):
         assert not hosts.agree(rank == 0) and hosts.agree(True)
         for step in range(1, 10**6):
             watchdog.beat(step, "data")
-            with patience.making("cat.wav"):
+            with patience.making("clip cat.wav"):
                 if rank == 1 and os.path.exists(flag):
                     if fault == "sleep": time.sleep(1000)
                     if fault == "error": raise AsjaxError("no such moon")

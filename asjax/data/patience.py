@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from queue import SimpleQueue
 
-from asjax.config import AsjaxError
+from asjax.config import AsjaxError, shown
 from asjax.data import ffmpeg
 from asjax.data.sound import AudioError
 
@@ -45,7 +45,7 @@ def until(stop: threading.Event | None):
 
 @contextlib.contextmanager
 def making(what: str):
-    """In this `with` statement, the present thread makes the example `what`; see `described`."""
+    """In this `with` statement, the present thread makes or waits for `what`; see `described`."""
     thread = threading.get_ident()
     _under_way[thread] = (what, time.monotonic())
     try:
@@ -55,10 +55,10 @@ def making(what: str):
 
 
 def described(most: int = 3) -> str:
-    """The examples that threads of this process make now, as text: the slowest first."""
+    """What threads of this process make now, as text: the slowest first."""
     now = time.monotonic()
     found = sorted((begin, what) for what, begin in list(_under_way.values()))
-    return ", ".join(f"clip {what} for {now - begin:.0f} s" for begin, what in found[:most])
+    return ", ".join(f"{shown(what)} for {now - begin:.0f} s" for begin, what in found[:most])
 
 
 def call(function: Callable, limit_s: float, what: str):
