@@ -209,7 +209,9 @@ class Watchdog:
         step, phase = self._mark
         if self._age < since_s:
             return ""
-        doing = self._doing() if phase == "data" else ""
+        doing = ""
+        with contextlib.suppress(Exception):  # it must not end this thread
+            doing = self._doing() if phase == "data" else ""
         return f"{_phase(phase, step)} for {self._age:.0f} s{doing and ': '}{doing}"
 
     def _verdict(self) -> tuple[str, int | None]:
@@ -257,7 +259,7 @@ class Watchdog:
         if not about["line"]:
             return
         if about["culprit"] == hosts.index():
-            faulthandler.dump_traceback(all_threads=True)
+            _show_stacks()
         _go(about["code"], about["line"], record="", culprit=None)
 
     def _end(self, line: str, culprit: int | None, ask: bool = False) -> None:
@@ -267,7 +269,7 @@ class Watchdog:
                 if failed := hosts.published(_FAILED):
                     self._follow(failed)
         if culprit in (None, hosts.index()):
-            faulthandler.dump_traceback(all_threads=True)
+            _show_stacks()
         line = f"{line}; {_RESUMES}"
         _go(EXIT_LOST, line, record=line, culprit=culprit)
 
@@ -345,6 +347,11 @@ def _tell(code: int, line: str, culprit: int | None) -> None:
         if wanted <= set(hosts.published(_FAILED)):
             break
         time.sleep(0.1)
+
+
+def _show_stacks() -> None:
+    with contextlib.suppress(Exception):  # stderr may be no file
+        faulthandler.dump_traceback(all_threads=True)
 
 
 def _say(line: str) -> None:
