@@ -112,7 +112,8 @@ from asjax.config import AsjaxError
 from asjax.data import patience
 from types import SimpleNamespace
 
-rank, fault = int(sys.argv[2]), sys.argv[3]
+rank = int(sys.argv[2])
+fault, _, culprit = sys.argv[3].partition(" ")
 watchdog.STANDING_S = 2.0
 flag = sys.argv[4]
 
@@ -126,7 +127,7 @@ def main(args):
         for step in range(1, 10**6):
             watchdog.beat(step, "data")
             with patience.making("clip cat.wav"):
-                if rank == 1 and os.path.exists(flag):
+                if rank == int(culprit or 1) and os.path.exists(flag):
                     if fault == "sleep": time.sleep(1000)
                     if fault == "error": raise AsjaxError("no such moon")
                     if fault == "bug": raise ZeroDivisionError
@@ -159,7 +160,8 @@ def two(tmp_path, fault):
     ("fault", "code", "words"),
     [
         ("sleep", 76, "process 1 on {host} pid {pid}: data of step"),
-        ("error", 2, "process 1: no such moon"),
+        ("error 1", 2, "process 1: no such moon"),
+        ("error 0", 2, "process 0: no such moon"),  # it has the store, so it leaves last
         ("kill 0", 76, "process 0 on {host} pid {pid}, the coordinator, is dead"),
         pytest.param("bug", 76, "process 1: ZeroDivisionError", marks=pytest.mark.slow),
         pytest.param("kill 1", 76, "process 1 on {host} pid {pid}: silent", marks=pytest.mark.slow),
@@ -176,7 +178,7 @@ def test_a_fault_of_one_process_ends_both_with_a_line_that_names_it(tmp_path, fa
         signals = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
         name, _, number = fault.partition(" ")
         cause = int(number or 1)
-        if number:
+        if name in signals:
             ranks[cause].send_signal(signals[name])
         other = ranks[1 - cause]
         assert other.wait(timeout=600) == code
@@ -194,6 +196,6 @@ def test_a_fault_of_one_process_ends_both_with_a_line_that_names_it(tmp_path, fa
     if fault == "sleep":  # the process that hangs tells where
         assert "clip cat.wav for" in said
         assert "in main" in (tmp_path / "err1").read_text()
-    if fault in ("error", "bug"):
-        line = wanted.removeprefix("process 1: ")
-        assert f"asjax train: error: {line}" in (tmp_path / "err1").read_text()
+    if name in ("error", "bug"):
+        line = wanted.removeprefix(f"process {cause}: ")
+        assert f"asjax train: error: {line}" in (tmp_path / f"err{cause}").read_text()
