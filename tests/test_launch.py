@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from asjax import cluster
 from asjax.__main__ import main
 
 LAUNCH = Path(__file__).parent.parent / "launch"
@@ -138,6 +139,23 @@ def test_slurm_requeues_all_but_success_and_user_errors(tmp_path, code, count, a
     env = environment(tmp_path, SLURM_JOB_ID="7", SLURM_RESTART_COUNT=str(count))
     assert launch("slurm.sh", env=env).returncode == code
     assert (tmp_path / "asked").exists() is asked
+
+
+def test_the_jobset_gives_every_pod_what_auto_reads():
+    yaml = pytest.importorskip("yaml")
+    jobset = yaml.safe_load((LAUNCH / "jobset.yaml").read_text())
+    (job,) = jobset["spec"]["replicatedJobs"]
+    spec = job["template"]["spec"]
+    (container,) = spec["template"]["spec"]["containers"]
+    env = {entry["name"]: entry["value"] for entry in container["env"]}
+    assert spec["completionMode"] == "Indexed"
+    assert spec["parallelism"] == spec["completions"] == int(env["ASJAX_NUM_PROCESSES"])
+    (rule,) = spec["podFailurePolicy"]["rules"]
+    assert (rule["action"], rule["onExitCodes"]["values"]) == ("FailJob", [2])
+    name = jobset["metadata"]["name"]
+    place = cluster.find({**env, "JOB_COMPLETION_INDEX": "1"})
+    assert place.coordinator == f"{name}-{job['name']}-0-0.{name}:8476"
+    assert (place.num_processes, place.process_id) == (2, 1)
 
 
 # srun starts two tasks here, with the variables that SLURM sets. In the first run it kills task 1
