@@ -21,8 +21,8 @@ def on_full_memory(cfg):
         if not out_of_memory(text):
             raise
         raise AsjaxError(
-            f"the memory of a device is used up ({text[:160]}); {advice(cfg)}. `asjax fit` with the "
-            "same --config finds the largest batch; checkpoints are intact"
+            f"the memory of a device is used up ({text[:160]}); {advice(cfg)}. `asjax fit` with "
+            "the same --config finds the largest batch; checkpoints are intact"
         ) from error
 
 
