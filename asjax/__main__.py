@@ -2,7 +2,8 @@
 
 Exit codes: 2 for an error that the user can act on, explained in one line. 70 for an error inside
 asjax: one line names the file with the traceback (ASJAX_DEBUG=1 prints the traceback instead). 130
-for Ctrl-C. Other codes come from the verb.
+for Ctrl-C. Other codes come from the verb. If several processes train together, an error of one
+ends all of them (asjax.watchdog).
 """
 
 from __future__ import annotations
@@ -210,15 +211,23 @@ def main(argv: list[str] | None = None) -> int:
 
             traceback.print_exception(error.__cause__)
         print(f"asjax {verb}: error: {_one_line(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
+        return _with_others(2, _one_line(error), error)
+    except KeyboardInterrupt as error:
         print(f"asjax {verb}: interrupted", file=sys.stderr)
-        return 130
+        return _with_others(130, "interrupted", error)
     except Exception as error:
         if os.environ.get("ASJAX_DEBUG", "0") not in ("", "0"):
+            _with_others(EXIT_UNEXPECTED, repr(error), error)
             raise
-        print(f"asjax {verb}: error: {_unexpected(error, argv)}", file=sys.stderr)
-        return EXIT_UNEXPECTED
+        line = _unexpected(error, argv)
+        print(f"asjax {verb}: error: {line}", file=sys.stderr)
+        return _with_others(EXIT_UNEXPECTED, line, error)
+
+
+def _with_others(code: int, line: str, error: BaseException) -> int:
+    """The exit code of this process. If others train with it, all of them end now."""
+    watchdog = sys.modules.get("asjax.watchdog")
+    return code if watchdog is None else watchdog.leave(code, line, error)
 
 
 def _unexpected(error: Exception, argv: list[str]) -> str:

@@ -177,7 +177,7 @@ def pipeline(
       AsjaxError: unknown draw or op, a value out of its range, an empty source.
     """
     from asjax.data import pipeline as batches
-    from asjax.data import teacher, unlabelled
+    from asjax.data import resident, teacher, unlabelled
 
     if odd := sorted(data.keys() - FIELDS["data"].keys()):
         raise config.unknown("pipeline field", odd[0], FIELDS["data"])
@@ -198,12 +198,20 @@ def pipeline(
     form = {**known, "train": train, "label_set": label_set}
     begun = teacher.begin(ops, source, data["ops"], **form)
     described = [spec, data["ops"], *known.values()] + [begun.identity] * bool(begun.identity)
+    ops, table, notes = begun.ops, None, [*begun.notes]
+    if train and data["resident"]:
+        ops = resident.ops_of(begun.ops)
+        wave = dict(sample_rate=sample_rate, clip_s=clip_s)
+        table = resident.load(source, begun.ops, **wave, threads=max(1, data["threads"]))
+        source, notes = table.source, [table.note, *notes]
+        described += [] if table.exact else ["int16"]
     return batches.build(
         source,
         draw=make("draw", spec, labels=source.labels, seed=seed if random else 0, source=source),
-        ops=begun.ops,
+        ops=ops,
+        table=table,
         teacher=begun.stored,
-        notes=(*(unlabelled.notes(source) if train else ()), *begun.notes),
+        notes=(*(unlabelled.notes(source) if train else ()), *notes),
         batch_size=batch_size,
         described=repr(described),
         train=train,

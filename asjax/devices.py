@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jax
 
+from asjax import cluster
 from asjax.config import AsjaxError
 
 _log = logging.getLogger("asjax")
@@ -21,26 +22,35 @@ def setup(
     coordinator: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
+    watchdog_s: float | None = None,
 ) -> None:
     """Prepare jax; call it before anything else uses a device.
 
     Args:
       cpu_devices: number of jax devices on this machine's CPU; default one per usable core, at most
         8. XLA on CPU runs a convolution on one core, so training needs a device per core.
-      coordinator: "host:port" of process 0, or "auto" under SLURM, Open MPI or on a TPU pod.
+      coordinator: "host:port" of process 0, or "auto" (cluster.find).
       num_processes, process_id: how many processes train together and which one this is.
+      watchdog_s: the limit of the watchdog; jax gives up a silent process some time after that.
     """
     if cpu_devices is not None and cpu_devices < 1:
         raise AsjaxError(f"cpu devices must be >= 1, got {cpu_devices}")
-    _set_cpu_devices(cpu_devices, coordinator, num_processes)
+    if watchdog_s is not None and not 0 <= watchdog_s < math.inf:
+        raise AsjaxError(f"watchdog_s must be 0 (never) or more seconds, got {watchdog_s:g}")
+    place = None
     if coordinator == "auto":
-        _initialize()
+        if num_processes is not None or process_id is not None:
+            raise AsjaxError("coordinator auto finds num_processes and process_id; leave them out")
+        place = cluster.find()
+    _set_cpu_devices(cpu_devices, coordinator, num_processes)
+    if place is not None:
+        _initialize(place, watchdog_s)
     elif coordinator is not None or num_processes is not None or process_id is not None:
         if coordinator is None or num_processes is None or process_id is None:
             raise AsjaxError("several processes need coordinator, num_processes and process_id")
         if not 0 <= process_id < num_processes:
             raise AsjaxError(f"process_id must be in 0..{num_processes - 1}, got {process_id}")
-        _initialize(coordinator, num_processes, process_id)
+        _initialize(cluster.Place(coordinator, num_processes, process_id), watchdog_s)
     _set_compilation_cache()
 
 
@@ -83,12 +93,48 @@ def _set_cpu_devices(wanted: int | None, coordinator: str | None, num_processes:
             ) from None
 
 
-def _initialize(*args):
+def _initialize(place: cluster.Place, watchdog_s: float | None) -> None:
+    """Join the other processes.
+
+    jax gives up a process that shows no sign of life, and aborts all. That must come later than
+    the watchdog (asjax.watchdog), which names the cause. A limit of 30 s is too short: on a machine
+    with ten times as many busy threads as cores, jax gave up a healthy process.
+    """
+    limit_s = cluster.SILENT_S if watchdog_s is None else watchdog_s
+    complete = place.coordinator is not None
     try:
-        jax.distributed.initialize(*args)
+        jax.distributed.initialize(
+            place.coordinator,
+            place.num_processes,
+            place.process_id,
+            local_device_ids=place.gpus and place.gpus.ids,
+            # Else jax takes one GPU for each task if a SLURM job has started this process.
+            cluster_detection_method="deactivate" if complete else None,
+            heartbeat_timeout_seconds=round(max(90, 1.5 * limit_s)),
+        )
     except (RuntimeError, ValueError) as error:
         line = str(error).splitlines()[0]
+        if not complete and "must be defined" in line or "should be defined" in line:
+            raise cluster.elsewhere() from None
         raise AsjaxError(f"the processes could not be joined: {line}") from None
+    _say_joined(place)
+
+
+def _say_joined(place: cluster.Place) -> None:
+    """Say how many devices train, and how many of the visible ones are not used."""
+    if jax.process_index() == 0:
+        print(joined(place, jax.process_count(), jax.device_count()), flush=True)
+
+
+def joined(place: cluster.Place, processes: int, count: int) -> str:
+    """The line about the processes and devices that train together."""
+    line = f"{processes} processes, {count} devices"
+    if place.gpus is None:
+        return line
+    ids, visible, tasks = place.gpus
+    line += f" of {max(count, visible * processes // tasks)} visible"
+    who = f"each of {tasks} tasks" if tasks > 1 else "one task"
+    return f"{line} ({place.found}: {who} on a node uses {len(ids)} of {visible} GPUs)"
 
 
 def _set_compilation_cache() -> None:

@@ -32,6 +32,7 @@ FIELDS = {
         "workers": 0,  # additional processes that decode
         "threads": 2,  # decoding threads in each process
         "cache": True,  # keep decoded clips in memory: 1 GiB for the program with all its workers
+        "resident": False,  # decode the training clips once, and keep them on the devices as int16
         "max_bad": 0.05,  # largest share of clips that may be undecodable
         "decode_timeout_s": 60.0,  # a clip that takes longer to read counts as undecodable
     },

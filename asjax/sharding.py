@@ -23,7 +23,12 @@ AXES = ("data", "fsdp")
 
 
 def make_mesh(
-    spec=None, *, batch_sizes: Sequence[int] = (), local: bool = False, devices=None
+    spec=None,
+    *,
+    batch_sizes: Sequence[int] = (),
+    local: bool = False,
+    hosts: Sequence[str] = (),
+    devices=None,
 ) -> Mesh:
     """A mesh over the devices.
 
@@ -34,6 +39,8 @@ def make_mesh(
         that divides all of these. So a batch of 2 runs on an 8-core machine.
       local: use only the devices of this process, for work that it does alone.
       devices: these in place of jax's own, for a compilation.
+      hosts: the host of each process. "fsdp" is the inner axis: its groups must lie inside hosts,
+        unless there is only one group. Else every block of a model crosses the network.
     """
     alone = local or devices is not None or jax.process_count() == 1
     if devices is None:
@@ -51,11 +58,49 @@ def make_mesh(
             f"mesh {_show(sizes)} needs {needed} devices, there are {len(devices)}; "
             "change the mesh, or --cpu-devices on CPU"
         )
+    sizes = {name: sizes[name] for name in AXES if name in sizes}
     # The default of make_mesh is explicit axes, and jax does not allow our fsdp split with those.
     auto = (AxisType.Auto,) * len(sizes)
-    return jax.make_mesh(
+    mesh = jax.make_mesh(
         tuple(sizes.values()), tuple(sizes), axis_types=auto, devices=devices[:needed]
     )
+    if not local and hosts:
+        _check_inside(mesh, hosts)
+    return mesh
+
+
+def _place_of(device, hosts: Sequence[str]):
+    """Devices of one place exchange data fast: the host, or a TPU's slice, which may span hosts."""
+    slice_index = getattr(device, "slice_index", None) if device.platform == "tpu" else None
+    return hosts[device.process_index] if slice_index is None else slice_index
+
+
+def _check_inside(mesh: Mesh, hosts: Sequence[str]) -> None:
+    ways = mesh.shape.get("fsdp", 1)
+    for group in mesh.devices.reshape(-1, ways) if 1 < ways < mesh.size else ():
+        if len({_place_of(device, hosts) for device in group}) > 1:
+            there = sum(hosts[d.process_index] == hosts[0] for d in mesh.devices.flat)
+            raise AsjaxError(
+                f"mesh {_show(mesh.shape)}: {ways} devices on fsdp would lie on several hosts, so "
+                "every block of the model would cross the network; make fsdp a divisor of the "
+                f"{there} devices of a host, or the number of all devices, {mesh.size}"
+            )
+
+
+def described(mesh: Mesh, hosts: Sequence[str]) -> str:
+    """The mesh by axis and host, such as "mesh data=2 across hosts, fsdp=4 inside hosts; ..."."""
+    axes = []
+    for axis, name in enumerate(mesh.axis_names):
+        lines = np.moveaxis(mesh.devices, axis, -1).reshape(-1, mesh.devices.shape[axis])
+        across = any(len({hosts[d.process_index] for d in line}) > 1 for line in lines)
+        axes.append(f"{name}={mesh.shape[name]} {'across hosts' if across else 'inside hosts'}")
+    counts: dict[str, int] = {}
+    for device in mesh.devices.flat:
+        host = hosts[device.process_index]
+        counts[host] = counts.get(host, 0) + 1
+    listed = [f"{host} {count}" for host, count in counts.items()]
+    more = f" and {len(listed) - 8} more" if len(listed) > 8 else ""
+    return f"mesh {', '.join(axes)}; devices by host: {', '.join(listed[:8])}{more}"
 
 
 def _mesh_sizes(spec, n_devices: int) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The training state and the two steps to jit. Pure; needs only jax, flax, optax and numpy."""
+"""The training state and the two steps to jit. Needs only jax, flax, optax and numpy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from asjax import models
+from asjax import hosts, models, watchdog
 from asjax.config import AsjaxError, blaming, unknown
 from asjax.frontends import to_float
 from asjax.nn import placement
@@ -211,3 +211,17 @@ def weights(state: State) -> dict:
     """The variables to evaluate and to save: the averaged ones if there are any, else the raw."""
     chosen = state.average or {"params": state.params, "stats": state.stats}
     return {"params": chosen["params"], **chosen["stats"]}
+
+
+def ahead(train_step, *args):
+    """`train_step` compiled for `args`, if several processes train; they all wait for the slowest.
+
+    The reason: processes compile at different speeds, and the first collective of a group of
+    devices has a time limit.
+    """
+    if not hosts.several():
+        return train_step
+    watchdog.beat(phase="compile")
+    compiled = train_step.lower(*args).compile()
+    hosts.barrier("compiled")
+    return compiled

@@ -1,7 +1,8 @@
 """`asjax train`: one function, read top to bottom.
 
 Exit codes: 0 finished; 75 stopped by SIGTERM or Ctrl-C after saving everything (the same command
-resumes the run); 2 an error that one line explains.
+resumes the run); 76 another process, the data or a device hung or died (the same command goes on
+from the last checkpoint); 2 an error that one line explains.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import contextlib
 import math
 from functools import partial
 
-from asjax import build, checks
-from asjax.data import costs, prefetch
+from asjax import build, checks, cluster, hosts, watchdog
+from asjax.data import costs, patience, prefetch
 from asjax.evaluation import infer, tasks
-from asjax.store import model_dir
+from asjax.fit import advice
+from asjax.store import files, model_dir
 
 EXIT_STOPPED = 75
 
@@ -27,7 +29,12 @@ def add_arguments(parser):
         help="FILE.py or FILE.py:key=value, the name of a recipe (asjax configs list), or the "
         "config.json of a workdir",
     )
-    parser.add_argument("--workdir", required=True, help="folder of this run; resumed if it exists")
+    parser.add_argument(
+        "--workdir",
+        required=True,
+        help="folder of this run; resumed if it exists. Several processes need the same folder, on "
+        "a disk that all hosts share",
+    )
     parser.add_argument(
         "--allow-config-change", action="store_true", help="resume with a changed config"
     )
@@ -37,10 +44,7 @@ def add_arguments(parser):
         action="store_true",
         help="objective auto: one sigmoid per class, also if every clip has exactly one label",
     )
-    parser.add_argument("--cpu-devices", type=int, help="devices on CPU (default: one per core)")
-    parser.add_argument("--coordinator", help="host:port of process 0, for several processes")
-    parser.add_argument("--num-processes", type=int, help="how many processes train together")
-    parser.add_argument("--process-id", type=int, help="number of this process, from 0")
+    cluster.add_arguments(parser)
     parser.add_argument_group(
         "config fields", "options such as --config.optim.lr=3e-4 override any field of the config"
     )
@@ -62,6 +66,7 @@ def main(args) -> int:
         coordinator=args.coordinator,
         num_processes=args.num_processes,
         process_id=args.process_id,
+        watchdog_s=args.watchdog_s,
     )
     say = print if jax.process_index() == 0 else lambda text: None
     return run(options.load(args, say), args)
@@ -71,24 +76,34 @@ def run(cfg, args) -> int:
     """Train by a complete config (`build.finished`) in `args.workdir`; returns the exit code.
 
     Args:
-      args: has workdir, allow_config_change and allow_data_change.
+      args: has workdir, allow_config_change, allow_data_change, and perhaps watchdog_s.
     """
+    files.refuse_url(args.workdir, "--workdir")
+    how = dict(decode_timeout_s=cfg.data.decode_timeout_s, doing=patience.described)
+    watch = watchdog.Watchdog(getattr(args, "watchdog_s", None), **how)
+    with watch, advice.on_full_memory(cfg):
+        return _run(cfg, args)
+
+
+def _run(cfg, args) -> int:
     # ------------------------------------------------------------------ start-up
     import jax
 
     from asjax import config, hlp, objectives, pages, sharding, step, watch
-    from asjax.data import pipeline, quarantine, unlabelled
+    from asjax.data import pipeline, quarantine, resident, unlabelled
     from asjax.evaluation import listen, probe
     from asjax.optim import groups
-    from asjax.store import checkpoint, choice, files, log, result, workdir
+    from asjax.store import checkpoint, choice, log, result, workdir
     from asjax.teachers import online
     from asjax.weights import start as init_from
 
     first_process = jax.process_index() == 0
     accumulate = build.read(cfg, "optim.accumulate_steps")
     rows = (cfg.batch_size // accumulate, cfg.eval.batch_size)
-    mesh = sharding.make_mesh(cfg.mesh, batch_sizes=rows)
+    mesh = sharding.make_mesh(cfg.mesh, batch_sizes=rows, hosts=(names := hosts.names()))
     say = partial(print, flush=True) if first_process else (lambda *a, **k: None)
+    if hosts.several():
+        say(sharding.described(mesh, names))
 
     # ------------------------------------------------------------------ data
     label_set = build.label_set(cfg)
@@ -181,6 +196,7 @@ def run(cfg, args) -> int:
         allow_data_change=args.allow_data_change,
         primary=first_process,
     )
+    hosts.meet(work.path)
     stop = watch.StopSignal()
     with work, eval_data, stop:  # the evaluation's decoding workers run until the end
         # -------------------------------------------------------------- state
@@ -217,14 +233,16 @@ def run(cfg, args) -> int:
         frozen = getattr(objective, "frozen", None)  # weights of a teacher in the step
         frozen_sharding = sharding.state_sharding(mesh, frozen)
         frozen = jax.device_put(frozen, frozen_sharding)
+        run = step.make_train_step(
+            objective=objective, tx=tx, average=average, lr=schedule, accumulate=accumulate
+        )
+        place = partial(sharding.place, mesh, owned=True)
+        if train_data.table is not None:  # the batches have numbers of waves
+            waves = resident.placed(train_data.table.waves, mesh)
+            run, batch_sharding = resident.reading(run, mesh, waves), None
+            place = lambda rows: {**sharding.place(mesh, rows, owned=True), "table": waves}  # noqa: E731
         train_step = jax.jit(
-            step.make_train_step(
-                objective=objective,
-                tx=tx,
-                average=average,
-                lr=schedule,
-                accumulate=accumulate,
-            ),
+            run,
             in_shardings=(state_sharding, batch_sharding, frozen_sharding),
             out_shardings=(state_sharding, replicated),
             donate_argnums=0,
@@ -248,21 +266,20 @@ def run(cfg, args) -> int:
                 table = pages.parameter_table(state.params, sharding=True)
                 files.write_atomic(work.path / "parameters.txt", table + "\n")
         writer = log.Writer(work.path, start_step=start, active=first_process)
-        share = "" if first_process else f"-{jax.process_index()}"  # each process reads other clips
-        bad_clips = quarantine.Quarantine(
-            work.path / f"quarantine{share}.csv", len(train_source), cfg.data.max_bad
-        )
-        place = partial(sharding.place, mesh, owned=True)
+        about = (len(train_source), cfg.data.max_bad, hosts.index())
+        bad_clips = quarantine.in_folder(work.path, *about)
         batches = prefetch.prefetch(train_data.iterate(start), place)
         progress = log.Progress(total_steps, start, batch_size=cfg.batch_size, active=first_process)
         pace = watch.Pace(cfg.eval.max_share)
-        # Several processes stop only together, after a step.
-        asked_now = (lambda: stop.requested) if jax.process_count() == 1 else None
+        # Several processes stop only together, after a step or a batch of an evaluation.
+        asked_waiting = None if hosts.several() else stop.asked
         compiling = {"training": "the training step's compilation", "scoring": "the first scoring"}
 
         def evaluated(done, state) -> dict:
+            watchdog.beat(done, "eval")
             with progress.paused(), pace.measure(), stop.during(compiling.pop("scoring", "")):
-                metrics = task.trace(predict(state, eval_data, progress=False, stop=asked_now))
+                found = predict(state, eval_data, progress=False, stop=stop.asked)
+                metrics = hosts.from_first(lambda: task.trace(found))
             writer.write_scalars(done, {f"eval/{k}": v for k, v in metrics.items()})
             progress.note(**{("eval_" * (k == "loss") + k): v for k, v in metrics.items()})
             values.append(metrics[checkpoints.metric])
@@ -274,7 +291,10 @@ def run(cfg, args) -> int:
             times = dict(waited_s=batches.waited_s, busy=busy)
             log.report(writer, progress, number, scalars, every, **times)
 
-        save = partial(checkpoints.save, meta={"data": data_id})
+        def save(step, *args, **metrics):
+            watchdog.beat(step, "save")
+            return checkpoints.save(step, *args, meta={"data": data_id}, **metrics)
+
         values = [value for _, value in checkpoints.history]
         stale = partial(choice.stale, patience=cfg.eval.patience)
         due = lambda step: step == total_steps or step % eval_steps == 0  # noqa: E731
@@ -286,18 +306,22 @@ def run(cfg, args) -> int:
                     save(start, state, metrics=evaluated(start, state))  # it was stopped in there
                 ended = start >= total_steps or stale(values)
                 while not (stopped or ended):
-                    batch, host = batches.wait(asked_now)
+                    watchdog.beat(done + 1, "data")
+                    batch, host = batches.wait(asked_waiting)
                     bad_clips.add(host["bad"])
                     with stop.during(compiling.pop("training", "")):
+                        if done == start:
+                            train_step = step.ahead(train_step, state, batch, frozen)
+                        watchdog.beat(done + 1, "step")
                         state, scalars = train_step(state, batch, frozen)
                     done += 1
                     if pending is not None:
                         report(*pending)
                     pending = (done, scalars)
                     ended = done == total_steps
-                    stopped = stop.everywhere(done % cfg.log.every_steps == 0) and not ended
+                    stopped = stop.asked() and not ended
                     metrics = None
-                    evaluating = due(done) and watch.same_everywhere(ended or pace.allows())
+                    evaluating = due(done) and (ended or hosts.from_first(pace.allows))
                     if due(done) and not evaluating and not skipped:
                         say(f"some evaluations are left out: eval.max_share={cfg.eval.max_share:g}")
                         skipped = True
@@ -317,35 +341,31 @@ def run(cfg, args) -> int:
             except log.Diverged:
                 raise
             except config.AsjaxError as error:  # of the data
-                raise _saved_before(error, done, start, save, checkpoints, state) from None
+                raise result.saved_before(error, done, start, save, checkpoints, state) from None
             if pending is not None:
                 report(*pending)
             if not stopped:
+                watchdog.beat(done, "eval")
                 abstract = sharding.with_sharding(shapes, state_sharding)
                 state, record = result.chosen(checkpoints, state, abstract, say)
                 final = tuning = None  # scores of the final data, and of data that chose the step
                 unread = []  # (id, reason) of clips that cannot be decoded
                 with contextlib.suppress(prefetch.Stopped):
                     if cfg.data.test and task.tunes:
-                        tuning = predict(state, eval_data, progress=False, stop=asked_now)
+                        tuning = predict(state, eval_data, progress=False, stop=stop.asked)
                     final = predict(
-                        state, final_data, progress=first_process, bad=unread, stop=asked_now
+                        state, final_data, progress=first_process, bad=unread, stop=stop.asked
                     )
-                stopped = final is None or (asked_now is not None and asked_now())
+                stopped = final is None or stop.asked()
         if stopped:
             writer.close()
-            if not checkpoints.wait():
-                raise config.AsjaxError(
-                    f"stopped at step {done}, which could not be saved: {checkpoints.last_error}; "
-                    f"the last saved step is {checkpoints.latest_step()}"
-                )
-            what = "everything is saved" if done else "no step was finished"
-            say(f"stopped at step {done}, {what}; run the same command to resume")
+            say(result.stopped(checkpoints, done))
             return EXIT_STOPPED
 
         # -------------------------------------------------------------- report, model
         stop.busy, stop.then = "the report", "run has ended as usual."
         variables = sharding.gather(step.weights(state))
+        watchdog.beat(phase="report")
         sources = {"train_data": train_source, "eval_data": eval_source}
         if cfg.data.test:
             sources["test_data"] = final_source
@@ -384,16 +404,3 @@ def run(cfg, args) -> int:
             say(result.where(work.path, bad_clips, tables, task.option))
         writer.close()
         return 0
-
-
-def _saved_before(error, done, start, save, checkpoints, state):
-    """`error` of the data after step `done`, with a word about the save of that step."""
-    import jax
-
-    from asjax.config import AsjaxError
-
-    if jax.process_count() > 1 or done == start:  # other processes do not know of the error
-        return error
-    saved = save(done, state) and checkpoints.wait()
-    what = "is saved" if saved else f"could not be saved ({checkpoints.last_error})"
-    return AsjaxError(f"{error}. Step {done} {what}; the same command resumes the run")

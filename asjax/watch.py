@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import sys
 import threading
 import time
+
+from asjax import hosts
 
 _NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 
@@ -18,6 +21,7 @@ class StopSignal:
     Python runs a signal handler only between two instructions of the main thread, so never while
     XLA compiles. Therefore a thread also reads the signals, from a socket, and prints the line.
     Outside the main thread this object does nothing, because Python allows handlers only there.
+    With several processes, JAX's preemption service handles SIGTERM, and Ctrl-C becomes SIGTERM.
 
     Attributes:
       requested: whether a signal has come.
@@ -32,7 +36,7 @@ class StopSignal:
 
     def __init__(self, say=None):
         self.requested, self.busy = False, ""
-        self._handled = 0
+        self._handled = self._questions = 0
         self._say = say or (lambda line: print(line, file=sys.stderr, flush=True))
         self._before: dict = {}
 
@@ -43,6 +47,8 @@ class StopSignal:
         self._write.setblocking(False)
         self._old_fd = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
         for number in _NAMES:
+            if number == signal.SIGTERM and hosts.several():
+                continue  # JAX's handler tells the other processes; see `asked`
             self._before[number] = signal.signal(number, self._handle)
         self._thread = threading.Thread(target=self._listen, name="asjax-signals", daemon=True)
         self._thread.start()
@@ -59,13 +65,18 @@ class StopSignal:
         self._thread.join(5)
         self._read.close()
 
-    def everywhere(self, ask: bool) -> bool:
-        """Whether the program must stop. Several processes stop together, where `ask` is True."""
-        import jax
+    def asked(self) -> bool:
+        """Whether the program must stop.
 
-        if jax.process_count() == 1:
+        Several processes stop together. Each must ask equally often, and all get True in answer to
+        the same question, soon after one of them got a signal.
+        """
+        if not hosts.several():
             return self.requested
-        return ask and _any_process(self.requested)
+        from jax.experimental import multihost_utils
+
+        self._questions += 1
+        return multihost_utils.reached_preemption_sync_point(self._questions)
 
     @contextlib.contextmanager
     def during(self, work: str):
@@ -81,6 +92,8 @@ class StopSignal:
         self._handled += 1
         if self._handled > 1 and number == signal.SIGINT:
             raise KeyboardInterrupt  # a second Ctrl-C ends the program; the last save remains
+        if hosts.several():
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _listen(self):
         told = False
@@ -127,22 +140,3 @@ class Pace:
             self._start += took
         else:
             self._spent, self._last = self._spent + took, took
-
-
-def same_everywhere(decision: bool) -> bool:
-    """The decision of process 0, on every process. All processes must call it."""
-    import jax
-
-    if jax.process_count() == 1:
-        return decision
-    import numpy as np
-    from jax.experimental import multihost_utils
-
-    return bool(multihost_utils.broadcast_one_to_all(np.array(decision)))
-
-
-def _any_process(decision: bool) -> bool:
-    import numpy as np
-    from jax.experimental import multihost_utils
-
-    return bool(multihost_utils.process_allgather(np.array(decision)).any())

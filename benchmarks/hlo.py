@@ -48,6 +48,13 @@ def collectives(text: str) -> dict:
     return found
 
 
+def in_loops(text: str) -> list[str]:
+    """The lines of collectives that stand in the body of a loop."""
+    bodies, _ = _computations(text)
+    inside = [n for lines in bodies.values() for x in lines if " while(" in x for n in _called(x)]
+    return [line.strip() for n in {*inside} for line in bodies.get(n, ()) if _KIND.search(line)]
+
+
 def _computations(text: str):
     """({name: lines}, name of the entry)."""
     bodies, entry, name = {}, None, None

@@ -28,7 +28,8 @@ LAYERS = (
     ("nn",),
     ("frontends",),
     ("models",),
-    ("sharding", "devices", "optim", "watch"),
+    ("hosts", "cluster"),
+    ("sharding", "devices", "optim", "watch", "watchdog"),
     ("augment", "objectives", "step"),
     ("store",),
     ("pages",),
@@ -48,6 +49,7 @@ BARE = {"jax", "flax", "optax", "numpy", "orbax", "asjax", "__future__"}
 BARE_ROOMS = {
     "config", "labels", "hlp", "balance", "taxonomy", "events", "decoding", "change_points",
     "metrics", "frontends", "nn", "models", "sharding", "devices", "optim", "watch", "augment",
+    "hosts", "cluster", "watchdog",
     "objectives", "step", "fields", "checks", "build",
 }  # fmt: skip
 BARE_FILES = {"store.checkpoint", "store.files", "store.model_dir", "store.choice", "weights.port"}

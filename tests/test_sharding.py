@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -139,6 +140,43 @@ def test_one_step_on_fsdp_equals_one_step_on_one_device():
         results.append(sharding.gather(run(jax.device_put(params, where), placed))["w"])
     np.testing.assert_allclose(results[1], results[0], rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(results[2], results[0], rtol=1e-6, atol=1e-7)
+
+
+class Device(SimpleNamespace):
+    platform = "gpu"
+
+
+def faked(processes, each, spec, hosts):
+    """A mesh over faked devices: `each` devices of each process."""
+    devices = [Device(id=i, process_index=i // each) for i in range(processes * each)]
+    sizes = sharding._mesh_sizes(spec, len(devices))
+    mesh = SimpleNamespace(
+        devices=np.array(devices).reshape(tuple(sizes.values())),
+        shape=sizes, axis_names=tuple(sizes), size=len(devices),
+    )  # fmt: skip
+    sharding._check_inside(mesh, hosts)
+    return mesh
+
+
+def test_fsdp_stays_inside_a_host_though_the_host_has_several_processes():
+    hosts = ["a"] * 4 + ["b"] * 4  # a process for each pair of devices
+    mesh = faked(8, 2, "data=2,fsdp=8", hosts)
+    wanted = "mesh data=2 across hosts, fsdp=8 inside hosts; devices by host: a 8, b 8"
+    assert sharding.described(mesh, hosts) == wanted
+    assert faked(8, 2, "data=1,fsdp=16", hosts).size == 16  # one group of all devices
+    assert faked(2, 4, "data=1,fsdp=-1", ["a", "b"]).size == 8
+    with pytest.raises(AsjaxError, match="divisor of the 2 devices of a host, or the number.*, 8"):
+        faked(4, 2, "data=2,fsdp=4", list("abcd"))
+    with pytest.raises(AsjaxError, match="make fsdp a divisor of the 3 devices of a host"):
+        faked(4, 3, "data=2,fsdp=6", list("abcd"))
+    tpus = [Device(id=i, process_index=i // 4, slice_index=0) for i in range(16)]
+    for device in tpus:
+        device.platform = "tpu"  # the hosts of a slice are joined by its own network
+    assert len({sharding._place_of(d, list("abcd")) for d in tpus}) == 1
+
+
+def test_fsdp_is_the_inner_axis_in_any_order_of_the_text():
+    assert sharding.make_mesh("fsdp=2,data=1").axis_names == ("data", "fsdp")
 
 
 RANK = """

@@ -554,9 +554,11 @@ def test_two_processes_train_exactly_as_one_with_as_many_devices(tmp_path):
     assert [rank.returncode for rank in ranks] == [0, 0], said
     assert quick(tmp_path / "one", "--config.log.save_steps=50", steps=4) == 0
     assert losses(tmp_path / "one") == losses(tmp_path / "two")
-    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
-    for key in one:
-        np.testing.assert_array_equal(one[key], two[key], err_msg=key)
+    scores = [np.load(tmp_path / name / "eval" / "scores.npz") for name in ("one", "two")]
+    for one, two in ((weights(tmp_path / "one"), weights(tmp_path / "two")), scores):
+        assert [*one] == [*two]
+        for key in one:
+            np.testing.assert_array_equal(one[key], two[key], err_msg=key)
 
 
 @pytest.mark.parametrize("moment", ["training", "saving"])

@@ -2,6 +2,9 @@
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -95,3 +98,48 @@ def test_evaluations_take_no_more_than_their_share_of_the_time():
     with full.measure():
         clock[0] += 1e6
     assert full.allows()
+
+
+RANK = """
+import sys, time
+from asjax import devices, hosts, watch
+devices.setup(cpu_devices=1, coordinator="localhost:" + sys.argv[1], num_processes=2,
+               process_id=int(sys.argv[2]))
+with watch.StopSignal() as stop:
+    for step in range(1, 10**6):
+        hosts.barrier("step")  # in place of a collective
+        if step == 5:
+            print("running", flush=True)
+        if stop.asked():
+            print("stopped", step)
+            break
+        time.sleep(0.01)
+hosts.barrier("end")
+"""
+
+
+@pytest.mark.parametrize(("number", "rank"), [(signal.SIGTERM, 1), (signal.SIGINT, 0)])
+def test_a_signal_to_one_of_two_processes_stops_both_after_the_same_step(number, rank):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = str(probe.getsockname()[1])
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "ASJAX_CACHE": "off"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK, port, str(i)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env,
+        )
+        for i in range(2)
+    ]  # fmt: skip
+    try:
+        for each in ranks:
+            assert "running\n" in iter(each.stdout.readline, "")
+        ranks[rank].send_signal(number)
+        said = [each.communicate(timeout=600) for each in ranks]
+    finally:
+        for each in ranks:
+            each.kill()
+    (one, errors), (two, _) = said
+    assert one == two, said
+    assert int(one.removeprefix("stopped ")) >= 5
+    assert ("Ctrl-C: The last finished step is saved" in errors) == (number == signal.SIGINT)

@@ -46,7 +46,8 @@ class Examples:
         undecodable clip."""
         bad, index, epoch_length = [], self._drawn(n), self._draw.draws_per_epoch
         for attempt in range(MAX_TRIES):
-            example, error = self._made(index, n)
+            with patience.making(f"clip {self._source.ids[index]}"):
+                example, error = self._made(index, n)
             if not error:
                 return {**example, "mask": 1.0, "bad": bad}
             bad.append((self._source.ids[index], error))
@@ -57,7 +58,9 @@ class Examples:
         )
 
     def _evaluated(self, n):
-        example, error = self._made(self._drawn(n), n)
+        index = self._drawn(n)
+        with patience.making(f"clip {self._source.ids[index]}"):
+            example, error = self._made(index, n)
         bad = [(example["id"], error)] if error else []
         return {**example, "mask": 0.0 if error else 1.0, "bad": bad}
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from queue import SimpleQueue
 
-from asjax.config import AsjaxError
+from asjax.config import AsjaxError, shown
 from asjax.data import ffmpeg
 from asjax.data.sound import AudioError
 
@@ -24,6 +24,7 @@ _idle: list[_Helper] = []  # threads that wait for work
 _stalled: set[_Helper] = set()
 _lock = threading.Lock()
 _mine = threading.local()  # the event `stop` of the present thread
+_under_way: dict[int, tuple[str, float]] = {}  # thread -> what it makes, since when
 _LOOK_S = 0.2  # how often a waiting thread looks at `stop`
 
 
@@ -40,6 +41,24 @@ def until(stop: threading.Event | None):
         yield
     finally:
         _mine.stop = before
+
+
+@contextlib.contextmanager
+def making(what: str):
+    """In this `with` statement, the present thread makes or waits for `what`; see `described`."""
+    thread = threading.get_ident()
+    _under_way[thread] = (what, time.monotonic())
+    try:
+        yield
+    finally:
+        _under_way.pop(thread, None)
+
+
+def described(most: int = 3) -> str:
+    """What threads of this process make now, as text: the slowest first."""
+    now = time.monotonic()
+    found = sorted((begin, what) for what, begin in list(_under_way.values()))
+    return ", ".join(f"{shown(what)} for {now - begin:.0f} s" for begin, what in found[:most])
 
 
 def call(function: Callable, limit_s: float, what: str):
@@ -139,6 +158,7 @@ def _forget():
     global _lock
     _lock = threading.Lock()
     _idle.clear()
+    _under_way.clear()
     _stalled.clear()
 
 

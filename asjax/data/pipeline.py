@@ -42,6 +42,7 @@ def build(
     max_bad: float = 0.05,
     decode_timeout_s: float = 60.0,
     teacher=None,
+    table=None,
     notes: Sequence[str] = (),
 ) -> Pipeline:
     """Batches of `source`: endless in training, one pass in order in evaluation.
@@ -66,6 +67,7 @@ def build(
       decode_timeout_s: seconds after which a record counts as unreadable and a silent worker as
         dead.
       teacher: stored logits for the host op `teacher` (asjax.data.teacher.Stored), or None.
+      table: all waves (asjax.data.resident.Table), if `wave` has their numbers; for the attribute.
       notes: lines for people about the data, for the attribute of this name.
 
     Raises:
@@ -100,6 +102,7 @@ def build(
         max_bad=None if train else max_bad * len(source),
         decode_timeout_s=decode_timeout_s,
         notes=tuple(notes),
+        table=table,
     )
 
 
@@ -146,6 +149,7 @@ class Pipeline:
         cache and processes do not change it.
       max_bad: largest number of undecodable clips in an evaluation, over all processes.
       notes: lines for people about the data.
+      table: all waves, if `wave` has only their numbers (asjax.data.resident.Table); else None.
     """
 
     source: object
@@ -161,6 +165,7 @@ class Pipeline:
     max_bad: float | None
     decode_timeout_s: float
     notes: tuple[str, ...] = ()
+    table: object = None
     _idle: list = field(default_factory=list, init=False)  # workers that wait for the next pass
 
     def __post_init__(self):

@@ -75,11 +75,12 @@ class Crew:
 
     def __next__(self) -> dict:
         worker = self._workers[self._turn]
-        while (batch := worker.take(self.stop)) is None:
-            if self.stop.is_set():  # it was ended, perhaps because the program ends
-                raise patience.Stopped
-            worker.bury()
-            worker.begin(self._steps[self._next :: len(self._workers)], self._threads)
+        with patience.making(worker.name):
+            while (batch := worker.take(self.stop)) is None:
+                if self.stop.is_set():  # it was ended, perhaps because the program ends
+                    raise patience.Stopped
+                worker.bury()
+                worker.begin(self._steps[self._next :: len(self._workers)], self._threads)
         self._turn = (self._turn + 1) % len(self._workers)
         self._next += 1
         return batch
@@ -93,7 +94,7 @@ class _Worker:
     """One place of a crew: its present process, and how often its processes died."""
 
     def __init__(self, number: int, of: int, silent_s: float):
-        self._name, self._silent_s = f"data worker {number + 1} of {of}", silent_s
+        self.name, self._silent_s = f"data worker {number + 1} of {of}", silent_s
         self._deaths, self._process, self._stuck = 0, None, False
 
     def begin(self, steps, threads: int) -> None:
@@ -113,7 +114,7 @@ class _Worker:
         except OSError as error:
             self._process = None
             raise AsjaxError(
-                f"{self._name} cannot be started: {error}; use fewer workers "
+                f"{self.name} cannot be started: {error}; use fewer workers "
                 "(--config.data.workers=0 decodes in this process)"
             ) from None
         costs.join(self._costs)
@@ -173,19 +174,19 @@ class _Worker:
         how = self._silence() if self._stuck else _reason(code)
         if not began and (code or 0) > 0:
             raise AsjaxError(
-                f"{self._name} could not start ({how}): see the lines above; a program that is no "
+                f"{self.name} could not start ({how}): see the lines above; a program that is no "
                 "module of asjax needs `if __name__ == '__main__':`; --config.data.workers=0 "
                 "decodes in this process"
             )
         if self._deaths > RESTARTS:
             raise AsjaxError(
-                f"{self._name} died {self._deaths} times, the last time {how}; use fewer workers "
+                f"{self.name} died {self._deaths} times, the last time {how}; use fewer workers "
                 "(--config.data.workers=0 decodes in this process), or less memory with a smaller "
                 "--config.data.cache or batch_size"
             )
         _log.warning(
             "%s died, %s; it is started again (%d of at most %d times), and no clip is lost",
-            self._name, how, self._deaths, RESTARTS,
+            self.name, how, self._deaths, RESTARTS,
         )  # fmt: skip
 
     def _silence(self) -> str:

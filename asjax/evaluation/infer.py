@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from asjax import hosts, watchdog
 from asjax.config import AsjaxError, counted, shown
 from asjax.data import prefetch
 from asjax.metrics.probability import as_scores
@@ -63,6 +64,7 @@ class Forward:
             by `sharding.local_rows`. The arrays must not be changed afterwards.
           ahead: batches that a thread prepares in advance; 0 prepares them in the caller's thread.
           stop: a function; as soon as it returns True, prefetch.Stopped is raised. Needs `ahead`.
+            With several processes it is called once per batch, so that all ask equally often.
 
         Yields: ({output: numpy [R, ...]}, the entries of the batch other than `wave`).
         """
@@ -89,9 +91,10 @@ class Forward:
 def _each(placed, stop):
     while True:
         try:
-            item = placed.wait(stop)
+            item = placed.wait(None if hosts.several() else stop)
         except StopIteration:
             return
+        watchdog.beat()
         if stop():
             raise prefetch.Stopped
         yield item
@@ -177,7 +180,10 @@ def join(data, texts: list, arrays: list) -> tuple[list, list]:
     """
     from jax.experimental import multihost_utils
 
-    gather = multihost_utils.process_allgather
+    def gather(array):
+        with hosts.waiting():
+            return multihost_utils.process_allgather(array)
+
     steps = np.arange(data.steps_per_epoch)[:, None] * data.batch_size
     numbers = np.concatenate(gather((steps + data.rows).ravel().astype(np.int32)))
     order = np.argsort(numbers)

@@ -27,9 +27,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
+from asjax import hosts
 from asjax.config import AsjaxError, to_plain, unknown
 from asjax.store import choice, describe, files
 
@@ -83,7 +83,7 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """Steps on disk, ascending, damaged ones included."""
         self.wait()
-        return self._on_disk()
+        return hosts.from_first(self._on_disk)
 
     def _on_disk(self) -> list[int]:
         if not self.directory.is_dir():
@@ -107,12 +107,15 @@ class Checkpoints:
     def _evaluated(self) -> list[tuple[int, dict]]:
         self.wait()
         if self._history is None:
-            self._history = []
-            for step in reversed(self._on_disk()):
-                if not self.problems(step, only="run.json"):
-                    self._history = self._read(step)["history"]
-                    break
+            self._history = [(step, found) for step, found in hosts.from_first(self._newest)]
         return self._history
+
+    def _newest(self) -> list:
+        """The history in the newest step whose run.json is undamaged."""
+        for step in reversed(self._on_disk()):
+            if not self.problems(step, only="run.json"):
+                return self._read(step)["history"]
+        return []
 
     def wanted_step(self) -> int | None:
         """The step that the rule chooses, even if its files are damaged."""
@@ -128,6 +131,10 @@ class Checkpoints:
         if chosen is None:
             return None
         evaluated = {s for s, v in history if not math.isnan(v) or s == chosen} & set(self.steps())
+        return hosts.from_first(lambda: self._readable(chosen, evaluated))
+
+    def _readable(self, chosen: int, evaluated: set[int]) -> int | None:
+        """The undamaged step nearest to `chosen`. Process 0 alone reads and hashes."""
         for step in sorted(evaluated, key=lambda s: abs(s - chosen)):
             problems = self.problems(step)
             if not problems:
@@ -189,7 +196,7 @@ class Checkpoints:
         if self._pending is not None:
             (step, history, future), self._pending = self._pending, None
             error = future.result()
-            if _all_agree(error is None):
+            if hosts.agree(error is None):
                 self._history, self._proven = history, step
             else:
                 self.last_error = error or self._failed(step, _ANOTHER)
@@ -229,7 +236,7 @@ class Checkpoints:
                     work()
                 except Exception as caught:  # orbax raises plain ValueErrors for a full disk
                     error = files.reason(caught)
-            if not _all_agree(error is None):
+            if not hosts.agree(error is None):
                 self._orbax = _orbax()
                 return self._failed(step, error or _ANOTHER)
         return None
@@ -322,7 +329,7 @@ class Checkpoints:
             return None
         for candidate in [step] if step is not None else reversed(steps):
             problems = self.problems(candidate) if _primary() else []
-            if _all_agree(not problems):
+            if hosts.agree(not problems):
                 run = self._read(candidate)
                 describe.check_fits(run["tree"], abstract_state, f"checkpoint step {candidate}")
                 try:
@@ -331,7 +338,7 @@ class Checkpoints:
                     state = self._orbax.restore(path, args=args)
                 except Exception as error:
                     problems = [f"state: {files.reason(error)}"]
-                if _all_agree(not problems):
+                if hosts.agree(not problems):
                     self._proven = candidate
                     if step is None:
                         self._set_aside_newer(candidate)
@@ -366,7 +373,7 @@ class Checkpoints:
                 (self.directory / str(newer)).rename(aside)
             except OSError as error:
                 _log.warning("damaged checkpoint %d could not be renamed: %s", newer, error)
-        _all_agree(True)  # a barrier: no process lists the steps before they are renamed
+        hosts.agree(True)  # a barrier: no process lists the steps before they are renamed
 
 
 # ------------------------------------------------------------------------------------- small
@@ -384,12 +391,3 @@ def _not_orbax(record: logging.LogRecord) -> bool:
     """Hide orbax's log of a failure (several tracebacks), because we raise it or log one line."""
     theirs = "orbax" in record.pathname or "/orbax/" in record.getMessage()
     return not theirs or record.levelno < logging.WARNING
-
-
-def _all_agree(fine: bool) -> bool:
-    """True if `fine` is True on every process. It is also a barrier."""
-    if jax.process_count() == 1:
-        return fine
-    from jax.experimental import multihost_utils
-
-    return bool(np.all(multihost_utils.process_allgather(np.array([fine]))))

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,15 @@ def check_sums(folder: Path, only: str | None = None) -> list[str]:
             except OSError as error:
                 problems.append(f"{name}: {reason(error)}")
     return problems
+
+
+def refuse_url(path, what: str) -> None:
+    """AsjaxError if `path` is an address such as gs://bucket/run, not a folder of a disk."""
+    if found := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", os.fspath(path)):
+        raise AsjaxError(
+            f"{what} {path} is on {found[1]}, and asjax needs a folder of a disk, which has locks "
+            "and renames a folder at once; give a local or shared folder and copy it afterwards"
+        )
 
 
 def prove_writable(folder: Path, what: str) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from asjax import config
+from asjax import hosts
+from asjax.config import AsjaxError, counted
 
 
 def chosen(checkpoints, state, abstract, say):
@@ -28,7 +29,7 @@ def chosen(checkpoints, state, abstract, say):
     last, wanted = max(history), checkpoints.wanted_step()
     rule = checkpoints.rule.about.format(metric=metric)
     damaged = "" if wanted == step else f"; step {wanted} cannot be read or was not kept"
-    among = config.counted(len(history), "evaluation")
+    among = counted(len(history), "evaluation")
     say(
         f"step {step} is the result ({rule}; {among}{damaged}): {metric} "
         f"{history[step]:.4g}; the last evaluated step, {last}, has {history[last]:.4g}"
@@ -51,9 +52,27 @@ def where(path: Path, bad_clips, tables: str, option: str = "") -> str:
         f"log         {path / 'train.jsonl'}",
     ]
     if bad_clips.count:
-        lines.append(
-            f"quarantine  {path / 'quarantine.csv'} ({config.counted(bad_clips.count, 'clip')})"
-        )
+        lines.append(f"quarantine  {bad_clips.listed} ({counted(bad_clips.count, 'clip')})")
     words = ["asjax tag YOUR_FILE.wav", option, f"--model={path / 'model'}"]
     lines.append(f"try it:     {' '.join(filter(None, words))}")
     return "\n".join(lines)
+
+
+def stopped(checkpoints, done: int) -> str:
+    """The line about a run that was stopped after step `done`. AsjaxError: it is not saved."""
+    if not checkpoints.wait():
+        raise AsjaxError(
+            f"stopped at step {done}, which could not be saved: {checkpoints.last_error}; "
+            f"the last saved step is {checkpoints.latest_step()}"
+        )
+    what = "everything is saved" if done else "no step was finished"
+    return f"stopped at step {done}, {what}; run the same command to resume"
+
+
+def saved_before(error, done, start, save, checkpoints, state) -> AsjaxError:
+    """`error` of the data after step `done`, with a word about the save of that step."""
+    if hosts.several() or done == start:  # other processes do not know of the error
+        return error
+    saved = save(done, state) and checkpoints.wait()
+    what = "is saved" if saved else f"could not be saved ({checkpoints.last_error})"
+    return AsjaxError(f"{error}. Step {done} {what}; the same command resumes the run")

@@ -51,6 +51,7 @@ class Workdir:
           AsjaxError: not writable, in use by another process, not a workdir, or another config or
             other data. The message lists the differences and what to do.
         """
+        files.refuse_url(path, "workdir")
         path = Path(path).absolute()
         if not primary:
             return cls(path, (path / MARKER).exists(), None)

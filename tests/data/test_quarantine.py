@@ -6,6 +6,7 @@ import os
 import pytest
 
 from asjax.config import AsjaxError
+from asjax.data import quarantine
 from asjax.data.quarantine import Quarantine
 
 
@@ -79,3 +80,34 @@ def test_a_long_quarantine_grows_by_lines_and_is_tidied_when_closed(tmp_path):
             quarantine.add(many)
         assert len(killed.read_text().splitlines()) < 3 * 2 * 3002
     assert list(csv.reader(killed.open(newline="")))[1][2] == "5"
+
+
+def test_processes_have_one_limit_for_all_of_them_and_count_a_clip_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(quarantine, "OTHERS_S", 0.0)
+    lists = [quarantine.in_folder(tmp_path, 100, 0.05, process) for process in range(3)]
+    for one in lists:
+        one.add([("same", "cut"), ("same", "cut")])
+    lists[1].add([("b", "cut"), ("c", "cut")])
+    lists[2].add([("d", "cut"), ("e", "cut")])
+    assert lists[2].count == 5
+    names = {p.name for p in tmp_path.iterdir()}
+    assert names == {"quarantine.csv", "quarantine-1.csv", "quarantine-2.csv"}
+    with pytest.raises(AsjaxError, match=r"6 of 100 clips .*listed in \S+/quarantine\*.csv"):
+        lists[0].add([("f", "cut")])
+    with quarantine.in_folder(tmp_path, 100, 0.05, 0) as again:  # a run that goes on with one
+        assert again.count == 2
+        with pytest.raises(AsjaxError, match="6 of 100 clips"):
+            again.add([("same", "cut")])
+
+
+def test_lists_of_others_are_read_at_most_every_few_seconds(tmp_path, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(quarantine.time, "monotonic", lambda: clock[0])
+    one, two = (quarantine.in_folder(tmp_path, 100, 0.5, process) for process in range(2))
+    one.add([("a", "cut")])
+    two.add([("b", "cut")])
+    one.add([("c", "cut")])
+    assert one.count == 2
+    clock[0] += quarantine.OTHERS_S
+    one.add([("c", "cut")])
+    assert one.count == 3

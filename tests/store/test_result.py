@@ -64,7 +64,8 @@ def test_a_metric_that_was_never_a_number_gives_the_last_state(tmp_path):
 
 
 def test_the_last_lines_name_the_files_and_the_quarantine(tmp_path):
-    lines = result.where(tmp_path, SimpleNamespace(count=2), "per_class.csv")
+    bad = SimpleNamespace(count=2, listed=tmp_path / "quarantine.csv")
+    lines = result.where(tmp_path, bad, "per_class.csv")
     assert f"{tmp_path / 'eval' / 'report.html'}" in lines
     assert "quarantine.csv (2 clips)" in lines
     assert "quarantine" not in result.where(tmp_path, SimpleNamespace(count=0), "per_class.csv")
