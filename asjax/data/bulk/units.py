@@ -1,0 +1,155 @@
+"""What is prepared: units of a source, the clips that are wanted of them, and their hashes.
+
+A unit is a part of a source that is read from its begin to its end: a parquet file, a tar, 4,096
+rows of an HDF5, 4,096 file names. A task is a unit with the clips that are wanted of it. Its result
+is a pure function of the task, so the hash of the task is the name of the result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from asjax.config import AsjaxError, quoted
+from asjax.data.audio import OTHER_SUFFIXES, SUFFIXES
+from asjax.data.clips import Clip, Encoding
+
+SIZE = 4096  # clips of a unit, where its source has no parts of its own
+STATES = (
+    "kept", "missing", "undecodable", "too short", "other segment", "duplicate", "needs ffmpeg",
+)  # fmt: skip
+AUDIO = SUFFIXES + OTHER_SUFFIXES
+_ID = re.compile(r"Y?([A-Za-z0-9_-]{11})(?:_(\d+(?:\.\d+)?)(?:_(\d+(?:\.\d+)?))?)?")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A part of a source.
+
+    Attributes:
+      kind: the reader. root: the file or folder that the user gave.
+      place: of the unit's file below `root`; "" stands for `root` itself.
+      begin, end: row groups or rows of the file. size: bytes of the file, 0 for names.
+      names: the files of the unit below `root`, if it has no file of its own.
+      order: the position among all units.
+    """
+
+    kind: str
+    root: str
+    place: str = ""
+    begin: int = 0
+    end: int = 0
+    size: int = 0
+    names: tuple[str, ...] = ()
+    order: int = 0
+
+    @property
+    def path(self) -> str:
+        return os.path.join(self.root, self.place) if self.place else self.root
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 (hex) of what the unit is, the same wherever the source lies."""
+        name = self.place or os.path.basename(self.root.rstrip(os.sep))
+        return _sha([self.kind, name, self.begin, self.end, self.size, self.names])
+
+    @property
+    def what(self) -> str:
+        """The unit in messages and in the report."""
+        if self.names:
+            return self.root
+        return f"{self.path} [{self.begin}:{self.end}]" if self.end else self.path
+
+
+@dataclass(frozen=True)
+class Want:
+    """A wanted clip: the number of its item in the unit, and the clip without its audio.
+
+    `least_s`: a shorter clip is too short. `verdict`: state and reason of an item that cannot be the
+    clip; it is not decoded.
+    """
+
+    item: int
+    clip: Clip
+    least_s: float = 0.0
+    verdict: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """How clips are stored. It is a part of the hash of every task. `labels`: the label set."""
+
+    labels: object
+    encoding: Encoding | None = None
+    strong: bool = False
+    max_bytes: int = 256 << 20
+    shard_bytes: int = 1 << 30
+
+
+@dataclass(frozen=True)
+class Task:
+    """A unit, the clips that are wanted of it, and the turn: 0, or which copy of the clips."""
+
+    unit: Unit
+    wants: tuple[Want, ...] = field(repr=False)
+    options: Options
+    turn: int = 0
+
+    @cached_property
+    def name(self) -> str:
+        """The name of the result: a hash of everything that it depends on."""
+        o = self.options
+        kind = vars(o.encoding) if o.encoding else None
+        how = [kind, o.strong, o.max_bytes, o.shard_bytes, o.labels.hash]
+        wants = [_about(want, self.unit) for want in self.wants]
+        return _sha([self.unit.key, self.turn, how, wants])[:24]
+
+
+def _about(want: Want, unit: Unit) -> list:
+    clip, stamp = want.clip, None
+    if unit.kind == "paths":  # a changed file makes another task
+        try:
+            status = os.stat(unit.names[want.item])
+            stamp = [status.st_size, status.st_mtime_ns]
+        except (OSError, ValueError):
+            stamp = []
+    fields = [clip.id, clip.labels, clip.split, clip.category, clip.licence, clip.attribution]
+    return [want.item, want.verdict, want.least_s, *fields, clip.group, clip.events, stamp]
+
+
+def _sha(value) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def stem(name: str) -> str:
+    """The last part of a name in a source, without the suffix of an audio file."""
+    base = name.replace("\\", "/").rpartition("/")[2]
+    head, dot, tail = base.rpartition(".")
+    return head if dot and f".{tail.lower()}" in AUDIO else base
+
+
+def youtube(name: str) -> tuple[str, float | None] | None:
+    """(id, first number after it or None) of `Y<id>_<start>_<end>.wav` or a shorter form of it."""
+    found = _ID.fullmatch(stem(name))
+    return found and (found[1], float(found[2]) if found[2] else None)
+
+
+def in_shard(unit: Unit, shard: tuple[int, int]) -> bool:
+    """Whether the machine i of N, counted from 0, has this unit."""
+    return int(unit.key[:16], 16) % shard[1] == shard[0]
+
+
+def parse_shard(text: str | None) -> tuple[int, int]:
+    """`"0/3"` -> (0, 3); None -> (0, 1). AsjaxError: not i/N with 0 <= i < N."""
+    if not text:
+        return 0, 1
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
+    if not found or not int(found[1]) < int(found[2]):
+        raise AsjaxError(
+            f"--shard must be i/N, counted from 0, such as 0/3, 1/3 and 2/3, got {quoted(text)}"
+        )
+    return int(found[1]), int(found[2])
