@@ -8,6 +8,7 @@ from pathlib import Path
 from asjax import labels as label_sets
 from asjax.config import AsjaxError, printable, shown
 from asjax.data import enhance, scene_sets
+from asjax.data.bulk import verb as bulk
 
 _LISTED = 10
 _STRONG_EXAMPLE = """examples:
@@ -20,9 +21,7 @@ _STRONG_EXAMPLE = """examples:
 
 
 def add_arguments(parser):
-    kinds = parser.add_subparsers(
-        dest="kind", required=True, metavar="folder|strong|soundscapes|esc50|enhance"
-    )
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     folder = kinds.add_parser(
         "folder",
         help="a folder of audio with a CSV (filename,labels), or with a subfolder per class",
@@ -72,6 +71,7 @@ def add_arguments(parser):
     scene_sets.add_arguments(
         kinds.add_parser("soundscapes", help="scenes with known events, mixed from single sounds")
     )
+    bulk.add_arguments(kinds)
     enhance.add_arguments(
         kinds.add_parser("enhance", help="add labels by the scores of a first model (PSLA)")
     )
@@ -139,6 +139,9 @@ def main(args) -> int:
         "esc50": _esc50,
         "soundscapes": _soundscapes,
         "enhance": enhance.main,
+        "audioset": bulk.main,
+        "merge": bulk.main,
+        "status": bulk.main,
     }
     return kinds[args.kind](args)
 

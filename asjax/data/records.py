@@ -15,10 +15,10 @@ A dataset is one folder:
     ATTRIBUTION.csv                       licence and attribution per clip, if known
     groups.csv                            id and group (recording, site) per clip, if known
 
-A record has id, audio (the bytes of an audio file, or pcm16 samples), sample_rate (Hz), samples (per channel, at
-that rate), labels and category. Labels are ids as text, so they do not depend on the order of the
-classes. Writing and reading do not need TensorFlow. A cut ArrayRecord file opens without an error
-and reports 0 records, so sizes and counts are checked at every opening.
+A record has id, audio (the bytes of an audio file, or pcm16 samples), sample_rate (Hz), samples
+(per channel, at that rate), labels and category. Labels are ids as text, so they do not depend on the
+order of the classes. Writing and reading do not need TensorFlow. A cut ArrayRecord file opens
+without an error and reports 0 records, so sizes and counts are checked at every opening.
 """
 
 from __future__ import annotations
@@ -274,6 +274,11 @@ class Reader:
         """The shard of a row and its number there, in the form of TFDS's `tfds_id`."""
         k, at = self._place(row)
         return f"{os.path.basename(self.files[k]) if short else self.files[k]}__{at}"
+
+    def raw(self, row: int) -> bytes:
+        """The bytes of a record. IndexError: no such row."""
+        k, at = self._place(row)
+        return self._shard(k).read([at])[0]
 
     def record(self, row: int, only=None) -> dict:
         """The fields of a row (with `only`: these names) as sequences of bytes or numbers.

@@ -22,7 +22,6 @@ from asjax.data import example, pcm16, records
 from asjax.data.clips import Clip, Encoding, load_all
 from asjax.store import files, swap
 
-
 _EXTRAS = (".tsv", ".html", ".csv", ".png", ".svg")
 
 

@@ -113,8 +113,11 @@ def check_once(names, where) -> None:
         seen.add(name)
 
 
-def blocks(data, size: int = BLOCK) -> Iterator[tuple[int, np.ndarray]]:
-    """(first row, rows) of a dataset, in blocks of about `size` bytes and whole chunks."""
+def blocks(
+    data, size: int = BLOCK, begin: int = 0, end: int | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(first row, rows) of a dataset from row `begin` to row `end`, in blocks of about `size` bytes
+    and whole chunks."""
     row = max(1, math.prod(data.shape[1:]) * data.dtype.itemsize)
     count = max(1, size // row)
     if data.chunks:
@@ -124,5 +127,6 @@ def blocks(data, size: int = BLOCK) -> Iterator[tuple[int, np.ndarray]]:
                 f"{shown(data.file.filename)}: dataset {data.name!r} has chunks of "
                 f"{data.chunks[0] * row:,} bytes, which are too large to read"
             )
-    for start in range(0, len(data), count):
-        yield start, data[start : start + count]
+    end = len(data) if end is None else min(end, len(data))
+    for start in range(begin, end, count):
+        yield start, data[start : min(start + count, end)]

@@ -69,8 +69,8 @@ class Unit:
 class Want:
     """A wanted clip: the number of its item in the unit, and the clip without its audio.
 
-    `least_s`: a shorter clip is too short. `verdict`: state and reason of an item that cannot be the
-    clip; it is not decoded.
+    `least_s`: a shorter clip is too short. `verdict`: state and reason of an item that cannot be
+    the clip; it is not decoded.
     """
 
     item: int

@@ -1,0 +1,165 @@
+"""Which unit gives which clip: the tasks of a preparation, turn by turn.
+
+The first turn takes the first copy of every clip. A later turn takes the next copy of the clips
+that could not be kept. So no clip is decoded twice, and none is lost while a sound copy exists.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from asjax.config import AsjaxError, shown
+from asjax.data.bulk import engine, readers
+from asjax.data.bulk.listed import Listed, same_start
+from asjax.data.bulk.units import SIZE, Options, Task, Unit, Want, youtube
+
+_SLACK_S = 0.05  # a clip may be so much shorter than the least length
+_LISTED = 3
+
+
+@dataclass
+class Plan:
+    """The units with the items of listed clips.
+
+    Attributes:
+      units: in order. row, unit, item, fits: per item of a listed clip the line of the list, the
+        unit, its number there, and whether its start is that of the list; sorted by line, then
+        those that fit, then by order. rank: the place among the items of the line.
+      strangers: items in no list. damaged: files that cannot be opened, with the reason.
+      starts: (line, number) of items whose start is another one.
+    """
+
+    listed: Listed
+    options: Options
+    least_s: float
+    units: list[Unit] = field(default_factory=list)
+    row: np.ndarray | None = None
+    unit: np.ndarray | None = None
+    item: np.ndarray | None = None
+    fits: np.ndarray | None = None
+    rank: np.ndarray | None = None
+    strangers: int = 0
+    copies: int = 0
+    damaged: list[str] = field(default_factory=list)
+    starts: dict[tuple[int, int], float] = field(default_factory=dict)
+
+    def tasks(self, turn: int, kept) -> list[Task]:
+        """The tasks of a turn. Args: kept: ids that need no copy any more."""
+        clips, mine = self.listed.clips, np.flatnonzero(self.rank == turn)
+        if turn:
+            mine = mine[self.fits[mine]]
+        wanted = [k for k in mine.tolist() if clips[self.row[k]].id not in kept]
+        by_unit: dict[int, list[Want]] = {}
+        for k in sorted(wanted, key=lambda k: (self.unit[k], self.item[k])):
+            by_unit.setdefault(int(self.unit[k]), []).append(self._want(k))
+        return [
+            Task(self.units[number], tuple(wants), self.options, turn)
+            for number, wants in by_unit.items()
+        ]
+
+    def _want(self, k: int) -> Want:
+        row, item = int(self.row[k]), int(self.item[k])
+        clip, span = self.listed.clips[row], self.listed.spans[row]
+        if not self.fits[k]:
+            start = self.starts[int(self.unit[k]), item]
+            why = f"it begins at {start:g}, the listed segment at {span[0]:g} s"
+            return Want(item, clip, verdict=("other segment", why))
+        least = 0.0 if span is None else max(0.0, min(self.least_s, span[1] - span[0]) - _SLACK_S)
+        return Want(item, clip, least)
+
+    def lines(self) -> list[str]:
+        """What the user should know of the sources."""
+        out = []
+        if self.strangers:
+            out.append(f"{self.strangers:,} items of the sources are in no list; they are not used")
+        if self.copies:
+            out.append(
+                f"{self.copies:,} items are further copies of listed clips; the first sound copy "
+                "counts"
+            )
+        for text in self.damaged[:_LISTED]:
+            out.append(f"DAMAGED: {text}; its clips are missing, unless another source has them")
+        if len(self.damaged) > _LISTED:
+            out.append(f"DAMAGED: {len(self.damaged) - _LISTED} more files")
+        return out
+
+
+def of_sources(sources, listed: Listed, options: Options, least_s: float, pool) -> Plan:
+    """The plan for sources `[(kind, place), ...]` of clips with YouTube ids.
+
+    Raises:
+      AsjaxError: no such source, or no file of any source can be opened.
+    """
+    plan, found = Plan(listed, options, least_s), []
+    opened = [unit for kind, place in sources for unit in readers.units(kind, place)]
+    for units, names, damage in engine.names(opened, pool):
+        if damage:
+            plan.damaged.append(damage)
+        for unit, inside in zip(units, names, strict=True):
+            number = len(plan.units)
+            plan.units.append(replace(unit, order=number))
+            _match(plan, number, inside, found)
+    if not plan.units:
+        raise AsjaxError(f"no file of the sources can be read: {plan.damaged[0]}")
+    _rank(plan, found)
+    return plan
+
+
+def _match(plan: Plan, number: int, names: list[str], found: list) -> None:
+    """Append (row, unit, item, fits) of the listed items of a unit."""
+    row_of, spans = plan.listed.row, plan.listed.spans
+    for item, name in enumerate(names):
+        segment = youtube(name)
+        row = row_of.get(segment[0]) if segment else None
+        if row is None:
+            plan.strangers += 1
+            continue
+        fits = same_start(segment[1], spans[row][0])
+        if not fits:
+            plan.starts[number, item] = segment[1]
+        found.append((row, number, item, fits))
+
+
+def _rank(plan: Plan, found: list) -> None:
+    table = np.array(found, np.int64).reshape(-1, 4)
+    table = table[np.lexsort((table[:, 2], table[:, 1], 1 - table[:, 3], table[:, 0]))]
+    plan.row, plan.unit, plan.item = table[:, 0], table[:, 1], table[:, 2]
+    plan.fits = table[:, 3].astype(bool)
+    first = np.flatnonzero(np.diff(plan.row, prepend=-1))
+    lengths = np.diff(np.append(first, len(table)))
+    plan.rank = np.arange(len(table)) - np.repeat(first, lengths)
+    plan.copies = int((plan.rank > 0).sum())
+
+
+def of_clips(listed: Listed, options: Options, root="") -> Plan:
+    """The plan for clips that have their paths already; every clip has one copy."""
+    paths = [os.path.abspath(os.fspath(clip.audio)) for clip in listed.clips]
+    once = [i for i in range(len(listed)) if i not in listed.twice]
+    plan = Plan(listed, options, 0.0)
+    groups = [once[i : i + SIZE] for i in range(0, len(once), SIZE)]
+    for number, rows in enumerate(groups):
+        names = tuple(paths[i] for i in rows)
+        plan.units.append(Unit("paths", os.fspath(root) or "paths", names=names, order=number))
+    found = [
+        (row, number, item, 1)
+        for number, rows in enumerate(groups)
+        for item, row in enumerate(rows)
+    ]
+    _rank(plan, found)
+    return plan
+
+
+def parse_sources(texts) -> list[tuple[str, str]]:
+    """`["parquet=DIR", ...]` -> `[("parquet", "DIR"), ...]`. AsjaxError: another form or kind."""
+    found = []
+    for text in texts:
+        kind, equals, place = text.partition("=")
+        if not equals or kind not in readers.KINDS or not place:
+            raise AsjaxError(
+                f"--from must be {'=..., '.join(readers.KINDS)}=..., got {shown(text)}"
+            )
+        found.append((kind, place))
+    return found
