@@ -132,8 +132,6 @@ class Made:
             if i == 5:
                 mids[-1] = ["/m/04rlf"] if clip[3] != ["/m/04rlf"] else ["/m/09x0r"]
                 self.differ += 1
-        for clip in clips[:5]:  # what is not decoded is compared all the same
-            del clip
         ids += ["AAAAAAAAAAA", "not an id"]
         data += [flac(3), flac(4)]
         mids += [["/m/04rlf"]] * 2

@@ -16,8 +16,8 @@ A dataset is one folder:
     groups.csv                            id and group (recording, site) per clip, if known
 
 A record has id, audio (the bytes of an audio file, or pcm16 samples), sample_rate (Hz), samples
-(per channel, at that rate), labels and category. Labels are ids as text, so they do not depend on the
-order of the classes. Writing and reading do not need TensorFlow. A cut ArrayRecord file opens
+(per channel, at that rate), labels and category. Labels are ids as text, so they do not depend on
+the order of the classes. Writing and reading do not need TensorFlow. A cut ArrayRecord file opens
 without an error and reports 0 records, so sizes and counts are checked at every opening.
 """
 

@@ -50,26 +50,20 @@ def prepare(
         folder.describe(about, plan.options.labels)
         listed = folder.folder / "listed.csv"
         plan.listed.write(listed)
-        before, found, planned, turn = folder.done(), {}, {}, 0
-        kept = set() if base is None else {row[0] for row in base.rows()}
-        while tasks := plan.tasks(turn, kept):
-            planned |= {task.name: len(task.wants) for task in tasks}
-            folder.plan(planned, shard)
-            mine = [task for task in tasks if in_shard(task.unit, shard)]
-            old = {task.name: before[task.name] for task in mine if task.name in before}
-            if old:
-                clips = sum(part.about.get("wanted", 0) for part in old.values())
-                print(f"{len(old)} of {len(mine)} units, {clips:,} clips, are done already")
-            todo = [task for task in mine if task.name not in old]
-            made = engine.run(todo, folder.folder, pool, threads, progress)
-            found |= old | made
-            if shard != WHOLE:
-                return _shard_done(folder, shard, mine, found, plan)
-            kept |= {row[0] for part in (old | made).values() for row in part.rows()}
-            turn += 1
+        have = frozenset() if base is None else frozenset(row[0] for row in base.rows())
+        tasks, before = plan.tasks(have), folder.done()
+        folder.plan({task.name: len(task.wants) for task in tasks}, shard)
+        mine = [task for task in tasks if in_shard(task.unit, shard)]
+        old = {task.name: before[task.name] for task in mine if task.name in before}
+        if old:
+            clips = sum(part.about["wanted"] for part in old.values())
+            print(f"{len(old)} of {len(mine)} units, {clips:,} clips, are done already", flush=True)
+        todo = [task for task in mine if task.name not in old]
+        made = engine.run(todo, folder.folder, pool, threads, progress)
+        found = old | made
         if shard != WHOLE:
-            return _shard_done(folder, shard, [], found, plan)
-        if not kept:
+            return _shard_done(folder, shard, mine, found)
+        if not have and not any(part.about["clips"] for part in found.values()):
             reasons = [f"{row[0]}: {row[2]}" for part in found.values() for row in part.left_out]
             folder.remove()
             text = "; ".join(reasons[:3]) or "no source has any of them"
@@ -82,7 +76,7 @@ def prepare(
             fields=fields,
             name=name,
             overwrite=overwrite or base is not None,
-            trusted=frozenset(found[task].folder for task in found.keys() - before.keys()),
+            trusted=frozenset(part.folder for part in made.values()),
             extras=extras,
             drawn=drawn,
             progress=progress,
@@ -91,7 +85,7 @@ def prepare(
         return result
 
 
-def _shard_done(folder, shard, tasks, found, plan) -> None:
+def _shard_done(folder, shard, tasks, found) -> None:
     wanted = sum(len(task.wants) for task in tasks)
     kept = sum(part.about["clips"] for part in found.values())
     print(

@@ -53,8 +53,7 @@ def merge(
     _check(parts, trusted, progress)
     kept, dropped = _kept(parts)
     if not kept:
-        first = "; ".join(f"{row[0]}: {row[2]}" for part in parts for row in part.left_out[:3])
-        raise AsjaxError(f"{out}: no clip could be stored ({first or 'no source has any of them'})")
+        raise AsjaxError(f"{out}: no clip could be stored")
     name, version = writer.title(out, name)
     try:
         with swap.folder(out, what="record dataset", ours=writer.ours) as place:

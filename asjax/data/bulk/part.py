@@ -15,14 +15,14 @@ from __future__ import annotations
 import csv
 import json
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from asjax.config import AsjaxError, shown
 from asjax.data import records
 from asjax.data.bulk import readers
-from asjax.data.bulk.units import Task
+from asjax.data.bulk.units import Options, Task, Unit
 from asjax.data.clips import Reason, load_all
 from asjax.data.writer import Job, is_raw
 from asjax.store import files, swap
@@ -50,10 +50,8 @@ class Part:
 
     @property
     def order(self) -> tuple:
-        """The place among the parts: datasets first, then by turn and unit."""
-        about = self.about
-        key = (about.get("turn", -1), about.get("order", -1), about.get("key", ""))
-        return (*key, self.folder.name)
+        """The place among the parts: datasets first, then by unit."""
+        return (self.about.get("order", -1), self.about.get("key", ""), self.folder.name)
 
     @property
     def shards(self) -> list[dict]:
@@ -75,8 +73,10 @@ class Part:
         return [[row[0], *row[3:5]] for row in self._table(_REPORT) if row[3] not in known]
 
     def sources(self) -> dict[str, str]:
-        """id -> source of the kept clips of a dataset; a part has one source for all."""
-        rows = () if self.source else self._table(_REPORT)
+        """id -> source, where it is not `source`."""
+        if self.source:
+            return self.about["sources"]
+        rows = self._table(_REPORT)
         return {row[0]: row[5] for row in rows if row[3] == "kept"}
 
     @property
@@ -120,66 +120,76 @@ def make(task: Task, folder: Path, threads: int = 1, tick=None, bar: bool = Fals
 
 def _fill(task: Task, place: Path, stack, threads, tick, bar) -> dict:
     options = task.options
+    raw = is_raw(options.encoding)
     job = Job(
-        place, "part", options.labels, options.shard_bytes, stack, options.strong,
-        is_raw(options.encoding),
+        place, "part", options.labels, options.shard_bytes, stack, options.strong, raw
     )  # fmt: skip
-    items = _Items(task, tick)
-    clips = items if not bar else _Counted(items, len(task.wants))
-    for clip, loaded in load_all(clips, options.encoding, options.max_bytes, threads, bar):
-        least = items.wants[items.item_of[clip.id]].least_s
-        if not isinstance(loaded, str) and loaded[2] / loaded[1] < least:
-            seconds = loaded[2] / loaded[1]
-            loaded = Reason(f"it has {seconds:.2f} s, and {least:.2f} s are the least", "too short")
-        job.add(clip, loaded)
-        tick()
-    left = [(clip, getattr(why, "state", "undecodable"), why) for clip, why in job.left_out]
-    left += items.left()
+    todo = {task.unit: [(w.item, w) for w in task.wants if w.verdict is None]}
+    left = {w.clip.id: w.verdict for w in task.wants if w.verdict is not None}
+    found, depth = _Found(options), 0
+    while todo:
+        for unit, wants in todo.items():
+            items = _Items(unit, wants, found)
+            clips = items if not bar else _Counted(items, len(wants))
+            for clip, loaded in load_all(clips, options.encoding, options.max_bytes, threads, bar):
+                loaded = _long_enough(loaded, items.want[clip.id].least_s)
+                if isinstance(loaded, str):
+                    items.failed[clip.id] = (loaded.state, str(loaded))
+                else:
+                    job.add(clip, loaded)
+                    left.pop(clip.id, None)
+                    if depth:
+                        found.sources[clip.id] = unit.what
+                if not depth:
+                    tick()
+            for clip, why in items.failures().items():
+                left.setdefault(clip, why)  # the first copy's reason stays
+        todo = _next(task.wants, left, depth)
+        depth += 1
+    rows = [(clip, *why) for clip, why in left.items()]
     with (place / LEFT).open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        out = csv.writer(file, lineterminator="\n")
-        out.writerows([("id", "state", "reason"), *left])
+        csv.writer(file, lineterminator="\n").writerows([("id", "state", "reason"), *rows])
     about = job.finish()
     del about["left_out"]
     unit = task.unit
-    about |= {
-        "unit": unit.what, "key": unit.key, "order": unit.order, "turn": task.turn,
-        "wanted": len(task.wants), "left_out_count": len(left), "damage": items.damage,
-        "labels_compared": items.compared, "labels_differ": items.differ,
-    }  # fmt: skip
-    return about
+    about |= {"unit": unit.what, "key": unit.key, "order": unit.order, "wanted": len(task.wants)}
+    about |= {"left_out_count": len(left), "sources": found.sources, "damage": found.damage}
+    return about | {"labels_compared": found.compared, "labels_differ": found.differ}
 
 
-class _Items:
-    """The wanted clips with their audio, in the order of the unit."""
+def _long_enough(loaded, least_s: float):
+    """What `load_all` gave, or the reason that it is too short."""
+    if isinstance(loaded, str) or loaded[2] / loaded[1] >= least_s:
+        return loaded
+    seconds = loaded[2] / loaded[1]
+    return Reason(f"it has {seconds:.2f} s, and {least_s:.2f} s are the least", "too short")
 
-    def __init__(self, task: Task, tick):
-        self.task, self.tick = task, tick
-        self.wants = {want.item: want for want in task.wants if want.verdict is None}
-        self.item_of = {want.clip.id: item for item, want in self.wants.items()}
-        self.damage, self.compared, self.differ = "", 0, 0
-        self._refused: list[tuple] = []
-        self._unseen = set(self.wants)
 
-    def __iter__(self):
-        limit = self.task.options.max_bytes
-        try:
-            for item in readers.read(self.task.unit, self.wants.keys(), limit):
-                self._unseen.discard(item.number)
-                want = self.wants[item.number]
-                self._compare(item.labels, want.clip.labels)
-                if isinstance(item.audio, Reason):
-                    self._refused.append((want.clip.id, item.audio.state, item.audio))
-                    self.tick()
-                else:
-                    yield replace(want.clip, audio=item.audio)
-        except readers.Damaged as error:
-            self.damage = str(error)
+def _next(wants, left: dict, depth: int) -> dict:
+    """unit -> (item, want) of the next copies of clips that are not kept yet."""
+    todo: dict[Unit, list] = {}
+    for want in wants:
+        if want.clip.id in left and depth < len(want.others):
+            unit, item = want.others[depth]
+            todo.setdefault(unit, []).append((item, want))
+    return todo
 
-    def _compare(self, theirs, ours) -> None:
+
+@dataclass
+class _Found:
+    """What the reading of a task has found besides audio."""
+
+    options: Options
+    damage: str = ""
+    compared: int = 0
+    differ: int = 0
+    sources: dict[str, str] = field(default_factory=dict)  # of clips that are not of the unit
+
+    def compare(self, theirs, ours) -> None:
         """Count whether the labels of the source are those of the list, if they can be read."""
         if theirs is None:
             return
-        index = self.task.options.labels.index
+        index = self.options.labels.index
         try:
             found = {index(label) for label in theirs}
         except (AsjaxError, TypeError, AttributeError):
@@ -187,12 +197,39 @@ class _Items:
         self.compared += 1
         self.differ += found != {index(label) for label in ours}
 
-    def left(self) -> list[tuple]:
-        """(id, state, reason) of the clips that were not decoded."""
-        lost = self.damage or "the source ends before it"
-        rest = [(self.wants[i].clip.id, "undecodable", lost) for i in sorted(self._unseen)]
-        ruled = [(w.clip.id, *w.verdict) for w in self.task.wants if w.verdict is not None]
-        return [*self._refused, *rest, *ruled]
+
+class _Items:
+    """The wanted clips of a unit with their audio, in the order of the unit.
+
+    Attributes: want: id -> Want. failed: id -> (state, reason) of what was not decoded.
+    """
+
+    def __init__(self, unit: Unit, wants, found: _Found):
+        self.unit, self.found = unit, found
+        self.of_item = dict(wants)
+        self.want = {want.clip.id: want for _, want in wants}
+        self.failed: dict[str, tuple[str, str]] = {}
+        self._unseen = dict.fromkeys(sorted(self.of_item))
+
+    def __iter__(self):
+        limit = self.found.options.max_bytes
+        try:
+            for item in readers.read(self.unit, self.of_item.keys(), limit):
+                self._unseen.pop(item.number, None)
+                clip = self.of_item[item.number].clip
+                self.found.compare(item.labels, clip.labels)
+                if isinstance(item.audio, Reason):
+                    self.failed[clip.id] = (item.audio.state, str(item.audio))
+                else:
+                    yield replace(clip, audio=item.audio)
+        except readers.Damaged as error:
+            self.found.damage = str(error)
+
+    def failures(self) -> dict[str, tuple[str, str]]:
+        """id -> (state, reason) of the clips that cannot be kept from this unit."""
+        lost = self.found.damage or "the source ends before it"
+        rest = {self.of_item[i].clip.id: ("undecodable", lost) for i in self._unseen}
+        return {**self.failed, **rest}
 
 
 class _Counted:

@@ -1,7 +1,8 @@
-"""Which unit gives which clip: the tasks of a preparation, turn by turn.
+"""Which unit gives which clip: the tasks of a preparation.
 
-The first turn takes the first copy of every clip. A later turn takes the next copy of the clips
-that could not be kept. So no clip is decoded twice, and none is lost while a sound copy exists.
+The unit of the first copy of a clip has the clip. If that copy cannot be kept, the same task takes
+the next copy, from whichever unit. So a sound clip is decoded once, and none is lost while a sound
+copy exists.
 """
 
 from __future__ import annotations
@@ -46,17 +47,16 @@ class Plan:
     damaged: list[str] = field(default_factory=list)
     starts: dict[tuple[int, int], float] = field(default_factory=dict)
 
-    def tasks(self, turn: int, kept) -> list[Task]:
-        """The tasks of a turn. Args: kept: ids that need no copy any more."""
-        clips, mine = self.listed.clips, np.flatnonzero(self.rank == turn)
-        if turn:
-            mine = mine[self.fits[mine]]
-        wanted = [k for k in mine.tolist() if clips[self.row[k]].id not in kept]
+    def tasks(self, kept=frozenset()) -> list[Task]:
+        """The tasks in the order of their units. Args: kept: ids that are there already."""
+        mine = np.flatnonzero(self.rank == 0)
+        mine = mine[np.lexsort((self.item[mine], self.unit[mine]))]
         by_unit: dict[int, list[Want]] = {}
-        for k in sorted(wanted, key=lambda k: (self.unit[k], self.item[k])):
-            by_unit.setdefault(int(self.unit[k]), []).append(self._want(k))
+        for k in mine.tolist():
+            if self.listed.clips[self.row[k]].id not in kept:
+                by_unit.setdefault(int(self.unit[k]), []).append(self._want(k))
         return [
-            Task(self.units[number], tuple(wants), self.options, turn)
+            Task(self.units[number], tuple(wants), self.options)
             for number, wants in by_unit.items()
         ]
 
@@ -68,7 +68,11 @@ class Plan:
             why = f"it begins at {start:g}, the listed segment at {span[0]:g} s"
             return Want(item, clip, verdict=("other segment", why))
         least = 0.0 if span is None else max(0.0, min(self.least_s, span[1] - span[0]) - _SLACK_S)
-        return Want(item, clip, least)
+        others, k = [], k + 1
+        while k < len(self.row) and self.row[k] == row and self.fits[k]:
+            others.append((self.units[self.unit[k]], int(self.item[k])))
+            k += 1
+        return Want(item, clip, least, others=tuple(others))
 
     def lines(self) -> list[str]:
         """What the user should know of the sources."""

@@ -70,13 +70,15 @@ class Want:
     """A wanted clip: the number of its item in the unit, and the clip without its audio.
 
     `least_s`: a shorter clip is too short. `verdict`: state and reason of an item that cannot be
-    the clip; it is not decoded.
+    the clip; it is not decoded. `others`: further copies, as (unit, item); the next one is taken
+    where a copy cannot be kept.
     """
 
     item: int
     clip: Clip
     least_s: float = 0.0
     verdict: tuple[str, str] | None = None
+    others: tuple[tuple[Unit, int], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -92,12 +94,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Task:
-    """A unit, the clips that are wanted of it, and the turn: 0, or which copy of the clips."""
+    """A unit and the clips that are wanted of it."""
 
     unit: Unit
     wants: tuple[Want, ...] = field(repr=False)
     options: Options
-    turn: int = 0
 
     @cached_property
     def name(self) -> str:
@@ -106,7 +107,7 @@ class Task:
         kind = vars(o.encoding) if o.encoding else None
         how = [kind, o.strong, o.max_bytes, o.shard_bytes, o.labels.hash]
         wants = [_about(want, self.unit) for want in self.wants]
-        return _sha([self.unit.key, self.turn, how, wants])[:24]
+        return _sha([self.unit.key, how, wants])[:24]
 
 
 def _about(want: Want, unit: Unit) -> list:
@@ -118,7 +119,9 @@ def _about(want: Want, unit: Unit) -> list:
         except (OSError, ValueError):
             stamp = []
     fields = [clip.id, clip.labels, clip.split, clip.category, clip.licence, clip.attribution]
-    return [want.item, want.verdict, want.least_s, *fields, clip.group, clip.events, stamp]
+    others = [(other.key, item) for other, item in want.others]
+    how = [want.item, want.verdict, want.least_s, others]
+    return [*how, *fields, clip.group, clip.events, stamp]
 
 
 def _sha(value) -> str:

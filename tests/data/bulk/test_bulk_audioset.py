@@ -6,8 +6,6 @@ import csv
 import numpy as np
 import pytest
 import small_audioset
-import sounds
-import soundfile
 
 from asjax.__main__ import main
 from asjax.data import audio, records
