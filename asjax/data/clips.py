@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from collections import deque
@@ -93,14 +94,11 @@ def load_all(clips, encoding, max_bytes, threads, progress):
 
     The notes of stored clips become warnings.
     """
-    from tqdm import tqdm
-
-    total = len(clips) if hasattr(clips, "__len__") else None
     threads = threads or min(8, os.cpu_count() or 1)
     waiting, noted = deque(), 0
     with (
         ThreadPoolExecutor(threads) as pool,
-        tqdm(total=total, unit="clip", disable=None if progress else True) as bar,
+        _bar(clips) if progress else contextlib.nullcontext() as bar,
     ):
 
         def next_done():
@@ -111,7 +109,8 @@ def load_all(clips, encoding, max_bytes, threads, progress):
             if noted <= _NOTED:
                 for note in notes:
                     warn(note)
-            bar.update()
+            if bar is not None:
+                bar.update()
             return clip, loaded
 
         try:
@@ -126,6 +125,13 @@ def load_all(clips, encoding, max_bytes, threads, progress):
                 future.cancel()
     if noted > _NOTED:
         warn(f"{noted} stored clips have notes; the notes of the first {_NOTED} were shown")
+
+
+def _bar(clips):
+    from tqdm import tqdm  # it makes a lock between processes, which a killed worker would leave
+
+    total = len(clips) if hasattr(clips, "__len__") else None
+    return tqdm(total=total, unit="clip", disable=None)
 
 
 def _load(clip: Clip, encoding, max_bytes):

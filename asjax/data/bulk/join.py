@@ -63,7 +63,7 @@ def join(paths, out, *, partial: bool = False, overwrite: bool = False):
 
 def _opened(path: Path) -> parts.Parts:
     folder = path if (path / "listed.csv").is_file() else parts.folder_of(path)
-    if not (folder / "manifest.json").is_file():
+    if not (folder / "parts.json").is_file():
         raise AsjaxError(f"{shown(path)} is neither a folder of parts nor a record dataset")
     return parts.Parts(folder)
 

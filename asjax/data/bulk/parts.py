@@ -1,6 +1,6 @@
 """The folder OUT.parts: the parts of a preparation that is under way.
 
-    OUT.parts/manifest.json       who made it, and the settings that all parts have in common
+    OUT.parts/parts.json          who made it, and the settings that all parts have in common
     OUT.parts/listed.csv          every listed clip
     OUT.parts/plan-i-of-N.json    the tasks of a machine's plan: name -> number of clips
     OUT.parts/NAME/               the part of a task (asjax.data.bulk.part)
@@ -26,8 +26,8 @@ from asjax.store import files, schema
 
 MADE_BY = "asjax prepare"
 _OURS = re.compile(
-    r"manifest\.json|listed\.csv|labels\.csv|plan-\d+-of-\d+\.json|lock(-\d+-of-\d+)?|[0-9a-f]{24}"
-    r"|\.(manifest\.json|listed\.csv|plan-\d+-of-\d+\.json)\.\d+\.tmp"
+    r"parts\.json|listed\.csv|labels\.csv|plan-\d+-of-\d+\.json|lock(-\d+-of-\d+)?|[0-9a-f]{24}"
+    r"|\.(parts\.json|listed\.csv|labels\.csv|plan-\d+-of-\d+\.json)\.\d+\.tmp"
     r"|\.[0-9a-f]{24}\.[0-9a-f]{16}\.(new|old)"
 )
 _ABOUT = schema.mapping(
@@ -52,13 +52,13 @@ class Parts:
 
     Attributes:
       settings: of the parts that are there; {} if there are none yet.
-      about: manifest.json, with the fields, name and label set for `merge`.
+      about: parts.json, with the fields, name and label set for `merge`.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
         refuse_strangers(folder)
-        place = folder / "manifest.json"
+        place = folder / "parts.json"
         self.settings: dict = {}
         self.about: dict = {}
         if place.exists():
@@ -75,9 +75,10 @@ class Parts:
 
     def describe(self, about: dict, label_set) -> None:
         """Keep what `merge` needs: the settings, the fields of the dataset, the label set."""
-        label_set.to_csv(self.folder / "labels.csv")
         about = {"made_by": MADE_BY, "label_set": label_set.name, **about}
-        files.write_atomic(self.folder / "manifest.json", json.dumps(about, indent=1) + "\n")
+        files.write_atomic(self.folder / "parts.json", json.dumps(about, indent=1) + "\n")
+        with files.replacing(self.folder / "labels.csv") as new:
+            label_set.to_csv(new)
         self.settings, self.about = about["settings"], about
 
     def label_set(self) -> LabelSet:
@@ -149,8 +150,8 @@ def refuse_strangers(folder: Path) -> None:
         return
     names = os.listdir(folder) if folder.is_dir() else ["no folder"]
     strange = [name for name in names if not _OURS.fullmatch(name)]
-    young = all(name.startswith(("lock", ".manifest.json.")) for name in names)
-    if strange or not (young or "manifest.json" in names):
+    young = all(name.startswith(("lock", ".parts.json.")) for name in names)
+    if strange or not (young or "parts.json" in names):
         raise AsjaxError(
             f"{shown(folder)} exists, and asjax prepare did not make it or it has other files"
             + (f", such as {shown(strange[0])}" if strange and folder.is_dir() else "")

@@ -19,7 +19,7 @@ from asjax.store import clip_list
 REPORT = "report.csv"
 COLUMNS = ("id", "list", "split", "state", "reason", "source")
 _SAID = 5
-_NAMED = 12  # classes with names in the picture
+_NAMED = 4  # classes with names in the picture
 _EVALUATED = ("eval", "test")
 
 
@@ -132,14 +132,31 @@ def picture(report: Report, label_set) -> bytes:
             axes.set_ylim(-4, 104)
             axes.set_ylabel("kept, %")
             axes.set_title(f"{name}: {len(counted)} classes, {whole:.1f} % of their labels kept")
-            for j in np.argsort(share, kind="stable")[:_NAMED] if share.min() < 99.5 else ():
+            axes.xaxis.set_major_formatter("{x:,.0f}")
+            for j in _apart(total, share, whole):
                 axes.annotate(
-                    pages.short(labels[j], 24), (total[j], share[j]), fontsize=6,
-                    xytext=(3, 2), textcoords="offset points",
-                )  # fmt: skip
+                    pages.short(labels[j], 24),
+                    (total[j], share[j]),
+                    fontsize=7,
+                    xytext=(4, 1),
+                    textcoords="offset points",
+                )
         figure_axes[-1].set_xlabel("listed clips of the class")
 
     return pages.png(draw, 2.9 * max(len(groups), 1))
+
+
+def _apart(total, share, whole: float) -> list[int]:
+    """The classes with the smallest shares whose names do not cover each other."""
+    chosen: list[int] = []
+    for j in np.argsort(share, kind="stable").tolist():
+        near = any(
+            abs(share[j] - share[k]) < 6 and abs(np.log10(total[j] / total[k])) < 0.6
+            for k in chosen
+        )
+        if share[j] < whole and not near and len(chosen) < _NAMED:
+            chosen.append(j)
+    return chosen
 
 
 def extras(report: Report, label_set, rows, drawn: bool = True) -> dict[str, str | bytes]:
