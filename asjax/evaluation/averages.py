@@ -115,6 +115,7 @@ def average_files(paths, kind: str = "logits") -> dict:
       AsjaxError: a file has other classes, clips or targets than the first one.
     """
     first, parts, left_out, activations = load_scores(paths[0]), [], [], []
+    same = True
     for path in paths:
         loaded = load_scores(path, first["label_set"])
         rows = same_clips(first["ids"], loaded["ids"], paths[0], path)
@@ -123,13 +124,16 @@ def average_files(paths, kind: str = "logits") -> dict:
         parts.append(loaded["scores"][rows])
         activations.append(loaded["activation"])
         left_out += (loaded["extra"] or {}).get("left_out", [])
+        same &= loaded["content"] is not None and first["content"] is not None
+        same = same and np.array_equal(loaded["content"][rows], first["content"])
     extra = {
         **(first["extra"] or {}),
         "left_out": sorted({tuple(item) for item in left_out}),
         "ensemble": {"average": kind, "members": [str(p) for p in paths]},
     }
     scores, activation = average_scores(parts, kind, activations), joined(activations, kind)
-    return {**first, "scores": scores, "extra": extra, "activation": activation}
+    content = first["content"] if same else None
+    return {**first, "scores": scores, "extra": extra, "activation": activation, "content": content}
 
 
 def same_clips(wanted: list, found: list, first, other) -> np.ndarray:

@@ -15,6 +15,7 @@ import numpy as np
 
 from asjax import build, config, labels
 from asjax.config import AsjaxError
+from asjax.data import content
 from asjax.evaluation import (
     data_specs,
     detection_sets,
@@ -146,7 +147,7 @@ class Models:
                 )
         return specs[0]
 
-    def score(self, spec, out, *, clip_s=None, data_labels=None) -> dict:
+    def score(self, spec, out, *, clip_s=None, data_labels=None, wanted=None) -> dict:
         """Score a data set into `out/scores.npz`; returns a description of the data.
 
         For data with events in time, `events` of the result says why the frames were not scored;
@@ -157,6 +158,7 @@ class Models:
         Args:
           spec: a source of asjax.data.sources. clip_s: seconds per clip (default: the model's).
           data_labels: label set of the data; default: that of the records, else the model's.
+          wanted: a `restrict.Wanted`; only its clips are scored.
         """
 
         theirs, shared, zero_shot = data_specs.fit(spec, data_labels, self.label_set)
@@ -165,7 +167,8 @@ class Models:
         if spec["name"] == "annotated" and "piece_s" not in spec:
             whole = not self._without_frames(clip_s)  # frames are scored in windows, clips are not
             spec = {**spec, "piece_s": 0.0 if whole else clip_s or self.cfg["data"]["clip_s"]}
-        source = self.source = build.source(spec, theirs)
+        source = build.source(spec, theirs)
+        source = self.source = source if wanted is None else wanted.source(source)
         bad, self.found, about = [], None, {}
         if getattr(source, "events", None) is not None:
             about["events"] = why = self._without_frames(clip_s)
@@ -196,6 +199,7 @@ class Models:
             label_set=self.scored_labels,
             extra=extra,
             activation=self.activation,
+            content=content.of_source(source, ids),
         )
         return {**about, "name": source.name, "clips": len(ids), "hash": source.hash}
 

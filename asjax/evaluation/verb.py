@@ -7,9 +7,9 @@ from pathlib import Path
 
 from asjax import hlp, labels
 from asjax.config import TRUST, AsjaxError, shown, trust_named
-from asjax.evaluation import averages, detection, evaluate, one_label
+from asjax.evaluation import averages, detection, evaluate, one_label, restrict
 from asjax.store import model_dir
-from asjax.store.scores import save_scores
+from asjax.store.scores import load_scores, save_scores
 
 
 def add_arguments(parser):
@@ -52,6 +52,13 @@ def add_arguments(parser):
         "-ensemble is added for several models; with --scores or --frames: the folder where these "
         "are; for the frames of a run, eval-frames beside its eval)",
     )
+    parser.add_argument(
+        "--restrict-to",
+        action="append",
+        metavar="LIST",
+        help="score only the clips of a list: eval_manifest.csv of asjax prepare, lines of ids, a "
+        "scores.npz of another model, or records; repeatable: the clips that all of them have",
+    )
     parser.add_argument("--batch-size", type=int, default=None, help="clips per batch")
     parser.add_argument("--clip-s", type=float, help="seconds of each clip (default: the model's)")
     parser.add_argument(
@@ -76,6 +83,11 @@ def main(args) -> int:
     if args.out is not None:
         _check_out(args.out)
     trust_named(args.trust)
+    args.wanted = None
+    if args.restrict_to:
+        if args.frames:
+            raise AsjaxError("--restrict-to needs --model or --scores, not --frames")
+        args.wanted = restrict.Wanted(args.restrict_to)
     if args.model:
         return _main_models(args)
     return _main_scores(args) if args.scores else _main_frames(args)
@@ -108,6 +120,13 @@ def _stored(args, paths, option: str):
 
 def _main_scores(args) -> int:
     first, out, run = _stored(args, args.scores, "--scores")
+    if args.wanted is not None:
+        out = out if args.out else out / "restricted"
+        loaded = load_scores(first)
+        if len(args.scores) > 1:
+            loaded = averages.average_files(args.scores, args.average or "logits")
+        save_scores(out / "scores.npz", **args.wanted.scores(loaded))
+        return _finish(args, out / "scores.npz", out, mappings=args.mapping, record={"run": run})
     if len(args.scores) == 1:
         return _finish(args, first, out, mappings=args.mapping, record={"run": run})
     averaged = averages.average_files(args.scores, args.average or "logits")
@@ -151,11 +170,12 @@ def _main_models(args) -> int:
     beside = folder if (folder / "model" / "card.json").is_file() else folder.parent
     single = len(args.model) == 1
     for i, (spec, name) in enumerate(wanted or [(models.own_data(), "")]):
-        parts = ["eval", name, "" if single else "ensemble"]
+        parts = ["eval", name, "restricted" if args.wanted else "", "" if single else "ensemble"]
         out = Path(args.out) if args.out else beside / "-".join(filter(None, parts))
         if len(wanted) > 1:
             out = out.with_name(f"{out.name}-{i + 1}")
-        about = models.score(spec, out, clip_s=args.clip_s, data_labels=args.labels)
+        how = dict(clip_s=args.clip_s, data_labels=args.labels, wanted=args.wanted)
+        about = models.score(spec, out, **how)
         zero_shot = about.get("zero_shot")
         strict = models.cfg.get("labels", {}).get("strict", False)
         if zero_shot:
@@ -253,6 +273,9 @@ def _finish(args, scores, out, **about) -> int:
         scores, out, n_bootstrap=args.bootstrap, seed=args.seed, **about
     )
     print(evaluate.table(summary))
+    data = summary["data"]
+    audio = f", with their audio {data['content'][:12]}" if data["content"] else ""
+    print(f"clips        {data['clips']:,}, their ids have the hash {data['ids'][:12]}{audio}")
     for wanted in map(labels.get, args.mapping or ()):
         if wanted.name not in summary["views"]:
             print(f"mapping      {wanted.name}: the model has none of its classes")

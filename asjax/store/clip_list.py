@@ -17,6 +17,8 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 from asjax.config import AsjaxError, quoted, shown
 from asjax.store import files
 
@@ -32,12 +34,29 @@ def digest(lines: Iterable[str]) -> str:
     return whole.hexdigest()
 
 
-def about(ids, content: dict[str, str] | None) -> dict:
-    """What a scores file says of its clips: their number, the hash of the ids, and the hash of ids
-    and audio (None: the audio of some clips has no hash)."""
-    known = content is not None and all(content.get(clip) for clip in ids)
-    both = digest(_line(clip, content[clip]) for clip in ids) if known else None
+def about(ids, content) -> dict:
+    """What an evaluation says of its clips: their number, the hash of the ids, and the hash of ids
+    and audio, which is that of the list of these clips.
+
+    Args: content: uint8 [N, 32], SHA-256 of the audio of each clip, zeros if not known; or None.
+      The hash is None if the audio of a clip has none.
+    """
+    found = None if content is None else as_hex(content)
+    known = found is not None and all(found)
+    both = digest(map(_line, ids, found)) if known else None
     return {"clips": len(ids), "ids": digest(_line(clip, "") for clip in ids), "content": both}
+
+
+def as_hex(content: np.ndarray) -> list[str]:
+    """uint8 [N, 32] -> a SHA-256 in hex per clip, or "" for zeros."""
+    some = content.any(axis=1)
+    return [row.tobytes().hex() if known else "" for row, known in zip(content, some, strict=True)]
+
+
+def as_array(found) -> np.ndarray:
+    """A SHA-256 in hex, or "", per clip -> uint8 [N, 32]."""
+    raw = b"".join(bytes.fromhex(one) if len(one) == 64 else bytes(32) for one in found)
+    return np.frombuffer(raw, np.uint8).reshape(-1, 32)
 
 
 def text(pairs: Iterable[tuple[str, str]]) -> str:
@@ -92,9 +111,7 @@ def difference(first: dict | None, second: dict | None) -> str:
             f"the evaluations have different clips, {first['clips']:,} ({first['ids'][:12]}) and "
             f"{second['clips']:,} ({second['ids'][:12]}): their own numbers are not comparable"
         )
-    if None in (first["content"], second["content"]):
-        return "the evaluations have the same clips, but whether their audio is equal is not known"
-    if first["content"] != second["content"]:
+    if first["content"] != second["content"] and first["content"] and second["content"]:
         return (
             f"the evaluations have the same clips with other audio ({first['content'][:12]} and "
             f"{second['content'][:12]}), such as another download or encoding"
