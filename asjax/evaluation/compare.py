@@ -85,7 +85,7 @@ def compare(first, second, *, n=1000, seed=0, groups=None) -> dict:
             )
         member = [groups[i] for i in ids]
     note = clip_list.difference(*(clip_list.about(x["ids"], x["content"]) for x in (a, b)))
-    if None not in (a["content"], b["content"]):
+    if a["content"] is not None and b["content"] is not None:
         changed = (a["content"][rows] != b["content"][other]).any(axis=1)
         if changed.any():
             note += f"; {changed.sum():,} of {len(rows):,} common clips have other audio"
