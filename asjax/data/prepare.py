@@ -11,6 +11,7 @@ from asjax.data import enhance, scene_sets
 from asjax.data.bulk import verb as bulk
 
 _LISTED = 10
+_AT_ONCE = ("soundscapes", "enhance", "status", "merge")  # no units, so nothing to go on with
 _STRONG_EXAMPLE = """examples:
   asjax prepare strong --events train=audioset_train_strong.tsv eval=audioset_eval_strong.tsv \\
       --durations eval_durations.csv --audio clips/ --out data/audioset_strong
@@ -117,7 +118,9 @@ def _strong_arguments(parser):
 def add_writer_arguments(parser):
     """Add the options of `writer.write`, for every kind."""
     parser.add_argument(
-        "--encode", choices=["ogg", "flac"], help="re-encode as mono (default: bytes unchanged)"
+        "--encode",
+        choices=["ogg", "flac", "pcm16"],
+        help="re-encode as mono; pcm16: int16 samples, fastest to read (default: bytes unchanged)",
     )
     parser.add_argument(
         "--sample-rate", type=int, metavar="HZ", help="resample to this rate; needs --encode"
@@ -129,10 +132,24 @@ def add_writer_arguments(parser):
         help="for --encode: 0 best quality (ogg) or fastest (flac) ... 1 smallest",
     )
     parser.add_argument("--threads", type=int, help="decoding threads (default: up to 8)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: all CPUs)")
+    parser.add_argument("--shard", metavar="i/N", help="the units of machine i of N, from 0")
     parser.add_argument("--overwrite", action="store_true", help="replace the dataset at --out")
 
 
 def main(args) -> int:
+    from asjax.data.bulk import engine, job
+
+    if args.kind in _AT_ONCE:
+        return _kind(args)
+    with engine.stoppable():
+        try:
+            return _kind(args)
+        except engine.Stopped as stop:
+            return job.stopped(args.out, stop)
+
+
+def _kind(args) -> int:
     kinds = {
         "folder": _folder,
         "strong": _strong,
@@ -147,33 +164,42 @@ def main(args) -> int:
 
 
 def run(args, clips, label_set, **fields):
-    """Write `clips` with the options in `args` and print how many were stored and left out."""
+    """Write `clips` with the options in `args` and print how many were stored and left out.
+
+    Clips with paths are written in units, so the same command goes on after a kill. Clips whose
+    audio is made while they are written are written at once.
+
+    Returns: a writer.Summary; None with --shard, which makes parts for `asjax prepare merge`.
+    """
     from asjax.data import writer
+    from asjax.data.bulk import job
     from asjax.data.clips import Encoding
 
     if args.sample_rate and not args.encode:
-        raise AsjaxError("--sample-rate needs --encode ogg or --encode flac")
+        raise AsjaxError("--sample-rate needs --encode ogg, flac or pcm16")
     encoding = None
     if args.encode:
         encoding = Encoding(args.encode, args.sample_rate, args.compression)
-    out = Path(args.out)
-    for stale in out.parent.glob(f".{out.name}.*.part"):
-        print(
-            f"note: {shown(stale)} is from a run that was killed or that still runs; "
-            "remove it if no run uses it"
-        )
-    options = {"encoding": encoding, "threads": args.threads, "overwrite": args.overwrite}
-    summary = writer.write(args.out, clips, label_set, **options, **fields)
+    if isinstance(clips, list) and not any(isinstance(clip.audio, bytes) for clip in clips):
+        done = job.of_clips(args, clips, label_set, encoding, **fields)
+        if done is None:
+            return None
+        summary, left = done
+    else:
+        options = {"encoding": encoding, "threads": args.threads, "overwrite": args.overwrite}
+        summary = writer.write(args.out, clips, label_set, **options, **fields)
+        left = len(summary.left_out)
     splits = ", ".join(f"{name} {n}" for name, n in summary.splits.items())
     print(
         f"kept {summary.clips} clips ({splits}), {summary.seconds / 3600:.2f} h, "
         f"{summary.bytes / 2**20:.1f} MiB; labels {label_set.name} {label_set.hash[:12]}"
     )
-    print(f"left out {len(summary.left_out)}" + (":" if summary.left_out else ""))
+    print(f"left out {left}" + (":" if left else ""))
     for clip, reason in summary.left_out[:_LISTED]:
         print(f"  {shown(clip)}: {printable(reason)}")
-    if len(summary.left_out) > _LISTED:
-        print(f"  ... all in {summary.path / 'manifest.json'}")
+    if left > _LISTED:
+        report = summary.path / "report.csv"
+        print(f"  ... all in {report if report.exists() else summary.path / 'manifest.json'}")
     print(f"wrote {summary.path}; use it as data \"records(path='{summary.path}')\"")
     return summary
 
@@ -240,6 +266,8 @@ def _strong(args) -> int:
         notes=lists.notes,
         description="events from " + ", ".join(Path(p).name for _, p in events),
     )
+    if summary is None:
+        return 0
     print(f"{summary.events} events, {summary.cut} of them cut at the end of the decoded audio")
     return 0
 

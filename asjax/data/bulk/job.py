@@ -8,9 +8,11 @@ from pathlib import Path
 from asjax.config import AsjaxError, shown
 from asjax.data import records, writer
 from asjax.data.bulk import engine, merge, parts
+from asjax.data.bulk import listed as lists
+from asjax.data.bulk import plan as plans
 from asjax.data.bulk.part import Part
 from asjax.data.bulk.plan import Plan
-from asjax.data.bulk.units import in_shard
+from asjax.data.bulk.units import Options, in_shard, parse_shard
 from asjax.store import swap
 
 WHOLE = (0, 1)
@@ -59,7 +61,12 @@ def prepare(
             clips = sum(part.about["wanted"] for part in old.values())
             print(f"{len(old)} of {len(mine)} units, {clips:,} clips, are done already", flush=True)
         todo = [task for task in mine if task.name not in old]
-        made = engine.run(todo, folder.folder, pool, threads, progress)
+        try:
+            made = engine.run(todo, folder.folder, pool, threads, progress)
+        except AsjaxError:
+            if not folder.done():  # leave nothing behind of a run that could not begin
+                folder.remove()
+            raise
         found = old | made
         if shard != WHOLE:
             return _shard_done(folder, shard, mine, found)
@@ -83,6 +90,57 @@ def prepare(
         )
         folder.remove()
         return result
+
+
+def of_clips(
+    args, clips, label_set, encoding, *, name=None, description="", licence="", left_out=(),
+    strong=False, notes=None, extras=None, root="", drawn=False,
+):  # fmt: skip
+    """Prepare clips that have paths, with the options in `args` of `prepare.add_writer_arguments`.
+
+    Args: root: the folder of the audio. The others: as `writer.write` and `merge.merge`.
+
+    Returns: (writer.Summary, number of clips left out); None with --shard.
+
+    Raises:
+      AsjaxError: as `prepare`, an id occurs twice, or `args.out` exists.
+    """
+    shard = parse_shard(getattr(args, "shard", None))
+    if shard == WHOLE:
+        writer.check_free(args.out, args.overwrite)
+    listed = lists.of_clips(clips, left_out)
+    settings = {
+        "set": name or "clips",
+        "lists": listed.hash,
+        "labels": label_set.hash,
+        "encoding": vars(encoding) if encoding else None,
+    }
+    fields = {
+        "licence": licence,
+        "description": description,
+        "encoding": writer.as_json(encoding),
+        "prepare": {"settings": settings},
+        **({"notes": notes} if notes else {}),
+    }
+    plan = plans.of_clips(listed, Options(label_set, encoding, strong), root)
+    with engine.Pool(workers_of(args)) as pool:
+        done = prepare(
+            args.out,
+            plan,
+            pool,
+            settings=settings,
+            fields=fields,
+            shard=shard,
+            threads=args.threads,
+            overwrite=args.overwrite,
+            name=name,
+            extras=extras,
+            drawn=drawn,
+        )
+    if done is None:
+        return None
+    summary, report = done
+    return summary, report.lines - summary.clips
 
 
 def _shard_done(folder, shard, tasks, found) -> None:
@@ -122,7 +180,7 @@ def finished(out, settings: dict) -> bool:
 
 def workers_of(args) -> int:
     """The number of processes. AsjaxError: less than one."""
-    given = args.workers
+    given = getattr(args, "workers", None)
     if given is not None and not 1 <= given <= 1024:
         raise AsjaxError(f"--workers must be 1 to 1024, got {given}")
     return given or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0])

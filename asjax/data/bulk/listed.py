@@ -33,7 +33,7 @@ class Listed:
       clips: per line a clip without audio. lists: per line the name of its list.
       spans: per line (start_s, end_s) in the recording, or None.
       twice: line -> why it is no clip of its own: its id stands on an earlier line.
-      row: id -> its first line.
+      row: id -> its first line. without: line -> why it has no audio, known from the start.
     """
 
     clips: list[Clip] = field(default_factory=list)
@@ -41,6 +41,7 @@ class Listed:
     spans: list[tuple[float, float] | None] = field(default_factory=list)
     twice: dict[int, str] = field(default_factory=dict)
     row: dict[str, int] = field(default_factory=dict)
+    without: dict[int, str] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)  # for the user
     notes: dict = field(default_factory=dict)  # for the manifest
 
@@ -87,11 +88,23 @@ def read(path: Path) -> Iterator[list[str]]:
         raise AsjaxError(f"{shown(path)} cannot be read: {files.reason(error)}") from None
 
 
-def of_clips(clips, name: str) -> Listed:
-    """Clips that have their audio already, such as the rows of a CSV."""
+def of_clips(clips, left_out=()) -> Listed:
+    """Clips that have the path of their audio, such as the rows of a CSV, in one list per split.
+
+    Args: left_out: (id, reason) of clips without audio.
+
+    Raises:
+      AsjaxError: an id occurs twice.
+    """
     listed = Listed()
+    for clip, reason in left_out:
+        listed.without[len(listed)] = str(reason)
+        listed.add(Clip(clip, "", (), ""), "without audio")
     for clip in clips:
-        listed.add(clip, name or clip.split)
+        listed.add(clip, clip.split)
+    if listed.twice:
+        clip = listed.clips[min(listed.twice)].id
+        raise AsjaxError(f"clip {clip!r} occurs twice; ids must be unique")
     return listed
 
 

@@ -37,7 +37,7 @@ def merge(
 
     Args:
       listed: listed.csv, for the report.
-      fields: of manifest.json: licence, description, encoding, prepare, perhaps notes and left_out.
+      fields: of manifest.json: licence, description, encoding, prepare, perhaps notes.
       trusted: folders of parts that need no check, because this process made them.
       extras: more files. drawn: with the counts and the picture per class.
 
@@ -61,7 +61,6 @@ def merge(
             found = reports.Report(listed, parts, kept)
             made = reports.extras(found, label_set, _rows(place), drawn)
             strong = any(part.about.get("strong") for part in parts)
-            left = fields.get("left_out", [])
             manifest = {
                 **about,
                 "label_set": {"name": label_set.name, "hash": label_set.hash},
@@ -69,18 +68,18 @@ def merge(
                 "left_out_count": sum(
                     count for c in found.counts.values() for s, count in c.items() if s != "kept"
                 ),
-                "left_out": left,
+                "left_out": [{"id": clip, "reason": why} for clip, why in found.left],
                 "states": {key: dict(count) for key, count in found.counts.items()},
                 "name": name,
                 "version": version,
-                **{key: value for key, value in fields.items() if key != "left_out"},
+                **fields,
             }
             writer.complete(place, manifest, label_set, {**made, **(extras or {})})
     except (OSError, RuntimeError) as error:
         text = " ".join(str(error).split())
         raise AsjaxError(f"{out} could not be written: {text}") from error
     summary = writer.Summary(
-        out, manifest["splits"], left, manifest["seconds"],
+        out, manifest["splits"], found.left, manifest["seconds"],
         sum(s["bytes"] for s in manifest["shards"]),
         manifest.get("events", 0), manifest.get("events_cut", 0),
     )  # fmt: skip

@@ -63,6 +63,8 @@ class Plan:
     def _want(self, k: int) -> Want:
         row, item = int(self.row[k]), int(self.item[k])
         clip, span = self.listed.clips[row], self.listed.spans[row]
+        if row in self.listed.without:
+            return Want(item, clip, verdict=("missing", self.listed.without[row]))
         if not self.fits[k]:
             start = self.starts[int(self.unit[k]), item]
             why = f"it begins at {start:g}, the listed segment at {span[0]:g} s"
@@ -139,20 +141,19 @@ def _rank(plan: Plan, found: list) -> None:
 
 
 def of_clips(listed: Listed, options: Options, root="") -> Plan:
-    """The plan for clips that have their paths already; every clip has one copy."""
-    paths = [os.path.abspath(os.fspath(clip.audio)) for clip in listed.clips]
-    once = [i for i in range(len(listed)) if i not in listed.twice]
-    plan = Plan(listed, options, 0.0)
-    groups = [once[i : i + SIZE] for i in range(0, len(once), SIZE)]
-    for number, rows in enumerate(groups):
-        names = tuple(paths[i] for i in rows)
-        plan.units.append(Unit("paths", os.fspath(root) or "paths", names=names, order=number))
-    found = [
-        (row, number, item, 1)
-        for number, rows in enumerate(groups)
-        for item, row in enumerate(rows)
-    ]
-    _rank(plan, found)
+    """The plan for clips that have their paths; every clip has one copy.
+
+    Args: root: the folder of the audio; the units are the same wherever it lies.
+    """
+    root = os.path.abspath(root or ".")
+    plan, places = Plan(listed, options, 0.0), []
+    for number, start in enumerate(range(0, len(listed), SIZE)):
+        rows = range(start, min(start + SIZE, len(listed)))
+        paths = [os.path.abspath(os.fspath(listed.clips[i].audio)) for i in rows]
+        names = tuple(path.removeprefix(root + os.sep) for path in paths)
+        plan.units.append(Unit("paths", root, names=names, order=number))
+        places += [(row, number, row - start, 1) for row in rows]
+    _rank(plan, places)
     return plan
 
 

@@ -19,6 +19,7 @@ from asjax.store import clip_list
 REPORT = "report.csv"
 COLUMNS = ("id", "list", "split", "state", "reason", "source")
 _SAID = 5
+_MOST_LEFT = 1000  # in manifest.json; report.csv has all
 _NAMED = 4  # classes with names in the picture
 _EVALUATED = ("eval", "test")
 
@@ -28,13 +29,15 @@ class Report:
 
     Attributes:
       counts: list -> Counter of states. The states of a list sum to its lines.
-      classes: class -> [listed, kept] per list, {list: {class: [listed, kept]}}.
+      classes: {list: {class: [listed, kept]}}.
+      left: (id, reason) of the first clips that are not kept.
     """
 
     def __init__(self, listed: Path, parts: list[Part], kept: dict[str, Part]):
         self.listed, self.parts, self.kept = listed, parts, kept
         self.counts: dict[str, Counter] = {}
         self.classes: dict[str, dict[str, list[int]]] = {}
+        self.left: list[tuple[str, str]] = []
         self._left: dict[str, tuple[str, str, str]] = {}
         self._sources: dict[str, str] = {}
         for part in parts:
@@ -47,17 +50,24 @@ class Report:
         out = io.StringIO()
         write = csv.writer(out, lineterminator="\n").writerow
         write(COLUMNS)
-        self.counts, self.classes = {}, {}
+        self.counts, self.classes, self.left = {}, {}, []
         for clip, name, split, labels, twice in lists.read(self.listed):
             state, reason, source = self._state(clip, twice)
             write([clip, name, split, state, reason, source])
             self.counts.setdefault(name, Counter())[state] += 1
+            if state != "kept" and len(self.left) < _MOST_LEFT:
+                self.left.append((clip, reason))
             counted = self.classes.setdefault(name, {})
             for label in filter(None, labels.split(";")):
                 both = counted.setdefault(label, [0, 0])
                 both[0] += 1
                 both[1] += state == "kept"
         return out.getvalue()
+
+    @property
+    def lines(self) -> int:
+        """The number of lines of all lists."""
+        return sum(sum(count.values()) for count in self.counts.values())
 
     def _state(self, clip: str, twice: str):
         if twice:

@@ -114,7 +114,7 @@ def _about(want: Want, unit: Unit) -> list:
     clip, stamp = want.clip, None
     if unit.kind == "paths":  # a changed file makes another task
         try:
-            status = os.stat(unit.names[want.item])
+            status = os.stat(os.path.join(unit.root, unit.names[want.item]))
             stamp = [status.st_size, status.st_mtime_ns]
         except (OSError, ValueError):
             stamp = []

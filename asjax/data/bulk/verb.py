@@ -95,16 +95,6 @@ def main(args) -> int:
 
 
 def _audioset(args) -> int:
-    from asjax.data.bulk import engine, job
-
-    with engine.stoppable():
-        try:
-            return _run(args)
-        except engine.Stopped as stop:
-            return job.stopped(args.out, stop)
-
-
-def _run(args) -> int:
     from asjax.data import writer
     from asjax.data.bulk import engine, job, listed, part, plan, units
 
