@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from asjax import labels as label_sets
@@ -11,6 +12,19 @@ from asjax.data import enhance, scene_sets
 from asjax.data.bulk import verb as bulk
 
 _LISTED = 10
+# name -> (help, help of its source, label set)
+_SETS = {
+    "esc50": ("ESC-50 from a copy of its repository", "meta/esc50.csv and audio/", "esc50"),
+    "esc10": ("ESC-10 from a copy of ESC-50", "meta/esc50.csv and audio/", "esc10"),
+    "urbansound8k": ("UrbanSound8K, ten folds", "metadata/UrbanSound8K.csv and audio/", "own"),
+    "fsd50k": (
+        "FSD50K: train, val, eval",
+        "FSD50K.ground_truth/, FSD50K.dev_audio/ and FSD50K.eval_audio/",
+        "fsd50k200",
+    ),
+    "desed": ("DESED: the parts that are there", "metadata/ and audio/", "desed10"),
+    "hear": ("a task of HEAR from its tar", "as downloaded, perhaps .gz", "the task's own"),
+}
 _AT_ONCE = ("soundscapes", "enhance", "status", "merge")  # no units, so nothing to go on with
 _STRONG_EXAMPLE = """examples:
   asjax prepare strong --events train=audioset_train_strong.tsv eval=audioset_eval_strong.tsv \\
@@ -61,12 +75,7 @@ def add_arguments(parser):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _strong_arguments(events)
-    esc50 = kinds.add_parser("esc50", help="ESC-50 from a copy of its repository")
-    esc50.add_argument("--source", required=True, metavar="DIR", help="meta/esc50.csv and audio/")
-    esc50.add_argument(
-        "--labels", default="esc50", help="label set: esc50 or audioset527 (default: esc50)"
-    )
-    for kind in (folder, events, esc50):
+    for kind in (folder, events, *map(partial(_set_parser, kinds), _SETS)):
         kind.add_argument("--out", required=True, metavar="DIR", help="record dataset to make")
         add_writer_arguments(kind)
     scene_sets.add_arguments(
@@ -76,6 +85,21 @@ def add_arguments(parser):
     enhance.add_arguments(
         kinds.add_parser("enhance", help="add labels by the scores of a first model (PSLA)")
     )
+
+
+def _set_parser(kinds, name: str):
+    about, where, default = _SETS[name]
+    parser = kinds.add_parser(name, help=about)
+    if name == "hear":
+        parser.add_argument("source", metavar="TASK.tar", help=where)
+        parser.add_argument(
+            "--rate", type=int, default=48_000, help="Hz, which of its folders (default: 48000)"
+        )
+    else:
+        parser.add_argument("--source", required=True, metavar="DIR", help=where)
+    parser.add_argument("--labels", default="", help=f"label set (default: {default})")
+    parser.add_argument("--splits", default="", help="some of its splits, with commas")
+    return parser
 
 
 def _strong_arguments(parser):
@@ -153,7 +177,7 @@ def _kind(args) -> int:
     kinds = {
         "folder": _folder,
         "strong": _strong,
-        "esc50": _esc50,
+        **dict.fromkeys(_SETS, _set),
         "soundscapes": _soundscapes,
         "enhance": enhance.main,
         "audioset": bulk.main,
@@ -308,17 +332,19 @@ def _split_of(text: str) -> tuple[str, str]:
     return "train", text
 
 
-def _esc50(args) -> int:
-    from asjax.data import esc50
+def _set(args) -> int:
+    from asjax.data.bulk import sets
 
-    label_set = label_sets.get(args.labels)
-    clips = esc50.clips(Path(args.source), label_set)
-    run(
-        args,
-        clips,
-        label_set,
-        name="esc50",
-        licence="CC-BY-NC-3.0 (the set)",
-        description="ESC-50: Dataset for Environmental Sound Classification, K. J. Piczak, 2015",
-    )
+    makers = {
+        "esc50": sets.esc_50,
+        "esc10": sets.esc_10,
+        "urbansound8k": sets.urbansound8k,
+        "fsd50k": sets.fsd50k,
+        "desed": sets.desed,
+        "hear": partial(sets.hear_task, rate=getattr(args, "rate", 0)),
+    }
+    layout = sets.in_splits(makers[args.kind](args.source, args.labels), args.splits)
+    print("\n".join([f"{len(layout.clips):,} clips are listed", *layout.lines]), flush=True)
+    where = {"root": layout.root, "items": layout.items}
+    run(args, layout.clips, layout.label_set, drawn=True, **where, **layout.fields)
     return 0

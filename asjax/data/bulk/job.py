@@ -94,11 +94,14 @@ def prepare(
 
 def of_clips(
     args, clips, label_set, encoding, *, name=None, description="", licence="", left_out=(),
-    strong=False, notes=None, extras=None, root="", drawn=False,
+    strong=False, notes=None, extras=None, root="", items=None, drawn=False,
 ):  # fmt: skip
     """Prepare clips that have paths, with the options in `args` of `prepare.add_writer_arguments`.
 
-    Args: root: the folder of the audio. The others: as `writer.write` and `merge.merge`.
+    Args:
+      root: the folder of the audio, or the tar of the items.
+      items: the number of each clip in a tar, for clips without a path.
+      The others: as `writer.write` and `merge.merge`.
 
     Returns: (writer.Summary, number of clips left out); None with --shard.
 
@@ -122,7 +125,11 @@ def of_clips(
         "prepare": {"settings": settings},
         **({"notes": notes} if notes else {}),
     }
-    plan = plans.of_clips(listed, Options(label_set, encoding, strong), root)
+    options = Options(label_set, encoding, strong)
+    if items is None:
+        plan = plans.of_clips(listed, options, root)
+    else:
+        plan = plans.of_items(listed, options, root, items)
     with engine.Pool(workers_of(args)) as pool:
         done = prepare(
             args.out,

@@ -157,6 +157,16 @@ def of_clips(listed: Listed, options: Options, root="") -> Plan:
     return plan
 
 
+def of_items(listed: Listed, options: Options, path: str, items: list[int]) -> Plan:
+    """The plan for clips that are items of one tar; -1: the tar does not have it."""
+    plan = Plan(listed, options, 0.0, units=readers.units("tar", path))
+    for row, item in enumerate(items):
+        if item < 0:
+            listed.without[row] = "it is not in the tar"
+    _rank(plan, [(row, 0, item, 1) for row, item in enumerate(items)])
+    return plan
+
+
 def parse_sources(texts) -> list[tuple[str, str]]:
     """`["parquet=DIR", ...]` -> `[("parquet", "DIR"), ...]`. AsjaxError: another form or kind."""
     found = []

@@ -230,13 +230,13 @@ def _parquet_items(unit: Unit, wanted, max_bytes):
 # ------------------------------------------------------------------------------------------ tar
 
 
-def _members(unit: Unit):
-    """(archive, member) of every audio file and every .json of a tar, in order. A member that is no
-    plain file, such as a link, is passed over."""
+def _members(unit: Unit, more: tuple[str, ...] = (".json",)):
+    """(archive, member) of every audio file of a tar, and of files with the endings `more`, in
+    order. A member that is no plain file, such as a link, is passed over."""
     try:
         with tarfile.open(unit.path) as archive:
             for member in archive:
-                if member.isfile() and member.name.lower().endswith((*AUDIO, ".json")):
+                if member.isfile() and member.name.lower().endswith((*AUDIO, *more)):
                     yield archive, member
                 archive.members = []  # tarfile would keep all of them
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
@@ -277,6 +277,33 @@ def _tar_items(unit: Unit, wanted, max_bytes):
             held = (key, Item(number, _tar_audio(archive, member, unit, max_bytes), labels))
     if held is not None:
         yield held[1]
+
+
+def texts(unit: Unit, endings: tuple[str, ...], most: int) -> tuple[dict, dict[str, int]]:
+    """Of a tar: {name: text} of the members with these endings, and {name: item} of the audio.
+
+    Args: most: bytes of a text.
+
+    Raises:
+      Damaged: the tar is damaged, or a text is larger or no UTF-8.
+    """
+    found: dict[str, str] = {}
+    place: dict[str, int] = {}
+    number = 0
+    for archive, member in _members(unit, endings):
+        name = os.path.normpath(member.name)
+        if name.endswith(endings):
+            if member.size > most:
+                raise Damaged(f"{shown(unit.path)}: {shown(name)} has {member.size:,} bytes")
+            data = archive.extractfile(member).read()
+            try:
+                found[name] = data.decode("utf-8-sig")
+            except UnicodeDecodeError:
+                raise Damaged(f"{shown(unit.path)}: {shown(name)} is no text") from None
+        else:
+            place.setdefault(name, number)
+            number += 1
+    return found, place
 
 
 def _key(name: str) -> str:
