@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import tarfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
@@ -36,6 +37,7 @@ _IDS = ("video_id", "ytid", "youtube_id", "__key__", "id", "key", "fname", "file
 _LABELS = ("labels", "label", "positive_labels", "mids", "target")
 _ROWS = 32  # of a parquet file at a time
 _MOST_ROWS = 4_000_000  # of a parquet file
+_LEAST = 256 << 20  # bytes that a group of rows may claim in any case
 _RATIO = 64  # encoded audio is never compressed more than this
 _SILENCE = 2048  # samples in HDF5 may be compressed as much
 _JSON = 1 << 20  # bytes of a .json in a tar
@@ -172,7 +174,7 @@ def _parquet(unit: Unit):
             about = file.metadata
             if about.num_rows > _MOST_ROWS:
                 raise ValueError(f"it has {about.num_rows:,} rows, more than {_MOST_ROWS:,}")
-            most = max(256 << 20, _RATIO * os.path.getsize(unit.path))
+            most = max(_LEAST, _RATIO * os.path.getsize(unit.path))
             for i in range(about.num_row_groups):
                 if about.row_group(i).total_byte_size > most:
                     size = about.row_group(i).total_byte_size
@@ -230,19 +232,49 @@ def _parquet_items(unit: Unit, wanted, max_bytes):
 # ------------------------------------------------------------------------------------------ tar
 
 
+class _Member(tarfile.TarInfo):
+    """A member of an archive that knows whether its end mark was seen. Python's tarfile takes a
+    cut or damaged header for the end, without a word."""
+
+    @classmethod
+    def fromtarfile(cls, archive):
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:
+            archive.ended = True
+            raise
+
+
 def _members(unit: Unit, more: tuple[str, ...] = (".json",)):
     """(archive, member) of every audio file of a tar, and of files with the endings `more`, in
     order. A member that is no plain file, such as a link, is passed over."""
+    with _sound(unit), tarfile.open(unit.path, tarinfo=_Member) as archive:
+        archive.ended = False
+        for member in archive:
+            if member.isfile() and member.name.lower().endswith((*AUDIO, *more)):
+                yield archive, member
+            archive.members = []  # tarfile would keep all of them
+        if not archive.ended:
+            raise tarfile.ReadError(f"no end mark after {archive.offset:,} bytes")
+
+
+@contextlib.contextmanager
+def _sound(unit: Unit):
+    """Errors of a tar become Damaged."""
     try:
-        with tarfile.open(unit.path) as archive:
-            for member in archive:
-                if member.isfile() and member.name.lower().endswith((*AUDIO, *more)):
-                    yield archive, member
-                archive.members = []  # tarfile would keep all of them
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        yield
+    except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error) as error:
         if isinstance(error, AsjaxError):
             raise
-        raise Damaged(f"{shown(unit.path)} is damaged: {reason(error)}") from None
+        raise Damaged(f"{shown(unit.path)} is cut or damaged: {reason(error)}") from None
+
+
+def _content(archive, member, unit) -> bytes:
+    with _sound(unit):
+        data = archive.extractfile(member).read()
+    if len(data) < member.size:
+        raise Damaged(f"{shown(unit.path)} is cut in {shown(member.name)}")
+    return data
 
 
 def _tar_names(unit: Unit) -> list[str]:
@@ -260,21 +292,26 @@ def _tar_names(unit: Unit) -> list[str]:
 def _tar_items(unit: Unit, wanted, max_bytes):
     """Items with the labels in a .json of the same name, which may come before or after them."""
     number, held, labels_of = -1, None, ("", None)
-    for archive, member in _members(unit):
-        if member.name.lower().endswith(".json"):
-            labels_of = (_key(member.name[:-5]), _tar_labels(archive, member))
-            if held is not None and held[0] == labels_of[0]:
-                yield held[1]._replace(labels=labels_of[1])
-                held = None
-            continue
-        number += 1
+    try:
+        for archive, member in _members(unit):
+            if member.name.lower().endswith(".json"):
+                labels_of = (_key(member.name[:-5]), _tar_labels(archive, member, unit))
+                if held is not None and held[0] == labels_of[0]:
+                    item, held = held[1]._replace(labels=labels_of[1]), None
+                    yield item
+                continue
+            number += 1
+            if held is not None:
+                item, held = held[1], None
+                yield item
+            if number in wanted:
+                key = _key(member.name)
+                labels = labels_of[1] if labels_of[0] == key else None
+                held = (key, Item(number, _tar_audio(archive, member, unit, max_bytes), labels))
+    except Damaged:
         if held is not None:
             yield held[1]
-            held = None
-        if number in wanted:
-            key = _key(member.name)
-            labels = labels_of[1] if labels_of[0] == key else None
-            held = (key, Item(number, _tar_audio(archive, member, unit, max_bytes), labels))
+        raise
     if held is not None:
         yield held[1]
 
@@ -295,7 +332,7 @@ def texts(unit: Unit, endings: tuple[str, ...], most: int) -> tuple[dict, dict[s
         if name.endswith(endings):
             if member.size > most:
                 raise Damaged(f"{shown(unit.path)}: {shown(name)} has {member.size:,} bytes")
-            data = archive.extractfile(member).read()
+            data = _content(archive, member, unit)
             try:
                 found[name] = data.decode("utf-8-sig")
             except UnicodeDecodeError:
@@ -313,17 +350,15 @@ def _key(name: str) -> str:
 def _tar_audio(archive, member, unit, max_bytes) -> bytes | Reason:
     if member.size > max_bytes:
         return _too_large(member.size, max_bytes)
-    data = archive.extractfile(member).read()
-    if len(data) < member.size:
-        raise Damaged(f"{shown(unit.path)} is cut short in {shown(member.name)}")
-    return _checked(data, max_bytes)
+    return _checked(_content(archive, member, unit), max_bytes)
 
 
-def _tar_labels(archive, member) -> list | None:
+def _tar_labels(archive, member, unit) -> list | None:
     if member.size > _JSON:
         return None
+    data = _content(archive, member, unit)
     try:
-        about = json.loads(archive.extractfile(member).read())
+        about = json.loads(data)
     except (ValueError, RecursionError):
         return None
     if not isinstance(about, dict):

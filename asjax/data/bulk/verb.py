@@ -114,6 +114,8 @@ def _audioset(args) -> int:
         "max_mb": args.max_mb,
     }
     base = None
+    if args.overwrite:
+        writer.check_free(args.out, overwrite=True)
     if not args.overwrite and job.finished(args.out, settings):
         if not args.retry_missing:
             print(f"{args.out} is complete; --retry-missing seeks what it does not have")
