@@ -14,6 +14,7 @@ from pathlib import Path
 
 from asjax.config import AsjaxError
 from asjax.data.bulk import part, readers
+from asjax.data.bulk.items import Damaged
 from asjax.data.bulk.units import Task, Unit
 
 EXIT_STOPPED = 75  # as in asjax train: everything finished is saved
@@ -131,7 +132,7 @@ def _names(unit: Unit):
     try:
         units = readers.divided(unit)
         return units, [readers.names(one) for one in units], ""
-    except readers.Damaged as error:
+    except Damaged as error:
         return [], [], str(error)
 
 

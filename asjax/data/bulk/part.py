@@ -22,6 +22,7 @@ from pathlib import Path
 from asjax.config import AsjaxError, shown
 from asjax.data import records
 from asjax.data.bulk import readers
+from asjax.data.bulk.items import Damaged
 from asjax.data.bulk.units import Options, Task, Unit
 from asjax.data.clips import Reason, load_all
 from asjax.data.writer import Job, is_raw
@@ -222,7 +223,7 @@ class _Items:
                     self.failed[clip.id] = (item.audio.state, str(item.audio))
                 else:
                     yield replace(clip, audio=item.audio)
-        except readers.Damaged as error:
+        except Damaged as error:
             self.found.damage = str(error)
 
     def failures(self) -> dict[str, tuple[str, str]]:

@@ -8,20 +8,17 @@ nothing is written to the disk under them.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import tarfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 
 from asjax.config import AsjaxError, shown, unknown
 from asjax.data import pcm16
-from asjax.data.bulk.units import AUDIO, SIZE, Unit, stem
-from asjax.data.clips import Reason
+from asjax.data.bulk import tars
+from asjax.data.bulk.items import LABELS, Damaged, Item, as_list, checked
+from asjax.data.bulk.units import AUDIO, SIZE, Unit
 from asjax.store import hdf5
 from asjax.store.files import reason
 
@@ -34,26 +31,11 @@ KINDS = {
     "files": AUDIO,
 }
 _IDS = ("video_id", "ytid", "youtube_id", "__key__", "id", "key", "fname", "filename")
-_LABELS = ("labels", "label", "positive_labels", "mids", "target")
 _ROWS = 32  # of a parquet file at a time
 _MOST_ROWS = 4_000_000  # of a parquet file
 _LEAST = 256 << 20  # bytes that a group of rows may claim in any case
 _RATIO = 64  # encoded audio is never compressed more than this
 _SILENCE = 2048  # samples in HDF5 may be compressed as much
-_JSON = 1 << 20  # bytes of a .json in a tar
-
-
-class Item(NamedTuple):
-    """An item of a unit: its number, its audio (path, bytes, or the reason why there is none), and
-    the labels that the source gives it: texts, numbers of classes, or None."""
-
-    number: int
-    audio: str | bytes | Reason
-    labels: list | None = None
-
-
-class Damaged(AsjaxError):
-    """A file of a source cannot be read, or not on from here."""
 
 
 def units(kind: str, place: str) -> list[Unit]:
@@ -125,7 +107,7 @@ def names(unit: Unit) -> list[str]:
     """The name of every item of a unit, in order. Damaged: the file cannot be read."""
     if unit.names:
         return list(unit.names)
-    return {"parquet": _parquet_names, "tar": _tar_names}.get(unit.kind, _hdf5_names)(unit)
+    return {"parquet": _parquet_names, "tar": tars.names}.get(unit.kind, _hdf5_names)(unit)
 
 
 def read(unit: Unit, wanted: set[int], max_bytes: int) -> Iterator[Item]:
@@ -140,24 +122,8 @@ def read(unit: Unit, wanted: set[int], max_bytes: int) -> Iterator[Item]:
         for number in sorted(wanted):
             yield Item(number, os.path.join(unit.root, unit.names[number]))
         return
-    readers = {"parquet": _parquet_items, "tar": _tar_items, "panns": _panns_items}
+    readers = {"parquet": _parquet_items, "tar": tars.read, "panns": _panns_items}
     yield from readers.get(unit.kind, _passt_items)(unit, wanted, max_bytes)
-
-
-def _checked(audio: bytes, most: int) -> bytes | Reason:
-    if len(audio) > most:
-        return _too_large(len(audio), most)
-    return audio or Reason("the source has no bytes for it")
-
-
-def _too_large(size: int, most: int) -> Reason:
-    return Reason(f"{size / 2**20:.0f} MiB is more than {most / 2**20:.0f}; cut it into clips")
-
-
-def _as_list(value) -> list | None:
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return list(value) if isinstance(value, (list, tuple)) else None
 
 
 # -------------------------------------------------------------------------------------- parquet
@@ -198,7 +164,7 @@ def _columns(file) -> tuple[str, str | None]:
             "it must have the columns audio (bytes, path) and video_id, and has "
             f"{', '.join(map(shown, tops[:12]))}"
         )
-    return ids, next((name for name in _LABELS if name in tops), None)
+    return ids, next((name for name in LABELS if name in tops), None)
 
 
 def _parquet_names(unit: Unit) -> list[str]:
@@ -224,146 +190,9 @@ def _parquet_items(unit: Unit, wanted, max_bytes):
             for i in range(len(batch)):
                 if at + i in wanted:
                     data = audio[i].as_py() or b""
-                    theirs = None if marks is None else _as_list(marks[i].as_py())
-                    yield Item(at + i, _checked(data, max_bytes), theirs)
+                    theirs = None if marks is None else as_list(marks[i].as_py())
+                    yield Item(at + i, checked(data, max_bytes), theirs)
             at += len(batch)
-
-
-# ------------------------------------------------------------------------------------------ tar
-
-
-class _Member(tarfile.TarInfo):
-    """A member of an archive that knows whether its end mark was seen. Python's tarfile takes a
-    cut or damaged header for the end, without a word."""
-
-    @classmethod
-    def fromtarfile(cls, archive):
-        try:
-            return super().fromtarfile(archive)
-        except tarfile.EOFHeaderError:
-            archive.ended = True
-            raise
-
-
-def _members(unit: Unit, more: tuple[str, ...] = (".json",)):
-    """(archive, member) of every audio file of a tar, and of files with the endings `more`, in
-    order. A member that is no plain file, such as a link, is passed over."""
-    with _sound(unit), tarfile.open(unit.path, tarinfo=_Member) as archive:
-        archive.ended = False
-        for member in archive:
-            if member.isfile() and member.name.lower().endswith((*AUDIO, *more)):
-                yield archive, member
-            archive.members = []  # tarfile would keep all of them
-        if not archive.ended:
-            raise tarfile.ReadError(f"no end mark after {archive.offset:,} bytes")
-
-
-@contextlib.contextmanager
-def _sound(unit: Unit):
-    """Errors of a tar become Damaged."""
-    try:
-        yield
-    except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error) as error:
-        if isinstance(error, AsjaxError):
-            raise
-        raise Damaged(f"{shown(unit.path)} is cut or damaged: {reason(error)}") from None
-
-
-def _content(archive, member, unit) -> bytes:
-    with _sound(unit):
-        data = archive.extractfile(member).read()
-    if len(data) < member.size:
-        raise Damaged(f"{shown(unit.path)} is cut in {shown(member.name)}")
-    return data
-
-
-def _tar_names(unit: Unit) -> list[str]:
-    found = []
-    try:
-        for _, member in _members(unit):
-            if not member.name.lower().endswith(".json"):
-                found.append(member.name)
-    except Damaged:
-        if not found:
-            raise  # else the reading reports it, after the sound members
-    return found
-
-
-def _tar_items(unit: Unit, wanted, max_bytes):
-    """Items with the labels in a .json of the same name, which may come before or after them."""
-    number, held, labels_of = -1, None, ("", None)
-    try:
-        for archive, member in _members(unit):
-            if member.name.lower().endswith(".json"):
-                labels_of = (_key(member.name[:-5]), _tar_labels(archive, member, unit))
-                if held is not None and held[0] == labels_of[0]:
-                    item, held = held[1]._replace(labels=labels_of[1]), None
-                    yield item
-                continue
-            number += 1
-            if held is not None:
-                item, held = held[1], None
-                yield item
-            if number in wanted:
-                key = _key(member.name)
-                labels = labels_of[1] if labels_of[0] == key else None
-                held = (key, Item(number, _tar_audio(archive, member, unit, max_bytes), labels))
-    except Damaged:
-        if held is not None:
-            yield held[1]
-        raise
-    if held is not None:
-        yield held[1]
-
-
-def texts(unit: Unit, endings: tuple[str, ...], most: int) -> tuple[dict, dict[str, int]]:
-    """Of a tar: {name: text} of the members with these endings, and {name: item} of the audio.
-
-    Args: most: bytes of a text.
-
-    Raises:
-      Damaged: the tar is damaged, or a text is larger or no UTF-8.
-    """
-    found: dict[str, str] = {}
-    place: dict[str, int] = {}
-    number = 0
-    for archive, member in _members(unit, endings):
-        name = os.path.normpath(member.name)
-        if name.endswith(endings):
-            if member.size > most:
-                raise Damaged(f"{shown(unit.path)}: {shown(name)} has {member.size:,} bytes")
-            data = _content(archive, member, unit)
-            try:
-                found[name] = data.decode("utf-8-sig")
-            except UnicodeDecodeError:
-                raise Damaged(f"{shown(unit.path)}: {shown(name)} is no text") from None
-        else:
-            place.setdefault(name, number)
-            number += 1
-    return found, place
-
-
-def _key(name: str) -> str:
-    return f"{os.path.dirname(name)}/{stem(name)}"
-
-
-def _tar_audio(archive, member, unit, max_bytes) -> bytes | Reason:
-    if member.size > max_bytes:
-        return _too_large(member.size, max_bytes)
-    return _checked(_content(archive, member, unit), max_bytes)
-
-
-def _tar_labels(archive, member, unit) -> list | None:
-    if member.size > _JSON:
-        return None
-    data = _content(archive, member, unit)
-    try:
-        about = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(about, dict):
-        return None
-    return next((_as_list(about[key]) for key in _LABELS if key in about), None)
 
 
 # ----------------------------------------------------------------------------------------- HDF5
@@ -428,4 +257,4 @@ def _passt_items(unit: Unit, wanted, max_bytes):
             value = np.asarray(data[unit.begin + number])
             if value.dtype != np.uint8 or value.ndim != 1:
                 raise AsjaxError(f"{shown(unit.path)}: mp3 must hold bytes, got {value.dtype}")
-            yield Item(number, _checked(value.tobytes(), max_bytes), classes(number))
+            yield Item(number, checked(value.tobytes(), max_bytes), classes(number))

@@ -18,7 +18,7 @@ from asjax import labels as label_sets
 from asjax.config import AsjaxError, shown
 from asjax.data import esc50, hear, sources, strong
 from asjax.data import lists as tables
-from asjax.data.bulk import readers
+from asjax.data.bulk import readers, tars
 from asjax.data.clips import Clip
 from asjax.data.names import Names
 from asjax.labels import LabelSet
@@ -193,7 +193,7 @@ def hear_task(source, labels: str, rate: int) -> Layout:
     if not os.path.isfile(path):
         raise AsjaxError(f"{shown(path)}: no such file; give the tar of a HEAR task")
     [unit] = readers.units("tar", path)
-    texts, place = readers.texts(unit, (hear.VOCABULARY, ".json"), _MOST_LIST)
+    texts, place = tars.texts(unit, (hear.VOCABULARY, ".json"), _MOST_LIST)
     vocabulary = [name for name in texts if os.path.basename(name) == hear.VOCABULARY]
     if len(vocabulary) != 1:
         raise AsjaxError(f"{shown(path)} must hold one {hear.VOCABULARY}, got {len(vocabulary)}")

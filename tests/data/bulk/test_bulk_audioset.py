@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import small_audioset
 
+from asjax import build, labels
 from asjax.__main__ import main
 from asjax.data import audio, records
+from asjax.data.bulk import listed
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +48,8 @@ def test_the_states_of_a_list_sum_to_its_lines(made, prepared):
 
 def test_labels_and_splits_are_those_of_the_list(made, prepared):
     wanted = {row[1]: row for row in made.listed}
-    for clip, split, labels, *_ in records.Dataset(prepared, verify=True).rows():
-        assert set(labels.split(";")) == set(wanted[clip][4])
+    for clip, split, cell, *_ in records.Dataset(prepared, verify=True).rows():
+        assert set(cell.split(";")) == set(wanted[clip][4])
         assert split == ("eval" if wanted[clip][0] == "eval" else "train")
 
 
@@ -77,3 +79,49 @@ def test_counts_per_class_and_the_picture(made, prepared):
     assert {mid: int(rows["eval", mid]["listed"]) for mid in count} == count
     assert {mid: int(rows["eval", mid]["kept"]) for mid in count} == {m: kept[m] for m in count}
     assert (prepared / "classes.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_flac_and_pcm16_records_are_the_same_samples_in_a_pipeline(made, prepared, tmp_path):
+    """Also where the source is FLAC already, and is stored as it is."""
+    words = ("--encode", "flac", "--sample-rate", str(small_audioset.RATE), "--workers", "1")
+    assert main(made.command(tmp_path / "flac", *words)) == 0
+    batches = []
+    for path in (prepared, tmp_path / "flac"):
+        spec = {"name": "records", "path": str(path), "splits": ["eval"]}
+        source = build.source(spec, labels.get("audioset527"))
+        assert source.pcm16(small_audioset.RATE)
+        stream = build.pipeline(
+            source, batch_size=8, sample_rate=small_audioset.RATE, clip_s=1.0, num_classes=527,
+            train=False,
+        )  # fmt: skip
+        with stream.iterate() as found:
+            batches.append([(b["id"], np.asarray(b["wave"]), b["target"]) for b in found])
+    for one, two in zip(*batches, strict=True):
+        for a, b in zip(one, two, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert sum(len(ids) for ids, *_ in batches[0]) >= 90
+    assert max(np.abs(wave).max() for _, wave, _ in batches[0]) > 0.3
+
+
+def test_the_official_eval_list_is_accounted_for(made, tmp_path, shared_dir):
+    """A handful of clips against all 20,371 lines: the rest is missing, and the sum is the list."""
+    words = made.command(tmp_path / "out", "--splits", "eval", "--workers", "1")
+    words[words.index("--lists") + 1] = str(shared_dir / "data/metadata/audioset")
+    assert main(words) == 0
+    states = records.Dataset(tmp_path / "out").manifest["states"]["eval"]
+    mine = [row for row in made.listed if row[0] == "eval"]
+    kept = sum(made.states.get(row[1]) == "kept" for row in mine)
+    assert sum(states.values()) == 20_371
+    assert states["kept"] == kept
+    assert len(report(tmp_path / "out")) == 20_371
+
+
+@pytest.mark.slow
+def test_the_official_lists_name_every_clip_once(shared_dir):
+    found = listed.of_audioset(
+        shared_dir / "data/metadata/audioset", "train,eval", labels.get("audioset527")
+    )
+    counts = collections.Counter(found.lists)
+    assert counts == {"balanced": 22_160, "unbalanced": 2_041_789, "eval": 20_371}
+    assert not found.twice
+    assert len(found.row) == 2_084_320

@@ -1,4 +1,4 @@
-"""Readers of parquet, tar, HDF5 and folders: names of clips, damage, and files that claim too much.
+"""Readers of parquet, tars, HDF5 and folders: names of clips, damage, files that claim too much.
 
 Also what a user can get wrong in `asjax prepare audioset` (its verb, listed, plan, job and parts):
 one line each, and nothing of others is touched.
@@ -19,7 +19,7 @@ import small_audioset
 from asjax.__main__ import main
 from asjax.config import AsjaxError
 from asjax.data import records
-from asjax.data.bulk import engine, join, listed, merge, readers, report, units
+from asjax.data.bulk import engine, items, join, listed, merge, readers, report, units
 from asjax.data.clips import Reason
 from asjax.labels import get
 
@@ -75,7 +75,7 @@ def tar(path, members):
     return unit
 
 
-def items(unit, most=MOST):
+def items_of(unit, most=MOST):
     names = readers.names(unit)
     return names, list(readers.read(unit, set(range(len(names))), most))
 
@@ -91,7 +91,7 @@ def test_a_cut_tar_gives_what_is_before_the_cut_and_says_so(tmp_path, end):
     assert names == [name for name, _ in sound[: len(names)]]
     assert 3 <= len(names) < 10
     got = []
-    with pytest.raises(readers.Damaged, match=r"a\.tar"):
+    with pytest.raises(items.Damaged, match=r"a\.tar"):
         got.extend(readers.read(unit, set(range(len(names))), MOST))
     assert [item.audio for item in got] == [data for _, data in sound[: len(got)]]
     assert len(got) >= 3
@@ -100,7 +100,7 @@ def test_a_cut_tar_gives_what_is_before_the_cut_and_says_so(tmp_path, end):
 def test_a_member_that_claims_too_much_is_not_read(tmp_path):
     unit = tar(tmp_path / "a.tar.gz", [("big.wav", bytes(MOST + 1)), ("b.wav", b"abc")])
     assert (tmp_path / "a.tar.gz").stat().st_size < 10_000
-    _, (big, small) = items(unit)
+    _, (big, small) = items_of(unit)
     assert isinstance(big.audio, Reason)
     assert "MiB is more than" in big.audio
     assert small.audio == b"abc"
@@ -112,7 +112,7 @@ def test_a_member_that_claims_too_much_is_not_read(tmp_path):
     [unit] = readers.units("tar", str(claims))
     assert readers.names(unit) == ["huge.wav"]
     huge = []
-    with pytest.raises(readers.Damaged, match="is cut or damaged"):
+    with pytest.raises(items.Damaged, match="is cut or damaged"):
         huge.extend(readers.read(unit, {0}, MOST))
     assert "8192 MiB is more" in huge[0].audio
 
@@ -127,7 +127,7 @@ def test_labels_of_a_tar_come_from_the_json_beside(tmp_path):
             ("d.json", b"[" * 100_000), ("d.wav", b"e"),
         ],
     )  # fmt: skip
-    names, got = items(unit)
+    names, got = items_of(unit)
     assert names == ["x/a.wav", "b.wav", "x/b.wav", "c.wav", "d.wav"]
     assert [item.labels for item in got] == [["/m/1", "/m/2"], ["/m/3", "/m/4"], None, None, None]
 
@@ -140,15 +140,15 @@ def test_parquet_that_is_none_or_claims_too_much_is_damaged(tmp_path, monkeypatc
     [unit] = readers.units("parquet", str(path))
     assert [u.end for u in readers.divided(unit)] == [1]
     monkeypatch.setattr(readers, "_LEAST", 1 << 20)
-    with pytest.raises(readers.Damaged, match="claims .* bytes for a group of rows"):
+    with pytest.raises(items.Damaged, match="claims .* bytes for a group of rows"):
         readers.divided(unit)
     monkeypatch.undo()
     pq.write_table(pa.table({"video_id": ["a"], "sound": ["b"]}), path)
-    with pytest.raises(readers.Damaged, match="must have the columns audio"):
+    with pytest.raises(items.Damaged, match="must have the columns audio"):
         readers.names(readers.divided(unit)[0])
     for data in (b"", b"PAR1", path.read_bytes()[:-20], b"x" * 1000):
         path.write_bytes(data)
-        with pytest.raises(readers.Damaged, match=r"a\.parquet is not sound parquet"):
+        with pytest.raises(items.Damaged, match=r"a\.parquet is not sound parquet"):
             readers.divided(unit)
 
 
@@ -157,7 +157,7 @@ def test_parquet_with_names_in_the_audio_column(tmp_path):
     audio = pa.array([{"bytes": b"1", "path": "x/Y--PJHxphWEs.wav"}, {"bytes": b"2", "path": None}])
     pq.write_table(pa.table({"audio": audio}), path)
     [unit] = readers.divided(readers.units("parquet", str(path))[0])
-    names, got = items(unit)
+    names, got = items_of(unit)
     assert names == ["x/Y--PJHxphWEs.wav", ""]
     assert [item.audio for item in got] == [b"1", b"2"]
 
@@ -181,8 +181,8 @@ def test_hdf5_that_is_wrong_is_damaged(tmp_path, fault):
     if fault == "cut":
         path.write_bytes(path.read_bytes()[:-200])
     [unit] = readers.units("panns", str(path))
-    with pytest.raises(readers.Damaged, match=r"a\.h5"):
-        [items(one) for one in readers.divided(unit)]
+    with pytest.raises(items.Damaged, match=r"a\.h5"):
+        [items_of(one) for one in readers.divided(unit)]
 
 
 # ------------------------------------------------------------------------------- what users do
