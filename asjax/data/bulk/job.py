@@ -7,7 +7,7 @@ from pathlib import Path
 
 from asjax.config import AsjaxError, shown
 from asjax.data import records, writer
-from asjax.data.bulk import engine, merge, parts
+from asjax.data.bulk import beam, engine, merge, parts
 from asjax.data.bulk import listed as lists
 from asjax.data.bulk import plan as plans
 from asjax.data.bulk.part import Part
@@ -33,6 +33,7 @@ def prepare(
     extras: dict | None = None,
     drawn: bool = True,
     progress: bool = True,
+    runner: tuple[str, str] | None = None,
 ):
     """Make the parts of a plan that are not there yet; without shards, merge them into `out`.
 
@@ -40,6 +41,7 @@ def prepare(
       settings: what all parts of this output have in common.
       fields, name, extras, drawn: as in `merge.merge`.
       base: the dataset that the parts are added to.
+      runner: (name, options) of a runner of Apache Beam, which makes the parts.
 
     Returns: (writer.Summary, report.Report); None with shards.
 
@@ -62,7 +64,10 @@ def prepare(
             print(f"{len(old)} of {len(mine)} units, {clips:,} clips, are done already", flush=True)
         todo = [task for task in mine if task.name not in old]
         try:
-            made = engine.run(todo, folder.folder, pool, threads, progress)
+            if runner is not None:
+                made = beam.run(todo, folder.folder, *runner)
+            else:
+                made = engine.run(todo, folder.folder, pool, threads, progress)
         except AsjaxError:
             if not folder.done():  # leave nothing behind of a run that could not begin
                 folder.remove()

@@ -26,7 +26,7 @@ from asjax.store import files, schema
 
 MADE_BY = "asjax prepare"
 _OURS = re.compile(
-    r"parts\.json|listed\.csv|labels\.csv|plan-\d+-of-\d+\.json|lock(-\d+-of-\d+)?|[0-9a-f]{24}"
+    r"parts\.json|tasks|listed\.csv|labels\.csv|plan-\d+-of-\d+\.json|lock(-\d+-of-\d+)?|[0-9a-f]{24}"
     r"|\.(parts\.json|listed\.csv|labels\.csv|plan-\d+-of-\d+\.json)\.\d+\.tmp"
     r"|\.[0-9a-f]{24}\.[0-9a-f]{16}\.(new|old)"
 )
@@ -106,7 +106,10 @@ class Parts:
                 continue
             if path.is_dir():
                 names = [inside.name for inside in path.iterdir()]
-                if all(map(part_files.is_name, names)):
+                if all(map(part_files.is_name, names)) or (
+                    path.name == "tasks"
+                    and all(re.fullmatch(r"[0-9a-f]{24}\.json", n) for n in names)
+                ):
                     shutil.rmtree(path)
             else:
                 path.unlink()

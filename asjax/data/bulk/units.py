@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 
 from asjax.config import AsjaxError, quoted
@@ -65,6 +65,9 @@ class Unit:
         return f"{self.path} [{self.begin}:{self.end}]" if self.end else self.path
 
 
+_FIELDS = tuple(one.name for one in fields(Unit))
+
+
 @dataclass(frozen=True)
 class Want:
     """A wanted clip: the number of its item in the unit, and the clip without its audio.
@@ -110,6 +113,45 @@ class Task:
         return _sha([self.unit.key, how, wants])[:24]
 
 
+def to_json(task: Task) -> dict:
+    """A task as plain JSON, without the classes of its label set."""
+    units = list(dict.fromkeys([task.unit, *(u for w in task.wants for u, _ in w.others)]))
+    place = {unit: i for i, unit in enumerate(units)}
+    options = {k: v for k, v in vars(task.options).items() if k != "labels"}
+    options["encoding"] = vars(options["encoding"]) if options["encoding"] else None
+    return {
+        "label_set": task.options.labels.name,
+        "options": options,
+        "units": [{k: v for k, v in vars(unit).items() if k in _FIELDS} for unit in units],
+        "wants": [
+            {
+                "item": want.item,
+                "clip": {**vars(want.clip), "audio": ""},
+                "least_s": want.least_s,
+                "verdict": want.verdict,
+                "others": [(place[unit], item) for unit, item in want.others],
+            }
+            for want in task.wants
+        ],
+    }
+
+
+def from_json(about: dict, labels) -> Task:
+    """The task of `to_json`. Args: labels: its label set."""
+    encoding = about["options"]["encoding"]
+    options = {**about["options"], "encoding": Encoding(**encoding) if encoding else None}
+    units = [Unit(**{**unit, "names": tuple(unit["names"])}) for unit in about["units"]]
+    wants = []
+    for want in about["wants"]:
+        clip = {**want["clip"], "labels": tuple(want["clip"]["labels"])}
+        if clip["events"] is not None:
+            clip["events"] = tuple(tuple(event) for event in clip["events"])
+        others = tuple((units[i], item) for i, item in want["others"])
+        verdict = want["verdict"] and tuple(want["verdict"])
+        wants.append(Want(want["item"], Clip(**clip), want["least_s"], verdict, others))
+    return Task(units[0], tuple(wants), Options(labels, **options))
+
+
 def _about(want: Want, unit: Unit) -> list:
     clip, stamp = want.clip, None
     if unit.kind == "paths":  # a changed file makes another task
@@ -118,10 +160,10 @@ def _about(want: Want, unit: Unit) -> list:
             stamp = [status.st_size, status.st_mtime_ns]
         except (OSError, ValueError):
             stamp = []
-    fields = [clip.id, clip.labels, clip.split, clip.category, clip.licence, clip.attribution]
+    about = [clip.id, clip.labels, clip.split, clip.category, clip.licence, clip.attribution]
     others = [(other.key, item) for other, item in want.others]
     how = [want.item, want.verdict, want.least_s, others]
-    return [*how, *fields, clip.group, clip.events, stamp]
+    return [*how, *about, clip.group, clip.events, stamp]
 
 
 def _sha(value) -> str:

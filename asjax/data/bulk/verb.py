@@ -63,6 +63,14 @@ def add_arguments(kinds) -> None:
         "--min-s", type=float, default=1.0, help="shorter clips are left out (default: %(default)s)"
     )
     parser.add_argument("--licence", default="", help="licence of the whole set, for the manifest")
+    parser.add_argument(
+        "--runner",
+        metavar="NAME",
+        help="make the units on Apache Beam: DirectRunner, FlinkRunner, DataflowRunner, ...",
+    )
+    parser.add_argument(
+        "--runner-options", default="", metavar="TEXT", help="of the runner, as --a=b --c=d"
+    )
     add_run_arguments(parser)
     merge = kinds.add_parser("merge", help="join the parts of prepare --shard into one record set")
     merge.add_argument("parts", nargs="+", metavar="PART", help="OUT.parts, or a record dataset")
@@ -105,6 +113,8 @@ def _audioset(args) -> int:
         raise AsjaxError(f"--min-s must be seconds from 0 on, got {args.min_s}")
     lists = listed.of_audioset(args.lists, args.splits, label_set, args.strong)
     print("\n".join([f"{len(lists):,} clips are listed", *lists.lines]), flush=True)
+    if args.runner_options and not args.runner:
+        raise AsjaxError("--runner-options needs --runner")
     settings = {
         "set": "audioset",
         "lists": lists.hash,
@@ -144,6 +154,7 @@ def _audioset(args) -> int:
             overwrite=args.overwrite,
             base=base,
             name="audioset",
+            runner=(args.runner, args.runner_options) if args.runner else None,
         )
     if done is not None:
         _tell(*done)
