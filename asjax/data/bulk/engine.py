@@ -7,18 +7,20 @@ import multiprocessing
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from asjax.config import AsjaxError
+from asjax.config import AsjaxError, warn
 from asjax.data.bulk import part, readers
 from asjax.data.bulk.items import Damaged
 from asjax.data.bulk.units import Task, Unit
 
 EXIT_STOPPED = 75  # as in asjax train: everything finished is saved
 _LOOK_S = 0.3
+_NOTED = 10
 _counter = None  # of a worker process
 
 
@@ -148,12 +150,17 @@ def run(tasks: list[Task], folder: Path, pool: Pool, threads: int | None, progre
     if alone and len(tasks) == 1:  # its own bar counts clips
         made = part.make(tasks[0], folder, threads, bar=progress)
         return {tasks[0].name: made}
-    total, found = sum(len(task.wants) for task in tasks), {}
+    total, found, notes = sum(len(task.wants) for task in tasks), {}, []
     how = dict(mininterval=0.5 if os.isatty(2) else 10.0, disable=None if progress else True)
     with tqdm(total=total, unit="clip", **how) as bar:
         job = _Work(folder, threads if alone else 1, bar.update if alone else None)
-        for number, made in pool.map(job, tasks, bar):
+        for number, (made, texts) in pool.map(job, tasks, bar):
             found[tasks[number].name] = made
+            notes += texts
+    for text in notes[:_NOTED]:
+        warn(text)
+    if len(notes) > _NOTED:
+        warn(f"{len(notes) - _NOTED:,} more notes about stored clips were not shown")
     return found
 
 
@@ -164,4 +171,8 @@ class _Work:
         self.folder, self.threads, self.tick = folder, threads, tick
 
     def __call__(self, task: Task):
-        return part.make(task, self.folder, self.threads, self.tick or _tick)
+        """The part, and the warnings that came while it was made."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            made = part.make(task, self.folder, self.threads, self.tick or _tick)
+        return made, [str(one.message) for one in caught]

@@ -22,7 +22,7 @@ from asjax.config import AsjaxError, shown
 from asjax.data.bulk import part as part_files
 from asjax.data.bulk.part import Part
 from asjax.labels import LabelSet
-from asjax.store import files, schema
+from asjax.store import files, schema, swap
 
 MADE_BY = "asjax prepare"
 _OURS = re.compile(
@@ -105,6 +105,9 @@ class Parts:
             if not _OURS.fullmatch(path.name):
                 continue
             if path.is_dir():
+                if path.name.startswith(".") and (path / swap.MARKER).is_file():
+                    shutil.rmtree(path)  # what a killed run left of a unit
+                    continue
                 names = [inside.name for inside in path.iterdir()]
                 if all(map(part_files.is_name, names)) or (
                     path.name == "tasks"
