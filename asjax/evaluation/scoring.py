@@ -199,7 +199,7 @@ class Models:
             label_set=self.scored_labels,
             extra=extra,
             activation=self.activation,
-            content=content.of_source(source, ids),
+            content=content.of_source(self.source, ids),
         )
         return {**about, "name": source.name, "clips": len(ids), "hash": source.hash}
 
