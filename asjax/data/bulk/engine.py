@@ -59,16 +59,16 @@ class Pool:
     def __exit__(self, kind, *_):
         if self._pool is not None:
             if kind is not None:  # do not wait for the tasks in work
-                self._stop.set()
+                self._stop.close()
             self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _started(self):
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
-            self._stop, self._count = context.Event(), context.Value("q", 0)
-            self._pool = ProcessPoolExecutor(
-                self.workers, context, _begin, (self._stop, self._count)
-            )
+            # Neither has a lock, which a worker that is killed might hold for ever.
+            ends, self._stop = context.Pipe(duplex=False)
+            self._count = context.Value("q", 0, lock=False)
+            self._pool = ProcessPoolExecutor(self.workers, context, _begin, (ends, self._count))
         return self._pool
 
     def map(self, function, items: list, bar=None) -> Iterator[tuple[int, object]]:
@@ -102,24 +102,25 @@ class Pool:
             ) from None
 
 
-def _begin(stop, count) -> None:
-    """Start of a worker: it ends with the program, and Ctrl-C is the program's."""
+def _begin(ends, count) -> None:
+    """Start of a worker. It ends when the program closes its end of the pipe, or is killed.
+    Signals are the program's, also those to the whole group of processes."""
     global _counter
     _counter = count
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for wait_for in (stop.wait, multiprocessing.parent_process().join):
-        threading.Thread(target=_end_after, args=(wait_for,), daemon=True).start()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(ends,), daemon=True).start()
 
 
-def _end_after(wait_for) -> None:
-    wait_for()
+def _end_with(ends) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        ends.recv()
     os._exit(1)
 
 
 def _tick() -> None:
     if _counter is not None:
-        with _counter.get_lock():
-            _counter.value += 1
+        _counter.value += 1  # for the bar only; two at the same time may count once
 
 
 def names(units: list[Unit], pool: Pool) -> Iterator[tuple[list[Unit], list[list[str]], str]]:
