@@ -170,7 +170,10 @@ def _by_folds(cfg, args) -> int:
         "ids": [clip for one in scored for clip in one["ids"]],
         **{k: np.concatenate([one[k] for one in scored]) for k in ("scores", "targets")},
         "extra": {"left_out": left_out},
+        "content": None,
     }
+    if all(one["content"] is not None for one in scored):
+        pooled["content"] = np.concatenate([one["content"] for one in scored])
     save_scores(to / "eval" / "scores.npz", **pooled)
     record = {
         "run": f"{to.resolve().name}: {count} folds",

@@ -388,6 +388,7 @@ def _run(cfg, args) -> int:
                 train_counts=train_source.labels.sum(axis=0),
                 record={**record, "run": work.path.resolve().name, "model": about_model},
                 listen=listen.listener(final_source),
+                source=final_source,
             )
             saved = config.to_plain(cfg)
             saved["model"]["num_classes"] = len(label_set)

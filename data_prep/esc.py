@@ -1,7 +1,6 @@
-"""Build the embedded ESC-10, or ESC-50 from your copy.
+"""Build the embedded ESC-10. `asjax prepare esc10` and `esc50` read your copy of ESC-50.
 
     python data_prep/esc.py esc10 --audio DIR --labels labels.csv --out asjax/assets/esc10/1.0.0
-    python data_prep/esc.py esc50 --source ESC-50 --out data/esc50/1.0.0  # = asjax prepare esc50
 
 esc10 needs one row per recording in labels.csv: filename (relative to --audio), set (only rows with
 esc10 are used), license, attribution, mids (joined by ';'), original_label, split. Recordings under
@@ -81,17 +80,11 @@ def main(argv=None) -> int:
     esc10 = kinds.add_parser("esc10", help="the embedded set")
     esc10.add_argument("--audio", type=Path, required=True)
     esc10.add_argument("--labels", type=Path, required=True)
-    esc50 = kinds.add_parser("esc50", help="the same as `asjax prepare esc50`")
-    esc50.add_argument("--source", required=True)
-    esc50.add_argument("--labels", default="esc50")
-    for kind in (esc10, esc50):
-        kind.add_argument("--out", required=True)
-        prepare.add_writer_arguments(kind)
+    esc10.add_argument("--out", required=True)
+    prepare.add_writer_arguments(esc10)
     esc10.set_defaults(encode="ogg", sample_rate=RATE_HZ, compression=1.0)
     args = parser.parse_args(argv)
     try:
-        if args.kind == "esc50":
-            return prepare.main(args)
         label_set = labels.get("audioset527")
         clips, left_out = esc10_clips(args.audio, args.labels)
         licence = "CC-BY-3.0 (the set); CC0 and CC-BY-3.0 per recording, see ATTRIBUTION.csv"

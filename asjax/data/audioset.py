@@ -68,12 +68,14 @@ def strong_recipe_data(*, tiny: bool, draw: str, frames: int):
     )
 
 
-def read_segments(path, label_set, progress: bool = True):
+def read_segments(path, label_set, progress: bool = True, clips: list | None = None):
     """Labels of an AudioSet segment list: scipy CSR int8 [clips, C], one row per data line.
 
     The format is `YTID, start_seconds, end_seconds, "mid,mid,..."` below comment lines. A comment
     line gives `num_segs=` and `num_positive_labels=`. Lines are streamed, so memory grows only with
     the positives (about 7 bytes each).
+
+    Args: clips: a list that gets (id, start_s, end_s) of every line.
 
     Raises:
       AsjaxError: no such file, another format, a mid that is no class, a cut or damaged file, or
@@ -90,7 +92,7 @@ def read_segments(path, label_set, progress: bool = True):
     classes, lengths, promised = array("i"), array("i"), {}
     try:
         with opened(path, "rt", encoding="utf-8-sig") as file:
-            _parse(file, path, label_set, classes, lengths, promised, progress)
+            _parse(file, path, label_set, classes, lengths, promised, progress, clips)
     except (EOFError, zlib.error, OSError) as error:
         raise AsjaxError(
             f"segment list {path} is cut short or damaged after {len(lengths):,} clips "
@@ -121,7 +123,7 @@ def read_segments(path, label_set, progress: bool = True):
     return table
 
 
-def _parse(file, path, label_set, classes, lengths, promised, progress):
+def _parse(file, path, label_set, classes, lengths, promised, progress, clips=None):
     """Append the classes and the number of labels of every line. `promised` gets header counts."""
     column = {label: i for i, label in enumerate(label_set.ids)}
     bar = None
@@ -132,9 +134,11 @@ def _parse(file, path, label_set, classes, lengths, promised, progress):
                 promised.update((key, int(value)) for key, value in found)
                 continue
             try:
-                _, _, _, text = line.split(",", 3)
+                clip, start, end, text = line.split(",", 3)
                 text = text.strip(' "\r\n').replace(" ", "")
                 found = [column[mid] for mid in text.split(",")]
+                if clips is not None:
+                    clips.append((clip.strip(' "'), float(start), float(end)))
             except (ValueError, KeyError) as error:
                 if not line.strip() or (not lengths and line.lower().startswith("ytid,")):
                     continue

@@ -14,8 +14,11 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+import numpy as np
+
 from asjax.config import AsjaxError, shown
-from asjax.data import patience
+from asjax.data import patience, records
+from asjax.store import clip_list
 
 FULL_BYTES = 1 << 30  # sets up to this size are read in full
 _BLOCK = 4096
@@ -34,6 +37,31 @@ def digests(paths: list[str], sizes: list[int]) -> list[str]:
     full = sum(sizes) <= FULL_BYTES
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(partial(_digest, full), paths, sizes))
+
+
+def of_source(source, ids) -> np.ndarray | None:
+    """SHA-256 of the audio of the clips `ids` of a source, uint8 [N, 32]; zeros: not known.
+
+    Records have the hash of every clip in their manifest. Files are read. None: the source has
+    neither, or its clips are pieces of recordings.
+    """
+    audio = source.audio if hasattr(source, "audio") else None
+    if getattr(source, "recordings", None) is not None:
+        return None
+    if isinstance(audio, records.Reader):
+        wanted, found = set(ids), {}
+        for row in records.Dataset(os.path.dirname(audio.files[0])).rows():
+            if row[0] in wanted:
+                found[row[0]] = row[6]
+    elif isinstance(audio, list) and all(isinstance(path, str) for path in audio):
+        try:
+            every = digests(audio, [os.path.getsize(path) for path in audio])
+        except (OSError, AsjaxError):  # a file has gone since; the scores are worth more
+            return None
+        found = {clip: every[int(i)] for clip, i in zip(source.ids, source.row, strict=True)}
+    else:
+        return None
+    return clip_list.as_array([found.get(clip, "") for clip in ids])
 
 
 def _digest(full: bool, path: str, size: int) -> str:

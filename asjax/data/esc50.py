@@ -10,8 +10,10 @@ from asjax.config import AsjaxError
 from asjax.data.clips import Clip
 
 
-def clips(source: Path, label_set) -> list:
+def clips(source: Path, label_set, only_esc10: bool = False) -> list:
     """Clips of a copy of ESC-50: 5 official folds, labels as ids of `label_set`, mapped by mids.
+
+    Args: only_esc10: only the clips of ESC-10, by the column of this name.
 
     Raises:
       AsjaxError: no esc50.csv, or a category without a class in `label_set`.
@@ -27,11 +29,13 @@ def clips(source: Path, label_set) -> list:
     audio = source / "audio" if (source / "audio").is_dir() else source
     with meta.open(newline="", encoding="utf-8") as f:
         rows = list(csv.DictReader(f))
-    needed = {"filename", "fold", "category", "src_file"}
+    needed = {"filename", "fold", "category", "src_file", *["esc10"] * only_esc10}
     if not rows or not needed <= rows[0].keys():
         raise AsjaxError(f"{meta} must have the columns {', '.join(sorted(needed))}")
     found = []
     for row in rows:
+        if only_esc10 and row["esc10"] != "True":
+            continue
         columns = table[esc50.index(row["category"])].nonzero()[0]
         if not len(columns):
             raise AsjaxError(

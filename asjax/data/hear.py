@@ -103,14 +103,21 @@ def own_labels(path) -> LabelSet:
     task = find(path)
     file = task / VOCABULARY
     try:
-        with file.open(newline="", encoding="utf-8-sig") as opened:
-            rows = list(csv.reader(opened))[1:]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        return vocabulary(file.read_text(encoding="utf-8-sig"), task.name, shown(file))
+    except (OSError, UnicodeDecodeError) as error:
         raise AsjaxError(f"{shown(file)} cannot be read: {error}") from None
+
+
+def vocabulary(text: str, name: str, where: str = VOCABULARY) -> LabelSet:
+    """The label set `name` of the text of a vocabulary. AsjaxError: it is none."""
+    try:
+        rows = list(csv.reader(text.splitlines()))[1:]
+    except csv.Error as error:
+        raise AsjaxError(f"{where} cannot be read: {error}") from None
     if not rows or any(len(row) != 2 or row[0] != str(i) for i, row in enumerate(rows)):
-        raise AsjaxError(f"{shown(file)} must have the columns idx,label with idx 0, 1, 2, ...")
+        raise AsjaxError(f"{where} must have the columns idx,label with idx 0, 1, 2, ...")
     names = tuple(row[1] for row in rows)
-    return LabelSet(task.name, names, names)
+    return LabelSet(name, names, names)
 
 
 def find(path) -> Path:
@@ -159,18 +166,53 @@ def _table(file: Path, label_set) -> dict[str, np.ndarray]:
         table = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise AsjaxError(f"list {shown(file)} cannot be read: {error}") from None
+    found = parse(table, shown(file), label_set)
+    if name := next((name for name, (_, events) in found.items() if events is None), None):
+        raise AsjaxError(
+            f"list {shown(file)}, {shown(name)}: an event must have label, start and end in ms; "
+            "asjax prepare hear makes records of a task with labels only"
+        )
+    return {name: events for name, (_, events) in found.items()}
+
+
+def parse(table, file: str, label_set) -> dict[str, tuple[list[int], np.ndarray | None]]:
+    """Recording -> (its classes, its events as `EVENT` array in seconds) of a parsed list.
+
+    A list has either events in time or only labels; then the events are None.
+
+    Raises:
+      AsjaxError: another form, or a label that is no class.
+    """
     if not isinstance(table, dict):
-        raise AsjaxError(f"list {shown(file)} must be an object of files, got {quoted(table)}")
+        raise AsjaxError(f"list {file} must be an object of files, got {quoted(table)}")
     label_of = {name: i for i, name in enumerate(label_set.ids)}
+    rows_of = [row for rows in table.values() if isinstance(rows, list) for row in rows]
+    timed = not rows_of or isinstance(rows_of[0], dict)
     out = {}
     for name, rows in table.items():
         if Path(name).name != name or not isinstance(rows, list):
             raise AsjaxError(
-                f"list {shown(file)}: {shown(name)} must be a file name with a list of events"
+                f"list {file}: {shown(name)} must be a file name with a list of events"
             )
-        events = [_event(row, file, name, label_of, label_set) for row in rows]
-        out[name] = lists.in_order(np.array(events, lists.EVENT))
+        if timed:
+            events = [_event(row, file, name, label_of, label_set) for row in rows]
+            events = lists.in_order(np.array(events, lists.EVENT))
+            out[name] = (sorted(set(events["class"].tolist())), events)
+        else:
+            out[name] = (
+                sorted({_label(row, file, name, label_of, label_set) for row in rows}),
+                None,
+            )
     return out
+
+
+def _label(label, file, name, label_of, label_set) -> int:
+    if not isinstance(label, str) or label not in label_of:
+        raise AsjaxError(
+            f"list {file}, {shown(name)}: label {quoted(label, 120)} is no class of "
+            f"{label_set.name}; labels.name='own' takes the task's vocabulary"
+        )
+    return label_of[label]
 
 
 def _event(row, file, name, label_of, label_set) -> tuple[float, float, int]:
@@ -183,15 +225,10 @@ def _event(row, file, name, label_of, label_set) -> tuple[float, float, int]:
             raise ValueError
     except (KeyError, TypeError, ValueError):
         raise AsjaxError(
-            f"list {shown(file)}, {shown(name)}: an event must have label, start and end in ms, "
+            f"list {file}, {shown(name)}: an event must have label, start and end in ms, "
             f"with 0 <= start <= end, got {quoted(row, 120)}"
         ) from None
-    if label not in label_of:
-        raise AsjaxError(
-            f"list {shown(file)}, {shown(name)}: label {quoted(label)} is no class of "
-            f"{label_set.name}; labels.name='own' takes the task's vocabulary"
-        )
-    return start, end, label_of[label]
+    return start, end, _label(label, file, name, label_of, label_set)
 
 
 def _check_audio(task, rate, part, wanted) -> None:

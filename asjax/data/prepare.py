@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from asjax import labels as label_sets
 from asjax.config import AsjaxError, printable, shown
 from asjax.data import enhance, scene_sets
+from asjax.data.bulk import verb as bulk
 
 _LISTED = 10
+# name -> (help, help of its source, label set)
+_SETS = {
+    "esc50": ("ESC-50 from a copy of its repository", "meta/esc50.csv and audio/", "esc50"),
+    "esc10": ("ESC-10 from a copy of ESC-50", "meta/esc50.csv and audio/", "esc10"),
+    "urbansound8k": ("UrbanSound8K, ten folds", "metadata/UrbanSound8K.csv and audio/", "own"),
+    "fsd50k": (
+        "FSD50K: train, val, eval",
+        "FSD50K.ground_truth/, FSD50K.dev_audio/ and FSD50K.eval_audio/",
+        "fsd50k200",
+    ),
+    "desed": ("DESED: the parts that are there", "metadata/ and audio/", "desed10"),
+    "hear": ("a task of HEAR from its tar", "as downloaded, perhaps .gz", "the task's own"),
+}
+_AT_ONCE = ("soundscapes", "enhance", "status", "merge")  # no units, so nothing to go on with
 _STRONG_EXAMPLE = """examples:
   asjax prepare strong --events train=audioset_train_strong.tsv eval=audioset_eval_strong.tsv \\
       --durations eval_durations.csv --audio clips/ --out data/audioset_strong
@@ -20,9 +36,7 @@ _STRONG_EXAMPLE = """examples:
 
 
 def add_arguments(parser):
-    kinds = parser.add_subparsers(
-        dest="kind", required=True, metavar="folder|strong|soundscapes|esc50|enhance"
-    )
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     folder = kinds.add_parser(
         "folder",
         help="a folder of audio with a CSV (filename,labels), or with a subfolder per class",
@@ -61,20 +75,31 @@ def add_arguments(parser):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _strong_arguments(events)
-    esc50 = kinds.add_parser("esc50", help="ESC-50 from a copy of its repository")
-    esc50.add_argument("--source", required=True, metavar="DIR", help="meta/esc50.csv and audio/")
-    esc50.add_argument(
-        "--labels", default="esc50", help="label set: esc50 or audioset527 (default: esc50)"
-    )
-    for kind in (folder, events, esc50):
+    for kind in (folder, events, *map(partial(_set_parser, kinds), _SETS)):
         kind.add_argument("--out", required=True, metavar="DIR", help="record dataset to make")
         add_writer_arguments(kind)
     scene_sets.add_arguments(
         kinds.add_parser("soundscapes", help="scenes with known events, mixed from single sounds")
     )
+    bulk.add_arguments(kinds)
     enhance.add_arguments(
         kinds.add_parser("enhance", help="add labels by the scores of a first model (PSLA)")
     )
+
+
+def _set_parser(kinds, name: str):
+    about, where, default = _SETS[name]
+    parser = kinds.add_parser(name, help=about)
+    if name == "hear":
+        parser.add_argument("source", metavar="TASK.tar", help=where)
+        parser.add_argument(
+            "--rate", type=int, default=48_000, help="Hz, which of its folders (default: 48000)"
+        )
+    else:
+        parser.add_argument("--source", required=True, metavar="DIR", help=where)
+    parser.add_argument("--labels", default="", help=f"label set (default: {default})")
+    parser.add_argument("--splits", default="", help="some of its splits, with commas")
+    return parser
 
 
 def _strong_arguments(parser):
@@ -117,7 +142,9 @@ def _strong_arguments(parser):
 def add_writer_arguments(parser):
     """Add the options of `writer.write`, for every kind."""
     parser.add_argument(
-        "--encode", choices=["ogg", "flac"], help="re-encode as mono (default: bytes unchanged)"
+        "--encode",
+        choices=["ogg", "flac", "pcm16"],
+        help="re-encode as mono; pcm16: int16 samples, fastest to read (default: bytes unchanged)",
     )
     parser.add_argument(
         "--sample-rate", type=int, metavar="HZ", help="resample to this rate; needs --encode"
@@ -129,48 +156,74 @@ def add_writer_arguments(parser):
         help="for --encode: 0 best quality (ogg) or fastest (flac) ... 1 smallest",
     )
     parser.add_argument("--threads", type=int, help="decoding threads (default: up to 8)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: all CPUs)")
+    parser.add_argument("--shard", metavar="i/N", help="the units of machine i of N, from 0")
     parser.add_argument("--overwrite", action="store_true", help="replace the dataset at --out")
 
 
 def main(args) -> int:
+    from asjax.data.bulk import engine, job
+
+    if args.kind in _AT_ONCE:
+        return _kind(args)
+    with engine.stoppable():
+        try:
+            return _kind(args)
+        except engine.Stopped as stop:
+            return job.stopped(args.out, stop)
+
+
+def _kind(args) -> int:
     kinds = {
         "folder": _folder,
         "strong": _strong,
-        "esc50": _esc50,
+        **dict.fromkeys(_SETS, _set),
         "soundscapes": _soundscapes,
         "enhance": enhance.main,
+        "audioset": bulk.main,
+        "merge": bulk.main,
+        "status": bulk.main,
     }
     return kinds[args.kind](args)
 
 
 def run(args, clips, label_set, **fields):
-    """Write `clips` with the options in `args` and print how many were stored and left out."""
+    """Write `clips` with the options in `args` and print how many were stored and left out.
+
+    Clips with paths are written in units, so the same command goes on after a kill. Clips whose
+    audio is made while they are written are written at once.
+
+    Returns: a writer.Summary; None with --shard, which makes parts for `asjax prepare merge`.
+    """
     from asjax.data import writer
+    from asjax.data.bulk import job
     from asjax.data.clips import Encoding
 
     if args.sample_rate and not args.encode:
-        raise AsjaxError("--sample-rate needs --encode ogg or --encode flac")
+        raise AsjaxError("--sample-rate needs --encode ogg, flac or pcm16")
     encoding = None
     if args.encode:
         encoding = Encoding(args.encode, args.sample_rate, args.compression)
-    out = Path(args.out)
-    for stale in out.parent.glob(f".{out.name}.*.part"):
-        print(
-            f"note: {shown(stale)} is from a run that was killed or that still runs; "
-            "remove it if no run uses it"
-        )
-    options = {"encoding": encoding, "threads": args.threads, "overwrite": args.overwrite}
-    summary = writer.write(args.out, clips, label_set, **options, **fields)
+    if isinstance(clips, list) and not any(isinstance(clip.audio, bytes) for clip in clips):
+        done = job.of_clips(args, clips, label_set, encoding, **fields)
+        if done is None:
+            return None
+        summary, left = done
+    else:
+        options = {"encoding": encoding, "threads": args.threads, "overwrite": args.overwrite}
+        summary = writer.write(args.out, clips, label_set, **options, **fields)
+        left = len(summary.left_out)
     splits = ", ".join(f"{name} {n}" for name, n in summary.splits.items())
     print(
         f"kept {summary.clips} clips ({splits}), {summary.seconds / 3600:.2f} h, "
         f"{summary.bytes / 2**20:.1f} MiB; labels {label_set.name} {label_set.hash[:12]}"
     )
-    print(f"left out {len(summary.left_out)}" + (":" if summary.left_out else ""))
+    print(f"left out {left}" + (":" if left else ""))
     for clip, reason in summary.left_out[:_LISTED]:
         print(f"  {shown(clip)}: {printable(reason)}")
-    if len(summary.left_out) > _LISTED:
-        print(f"  ... all in {summary.path / 'manifest.json'}")
+    if left > _LISTED:
+        report = summary.path / "report.csv"
+        print(f"  ... all in {report if report.exists() else summary.path / 'manifest.json'}")
     print(f"wrote {summary.path}; use it as data \"records(path='{summary.path}')\"")
     return summary
 
@@ -237,6 +290,8 @@ def _strong(args) -> int:
         notes=lists.notes,
         description="events from " + ", ".join(Path(p).name for _, p in events),
     )
+    if summary is None:
+        return 0
     print(f"{summary.events} events, {summary.cut} of them cut at the end of the decoded audio")
     return 0
 
@@ -277,17 +332,19 @@ def _split_of(text: str) -> tuple[str, str]:
     return "train", text
 
 
-def _esc50(args) -> int:
-    from asjax.data import esc50
+def _set(args) -> int:
+    from asjax.data.bulk import sets
 
-    label_set = label_sets.get(args.labels)
-    clips = esc50.clips(Path(args.source), label_set)
-    run(
-        args,
-        clips,
-        label_set,
-        name="esc50",
-        licence="CC-BY-NC-3.0 (the set)",
-        description="ESC-50: Dataset for Environmental Sound Classification, K. J. Piczak, 2015",
-    )
+    makers = {
+        "esc50": sets.esc_50,
+        "esc10": sets.esc_10,
+        "urbansound8k": sets.urbansound8k,
+        "fsd50k": sets.fsd50k,
+        "desed": sets.desed,
+        "hear": partial(sets.hear_task, rate=getattr(args, "rate", 0)),
+    }
+    layout = sets.in_splits(makers[args.kind](args.source, args.labels), args.splits)
+    print("\n".join([f"{len(layout.clips):,} clips are listed", *layout.lines]), flush=True)
+    where = {"root": layout.root, "items": layout.items}
+    run(args, layout.clips, layout.label_set, drawn=True, **where, **layout.fields)
     return 0

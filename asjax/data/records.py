@@ -6,7 +6,8 @@ A dataset is one folder:
     NAME-SPLIT.array_record-0000i-of-0000n
     manifest.json                         counts, label set and hash, licences, shards (bytes,
                                           SHA-256), clips left out with reasons, pcm16_hz (the rate,
-                                          if all clips are 16-bit mono PCM of one rate, else 0)
+                                          if all clips are 16-bit mono PCM of one rate, else 0),
+                                          encoding ("pcm16": see asjax.data.pcm16)
     manifest.csv                          one row per clip, in record order: id, split, labels,
                                           category, samples, sample_rate, sha256 (of the audio);
                                           in a set with events in time also: events
@@ -14,10 +15,10 @@ A dataset is one folder:
     ATTRIBUTION.csv                       licence and attribution per clip, if known
     groups.csv                            id and group (recording, site) per clip, if known
 
-A record has id, audio (the bytes of an audio file), sample_rate (Hz), samples (per channel, at
-that rate), labels and category. Labels are ids as text, so they do not depend on the order of the
-classes. Writing and reading do not need TensorFlow. A cut ArrayRecord file opens without an error
-and reports 0 records, so sizes and counts are checked at every opening.
+A record has id, audio (the bytes of an audio file, or pcm16 samples), sample_rate (Hz), samples
+(per channel, at that rate), labels and category. Labels are ids as text, so they do not depend on
+the order of the classes. Writing and reading do not need TensorFlow. A cut ArrayRecord file opens
+without an error and reports 0 records, so sizes and counts are checked at every opening.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from typing import NamedTuple
 import numpy as np
 
 from asjax.config import AsjaxError
-from asjax.data import example
+from asjax.data import example, pcm16
 from asjax.data.shared import Strings
 from asjax.store import files
 
@@ -135,7 +136,9 @@ class Dataset:
         self.splits: dict[str, int] = dict(self.manifest["splits"])
         self.strong: bool = bool(self.manifest.get("strong", False))
         shards = self.manifest["shards"]
-        self.reader = Reader([(str(self.path / s["file"]), s["records"]) for s in shards])
+        raw = self.manifest.get("encoding") == pcm16.NAME
+        rate = pcm16.rate_of_records(self.manifest) if raw else 0
+        self.reader = Reader([(str(self.path / s["file"]), s["records"]) for s in shards], rate)
 
     def _check_files(self, verify):
         declared = _declared_shards(self.path)
@@ -294,15 +297,18 @@ class Reader:
     A shard is opened when needed, once per process, and shared by threads. The reader may be
     pickled, and the process may be forked. At most `most_open()` shards are open. A shard that
     is removed from the list closes when its last user ends.
+
+    `raw_hz`: the rate, if the records are pcm16 samples; `reader[row]` makes a WAV file of them.
     """
 
-    def __init__(self, shards: list[tuple[str, int]]):
+    def __init__(self, shards: list[tuple[str, int]], raw_hz: int = 0):
+        self.raw_hz = raw_hz
         self.files = [file for file, _ in shards]
         self.ends = np.cumsum([count for _, count in shards], dtype=np.int64)
         self.__setstate__({})
 
     def __getstate__(self):
-        return {"files": self.files, "ends": self.ends}
+        return {"files": self.files, "ends": self.ends, "raw_hz": self.raw_hz}
 
     def __setstate__(self, state):
         self.__dict__.update(state)
@@ -340,6 +346,11 @@ class Reader:
         k, at = self._place(row)
         return f"{os.path.basename(self.files[k]) if short else self.files[k]}__{at}"
 
+    def raw(self, row: int) -> bytes:
+        """The bytes of a record. IndexError: no such row."""
+        k, at = self._place(row)
+        return self._shard(k).read([at])[0]
+
     def record(self, row: int, only=None) -> dict:
         """The fields of a row (with `only`: these names) as sequences of bytes or numbers.
 
@@ -357,4 +368,5 @@ class Reader:
             ) from None
 
     def __getitem__(self, row: int) -> bytes:
-        return self.record(row)["audio"][0]
+        audio = self.record(row)["audio"][0]
+        return pcm16.wav(audio, self.raw_hz) if self.raw_hz else audio

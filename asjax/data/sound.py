@@ -45,6 +45,10 @@ class AudioError(AsjaxError):
     """A recording cannot be used. The message has the file and the reason."""
 
 
+class NeedsFfmpeg(AudioError):
+    """Only ffmpeg decodes the recording, and it is missing or must not be needed later."""
+
+
 def check_rate(what, rate):
     low, high = RATES_HZ
     if not (isinstance(rate, (int, float, np.number)) and low <= rate <= high):
@@ -301,7 +305,7 @@ def _by_ffmpeg(error: Foreign, tape: Tape, path, what, stack):
     if not error.demuxer:
         raise AudioError(f"{what} is not audio that libsndfile can read: it is {error}; {_HINT}")
     if not ffmpeg.program():
-        raise AudioError(f"{what} is {error}, which libsndfile does not read; {CONVERT}")
+        raise NeedsFfmpeg(f"{what} is {error}, which libsndfile does not read; {CONVERT}")
     place = stack.enter_context(ffmpeg.as_path(tape.file, path))
     return partial(ffmpeg.Child, place, error.demuxer)
 
@@ -312,7 +316,7 @@ def refuse_foreign(data: bytes, name) -> None:
         layout(Tape(io.BytesIO(data)))
     except Foreign as error:
         if error.demuxer and ffmpeg.program():
-            raise AudioError(
+            raise NeedsFfmpeg(
                 f"{shown(name)} is {error}; asjax can store it only converted: add --encode flac"
             ) from None
     except Broken:

@@ -221,6 +221,11 @@ def read_weak(path, separator: str = ",") -> dict[str, list[str]]:
     return out
 
 
+def lines_of(path) -> list[str]:
+    """The lines of a text file without the empty ones, perhaps .gz; stripped."""
+    return [line.strip() for line in _text(Path(path)).splitlines() if line.strip()]
+
+
 def read_durations(path) -> dict[str, float]:
     """`filename duration`, with tabs or commas, with or without a header: recording -> seconds."""
     path, out = Path(path), {}

@@ -22,6 +22,8 @@ from asjax.data import example, pcm16, records
 from asjax.data.clips import Clip, Encoding, load_all
 from asjax.store import files, swap
 
+_EXTRAS = (".tsv", ".html", ".csv", ".png", ".svg")
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -80,26 +82,20 @@ def write(
     """
     out = Path(out)
     check_free(out, overwrite)
-    version = out.name if records.is_version(out.name) else "1.0.0"
-    base = name or (out.parent.name if records.is_version(out.name) else out.name)
-    name = re.sub(r"\W", "_", re.sub(r"^(?=\d)", "d", base.lower())) or "dataset"
+    name, version = title(out, name)
     try:
-        with swap.folder(out, what="record dataset", ours=_ours) as part:
+        with swap.folder(out, what="record dataset", ours=ours) as part:
             with ExitStack() as stack:
-                job = _Job(part, name, label_set, shard_mb << 20, stack, strong)
+                job = Job(part, name, label_set, shard_mb << 20, stack, strong, is_raw(encoding))
                 job.left_out.extend(left_out)
                 for clip, loaded in load_all(clips, encoding, max_mb << 20, threads, progress):
                     job.add(clip, loaded)
                 job.check_some(out)
                 manifest = job.finish()
             manifest |= {"name": name, "version": version, "description": description}
-            manifest |= {"licence": licence, "encoding": vars(encoding) if encoding else None}
+            manifest |= {"licence": licence, "encoding": as_json(encoding)}
             manifest |= {"notes": notes} if notes else {}
-            manifest |= {"extras": sorted(extras)} if extras else {}
-            for extra, text in (extras or {}).items():
-                (part / extra).write_text(text, encoding="utf-8", newline="")
-            _write_metadata(part, manifest, label_set)
-            records.Dataset(part, verify=False)
+            complete(part, manifest, label_set, extras)
     except (OSError, RuntimeError) as error:  # ArrayRecord reports a full disk as RuntimeError
         reason = " ".join(str(error).split())
         raise AsjaxError(f"{out} could not be written: {reason}") from error
@@ -118,7 +114,37 @@ def check_free(out, overwrite: bool) -> None:
         raise AsjaxError(f"{out} exists; choose another folder or replace it with --overwrite")
 
 
-def _ours(folder: Path) -> set[str] | None:
+def title(out: Path, name: str | None = None) -> tuple[str, str]:
+    """Name and version of the dataset in the folder `out`; `name` is asked for."""
+    version = out.name if records.is_version(out.name) else "1.0.0"
+    base = name or (out.parent.name if records.is_version(out.name) else out.name)
+    return re.sub(r"\W", "_", re.sub(r"^(?=\d)", "d", base.lower())) or "dataset", version
+
+
+def is_raw(encoding: Encoding | None) -> bool:
+    """Whether records hold samples instead of audio files."""
+    return encoding is not None and encoding.container == pcm16.NAME
+
+
+def as_json(encoding: Encoding | None):
+    """The field `encoding` of a manifest."""
+    return pcm16.NAME if is_raw(encoding) else vars(encoding) if encoding else None
+
+
+def complete(part: Path, manifest: dict, label_set, extras=None) -> None:
+    """Write the metadata of a dataset whose shards and tables are in `part`, then open it.
+
+    Args: extras: more files, name -> text or bytes.
+    """
+    manifest |= {"extras": sorted(extras)} if extras else {}
+    for extra, content in (extras or {}).items():
+        data = content if isinstance(content, bytes) else content.encode("utf-8")
+        (part / extra).write_bytes(data)
+    _write_metadata(part, manifest, label_set)
+    records.Dataset(part, verify=False)
+
+
+def ours(folder: Path) -> set[str] | None:
     """The file names that `write` may make in a record dataset; None for another folder."""
     if not (folder / "manifest.json").is_file():
         return None
@@ -127,7 +153,7 @@ def _ours(folder: Path) -> set[str] | None:
     tables = {f"{stem}.csv" for stem in ("manifest", "labels", "groups", "ATTRIBUTION")}
     with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
         extras = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["extras"]
-        texts |= {name for name in extras if name.endswith((".tsv", ".html"))}
+        texts |= {name for name in extras if name.endswith(_EXTRAS)}
     return shards | texts | tables
 
 
@@ -168,10 +194,14 @@ class _Split:
             writer.close()
 
 
-class _Job:
-    """The state of one dataset while it is written."""
+class Job:
+    """The state of one dataset, or of a part of one, while it is written.
 
-    def __init__(self, folder, name, label_set, limit, stack, strong=False):
+    Args: limit: bytes of a shard. raw: the audio is pcm16 samples.
+    """
+
+    def __init__(self, folder, name, label_set, limit, stack, strong=False, raw=False):
+        self.raw = raw
         self.folder, self.name, self.limit, self.stack = folder, name, limit, stack
         self.label_set, self.known = label_set, frozenset(label_set.ids)
         self.splits: dict[str, _Split] = {}
@@ -219,7 +249,7 @@ class _Job:
             raise AsjaxError(f"clip {clip.id!r} has events; write the set with strong=True")
         split.add(example.encode(fields), row)
         self.seconds += samples / rate
-        self.pcm16_rates.add(pcm16.rate_of(data))
+        self.pcm16_rates.add(rate if self.raw else pcm16.rate_of(data))
         if clip.group:
             self.groups.append([clip.id, clip.group])
         if clip.licence or clip.attribution:

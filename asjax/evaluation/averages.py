@@ -143,6 +143,7 @@ def average_files(paths, kind: str = "logits", weights=None) -> dict:
       AsjaxError: a file has other classes, clips or targets than the first one.
     """
     first, parts, left_out, activations = load_scores(paths[0]), [], [], []
+    same = True
     for path in paths:
         loaded = load_scores(path, first["label_set"])
         rows = same_clips(first["ids"], loaded["ids"], paths[0], path)
@@ -151,14 +152,16 @@ def average_files(paths, kind: str = "logits", weights=None) -> dict:
         parts.append(loaded["scores"][rows])
         activations.append(loaded["activation"])
         left_out += (loaded["extra"] or {}).get("left_out", [])
+        same &= loaded["content"] is not None and first["content"] is not None
+        same = same and np.array_equal(loaded["content"][rows], first["content"])
     extra = {
         **(first["extra"] or {}),
         "left_out": sorted({tuple(item) for item in left_out}),
         "ensemble": described(kind, paths, weights),
     }
     scores = average_scores(parts, kind, activations, weights)
-    activation = joined(activations, kind)
-    return {**first, "scores": scores, "extra": extra, "activation": activation}
+    activation, content = joined(activations, kind), first["content"] if same else None
+    return {**first, "scores": scores, "extra": extra, "activation": activation, "content": content}
 
 
 def described(kind: str, paths, weights=None) -> dict:

@@ -10,6 +10,7 @@ import numpy as np
 from asjax import labels, metrics, pages
 from asjax.config import AsjaxError
 from asjax.evaluation import compare_events
+from asjax.store import clip_list
 from asjax.store import scores as score_files
 from asjax.store.files import write_atomic
 
@@ -59,7 +60,8 @@ def compare(first, second, *, n=1000, seed=0, groups=None) -> dict:
       first, second: as on the command line. n: bootstrap resamples, with the same clips for both.
       groups: {clip id: group}; if given, whole groups are drawn.
 
-    Returns: dict with names, clips, left_out (clips that only one has), single_label, metrics:
+    Returns: dict with names, note (why the two are not of the same clips, or ""), clips, left_out
+      (clips that only one has), single_label, metrics:
       {name: (first, second, difference, low, high, share of resamples above 0)}, and classes: names
       and n_positive, first, second, difference, low, high, an array [C] each.
 
@@ -82,11 +84,17 @@ def compare(first, second, *, n=1000, seed=0, groups=None) -> dict:
                 f"--groups lacks {len(missing)} of {len(ids)} clips, first {missing[0]!r}"
             )
         member = [groups[i] for i in ids]
+    note = clip_list.difference(*(clip_list.about(x["ids"], x["content"]) for x in (a, b)))
+    if a["content"] is not None and b["content"] is not None:
+        changed = (a["content"][rows] != b["content"][other]).any(axis=1)
+        if changed.any():
+            note += f"; {changed.sum():,} of {len(rows):,} common clips have other audio"
     pair = (a["scores"][rows], b["scores"][other])
     options = dict(n=n, seed=seed, groups=member)
     single = metrics.is_single_label(targets)
     out = {
         "names": (str(first), str(second)),
+        "note": note,
         "clips": len(rows),
         "left_out": (len(a["ids"]) - len(rows), len(b["ids"]) - len(rows)),
         "single_label": single,
@@ -218,7 +226,8 @@ def _about(result) -> str:
     text = f"{result['clips']:,} common clips{grouped}{only}; {result['bootstrap']:,} paired"
     fewer = result.get("psds1_resamples", result["bootstrap"])
     few = f" ({fewer:,} for PSDS1)" if fewer != result["bootstrap"] else ""
-    return f"{text} resamples{few}"
+    note = f"\nnote: {result['note']}" if result["note"] else ""
+    return f"{text} resamples{few}{note}"
 
 
 def _class_row(classes, j) -> list[str]:

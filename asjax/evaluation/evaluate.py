@@ -18,6 +18,7 @@ from asjax import hlp, metrics
 from asjax.config import to_plain
 from asjax.evaluation import decide, one_label
 from asjax.evaluation.views import View, views
+from asjax.store import clip_list
 from asjax.store.files import finite, write_atomic
 from asjax.store.scores import load_scores
 
@@ -176,6 +177,7 @@ def evaluate_scores(
     about = {
         "label_set": {"name": label_set.name, "hash": label_set.hash, "classes": len(label_set)},
         "activation": activation,
+        "data": clip_list.about(loaded["ids"], loaded["content"]),
         "left_out_clips": extra.get("left_out", []),
         "bootstrap": {"n": n_bootstrap, "level": LEVEL, "seed": seed},
         "record": record or {},

@@ -177,7 +177,7 @@ def main(args) -> int:
     import time
 
     from asjax import devices
-    from asjax.data import pipeline
+    from asjax.data import content, pipeline
     from asjax.evaluation import evaluate
     from asjax.own import options
     from asjax.store.scores import save_scores
@@ -201,6 +201,7 @@ def main(args) -> int:
     extra = {"left_out": result["left_out"], "penalty": result["penalty"]}
     kept = {key: result[key] for key in ("ids", "scores", "targets")}
     kept["activation"] = "softmax" if result["single"] else "sigmoid"
+    kept["content"] = content.of_source(final, kept["ids"])
     save_scores(args.out / "scores.npz", label_set=label_set, extra=extra, **kept)
     known = described(features.name, result)
     low, high = interval(result, n=args.bootstrap, seed=args.seed)

@@ -15,6 +15,7 @@ import numpy as np
 
 from asjax import build, config, labels
 from asjax.config import AsjaxError, shown
+from asjax.data import content
 from asjax.evaluation import (
     data_specs,
     detection_sets,
@@ -185,7 +186,7 @@ class Models:
                 )
         return specs[0]
 
-    def score(self, spec, out, *, clip_s=None, data_labels=None) -> dict:
+    def score(self, spec, out, *, clip_s=None, data_labels=None, wanted=None) -> dict:
         """Score a data set into `out/scores.npz`; returns a description of the data.
 
         For data with events in time, `events` of the result says why the frames were not scored;
@@ -196,6 +197,7 @@ class Models:
         Args:
           spec: a source of asjax.data.sources. clip_s: seconds per clip (default: the model's).
           data_labels: label set of the data; default: that of the records, else the model's.
+          wanted: a `restrict.Wanted`; only its clips are scored.
         """
 
         theirs, shared, zero_shot = data_specs.fit(spec, data_labels, self.label_set)
@@ -206,7 +208,8 @@ class Models:
             spec = {**spec, "piece_s": 0.0 if whole else clip_s or self.cfg["data"]["clip_s"]}
             if self._stored:  # ids are those of the pieces whose logits are stored
                 spec["piece_s"] = next(iter(self._stored.values())).piece_of(clip_s)
-        source = self.source = build.source(spec, theirs)
+        source = build.source(spec, theirs)
+        source = self.source = source if wanted is None else wanted.source(source)
         if self._stored:
             members = list(self._stored.values())
             source, self.lost, self.notes = stored_logits.known(source, members)
@@ -240,6 +243,7 @@ class Models:
             label_set=self.scored_labels,
             extra=extra,
             activation=self.activation,
+            content=content.of_source(self.source, ids),
         )
         return {**about, "name": source.name, "clips": len(ids), "hash": source.hash}
 

@@ -10,6 +10,7 @@ import math
 
 from asjax import config
 from asjax.config import AsjaxError, split_spec
+from asjax.data import content
 from asjax.evaluation import (
     detection,
     detections,
@@ -76,18 +77,20 @@ class Tags:
         """The metrics that training logs."""
         return evaluate.trace(found[1], found[2], self.activation)
 
-    def write(self, found, out, *, label_set, extra, tuning=None, **about):
+    def write(self, found, out, *, label_set, extra, tuning=None, source=None, **about):
         """Write scores, metrics and report to `out`.
 
         Args:
           found: of `predict`. extra: JSON for the scores file. about: as evaluate.evaluate_scores.
           tuning: of `predict` on other clips, for a task that `tunes`.
+          source: of the clips, for the hashes of their audio.
 
         Returns: (record for the model's card, text for people, names of the tables).
         """
         ids, logits, targets = found
         path = out / "scores.npz"
         columns = dict(ids=ids, scores=logits, targets=targets)
+        columns["content"] = None if source is None else content.of_source(source, ids)
         scores.save_scores(
             path, **columns, label_set=label_set, extra=extra, activation=self.activation
         )

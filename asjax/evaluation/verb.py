@@ -7,9 +7,9 @@ from pathlib import Path
 
 from asjax import hlp, labels
 from asjax.config import TRUST, AsjaxError, counted, shown, trust_named
-from asjax.evaluation import averages, detection, evaluate, mean, one_label
+from asjax.evaluation import averages, detection, evaluate, mean, one_label, restrict
 from asjax.store import logits, model_dir
-from asjax.store.scores import save_scores
+from asjax.store.scores import load_scores, save_scores
 
 _MORE = """more examples:
   asjax eval --model=runs/a --model=runs/b --weights 2,1       the mean of their logits
@@ -70,6 +70,13 @@ def add_arguments(parser):
         "-ensemble is added for several models; with --scores or --frames: the folder where these "
         "are; for the frames of a run, eval-frames beside its eval)",
     )
+    parser.add_argument(
+        "--restrict-to",
+        action="append",
+        metavar="LIST",
+        help="score only the clips of a list: eval_manifest.csv of asjax prepare, lines of ids, a "
+        "scores.npz of another model, or records; repeatable: the clips that all of them have",
+    )
     parser.add_argument("--batch-size", type=int, default=None, help="clips per batch")
     parser.add_argument("--clip-s", type=float, help="seconds of each clip (default: the model's)")
     parser.add_argument(
@@ -92,6 +99,11 @@ def main(args) -> int:
     if args.out is not None:
         _check_out(args.out)
     trust_named(args.trust)
+    args.wanted = None
+    if args.restrict_to:
+        if args.frames:
+            raise AsjaxError("--restrict-to needs --model or --scores, not --frames")
+        args.wanted = restrict.Wanted(args.restrict_to)
     if args.model:
         return _main_models(args)
     return _main_scores(args) if args.scores else _main_frames(args)
@@ -132,6 +144,13 @@ def _stored(args, paths, option: str):
 
 def _main_scores(args) -> int:
     first, out, run = _stored(args, args.scores, "--scores")
+    if args.wanted is not None:
+        out = out if args.out else out / "restricted"
+        loaded = load_scores(first)
+        if len(args.scores) > 1:
+            loaded = averages.average_files(args.scores, args.average or "logits", _weights(args))
+        save_scores(out / "scores.npz", **args.wanted.scores(loaded))
+        return _finish(args, out / "scores.npz", out, mappings=args.mapping, record={"run": run})
     if len(args.scores) == 1:
         return _finish(args, first, out, mappings=args.mapping, record={"run": run})
     averaged = averages.average_files(args.scores, args.average or "logits", _weights(args))
@@ -169,11 +188,14 @@ def _main_models(args) -> int:
     run = folder.name if stored else beside.name
     lost = 0
     for i, (spec, name) in enumerate(wanted or [(models.own_data(), "")]):
-        parts = ["eval", folder.name if stored else "", name, "" if single else "ensemble"]
+        own = folder.name if stored else ""
+        kind = ["restricted" if args.wanted else "", "" if single else "ensemble"]
+        parts = ["eval", own, name, *kind]
         out = Path(args.out) if args.out else beside / "-".join(filter(None, parts))
         if len(wanted) > 1:
             out = out.with_name(f"{out.name}-{i + 1}")
-        about = models.score(spec, out, clip_s=args.clip_s, data_labels=args.labels)
+        how = dict(clip_s=args.clip_s, data_labels=args.labels, wanted=args.wanted)
+        about = models.score(spec, out, **how)
         lost += len(models.lost)
         for note in models.notes:
             print(note)
@@ -274,6 +296,9 @@ def _finish(args, scores, out, **about) -> int:
         scores, out, n_bootstrap=args.bootstrap, seed=args.seed, **about
     )
     print(evaluate.table(summary))
+    data = summary["data"]
+    audio = f", with their audio {data['content'][:12]}" if data["content"] else ""
+    print(f"clips        {data['clips']:,}, their ids have the hash {data['ids'][:12]}{audio}")
     for wanted in map(labels.get, args.mapping or ()):
         if wanted.name not in summary["views"]:
             print(f"mapping      {wanted.name}: the model has none of its classes")

@@ -12,11 +12,12 @@ from numpy.lib import format as npy
 MAX_COMPRESSED = 1 << 30  # total unpacked size of compressed members in bytes
 
 
-def load(path, kinds: dict[str, tuple[str, int]]) -> dict[str, np.ndarray]:
+def load(path, kinds: dict[str, tuple[str, int]], optional=()) -> dict[str, np.ndarray]:
     """The arrays of an npz archive with names in `kinds`. Other arrays are not read.
 
     Args:
       kinds: name -> (numpy's letters of the allowed types, number of axes).
+      optional: names that may be missing.
 
     Raises:
       ValueError: not an archive, an array is missing or of another type, or its header claims
@@ -26,7 +27,8 @@ def load(path, kinds: dict[str, tuple[str, int]]) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename: info for info in archive.infolist()}
             _check_sizes(Path(path), list(members.values()))
-            return {name: _array(archive, members, name, *kinds[name]) for name in kinds}
+            wanted = [n for n in kinds if n not in optional or f"{n}.npy" in members]
+            return {name: _array(archive, members, name, *kinds[name]) for name in wanted}
     except (ValueError, OSError):
         raise
     except Exception as error:  # zipfile raises many kinds of errors for invalid headers

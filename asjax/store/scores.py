@@ -14,7 +14,7 @@ import numpy as np
 from asjax import labels
 from asjax.config import AsjaxError, quoted, split_spec, to_plain, unknown
 from asjax.metrics.probability import ACTIVATIONS
-from asjax.store import files, formats, npz, schema
+from asjax.store import clip_list, files, formats, npz, schema
 
 KINDS = {  # name -> numpy's letters of the allowed types, number of axes
     "ids": ("U", 1),
@@ -23,6 +23,7 @@ KINDS = {  # name -> numpy's letters of the allowed types, number of axes
     "label_ids": ("U", 1),
     "label_names": ("U", 1),
     "about": ("U", 0),
+    "content": ("u", 2),  # SHA-256 of the audio of each clip; zeros: not known
 }
 
 
@@ -32,13 +33,24 @@ def activation_of(cfg) -> str:
     return "softmax" if objective and split_spec(objective)[0] == "classify" else "sigmoid"
 
 
-def save_scores(path, *, ids, scores, targets, label_set, extra=None, activation="sigmoid") -> None:
+def save_scores(
+    path,
+    *,
+    ids,
+    scores,
+    targets,
+    label_set,
+    extra=None,
+    activation="sigmoid",
+    content=None,
+) -> None:
     """Write scores.npz: ids [N], scores float32 [N, C], targets uint8 [N, C], the classes and their
     hash, and `extra` (JSON). The write is atomic.
 
     Args:
       activation: "sigmoid": scores are logits; "softmax": they are log-probabilities, as of
         `metrics.as_scores`.
+      content: uint8 [N, 32], the SHA-256 of the audio of each clip, zeros where it is not known.
     """
     if activation not in ACTIVATIONS:
         raise unknown("activation of scores", activation, ACTIVATIONS)
@@ -53,6 +65,8 @@ def save_scores(path, *, ids, scores, targets, label_set, extra=None, activation
     path.parent.mkdir(parents=True, exist_ok=True)
     about = {"label_set": label_set.name, "label_hash": label_set.hash, "extra": to_plain(extra)}
     about["activation"] = activation
+    about["data"] = clip_list.about(ids, content)
+    hashes = {} if content is None else {"content": np.asarray(content, np.uint8)}
     if label_set.taxonomy is not None:
         about["parents"] = label_set.taxonomy
     with files.replacing(path) as temporary, temporary.open("wb") as file:
@@ -64,12 +78,13 @@ def save_scores(path, *, ids, scores, targets, label_set, extra=None, activation
             label_ids=np.array(label_set.ids, str),
             label_names=np.array(label_set.names, str),
             about=json.dumps(about),
+            **hashes,
         )
 
 
 def load_scores(path, label_set=None) -> dict:
     """Read a file of `save_scores`: dict of ids, scores, targets, label_set, extra,
-    activation.
+    activation, content (None: the file has no hashes of the audio).
 
     Args:
       label_set: the expected classes; default: the classes in the file.
@@ -82,7 +97,7 @@ def load_scores(path, label_set=None) -> dict:
     if not path.is_file():
         raise AsjaxError(f"scores: no file {path}; asjax eval --model=DIR writes one")
     try:
-        arrays = npz.load(path, KINDS)
+        arrays = npz.load(path, KINDS, optional=("content",))
         about = schema.parse_json(str(arrays["about"]))
         ids, label_ids, label_names = (
             tuple(map(str, arrays[key].tolist())) for key in ("ids", "label_ids", "label_names")
@@ -105,6 +120,9 @@ def load_scores(path, label_set=None) -> dict:
         )
     if targets.dtype != bool and targets.size and not 0 <= targets.min() <= targets.max() <= 1:
         raise AsjaxError(f"scores: {path} is damaged: its targets must be 0 or 1")
+    content = arrays.get("content")
+    if content is not None and (content.shape != (len(ids), 32) or content.dtype != np.uint8):
+        raise AsjaxError(f"scores: {path} is damaged: its hashes do not fit its clips")
     activation = about.get("activation", "sigmoid")
     _check_softmax(scores, activation, f"scores: {path} is damaged: its scores")
     return {
@@ -114,6 +132,7 @@ def load_scores(path, label_set=None) -> dict:
         "label_set": stored,
         "extra": about.get("extra"),
         "activation": activation,
+        "content": content,
     }
 
 

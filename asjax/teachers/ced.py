@@ -13,9 +13,9 @@ import numpy as np
 
 from asjax import labels
 from asjax.config import AsjaxError, shown
+from asjax.store import hdf5
 from asjax.store.files import reason
 from asjax.store.logits_writer import Form
-from asjax.teachers import hdf5
 from asjax.teachers.forms import Foreign
 
 # Half a step of float16 beyond its smallest and largest probabilities: 0 and 1 stand for these.

@@ -12,10 +12,9 @@ import numpy as np
 
 from asjax import labels
 from asjax.config import AsjaxError, counted, quoted, shown
-from asjax.store import schema
+from asjax.store import hdf5, schema
 from asjax.store.files import reason
 from asjax.store.logits_writer import Form
-from asjax.teachers import hdf5
 from asjax.teachers.forms import Foreign, check_width
 from asjax.weights import torch_pickle
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from asjax import labels
 from asjax.config import AsjaxError, quoted, shown
-from asjax.store import files
+from asjax.store import files, hdf5
 from asjax.store.logits_writer import Form
-from asjax.teachers import hdf5, names
+from asjax.teachers import names
 from asjax.teachers.forms import CLIP_S, Foreign, check_width
 
 

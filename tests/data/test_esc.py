@@ -44,11 +44,9 @@ def esc50(tmp_path):
     return tmp_path / "ESC-50"
 
 
-@pytest.mark.parametrize("how", ["asjax prepare", "data_prep/esc.py"])
-def test_esc50_becomes_records_in_its_official_folds(esc50, tmp_path, builder, how):
-    run = (lambda words: asjax_main(["prepare", *words])) if how[0] == "a" else builder.main
+def test_esc50_becomes_records_in_its_official_folds(esc50, tmp_path):
     out = tmp_path / "esc50" / "1.0.0"
-    assert run(["esc50", "--source", str(esc50), "--out", str(out)]) == 0
+    assert asjax_main(["prepare", "esc50", "--source", str(esc50), "--out", str(out)]) == 0
     source = build.source({"name": "records", "path": str(out)}, labels.get("esc50"))
     assert source.ids == [Path(row[0]).stem for row in ROWS]
     assert source.split == [f"fold{row[1]}" for row in ROWS]

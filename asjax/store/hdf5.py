@@ -48,10 +48,12 @@ def opened(path) -> Iterator:
         raise AsjaxError(f"{shown(path)} is not a sound HDF5 file: {reason(error)}") from None
 
 
-def dataset(file, name: str, kinds: str, axes: int):
+def dataset(file, name: str, kinds: str, axes: int, ratio: int = _RATIO):
     """A dataset in the file, checked but not read.
 
-    Args: kinds: numpy's letters of the allowed types; "S" also stands for texts of any length.
+    Args:
+      kinds: numpy's letters of the allowed types; "S" also stands for texts of any length.
+      ratio: by how much filters may have compressed the data at most.
 
     Raises:
       AsjaxError: no such dataset, another type or number of axes, data in another file, or more
@@ -76,7 +78,7 @@ def dataset(file, name: str, kinds: str, axes: int):
         )
     size, stored = math.prod(data.shape) * data.dtype.itemsize, data.id.get_storage_size()
     filters = data.id.get_create_plist().get_nfilters()
-    if size > stored * (_RATIO if filters else 1) or stored > Path(file.filename).stat().st_size:
+    if size > stored * (ratio if filters else 1) or stored > Path(file.filename).stat().st_size:
         raise AsjaxError(
             f"{where} claims {size:,} bytes, and the file has {stored:,} of them; is it cut off?"
         )
@@ -85,8 +87,9 @@ def dataset(file, name: str, kinds: str, axes: int):
     return data
 
 
-def names(data) -> list[str]:
-    """The texts of a dataset of names. AsjaxError: one is empty, too long, or occurs twice."""
+def names(data, once: bool = True) -> list[str]:
+    """The texts of a dataset of names. AsjaxError: one is empty or too long, or with `once` occurs
+    twice."""
     where, out = f"{shown(data.file.filename)}: dataset {data.name!r}", []
     if data.dtype.itemsize > _NAME:
         raise AsjaxError(f"{where}: names have {data.dtype.itemsize:,} bytes, at most {_NAME:,}")
@@ -96,7 +99,8 @@ def names(data) -> list[str]:
             if not text or len(text) > _NAME:
                 raise AsjaxError(f"{where}: a name must not be empty or long, got {quoted(text)}")
             out.append(text)
-    check_once(out, where)
+    if once:
+        check_once(out, where)
     return out
 
 
@@ -109,8 +113,11 @@ def check_once(names, where) -> None:
         seen.add(name)
 
 
-def blocks(data, size: int = BLOCK) -> Iterator[tuple[int, np.ndarray]]:
-    """(first row, rows) of a dataset, in blocks of about `size` bytes and whole chunks."""
+def blocks(
+    data, size: int = BLOCK, begin: int = 0, end: int | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(first row, rows) of a dataset from row `begin` to row `end`, in blocks of about `size` bytes
+    and whole chunks."""
     row = max(1, math.prod(data.shape[1:]) * data.dtype.itemsize)
     count = max(1, size // row)
     if data.chunks:
@@ -120,5 +127,6 @@ def blocks(data, size: int = BLOCK) -> Iterator[tuple[int, np.ndarray]]:
                 f"{shown(data.file.filename)}: dataset {data.name!r} has chunks of "
                 f"{data.chunks[0] * row:,} bytes, which are too large to read"
             )
-    for start in range(0, len(data), count):
-        yield start, data[start : start + count]
+    end = len(data) if end is None else min(end, len(data))
+    for start in range(begin, end, count):
+        yield start, data[start : min(start + count, end)]

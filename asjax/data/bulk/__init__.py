@@ -1,0 +1,1 @@
+"""Records of sets of any size, made in units: resumable, by many processes and machines."""

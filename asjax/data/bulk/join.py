@@ -1,0 +1,91 @@
+"""Joins the parts of several machines, and says how far a preparation is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from asjax.config import AsjaxError, shown
+from asjax.data import records
+from asjax.data.bulk import merge, part, parts, report
+
+
+def join(paths, out, *, partial: bool = False, overwrite: bool = False):
+    """Merge folders of parts, and perhaps finished datasets, into the record dataset `out`.
+
+    Args: partial: also if planned units are not done.
+
+    Returns: (writer.Summary, report.Report).
+
+    Raises:
+      AsjaxError: no parts, parts of different settings, a unit is not done, or a part is damaged.
+    """
+    folders, found = [], {}
+    for path in map(Path, paths):
+        if records.is_dataset(path):
+            found[str(path)] = part.of_dataset(path)
+        else:
+            folders.append(_opened(path))
+    if not folders:
+        raise AsjaxError("merge needs at least one folder of parts, OUT.parts")
+    first = folders[0]
+    planned: dict[str, int] = {}
+    for folder in folders:
+        others = [k for k in first.settings if folder.settings.get(k) != first.settings[k]]
+        if others:
+            raise AsjaxError(
+                f"{shown(folder.folder)} was made with another value of {', '.join(others)} than "
+                f"{shown(first.folder)}; prepare all shards with the same options"
+            )
+        planned |= folder.plans()
+        for name, made in folder.done().items():
+            found.setdefault(name, made)
+    lacking = [name for name in planned if name not in found]
+    if lacking and not partial:
+        clips = sum(planned[name] for name in lacking)
+        raise AsjaxError(
+            f"{len(lacking)} of {len(planned)} planned units, {clips:,} clips, are not done; "
+            "finish their shards, or merge what is there with --partial"
+        )
+    chosen = [made for name, made in found.items() if name in planned or not made.source]
+    if lacking:
+        print(f"--partial: {len(lacking)} of {len(planned)} planned units are not done")
+    return merge.merge(
+        chosen,
+        out,
+        first.label_set(),
+        first.folder / "listed.csv",
+        fields=first.about["fields"],
+        name=first.about.get("name"),
+        overwrite=overwrite,
+    )
+
+
+def _opened(path: Path) -> parts.Parts:
+    folder = path if (path / "listed.csv").is_file() else parts.folder_of(path)
+    if not (folder / "parts.json").is_file():
+        raise AsjaxError(f"{shown(path)} is neither a folder of parts nor a record dataset")
+    return parts.Parts(folder)
+
+
+def status(path: Path) -> list[str]:
+    """Lines about a folder of parts or a finished dataset. AsjaxError: it is neither."""
+    lines = []
+    if records.is_dataset(path):
+        manifest = records.Dataset(path).manifest
+        counts = {name: Counter(states) for name, states in manifest.get("states", {}).items()}
+        lines += report.lines(counts) if counts else []
+        lines.append(f"{path} is complete: {manifest['clips']:,} clips")
+        if not parts.folder_of(path).is_dir():
+            return lines
+    folder = _opened(path)
+    planned, done = folder.plans(), folder.done()
+    finished = [done[name] for name in planned if name in done]
+    kept = sum(made.about["clips"] for made in finished)
+    states = Counter(row[1] for made in finished for row in made.left_out)
+    lines.append(
+        f"{folder.folder}: {len(finished)} of {len(planned)} planned units are done, {kept:,} of "
+        f"{sum(planned.values()):,} clips kept"
+    )
+    lines += [f"  {state}: {count:,}" for state, count in states.most_common()]
+    return lines
