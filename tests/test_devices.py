@@ -16,7 +16,7 @@ def python(code, **env):
     full = {**os.environ, "JAX_PLATFORMS": "cpu", **{k: str(v) for k, v in env.items()}}
     full.pop("XLA_FLAGS", None)
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=full
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=600, env=full
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.split()

@@ -56,7 +56,7 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_2(argv, message, capsys, monke
 
 def test_the_module_runs_as_a_program():
     done = subprocess.run(
-        [sys.executable, "-m", "asjax", "--version"], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "asjax", "--version"], capture_output=True, text=True, timeout=600
     )
     assert done.stdout.startswith("asjax ")
 

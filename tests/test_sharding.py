@@ -221,7 +221,7 @@ def test_two_processes_place_their_halves_and_gather_the_whole():
         for i in range(2)
     ]
     try:
-        out = [r.communicate(timeout=60)[0] for r in ranks]
+        out = [r.communicate(timeout=600)[0] for r in ranks]
     finally:
         for r in ranks:
             r.kill()

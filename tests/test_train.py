@@ -550,7 +550,7 @@ def test_two_processes_train_exactly_as_one_with_as_many_devices(tmp_path):
         subprocess.Popen([*command, f"--process-id={p}"], stdout=subprocess.PIPE, stderr=-2)
         for p in (0, 1)
     ]
-    said = [rank.communicate(timeout=180)[0].decode() for rank in ranks]
+    said = [rank.communicate(timeout=600)[0].decode() for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0], said
     assert quick(tmp_path / "one", "--config.log.save_steps=50", steps=4) == 0
     assert losses(tmp_path / "one") == losses(tmp_path / "two")

@@ -182,7 +182,7 @@ elif {how!r} != "end":
     os.kill(os.getpid(), getattr(signal, {how!r}))
 """
     (tmp_path / "x.mp4").write_bytes(sounds.MP4)
-    subprocess.run([sys.executable, "-c", code], timeout=60)
+    subprocess.run([sys.executable, "-c", code], timeout=600)
     assert gone(started(pid))
 
 
@@ -197,7 +197,7 @@ def test_a_child_that_was_closed_is_not_killed_again_by_its_number(fake, tmp_pat
         "    ffmpeg._tell_guard(line)"
     )
     try:
-        subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
+        subprocess.run([sys.executable, "-c", code], timeout=600, check=True)
         assert other.wait(10) == -9
         assert keep.poll() is None
     finally:

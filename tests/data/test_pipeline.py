@@ -351,7 +351,7 @@ def test_a_program_with_workers_ends_silently_even_if_it_forgets_to_close(tmp_pa
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     run = subprocess.run(
-        [sys.executable, program], env=env, capture_output=True, text=True, timeout=120
+        [sys.executable, program], env=env, capture_output=True, text=True, timeout=600
     )
     assert run.stdout == "24\n"
     assert run.stderr == ""
@@ -376,7 +376,7 @@ def test_workers_end_when_the_program_is_killed(tmp_path):
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     options = {"env": env, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-    run = subprocess.run([sys.executable, program], timeout=120, **options)
+    run = subprocess.run([sys.executable, program], timeout=600, **options)
     assert run.returncode == -signal.SIGKILL
     status = pathlib.Path(f"/proc/{int(run.stdout)}/status")
     for _ in range(100):

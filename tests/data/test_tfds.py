@@ -353,7 +353,7 @@ labels = LabelSet("three", ("/l", "/h", "/x"), ("low", "high", "noise, other"))
 source = sources.tfds(labels, builder={str(tones)!r})
 print(len(source), len(source[0]["audio"]) > 1000, "tensorflow" in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert done.stdout.split() == ["7", "True", "False"], done.stderr
 
 

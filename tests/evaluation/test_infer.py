@@ -279,7 +279,7 @@ def test_two_processes_give_rows_to_their_ids_under_any_order_of_devices(tmp_pat
         for i in range(2)
     ]  # fmt: skip
     try:
-        said = [rank.communicate(timeout=180)[0] for rank in ranks]
+        said = [rank.communicate(timeout=600)[0] for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()

@@ -436,7 +436,7 @@ def test_two_processes_agree_about_a_save_that_one_of_them_could_not_finish(tmp_
         subprocess.Popen([*command, str(p)], stdout=-1, stderr=-1, text=True, env=env)
         for p in (0, 1)
     ]
-    output = [rank.communicate(timeout=180) for rank in ranks]
+    output = [rank.communicate(timeout=600) for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0], output
     full = "No space left on device"
     for (out, err), reason in zip(output, (full, "another process failed"), strict=True):

@@ -110,7 +110,7 @@ from asjax.store import workdir
 from asjax.weights import convert, download, start
 print("fine")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert done.stdout == "fine\n", done.stderr
 
 

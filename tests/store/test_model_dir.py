@@ -125,7 +125,7 @@ def test_a_replacement_that_is_killed_leaves_a_model_and_is_finished_by_the_next
     (tmp_path / "model" / "notes.txt").write_text("mine")
     command = [sys.executable, "-c", KILLED, str(tmp_path), str(at)]
     here = f"{Path(__file__).parent.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": here}, timeout=120)
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": here}, timeout=600)
     assert done.returncode == 9
     assert len(list(tmp_path.iterdir())) > 1
     for path in (tmp_path, tmp_path / "model"):
