@@ -1,6 +1,6 @@
 """How costs grow: records from 10^4 to 10^7, reading of clips, a checkpoint of a gigabyte.
 
-    python benchmarks/scale.py [--part records|checkpoint] [--most 2000000] [--folder DIR]
+    python benchmarks/scale.py [--part records|reading|checkpoint] [--most 2000000] [--folder DIR]
 
 Rates are per CPU second of one process, so that other work on the machine matters little. Every
 number is measured in a process of its own. Tables are Markdown.
@@ -170,6 +170,49 @@ def records(most: int, folder: Path) -> None:
         row([f"{n:,}", shards, *cells, f"{found['oversample_build_s']:.2f}", *draws])
 
 
+# ------------------------------------------------------------------------------------- reading
+
+
+def reading(folder: Path, clips: int = 64, seconds: float = 10.0, rate: int = 32_000) -> None:
+    """Clips through the whole pipeline, from records of each encoding."""
+    import soundfile
+
+    wavs, rng = folder / "wavs", np.random.default_rng(0)
+    wavs.mkdir(parents=True)
+    t, lines = np.arange(round(seconds * rate)) / rate, ["filename,labels"]
+    for i in range(clips):
+        tone = 8000 * np.sin(2 * np.pi * (200 + 50 * i) * t)
+        soundfile.write(wavs / f"{i}.wav", (tone + rng.normal(0, 500, len(t))).astype("i2"), rate)
+        lines.append(f"{i}.wav,/m/09x0r")
+    (wavs / "list.csv").write_text("\n".join(lines) + "\n")
+    print(
+        f"\n## Records of {seconds:g} s at {rate} Hz through the pipeline, one thread, no cache\n"
+    )
+    table(["encoding", "batches", "clips per CPU second"])
+    for encoding in ("pcm16", "flac"):
+        command = [sys.executable, "-m", "asjax", "prepare", "folder", "--audio", str(wavs)]
+        command += ["--csv", str(wavs / "list.csv"), "--encode", encoding, "--workers", "1"]
+        command += ["--sample-rate", str(rate), "--out", str(folder / encoding)]
+        subprocess.run(command, check=True, capture_output=True)
+        found = alone("piped", folder / encoding, seconds, rate)
+        row([encoding, found["dtype"], f"{found['rate']:,.0f}"])
+
+
+def piped(folder: str, seconds: str, rate: str) -> dict:
+    from asjax import build, labels
+
+    source = build.source(f"records(path={folder!r})", labels.get("audioset527"))
+    size = dict(sample_rate=int(rate), clip_s=float(seconds), num_classes=527)
+    batches = build.pipeline(source, batch_size=32, cache=False, threads=0, **size).iterate()
+    for _ in range(3):
+        batch = next(batches)
+    begin, clips = time.process_time(), 0
+    while time.process_time() - begin < 4:
+        batch = next(batches)
+        clips += len(batch["id"])
+    return {"rate": clips / (time.process_time() - begin), "dtype": str(batch["wave"].dtype)}
+
+
 # ---------------------------------------------------------------------------------- checkpoint
 
 
@@ -262,7 +305,7 @@ def checkpoint_part(folder: Path, gigabytes: float, kills: int) -> None:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--part", choices=("records", "checkpoint"))
+    parser.add_argument("--part", choices=("records", "reading", "checkpoint"))
     parser.add_argument("--most", type=int, default=2_000_000, help="records that are written")
     parser.add_argument("--gigabytes", type=float, default=1.0, help="of the checkpoint")
     parser.add_argument("--kills", type=int, default=20)
@@ -271,13 +314,15 @@ def main():
     args = parser.parse_args()
     if args.one:
         name, *rest = args.one
-        parts = dict(opened=opened, drawn_alone=drawn_alone, blocked=blocked)
+        parts = dict(opened=opened, drawn_alone=drawn_alone, blocked=blocked, piped=piped)
         print(json.dumps({**parts, "save_for_ever": save_for_ever}[name](*rest)))
         return
     with tempfile.TemporaryDirectory(dir=args.folder) as temporary:
         folder = Path(args.folder or temporary)
         if args.part in (None, "records"):
             records(args.most, folder)
+        if args.part in (None, "reading"):
+            reading(Path(temporary) / "reading")
         if args.part in (None, "checkpoint"):
             checkpoint_part(Path(temporary), args.gigabytes, args.kills)
 

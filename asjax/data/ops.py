@@ -63,15 +63,21 @@ def decode(
     """
     from asjax.data import patience
     from asjax.data.audio import AudioError
+    from asjax.data.pcm16 import samples
 
     example = dict(example)
     source, name, part = example.pop("audio"), example["id"], example.pop("part", None)
     example.pop("recording", None)
-    work = partial(_read, source, name, sample_rate, clip_s, rng if train else None)
-    if part is not None:
-        work = partial(_read_part, source, name, sample_rate, *part)
-    wave, whole, start_s, whole_s = patience.call(work, decode_timeout_s, shown(name))
-    if pcm16:
+    plain = samples(source, sample_rate) if part is None else None
+    if plain is not None and len(plain) <= LONG_S * sample_rate:  # nothing to decode
+        whole, start_s, whole_s = True, 0.0, len(plain) / sample_rate
+        wave = plain if pcm16 else plain * np.float32(1 / 32768)
+    else:
+        work = partial(_read, source, name, sample_rate, clip_s, rng if train else None)
+        if part is not None:
+            work = partial(_read_part, source, name, sample_rate, *part)
+        wave, whole, start_s, whole_s = patience.call(work, decode_timeout_s, shown(name))
+    if pcm16 and wave.dtype != np.int16:
         exact = wave * np.float32(32768)
         with np.errstate(invalid="ignore"):  # the next line finds values that do not fit
             wave = exact.astype(np.int16)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from asjax.config import AsjaxError, counted, shown
+from asjax.data import pcm16
 from asjax.data.audio import AudioError
 from asjax.data.source import Source
 
@@ -135,9 +136,8 @@ def load(source, ops, *, sample_rate: int, clip_s: float, threads: int = 2) -> T
                 "--config.data.clip_s, cut the clips, or set --config.data.resident=False"
             )
         if wave.dtype != np.int16:
-            scaled = wave * np.float32(32768)
-            wave = np.clip(np.rint(scaled), -32768, 32767).astype(np.int16)
-            rounded[i] = not np.array_equal(wave, scaled)
+            exact, wave = wave * np.float32(32768), pcm16.quantised(wave)
+            rounded[i] = not np.array_equal(wave, exact)
         cut[i] = len(wave) > size
         lengths[i] = min(size, len(wave))
         waves[i, : lengths[i]] = wave[:size]
