@@ -132,7 +132,6 @@ def _run(paths, args) -> int:
     with parts.opened(out, job.settings(), job.form) as store:
         if not args.overwrite and store.finished():
             store.tidy()
-            store.drop()
             return _report(args.out, "already there")
         store.begin(args.overwrite)
         job.run(store)

@@ -177,7 +177,7 @@ def test_what_cannot_be_stored_is_refused_and_nothing_appears(tmp_path):
     with pytest.raises(AsjaxError, match="float16 or float32"):
         FrameScoresWriter(path, **common, dtype="int8")
     add(["a"], np.full((1, 50, 10), 7e4), [1.0], dtype="float32")
-    with pytest.raises(AsjaxError, match="exists; choose another folder"):
+    with pytest.raises(AsjaxError, match="exists; add --overwrite, or choose another folder"):
         add(["a"], good, [1.0])
     add(["b"], good, [1.0], overwrite=True)
     assert FrameScores(path).ids == ["b"]

@@ -156,6 +156,11 @@ def test_merge_refuses_what_does_not_fit(tmp_path, audio, models, whole, capsys)
         assert main(["logits", "merge", *map(str, folders), f"--out={out}"]) == 2
         assert message in capsys.readouterr().err
         assert not out.exists()
+    before = {path.name: path.read_bytes() for path in one.iterdir()}
+    argv = ["logits", "merge", str(one), str(two), f"--out={one}", "--overwrite"]
+    assert main(argv) == 2
+    assert f"--out {one} is one of the folders to join" in capsys.readouterr().err
+    assert before == {path.name: path.read_bytes() for path in one.iterdir()}
     damaged = tmp_path / "damaged"
     shutil.copytree(one, damaged)
     shard = next(damaged.glob("clip-*.npy"))
@@ -351,6 +356,7 @@ def test_foreign_folders_are_left_alone(tmp_path, audio, models, capsys):
     assert main(command(models, audio, out)) == 0
     assert main(command(models[1:], audio, out)) == 2
     assert "another value of models" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("x")] == ["x"]
     before = logits.open(out)["00.wav"]["clip"]
     assert main(command(models[1:], audio, out, "--overwrite")) == 0
     assert not np.array_equal(before, logits.open(out)["00.wav"]["clip"])
