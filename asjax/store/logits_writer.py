@@ -201,13 +201,8 @@ class Writer:
     ):
         self.path, self.form, self.extra, self.missing = Path(path), form.check(), extra, missing
         if os.path.lexists(self.path) and not (overwrite and _is_ours(self.path)):
-            how = (
-                "choose another folder"
-                if overwrite
-                else "add --overwrite, or choose another folder"
-            )
-            what = "exists and is not a set of logits" if overwrite else "exists"
-            raise AsjaxError(f"{path} {what}; {how}")
+            what = "is no set of logits;" if overwrite else "exists; add --overwrite, or"
+            raise AsjaxError(f"{path} {what} choose another folder")
         self._swap = contextlib.ExitStack()
         self.per_shard = max(1, (shard_mb << 20) // max(1, self.form.clip_bytes()))
         self.check, self.waiting, self.shards, self.rows = check, [], [], []
