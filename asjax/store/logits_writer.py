@@ -201,7 +201,9 @@ class Writer:
     ):
         self.path, self.form, self.extra, self.missing = Path(path), form.check(), extra, missing
         if os.path.lexists(self.path) and not (overwrite and _is_ours(self.path)):
-            what = "is no set of logits;" if overwrite else "exists; add --overwrite, or"
+            what = "exists; add --overwrite, or"
+            if overwrite:
+                what = "is no set of logits, or has other files too;"
             raise AsjaxError(f"{path} {what} choose another folder")
         self._swap = contextlib.ExitStack()
         self.per_shard = max(1, (shard_mb << 20) // max(1, self.form.clip_bytes()))

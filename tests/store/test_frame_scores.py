@@ -181,6 +181,10 @@ def test_what_cannot_be_stored_is_refused_and_nothing_appears(tmp_path):
         add(["a"], good, [1.0])
     add(["b"], good, [1.0], overwrite=True)
     assert FrameScores(path).ids == ["b"]
+    (path / "notes.txt").write_text("mine")
+    with pytest.raises(AsjaxError, match="or has other files too; choose another folder"):
+        add(["c"], good, [1.0], overwrite=True)
+    assert (path / "notes.txt").read_text() == "mine"
 
 
 def test_score_files_of_sed_scores_eval(golden, tmp_path):

@@ -136,6 +136,9 @@ def test_export_writes_what_import_reads_and_what_their_code_reads(tmp_path, aud
     nowhere = f"--out={tmp_path / 'no' / 'y.hdf5'}"
     assert run("export", tmp_path / "x", "--form=pretrainedsed", nowhere) == 2
     assert "does not exist" in capsys.readouterr().err
+    folder = f"--out={tmp_path / 'x'}"
+    assert run("export", tmp_path / "x", "--form=pretrainedsed", folder, "--overwrite") == 2
+    assert "must be a file, it is a folder" in capsys.readouterr().err
     assert run("export", tmp_path / "x", "--form=ced", f"--out={tmp_path / 'y'}") == 2
     assert "writes --form pretrainedsed only" in capsys.readouterr().err
 

@@ -281,6 +281,19 @@ def test_other_classes_of_the_data_are_not_stored_as_labels(tmp_path, audio, mod
     assert logits.open(tmp_path / "y").targets() is None
 
 
+@pytest.mark.parametrize("words", ["m --data=x", "merge a b", "import x --form=ced"])
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.setattr(files.Path, "write_bytes", full)
+    assert main(["logits", *words.split(), f"--out={tmp_path / 'x'}"]) == 2
+    err = capsys.readouterr().err
+    assert "the folder of --out" in err
+    assert "cannot be written: No space left on device" in err
+
+
+def full(*args):
+    raise OSError(28, "No space left on device")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -322,7 +335,7 @@ def test_wrong_models_and_data_are_one_line(tmp_path, audio, models, capsys):
         ([str(tmp_path / "no"), data], "is no model folder, nor one of merge"),
         ([str(tmp_path), data], "model "),
         ([first], "asjax logits needs --data"),
-        ([first, "--data=nothing.csv"], "neither a folder of records"),
+        ([first, "--data=nothing.csv"], "there is no such file or folder"),
         (["merge"], "asjax logits merge needs a path"),
     ):
         capsys.readouterr()
