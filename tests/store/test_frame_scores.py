@@ -150,7 +150,7 @@ def test_a_pickle_in_a_shard_is_never_loaded(tmp_path):
 
 def test_other_classes_are_refused(tmp_path):
     written(tmp_path / "s")
-    with pytest.raises(AsjaxError, match="label hash of the logits in"):
+    with pytest.raises(AsjaxError, match="s has other classes than label set esc10: 10"):
         FrameScores(tmp_path / "s", labels.get("esc10"))
 
 

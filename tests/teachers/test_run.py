@@ -270,7 +270,9 @@ def test_other_classes_of_the_data_are_not_stored_as_labels(tmp_path, audio, mod
     options = [f"--labels={tmp_path / 'two.csv'}", f"--out={tmp_path / 'x'}"]
     data = f"--data=folder(csv='{audio / 'other.csv'}', root='{audio}')"
     assert main(["logits", str(models[0][0]), data, *options]) == 0
-    assert "stored without labels" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "stored without labels" in said.out
+    assert "the data are not those of pets, so no labels are stored" in said.err
     assert logits.open(tmp_path / "x").targets() is None
     rows = (audio / "events.tsv").read_text()
     for name in CLASSES.names:
@@ -278,7 +280,14 @@ def test_other_classes_of_the_data_are_not_stored_as_labels(tmp_path, audio, mod
     (audio / "other.tsv").write_text(rows)
     words = ["logits", str(models[0][0]), f"--data={audio / 'other.tsv'}"]
     assert main([*words, f"--out={tmp_path / 'y'}"]) == 0
+    assert "so no labels are stored" in capsys.readouterr().err
     assert logits.open(tmp_path / "y").targets() is None
+    some = (audio / "events.tsv").read_text().replace("Owl", "my owl")
+    (audio / "some.tsv").write_text(some)
+    words[-1] = f"--data={audio / 'some.tsv'}"
+    assert main([*words, f"--out={tmp_path / 'z'}"]) == 0
+    assert "1 label is no class of pets, and not stored: 'my owl'" in capsys.readouterr().err
+    assert logits.open(tmp_path / "z").targets().any(axis=0).tolist() == [True, True, False]
 
 
 @pytest.mark.parametrize("words", ["m --data=x", "merge a b", "import x --form=ced"])
