@@ -21,6 +21,7 @@ def merge(folders, out: Path, *, overwrite: bool = False) -> None:
 
     Shards of one run (`--shard i/N`) are put in their order; all of them must be given. Other sets
     must have the same classes and form, and different clips; they keep the order of `folders`.
+    The same call again changes nothing.
 
     Raises:
       AsjaxError: a set is damaged, has a NaN or is of another kind, a shard is missing, an id
@@ -45,9 +46,25 @@ def merge(folders, out: Path, *, overwrite: bool = False) -> None:
         one.require_finite()
     parts.refuse_strangers(out, logits.ABOUT)
     if out.exists() and any(out.iterdir()) and not overwrite:
+        if _is_there(out, sets):
+            return
         raise AsjaxError(f"--out {shown(out)} exists; add --overwrite, or choose another folder")
     with swap.folder(out, what="logits", ours=parts.names_in) as new:
         _write(new, sets, extra)
+
+
+def _is_there(out: Path, sets) -> bool:
+    """Whether `out` holds the logits of all these sets already, as after a kill at the very end."""
+    try:
+        there = logits.open(out, verify=True)
+    except AsjaxError:
+        return False
+    sums = [
+        sorted(sha for one in some for name, sha in files.read_sums(one.path).items()
+               if name.endswith(".npy"))
+        for some in ([there], sets)
+    ]  # fmt: skip
+    return sums[0] == sums[1] and rows_of(there) == [row for one in sets for row in rows_of(one)]
 
 
 def _in_order(sets):

@@ -120,6 +120,14 @@ def test_shards_joined_are_one_run_bit_for_bit(tmp_path, audio, models, whole, c
     assert main(["logits", "merge", *map(str, reversed(shards)), f"--out={out}"]) == 0
     assert_same(out, whole)
     assert main(command(models, audio, out)) == 0  # the merged set is the one of the whole run
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert main(["logits", "merge", *map(str, shards), f"--out={out}"]) == 0  # the same again
+    assert before == {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    other = tmp_path / "other"
+    assert main([*command(models[1:], audio, other, "--shard=1/1"), "--overwrite"]) == 0
+    capsys.readouterr()
+    assert main(["logits", "merge", *map(str, shards), f"--out={other}"]) == 2
+    assert "exists; add --overwrite" in capsys.readouterr().err
 
 
 def assert_same(a, b):
