@@ -329,5 +329,5 @@ def check_same(first: LabelSet, second: LabelSet, what: str, other: str) -> None
         why = f"; their order differs, first at index {at}: {names[0]}, not {names[1]}"
     raise AsjaxError(
         f"{what} has other classes than {other}: {len(second)}, not {len(first)}{why}; "
-        "take models of one label set"
+        "take those of one label set"
     )

@@ -35,10 +35,9 @@ def data_spec(text: str) -> tuple[dict, str]:
     try:
         name, fields = parse_call(text)
     except AsjaxError as error:
-        what = f"--data {text!r} is neither a folder of records nor a source"
         raise AsjaxError(
-            f"{what}, nor a CSV or a folder of class folders: {error}; for a CSV beside other "
-            "audio give \"folder(csv='x.csv', root='audio')\""
+            f"--data {text!r}: there is no such file or folder, and it is no source: {error}; for "
+            "a CSV beside other audio give \"folder(csv='x.csv', root='audio')\""
         ) from None
     return dict(name=name, **fields), name
 

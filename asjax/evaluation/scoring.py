@@ -176,9 +176,9 @@ class Models:
         """
         data = [cfg.get("data") or {} for cfg in self._configs]
         specs = [fields.get("test") or fields.get("eval") for fields in data]
-        if not specs[0]:
-            raise AsjaxError(f"the config of {self.paths[0]} names no evaluation data; give --data")
         for path, spec in zip(self.paths, specs, strict=True):
+            if not spec:
+                raise AsjaxError(f"the config of {path} names no evaluation data; give --data")
             if spec != specs[0]:
                 raise AsjaxError(
                     f"the configs of {self.paths[0]} and {path} evaluate on different data; give "

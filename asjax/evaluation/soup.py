@@ -17,7 +17,7 @@ from pathlib import Path
 from asjax import config, labels
 from asjax.config import TRUST, AsjaxError, shown, trust_named, warn
 from asjax.evaluation import averages, mean
-from asjax.store import logits, model_dir
+from asjax.store import files, logits, model_dir
 from asjax.store.scores import activation_of
 
 STATS = "batch_stats"
@@ -85,6 +85,7 @@ def main(args) -> int:
     heads = [_head(path) for path in args.paths]
     _check_out(args.out, args.paths, args.overwrite)
     differ = _check(args.paths, heads, args.any_training)
+    files.prove_writable(Path(args.out).absolute().parent, "the folder of --out")
     chosen, greedy = list(range(len(args.paths))), None
     if args.greedy:
         chosen, greedy = _greedy(args, heads)
@@ -101,7 +102,7 @@ def main(args) -> int:
         args.out, config=cfg, label_set=label_set, variables=variables, record=record
     )
     how = f" of {len(args.paths)}, chosen on {greedy['data']['name']}" if greedy else ""
-    count = "1 model" if len(paths) == 1 else f"{len(paths)} models"
+    count = config.counted(len(paths), "model")
     print(f"soup         the mean weights of {count}{how}: {', '.join(paths)}")
     if differ:
         print(f"training     the models differ in {'; '.join(differ[:5])}")

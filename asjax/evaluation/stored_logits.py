@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from asjax import events as lists
-from asjax.config import AsjaxError, shown
+from asjax.config import AsjaxError, counted, shown
 from asjax.data import teacher
 from asjax.evaluation import detections
 from asjax.store import logits
@@ -139,7 +139,7 @@ def known(source, members) -> tuple[object, list[tuple[str, str]], list[str]]:
             lost.append((clip, f"no logits in {without.path}" + (f": {why}" if why else "")))
     if not rows:
         raise AsjaxError(
-            f"{shown(members[0].path)} has logits of none of the {len(source):,} clips of "
+            f"{shown(members[0].path)} has logits of none of the {counted(len(source), 'clip')} of "
             f"{source.name} (first clip {shown(source.ids[0])}, first logits "
             f"{shown(next(iter(members[0].stored.row_ids), 'none'))}); are they of other data?"
         )
@@ -147,8 +147,8 @@ def known(source, members) -> tuple[object, list[tuple[str, str]], list[str]]:
     if lost:
         clip, why = lost[0]
         notes.append(
-            f"no logits    {len(lost):,} of {len(source):,} clips, first {shown(clip)}: {why}; "
-            "metrics.json names them"
+            f"no logits    {len(lost):,} of {counted(len(source), 'clip')}, first {shown(clip)}: "
+            f"{why}; metrics.json names them"
         )
     return (Some(source, rows) if lost else source), lost, notes
 
@@ -163,10 +163,8 @@ def _notes(source, members) -> list[str]:
                 f"{source.name}; clips are matched by id"
             )
         if isinstance(extra, dict) and extra.get("cut"):
-            notes.append(
-                f"cut          {extra['cut']:,} recordings of {name} are longer than "
-                f"{member.cfg['data']['clip_s']:g} s; its logits are of their beginning"
-            )
+            count, seconds = counted(extra["cut"], "longer recording"), member.cfg["data"]["clip_s"]
+            notes.append(f"cut          {name} has logits of the first {seconds:g} s of {count}")
     if getattr(source, "begin_s", None) is not None and source.piece_s:
         seconds = f"{source.piece_s:g} s"
         notes.append(f"pieces       recordings are scored in pieces of {seconds}, as stored")

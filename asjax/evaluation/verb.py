@@ -234,13 +234,13 @@ def _models_events(args, models, out, about, common) -> None:
     zero_shot, notes = about.get("zero_shot"), []
     if about["in_windows"]:
         notes.append(
-            f"Of the recordings, {about['in_windows']:,} are longer than {about['clip_s']:g} s; "
-            "they were scored in half-overlapping windows."
+            f"In half-overlapping windows: {counted(about['in_windows'], 'recording')} longer than "
+            f"{about['clip_s']:g} s."
         )
     if about["cut"]:
         notes.append(
-            f"Of the recordings, {about['cut']:,} are a little longer than {about['clip_s']:g} s; "
-            "their ends were cut."
+            f"With its end cut: {counted(about['cut'], 'recording')} a little longer than "
+            f"{about['clip_s']:g} s."
         )
     for note in notes:
         print(note)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from asjax import metrics
-from asjax.config import AsjaxError
+from asjax.config import AsjaxError, counted
 from asjax.metrics.aso import CORRECTIONS, THRESHOLD, corrected
 from asjax.papers import printed, sed_runs
 from asjax.papers import runs as papers
@@ -215,7 +215,8 @@ def _notes(cells, decisions, apart, args) -> list[str]:
     notes.append(f"Seeds in a cell: {', '.join(map(str, counts))}. The paper has 3 in Table I.")
     folds = sorted({cell.folds for key, cell in cells.items() if key[2][0] == "maestro"})
     if folds:
-        notes.append(f"MAESTRO: mean over {' or '.join(map(str, folds))} folds; the task has 5.")
+        of = " or ".join([*map(str, folds[:-1]), counted(folds[-1], "fold")])
+        notes.append(f"MAESTRO: mean over {of}; the task has 5.")
     if decisions:
         levels = {
             c: ", ".join(sorted({f"{corrected(0.95, d.comparisons, c):.3g}" for d in decisions}))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asjax.config import AsjaxError, shown
+from asjax.config import AsjaxError, counted, shown
 from asjax.data import audio, recordings
 from asjax.evaluation.stored_logits import check, filled
 from asjax.predict.recording import Heard
@@ -127,6 +127,6 @@ class Stored:
             return []
         name, seconds = self.cut[0]
         return [
-            f"{self.path} has logits of the beginning of {len(self.cut)} files, first {name}: "
-            f"{seconds:.2f} s"
+            f"{self.path} has logits of the beginning of {counted(len(self.cut), 'file')}, first "
+            f"{name}: {seconds:.2f} s"
         ]

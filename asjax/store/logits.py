@@ -110,11 +110,13 @@ class Logits:
 
         Raises:
           AsjaxError: no such folder, a file is missing, changed or of another size, an id occurs
-            twice, or the classes are not the expected ones (the message has both hashes).
+            twice, or the classes are not the expected ones (the message names a difference).
         """
         self.path = Path(path)
         if not (self.path / ABOUT).is_file():
-            raise AsjaxError(f"{path} is not a folder of logits: {ABOUT} is missing")
+            card = (self.path / "card.json", self.path / "model" / "card.json")
+            why = "it is a model" if any(map(Path.is_file, card)) else f"{ABOUT} is missing"
+            raise AsjaxError(f"{path} is not a folder of logits: {why}")
         problems = check_sums(self.path, None if verify else ABOUT)
         problems = problems or ([] if verify else check_sums(self.path, CLIPS))
         if problems:
@@ -126,7 +128,7 @@ class Logits:
         stored = labels.LabelSet.from_csv(self.path / LABELS, about["label_set"])
         labels.check_hash(about["label_hash"], stored.hash, f"the class list in {path}")
         if label_set is not None:
-            labels.check_hash(label_set.hash, stored.hash, f"the logits in {path}")
+            labels.check_same(label_set, stored, str(path), f"label set {label_set.name}")
         self.label_set = label_set or stored
         self.about, self.extra = about, about.get("extra")
         self.kinds, self.top = tuple(about["kinds"]), about.get("top")

@@ -39,9 +39,12 @@ class Check:
         return bool(self.mean_ap >= self.floor)
 
     def __str__(self):
+        floor = f"must be at least {self.floor:.3f}"
+        if self.clips < FEW:
+            floor = f"fewer than {FEW} clips prove nothing"
         return (
             f"mAP {self.mean_ap:.3f} of the stored logits of {self.clips:,} {self.what} against "
-            f"their labels (a wrong order: {self.chance:.3f}; must be at least {self.floor:.3f})"
+            f"their labels (a wrong order: {self.chance:.3f}; {floor})"
         )
 
     def require(self, where) -> None:

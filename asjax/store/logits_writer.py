@@ -9,7 +9,6 @@ import io
 import json
 import math
 import os
-import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +16,7 @@ import numpy as np
 
 from asjax import events as lists
 from asjax.config import AsjaxError, quoted, to_plain
-from asjax.store import files
+from asjax.store import files, swap
 from asjax.store.logits import ABOUT, CLIPS, DTYPES, FILES, FORMAT, LABELS, MISSING, NONE
 
 
@@ -202,14 +201,18 @@ class Writer:
     ):
         self.path, self.form, self.extra, self.missing = Path(path), form.check(), extra, missing
         if os.path.lexists(self.path) and not (overwrite and _is_ours(self.path)):
-            raise AsjaxError(f"{path} exists; choose another folder, or overwrite a set of logits")
-        self.part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+            what = "exists; add --overwrite, or"
+            if overwrite:
+                what = "is no set of logits, or has other files too;"
+            raise AsjaxError(f"{path} {what} choose another folder")
+        self._swap = contextlib.ExitStack()
         self.per_shard = max(1, (shard_mb << 20) // max(1, self.form.clip_bytes()))
         self.check, self.waiting, self.shards, self.rows = check, [], [], []
         self.seen, self.sums = set(), {}
 
     def __enter__(self):
-        self.part.mkdir(parents=True)
+        folder = swap.folder(self.path, what="logits", ours=_names)
+        self.part = self._swap.enter_context(folder)
         return self
 
     def add(self, rows, clip=None, frames=None, classes=None) -> None:
@@ -230,12 +233,11 @@ class Writer:
         self.shards.append(about)
         self.sums |= sums
 
-    def __exit__(self, kind, *_):
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            shutil.rmtree(self.part, ignore_errors=True)
+    def __exit__(self, kind, error, _):
+        with self._swap:
+            if kind is not None:
+                raise error
+            self._finish()
 
     def _finish(self):
         if self.waiting:
@@ -244,20 +246,21 @@ class Writer:
         finish(self.part, self.form, *tables)
         if self.check:
             self.check(self.part)
-        if self.path.exists():
-            shutil.rmtree(self.path)
-        self.part.rename(self.path)
-        files.sync(self.path.absolute().parent)
+
+
+def _names(folder: Path) -> set[str] | None:
+    """The names of the files of a set of logits; None: the folder is none."""
+    with contextlib.suppress(OSError, ValueError):
+        return {files.SUMS, *files.read_sums(folder)}
+    return None
 
 
 def _is_ours(path: Path) -> bool:
     """Whether a folder is a set of logits without other files."""
     if not path.is_dir() or path.is_symlink():
         return False
-    names = {entry.name for entry in path.iterdir()}
-    with contextlib.suppress(OSError, ValueError):
-        return names <= {files.SUMS, *files.read_sums(path)}
-    return False
+    names = {entry.name for entry in path.iterdir()} - {swap.MARKER}
+    return names <= (_names(path) or set())
 
 
 def save(path, form: Form, rows, *, clip=None, frames=None, extra=None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from asjax import build
-from asjax.config import AsjaxError, shown
+from asjax.config import AsjaxError, counted, quoted, shown, warn
 from asjax.data import lists, strong, unlabelled
 from asjax.evaluation import data_specs
 
@@ -60,4 +60,10 @@ def source_of(spec: dict, given, label_set):
             except AsjaxError:  # no class in common: teachers need no labels
                 theirs = strong.own_labels(paths, column)
     theirs = theirs or data_specs.labels_of(spec, given, label_set)
-    return build.source(spec, theirs), theirs.ids[: len(label_set)] == label_set.ids
+    labelled = theirs.ids[: len(label_set)] == label_set.ids
+    if not labelled:
+        warn(f"the classes of the data are not those of {label_set.name}, so no labels are stored")
+    elif others := theirs.ids[len(label_set) :]:
+        words = counted(len(others), "label is no class", "labels are no classes")
+        warn(f"{words} of {label_set.name}, and not stored: {', '.join(map(quoted, others[:5]))}")
+    return build.source(spec, theirs), labelled

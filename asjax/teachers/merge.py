@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from asjax.config import AsjaxError, quoted, shown
-from asjax.store import files, logits, logits_writer
+from asjax.store import files, logits, logits_writer, swap
 from asjax.store.logits_writer import Form, Row
 from asjax.teachers import parts
 
@@ -22,6 +21,7 @@ def merge(folders, out: Path, *, overwrite: bool = False) -> None:
 
     Shards of one run (`--shard i/N`) are put in their order; all of them must be given. Other sets
     must have the same classes and form, and different clips; they keep the order of `folders`.
+    The same call again changes nothing.
 
     Raises:
       AsjaxError: a set is damaged, has a NaN or is of another kind, a shard is missing, an id
@@ -29,6 +29,8 @@ def merge(folders, out: Path, *, overwrite: bool = False) -> None:
     """
     if len(folders) < 2:
         raise AsjaxError(f"asjax logits merge needs several folders, got {len(folders)}")
+    if out.resolve() in {Path(folder).resolve() for folder in folders}:
+        raise AsjaxError(f"--out {shown(out)} is one of the folders to join; choose another one")
     sets = [logits.open(folder, verify=True) for folder in folders]
     for one in sets[1:]:
         for key in _SAME:
@@ -44,17 +46,25 @@ def merge(folders, out: Path, *, overwrite: bool = False) -> None:
         one.require_finite()
     parts.refuse_strangers(out, logits.ABOUT)
     if out.exists() and any(out.iterdir()) and not overwrite:
+        if _is_there(out, sets):
+            return
         raise AsjaxError(f"--out {shown(out)} exists; add --overwrite, or choose another folder")
-    new = out.with_name(f".{out.name}.{os.getpid()}.part")
-    new.mkdir(parents=True)
-    try:
+    with swap.folder(out, what="logits", ours=parts.names_in) as new:
         _write(new, sets, extra)
-        if out.exists():
-            parts.clear(out)
-        new.rename(out)
-        files.sync(out.parent)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
+
+
+def _is_there(out: Path, sets) -> bool:
+    """Whether `out` holds the logits of all these sets already, as after a kill at the very end."""
+    try:
+        there = logits.open(out, verify=True)
+    except AsjaxError:
+        return False
+    sums = [
+        sorted(sha for one in some for name, sha in files.read_sums(one.path).items()
+               if name.endswith(".npy"))
+        for some in ([there], sets)
+    ]  # fmt: skip
+    return sums[0] == sums[1] and rows_of(there) == [row for one in sets for row in rows_of(one)]
 
 
 def _in_order(sets):
@@ -129,8 +139,6 @@ def _write(new: Path, sets, extra) -> None:
     there = {(row.id, row.view) for row in rows}
     missing = [one for one in missing if one[:2] not in there]
     logits_writer.finish(new, form, rows, shards, extra, sums, missing)
-    with contextlib.suppress(OSError):
-        files.sync(new)
 
 
 def rows_of(stored: logits.Logits) -> list[Row]:

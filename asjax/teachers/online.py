@@ -13,7 +13,7 @@ import numpy as np
 from asjax import build, config, labels, models
 from asjax.config import AsjaxError, shown
 from asjax.evaluation.mean import Mean
-from asjax.store import model_dir
+from asjax.store import logits, model_dir
 from asjax.store.scores import activation_of
 
 
@@ -47,9 +47,14 @@ def load(paths, *, cfg, label_set) -> Online:
     """
     members, variables, hashes, found = [], {}, [], {}
     for k, path in enumerate(paths):
-        theirs, classes, weights, card = model_dir.load_model(path)
         where = f"teacher {shown(path)}"
-        labels.check_hash(label_set.hash, classes.hash, where)
+        if logits.is_folder(path):
+            raise AsjaxError(
+                f"{where} is no model, it holds stored logits; leave out objective.teacher, and "
+                f"add teacher(path='{shown(path)}') to data.ops"
+            )
+        theirs, classes, weights, card = model_dir.load_model(path)
+        labels.check_same(label_set, classes, where, "the student")
         for key in ("sample_rate", "clip_s"):
             if theirs["data"][key] != cfg["data"][key]:
                 raise AsjaxError(

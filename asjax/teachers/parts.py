@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from asjax.config import AsjaxError, shown, warn
-from asjax.store import files, logits, logits_writer, schema
+from asjax.store import files, logits, logits_writer, schema, swap
 from asjax.store.logits_writer import Form, Row
 
 MADE_BY = "asjax logits"
@@ -31,7 +31,7 @@ PART_BYTES = 64 << 20  # a part is written when its logits reach this size,
 PART_S = 30.0  # or when the last part is this old
 _OURS = re.compile(
     r"\.?((logits|clip|classes)-\d{5,}\.npy|part-\d{5,}\.json|manifest\.json|lock|about\.json"
-    r"|(clips|labels|missing)\.csv|SHA256SUMS)(\.\d+\.tmp)?"
+    r"|(clips|labels|missing)\.csv|SHA256SUMS)(\.\d+\.tmp)?|" + re.escape(swap.MARKER)
 )
 _NEWBORN = re.compile(r"lock|\.manifest\.json\.\d+\.tmp")  # of a run killed at its start
 _LEFTOVERS = re.compile(r"\.?(part-\d{5,}\.json|manifest\.json|lock)(\.\d+\.tmp)?")
@@ -266,6 +266,7 @@ def opened(out, settings: dict, form: Form) -> Iterator[Parts]:
             raise
         finally:
             parts._pool.shutdown()
+            parts.drop()
 
 
 def refuse_strangers(folder: Path, sign: str) -> None:
@@ -282,6 +283,12 @@ def refuse_strangers(folder: Path, sign: str) -> None:
             + (f", such as {shown(strange[0])}" if strange and folder.is_dir() else "")
             + "; choose another name for --out, or remove it"
         )
+
+
+def names_in(folder: Path) -> set[str] | None:
+    """The files in a folder that asjax logits made; None: it made none."""
+    names = {name for name in os.listdir(folder) if _OURS.fullmatch(name)}
+    return names or None
 
 
 def _about(folder: Path) -> dict | None:

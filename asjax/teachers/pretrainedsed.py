@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -50,12 +53,15 @@ def write(stored, path: Path) -> None:
 
     Raises:
       AsjaxError: no frame logits, several views, or two ids that differ only in their ending.
+      OSError: the disk has no room. It is looked at first, because HDF5 crashes on a full disk.
     """
     if stored.frames is None or stored.views:
         raise AsjaxError(f"{shown(stored.path)} must have frame logits and one view of each clip")
     ids = [names.stem(clip) for clip in stored.ids]
     hdf5.check_once(ids, f"{shown(stored.path)}: without the ending of the file")
     h5py, (count, frames, classes) = hdf5.module(), stored.frames.shape
+    if shutil.disk_usage(Path(path).absolute().parent).free < 2 * count * frames * classes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     with files.replacing(path) as temporary, h5py.File(temporary, "w") as file:
         file["filenames"] = np.array([name.encode() for name in ids], "S")
         shape = (count, classes, frames)

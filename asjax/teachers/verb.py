@@ -92,6 +92,10 @@ def main(args) -> int:
         raise AsjaxError(f"--out must name a folder, got {shown(args.out)}")
     if args.out and not (parent := Path(args.out).absolute().parent).is_dir():
         raise AsjaxError(f"--out {shown(args.out)}: the folder {shown(parent)} does not exist")
+    if args.out:
+        from asjax.store import files
+
+        files.prove_writable(parent, "the folder of --out")
     return {
         "run": _run,
         "merge": _merge,
@@ -132,7 +136,6 @@ def _run(paths, args) -> int:
     with parts.opened(out, job.settings(), job.form) as store:
         if not args.overwrite and store.finished():
             store.tidy()
-            store.drop()
             return _report(args.out, "already there")
         store.begin(args.overwrite)
         job.run(store)
@@ -242,6 +245,8 @@ def _export(paths, args) -> int:
     if len(paths) != 1:
         raise AsjaxError(f"asjax logits export takes one folder of logits, got {len(paths)}")
     out = Path(args.out)
+    if out.is_dir():
+        raise AsjaxError(f"--out {shown(out)} must be a file, it is a folder; choose another name")
     if out.exists() and not (args.overwrite and out.is_file()):
         raise AsjaxError(f"--out {shown(out)} exists; add --overwrite, or choose another file")
     stored = logits.open(paths[0])

@@ -234,13 +234,18 @@ def test_wrong_fields_are_one_line(tmp_path, more, says):
 def test_wrong_folders_are_one_line(tmp_path):
     with pytest.raises(AsjaxError, match="path must be a folder of asjax logits, got None"):
         piped(memory(3), ops="decode | crop | multihot | teacher")
-    with pytest.raises(AsjaxError, match="is not a folder of logits"):
+    with pytest.raises(AsjaxError, match="is not a folder of logits: about.json is missing"):
         taught(tmp_path / "none")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "card.json").touch()
+    for model in (tmp_path, tmp_path / "model"):
+        with pytest.raises(AsjaxError, match="is not a folder of logits: it is a model"):
+            taught(model)
     save(tmp_path / "x", ["clip0"], kind="clip")
     with pytest.raises(AsjaxError, match="has no logits of kind frames, only clip"):
         taught(tmp_path / "x", more=", kinds='frames'")
     other = labels.LabelSet("own", tuple("abdc"), tuple("ABDC"))
-    with pytest.raises(AsjaxError, match="label hash of the logits in .*x must be"):
+    with pytest.raises(AsjaxError, match="their order differs, first at index 2"):
         taught(tmp_path / "x", label_set=other)
     with pytest.raises(AsjaxError, match="must have 5 classes, got 4"):
         taught(tmp_path / "x", label_set=None, num_classes=5)

@@ -412,7 +412,7 @@ def test_a_folder_with_another_label_set_needs_its_name(tmp_path, clips, capsys)
     assert main([*argv, f"--labels={tmp_path / 'mine.csv'}"]) == 2
     assert "share no AudioSet mid" in capsys.readouterr().err
     assert main(["eval", f"--model={tmp_path / 'run'}", "--data=no-such-folder"]) == 2
-    assert "neither a folder of records nor a source" in capsys.readouterr().err
+    assert "there is no such file or folder, and it is no source" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("objective", [None, "classify"])

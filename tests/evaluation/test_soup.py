@@ -128,6 +128,7 @@ def test_models_that_cannot_be_mixed_are_refused_in_one_line(root, tmp_path, cap
     assert main(argv) == 0
     changed(a, tmp_path / "there")
     good = [a, root / "b"]
+    (tmp_path / "file").touch()
     for words, out, message in (
         ([a, tmp_path / "none"], "m", "none does not exist"),
         ([a, tmp_path / "logits"], "m", "holds stored logits, which have no weights"),
@@ -150,6 +151,7 @@ def test_models_that_cannot_be_mixed_are_refused_in_one_line(root, tmp_path, cap
         (good, "there", "add --overwrite to replace it"),
         (good, root / "a", "is one of the models"),
         ([*good, "--overwrite"], root / "b", "is one of the models"),
+        ([*good, "--greedy", "--data=none.csv"], "file/m", "the folder of --out"),
     ):
         capsys.readouterr()
         assert made(root, *words, out=tmp_path / out) == 2, message

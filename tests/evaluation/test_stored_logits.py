@@ -2,6 +2,7 @@
 
 import functools
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -114,6 +115,12 @@ def test_the_rest_of_the_highest_logits(root, capsys):
     got = scored(root, ["ltop", "a"], "clips.csv", "--average=probabilities")[1]["scores"]
     half = 1 / (1 + np.exp(-np.float64(full[rows, lowest]))) / 2  # the mean of it and 0
     np.testing.assert_allclose(got[rows, lowest], np.log(half / (1 - half)), atol=1e-4)
+
+
+def test_the_member_without_evaluation_data_is_named():
+    configs = [{"data": {"eval": "esc10()"}}, {"data": {}}]
+    with pytest.raises(AsjaxError, match="config of b names no evaluation data"):
+        scoring.Models.own_data(SimpleNamespace(paths=["a", "b"], _configs=configs))
 
 
 def test_what_has_no_evaluation_is_refused_in_one_line(root, tmp_path, capsys):

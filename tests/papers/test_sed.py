@@ -183,6 +183,9 @@ def test_folds_of_maestro_are_averaged_for_each_seed(tmp_path):
     assert found.folds == 2
     notes = sed.collect(read_runs([str(p) for p in paths.values()]), Args)["notes"]
     assert "MAESTRO: mean over 2 folds; the task has 5." in notes
+    one = [str(paths[seed, 0]) for seed in range(3)]
+    notes = sed.collect(read_runs(one), Args)["notes"]
+    assert "MAESTRO: mean over 1 fold; the task has 5." in notes
     del paths[1, 1]
     with pytest.raises(AsjaxError, match="every seed needs a run of every fold"):
         cell(*paths.values())

@@ -247,7 +247,7 @@ def test_a_file_without_its_logits_is_named(models, clips, logits_of, tmp_path):
     soundfile.write(tmp_path / "01.wav", np.zeros(RATE), RATE)  # longer than the models hear
     fresh = asjax.load(logits_of("a"))
     assert fresh(tmp_path / "01.wav").duration_s == CLIP_S
-    assert "of the beginning of 1 files" in fresh.notes()[0]
+    assert "of the beginning of 1 file," in fresh.notes()[0]
     mixed = asjax.load([logits_of("a"), models["b"][0]])
     (error,) = mixed.stream([tmp_path / "01.wav"])
     assert "another member hears 1.00 s" in str(error)

@@ -150,7 +150,7 @@ def test_a_pickle_in_a_shard_is_never_loaded(tmp_path):
 
 def test_other_classes_are_refused(tmp_path):
     written(tmp_path / "s")
-    with pytest.raises(AsjaxError, match="label hash of the logits in"):
+    with pytest.raises(AsjaxError, match="s has other classes than label set esc10: 10"):
         FrameScores(tmp_path / "s", labels.get("esc10"))
 
 
@@ -177,10 +177,14 @@ def test_what_cannot_be_stored_is_refused_and_nothing_appears(tmp_path):
     with pytest.raises(AsjaxError, match="float16 or float32"):
         FrameScoresWriter(path, **common, dtype="int8")
     add(["a"], np.full((1, 50, 10), 7e4), [1.0], dtype="float32")
-    with pytest.raises(AsjaxError, match="exists; choose another folder"):
+    with pytest.raises(AsjaxError, match="exists; add --overwrite, or choose another folder"):
         add(["a"], good, [1.0])
     add(["b"], good, [1.0], overwrite=True)
     assert FrameScores(path).ids == ["b"]
+    (path / "notes.txt").write_text("mine")
+    with pytest.raises(AsjaxError, match="or has other files too; choose another folder"):
+        add(["c"], good, [1.0], overwrite=True)
+    assert (path / "notes.txt").read_text() == "mine"
 
 
 def test_score_files_of_sed_scores_eval(golden, tmp_path):

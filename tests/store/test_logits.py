@@ -2,6 +2,10 @@
 
 import json
 import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -119,7 +123,7 @@ def test_damage_is_named(tmp_path, name, edit, message):
 
 def test_other_classes_and_other_folders_are_refused(tmp_path):
     saved(tmp_path / "x")
-    with pytest.raises(AsjaxError, match="label hash of the logits in .* must be"):
+    with pytest.raises(AsjaxError, match="x has other classes than label set esc10"):
         logits.open(tmp_path / "x", labels.get("esc10"))
     with pytest.raises(AsjaxError, match="is not a folder of logits: about.json is missing"):
         logits.open(tmp_path)
@@ -141,3 +145,49 @@ def test_what_cannot_be_stored_is_refused_and_nothing_appears(tmp_path, options,
     with pytest.raises(AsjaxError, match=message):
         saved(tmp_path / "x", **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_replacement_keeps_the_old_logits(tmp_path, monkeypatch):
+    saved(tmp_path / "x")
+    before, rename = digests(tmp_path), Path.rename
+
+    def failing(path, target):
+        if path.name.endswith(".new"):
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    form = Form(DESED, clip=True)
+    with (
+        pytest.raises(OSError, match="No space left"),
+        logits_writer.Writer(tmp_path / "x", form, overwrite=True) as out,
+    ):
+        out.add([Row("other", 1.0)], np.zeros((1, len(DESED))))
+    assert digests(tmp_path) == before
+
+
+KILLED = """
+import os, sys
+import numpy as np
+from asjax import labels
+from asjax.store.logits_writer import Form, Row, Writer
+with Writer(sys.argv[1], Form(labels.get("desed10"), clip=True), shard_mb=0, overwrite=True) as out:
+    out.add([Row("other", 1.0)], np.zeros((1, 10)))
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_killed_writer_leaves_nothing_that_the_next_one_does_not_remove(tmp_path):
+    saved(tmp_path / "x")
+    before = digests(tmp_path)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "x")], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert digests(tmp_path).items() > before.items()  # its own folder beside the old one
+    with logits_writer.Writer(tmp_path / "x", Form(DESED, clip=True), overwrite=True) as out:
+        out.add([Row("other", 1.0)], np.zeros((1, len(DESED))))
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+    assert logits.open(tmp_path / "x", verify=True).ids == ["other"]
+
+
+def digests(folder) -> dict:
+    return {path: files.digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}

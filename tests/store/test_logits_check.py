@@ -119,3 +119,10 @@ def test_large_sets_are_sampled(tmp_path, monkeypatch):
     monkeypatch.setattr(logits_check, "MOST_SCORES", 50 * 10 * 25)
     assert logits_check.own(stored(tmp_path / "x")[0]).clips == 30
     assert logits_check.own(stored(tmp_path / "y", kind="frames")[0]).clips == 25
+
+
+def test_few_clips_have_no_floor(tmp_path):
+    few, _ = stored(tmp_path / "few", clips=logits_check.FEW - 1)
+    assert str(logits_check.own(few)).endswith("; fewer than 20 clips prove nothing)")
+    enough, _ = stored(tmp_path / "enough", clips=logits_check.FEW)
+    assert "must be at least 0." in str(logits_check.own(enough))

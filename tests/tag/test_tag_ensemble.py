@@ -95,7 +95,7 @@ def test_files_without_stored_logits_are_counted(root, tag, tmp_path):
     soundfile.write(tmp_path / "01.wav", np.zeros(RATE), RATE)  # twice as long as is heard
     code, _, err = tag(["la"], tmp_path / "01.wav", "--json")
     assert code == 0
-    assert "has logits of the beginning of 1 files" in err
+    assert "has logits of the beginning of 1 file," in err
 
 
 def test_members_that_do_not_fit_are_one_line(root, tag, tmp_path):

@@ -128,6 +128,8 @@ def test_one_process_at_a_time_and_no_file_of_others(tmp_path):
         pytest.raises(AsjaxError, match="another asjax logits writes"),
     ):
         again.__enter__()
+    assert not (tmp_path / "x.parts").exists()  # nothing was in it
+    (tmp_path / "x.parts").mkdir()
     (tmp_path / "x.parts" / "thesis.txt").write_text("mine")
     again = parts.opened(tmp_path / "x", {}, form)
     with pytest.raises(AsjaxError, match="such as thesis.txt"):

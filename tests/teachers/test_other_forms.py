@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -10,6 +11,7 @@ from small_detectors import CLASSES, write_clips
 
 from asjax.__main__ import main
 from asjax.store import logits
+from asjax.teachers import pretrainedsed
 
 COUNT = 24
 IDS = [f"Y{'abcdefghijk'[: 10 - len(str(i))]}{i}m" for i in range(COUNT)]  # end with m, like mp3's
@@ -117,7 +119,9 @@ def test_a_wrong_order_of_the_names_is_refused(tmp_path, audio, capsys):
     assert run("check", tmp_path / "x", "--no-check") == 0
 
 
-def test_export_writes_what_import_reads_and_what_their_code_reads(tmp_path, audio, capsys):
+def test_export_writes_what_import_reads_and_what_their_code_reads(
+    tmp_path, audio, capsys, monkeypatch
+):
     file = sed_file(tmp_path / "x.hdf5")
     words = ["--form=pretrainedsed", *labelled(audio), f"--out={tmp_path / 'x'}"]
     assert run("import", file, *words) == 0
@@ -136,6 +140,15 @@ def test_export_writes_what_import_reads_and_what_their_code_reads(tmp_path, aud
     nowhere = f"--out={tmp_path / 'no' / 'y.hdf5'}"
     assert run("export", tmp_path / "x", "--form=pretrainedsed", nowhere) == 2
     assert "does not exist" in capsys.readouterr().err
+    usage = lambda _: SimpleNamespace(free=100)  # noqa: E731
+    monkeypatch.setattr(pretrainedsed.shutil, "disk_usage", usage)
+    full = tmp_path / "full.hdf5"
+    assert run("export", tmp_path / "x", "--form=pretrainedsed", f"--out={full}") == 2
+    assert f"the disk is full writing {full}" in capsys.readouterr().err
+    assert not full.exists()
+    folder = f"--out={tmp_path / 'x'}"
+    assert run("export", tmp_path / "x", "--form=pretrainedsed", folder, "--overwrite") == 2
+    assert "must be a file, it is a folder" in capsys.readouterr().err
     assert run("export", tmp_path / "x", "--form=ced", f"--out={tmp_path / 'y'}") == 2
     assert "writes --form pretrainedsed only" in capsys.readouterr().err
 

@@ -120,6 +120,14 @@ def test_shards_joined_are_one_run_bit_for_bit(tmp_path, audio, models, whole, c
     assert main(["logits", "merge", *map(str, reversed(shards)), f"--out={out}"]) == 0
     assert_same(out, whole)
     assert main(command(models, audio, out)) == 0  # the merged set is the one of the whole run
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert main(["logits", "merge", *map(str, shards), f"--out={out}"]) == 0  # the same again
+    assert before == {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    other = tmp_path / "other"
+    assert main([*command(models[1:], audio, other, "--shard=1/1"), "--overwrite"]) == 0
+    capsys.readouterr()
+    assert main(["logits", "merge", *map(str, shards), f"--out={other}"]) == 2
+    assert "exists; add --overwrite" in capsys.readouterr().err
 
 
 def assert_same(a, b):
@@ -156,6 +164,11 @@ def test_merge_refuses_what_does_not_fit(tmp_path, audio, models, whole, capsys)
         assert main(["logits", "merge", *map(str, folders), f"--out={out}"]) == 2
         assert message in capsys.readouterr().err
         assert not out.exists()
+    before = {path.name: path.read_bytes() for path in one.iterdir()}
+    argv = ["logits", "merge", str(one), str(two), f"--out={one}", "--overwrite"]
+    assert main(argv) == 2
+    assert f"--out {one} is one of the folders to join" in capsys.readouterr().err
+    assert before == {path.name: path.read_bytes() for path in one.iterdir()}
     damaged = tmp_path / "damaged"
     shutil.copytree(one, damaged)
     shard = next(damaged.glob("clip-*.npy"))
@@ -265,7 +278,9 @@ def test_other_classes_of_the_data_are_not_stored_as_labels(tmp_path, audio, mod
     options = [f"--labels={tmp_path / 'two.csv'}", f"--out={tmp_path / 'x'}"]
     data = f"--data=folder(csv='{audio / 'other.csv'}', root='{audio}')"
     assert main(["logits", str(models[0][0]), data, *options]) == 0
-    assert "stored without labels" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "stored without labels" in said.out
+    assert "the data are not those of pets, so no labels are stored" in said.err
     assert logits.open(tmp_path / "x").targets() is None
     rows = (audio / "events.tsv").read_text()
     for name in CLASSES.names:
@@ -273,7 +288,27 @@ def test_other_classes_of_the_data_are_not_stored_as_labels(tmp_path, audio, mod
     (audio / "other.tsv").write_text(rows)
     words = ["logits", str(models[0][0]), f"--data={audio / 'other.tsv'}"]
     assert main([*words, f"--out={tmp_path / 'y'}"]) == 0
+    assert "so no labels are stored" in capsys.readouterr().err
     assert logits.open(tmp_path / "y").targets() is None
+    some = (audio / "events.tsv").read_text().replace("Owl", "my owl")
+    (audio / "some.tsv").write_text(some)
+    words[-1] = f"--data={audio / 'some.tsv'}"
+    assert main([*words, f"--out={tmp_path / 'z'}"]) == 0
+    assert "1 label is no class of pets, and not stored: 'my owl'" in capsys.readouterr().err
+    assert logits.open(tmp_path / "z").targets().any(axis=0).tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("words", ["m --data=x", "merge a b", "import x --form=ced"])
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.setattr(files.Path, "write_bytes", full)
+    assert main(["logits", *words.split(), f"--out={tmp_path / 'x'}"]) == 2
+    err = capsys.readouterr().err
+    assert "the folder of --out" in err
+    assert "cannot be written: No space left on device" in err
+
+
+def full(*args):
+    raise OSError(28, "No space left on device")
 
 
 @pytest.mark.parametrize(
@@ -317,7 +352,7 @@ def test_wrong_models_and_data_are_one_line(tmp_path, audio, models, capsys):
         ([str(tmp_path / "no"), data], "is no model folder, nor one of merge"),
         ([str(tmp_path), data], "model "),
         ([first], "asjax logits needs --data"),
-        ([first, "--data=nothing.csv"], "neither a folder of records"),
+        ([first, "--data=nothing.csv"], "there is no such file or folder"),
         (["merge"], "asjax logits merge needs a path"),
     ):
         capsys.readouterr()
@@ -351,6 +386,7 @@ def test_foreign_folders_are_left_alone(tmp_path, audio, models, capsys):
     assert main(command(models, audio, out)) == 0
     assert main(command(models[1:], audio, out)) == 2
     assert "another value of models" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("x")] == ["x"]
     before = logits.open(out)["00.wav"]["clip"]
     assert main(command(models[1:], audio, out, "--overwrite")) == 0
     assert not np.array_equal(before, logits.open(out)["00.wav"]["clip"])

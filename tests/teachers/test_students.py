@@ -14,6 +14,8 @@ import asjax
 from asjax import build, objectives, sharding, step
 from asjax.__main__ import main
 from asjax.config import AsjaxError
+from asjax.store import logits_writer
+from asjax.store.logits_writer import Form, Row
 from asjax.teachers import online
 
 CFG = {"data": {"sample_rate": RATE, "clip_s": CLIP_S}}
@@ -295,11 +297,15 @@ def test_models_that_do_not_fit_are_one_line(tmp_path, models, audio):
     with pytest.raises(AsjaxError, match="needs data.clip_s=0.5, and the student's is 1"):
         loaded(models, "d0", cfg=other)
     less = asjax.labels.LabelSet("less", CLASSES.ids[:2], CLASSES.names[:2])
-    with pytest.raises(AsjaxError, match="label hash of teacher .*d0 must be"):
+    with pytest.raises(AsjaxError, match="d0 has other classes than the student: 3, not 2"):
         loaded(models, "d0", label_set=less)
     make(tmp_path / "soft", objective={"name": "classify"})
     with pytest.raises(AsjaxError, match="has one softmax over the classes"):
         online.load([str(tmp_path / "soft")], cfg=CFG, label_set=CLASSES)
+    form = Form(CLASSES, clip=True)
+    logits_writer.save(tmp_path / "logits", form, [Row("a", 1.0)], clip=np.zeros((1, 3)))
+    with pytest.raises(AsjaxError, match="holds stored logits; leave out objective.teacher"):
+        online.load([str(tmp_path / "logits")], cfg=CFG, label_set=CLASSES)
     make(tmp_path / "slow", frames=5)
     paths = [models["d0"][0], str(tmp_path / "slow")]
     with pytest.raises(AsjaxError, match="same frame rate: .*d0 has 10 frames .*slow 5"):

@@ -106,7 +106,7 @@ def test_neither_audio_nor_a_list_is_one_line(place, tmp_path, capsys):
     ):
         assert store(root, tmp_path / spec, tmp_path / "out") == 2
         err = capsys.readouterr().err
-        assert says in err or "neither a folder of records nor a source" in err
+        assert says in err or "there is no such file or folder" in err
         assert err.count("\n") == 1
         assert not (tmp_path / "out").exists()
 
