@@ -225,9 +225,10 @@ def search(study: Study, args) -> None:
 # ----------------------------------------------------------------------------- tables and picture
 
 
-def interval_text(value: float, drawn, digits: int = 1) -> str:
-    low, high = metrics.interval(drawn, value)
-    return f"{100 * value:.{digits}f} [{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
+def with_interval(value: float, drawn, least: float = 0.0) -> str:
+    """A score in % with its interval, or a difference of scores with least=-1."""
+    low, high = np.clip(metrics.interval(drawn, value), least, 1)
+    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def table(part: str, rows: dict) -> list[str]:
@@ -238,8 +239,8 @@ def table(part: str, rows: dict) -> list[str]:
     heads = ["model", "parameters", metric, *more, f"single {each}"]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for name, row in rows.items():
-        cells = [name, f"{row['parameters']:,}", interval_text(row["value"], row["drawn"])]
-        cells += [interval_text(*row["more"][key]) for key in more]
+        cells = [name, f"{row['parameters']:,}", with_interval(row["value"], row["drawn"])]
+        cells += [with_interval(*row["more"][key]) for key in more]
         cells.append(", ".join(f"{100 * value:.1f}" for value in row[each]))
         lines.append("| " + " | ".join(cells) + " |")
     lines.append("")
@@ -248,45 +249,51 @@ def table(part: str, rows: dict) -> list[str]:
         if name.startswith("student, "):
             pairs = [(metric, row["value"], row["drawn"], plain["value"], plain["drawn"])]
             pairs += [(key, *row["more"][key], *plain["more"][key]) for key in more]
-            texts = [f"{key} {interval_text(a - b, x - y)}" for key, a, x, b, y in pairs]
+            texts = [f"{key} {with_interval(a - b, x - y, -1.0)}" for key, a, x, b, y in pairs]
             lines.append(f"{name}, minus the student of the labels: {', '.join(texts)}")
     return lines
 
 
+APART = 1.35  # factor between the marks of students, which have the same size
+MARKS = ("s", "D", "^", "v")
+
+
 def picture(parts: dict) -> bytes:
-    """PNG: score against the number of parameters; a line joins the student's scores."""
-    names = {"clips": "mean AP of clips, %", "frames": "PSDS1 of events, %"}
+    """PNG: score against the number of parameters; a line joins the scores of the student."""
+    titles = {"clips": "clips: mean AP in %", "frames": "events in time: PSDS1 in %"}
+    colors = (pages.BLUE, pages.ORANGE, pages.GREEN)
 
     def draw(figure):
         axes = figure.subplots(1, len(parts), squeeze=False)[0]
         for axis, (part, rows) in zip(axes, parts.items(), strict=True):
             students = [name for name in rows if name.startswith("student")]
-            for name, row in rows.items():
-                kd, student = "," in name, name in students
-                color = pages.ORANGE if kd else pages.BLUE if student else pages.INK
-                low, high = metrics.interval(row["drawn"], row["value"])
-                y, shift = 100 * row["value"], students.index(name) if student else 0
-                x = row["parameters"] * 1.16**shift
-                bars = [[y - 100 * low], [100 * high - y]]
-                axis.errorbar([x], [y], yerr=bars, fmt="o", color=color, capsize=3, ms=6, zorder=3)
-                right = not student or shift == len(students) - 1
-                axis.annotate(
-                    "labels alone" if name == "student" else name.removeprefix("student, "),
-                    (x, y),
-                    xytext=(7 if right else -7, 4),
-                    textcoords="offset points",
-                    ha="left" if right else "right",
-                    fontsize=8,
-                    color=color,
-                )
-            at = [rows[n]["parameters"] * 1.16**i for i, n in enumerate(students)]
+            others = [name for name in rows if name not in students]
+            middle = (len(students) - 1) / 2
+            at = [rows[n]["parameters"] * APART ** (i - middle) for i, n in enumerate(students)]
             axis.plot(at, [100 * rows[n]["value"] for n in students], color=pages.GREY, zorder=2)
+            looks = [(n, rows[n]["parameters"], pages.INK, MARKS[i]) for i, n in enumerate(others)]
+            looks += [(n, at[i], colors[i], "o") for i, n in enumerate(students)]
+            for name, x, color, mark in looks:
+                y, (low, high) = 100 * rows[name]["value"], ends(rows[name])
+                bars = [[y - 100 * low], [100 * high - y]]
+                label = "student, labels" if name == "student" else name
+                how = dict(color=color, capsize=3, ms=6, elinewidth=1.3, zorder=3, label=label)
+                axis.errorbar([x], [y], yerr=bars, fmt=mark, **how)
             axis.set_xscale("log")
-            axis.set_xlabel("parameters")
-            axis.set_title(names[part])
-            axis.margins(x=0.3)
+            ticks = [10_000, 30_000, 100_000, 300_000, 1_000_000]
+            axis.set_xticks(ticks, ["10 k", "30 k", "100 k", "300 k", "1 M"])
+            axis.minorticks_off()
+            axis.set_xlabel("parameters (marks of the student side by side)")
+            axis.set_title(titles[part])
+            axis.margins(x=0.12)
+            axis.legend(loc="upper left", bbox_to_anchor=(-0.02, -0.17), fontsize=8)
 
-    return pages.png(draw, 3.6)
+    return pages.png(draw, 4.6)
+
+
+def ends(row: dict):
+    """Interval of the score of a row; no score is outside [0, 1]."""
+    return np.clip(metrics.interval(row["drawn"], row["value"]), 0, 1).tolist()
 
 
 def main(argv=None) -> int:
@@ -324,7 +331,7 @@ def main(argv=None) -> int:
 def _plain(row: dict) -> dict:
     """A row without its resamples, with intervals."""
     out = {key: value for key, value in row.items() if key not in ("drawn", "more")}
-    out["interval"] = metrics.interval(row["drawn"], row["value"])
+    out["interval"] = ends(row)
     more = row.get("more", {}).items()
     return out | {key: [value, *metrics.interval(drawn, value)] for key, (value, drawn) in more}
 
