@@ -22,11 +22,14 @@ CLIPS = {  # name -> model, (frontend, learning rate)
         _ATDR,
     ),
     "CNN": (_CNN, _PANNS),
-    "student": (dict(**_CNN, channels=(5, 10, 20, 40), width=40), _PANNS),
+    "student": (dict(**_CNN, channels=(5, 10, 20, 40), width=32), _PANNS),
 }
 _CRNN = dict(name="talnet", variant="crnn_mini", frames=250)
 FRAMES = {"BiGRU": dict(**_CRNN, width=256), "student": dict(**_CRNN, width=128, context=None)}
-STEPS = {"clips": 200, "BiGRU": 400, "student": 300}
+STEPS = {
+    "clips": {"teachers": 200, "student": 400},
+    "frames": {"teachers": 400, "student": 300},
+}
 SCENES = 200  # of validation and of the test
 DRAWN = 2400  # scenes that students learn from; they fit into the memory of data.cache
 CLIPS_KD = dict(weight=1.0)
@@ -48,10 +51,10 @@ TRIED = [
 # -------------------------------------------------------------------------------------- trainings
 
 
-def common(seed: int, steps: int, lr: float, tiny: bool) -> object:
+def common(seed: int, count: int, lr: float, tiny: bool) -> object:
     """The fields that all trainings of the study share."""
     c = config.new()
-    c.seed, c.total_steps = seed, 2 if tiny else steps
+    c.seed, c.total_steps = seed, 2 if tiny else count
     c.labels = dict(name="esc10", hlp=False, strict=False)
     c.optim = dict(
         name="adamw",
@@ -67,10 +70,14 @@ def common(seed: int, steps: int, lr: float, tiny: bool) -> object:
     return c
 
 
+def steps(part: str, name: str) -> int:
+    return STEPS[part]["student" if name == "student" else "teachers"]
+
+
 def clips_config(name: str, *, learning, held_out: str, seed: int, tiny: bool, kd=None):
     """A training on clips; `kd`: fields of the objective distillation, with a teacher."""
     model, (frontend, lr) = CLIPS[name]
-    c = common(seed, STEPS["clips"], lr, tiny)
+    c = common(seed, steps("clips", name), lr, tiny)
     c.batch_size = 8 if tiny else 32
     c.data = dict(
         train=dict(name="esc10", splits=learning, convert=True),
@@ -102,7 +109,7 @@ def frames_config(name: str, *, seed: int, tiny: bool, folds=LEARNING, stored=""
 
     Teachers never hear a scene twice; students learn from `scenes`.
     """
-    c = common(seed, STEPS[name], 7e-3, tiny)
+    c = common(seed, steps("frames", name), 7e-3, tiny)
     c.batch_size = 4 if tiny else 16
     count = 4 if tiny else SCENES
     spec = scenes(folds, tiny)
