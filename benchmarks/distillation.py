@@ -12,8 +12,8 @@ without RNN, with less than a tenth of a teacher's parameters, learns from label
 the stored mean logits of the teachers (PretrainedSED's loss), or from the logits alone, of scenes
 that also have recordings of fold 4, without labels. All are scored on scenes of fold 5, once.
 
---search trains students with the objectives of `TRIED` and scores them on fold 4, of which their
-teachers know nothing: so CLIPS_KD was chosen. Every training is `asjax train` in this process. A
+--search trains students of clips with the objectives of `TRIED` and scores them on fold 4, of which
+their teachers know nothing. Every training is `asjax train` in this process. A
 finished one is not repeated, and a stopped one continues. Folds that do not start within --minutes
 are left out. results.json has all numbers.
 """
