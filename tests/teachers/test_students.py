@@ -240,7 +240,7 @@ def test_the_teacher_hears_the_augmented_wave(audio, models):
             return {"logits": zeros[:, 0], "frame_logits": zeros}
 
     roll = build.augment("roll")
-    _, loss_fn = student(lambda paths: Ear(), teacher="x", augment={"wave": roll})
+    _, loss_fn = student(lambda paths, outputs: Ear(), teacher="x", augment={"wave": roll})
     batch = {k: jnp.asarray(v) for k, v in batch_of(audio).items()}
     key = jax.random.key(7)
     loss_fn(PARAMS, {}, batch, key, {})
