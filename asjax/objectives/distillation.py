@@ -61,7 +61,8 @@ def distillation(
     Args:
       model, frontend, augment: as in `tagging`.
       closure: bool [C, C] for HLP on the labels; None: no HLP.
-      load: from the program: paths -> the models as one, see asjax.teachers.online.
+      load: from the program: (paths, names of outputs) -> the models as one, see
+        asjax.teachers.online.
       base: "tagging": one loss of the clip. "detection": of the frames and of the clip; a loss
         whose teacher is missing is that of the labels.
       teacher: a model folder, or several: the mean of their logits. None: stored logits.
@@ -227,8 +228,9 @@ def _loaded(load, teacher, parts):
         raise AsjaxError(f"objective.teacher must be one or several model folders, got {teacher!r}")
     if load is None:
         raise AsjaxError("objective distillation with a teacher needs load, as in asjax train")
-    online = load(list(paths))
-    if not {part[0] for part in parts.values()} & set(online.outputs):
+    wanted = {part[0] for part in parts.values()}
+    online = load(list(paths), wanted)
+    if not wanted & set(online.outputs):
         raise AsjaxError(f"objective.teacher {paths[0]!r} must give logits, got {online.outputs}")
     return online
 

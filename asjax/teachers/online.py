@@ -23,7 +23,7 @@ class Online:
 
     Attributes:
       variables: of the models. mean: as `asjax.evaluation.mean.Mean`.
-      outputs: "logits", and "frame_logits" if all models give these.
+      outputs: "logits", and "frame_logits" if it is wanted and all models give it.
       identity: SHA-256 of all models. notes: lines for people.
     """
 
@@ -38,8 +38,14 @@ class Online:
         return self.mean.apply(variables, wave)
 
 
-def load(paths, *, cfg, label_set) -> Online:
+OUTPUTS = ("logits", "frame_logits")
+
+
+def load(paths, wanted=OUTPUTS, *, cfg, label_set) -> Online:
     """The models in `paths` as teacher of the student with config `cfg`.
+
+    Args: wanted: the outputs that the student learns from. If frames are not among them, the models
+      may have different frame rates.
 
     Raises:
       AsjaxError: no model there; another sample rate, clip length or label set than the student's;
@@ -74,7 +80,8 @@ def load(paths, *, cfg, label_set) -> Online:
         members.append((model, frontend, 1.0 / len(paths)))
         variables[str(k)] = weights
         hashes.append(card["sha256"]["card.json"])
-        found[path] = _shapes(model, frontend, weights, cfg, where, len(label_set))
+        shapes = _shapes(model, frontend, weights, cfg, where, len(label_set))
+        found[path] = {name: shapes[name] for name in shapes if name in ("logits", *wanted)}
     outputs = _common(found)
     mean = Mean(members, outputs, softmax=False)
     notes = _notes(found, variables, outputs)
@@ -106,7 +113,7 @@ def _common(found: dict) -> tuple[str, ...]:
             f"the models of a teacher must have the same frame rate: {shown(one)} has "
             f"{first[0]} frames per clip and {shown(other)} {second[0]}"
         )
-    return ("logits", "frame_logits") if len(frames) == len(found) else ("logits",)
+    return OUTPUTS if len(frames) == len(found) else OUTPUTS[:1]
 
 
 def _notes(found: dict, variables, outputs) -> tuple[str, ...]:

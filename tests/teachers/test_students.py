@@ -172,6 +172,18 @@ def test_the_logits_are_those_of_the_models_and_their_mean(audio, models):
     assert loaded(models, "d0").identity != loaded(models, "d1").identity
 
 
+def test_teachers_of_clips_may_have_any_frame_rates(tmp_path, audio, models):
+    calls = {"slow": make(tmp_path / "slow", frames=5), "d0": models["d0"][1]}
+    paths = {"slow": str(tmp_path / "slow"), "d0": models["d0"][0]}
+    found = online.load(list(paths.values()), {"logits"}, cfg=CFG, label_set=CLASSES)
+    assert found.outputs == ("logits",)
+    wave = waves(audio)
+    out = found.apply(found.variables, jnp.asarray(wave))
+    want = np.mean([np.asarray(calls[name](wave)["logits"], np.float64) for name in paths], 0)
+    assert set(out) == {"logits"}
+    np.testing.assert_allclose(out["logits"], want, atol=1e-5)
+
+
 def student(load, **fields):
     """A student whose frame logits are the first samples of the wave, and its loss."""
     frontend = lambda wave: wave[:, : 3 * FRAMES].reshape(len(wave), FRAMES, 3)  # noqa: E731
@@ -195,7 +207,9 @@ def batch_of(audio, count=4):
 
 def load_of(models):
     by_name = {name: path for name, (path, _) in models.items()}
-    return lambda paths: online.load([by_name[p] for p in paths], cfg=CFG, label_set=CLASSES)
+    return lambda paths, wanted: online.load(
+        [by_name[p] for p in paths], wanted, cfg=CFG, label_set=CLASSES
+    )
 
 
 def test_a_teacher_in_the_step_is_the_loss_of_its_stored_logits(audio, models):
@@ -228,7 +242,7 @@ def test_the_teacher_hears_the_augmented_wave(audio, models):
             return {"logits": zeros[:, 0], "frame_logits": zeros}
 
     roll = build.augment("roll")
-    _, loss_fn = student(lambda paths: Ear(), teacher="x", augment={"wave": roll})
+    _, loss_fn = student(lambda paths, outputs: Ear(), teacher="x", augment={"wave": roll})
     batch = {k: jnp.asarray(v) for k, v in batch_of(audio).items()}
     key = jax.random.key(7)
     loss_fn(PARAMS, {}, batch, key, {})
@@ -312,7 +326,7 @@ def test_models_that_do_not_fit_are_one_line(tmp_path, models, audio):
         online.load(paths, cfg=CFG, label_set=CLASSES)
     with pytest.raises(AsjaxError, match="none does not exist"):
         online.load([str(tmp_path / "none")], cfg=CFG, label_set=CLASSES)
-    _, loss_fn = student(lambda _: online.load(paths[1:], cfg=CFG, label_set=CLASSES),
+    _, loss_fn = student(lambda _, outputs: online.load(paths[1:], cfg=CFG, label_set=CLASSES),
                             teacher="slow")  # fmt: skip
     batch = {k: jnp.asarray(v) for k, v in batch_of(audio).items()}
     with pytest.raises(AsjaxError, match=r"teacher must have the shape of frame_target.*\[4, 5, 3"):
