@@ -4,8 +4,9 @@ python benchmarks/distillation.py [--part clips|frames|all] [--folds 5] [--seeds
     [--minutes 40] [--out runs/distillation] [--search] [--tiny]
 
 clips: for each fold of ESC-10, three teachers of different families learn from the other four. A
-student with less than a tenth of any teacher's parameters learns from the labels, or from
-labels and teachers. The teachers are in the student's training step and hear its mixed waves.
+student with less than a tenth of any teacher's parameters learns from the labels, from the teachers
+without labels, or from the labels of one of the four folds. The teachers are in the student's
+training step and hear its mixed waves.
 
 frames: three teachers with a BiGRU learn from scenes with recordings of folds 1 to 3. A student
 without RNN, with less than a tenth of a teacher's parameters, learns from labels, from labels and
@@ -130,6 +131,9 @@ def clips(study: Study, args) -> dict:
         learning = [f"fold{k}" for k in range(1, 6) if k != fold]
         given = dict(learning=learning, held_out=f"fold{fold}", seed=args.seed, tiny=args.tiny)
         paths = _with_students(study, f"clips-fold{fold}", given, {"KD": CLIPS_KD})
+        few = clips_config("student", **{**given, "learning": learning[:1]})
+        run = study.train(f"clips-fold{fold}-student few labels", few)
+        paths["student, a quarter of the labels"] = [run]
         for name, members in paths.items():
             files = [path / "eval" / "scores.npz" for path in members]
             loaded = averages.average_files(files)

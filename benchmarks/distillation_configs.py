@@ -40,6 +40,7 @@ FRAMES_KD = {  # name -> recordings of the scenes, fields of the objective
     "teachers, unlabelled scenes": (UNLABELLED, dict(weight=1.0)),
 }
 TRIED = [
+    dict(weight=0.5),
     dict(weight=0.9),
     dict(weight=1.0),
     dict(weight=0.9, temperature=2.0),
