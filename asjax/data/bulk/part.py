@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from asjax.config import AsjaxError, shown
+from asjax.config import AsjaxError, printable, shown
 from asjax.data import records
 from asjax.data.bulk import readers
 from asjax.data.bulk.items import Damaged
@@ -140,7 +140,7 @@ def _fill(task: Task, place: Path, stack, threads, tick, bar) -> dict:
                     job.add(clip, loaded)
                     left.pop(clip.id, None)
                     if depth:
-                        found.sources[clip.id] = unit.what
+                        found.sources[clip.id] = printable(unit.what)
                 if not depth:
                     tick()
             for clip, why in items.failures().items():
@@ -153,7 +153,8 @@ def _fill(task: Task, place: Path, stack, threads, tick, bar) -> dict:
     about = job.finish()
     del about["left_out"]
     unit = task.unit
-    about |= {"unit": unit.what, "key": unit.key, "order": unit.order, "wanted": len(task.wants)}
+    about |= {"unit": printable(unit.what), "key": unit.key, "order": unit.order}
+    about["wanted"] = len(task.wants)
     about |= {"left_out_count": len(left), "sources": found.sources, "damage": found.damage}
     return about | {"labels_compared": found.compared, "labels_differ": found.differ}
 

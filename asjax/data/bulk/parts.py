@@ -70,7 +70,10 @@ class Parts:
         """name -> clips of every planned task, of all machines whose plan is here."""
         found: dict[str, int] = {}
         for path in sorted(self.folder.glob("plan-*.json")):
-            found |= {str(k): int(v) for k, v in schema.read_json(path, 1 << 28).items()}
+            plan = schema.read_json(path, 1 << 28)
+            if not isinstance(plan, dict) or not all(type(count) is int for count in plan.values()):
+                raise AsjaxError(f"{shown(path)} is no plan; run the same asjax prepare again")
+            found |= plan
         return found
 
     def describe(self, about: dict, label_set) -> None:
@@ -127,6 +130,7 @@ def opened(out, settings: dict, shard=(0, 1), overwrite: bool = False) -> Iterat
     Raises:
       AsjaxError: another process has them, they have other settings, or asjax did not make them.
     """
+    check_out(out)
     folder = folder_of(out)
     refuse_strangers(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -148,6 +152,20 @@ def opened(out, settings: dict, shard=(0, 1), overwrite: bool = False) -> Iterat
                 elif path.name.startswith(("plan-", "listed")):
                     path.unlink()
         yield parts
+
+
+def check_out(out) -> None:
+    """AsjaxError if no record dataset can ever be at `out`. It says so before hours of work."""
+    files.refuse_url(out, "--out")
+    path = Path(out)
+    try:
+        os.fspath(path.resolve()).encode()
+    except UnicodeEncodeError:
+        raise AsjaxError(f"--out {shown(out)}: its name must be UTF-8") from None
+    if path.name.endswith(".parts"):
+        raise AsjaxError(f"--out {shown(out)}: names that end in .parts are for parts of a set")
+    if path.exists() and not path.is_dir():
+        raise AsjaxError(f"--out {shown(out)} exists and is no folder; choose another name")
 
 
 def refuse_strangers(folder: Path) -> None:
