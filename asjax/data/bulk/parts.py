@@ -135,8 +135,10 @@ def opened(out, settings: dict, shard=(0, 1), overwrite: bool = False) -> Iterat
     refuse_strangers(folder)
     folder.mkdir(parents=True, exist_ok=True)
     name = "lock" if shard == (0, 1) else f"lock-{shard[0]}-of-{shard[1]}"
-    with (folder / name).open("w") as lock:
-        if not files.lock(lock):
+    with (folder / "lock").open("a+") as all_, (folder / name).open("a+") as mine:
+        # The shards share the lock that a run without shards has alone: it removes the folder.
+        free = files.lock(all_, shared=name != "lock")
+        if not free or (name != "lock" and not files.lock(mine)):
             raise AsjaxError(f"another asjax prepare writes {shown(out)}; wait for it")
         parts = Parts(folder)
         others = [key for key in settings if parts.settings.get(key) != settings[key]]
@@ -147,7 +149,7 @@ def opened(out, settings: dict, shard=(0, 1), overwrite: bool = False) -> Iterat
                     f"{', '.join(others)}; add --overwrite to start again, or choose another --out"
                 )
             for path in folder.iterdir():
-                if path.name != name and path.is_dir() and _OURS.fullmatch(path.name):
+                if path.is_dir() and _OURS.fullmatch(path.name):
                     shutil.rmtree(path)
                 elif path.name.startswith(("plan-", "listed")):
                     path.unlink()

@@ -15,9 +15,9 @@ import small_audioset
 import soundfile
 
 from asjax.__main__ import main
-from asjax.config import AsjaxWarning
+from asjax.config import AsjaxError, AsjaxWarning
 from asjax.data import records
-from asjax.data.bulk import engine, items, readers
+from asjax.data.bulk import engine, items, parts, readers
 from asjax.data.bulk.units import Unit
 
 MOST = 1 << 20
@@ -203,3 +203,20 @@ def test_a_merge_into_the_parts_or_with_a_broken_plan_is_refused(tmp_path, some,
         plan.write_text(good)
     assert main(["prepare", "merge", str(parts), "--out", str(out)]) == 0
     assert kept(out) == {row[1] for row in some[:10]}
+
+
+def test_shards_run_beside_each_other_and_not_beside_a_run_without_shards(tmp_path):
+    out, settings = tmp_path / "out", {"a": 1}
+    with parts.opened(out, settings, (0, 2)), parts.opened(out, settings, (1, 2)):
+        for shard in ((1, 2), (0, 1)):
+            refused(out, settings, shard)
+    with parts.opened(out, settings):
+        refused(out, settings, (0, 2))
+    with parts.opened(out, settings, (0, 2)):
+        pass
+
+
+def refused(out, settings, shard):
+    place = parts.opened(out, settings, shard)
+    with pytest.raises(AsjaxError, match="another asjax prepare writes"):
+        place.__enter__()
