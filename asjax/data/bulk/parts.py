@@ -42,8 +42,12 @@ _ABOUT = schema.mapping(
 
 
 def folder_of(out) -> Path:
-    """OUT.parts for OUT."""
+    """OUT.parts for OUT. AsjaxError: OUT is the root of the disk."""
     out = Path(out)
+    if out.name in ("", ".."):
+        out = out.resolve()
+    if not out.name:
+        raise AsjaxError(f"{shown(out)} is the root of the disk; choose a folder in it")
     return out if out.name.endswith(".parts") else out.with_name(f"{out.name}.parts")
 
 

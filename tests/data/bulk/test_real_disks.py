@@ -220,3 +220,16 @@ def refused(out, settings, shard):
     place = parts.opened(out, settings, shard)
     with pytest.raises(AsjaxError, match="another asjax prepare writes"):
         place.__enter__()
+
+
+def test_out_may_be_the_folder_where_one_is_and_never_the_root(tmp_path, some, monkeypatch, capsys):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert main(["prepare", "status", "."]) == 2
+    assert "neither a folder of parts" in capsys.readouterr().err
+    assert prepare(tmp_path, f"files={tmp_path / 'files'}", ".") == 0
+    assert kept(tmp_path / "here") == {row[1] for row in some[:10]}
+    monkeypatch.chdir(tmp_path / "here")  # the folder is a new one
+    assert parts.folder_of("a/..").name == "here.parts"
+    with pytest.raises(AsjaxError, match="root of the disk"):
+        parts.folder_of("/")
