@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -228,7 +229,17 @@ class _Items:
             self.found.damage = str(error)
 
     def failures(self) -> dict[str, tuple[str, str]]:
-        """id -> (state, reason) of the clips that cannot be kept from this unit."""
+        """id -> (state, reason) of the clips that cannot be kept from this unit.
+
+        Raises:
+          AsjaxError: the source itself is gone, such as a disk in the network.
+        """
+        lacks = self.failed or self._unseen
+        if lacks and self.unit.kind in readers.KINDS and not os.path.exists(self.unit.path):
+            raise AsjaxError(
+                f"{shown(self.unit.path)} was there and is gone; is its disk still connected? Then "
+                "the same command goes on"
+            )
         lost = self.found.damage or "the source ends before it"
         rest = {self.of_item[i].clip.id: ("undecodable", lost) for i in self._unseen}
         return {**self.failed, **rest}

@@ -233,3 +233,30 @@ def test_out_may_be_the_folder_where_one_is_and_never_the_root(tmp_path, some, m
     assert parts.folder_of("a/..").name == "here.parts"
     with pytest.raises(AsjaxError, match="root of the disk"):
         parts.folder_of("/")
+
+
+@pytest.mark.parametrize("kind", ["files", "parquet"])
+def test_a_source_that_is_gone_in_the_run_makes_no_clip_missing(
+    tmp_path, some, kind, monkeypatch, capsys
+):
+    place, out, run = tmp_path / "files", tmp_path / "out", engine.run
+    if kind == "parquet":
+        place = tmp_path / "hub"
+        place.mkdir()
+        audio = pa.array([{"bytes": small_audioset.flac(i)} for i in range(10)])
+        ids = [row[1] for row in some[:10]]
+        pq.write_table(pa.table({"video_id": ids, "audio": audio}), place / "a.parquet")
+
+    def unplugged(*args, **more):
+        place.rename(tmp_path / "gone")
+        try:
+            return run(*args, **more)
+        finally:
+            (tmp_path / "gone").rename(place)
+
+    monkeypatch.setattr(engine, "run", unplugged)
+    assert prepare(tmp_path, f"{kind}={place}", out) == 2
+    assert "was there and is gone" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert prepare(tmp_path, f"{kind}={place}", out) == 0
+    assert kept(out) == {row[1] for row in some[:10]}
