@@ -260,3 +260,24 @@ def test_a_source_that_is_gone_in_the_run_makes_no_clip_missing(
     monkeypatch.undo()
     assert prepare(tmp_path, f"{kind}={place}", out) == 0
     assert kept(out) == {row[1] for row in some[:10]}
+
+
+def test_rows_of_an_hdf5_without_a_name_cost_no_other_row(tmp_path):
+    """PANNs' packing leaves a row empty where the recording was not found."""
+    wave = np.arange(300, dtype=np.int16).reshape(3, 100)
+    unit = panns(tmp_path / "a.h5", wave)
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        file["audio_name"][0], file["audio_name"][1] = b"", b"\xff.wav"
+    assert readers.names(unit) == ["", "\ufffd.wav", "Y--PJHxphWEs.wav"]
+    [item] = readers.read(unit, {2}, MOST)
+    np.testing.assert_array_equal(np.frombuffer(item.audio, "<i2", offset=44), wave[2])
+
+
+@pytest.mark.parametrize("times", ["nan, 10.000", "30.000, 30.000", "-1.000, 9.000", "0.000, inf"])
+def test_a_listed_segment_has_a_time(tmp_path, some, times, capsys):
+    path = tmp_path / "lists" / "eval_segments.csv"
+    lines = path.read_text().splitlines()
+    name, _, _, labels = lines[3].split(", ", 3)
+    path.write_text("\n".join([*lines[:3], f"{name}, {times}, {labels}", *lines[4:]]) + "\n")
+    assert prepare(tmp_path, f"files={tmp_path / 'files'}", tmp_path / "out") == 2
+    assert "eval_segments.csv, line 4 must be YTID, start_seconds" in capsys.readouterr().err
