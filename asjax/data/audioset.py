@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import re
 import sys
@@ -138,7 +139,10 @@ def _parse(file, path, label_set, classes, lengths, promised, progress, clips=No
                 text = text.strip(' "\r\n').replace(" ", "")
                 found = [column[mid] for mid in text.split(",")]
                 if clips is not None:
-                    clips.append((clip.strip(' "'), float(start), float(end)))
+                    span = float(start), float(end)
+                    if not 0 <= span[0] < span[1] < math.inf:
+                        raise ValueError("its times")
+                    clips.append((clip.strip(' "'), *span))
             except (ValueError, KeyError) as error:
                 if not line.strip() or (not lengths and line.lower().startswith("ytid,")):
                     continue

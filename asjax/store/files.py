@@ -29,14 +29,16 @@ def digest(path: Path, kind: str = "sha256") -> str:
         return hashlib.file_digest(file, kind).hexdigest()
 
 
-def lock(file, *, without: bool = True) -> bool:
+def lock(file, *, without: bool = True, shared: bool = False) -> bool:
     """Lock an open file for this process. False: another process has the lock.
+
+    Any number of processes may have a `shared` lock at a time, but none beside the other kind.
 
     The system releases the lock when the file is closed or the process ends. `without` is the
     answer on systems without locks (Windows, some network disks): True lets asjax work there.
     """
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except (OSError, AttributeError):

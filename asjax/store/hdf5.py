@@ -88,15 +88,17 @@ def dataset(file, name: str, kinds: str, axes: int, ratio: int = _RATIO):
 
 
 def names(data, once: bool = True) -> list[str]:
-    """The texts of a dataset of names. AsjaxError: one is empty or too long, or with `once` occurs
-    twice."""
+    """The texts of a dataset of names. AsjaxError: one is too long, or with `once` is empty, is no
+    UTF-8 or occurs twice. PANNs leaves the names empty of the clips that its packing did not find.
+    """
     where, out = f"{shown(data.file.filename)}: dataset {data.name!r}", []
     if data.dtype.itemsize > _NAME:
         raise AsjaxError(f"{where}: names have {data.dtype.itemsize:,} bytes, at most {_NAME:,}")
+    how = "strict" if once else "replace"
     for start in range(0, len(data), 65_536):
         for raw in data[start : start + 65_536].tolist():
-            text = raw if isinstance(raw, str) else bytes(raw).rstrip(b"\0").decode("utf-8")
-            if not text or len(text) > _NAME:
+            text = raw if isinstance(raw, str) else bytes(raw).rstrip(b"\0").decode("utf-8", how)
+            if (once and not text) or len(text) > _NAME:
                 raise AsjaxError(f"{where}: a name must not be empty or long, got {quoted(text)}")
             out.append(text)
     if once:

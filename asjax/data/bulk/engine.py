@@ -136,7 +136,7 @@ def _names(unit: Unit):
         units = readers.divided(unit)
         return units, [readers.names(one) for one in units], ""
     except Damaged as error:
-        return [], [], str(error)
+        return [], [], f"{error}{readers.instead(unit.path)}"
 
 
 def run(tasks: list[Task], folder: Path, pool: Pool, threads: int | None, progress=True):

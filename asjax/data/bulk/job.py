@@ -51,6 +51,7 @@ def prepare(
     """
     with parts.opened(out, settings, shard, overwrite) as folder:
         about = {"settings": settings, "fields": fields, "name": name}
+        about["base"] = None if base is None else base.about["manifest_sha256"]
         folder.describe(about, plan.options.labels)
         listed = folder.folder / "listed.csv"
         plan.listed.write(listed)
@@ -74,7 +75,7 @@ def prepare(
             raise
         found = old | made
         if shard != WHOLE:
-            return _shard_done(folder, shard, mine, found)
+            return _shard_done(folder, shard, mine, found, out if base is not None else None)
         if not have and not any(part.about["clips"] for part in found.values()):
             reasons = [f"{row[0]}: {row[2]}" for part in found.values() for row in part.left_out]
             folder.remove()
@@ -155,12 +156,13 @@ def of_clips(
     return summary, report.lines - summary.clips
 
 
-def _shard_done(folder, shard, tasks, found) -> None:
+def _shard_done(folder, shard, tasks, found, base) -> None:
     wanted = sum(len(task.wants) for task in tasks)
     kept = sum(part.about["clips"] for part in found.values())
+    rest = "--out DIR" if base is None else f"{shown(base)} --out {shown(base)} --overwrite"
     print(
         f"shard {shard[0]}/{shard[1]}: {len(tasks)} units are done, {kept:,} of {wanted:,} clips "
-        f"kept; when all shards are: asjax prepare merge {shown(folder.folder)} --out DIR"
+        f"kept; when all shards are: asjax prepare merge {shown(folder.folder)} {rest}"
     )
 
 
@@ -176,6 +178,7 @@ def stopped(out, signal_name, command: str = "the same command") -> int:
 
 def finished(out, settings: dict) -> bool:
     """Whether `out` is the complete set of these settings. AsjaxError: it is something else."""
+    parts.check_out(out)
     out = Path(out)
     if swap.find(out) is None or not out.is_dir() or not any(out.iterdir()):
         return False

@@ -18,7 +18,8 @@ def join(paths, out, *, partial: bool = False, overwrite: bool = False):
     Returns: (writer.Summary, report.Report).
 
     Raises:
-      AsjaxError: no parts, parts of different settings, a unit is not done, or a part is damaged.
+      AsjaxError: no parts, parts of different settings, a unit is not done, a part is damaged, or
+        the parts add to a dataset that is not given.
     """
     folders, found = [], {}
     for path in map(Path, paths):
@@ -29,6 +30,7 @@ def join(paths, out, *, partial: bool = False, overwrite: bool = False):
     if not folders:
         raise AsjaxError("merge needs at least one folder of parts, OUT.parts")
     first = folders[0]
+    _check_places(folders, out, {p.about["manifest_sha256"] for p in found.values()})
     planned: dict[str, int] = {}
     for folder in folders:
         others = [k for k in first.settings if folder.settings.get(k) != first.settings[k]]
@@ -59,6 +61,19 @@ def join(paths, out, *, partial: bool = False, overwrite: bool = False):
         name=first.about.get("name"),
         overwrite=overwrite,
     )
+
+
+def _check_places(folders, out, datasets: set[str]) -> None:
+    """Parts of --retry-missing alone would replace the dataset that they add to."""
+    parts.check_out(out)
+    for folder in folders:
+        if folder.folder.resolve() in Path(out).resolve().parents:
+            raise AsjaxError(f"--out {shown(out)} is inside of the parts; choose another folder")
+        if (folder.about.get("base") or None) not in {None, *datasets}:
+            raise AsjaxError(
+                f"{shown(folder.folder)} adds clips to a record dataset (--retry-missing), which "
+                "must be given too, and be unchanged: asjax prepare merge OUT.parts OUT --out NEW"
+            )
 
 
 def _opened(path: Path) -> parts.Parts:

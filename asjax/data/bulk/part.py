@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from asjax.config import AsjaxError, shown
+from asjax.config import AsjaxError, printable, shown
 from asjax.data import records
 from asjax.data.bulk import readers
 from asjax.data.bulk.items import Damaged
@@ -140,7 +141,7 @@ def _fill(task: Task, place: Path, stack, threads, tick, bar) -> dict:
                     job.add(clip, loaded)
                     left.pop(clip.id, None)
                     if depth:
-                        found.sources[clip.id] = unit.what
+                        found.sources[clip.id] = printable(unit.what)
                 if not depth:
                     tick()
             for clip, why in items.failures().items():
@@ -153,7 +154,8 @@ def _fill(task: Task, place: Path, stack, threads, tick, bar) -> dict:
     about = job.finish()
     del about["left_out"]
     unit = task.unit
-    about |= {"unit": unit.what, "key": unit.key, "order": unit.order, "wanted": len(task.wants)}
+    about |= {"unit": printable(unit.what), "key": unit.key, "order": unit.order}
+    about["wanted"] = len(task.wants)
     about |= {"left_out_count": len(left), "sources": found.sources, "damage": found.damage}
     return about | {"labels_compared": found.compared, "labels_differ": found.differ}
 
@@ -227,7 +229,17 @@ class _Items:
             self.found.damage = str(error)
 
     def failures(self) -> dict[str, tuple[str, str]]:
-        """id -> (state, reason) of the clips that cannot be kept from this unit."""
+        """id -> (state, reason) of the clips that cannot be kept from this unit.
+
+        Raises:
+          AsjaxError: the source itself is gone, such as a disk in the network.
+        """
+        lacks = self.failed or self._unseen
+        if lacks and self.unit.kind in readers.KINDS and not os.path.exists(self.unit.path):
+            raise AsjaxError(
+                f"{shown(self.unit.path)} was there and is gone; is its disk still connected? Then "
+                "the same command goes on"
+            )
         lost = self.found.damage or "the source ends before it"
         rest = {self.of_item[i].clip.id: ("undecodable", lost) for i in self._unseen}
         return {**self.failed, **rest}

@@ -42,8 +42,12 @@ _ABOUT = schema.mapping(
 
 
 def folder_of(out) -> Path:
-    """OUT.parts for OUT."""
+    """OUT.parts for OUT. AsjaxError: OUT is the root of the disk."""
     out = Path(out)
+    if out.name in ("", ".."):
+        out = out.resolve()
+    if not out.name:
+        raise AsjaxError(f"{shown(out)} is the root of the disk; choose a folder in it")
     return out if out.name.endswith(".parts") else out.with_name(f"{out.name}.parts")
 
 
@@ -70,7 +74,10 @@ class Parts:
         """name -> clips of every planned task, of all machines whose plan is here."""
         found: dict[str, int] = {}
         for path in sorted(self.folder.glob("plan-*.json")):
-            found |= {str(k): int(v) for k, v in schema.read_json(path, 1 << 28).items()}
+            plan = schema.read_json(path, 1 << 28)
+            if not isinstance(plan, dict) or not all(type(count) is int for count in plan.values()):
+                raise AsjaxError(f"{shown(path)} is no plan; run the same asjax prepare again")
+            found |= plan
         return found
 
     def describe(self, about: dict, label_set) -> None:
@@ -127,12 +134,15 @@ def opened(out, settings: dict, shard=(0, 1), overwrite: bool = False) -> Iterat
     Raises:
       AsjaxError: another process has them, they have other settings, or asjax did not make them.
     """
+    check_out(out)
     folder = folder_of(out)
     refuse_strangers(folder)
     folder.mkdir(parents=True, exist_ok=True)
     name = "lock" if shard == (0, 1) else f"lock-{shard[0]}-of-{shard[1]}"
-    with (folder / name).open("w") as lock:
-        if not files.lock(lock):
+    with (folder / "lock").open("a+") as all_, (folder / name).open("a+") as mine:
+        # The shards share the lock that a run without shards has alone: it removes the folder.
+        free = files.lock(all_, shared=name != "lock")
+        if not free or (name != "lock" and not files.lock(mine)):
             raise AsjaxError(f"another asjax prepare writes {shown(out)}; wait for it")
         parts = Parts(folder)
         others = [key for key in settings if parts.settings.get(key) != settings[key]]
@@ -143,11 +153,25 @@ def opened(out, settings: dict, shard=(0, 1), overwrite: bool = False) -> Iterat
                     f"{', '.join(others)}; add --overwrite to start again, or choose another --out"
                 )
             for path in folder.iterdir():
-                if path.name != name and path.is_dir() and _OURS.fullmatch(path.name):
+                if path.is_dir() and _OURS.fullmatch(path.name):
                     shutil.rmtree(path)
                 elif path.name.startswith(("plan-", "listed")):
                     path.unlink()
         yield parts
+
+
+def check_out(out) -> None:
+    """AsjaxError if no record dataset can ever be at `out`. It says so before hours of work."""
+    files.refuse_url(out, "--out")
+    path = Path(out)
+    try:
+        os.fspath(path.resolve()).encode()
+    except UnicodeEncodeError:
+        raise AsjaxError(f"--out {shown(out)}: its name must be UTF-8") from None
+    if path.name.endswith(".parts"):
+        raise AsjaxError(f"--out {shown(out)}: names that end in .parts are for parts of a set")
+    if path.exists() and not path.is_dir():
+        raise AsjaxError(f"--out {shown(out)} exists and is no folder; choose another name")
 
 
 def refuse_strangers(folder: Path) -> None:

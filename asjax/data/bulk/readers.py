@@ -8,17 +8,19 @@ nothing is written to the disk under them.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
-from asjax.config import AsjaxError, shown, unknown
+from asjax.config import AsjaxError, shown, unknown, warn
 from asjax.data import pcm16
 from asjax.data.bulk import tars
 from asjax.data.bulk.items import LABELS, Damaged, Item, as_list, checked
 from asjax.data.bulk.units import AUDIO, SIZE, Unit
+from asjax.data.containers import kinds
 from asjax.store import hdf5
 from asjax.store.files import reason
 
@@ -36,6 +38,8 @@ _MOST_ROWS = 4_000_000  # of a parquet file
 _LEAST = 256 << 20  # bytes that a group of rows may claim in any case
 _RATIO = 64  # encoded audio is never compressed more than this
 _SILENCE = 2048  # samples in HDF5 may be compressed as much
+_PACKED = 66  # bytes of 527 packed bits
+_OWN = ("a Parquet file", "an HDF5 file", "a tar archive", "a gzip archive")
 
 
 def units(kind: str, place: str) -> list[Unit]:
@@ -64,23 +68,38 @@ def units(kind: str, place: str) -> list[Unit]:
 
 
 def _walk(folder, suffixes) -> list[str]:
-    """Files below a folder with one of the suffixes, sorted. Hidden ones are passed over."""
-    found, stack = [], [""]
+    """Files below a folder with one of the suffixes, sorted. Hidden ones are passed over, and a
+    folder that links lead to again."""
+    found, stack, seen = [], [""], set()
     while stack:
         place = stack.pop()
         try:
+            status = os.stat(os.path.join(folder, place))
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
             with os.scandir(os.path.join(folder, place)) as entries:
-                for entry in entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
                     name = os.path.join(place, entry.name)
                     if entry.name.startswith("."):
                         continue
-                    if entry.is_dir(follow_symlinks=False):
+                    if entry.is_dir():
                         stack.append(name)
                     elif entry.name.lower().endswith(suffixes):
                         found.append(name)
         except OSError as error:
             raise AsjaxError(f"folder {shown(folder)} cannot be read: {reason(error)}") from None
     return sorted(found)
+
+
+def instead(path: str) -> str:
+    """What a file is that is not sound, as the end of a message; "" if that is not known."""
+    try:
+        with open(path, "rb") as file:
+            found = kinds.kind(file.read(512))
+    except OSError:
+        return ""
+    return "" if found is None or found.name in _OWN else f"; it is {found.name}"
 
 
 def divided(unit: Unit) -> list[Unit]:
@@ -157,6 +176,10 @@ def _columns(file) -> tuple[str, str | None]:
     leaves = [file.schema.column(i).path for i in range(len(file.schema))]
     tops = file.schema_arrow.names
     ids = next((name for name in _IDS if name in tops), None)
+    if "audio.bytes" in leaves:
+        column = file.schema.column(leaves.index("audio.bytes"))
+        if column.physical_type != "BYTE_ARRAY" or column.logical_type.type == "STRING":
+            raise ValueError("its audio.bytes must be bytes, and is text or numbers")
     if ids is None and "audio.path" in leaves:
         ids = "audio.path"
     if "audio.bytes" not in leaves or ids is None:
@@ -176,7 +199,13 @@ def _parquet_names(unit: Unit) -> list[str]:
         column = file.read_row_groups(groups, columns=[ids]).column(0)
         if ids == "audio.path":
             column = pyarrow.compute.struct_field(column, "path")
-        return ["" if value is None else str(value) for value in column.to_pylist()]
+        return [_text(value) for value in column.to_pylist()]
+
+
+def _text(value) -> str:
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return "" if value is None else str(value)
 
 
 def _parquet_items(unit: Unit, wanted, max_bytes):
@@ -220,31 +249,53 @@ def _classes(file, unit: Unit):
     """number -> classes by the file; PaSST's are packed bits. None: the file does not say."""
     if "target" not in file:
         return lambda number: None
-    data = hdf5.dataset(file, "target", "bu", 2, ratio=_SILENCE)
-    if len(data) < unit.end or data.shape[1] > 8192:
-        raise AsjaxError(f"{shown(unit.path)}: its targets do not fit its clips")
-    rows = data[unit.begin : unit.end]
-    if unit.kind == "passt" and rows.dtype == np.uint8:
+    try:
+        data = hdf5.dataset(file, "target", "buif", 2, ratio=_SILENCE)
+        if len(data) < unit.end or data.shape[1] > 8192:
+            raise AsjaxError(f"{shown(unit.path)}: its targets do not fit its clips")
+        rows = data[unit.begin : unit.end]
+    except AsjaxError as error:  # labels are those of the list in any case
+        warn(f"{error}; the labels of the list are not compared with them")
+        return lambda number: None
+    if unit.kind == "passt" and rows.dtype == np.uint8 and rows.shape[1] == _PACKED:
         rows = np.unpackbits(rows, axis=1)
     return lambda number: np.flatnonzero(rows[number]).tolist()
 
 
 def _panns_items(unit: Unit, wanted, max_bytes):
     with _hdf5(unit) as file:
-        data = hdf5.dataset(file, "waveform", "i", 2, ratio=_SILENCE)
-        if data.dtype.itemsize != 2 or 2 * data.shape[1] > max_bytes or len(data) < unit.end:
+        data = hdf5.dataset(file, "waveform", "if", 2, ratio=_SILENCE)
+        size = data.dtype.itemsize
+        kept = data.dtype.kind + str(size) in ("i2", "f4")
+        if not kept or size * data.shape[1] > max_bytes or len(data) < unit.end:
             raise AsjaxError(
-                f"{shown(unit.path)}: waveform must be int16 [clips, samples] with a row for each "
-                f"audio_name, got {data.dtype} {data.shape}"
+                f"{shown(unit.path)}: waveform must be int16 or float32 [clips, samples] with a "
+                f"row for each audio_name, got {data.dtype} {data.shape}"
             )
-        rate = int(file.attrs.get("sample_rate", 32_000))
-        if not 100 <= rate <= 1_000_000:
-            raise AsjaxError(f"{shown(unit.path)}: sample_rate must be in Hz, got {rate}")
+        rate = _rate(file, unit)
+        wav = pcm16.wav if size == 2 else _float_wav
         classes = _classes(file, unit)
         for start, block in hdf5.blocks(data, begin=unit.begin, end=unit.end):
             for number, row in enumerate(block, start - unit.begin):
                 if number in wanted:
-                    yield Item(number, pcm16.wav(row, rate), classes(number))
+                    yield Item(number, wav(row, rate), classes(number))
+
+
+def _rate(file, unit: Unit) -> int:
+    """Hz of the waveforms; PANNs' files without the attribute have 32,000."""
+    given = np.ravel(file.attrs.get("sample_rate", 32_000))
+    if given.size != 1 or given.dtype.kind not in "iuf" or not 100 <= given[0] <= 1_000_000:
+        raise AsjaxError(f"{shown(unit.path)}: sample_rate must be one number of Hz")
+    return int(given[0])
+
+
+def _float_wav(row, rate: int) -> bytes:
+    """A WAV of float32 samples."""
+    import soundfile
+
+    out = io.BytesIO()
+    soundfile.write(out, row, rate, subtype="FLOAT", format="WAV")
+    return out.getvalue()
 
 
 def _passt_items(unit: Unit, wanted, max_bytes):

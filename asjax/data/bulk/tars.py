@@ -45,6 +45,11 @@ def _members(unit: Unit, more: tuple[str, ...] = (".json",)):
             archive.members = []  # tarfile would keep all of them
         if not archive.ended:
             raise tarfile.ReadError(f"no end mark after {archive.offset:,} bytes")
+        for block in iter(lambda: archive.fileobj.read(1 << 20), b""):  # gzip checks its sum here
+            if block.strip(b"\0"):
+                raise tarfile.ReadError(
+                    "more data follow its end mark, which are not read; several tars in one file?"
+                )
 
 
 @contextlib.contextmanager

@@ -170,7 +170,7 @@ def test_hdf5_that_is_wrong_is_damaged(tmp_path, fault):
         if fault == "claims":  # chunks that were never written: 1 TB in 10 kB
             file.create_dataset("waveform", (4, 1 << 18), np.int16, chunks=(1, 1 << 18))
         elif fault == "float":
-            file["waveform"] = np.zeros((4, 10), np.float32)
+            file["waveform"] = np.zeros((4, 10), np.float64)
         elif fault == "short":
             file["waveform"] = np.zeros((3, 10), np.int16)
         elif fault == "external":
