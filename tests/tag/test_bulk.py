@@ -1,0 +1,308 @@
+"""`asjax tag --from --to`: the tables against `asjax tag`, kills, shards, bad files, other options."""
+
+import csv
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from small_detectors import CLIP_S, RATE, make
+
+from asjax.__main__ import main
+
+ROOT = Path(__file__).parents[2]
+GUARD_S = 600
+LENGTHS = (1.0, 0.4, 2.7, 1.0, 0.1, 5.2, 1.0)  # clips: one window, less, several
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """22 recordings below lake/, two of them bad, and two detectors."""
+    root = tmp_path_factory.mktemp("bulk")
+    rng = np.random.default_rng(5)
+    (root / "lake" / "deep").mkdir(parents=True)
+    for i in range(20):
+        wave = rng.normal(0, 0.1, round(LENGTHS[i % len(LENGTHS)] * CLIP_S * RATE))
+        place = root / "lake" / ("deep" if i % 3 else "") / f"{i:02d} x.wav"
+        soundfile.write(place, wave, RATE)
+    (root / "lake" / "05 bad.wav").write_text("no sound")
+    (root / "lake" / "deep" / "zz empty.wav").touch()
+    for name in "ab":
+        make(root / name, key=ord(name))
+    return root
+
+
+def tag(root, *words, model="a"):
+    models = [f"--model={root / name}" for name in model]
+    return main(["tag", *map(str, words), *models, "--batch-size=4"])
+
+
+def content(folder) -> dict:
+    """Every file of a folder: name -> bytes."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def rows(folder) -> list[list[str]]:
+    found = []
+    for path in sorted(folder.glob("tags-*.tsv")):
+        lines = path.read_text().splitlines()
+        found += [line.split("\t") for line in lines[1:]]
+    return found
+
+
+def good(root) -> list[Path]:
+    return [
+        p
+        for p in sorted((root / "lake").rglob("*.wav"))
+        if "bad" not in p.name and p.stat().st_size
+    ]
+
+
+@pytest.fixture(scope="module")
+def plain(root, tmp_path_factory):
+    """The results of one run: folder."""
+    out = tmp_path_factory.mktemp("plain") / "tags"
+    assert tag(root, "--from", root / "lake", "--to", out, "--unit-size=5") == 1
+    return out
+
+
+def test_each_file_has_the_tags_of_asjax_tag(root, plain, capsys):
+    found = rows(plain)
+    for path in good(root):
+        assert tag(root, path, "--tsv") == 0
+        want = [line.split("\t") for line in capsys.readouterr().out.splitlines()[1:]]
+        name = str(path.relative_to(root / "lake"))
+        mine = [row for row in found if row[0] == name]
+        assert [row[1:-1] for row in mine] == [row[1:-1] for row in want]
+        p = np.array([[row[-1] for row in some] for some in (mine, want)], float)
+        np.testing.assert_allclose(p[0], p[1], rtol=0, atol=2e-7)  # batches of 4 or of 1
+
+
+def test_a_unit_is_byte_for_byte_the_table_of_asjax_tag(root, tmp_path, capsys):
+    """A unit of several batches has the batches of `asjax tag FILES`."""
+    paths = good(root)
+    (tmp_path / "all.txt").write_text("".join(f"{p}\n" for p in paths))
+    how = ["--threshold=0.4", "--windows"]
+    assert (
+        tag(root, "--from", tmp_path / "all.txt", "--to", tmp_path / "out", *how, model="ab") == 0
+    )
+    capsys.readouterr()
+    assert tag(root, *paths, "--tsv", *how, model="ab") == 0
+    assert (tmp_path / "out" / "tags-00000.tsv").read_text() == capsys.readouterr().out
+
+
+def test_every_recording_is_there_once(root, plain):
+    names = {str(p.relative_to(root / "lake")) for p in (root / "lake").rglob("*.wav")}
+    with (plain / "left_out.csv").open(newline="") as file:
+        left = list(csv.reader(file))
+    assert left[0] == ["file", "reason"]
+    assert [name for name, _ in left[1:]] == ["05 bad.wav", "deep/zz empty.wav"]
+    assert "05 bad.wav" in left[1][1]
+    tagged = list(dict.fromkeys(row[0] for row in rows(plain)))
+    assert sorted([*tagged, *(name for name, _ in left[1:])]) == sorted(names)
+    about = json.loads((plain / "manifest.json").read_text())
+    assert about["counts"]["recordings"] == len(names) == 22
+    assert (about["counts"]["tagged"], about["counts"]["left_out"]) == (20, 2)
+    assert about["counts"]["rows"] == len(rows(plain))
+    for name, digest in about["files"].items():
+        assert hashlib.sha256((plain / name).read_bytes()).hexdigest() == digest
+    assert not [p for p in plain.rglob("*") if p.name.startswith((".", "lock"))]
+
+
+def test_events_are_those_of_asjax_tag(root, tmp_path, capsys):
+    how = ["--events", "--threshold=0.45", "--median=0"]
+    code = tag(root, "--from", root / "lake", "--to", tmp_path / "out", "--unit-size=6", *how)
+    assert code == 1
+    capsys.readouterr()
+    assert tag(root, *good(root), "--tsv", *how) == 0
+    header, *lines = capsys.readouterr().out.splitlines()
+    want = [line.split("\t") for line in lines]
+    assert (tmp_path / "out" / "tags-00000.tsv").read_text().startswith(header)
+    mine = rows(tmp_path / "out")
+    assert len(want) > 20
+    lake = root / "lake"
+    assert [r[:-1] for r in mine] == [[str(Path(r[0]).relative_to(lake)), *r[1:-1]] for r in want]
+    p = np.array([[row[-1] for row in some] for some in (mine, want)], float)
+    np.testing.assert_allclose(p[0], p[1], rtol=0, atol=2e-7)
+
+
+@pytest.mark.parametrize("how", [["--windows"], ["--events", "--threshold=0.45"]])
+def test_parquet_has_the_rows_of_the_tsv(root, tmp_path, how):
+    from pyarrow import parquet
+
+    for kind in ("tsv", "parquet"):
+        words = ["--from", root / "lake", "--to", tmp_path / kind, "--format", kind, *how]
+        assert tag(root, *words, "--unit-size=9") == 1
+    found = [parquet.read_table(p) for p in sorted((tmp_path / "parquet").glob("tags-*.parquet"))]
+    assert len(found) == 3
+    mine = [list(row.values()) for table in found for row in table.to_pylist()]
+    texts = [
+        ["" if v is None else f"{v:.7g}" if i == len(row) - 1 else
+         f"{v:.6f}" if isinstance(v, float) else str(v) for i, v in enumerate(row)]
+        for row in mine
+    ]  # fmt: skip
+    assert texts == rows(tmp_path / "tsv")
+
+
+def test_shards_make_the_bytes_of_one_process(root, plain, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = ["--from", root / "lake", "--unit-size=5"]
+    for i in (2, 0):
+        tag(root, *words, "--to", out, f"--shard={i}/3")
+        assert f"shard {i}/3: " in capsys.readouterr().out
+        assert not (out / "left_out.csv").exists()
+    assert tag(root, *words, "--to", out, "--shard=1/3") == 1
+    assert "22 of 22 recordings: 20 tagged, 2 left out" in capsys.readouterr().out
+    assert content(out) == content(plain)
+
+
+def test_folders_of_machines_are_joined_by_copying(root, plain, tmp_path):
+    words = ["--from", root / "lake", "--unit-size=5"]
+    for i in range(2):
+        tag(root, *words, "--to", tmp_path / str(i), f"--shard={i}/2")
+    import shutil
+
+    shutil.copytree(tmp_path / "1", tmp_path / "0", dirs_exist_ok=True)
+    assert tag(root, *words, "--to", tmp_path / "0") == 1
+    assert content(tmp_path / "0") == content(plain)
+
+
+def started(root, out, **more):
+    words = ["tag", "--from", root / "lake", "--to", out, "--model", root / "a"]
+    words = [sys.executable, "-m", "asjax", *words, "--batch-size=4", "--unit-size=5"]
+    return subprocess.Popen(
+        list(map(str, words)),
+        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "2"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **more,
+    )
+
+
+def until(condition, process):
+    end = time.monotonic() + GUARD_S
+    while not condition() and process.poll() is None:
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+def test_kill_9_three_times_makes_the_same_bytes(root, plain, tmp_path):
+    """Each kill comes a random time after the next unit is there."""
+    out, rng = tmp_path / "out", np.random.default_rng()
+    for n in range(3):
+        run = started(root, out)
+        until(lambda n=n: len(list(out.glob("units/0*.json"))) > n, run)
+        time.sleep(rng.uniform(0, 0.05))
+        run.kill()
+        run.wait(GUARD_S)
+    run = started(root, out)
+    said, _ = run.communicate(timeout=GUARD_S)
+    assert run.returncode == 1, said
+    assert "are done already" in said
+    assert content(out) == content(plain)
+
+
+def test_sigterm_ends_with_75_and_the_command_goes_on(root, plain, tmp_path):
+    out = tmp_path / "out"
+    run = started(root, out)
+    until(lambda: list(out.glob("units/0*.json")), run)
+    run.send_signal(signal.SIGTERM)
+    said, _ = run.communicate(timeout=GUARD_S)
+    assert (run.returncode, "goes on" in said) == (75, True), said
+    assert tag(root, "--from", root / "lake", "--to", out, "--unit-size=5") == 1
+    assert content(out) == content(plain)
+
+
+def test_a_damaged_unit_is_made_again(root, plain, tmp_path):
+    import shutil
+
+    out = shutil.copytree(plain, tmp_path / "out")
+    (out / "tags-00001.tsv").write_text("x")
+    (out / "units" / "00002.json").write_text("{")
+    assert tag(root, "--from", root / "lake", "--to", out, "--unit-size=5") == 1
+    assert content(out) == content(plain)
+
+
+def test_left_out_recordings_are_tried_again_on_demand(root, tmp_path, capsys):
+    (tmp_path / "list.csv").write_text("n,file\n1,one.wav\n2,two.wav\n3,one.wav\n")
+    soundfile.write(tmp_path / "one.wav", np.ones(400) / 9, RATE)
+    words = ["--from", tmp_path / "list.csv", "--to", tmp_path / "out"]
+    with pytest.warns(UserWarning, match="1 lines repeat"):
+        assert tag(root, *words) == 1
+    assert "2 of 2 recordings: 1 tagged, 1 left out" in capsys.readouterr().out
+    soundfile.write(tmp_path / "two.wav", np.ones(400) / 9, RATE)
+    assert tag(root, *words) == 1
+    assert tag(root, *words, "--retry") == 0
+    assert {row[0] for row in rows(tmp_path / "out")} == {"one.wav", "two.wav"}
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (["--threshold=0.3"], "threshold"),
+        (["--unit-size=6"], "unit_size"),
+        (["--events"], "events"),
+        (["--format=parquet"], "format"),
+        (["--overlap=0.5"], "overlap"),
+    ],
+)
+def test_other_options_are_refused_in_one_line(root, plain, capsys, more, named):
+    before = content(plain)
+    assert tag(root, "--from", root / "lake", "--to", plain, "--unit-size=5", *more) == 2
+    err = capsys.readouterr().err.strip()
+    assert "\n" not in err
+    assert named in err
+    assert "--overwrite" in err
+    assert {k: v for k, v in content(plain).items() if "lock" not in k} == before
+
+
+def test_another_list_or_model_is_refused_and_overwrite_replaces(root, plain, tmp_path, capsys):
+    import shutil
+
+    out = shutil.copytree(plain, tmp_path / "out")
+    (out / "units" / "note").touch()
+    words = ["--from", root / "lake", "--to", out, "--unit-size=5"]
+    assert tag(root, *words, model="b") == 2
+    assert "models" in capsys.readouterr().err
+    (tmp_path / "list").write_text(f"{good(root)[0]}\n")
+    words[1] = tmp_path / "list"
+    assert tag(root, *words) == 2
+    assert "list" in capsys.readouterr().err
+    assert tag(root, *words, "--overwrite") == 0
+    assert [p.name for p in out.glob("tags-*")] == ["tags-00000.tsv"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "give audio files"),
+        (["--from", "x"], "--to"),
+        (["--shard=0/2"], "--from"),
+        (["a.wav", "--from", "x", "--to", "y"], "not both"),
+        (["--from", "x", "--to", "y", "--json"], "--json"),
+        (["--from", "x", "--to", "y", "--shard=2/2"], "0/3"),
+        (["--from", "nowhere", "--to", "y"], "does not exist"),
+        (["--from", "x", "--to", "y", "--unit-size=0"], "--unit-size"),
+    ],
+)
+def test_wrong_options_are_one_line(root, capsys, words, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert tag(root, *words) == 2
+    err = capsys.readouterr().err.strip()
+    assert "\n" not in err
+    assert said in err
+
+
+def test_a_folder_of_others_is_left_alone(root, tmp_path, capsys):
+    (tmp_path / "note").write_text("mine")
+    assert tag(root, "--from", root / "lake", "--to", tmp_path) == 2
+    assert "holds other files" in capsys.readouterr().err
+    assert content(tmp_path) == {"note": b"mine"}
