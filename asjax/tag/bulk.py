@@ -22,9 +22,9 @@ _BULK = ("source", "to", "shard", "format", "unit_size", "retry")
 def add_arguments(parser):
     group = parser.add_argument_group(
         "a large collection",
-        "The results go to tables in the folder of --to, one for each unit of recordings. The same\n"
-        "command goes on after a kill. Machines that share the folder take one --shard each; else\n"
-        "copy their folders into one and give the command without --shard. Example:\n"
+        "The results go to tables in the folder of --to, one for each unit of recordings. After a\n"
+        "kill, the same command goes on. Machines that share the folder take one --shard each;\n"
+        "else copy their folders into one and give the command without --shard. Example:\n"
         "  asjax tag --from lake/ --to tags/ --model=runs/a --threshold 0.2 --shard 0/3",
     )
     group.add_argument(

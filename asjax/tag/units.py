@@ -174,26 +174,35 @@ def opened(
     folder = Path(folder)
     refuse_strangers(folder)
     files.prove_writable(folder / "units", "--to")
-    with (folder / "units" / f"lock-{shard[0]}-of-{shard[1]}").open("w") as lock:
+    place = folder / "units" / f"lock-{shard[0]}-of-{shard[1]}"
+    with place.open("w") as lock:
         if not files.lock(lock):
             raise AsjaxError(f"another asjax tag writes this part of {shown(folder)}; wait for it")
-        place = folder / "manifest.json"
-        if place.exists():
-            before = _settings(place)
-            others = [key for key in settings if before.get(key) != settings[key]]
-            if others and not overwrite:
-                raise AsjaxError(
-                    f"--to {shown(folder)} holds tags with another value of {', '.join(others)}; "
-                    "add --overwrite to start again, or choose another folder"
-                )
-            if overwrite:
-                _clear(folder, lock)
-        if not place.exists():
-            about = {"made_by": MADE_BY, "settings": settings}
-            files.write_atomic(place, json.dumps(about, indent=1) + "\n")
-        if _settings(place) != settings:
-            raise AsjaxError(f"another asjax tag with other options has begun in {shown(folder)}")
-        yield Units(folder, collection, size, kind, settings)
+        try:
+            _begin(folder, settings, overwrite, place)
+            yield Units(folder, collection, size, kind, settings)
+        finally:
+            place.unlink(missing_ok=True)
+
+
+def _begin(folder: Path, settings: dict, overwrite: bool, lock: Path) -> None:
+    """Compare the settings with those of the folder, and write them into a new one."""
+    place = folder / "manifest.json"
+    if place.exists():
+        before = _settings(place)
+        others = [key for key in settings if before.get(key) != settings[key]]
+        if others and not overwrite:
+            raise AsjaxError(
+                f"--to {shown(folder)} holds tags with another value of {', '.join(others)}; add "
+                "--overwrite to start again, or choose another folder"
+            )
+        if overwrite:
+            _clear(folder, lock)
+    if not place.exists():
+        about = {"made_by": MADE_BY, "settings": settings}
+        files.write_atomic(place, json.dumps(about, indent=1) + "\n")
+    if _settings(place) != settings:
+        raise AsjaxError(f"another asjax tag with other options has begun in {shown(folder)}")
 
 
 def refuse_strangers(folder: Path) -> None:
@@ -220,9 +229,9 @@ def _settings(place: Path) -> dict:
     return about["settings"]
 
 
-def _clear(folder: Path, lock) -> None:
+def _clear(folder: Path, lock: Path) -> None:
     """Remove the results, the manifest last, because it shows that asjax made the others."""
-    inside = [path for path in (folder / "units").iterdir() if path != Path(lock.name)]
+    inside = [path for path in (folder / "units").iterdir() if path != lock]
     for path in [*inside, *sorted(folder.iterdir(), key=lambda p: p.name == "manifest.json")]:
         if path.is_file() and _is_ours(path):
             path.unlink()
