@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small_tagger
 import soundfile
 from small_detectors import CLIP_S, RATE, make
 
+from asjax import predict
 from asjax.__main__ import main
+from asjax.config import AsjaxError
+from asjax.tag import collection, tables
 
 ROOT = Path(__file__).parents[2]
 GUARD_S = 600
@@ -163,8 +168,6 @@ def test_folders_of_machines_are_joined_by_copying(root, plain, tmp_path):
     words = ["--from", root / "lake", "--unit-size=5"]
     for i in range(2):
         tag(root, *words, "--to", tmp_path / str(i), f"--shard={i}/2")
-    import shutil
-
     shutil.copytree(tmp_path / "1", tmp_path / "0", dirs_exist_ok=True)
     assert tag(root, *words, "--to", tmp_path / "0") == 1
     assert content(tmp_path / "0") == content(plain)
@@ -218,8 +221,6 @@ def test_sigterm_ends_with_75_and_the_command_goes_on(root, plain, tmp_path):
 
 
 def test_a_damaged_unit_is_made_again(root, plain, tmp_path):
-    import shutil
-
     out = shutil.copytree(plain, tmp_path / "out")
     (out / "tags-00001.tsv").write_text("x")
     (out / "units" / "00002.json").write_text("{")
@@ -263,8 +264,6 @@ def test_other_options_are_refused_in_one_line(root, plain, capsys, more, named)
 
 
 def test_another_list_or_model_is_refused_and_overwrite_replaces(root, plain, tmp_path, capsys):
-    import shutil
-
     out = shutil.copytree(plain, tmp_path / "out")
     (out / "units" / "note").touch()
     words = ["--from", root / "lake", "--to", out, "--unit-size=5"]
@@ -304,3 +303,103 @@ def test_a_folder_of_others_is_left_alone(root, tmp_path, capsys):
     assert tag(root, "--from", root / "lake", "--to", tmp_path) == 2
     assert "holds other files" in capsys.readouterr().err
     assert content(tmp_path) == {"note": b"mine"}
+
+
+def test_records_are_tagged_by_id_and_a_damaged_record_is_named(root, tmp_path, capsys):
+    files = good(root)
+    lines = [f"{p.relative_to(root / 'lake')},Dog" for p in files]
+    (tmp_path / "list.csv").write_text("\n".join(["filename,labels", *lines]))
+    words = ["prepare", "folder", "--csv", tmp_path / "list.csv", "--audio", root / "lake"]
+    assert main([*map(str, words), "--labels=own", f"--out={tmp_path / 'records'}"]) == 0
+    how = ["--from", tmp_path / "records", "--unit-size=50"]
+    assert tag(root, *how, "--to", tmp_path / "out") == 0
+    capsys.readouterr()
+    assert tag(root, *files, "--tsv") == 0
+    want = [line.split("\t") for line in capsys.readouterr().out.splitlines()[1:]]
+    found = {row[0]: [] for row in rows(tmp_path / "out")}
+    for row in rows(tmp_path / "out"):
+        found[row[0]].append(row[1:-1])
+    assert len(found) == len(files)
+    values = sorted(str([row[1:-1] for row in want if row[0] == str(p)]) for p in files)
+    assert sorted(map(str, found.values())) == values
+    shard = next((tmp_path / "records").glob("*.array_record*"))
+    content = bytearray(shard.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 64] = bytes(64)
+    shard.write_bytes(content)
+    assert tag(root, *how, "--to", tmp_path / "again") == 1
+    said = capsys.readouterr().out
+    about = json.loads((tmp_path / "again" / "manifest.json").read_text())["counts"]
+    assert about["left_out"] >= 1
+    assert about["tagged"] + about["left_out"] == len(files)
+    assert f"{len(files)} of {len(files)} recordings" in said
+    assert "is damaged at record" in (tmp_path / "again" / "left_out.csv").read_text()
+
+
+def test_one_program_serves_all_units(root, tmp_path, monkeypatch):
+    """The model is traced once, although the units have 1 to 20 windows."""
+    calls = []
+
+    def counted(variables, feats, train):
+        calls.append(feats.shape)
+        return small_tagger._apply(variables, feats, train)
+
+    def load(path, **settings):
+        made = small_tagger.tagger(**settings)
+        made.model.apply = counted
+        return made
+
+    monkeypatch.setattr(predict, "load", load)
+    words = ["--from", root / "lake", "--to", tmp_path / "out", "--unit-size=3"]
+    assert tag(root, *words) == 1
+    assert calls == [(4, small_tagger.SIZE)]
+
+
+def test_tags_above_a_threshold_only_and_recordings_without_one(root, plain, tmp_path, capsys):
+    out, best = tmp_path / "out", [float(row[-1]) for row in rows(plain) if row[4] == "1"]
+    least = round(float(np.median(best)), 6)
+    words = ["--from", root / "lake", "--to", out, "--unit-size=5", f"--threshold={least}"]
+    assert tag(root, *words) == 1
+    want = [row[:4] + row[5:] for row in rows(plain) if float(row[-1]) >= least]
+    mine = [row[:4] + row[5:] for row in rows(out)]
+    assert sorted(mine) == sorted(want)
+    units = [json.loads(p.read_text()) for p in sorted(out.glob("units/*.json"))]
+    without = {name for unit in units for name in unit["without_rows"]}
+    assert without == {row[0] for row in rows(plain)} - {row[0] for row in mine}
+    assert 0 < len(without) < 20
+    assert f"no tag in {len(without)} recordings" in capsys.readouterr().out
+
+
+def test_names_of_lists(tmp_path):
+    odd = os.fsdecode(b"caf\xe9 \xe2\x80\xa8.wav")  # not UTF-8, and a separator of lines in Unicode
+    content = b"\xef\xbb\xbfa.wav\r\n\r\n" + os.fsencode(odd) + b"\n/x/b.wav\n"
+    (tmp_path / "l").write_bytes(content)
+    found = collection.opened(str(tmp_path / "l"))
+    assert list(found.names) == ["a.wav", odd, "/x/b.wav"]
+    want = [tmp_path / "a.wav", tmp_path / odd, Path("/x/b.wav")]
+    assert [found.source(i) for i in range(3)] == want
+    joined = b"".join(os.fsencode(name) + b"\0" for name in found.names)
+    assert found.hash == hashlib.sha256(joined).hexdigest()
+    (tmp_path / "l.tsv").write_text('labels\tpath\nx\t"a\nb.wav"\n\t\n')
+    assert list(collection.opened(str(tmp_path / "l.tsv")).names) == ["a\nb.wav"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("l.csv", b"a,b\n", "no column file"),
+        ("l", b"\n", "no recording"),
+        ("l", b"\0", "not a text"),
+    ],
+)
+def test_lists_that_are_none_are_one_line(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(AsjaxError, match=said):
+        collection.opened(str(tmp_path / name))
+
+
+def test_tables_need_pyarrow_for_parquet(monkeypatch):
+    monkeypatch.setattr(tables, "find_spec", lambda name: None)
+    tables.check("tsv")
+    with pytest.raises(AsjaxError, match="pyarrow"):
+        tables.check("parquet")
