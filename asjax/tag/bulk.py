@@ -37,7 +37,8 @@ def add_arguments(parser):
     group.add_argument(
         "--to",
         metavar="DIR",
-        help="folder for tags-NNNNN.tsv, left_out.csv and manifest.json. --overwrite starts again",
+        help="folder for tags-NNNNN.tsv, left_out.csv and manifest.json. --overwrite replaces "
+        "results of another list, model or option",
     )
     group.add_argument("--shard", metavar="i/N", help="the units of machine i of N, from 0")
     group.add_argument("--format", choices=("tsv", "parquet"), help="of the tables (default tsv)")

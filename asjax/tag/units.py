@@ -186,7 +186,10 @@ def opened(
 
 
 def _begin(folder: Path, settings: dict, overwrite: bool, lock: Path) -> None:
-    """Compare the settings with those of the folder, and write them into a new one."""
+    """Compare the settings with those of the folder, and write them into a new one.
+
+    `overwrite` removes results of other settings only, so every shard may be given it.
+    """
     place = folder / "manifest.json"
     if place.exists():
         before = _settings(place)
@@ -196,7 +199,7 @@ def _begin(folder: Path, settings: dict, overwrite: bool, lock: Path) -> None:
                 f"--to {shown(folder)} holds tags with another value of {', '.join(others)}; add "
                 "--overwrite to start again, or choose another folder"
             )
-        if overwrite:
+        if others:
             _clear(folder, lock)
     if not place.exists():
         about = {"made_by": MADE_BY, "settings": settings}
@@ -230,7 +233,14 @@ def _settings(place: Path) -> dict:
 
 
 def _clear(folder: Path, lock: Path) -> None:
-    """Remove the results, the manifest last, because it shows that asjax made the others."""
+    """Remove the results, the manifest last, because it shows that asjax made the others.
+
+    AsjaxError: another process is at work there.
+    """
+    for path in (folder / "units").glob("lock-*"):
+        with path.open("a") as other:
+            if path != lock and not files.lock(other):
+                raise AsjaxError(f"another asjax tag is at work in {shown(folder)}; wait for it")
     inside = [path for path in (folder / "units").iterdir() if path != lock]
     for path in [*inside, *sorted(folder.iterdir(), key=lambda p: p.name == "manifest.json")]:
         if path.is_file() and _is_ours(path):

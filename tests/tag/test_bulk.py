@@ -20,6 +20,7 @@ from small_detectors import CLIP_S, RATE, make
 from asjax import predict
 from asjax.__main__ import main
 from asjax.config import AsjaxError
+from asjax.store import files
 from asjax.tag import collection, tables
 
 ROOT = Path(__file__).parents[2]
@@ -273,8 +274,23 @@ def test_another_list_or_model_is_refused_and_overwrite_replaces(root, plain, tm
     words[1] = tmp_path / "list"
     assert tag(root, *words) == 2
     assert "list" in capsys.readouterr().err
+    with (out / "units" / "lock-1-of-2").open("w") as other:
+        assert files.lock(other)
+        assert tag(root, *words, "--overwrite") == 2
+        assert "at work" in capsys.readouterr().err
     assert tag(root, *words, "--overwrite") == 0
     assert [p.name for p in out.glob("tags-*")] == ["tags-00000.tsv"]
+    before = (out / "tags-00000.tsv").stat().st_mtime_ns
+    assert tag(root, *words, "--overwrite") == 0
+    assert (out / "tags-00000.tsv").stat().st_mtime_ns == before  # shards keep others' units
+
+
+def test_one_process_for_each_shard(root, plain, tmp_path, capsys):
+    out = shutil.copytree(plain, tmp_path / "out")
+    with (out / "units" / "lock-0-of-1").open("w") as other:
+        assert files.lock(other)
+        assert tag(root, "--from", root / "lake", "--to", out, "--unit-size=5") == 2
+    assert "wait for it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -306,21 +322,21 @@ def test_a_folder_of_others_is_left_alone(root, tmp_path, capsys):
 
 
 def test_records_are_tagged_by_id_and_a_damaged_record_is_named(root, tmp_path, capsys):
-    files = good(root)
-    lines = [f"{p.relative_to(root / 'lake')},Dog" for p in files]
+    paths = good(root)
+    lines = [f"{p.relative_to(root / 'lake')},Dog" for p in paths]
     (tmp_path / "list.csv").write_text("\n".join(["filename,labels", *lines]))
     words = ["prepare", "folder", "--csv", tmp_path / "list.csv", "--audio", root / "lake"]
     assert main([*map(str, words), "--labels=own", f"--out={tmp_path / 'records'}"]) == 0
     how = ["--from", tmp_path / "records", "--unit-size=50"]
     assert tag(root, *how, "--to", tmp_path / "out") == 0
     capsys.readouterr()
-    assert tag(root, *files, "--tsv") == 0
+    assert tag(root, *paths, "--tsv") == 0
     want = [line.split("\t") for line in capsys.readouterr().out.splitlines()[1:]]
     found = {row[0]: [] for row in rows(tmp_path / "out")}
     for row in rows(tmp_path / "out"):
         found[row[0]].append(row[1:-1])
-    assert len(found) == len(files)
-    values = sorted(str([row[1:-1] for row in want if row[0] == str(p)]) for p in files)
+    assert len(found) == len(paths)
+    values = sorted(str([row[1:-1] for row in want if row[0] == str(p)]) for p in paths)
     assert sorted(map(str, found.values())) == values
     shard = next((tmp_path / "records").glob("*.array_record*"))
     content = bytearray(shard.read_bytes())
@@ -331,8 +347,8 @@ def test_records_are_tagged_by_id_and_a_damaged_record_is_named(root, tmp_path, 
     said = capsys.readouterr().out
     about = json.loads((tmp_path / "again" / "manifest.json").read_text())["counts"]
     assert about["left_out"] >= 1
-    assert about["tagged"] + about["left_out"] == len(files)
-    assert f"{len(files)} of {len(files)} recordings" in said
+    assert about["tagged"] + about["left_out"] == len(paths)
+    assert f"{len(paths)} of {len(paths)} recordings" in said
     assert "is damaged at record" in (tmp_path / "again" / "left_out.csv").read_text()
 
 
