@@ -38,7 +38,7 @@ def test_no_verb_shows_the_overview_and_fails(capsys):
         (["tag", "README.md", "--model=nowhere"], "nowhere"),
         (["tag", "README.md", "--model=a", "--model", "b"], "model folder a does not exist"),
         (["tag", "README.md", "--top=1", "--top", "2"], "--top is given twice"),
-        (["tag", "README.md", "--to=1", "--top", "2"], "--top is given twice"),
+        (["tag", "README.md", "--thr=1", "--threshold", "2"], "--threshold is given twice"),
         (["prepare", "esc50", "--source=a", "--out=b", "--out=c"], "--out is given twice"),
         (["report", "hlp", "a", "--seed=1", "--seed=2"], "--seed is given twice"),
         (["eval", "--model=nowhere"], "nowhere"),

@@ -66,7 +66,7 @@ class Ensemble(Calls):
 
     def __init__(
         self, paths, *, weights=None, rest="zero", reduce="mean", batch_size=16, overlap=0.0,
-        window_embeddings=False, frames=None, chunks=False,
+        window_embeddings=False, frames=None, chunks=False, full=False,
     ):  # fmt: skip
         if window_embeddings:
             raise AsjaxError(NO_EMBEDDING)
@@ -76,7 +76,8 @@ class Ensemble(Calls):
         self.paths, self.reduce = list(map(str, paths)), reduce
         self.weights = mean.weights(weights, len(paths))
         mean.say_twice(paths)
-        how = {"reduce": reduce, "batch_size": batch_size, "overlap": overlap, "chunks": chunks}
+        how = {"reduce": reduce, "batch_size": batch_size, "overlap": overlap}
+        how |= {"chunks": chunks, "full": full}
         members = []
         for one in paths:
             if logits.is_folder(one):

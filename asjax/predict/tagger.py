@@ -171,6 +171,8 @@ class Tagger(Calls):
         recording of several windows.
       chunks: frame scores of windows side by side, as in PretrainedSED. An event that crosses the
         edge of a window is then often cut. Default: windows that overlap by half.
+      full: every batch has `batch_size` rows, so that one program serves any number of windows.
+        Default: few windows are one smaller batch.
     """
 
     def __init__(
@@ -190,6 +192,7 @@ class Tagger(Calls):
         activation: str = "sigmoid",
         frames: bool | None = None,
         chunks: bool = False,
+        full: bool = False,
     ):
         if reduce not in REDUCE:
             raise unknown("reduce", reduce, REDUCE)
@@ -203,7 +206,7 @@ class Tagger(Calls):
         self.overlap, self.window_embeddings = overlap, window_embeddings
         self.window = max(1, round(clip_s * sample_rate))  # samples
         self.hop = max(1, round(self.window * (1 - overlap)))
-        self.frames, self.chunks = frames, chunks
+        self.frames, self.chunks, self.full = frames, chunks, full
         self.embeds = not isinstance(model, Mean)
         if window_embeddings and not self.embeds:
             raise AsjaxError(NO_EMBEDDING)
@@ -271,7 +274,7 @@ class Tagger(Calls):
 
         variables = jax.tree.map(np.asarray, self.variables)
         names = ("sample_rate", "clip_s", "reduce", "batch_size", "record")
-        names += ("activation", "overlap", "window_embeddings", "frames", "chunks")
+        names += ("activation", "overlap", "window_embeddings", "frames", "chunks", "full")
         keywords = {name: getattr(self, name) for name in names}
         return _made, (self.model, variables, self.frontend, self.label_set, keywords)
 
@@ -322,7 +325,7 @@ class Tagger(Calls):
     def _size(self, windows: int) -> int:
         """Rows of a small batch: 1, 4, 16, ... There are few sizes, because each is compiled
         separately. At most three quarters of the rows are padding."""
-        size = 1
+        size = self.batch_size if self.full else 1
         while size < windows:
             size *= 4
         return min(size, self.batch_size)

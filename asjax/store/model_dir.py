@@ -145,6 +145,11 @@ def _card(folder: Path) -> dict:
     return card
 
 
+def hash_of(directory) -> str:
+    """The hash of a model, over its weights, config and classes. AsjaxError: as `load_model`."""
+    return _card(_model_folder(Path(directory)))["sha256"]["card.json"]
+
+
 def load_extra(directory) -> dict[str, np.ndarray]:
     """Unused entries of a ported model's torch checkpoint: torch name -> array, or {} if none.
 

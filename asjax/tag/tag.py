@@ -1,5 +1,7 @@
 """`asjax tag`: tables, JSON lines, TSV, CSV and label tracks of the tags or events in files.
 
+With --from and --to it tags a collection in units (asjax.tag.bulk).
+
 Exit codes: 0 all files are tagged; 1 some files could not be tagged, each has a line on stderr; 2
 nothing was done, one line says why.
 """
@@ -12,7 +14,7 @@ import sys
 from dataclasses import replace
 
 from asjax.config import TRUST, AsjaxError, shown, trust_named
-from asjax.tag import events
+from asjax.tag import bulk, events
 
 TOP = 5
 
@@ -20,12 +22,13 @@ TOP = 5
 _MORE = """more examples:
   asjax tag dog.wav --model=runs/a --model=runs/b --weights 2,1      the mean of their logits
   asjax tag clips/ --model=runs/sed_a --model=runs/sed_b --events    events of an ensemble
-  asjax tag clips/ --model=teacher                                   from stored logits"""
+  asjax tag clips/ --model=teacher                                   from stored logits
+  asjax tag --from lake/ --to tags/ --model=teacher --shard 0/3      one of three machines"""
 
 
 def add_arguments(parser):
     parser.epilog = f"{parser.epilog}\n\n{_MORE}"
-    add_common_arguments(parser)
+    add_common_arguments(parser, paths="*")
     parser.add_argument(
         "--weights", help="one weight for each --model, such as 1,2 (default: equal)"
     )
@@ -62,6 +65,7 @@ def add_arguments(parser):
         help="tags of a file: mean (default) or maximum of the probabilities of its windows",
     )
     events.add_arguments(parser)
+    bulk.add_arguments(parser)
     form = parser.add_argument_group("form of the results").add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one line per file, a JSON object")
     form.add_argument("--tsv", action="store_true", help="tab-separated, one line per tag")
@@ -83,11 +87,11 @@ def add_arguments(parser):
     places.add_argument("--overwrite", action="store_true", help="replace files that exist already")
 
 
-def add_common_arguments(parser):
-    """The arguments of all verbs that run a model over files."""
+def add_common_arguments(parser, paths: str = "+"):
+    """The arguments of all verbs that run a model over files. `paths`: as `nargs` of argparse."""
     parser.add_argument(
         "paths",
-        nargs="+",
+        nargs=paths,
         metavar="FILE_OR_FOLDER",
         help="audio files; folders with all subfolders; - for standard input",
     )
@@ -112,14 +116,11 @@ def add_common_arguments(parser):
 def main(args) -> int:
     _check(args)
     trust_named(args.trust)
+    if bulk.wanted(args):
+        return bulk.main(args, _loaded, _choice)
+    if not args.paths:
+        raise AsjaxError("give audio files or folders, or a collection with --from and --to")
     from asjax.tag import outputs
-
-    several = len(args.model) > 1
-    more = {"rest": args.rest} if args.rest != "zero" else {}
-    if args.weights is not None:
-        from asjax.evaluation import mean
-
-        more["weights"] = mean.weights(mean.numbers(args.weights), len(args.model))
 
     found = _found(args.paths)
     tracks = _tracks(args, found)
@@ -131,25 +132,7 @@ def main(args) -> int:
         outputs.check_place("--out", args.out, args.overwrite)
     for track in () if args.overwrite else tracks:
         track.refuse_existing()
-    from asjax import devices, predict
-
-    devices.setup()
-    tagger = predict.load(
-        args.model if several else args.model[0],
-        reduce=args.reduce or "mean",
-        batch_size=args.batch_size,
-        overlap=args.overlap,
-        frames=args.events,
-        chunks=args.chunks,
-        **more,
-    )
-    if not getattr(tagger, "one_window", True) and not args.events:
-        for name in ("per", "windows", "audacity", "raven"):
-            if getattr(args, name) not in (None, False, "file"):
-                raise AsjaxError(
-                    f"--{name} needs windows, and these models hear windows of different lengths; "
-                    "take models with one clip length"
-                )
+    tagger = _loaded(args)
     choice = _choice(args, tagger.label_set)
     tracks = [replace(track, classes=choice.classes) for track in tracks]
     look = events.decoder(args, choice.classes, tagger) if args.events else None
@@ -165,6 +148,36 @@ def main(args) -> int:
     if failed and len(found) > 1:
         _say(f"{failed} of {len(found)} files could not be tagged")
     return 1 if failed else 0
+
+
+def _loaded(args, **more):
+    """The tagger of the options, with more settings of `predict.load`."""
+    if args.rest != "zero":
+        more["rest"] = args.rest
+    if args.weights is not None:
+        from asjax.evaluation import mean
+
+        more["weights"] = mean.weights(mean.numbers(args.weights), len(args.model))
+    from asjax import devices, predict
+
+    devices.setup()
+    tagger = predict.load(
+        args.model if len(args.model) > 1 else args.model[0],
+        reduce=args.reduce or "mean",
+        batch_size=args.batch_size,
+        overlap=args.overlap,
+        frames=args.events,
+        chunks=args.chunks,
+        **more,
+    )
+    if not getattr(tagger, "one_window", True) and not args.events:
+        for name in ("per", "windows", "audacity", "raven"):
+            if getattr(args, name) not in (None, False, "file"):
+                raise AsjaxError(
+                    f"--{name} needs windows, and these models hear windows of different lengths; "
+                    "take models with one clip length"
+                )
+    return tagger
 
 
 def _found(paths) -> list:
@@ -257,7 +270,7 @@ def _check(args) -> None:
         if getattr(args, option) == "":
             raise AsjaxError(f"--{option} must be the name of a folder, got an empty one")
     writes = tracks or args.frames or args.picture or args.out is not None
-    if args.overwrite and not writes:
+    if args.overwrite and not writes and not bulk.wanted(args):
         raise AsjaxError(
             "--overwrite is for files; give --out FILE, or a folder for --audacity, --raven, "
             "--frames or --picture"

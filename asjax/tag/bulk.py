@@ -1,0 +1,224 @@
+"""`asjax tag --from --to`: the tags or events of a large collection, in units that stay done.
+
+Exit codes: 0 all recordings are tagged; 1 some are left out, each has a line in left_out.csv; 75
+stopped by SIGTERM or Ctrl-C, the finished units stay; 2 nothing was done, one line says why.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from dataclasses import replace
+from pathlib import Path
+
+from asjax import __version__
+from asjax.config import AsjaxError, printable, shown
+
+UNIT = 256  # recordings
+_ALONE = ("out", "json", "tsv", "csv", "audacity", "raven", "frames", "picture")
+_BULK = ("source", "to", "shard", "format", "unit_size", "retry")
+
+
+def add_arguments(parser):
+    group = parser.add_argument_group(
+        "a large collection",
+        "The results go to tables in the folder of --to, one for each unit of recordings. After a\n"
+        "kill, the same command goes on. Machines that share the folder take one --shard each;\n"
+        "else copy their folders into one and give the command without --shard. Example:\n"
+        "  asjax tag --from lake/ --to tags/ --model=runs/a --threshold 0.2 --shard 0/3",
+    )
+    group.add_argument(
+        "--from",
+        dest="source",
+        metavar="PLACE",
+        help="a folder; records of asjax prepare; or a list: a path in each line, or a CSV or TSV "
+        "with a column file, below the folder of the list",
+    )
+    group.add_argument(
+        "--to",
+        metavar="DIR",
+        help="folder for tags-NNNNN.tsv, left_out.csv and manifest.json. --overwrite replaces "
+        "results of another list, model or option",
+    )
+    group.add_argument("--shard", metavar="i/N", help="the units of machine i of N, from 0")
+    group.add_argument("--format", choices=("tsv", "parquet"), help="of the tables (default tsv)")
+    group.add_argument(
+        "--unit-size", type=int, metavar="N", help=f"recordings of a unit (default {UNIT})"
+    )
+    group.add_argument(
+        "--retry", action="store_true", help="tag the units again that left a recording out"
+    )
+
+
+def wanted(args) -> bool:
+    """Whether the command is about a collection. AsjaxError: its options do not fit together."""
+    given = [name for name in _BULK if getattr(args, name) not in (None, False)]
+    if not given:
+        return False
+    if args.source is None or args.to is None:
+        given = ["from" if name == "source" else name.replace("_", "-") for name in given]
+        raise AsjaxError(f"--{given[0]} is for a collection, which needs --from PLACE and --to DIR")
+    if args.paths:
+        raise AsjaxError(f"give files or --from, not both; got {shown(args.paths[0])} and --from")
+    for name in _ALONE:
+        if getattr(args, name) not in (None, False):
+            raise AsjaxError(f"--{name} does not fit --from: --format chooses the form of --to")
+    if args.unit_size is not None and not 1 <= args.unit_size <= 1_000_000:
+        raise AsjaxError(f"--unit-size must be 1 to 1000000, got {args.unit_size}")
+    return True
+
+
+def main(args, load, choice_of) -> int:
+    """Tag a collection.
+
+    Args:
+      load: (options, settings) -> tagger. choice_of: (options, label set) -> `forms.Choice`.
+    """
+    from asjax.data.bulk import engine
+    from asjax.data.bulk.units import parse_shard
+    from asjax.tag import collection, tables, units
+
+    tables.check(args.format)
+    shard = parse_shard(args.shard)
+    units.refuse_strangers(Path(args.to))
+    try:
+        with engine.stoppable():
+            found = collection.opened(args.source)
+            tagger = load(args, full=True)
+            choice = choice_of(args, tagger.label_set)
+            size, kind = args.unit_size or UNIT, args.format or "tsv"
+            settings = _settings(args, found, tagger, choice, size, kind)
+            with units.opened(args.to, found, size, kind, settings, shard, args.overwrite) as store:
+                mine = list(range(store.count))[shard[0] :: shard[1]]
+                done = _run(args, tagger, choice, store, mine)
+                about = store.finish()
+    except engine.Stopped as stopped:
+        print(
+            f"{stopped}: stopped; finished units are in {shown(args.to)}, the same command goes on"
+        )
+        return engine.EXIT_STOPPED
+    for note in tagger.notes():
+        _say(note)
+    return _told(args, store, shard, mine, done, about)
+
+
+def _told(args, store, shard, mine, done, about) -> int:
+    if about is None:
+        here = sum(len(store.recordings(i)) for i in mine)
+        left = sum(len(one["left_out"]) for one in done)
+        print(
+            f"shard {shard[0]}/{shard[1]}: its {len(mine)} of {store.count} units are done, "
+            f"{here:,} of {len(store.collection):,} recordings, {left:,} of them left out; other "
+            "units are not here yet"
+        )
+        return 1 if left else 0
+    n = about["counts"]
+    if n["without_rows"]:
+        what = "event" if args.events else "tag"
+        print(f"no {what} in {n['without_rows']:,} recordings; units/*.json name them")
+    left = f", {n['left_out']:,} left out (see left_out.csv)" if n["left_out"] else ""
+    print(
+        f"{n['recordings']:,} of {n['recordings']:,} recordings: {n['tagged']:,} tagged{left}; "
+        f"{n['rows']:,} rows in {shown(args.to)}"
+    )
+    return 1 if n["left_out"] else 0
+
+
+def _settings(args, found, tagger, choice, size: int, kind: str) -> dict:
+    """All that changes a byte of the results, for the manifest."""
+    from asjax.tag.events import _OPTIONS as of_events
+
+    events = {name: getattr(args, name) for name in of_events if name not in _ALONE}
+    return {
+        "list": found.hash,
+        "recordings": len(found),
+        "models": [_model_hash(Path(path)) for path in args.model],
+        "weights": args.weights,
+        "labels": tagger.label_set.hash,
+        **{name: getattr(args, name) for name in ("rest", "reduce", "overlap", "batch_size")},
+        **{name: getattr(choice, name) for name in ("classes", "top", "threshold", "rows")},
+        "events": events if args.events else None,
+        "unit_size": size,
+        "format": kind,
+        "asjax": __version__,
+    }
+
+
+def _model_hash(path: Path) -> str:
+    """The hash of a model, or of stored logits."""
+    from asjax.store import files, logits, model_dir
+
+    return files.digest(path / files.SUMS) if logits.is_folder(path) else model_dir.hash_of(path)
+
+
+def _run(args, tagger, choice, store, mine: list[int]) -> list[dict]:
+    """Make the units that are not there yet; what is known about each."""
+    from tqdm import tqdm
+
+    from asjax.tag import events
+
+    look = events.decoder(args, choice.classes, tagger) if args.events else None
+    ready = {i: about for i in mine if (about := store.load(i)) is not None}
+    if args.retry:
+        ready = {i: about for i, about in ready.items() if not about["left_out"]}
+    sizes = {i: len(store.recordings(i)) for i in mine}
+    old = sum(sizes[i] for i in ready)
+    if ready:
+        print(
+            f"{len(ready)} of {len(mine)} units, {old:,} recordings, are done already", flush=True
+        )
+    show = dict(total=sum(sizes.values()), initial=old, unit="file", disable=None)
+    with tqdm(**show) as bar:  # disable=None: off unless stderr is a terminal
+        for unit in mine:
+            if unit not in ready:
+                ready[unit] = _make(unit, tagger, choice, store, look, bar)
+    return [ready[i] for i in mine]
+
+
+def _make(unit: int, tagger, choice, store, look, bar) -> dict:
+    """Tag the recordings of a unit and commit it."""
+    from asjax.data import audio
+    from asjax.tag.tables import table
+
+    names, waiting = store.collection.names, deque()
+    tagged, without, left_out = [], [], []
+
+    def sources():
+        for i in store.recordings(unit):
+            try:
+                source = store.collection.source(i)
+            except AsjaxError as error:  # a damaged shard
+                left_out.append((names[i], printable(str(error))))
+                bar.update()
+                continue
+            waiting.append(names[i])
+            yield source
+
+    try:
+        with store.writing(unit) as place:
+            rows = 0
+            with table(place, store.kind, choice, tagger.label_set, bool(look)) as form:
+                for tags in tagger.stream(sources(), decoding=audio.quiet_decoders):
+                    name = waiting.popleft()
+                    bar.update()
+                    try:
+                        if isinstance(tags, Exception):
+                            raise tags
+                        tags = replace(tags, file=name)
+                        count = form(look(tags) if look else tags)
+                    except AsjaxError as error:
+                        left_out.append((name, printable(str(error))))
+                        continue
+                    tagged.append(name)
+                    rows += count
+                    if not count:
+                        without.append(name)
+            return store.commit(unit, place, tagged, without, left_out, rows)
+    except OSError as error:
+        from asjax.store.files import reason
+
+        raise AsjaxError(f"--to {shown(store.folder)} cannot be written: {reason(error)}") from None
+
+
+def _say(text) -> None:
+    print(f"asjax tag: {text}", file=sys.stderr)
