@@ -161,8 +161,10 @@ def test_a_second_evaluation_overwrites_its_own_files_only(found, tmp_path):
     assert "interval" not in detection.table(again)
     other = tmp_path / "other"
     (other / "frames").mkdir(parents=True)
-    with pytest.raises(AsjaxError, match="exists"):
+    (other / "frames" / "mine.txt").write_text("not asjax's")
+    with pytest.raises(AsjaxError, match="frames"):
         detection.evaluate(found, other, label_set=CLASSES)
+    assert [path.name for path in (other / "frames").iterdir()] == ["mine.txt"]
 
 
 def test_other_clips_can_be_tuned_on(found, tmp_path):
