@@ -144,6 +144,8 @@ class Strings(Sequence):
                 yield whole[start:stop].decode("utf-8", "surrogatepass")
 
     def __eq__(self, other):
+        if isinstance(other, (list, tuple)):
+            return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
         same = isinstance(other, Strings) and np.array_equal(self._ends, other._ends)
         return same and np.array_equal(self._bytes, other._bytes)
 

@@ -40,6 +40,10 @@ def test_strings_from_arrow_equal_those_from_a_list_and_take_gives_any_of_them()
     assert list(joined.take(which)) == [texts[i] for i in which]
     assert joined.take(np.arange(len(texts))) == Strings(texts)
     assert joined != Strings(texts[:-1])
+    assert joined == texts == joined
+    assert joined != texts[:-1]
+    assert joined != [*texts[:-1], "another"]
+    assert joined != "text"
     assert len(Strings.joined([])) == len(joined.take([])) == 0
 
 
