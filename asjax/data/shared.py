@@ -131,8 +131,11 @@ class Strings(Sequence):
     def __len__(self) -> int:
         return len(self._ends) - 1
 
-    def __getitem__(self, i: int) -> str:
+    def __getitem__(self, i):
+        """The text i, or a list of the texts of a slice."""
         i = range(len(self))[i]
+        if isinstance(i, range):
+            return [self[k] for k in i]
         start, stop = self._ends[i : i + 2]
         return self._bytes[start:stop].tobytes().decode("utf-8", "surrogatepass")
 

@@ -42,6 +42,8 @@ def test_strings_from_arrow_equal_those_from_a_list_and_take_gives_any_of_them()
     assert joined != Strings(texts[:-1])
     assert joined == texts == joined
     assert joined != texts[:-1]
+    assert joined[3:9:2] == texts[3:9:2]
+    assert joined[:0] == []
     assert joined != [*texts[:-1], "another"]
     assert joined != "text"
     assert len(Strings.joined([])) == len(joined.take([])) == 0
