@@ -431,14 +431,14 @@ def test_fine_tuning_takes_the_weights_that_fit_and_a_new_head(tmp_path, capsys)
     assert quick(tmp_path / "first", steps=2) == 0
     config = write_own_config(own_clips(tmp_path / "mine"))
     argv = ["train", f"--config={config}", f"--config.init_from={tmp_path / 'first'}"]
-    # The learning rate is almost zero, so the weights must stay the same.
+    # The learning rate is almost zero, so the weights must stay; a bias of 0 may move by the rate.
     argv += [f"--workdir={tmp_path / 'run'}", "--config.optim.lr=1e-30"]
     assert main(argv) == 0
     assert "new: head/bias, head/kernel" in capsys.readouterr().out
     before, after = weights(tmp_path / "first"), weights(tmp_path / "run")
     for key in before:
         if key.startswith("params/") and "head" not in key:
-            np.testing.assert_array_equal(before[key], after[key], err_msg=key)
+            np.testing.assert_allclose(after[key], before[key], rtol=0, atol=1e-29, err_msg=key)
     assert after["params/head/bias"].shape == (2,)
 
 
