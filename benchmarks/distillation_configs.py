@@ -28,7 +28,7 @@ _CRNN = dict(name="talnet", variant="crnn_mini", frames=250)
 FRAMES = {"BiGRU": dict(**_CRNN, width=256), "student": dict(**_CRNN, width=128, context=None)}
 STEPS = {
     "clips": {"teachers": 200, "student": 400},
-    "frames": {"teachers": 400, "student": 300},
+    "frames": {"teachers": 800, "student": 600},
 }
 SCENES = 200  # of validation and of the test
 DRAWN = 2400  # scenes that students learn from; they fit into the memory of data.cache
