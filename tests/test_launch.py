@@ -79,7 +79,9 @@ def test_a_signal_to_the_loop_reaches_the_training_and_ends_the_loop(tmp_path, n
     text = "#!/usr/bin/env bash\ntrap 'sleep 0.3; exit 75' TERM\necho x >>{0}/begun\n"
     text += "for _ in {{1..6000}}; do sleep 0.1; done\n"
     program(tmp_path, "asjax", text.format(tmp_path))
-    loop = subprocess.Popen(["bash", LAUNCH / "one_machine.sh"], env=environment(tmp_path))
+    # A test run in the background ignores SIGINT, and a shell cannot trap what it inherits ignored.
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    loop = subprocess.Popen(["bash", LAUNCH / "one_machine.sh"], env=environment(tmp_path), **heard)
     end = time.time() + GUARD_S
     while not (tmp_path / "begun").exists() and time.time() < end:
         time.sleep(0.05)
