@@ -11,7 +11,6 @@ samples more. If a recording is no 16-bit PCM at the model's rate, samples are r
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 
@@ -153,22 +152,13 @@ def load(source, ops, *, sample_rate: int, clip_s: float, threads: int = 2) -> T
 
 
 def _free_memory() -> int:
-    """Bytes of memory that are free on this machine; a large number where that is not known."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") + _cached()
-    except (ValueError, OSError, AttributeError):
-        return 1 << 60
-
-
-def _cached() -> int:
-    """Bytes that the system would give back."""
+    """Bytes that programs can still take on this machine; a large number if that is not known."""
     try:
         with open("/proc/meminfo") as file:
             found = dict(line.split(":") for line in file)
-        parts = ("Cached", "Buffers")
-        return sum(int(found[part].split()[0]) * 1024 for part in parts)
-    except (OSError, KeyError, ValueError):
-        return 0
+        return int(found["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):  # not on Linux
+        return 1 << 60
 
 
 # ----------------------------------------------------------------------------------- on devices

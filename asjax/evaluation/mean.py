@@ -39,6 +39,20 @@ class Mean:
         return total
 
 
+def add_options(parser) -> None:
+    """The options of an ensemble: weights, and what stored logits lack."""
+    parser.add_argument(
+        "--weights", help="one weight for each member of an ensemble, such as 1,2 (default: equal)"
+    )
+    parser.add_argument(
+        "--rest",
+        choices=("zero", "uniform"),
+        default="zero",
+        help="stored logits of the highest classes only: what the others get, probability 0 "
+        "(default) or the lowest stored one divided by their number",
+    )
+
+
 def numbers(text: str | None) -> list[float] | None:
     """The value of an option --weights, such as 1,2,1. AsjaxError: not numbers."""
     try:

@@ -53,16 +53,7 @@ def add_arguments(parser):
         choices=("logits", "probabilities", "weights"),
         help="what an ensemble averages (default: logits); asjax soup keeps averaged weights",
     )
-    parser.add_argument(
-        "--weights", help="one weight for each member of an ensemble, such as 1,2 (default: equal)"
-    )
-    parser.add_argument(
-        "--rest",
-        choices=("zero", "uniform"),
-        default="zero",
-        help="stored logits of the highest classes only: what the others get, probability 0 "
-        "(default) or the lowest stored one divided by their number",
-    )
+    mean.add_options(parser)
     parser.add_argument("--labels", help="label set of the --data folder, if it is not the model's")
     parser.add_argument(
         "--out",

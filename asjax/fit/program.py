@@ -12,6 +12,7 @@ import numpy as np
 
 from asjax import build, hlp, nn, sharding, step
 from asjax.evaluation import tasks
+from asjax.optim import groups
 
 _KINDS = {  # part of the state -> how it is shown
     "params": "parameters",
@@ -58,16 +59,19 @@ def train_step(cfg, mesh):
     label_set = build.label_set(cfg)
     frontend = build.make("frontend", cfg.frontend)
     model = build.make("model", cfg.model, num_classes=len(label_set))
+    freeze = build.read(cfg, "optim.freeze")
     objective = "classify" if cfg.objective.name == "auto" else cfg.objective
     objective = build.make(
         "objective",
         objective,
-        model=model,
+        model=groups.still(model, freeze),
         frontend=frontend,
         augment={place: build.augment(text) for place, text in cfg.augment.items()},
         closure=hlp.closure_if_known(label_set, strict=False) if cfg.labels.hlp else None,
     )
     tx, _ = build.make("optim", cfg.optim, total_steps=cfg.total_steps, steps_per_epoch=1000)
+    layers = {key: build.read(cfg, f"optim.{key}") for key in ("layer_decay", "layer_rule")}
+    tx = groups.grouped(tx, model, freeze=freeze, **layers)
     average = build.make("average", cfg.average) if cfg.average else None
     rows, size = cfg.batch_size, round(cfg.data.clip_s * cfg.data.sample_rate)
     create = partial(

@@ -14,6 +14,7 @@ import sys
 from dataclasses import replace
 
 from asjax.config import TRUST, AsjaxError, shown, trust_named
+from asjax.evaluation import mean
 from asjax.tag import bulk, events
 
 TOP = 5
@@ -29,16 +30,7 @@ _MORE = """more examples:
 def add_arguments(parser):
     parser.epilog = f"{parser.epilog}\n\n{_MORE}"
     add_common_arguments(parser, paths="*")
-    parser.add_argument(
-        "--weights", help="one weight for each --model, such as 1,2 (default: equal)"
-    )
-    parser.add_argument(
-        "--rest",
-        choices=("zero", "uniform"),
-        default="zero",
-        help="stored logits of the highest classes only: what the others get, probability 0 "
-        "(default) or the lowest stored one divided by their number",
-    )
+    mean.add_options(parser)
     chosen = parser.add_argument_group("which tags")
     chosen.add_argument(
         "--top",
@@ -155,8 +147,6 @@ def _loaded(args, **more):
     if args.rest != "zero":
         more["rest"] = args.rest
     if args.weights is not None:
-        from asjax.evaluation import mean
-
         more["weights"] = mean.weights(mean.numbers(args.weights), len(args.model))
     from asjax import devices, predict
 

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from flax.traverse_util import flatten_dict
 
-from asjax import __main__, build, labels, sharding
+from asjax import build, labels, sharding
 from asjax.config import AsjaxError
 from asjax.data import resident, sources
 from asjax.store.model_dir import load_model
@@ -164,4 +164,3 @@ def test_a_clip_that_is_a_little_too_long_loses_its_end_and_that_is_said(tmp_pat
 
 def test_the_field_is_one_of_a_config():
     assert build.load("configs/quickstart.py:tiny", {"data.resident": "True"}).data.resident
-    assert __main__.VERBS["train"]
