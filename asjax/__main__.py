@@ -3,7 +3,7 @@
 Exit codes: 2 for an error that the user can act on, explained in one line. 70 for an error inside
 asjax: one line names the file with the traceback (ASJAX_DEBUG=1 prints the traceback instead). 130
 for Ctrl-C. Other codes come from the verb. If several processes train together, an error of one
-ends all of them (asjax.watchdog).
+ends all of them (asjax.hosts.watchdog).
 """
 
 from __future__ import annotations
@@ -226,7 +226,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _with_others(code: int, line: str, error: BaseException) -> int:
     """The exit code of this process. If others train with it, all of them end now."""
-    watchdog = sys.modules.get("asjax.watchdog")
+    watchdog = sys.modules.get("asjax.hosts.watchdog")
     return code if watchdog is None else watchdog.leave(code, line, error)
 
 

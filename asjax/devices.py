@@ -11,8 +11,8 @@ from pathlib import Path
 
 import jax
 
-from asjax import cluster
 from asjax.config import AsjaxError
+from asjax.hosts import cluster
 
 _log = logging.getLogger("asjax")
 
@@ -97,8 +97,8 @@ def _initialize(place: cluster.Place, watchdog_s: float | None) -> None:
     """Join the other processes.
 
     jax gives up a process that shows no sign of life, and aborts all. That must come later than
-    the watchdog (asjax.watchdog), which names the cause. A limit of 30 s is too short: on a machine
-    with ten times as many busy threads as cores, jax gave up a healthy process.
+    the watchdog (asjax.hosts.watchdog), which names the cause. A limit of 30 s is too short: on a
+    machine with ten times as many busy threads as cores, jax gave up a healthy process.
     """
     limit_s = cluster.SILENT_S if watchdog_s is None else watchdog_s
     complete = place.coordinator is not None

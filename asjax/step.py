@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from asjax import hosts, models, watchdog
+from asjax import hosts, models
 from asjax.config import AsjaxError, blaming, unknown
 from asjax.frontends import to_float
+from asjax.hosts import watchdog
 from asjax.nn import placement
 from asjax.optim import guard
 

@@ -11,10 +11,11 @@ import contextlib
 import math
 from functools import partial
 
-from asjax import build, checks, cluster, hosts, watchdog
+from asjax import build, checks, hosts
 from asjax.data import costs, patience, prefetch
 from asjax.evaluation import infer, tasks
 from asjax.fit import advice
+from asjax.hosts import cluster, watchdog
 from asjax.store import files, model_dir
 
 EXIT_STOPPED = 75
@@ -89,9 +90,10 @@ def _run(cfg, args) -> int:
     # ------------------------------------------------------------------ start-up
     import jax
 
-    from asjax import config, hlp, objectives, pages, sharding, step, watch
+    from asjax import config, hlp, objectives, pages, sharding, step
     from asjax.data import pipeline, quarantine, resident, unlabelled
     from asjax.evaluation import listen, probe
+    from asjax.hosts import watch
     from asjax.optim import groups
     from asjax.store import checkpoint, choice, log, result, workdir
     from asjax.teachers import online

@@ -150,9 +150,7 @@ def main():
         return
     devices = topology.devices(args.topology)
     configs = args.configs or [
-        f"configs/{p.name}:tiny"
-        for p in sorted((ROOT / "configs").glob("*.py"))
-        if p.name != "own.py"  # it needs clips
+        f"configs/{p.name}:tiny" for p in sorted((ROOT / "configs").glob("*.py"))
     ]
     fields = dict(item.split("=", 1) for item in args.set)
     for config in configs:

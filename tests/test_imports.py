@@ -28,8 +28,8 @@ LAYERS = (
     ("nn",),
     ("frontends",),
     ("models",),
-    ("hosts", "cluster"),
-    ("sharding", "devices", "optim", "watch", "watchdog"),
+    ("hosts",),
+    ("sharding", "devices", "optim"),
     ("augment", "objectives", "step"),
     ("store",),
     ("pages",),
@@ -48,8 +48,7 @@ DEPTH = {name: depth for depth, names in enumerate(LAYERS) for name in names}
 BARE = {"jax", "flax", "optax", "numpy", "orbax", "asjax", "__future__"}
 BARE_ROOMS = {
     "config", "labels", "hlp", "balance", "taxonomy", "events", "decoding", "change_points",
-    "metrics", "frontends", "nn", "models", "sharding", "devices", "optim", "watch", "augment",
-    "hosts", "cluster", "watchdog",
+    "metrics", "frontends", "nn", "models", "sharding", "devices", "optim", "augment", "hosts",
     "objectives", "step", "fields", "checks", "build",
 }  # fmt: skip
 BARE_FILES = {"store.checkpoint", "store.files", "store.model_dir", "store.choice", "weights.port"}

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asjax import cluster
 from asjax.__main__ import main
+from asjax.hosts import cluster
 
 LAUNCH = Path(__file__).parent.parent / "launch"
 GUARD_S = 600

@@ -17,9 +17,10 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from asjax import hosts, watchdog
+from asjax import hosts
 from asjax.config import AsjaxError, counted, shown
 from asjax.data import prefetch
+from asjax.hosts import watchdog
 from asjax.metrics.probability import as_scores
 
 

@@ -19,7 +19,8 @@ import threading
 import time
 import traceback
 
-from asjax import cluster, hosts
+from asjax import hosts
+from asjax.hosts import cluster
 
 EXIT_LOST = 76  # another process, the data or a device hung or died; the same command goes on
 SHORT_S, ALONE_S, LONG_S = cluster.SILENT_S, 600.0, 1800.0  # see `Watchdog`

@@ -2,8 +2,9 @@
 
 import pytest
 
-from asjax import cluster, devices
+from asjax import devices
 from asjax.config import AsjaxError
+from asjax.hosts import cluster
 
 SLURM = {
     "SLURM_JOB_ID": "71", "SLURM_STEP_NODELIST": "n[1-2]", "SLURM_NTASKS": "2",

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from asjax import watchdog
 from asjax.data import patience
+from asjax.hosts import watchdog
 
 
 @pytest.fixture
@@ -107,7 +107,8 @@ def test_no_watchdog_starts_with_a_limit_of_0(ended):
 
 RANK = """
 import os, sys, time
-from asjax import devices, hosts, watchdog, __main__
+from asjax import devices, hosts, __main__
+from asjax.hosts import watchdog
 from asjax.config import AsjaxError
 from asjax.data import patience
 from types import SimpleNamespace

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from asjax import watch
+from asjax.hosts import watch
 
 
 def wait_for(condition):
@@ -102,7 +102,8 @@ def test_evaluations_take_no_more_than_their_share_of_the_time():
 
 RANK = """
 import sys, time
-from asjax import devices, hosts, watch
+from asjax import devices, hosts
+from asjax.hosts import watch
 devices.setup(cpu_devices=1, coordinator="localhost:" + sys.argv[1], num_processes=2,
                process_id=int(sys.argv[2]))
 with watch.StopSignal() as stop:
