@@ -91,6 +91,7 @@ class Fit:
         return cfg, found
 
     def report(self, quick: bool) -> int:
+        self.config()  # a wrong config is told before anything else
         kind = getattr(self.devices[0], "device_kind", self.devices[0].platform)
         where = f"{len(self.devices)} x {kind}" + (f" ({self.topology})" if self.topology else "")
         has = f", {self.limit / 2**30:.1f} GiB each" if self.limit else ""

@@ -283,6 +283,8 @@ def _panns_items(unit: Unit, wanted, max_bytes):
 
 def _rate(file, unit: Unit) -> int:
     """Hz of the waveforms; PANNs' files without the attribute have 32,000."""
+    if "sample_rate" not in file.attrs:
+        warn(f"{shown(unit.path)} does not say its sample_rate; it counts as 32,000 Hz, as PANNs'")
     given = np.ravel(file.attrs.get("sample_rate", 32_000))
     if given.size != 1 or given.dtype.kind not in "iuf" or not 100 <= given[0] <= 1_000_000:
         raise AsjaxError(f"{shown(unit.path)}: sample_rate must be one number of Hz")

@@ -12,7 +12,7 @@ import os
 import tarfile
 import zlib
 
-from asjax.config import AsjaxError, shown
+from asjax.config import AsjaxError, counted, shown, warn
 from asjax.data.bulk.items import LABELS, Damaged, Item, as_list, checked, too_large
 from asjax.data.bulk.units import AUDIO, Unit, stem
 from asjax.data.clips import Reason
@@ -34,14 +34,17 @@ class _Member(tarfile.TarInfo):
             raise
 
 
-def _members(unit: Unit, more: tuple[str, ...] = (".json",)):
+def _members(unit: Unit, more: tuple[str, ...] = (".json",), links: list | None = None):
     """(archive, member) of every audio file of a tar, and of files with the endings `more`, in
-    order. A member that is no plain file, such as a link, is passed over."""
+    order. A member that is no plain file is passed over; `links` gets the names of linked audio."""
     with _sound(unit), tarfile.open(unit.path, tarinfo=_Member) as archive:
         archive.ended = False
         for member in archive:
-            if member.isfile() and member.name.lower().endswith((*AUDIO, *more)):
+            lower = member.name.lower()
+            if member.isfile() and lower.endswith((*AUDIO, *more)):
                 yield archive, member
+            elif links is not None and not member.isfile() and lower.endswith(AUDIO):
+                links.append(member.name)
             archive.members = []  # tarfile would keep all of them
         if not archive.ended:
             raise tarfile.ReadError(f"no end mark after {archive.offset:,} bytes")
@@ -72,14 +75,19 @@ def _content(archive, member, unit) -> bytes:
 
 
 def names(unit: Unit) -> list[str]:
-    found = []
+    found, links = [], []
     try:
-        for _, member in _members(unit):
+        for _, member in _members(unit, links=links):
             if not member.name.lower().endswith(".json"):
                 found.append(member.name)
     except Damaged:
         if not found:
             raise  # else the reading reports it, after the sound members
+    if links:
+        warn(
+            f"{shown(unit.path)}: links in a tar are not followed, and it has "
+            f"{counted(len(links), 'link')} to audio, first {shown(links[0])}; give the files"
+        )
     return found
 
 

@@ -17,7 +17,7 @@ import pytest
 import small_audioset
 
 from asjax.__main__ import main
-from asjax.config import AsjaxError
+from asjax.config import AsjaxError, AsjaxWarning
 from asjax.data import records
 from asjax.data.bulk import engine, items, join, listed, merge, readers, report, units
 from asjax.data.clips import Reason
@@ -95,6 +95,28 @@ def test_a_cut_tar_gives_what_is_before_the_cut_and_says_so(tmp_path, end):
         got.extend(readers.read(unit, set(range(len(names))), MOST))
     assert [item.audio for item in got] == [data for _, data in sound[: len(got)]]
     assert len(got) >= 3
+
+
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE])
+def test_links_in_a_tar_are_told(tmp_path, kind):
+    path = tmp_path / "links.tar"
+    with tarfile.open(path, "w") as archive:
+        for name in ("a.txt", "b.flac"):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = kind, "elsewhere"
+            archive.addfile(link)
+    with pytest.warns(AsjaxWarning, match=r"it has 1 link to audio, first b\.flac; give the files"):
+        assert readers.names(units.Unit("tar", str(path))) == []
+
+
+def test_waveforms_without_a_rate_are_told(tmp_path):
+    path = tmp_path / "panns.h5"
+    with h5py.File(path, "w") as file:
+        file["audio_name"] = np.array([b"Y0123456789a.wav"])
+        file["waveform"] = np.zeros((1, 100), np.int16)
+    unit = units.Unit("panns", str(path), begin=0, end=1)
+    with pytest.warns(AsjaxWarning, match="counts as 32,000 Hz"):
+        assert len(list(readers.read(unit, {0}, MOST))) == 1
 
 
 def test_a_member_that_claims_too_much_is_not_read(tmp_path):
