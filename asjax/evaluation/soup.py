@@ -324,6 +324,7 @@ def estimate(model, frontend, variables, batches, stream=None):
     from asjax.frontends import to_float
 
     keep, others = {}, {k: v for k, v in variables.items() if k != STATS}
+    others = jax.device_put(others)
     zeros = jax.tree.map(np.zeros_like, variables[STATS])
 
     def note(call, args, kwargs, context):
@@ -332,7 +333,7 @@ def estimate(model, frontend, variables, batches, stream=None):
         return call(*args, **kwargs)
 
     @jax.jit
-    def run(wave, key):
+    def run(others, wave, key):  # the weights are an argument, else the program holds a copy
         return model.apply(
             {**others, STATS: zeros}, frontend(to_float(wave)), train=True,
             mutable=list(set(variables) - {"params"}), rngs={"dropout": key},
@@ -345,7 +346,7 @@ def estimate(model, frontend, variables, batches, stream=None):
             wave = batch["wave"][batch["mask"] > 0]
             if len(wave) < 2:
                 continue
-            found = flatten_dict(run(wave, jax.random.fold_in(key, number)), sep="/")
+            found = flatten_dict(run(others, wave, jax.random.fold_in(key, number)), sep="/")
             found = {k: len(wave) * np.asarray(v, np.float64) for k, v in found.items()}
             total = found if total is None else {k: total[k] + found[k] for k in total}
             clips += len(wave)
