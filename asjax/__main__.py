@@ -39,7 +39,7 @@ VERBS = {
     "fit": (
         "asjax.fit.verb",
         "will a recipe fit into the memory of a device? compiled for it, never run",
-        "asjax fit --config=configs/hlp_passt.py --topology v5e:2x4",
+        "asjax fit --config=configs/hlp_passt.py --topology v5e:2x4 --config.batch_size=16",
     ),
     "probe": (
         "asjax.evaluation.probe",

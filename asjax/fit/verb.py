@@ -8,7 +8,7 @@ import math
 from asjax.config import AsjaxError
 
 _EXAMPLE = """example:
-  asjax fit --config=configs/hlp_passt.py --topology v5e:2x4
+  asjax fit --config=configs/hlp_passt.py --topology v5e:2x4 --config.batch_size=16
   asjax fit --config=configs/ast.py:dtype=bfloat16 --memory 24 --config.batch_size=32
 
 The step is compiled and never run; neither data nor weights are needed. Without --topology it is
