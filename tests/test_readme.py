@@ -1,4 +1,4 @@
-"""README's code runs as it is written, offline, on a few made-up clips.
+"""The code of README and docs/ runs as it is written, offline, on a few made-up clips.
 
 Training is shortened in ways that the documents name: recipes get the argument `tiny`
 (configs/README.md), `--data` gets `--steps 2`. A command that cannot run here is in LEFT_OUT with
@@ -15,6 +15,14 @@ import soundfile as sf
 from asjax import build, config
 from asjax.__main__ import main, parser_for
 
+# The pages in the order of their commands, because later commands use the runs of earlier ones.
+PAGES = (
+    "README.md",
+    *(
+        f"docs/{name}.md"
+        for name in ("tag", "train", "teachers", "own_clips", "checkpoints", "extend", "papers")
+    ),
+)
 NEEDS_NETWORK = "downloads a published checkpoint"
 NEEDS_AUDIOSET = "needs AudioSet, or finished runs on it"
 NEEDS_FILE = "needs a file of a published checkpoint"
@@ -34,6 +42,10 @@ LEFT_OUT = {  # beginning of a command -> why
     "asjax train --config=configs/balancing_ast.py": "as above",
     "asjax train --config=configs/atdr.py": "as above",
 }
+
+
+def text_of(repo):
+    return "\n".join((repo / page).read_text() for page in PAGES)
 
 
 def blocks(text):
@@ -117,13 +129,13 @@ def at_home(home, monkeypatch):
 
 def test_every_command_left_out_is_in_the_readme(repo):
     """A line of LEFT_OUT that fits no command is old."""
-    found = commands((repo / "README.md").read_text())
+    found = commands(text_of(repo))
     for start in LEFT_OUT:
         assert any(command.startswith(start) for command in found), start
 
 
 def to_run(repo):
-    for command in commands((repo / "README.md").read_text()):
+    for command in commands(text_of(repo)):
         if not left_out(command):
             words = shlex.split(command)
             assert words[0] == "asjax", f"{command!r} is no command of asjax: run or list it"
@@ -136,9 +148,39 @@ def test_every_command_has_options_that_exist(repo):
         parser_for(words[1]).parse_args(w for w in words[2:] if not w.startswith("--config."))
 
 
+def options_of(parser):
+    """All options of a verb, those of its words included."""
+    found = {option for action in parser._actions for option in action.option_strings}
+    for action in parser._actions:
+        if isinstance(action.choices, dict):
+            found = found.union(*(options_of(inner) for inner in action.choices.values()))
+    return found
+
+
+def test_commands_within_the_text_have_options_that_exist(repo):
+    """Those in tables and sentences, in all pages; they may leave out what stands for itself."""
+    found = set()
+    for page in ["README.md", *sorted(p.relative_to(repo) for p in (repo / "docs").glob("*.md"))]:
+        text = re.sub(
+            r"^```.*?^```$", "", (repo / page).read_text(), flags=re.MULTILINE | re.DOTALL
+        )
+        for command in re.findall(r"`asjax ([^`]+)`", text):
+            verb, *words = shlex.split(command)
+            known = options_of(parser_for(verb))
+            names = {w.partition("=")[0] for w in words if re.match(r"--?[a-z]", w)}
+            assert not {n for n in names - known if not n.startswith("--config.")}, (page, command)
+            found.add(verb)
+    assert len(found) >= 10
+
+
+def test_links_and_pictures_exist(repo):
+    for page in [repo / "README.md", *sorted((repo / "docs").glob("*.md"))]:
+        for target in re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target} is not there"
+
+
 @pytest.mark.slow
 def test_every_command_runs(repo, home, capsys):
-    """In the order of the README, because later commands use the runs of earlier ones."""
     quickstart()
     detector()
     for command, words in to_run(repo):
@@ -150,7 +192,7 @@ def test_every_command_runs(repo, home, capsys):
 def test_python_blocks_run(repo, home):
     """Blocks that change a config get one; a block that begins with a file name is that file."""
     ran = 0
-    for kind, code in blocks((repo / "README.md").read_text()):
+    for kind, code in blocks(text_of(repo)):
         if kind != "python":
             continue
         name = re.match(r"# (\S+\.py)\n", code)
