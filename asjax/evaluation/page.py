@@ -24,13 +24,13 @@ TILES = (  # key, title, digits
 MOST = 1000  # entries of a list
 TITLES = {**{key: title for key, title, _ in TILES}, "psds1": "PSDS1"}
 COLUMNS = (
+    ("mean_ap", "mAP", 3),
+    ("mean_auc", "AUC", 3),
+    ("d_prime", "d′", 2),
     ("accuracy", "accuracy", 3),
     ("f1_macro", "macro F1", 3),
     ("f1_weighted", "weighted F1", 3),
     ("top_k", "top-k", 3),
-    ("mean_ap", "mAP", 3),
-    ("mean_auc", "AUC", 3),
-    ("d_prime", "d′", 2),
     ("mean_of_d_prime", "mean of d′", 2),
     ("micro_ap", "micro AP", 3),
     ("lrap", "LRAP", 3),
