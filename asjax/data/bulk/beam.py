@@ -196,13 +196,16 @@ def _line(error: Exception, runner: str) -> str:
 def _quiet():
     """Beam tells every error with a traceback for each of its layers. ASJAX_DEBUG=1 shows them."""
     logger = logging.getLogger("apache_beam")
-    before = logger.level
+    before, hook = logger.level, threading.excepthook
     if os.environ.get("ASJAX_DEBUG", "0") in ("", "0"):
         logger.setLevel(logging.CRITICAL + 1)
+        # The thread of a process that died; `_watched` finds it.
+        threading.excepthook = lambda e: e.thread and e.thread.name == "run_worker" or hook(e)
     try:
         yield
     finally:
         logger.setLevel(before)
+        threading.excepthook = hook
 
 
 @contextlib.contextmanager

@@ -2,7 +2,8 @@
 
 It is Beam's worker with three changes. It writes its number into FILE, and at its end the number
 with a minus, so that the program sees if it dies. It ends when the program ends or has removed
-FILE, also in the middle of a unit. It leaves Ctrl-C, and the log of Beam, to the program.
+FILE, also in the middle of a unit. It leaves Ctrl-C, and what is said of
+errors, to the program. ASJAX_DEBUG=1 shows the log and the tracebacks of Beam.
 """
 
 from __future__ import annotations
@@ -23,13 +24,29 @@ def main(alive: str) -> None:
     _tell(alive, os.getpid())
     threading.Thread(target=_end_with, args=(program, alive), daemon=True).start()
     shown = logging.StreamHandler()
+    logging.getLogger().addHandler(shown)  # Beam adds one if there is none
     if os.environ.get("ASJAX_DEBUG", "0") in ("", "0"):
         shown.setLevel(logging.CRITICAL + 1)
-    logging.getLogger().addHandler(shown)  # Beam adds one if there is none
+        threading.excepthook = lambda _: None  # of Beam's threads, when the program is gone
+        sys.stderr = _Lines(sys.stderr)
     from apache_beam.runners.worker import sdk_worker_main
 
     sdk_worker_main.main([])
     _tell(alive, -os.getpid())
+
+
+class _Lines:
+    """Standard error without the traceback that Beam prints; the program says its last line."""
+
+    def __init__(self, out):
+        self._out, self._hid = out, False
+
+    def __getattr__(self, name):
+        return getattr(self._out, name)
+
+    def write(self, text: str) -> int:
+        self._hid = text.startswith("Traceback (") or (self._hid and text == "\n")
+        return len(text) if self._hid else self._out.write(text)
 
 
 def _tell(alive: str, number: int) -> None:
