@@ -25,7 +25,7 @@ _SETS = {
     "desed": ("DESED: the parts that are there", "metadata/ and audio/", "desed10"),
     "hear": ("a task of HEAR from its tar", "as downloaded, perhaps .gz", "the task's own"),
 }
-_AT_ONCE = ("soundscapes", "enhance", "status", "merge")  # no units, so nothing to go on with
+_AT_ONCE = ("soundscapes", "enhance", "status")  # no units, so nothing to go on with
 _STRONG_EXAMPLE = """examples:
   asjax prepare strong --events train=audioset_train_strong.tsv eval=audioset_eval_strong.tsv \\
       --durations eval_durations.csv --audio clips/ --out data/audioset_strong
@@ -162,14 +162,20 @@ def add_writer_arguments(parser):
 
 
 def main(args) -> int:
-    from asjax.data.bulk import engine, job
-
     if args.kind in _AT_ONCE:
         return _kind(args)
+    try:
+        from asjax.data.bulk import engine, job
+    except KeyboardInterrupt:  # nothing has begun, so all that was saved is there
+        print("SIGINT: stopped; the same command goes on", flush=True)
+        return 75  # engine.EXIT_STOPPED
     with engine.stoppable():
         try:
             return _kind(args)
         except engine.Stopped as stop:
+            if args.kind == "merge":
+                print(f"{stop}: stopped; all parts stay, the same command joins them", flush=True)
+                return engine.EXIT_STOPPED
             return job.stopped(args.out, stop)
 
 

@@ -6,17 +6,17 @@ stopped by SIGTERM or Ctrl-C, the finished units stay; 2 nothing was done, one l
 
 from __future__ import annotations
 
+import os
 import sys
-from collections import deque
-from dataclasses import replace
+import uuid
 from pathlib import Path
 
-from asjax import __version__
-from asjax.config import AsjaxError, printable, shown
+from asjax.config import AsjaxError, shown
+from asjax.data.bulk import beam
+from asjax.tag.work import ALONE
 
 UNIT = 256  # recordings
-_ALONE = ("out", "json", "tsv", "csv", "audacity", "raven", "frames", "picture")
-_BULK = ("source", "to", "shard", "format", "unit_size", "retry")
+_BULK = ("source", "to", "shard", "format", "unit_size", "retry", "runner", "runner_options")
 
 
 def add_arguments(parser):
@@ -48,11 +48,12 @@ def add_arguments(parser):
     group.add_argument(
         "--retry", action="store_true", help="tag the units again that left a recording out"
     )
+    beam.add_arguments(group)
 
 
 def wanted(args) -> bool:
     """Whether the command is about a collection. AsjaxError: its options do not fit together."""
-    given = [name for name in _BULK if getattr(args, name) not in (None, False)]
+    given = [name for name in _BULK if getattr(args, name) not in (None, False, "")]
     if not given:
         return False
     if args.source is None or args.to is None:
@@ -60,7 +61,7 @@ def wanted(args) -> bool:
         raise AsjaxError(f"--{given[0]} is for a collection, which needs --from PLACE and --to DIR")
     if args.paths:
         raise AsjaxError(f"give files or --from, not both; got {shown(args.paths[0])} and --from")
-    for name in _ALONE:
+    for name in ALONE:
         if getattr(args, name) not in (None, False):
             raise AsjaxError(f"--{name} does not fit --from: --format chooses the form of --to")
     if args.unit_size is not None and not 1 <= args.unit_size <= 1_000_000:
@@ -76,21 +77,23 @@ def main(args, load, choice_of) -> int:
     """
     from asjax.data.bulk import engine
     from asjax.data.bulk.units import parse_shard
-    from asjax.tag import collection, tables, units
+    from asjax.tag import collection, tables, units, work
 
     tables.check(args.format)
-    shard = parse_shard(args.shard)
+    shard, runner = parse_shard(args.shard), beam.of(args)
+    args.unit_size, args.format = args.unit_size or UNIT, args.format or "tsv"
+    size, kind = args.unit_size, args.format
     units.refuse_strangers(Path(args.to))
     try:
         with engine.stoppable():
             found = collection.opened(args.source)
             tagger = load(args, full=True)
             choice = choice_of(args, tagger.label_set)
-            size, kind = args.unit_size or UNIT, args.format or "tsv"
-            settings = _settings(args, found, tagger, choice, size, kind)
+            settings = work.settings(args, found, tagger, choice, size, kind)
             with units.opened(args.to, found, size, kind, settings, shard, args.overwrite) as store:
                 mine = list(range(store.count))[shard[0] :: shard[1]]
-                done = _run(args, tagger, choice, store, mine)
+                command = work.Command(uuid.uuid4().hex, os.getcwd(), args, choice, load)
+                done = _run(work.Work(args, tagger, choice, store), mine, runner, command)
                 about = store.finish()
     except engine.Stopped as stopped:
         print(
@@ -124,100 +127,29 @@ def _told(args, store, shard, mine, done, about) -> int:
     return 1 if n["left_out"] else 0
 
 
-def _settings(args, found, tagger, choice, size: int, kind: str) -> dict:
-    """All that changes a byte of the results, for the manifest."""
-    from asjax.tag.events import _OPTIONS as of_events
-
-    events = {name: getattr(args, name) for name in of_events if name not in _ALONE}
-    return {
-        "list": found.hash,
-        "recordings": len(found),
-        "models": [_model_hash(Path(path)) for path in args.model],
-        "weights": args.weights,
-        "labels": tagger.label_set.hash,
-        **{name: getattr(args, name) for name in ("rest", "reduce", "overlap", "batch_size")},
-        **{name: getattr(choice, name) for name in ("classes", "top", "threshold", "rows")},
-        "events": events if args.events else None,
-        "unit_size": size,
-        "format": kind,
-        "asjax": __version__,
-    }
-
-
-def _model_hash(path: Path) -> str:
-    """The hash of a model, or of stored logits."""
-    from asjax.store import files, logits, model_dir
-
-    return files.digest(path / files.SUMS) if logits.is_folder(path) else model_dir.hash_of(path)
-
-
-def _run(args, tagger, choice, store, mine: list[int]) -> list[dict]:
+def _run(work, mine: list[int], runner, command) -> list[dict]:
     """Make the units that are not there yet; what is known about each."""
     from tqdm import tqdm
 
-    from asjax.tag import events
-
-    look = events.decoder(args, choice.classes, tagger) if args.events else None
-    ready = {i: about for i in mine if (about := store.load(i)) is not None}
-    if args.retry:
-        ready = {i: about for i, about in ready.items() if not about["left_out"]}
+    store = work.store
+    ready = {i: about for i in mine if (about := work.ready(i)) is not None}
     sizes = {i: len(store.recordings(i)) for i in mine}
     old = sum(sizes[i] for i in ready)
     if ready:
         print(
             f"{len(ready)} of {len(mine)} units, {old:,} recordings, are done already", flush=True
         )
+    todo = [unit for unit in mine if unit not in ready]
+    if runner is not None:
+        beam.run(runner, [f"{unit:05d}" for unit in todo], command, store.present)
+        ready |= {unit: store.load(unit) for unit in todo}
+        beam.prove([unit for unit in todo if ready[unit] is None], len(todo), store.folder)
+        return [ready[i] for i in mine]
     show = dict(total=sum(sizes.values()), initial=old, unit="file", disable=None)
     with tqdm(**show) as bar:  # disable=None: off unless stderr is a terminal
-        for unit in mine:
-            if unit not in ready:
-                ready[unit] = _make(unit, tagger, choice, store, look, bar)
+        for unit in todo:
+            ready[unit] = work.make(unit, bar.update)
     return [ready[i] for i in mine]
-
-
-def _make(unit: int, tagger, choice, store, look, bar) -> dict:
-    """Tag the recordings of a unit and commit it."""
-    from asjax.data import audio
-    from asjax.tag.tables import table
-
-    names, waiting = store.collection.names, deque()
-    tagged, without, left_out = [], [], []
-
-    def sources():
-        for i in store.recordings(unit):
-            try:
-                source = store.collection.source(i)
-            except AsjaxError as error:  # a damaged shard
-                left_out.append((names[i], printable(str(error))))
-                bar.update()
-                continue
-            waiting.append(names[i])
-            yield source
-
-    try:
-        with store.writing(unit) as place:
-            rows = 0
-            with table(place, store.kind, choice, tagger.label_set, bool(look)) as form:
-                for tags in tagger.stream(sources(), decoding=audio.quiet_decoders):
-                    name = waiting.popleft()
-                    bar.update()
-                    try:
-                        if isinstance(tags, Exception):
-                            raise tags
-                        tags = replace(tags, file=name)
-                        count = form(look(tags) if look else tags)
-                    except AsjaxError as error:
-                        left_out.append((name, printable(str(error))))
-                        continue
-                    tagged.append(name)
-                    rows += count
-                    if not count:
-                        without.append(name)
-            return store.commit(unit, place, tagged, without, left_out, rows)
-    except OSError as error:
-        from asjax.store.files import reason
-
-        raise AsjaxError(f"--to {shown(store.folder)} cannot be written: {reason(error)}") from None
 
 
 def _say(text) -> None:

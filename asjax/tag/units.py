@@ -66,6 +66,10 @@ class Units:
         """The numbers of the recordings of a unit."""
         return range(unit * self.size, min((unit + 1) * self.size, len(self.collection)))
 
+    def present(self) -> int:
+        """How many units are there, sound or not."""
+        return sum(1 for _ in (self.folder / "units").glob("[0-9]*.json"))
+
     def path(self, unit: int) -> Path:
         return self.folder / f"tags-{unit:05d}.{self.kind}"
 
@@ -114,7 +118,8 @@ class Units:
     def writing(self, unit: int) -> Iterator[Path]:
         """A temporary path for the table of a unit."""
         path = self.path(unit)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        # Not the number of the process: an engine may run a unit twice, in two containers.
+        temporary = path.with_name(f".{path.name}.{int.from_bytes(os.urandom(6))}.tmp")
         try:
             yield temporary
         finally:
@@ -183,6 +188,22 @@ def opened(
             yield Units(folder, collection, size, kind, settings)
         finally:
             place.unlink(missing_ok=True)
+
+
+def joined(folder, collection, size: int, kind: str, settings: dict) -> Units:
+    """The units of a folder that another process has `opened`, for a worker of it.
+
+    Raises:
+      AsjaxError: the folder is not there, or its settings are not those of this worker.
+    """
+    place = Path(folder) / "manifest.json"
+    before = _settings(place)
+    if others := [key for key in settings if before.get(key) != settings[key]]:
+        raise AsjaxError(
+            f"--to {shown(folder)}: this worker has another value of {', '.join(others)}; list, "
+            "models and asjax must be the same on all machines"
+        )
+    return Units(Path(folder), collection, size, kind, settings)
 
 
 def _begin(folder: Path, settings: dict, overwrite: bool, lock: Path) -> None:

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -29,13 +29,16 @@ class Stopped(BaseException):
 
 
 @contextlib.contextmanager
-def stoppable() -> Iterator[None]:
-    """SIGTERM and Ctrl-C raise Stopped in the block. In other threads nothing changes."""
+def stoppable(first: Callable[[], object] | None = None) -> Iterator[None]:
+    """SIGTERM and Ctrl-C raise Stopped in the block, after a call of `first`. In other threads
+    nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(number, frame):
+        if first is not None:
+            first()
         raise Stopped(signal.Signals(number).name)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from asjax.config import AsjaxError, shown
 from asjax.data import records, writer
-from asjax.data.bulk import beam, engine, merge, parts
+from asjax.data.bulk import beam, engine, merge, named, parts
 from asjax.data.bulk import listed as lists
 from asjax.data.bulk import plan as plans
 from asjax.data.bulk.part import Part
@@ -33,7 +33,7 @@ def prepare(
     extras: dict | None = None,
     drawn: bool = True,
     progress: bool = True,
-    runner: tuple[str, str] | None = None,
+    runner: beam.Runner | None = None,
 ):
     """Make the parts of a plan that are not there yet; without shards, merge them into `out`.
 
@@ -41,7 +41,7 @@ def prepare(
       settings: what all parts of this output have in common.
       fields, name, extras, drawn: as in `merge.merge`.
       base: the dataset that the parts are added to.
-      runner: (name, options) of a runner of Apache Beam, which makes the parts.
+      runner: of Apache Beam, which makes the parts.
 
     Returns: (writer.Summary, report.Report); None with shards.
 
@@ -66,7 +66,7 @@ def prepare(
         todo = [task for task in mine if task.name not in old]
         try:
             if runner is not None:
-                made = beam.run(todo, folder.folder, *runner)
+                made = named.run(todo, folder.folder, runner)
             else:
                 made = engine.run(todo, folder.folder, pool, threads, progress)
         except AsjaxError:

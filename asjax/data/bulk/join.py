@@ -31,7 +31,7 @@ def join(paths, out, *, partial: bool = False, overwrite: bool = False):
         raise AsjaxError("merge needs at least one folder of parts, OUT.parts")
     first = folders[0]
     _check_places(folders, out, {p.about["manifest_sha256"] for p in found.values()})
-    planned: dict[str, int] = {}
+    plans: dict[Path, dict[str, int]] = {}
     for folder in folders:
         others = [k for k in first.settings if folder.settings.get(k) != first.settings[k]]
         if others:
@@ -39,15 +39,19 @@ def join(paths, out, *, partial: bool = False, overwrite: bool = False):
                 f"{shown(folder.folder)} was made with another value of {', '.join(others)} than "
                 f"{shown(first.folder)}; prepare all shards with the same options"
             )
-        planned |= folder.plans()
+        plans |= folder.plans()
         for name, made in folder.done().items():
             found.setdefault(name, made)
+    planned = {name: count for plan in plans.values() for name, count in plan.items()}
     lacking = [name for name in planned if name not in found]
     if lacking and not partial:
         clips = sum(planned[name] for name in lacking)
+        of = [shown(path) for path, plan in plans.items() if not plan.keys() <= found.keys()]
         raise AsjaxError(
-            f"{len(lacking)} of {len(planned)} planned units, {clips:,} clips, are not done; "
-            "finish their shards, or merge what is there with --partial"
+            f"{len(lacking)} of {len(planned)} planned units, {clips:,} clips, are not done: of "
+            f"{', '.join(of[:3])}{' and others' if len(of) > 3 else ''}; finish these shards, or "
+            "merge what is there with --partial. If a plan is of an older command, with other "
+            "sources or another number of shards, remove its file and merge again"
         )
     chosen = [made for name, made in found.items() if name in planned or not made.source]
     if lacking:
@@ -94,7 +98,8 @@ def status(path: Path) -> list[str]:
         if not parts.folder_of(path).is_dir():
             return lines
     folder = _opened(path)
-    planned, done = folder.plans(), folder.done()
+    done = folder.done()
+    planned = {name: count for plan in folder.plans().values() for name, count in plan.items()}
     finished = [done[name] for name in planned if name in done]
     kept = sum(made.about["clips"] for made in finished)
     states = Counter(row[1] for made in finished for row in made.left_out)

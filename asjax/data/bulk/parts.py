@@ -70,14 +70,14 @@ class Parts:
             schema.require(about, _ABOUT, place)
             self.settings, self.about = about["settings"], about
 
-    def plans(self) -> dict[str, int]:
-        """name -> clips of every planned task, of all machines whose plan is here."""
-        found: dict[str, int] = {}
+    def plans(self) -> dict[Path, dict[str, int]]:
+        """The plan of every machine: its file -> name and clips of every planned task."""
+        found = {}
         for path in sorted(self.folder.glob("plan-*.json")):
             plan = schema.read_json(path, 1 << 28)
             if not isinstance(plan, dict) or not all(type(count) is int for count in plan.values()):
                 raise AsjaxError(f"{shown(path)} is no plan; run the same asjax prepare again")
-            found |= plan
+            found[path] = plan
         return found
 
     def describe(self, about: dict, label_set) -> None:

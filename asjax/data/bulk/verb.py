@@ -7,6 +7,7 @@ from pathlib import Path
 
 from asjax import labels as label_sets
 from asjax.config import AsjaxError, printable, shown
+from asjax.data.bulk import beam
 
 _EXAMPLE = """examples:
   asjax prepare audioset --from parquet=hub/ --from files=more/ --lists lists/ \\
@@ -63,14 +64,7 @@ def add_arguments(kinds) -> None:
         "--min-s", type=float, default=1.0, help="shorter clips are left out (default: %(default)s)"
     )
     parser.add_argument("--licence", default="", help="licence of the whole set, for the manifest")
-    parser.add_argument(
-        "--runner",
-        metavar="NAME",
-        help="make the units on Apache Beam: DirectRunner, FlinkRunner, DataflowRunner, ...",
-    )
-    parser.add_argument(
-        "--runner-options", default="", metavar="TEXT", help="of the runner, as --a=b --c=d"
-    )
+    beam.add_arguments(parser)
     add_run_arguments(parser)
     merge = kinds.add_parser("merge", help="join the parts of prepare --shard into one record set")
     merge.add_argument("parts", nargs="+", metavar="PART", help="OUT.parts, or a record dataset")
@@ -108,13 +102,11 @@ def _audioset(args) -> int:
 
     shard, sources = units.parse_shard(args.shard), plan.parse_sources(args.sources)
     encoding, label_set = encoding_of(args), label_sets.get(args.labels)
-    workers = job.workers_of(args)
+    workers, runner = job.workers_of(args), beam.of(args)
     if not 0 <= args.min_s < 3600:
         raise AsjaxError(f"--min-s must be seconds from 0 on, got {args.min_s}")
     lists = listed.of_audioset(args.lists, args.splits, label_set, args.strong)
     print("\n".join([f"{len(lists):,} clips are listed", *lists.lines]), flush=True)
-    if args.runner_options and not args.runner:
-        raise AsjaxError("--runner-options needs --runner")
     settings = {
         "set": "audioset",
         "lists": lists.hash,
@@ -154,7 +146,7 @@ def _audioset(args) -> int:
             overwrite=args.overwrite,
             base=base,
             name="audioset",
-            runner=(args.runner, args.runner_options) if args.runner else None,
+            runner=runner,
         )
     if done is not None:
         _tell(*done)

@@ -15,6 +15,7 @@ import small_audioset
 
 from asjax.__main__ import main
 from asjax.data import records
+from asjax.data.bulk import merge
 
 REPO = Path(__file__).parents[3]
 PCM = ("--encode", "pcm16", "--sample-rate", str(small_audioset.RATE))
@@ -175,6 +176,49 @@ def test_shards_and_merge_make_what_one_process_makes(made, whole, tmp_path):
     assert main(["prepare", "status", out]) == 0
 
 
+def test_an_old_plan_is_named_and_what_to_do(made, whole, tmp_path, capsys):
+    """The plan of a command with other sources has units that no shard makes any more."""
+    out = tmp_path / "out"
+    assert main(made.command(out, *PCM, "--workers", "1", "--shard", "0/1000")) == 0
+    (tmp_path / "out.parts" / "plan-1-of-5.json").write_text('{"%s": 40}' % ("a" * 24))
+    for i in (0, 1):
+        assert main(made.command(out, *PCM, "--workers", "1", "--shard", f"{i}/2")) == 0
+    capsys.readouterr()
+    words = ["prepare", "merge", str(tmp_path / "out.parts"), "--out", str(out)]
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert "1 of 8 planned units, 40 clips, are not done: of " in err
+    assert "plan-1-of-5.json; finish" in err
+    assert "remove its file" in err
+    (tmp_path / "out.parts" / "plan-1-of-5.json").unlink()
+    assert main(words) == 0
+    assert content(out) == content(whole)
+
+
+def test_ctrl_c_in_a_merge_is_75_and_the_command_begins_again(
+    made, whole, tmp_path, capsys, monkeypatch
+):
+    out, real = tmp_path / "out", merge.files.digest
+    for i in (0, 1):
+        assert main(made.command(out, *PCM, "--workers", "1", "--shard", f"{i}/2")) == 0
+    before = content(tmp_path / "out.parts" / sorted(stamps(tmp_path / "out.parts"))[0])
+
+    def interrupted(path, *more):
+        if path.name == "manifest.csv":  # the rows are written, the dataset is not complete
+            signal.raise_signal(signal.SIGINT)
+        return real(path, *more)
+
+    words = ["prepare", "merge", str(tmp_path / "out.parts"), "--out", str(out)]
+    with monkeypatch.context() as patch:
+        patch.setattr(merge.files, "digest", interrupted)
+        assert main(words) == 75
+    assert "the same command joins them" in capsys.readouterr().out
+    assert not out.exists()
+    assert content(tmp_path / "out.parts" / sorted(stamps(tmp_path / "out.parts"))[0]) == before
+    assert main(words) == 0
+    assert content(out) == content(whole)
+
+
 @pytest.mark.parametrize("how", ["flipped", "cut", "removed"])
 def test_damage_of_a_part_is_found_before_the_merge(made, whole, tmp_path, how, capsys):
     """A cut ArrayRecord opens as an empty one, so sizes and hashes are compared."""
@@ -189,8 +233,8 @@ def test_damage_of_a_part_is_found_before_the_merge(made, whole, tmp_path, how, 
     else:
         data[len(data) // 2] ^= 1
         shard.write_bytes(data[: 4096 if how == "cut" else None])
-    merge = ["prepare", "merge", str(out), "--out", str(out)]
-    assert main(merge) == 2
+    joined = ["prepare", "merge", str(out), "--out", str(out)]
+    assert main(joined) == 2
     text = capsys.readouterr().err
     assert ("is damaged" in text) if how == "flipped" else ("1 of 7 planned units" in text), text
     assert not out.exists()
@@ -199,7 +243,7 @@ def test_damage_of_a_part_is_found_before_the_merge(made, whole, tmp_path, how, 
     for i in (0, 1):
         words = made.command(out, *PCM, "--workers", "1", "--shard", f"{i}/2")
         assert main(words) == 0
-    assert main(merge) == 0
+    assert main(joined) == 0
     assert {k: v for k, v in content(out).items() if k[0] != "o"}.keys() == content(whole).keys()
 
 
