@@ -211,7 +211,8 @@ def main(argv: list[str] | None = None) -> int:
 
             traceback.print_exception(error.__cause__)
         print(f"asjax {verb}: error: {_one_line(error)}", file=sys.stderr)
-        return _with_others(2, _one_line(error), error)
+        code = error.code if isinstance(error, AsjaxError) else 2
+        return _with_others(code, _one_line(error), error)
     except KeyboardInterrupt as error:
         print(f"asjax {verb}: interrupted", file=sys.stderr)
         return _with_others(130, "interrupted", error)

@@ -62,6 +62,7 @@ def main(args) -> int:
     from asjax import devices
     from asjax.own import options
 
+    cluster.check_asked(args.coordinator)
     devices.setup(
         cpu_devices=args.cpu_devices,
         coordinator=args.coordinator,
@@ -100,6 +101,7 @@ def _run(cfg, args) -> int:
     from asjax.weights import start as init_from
 
     first_process = jax.process_index() == 0
+    hosts.check_start(cfg)
     accumulate = build.read(cfg, "optim.accumulate_steps")
     rows = (cfg.batch_size // accumulate, cfg.eval.batch_size)
     mesh = sharding.make_mesh(cfg.mesh, batch_sizes=rows, hosts=(names := hosts.names()))
@@ -180,6 +182,9 @@ def _run(cfg, args) -> int:
         say(line)
     if taught_by := getattr(objective, "identity", ""):
         data_id = config.fingerprint([data_id, taught_by])
+    whole = {"train": train_data.fingerprint, "eval": eval_data.fingerprint}
+    whole |= {"test": final_data.fingerprint, "labels": label_set.hash, "teachers": taught_by}
+    hosts.check_same("set of data", whole, "give all hosts the same lists, labels and records")
     tx, schedule = build.make(
         "optim",
         cfg.optim,
