@@ -19,6 +19,9 @@ from asjax.config import AsjaxError, printable, unknown, warnings_as_lines
 
 EXIT_UNEXPECTED = 70  # sysexits.h: an error inside the program
 
+# options of all verbs that name an output
+_OUTPUTS = ("workdir", "out", "to", "safetensors", "frames", "picture", "audacity", "raven")
+
 # verb -> (module, one line, example)
 VERBS = {
     "train": (
@@ -181,7 +184,18 @@ def _parse(verb: str, argv: list[str]) -> argparse.Namespace:
             rest.append(word)
     args = parser.parse_args(rest)
     args.overrides = overrides
+    _refuse_addresses(args)
     return args
+
+
+def _refuse_addresses(args: argparse.Namespace) -> None:
+    """AsjaxError: an output is an address such as gs://bucket/run."""
+    for name in _OUTPUTS:
+        value = getattr(args, name, None)
+        if isinstance(value, str | os.PathLike) and ":/" in os.fspath(value):
+            from asjax.store import files
+
+            files.refuse_url(value, f"--{name}")
 
 
 def main(argv: list[str] | None = None) -> int:

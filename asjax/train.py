@@ -80,7 +80,6 @@ def run(cfg, args) -> int:
     Args:
       args: has workdir, allow_config_change, allow_data_change, and perhaps watchdog_s.
     """
-    files.refuse_url(args.workdir, "--workdir")
     how = dict(decode_timeout_s=cfg.data.decode_timeout_s, doing=patience.described)
     watch = watchdog.Watchdog(getattr(args, "watchdog_s", None), **how)
     with watch, advice.on_full_memory(cfg):

@@ -1,8 +1,8 @@
 """The meeting of the processes at the coordinator's port, before jax joins them.
 
-The reason: if a process is missing, has the number of another one or a wrong address, jax waits for
-300 s and then aborts from C++, without the names of the processes. Here process 0 listens first, and
-the others tell it their numbers. All get the same answer. Then the service of jax takes the port.
+The reason: if a process is missing, has the number of another one or a wrong address, jax waits
+for 300 s and then aborts from C++, without the names of the processes. Here process 0 listens
+first, and the others tell it their numbers. All get the same answer. Then jax takes the port.
 """
 
 from __future__ import annotations

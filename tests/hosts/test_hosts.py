@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from asjax import hosts
-from asjax.__main__ import main
 
 GUARD_S = 600
 
@@ -77,18 +76,6 @@ def test_a_workdir_that_is_not_shared_is_an_error_on_every_process(tmp_path):
         assert f"{tmp_path / 'own0'} is not in its {tmp_path / 'own1'}" in text
 
 
-@pytest.mark.parametrize("url", ["gs://bucket/run", "s3://x", "hdfs://a/b"])
-def test_a_workdir_with_an_address_is_refused_before_anything_is_written(
-    url, tmp_path, repo, monkeypatch, capsys
-):
-    monkeypatch.chdir(tmp_path)
-    config = repo / "configs" / "quickstart.py"
-    assert main(["train", f"--config={config}:tiny", f"--workdir={url}"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"asjax train: error: --workdir {url} is on {url.split(':')[0]}, and")
-    assert not list(tmp_path.iterdir())
-
-
 # ------------------------------------------------------------------------------ whole trainings
 
 FAULTS = """
@@ -144,15 +131,19 @@ def newest(workdir):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("limit", [["--watchdog-s=10"], []], ids=["10 s", "default"])
 @pytest.mark.parametrize("fault", ["kill 1", "stop 1", "kill 0", "stop 0", "sleep", "error"])
 def test_a_training_with_a_fault_ends_everywhere_and_the_same_command_goes_on(
-    tmp_path, repo, fault
+    tmp_path, repo, fault, limit
 ):
-    """Then SIGTERM to one process stops both after the same step, though nothing is logged."""
+    """Then SIGTERM to one process stops both after the same step, though nothing is logged.
+
+    `pytest -m slow -s` prints the seconds (acceptance: 15 with the limit of 10 s, 90 without).
+    """
     workdir, ranks = tmp_path / "w", []
     more = [
         f"--workdir={workdir}", "--config.total_steps=100000", "--config.eval.every_steps=100000",
-        "--config.log.save_steps=5", "--watchdog-s=10",
+        "--config.log.save_steps=5", *limit,
         "--config.data.ops=decode | crop | multihot | faults:strike",
     ]  # fmt: skip
     name, _, number = fault.partition(" ")
@@ -168,7 +159,7 @@ def test_a_training_with_a_fault_ends_everywhere_and_the_same_command_goes_on(
         else:
             (tmp_path / "flag").touch()
         assert ranks[1 - cause].wait(GUARD_S) == code
-        print(f"{fault}: ended after {time.time() - begin:.1f} s")
+        print(f"{fault}, limit {limit or 'default'}: ended after {time.time() - begin:.1f} s")
         said = (tmp_path / f"said{1 - cause}").read_text()
         assert f"process {cause}" in said, said
         if name == "stop":
