@@ -7,7 +7,9 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -20,6 +22,20 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         return probe.getsockname()[1]
+
+
+def test_the_code_of_a_process_has_versions_and_a_hash_of_the_sources(tmp_path, monkeypatch):
+    import asjax
+
+    before = hosts.code()
+    assert before["asjax"] == asjax.__version__
+    assert before["jax"] == jax.__version__
+    shutil.copytree(Path(asjax.__file__).parent, tmp_path / "asjax")
+    monkeypatch.setattr(asjax, "__file__", str(tmp_path / "asjax" / "__init__.py"))
+    assert hosts.code() == before
+    with (tmp_path / "asjax" / "models" / "cnn.py").open("a") as file:
+        file.write("\n")
+    assert hosts.code()["source"] != before["source"]
 
 
 def test_alone_every_question_has_an_own_answer(tmp_path):
@@ -50,6 +66,11 @@ try:
     hosts.check_shared(own)
 except AsjaxError as error:
     print("all say:", error)
+hosts.check_same("code", {"asjax": "0.3.0", "source": "f00"}, "install it")
+try:
+    hosts.check_same("config", {"batch_size": 8, "lr": 0.1 * (1 + rank)}, "give the same")
+except AsjaxError as error:
+    print("all say too:", error)
 """
 
 
@@ -74,6 +95,8 @@ def test_a_workdir_that_is_not_shared_is_an_error_on_every_process(tmp_path):
     for text in said:
         assert wanted in text, text
         assert f"{tmp_path / 'own0'} is not in its {tmp_path / 'own1'}" in text
+        line = f"all say too: process 1 on {host} has another config than process 0 on {host} "
+        assert f"{line}(lr: 0.1 -> 0.2); give the same" in text
 
 
 # ------------------------------------------------------------------------------ whole trainings
