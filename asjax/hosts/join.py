@@ -20,6 +20,7 @@ from asjax.config import AsjaxError
 
 LIMIT_S = 300.0  # hosts of one training may start at different times
 _TELL_S = 15.0  # a wait of this time is told
+_LATE_S = 20.0  # processes of one launch start within this time
 _PORT_S = 20.0  # a process that has just ended may still have the port
 _MOST = 4096  # bytes of a message
 
@@ -130,10 +131,30 @@ def _gather(listener, coordinator: str, me: dict, limit_s: float) -> None:
             with contextlib.suppress(OSError):
                 line, _ = listener.accept()
                 _let_in(came, line, me)
+    except Missing:
+        raise
+    except AsjaxError as error:  # processes that come a little later must not wait for 300 s
+        told = {about["asjax"] for about, _ in came.values()}
+        _tell_late(listener, told, {"code": error.code, "line": str(error)}, count)
+        raise
     finally:
         for _, line in came.values():
             if line:
                 line.close()
+
+
+def _tell_late(listener, told: set[int], answer: dict, count: int) -> None:
+    """Give `answer` to the processes that have not come yet, for some seconds."""
+    end = time.monotonic() + _LATE_S
+    while time.monotonic() < end and not told >= set(range(count)):
+        with contextlib.suppress(OSError):
+            line, _ = listener.accept()
+            line.settimeout(5.0)
+            about = _message(line)
+            _answer({0: (about, line)}, answer)
+            line.close()
+            if isinstance(about, dict):
+                told.add(about.get("asjax"))
 
 
 def _let_in(came: dict, line: socket.socket, me: dict) -> None:

@@ -55,10 +55,13 @@ def test_all_come_in_any_order_and_the_port_is_free_afterwards(port):
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_two_processes_with_one_number_end_all(port, number):
-    threads = [started(port, 0, 3)]
-    time.sleep(0.2)
-    threads += [started(port, 1, 3), started(port, number, 3)]
+def test_two_processes_with_one_number_end_all_also_those_that_come_later(port, number):
+    threads = [started(port, 0, 3), started(port, 1, 3)]
+    threads.append(started(port, number, 3))
+    end = time.time() + GUARD_S
+    while not any(thread.said for thread in threads) and time.time() < end:
+        time.sleep(0.01)
+    threads.append(started(port, 2, 3))
     for code, line in ended(*threads):
         assert code == 2
         assert f"two processes have the number {number}: on {socket.gethostname()} pid" in line
@@ -66,9 +69,7 @@ def test_two_processes_with_one_number_end_all(port, number):
 
 
 def test_another_count_ends_all(port):
-    threads = [started(port, 0, 3)]
-    time.sleep(0.2)
-    threads += [started(port, 1, 3), started(port, 2, 4)]
+    threads = [started(port, 0, 3), started(port, 1, 3), started(port, 2, 4)]
     for code, line in ended(*threads):
         assert code == 2
         assert "process 0 on" in line
