@@ -19,6 +19,9 @@ from asjax.config import AsjaxError, printable, unknown, warnings_as_lines
 
 EXIT_UNEXPECTED = 70  # sysexits.h: an error inside the program
 
+# options of all verbs that name an output
+_OUTPUTS = ("workdir", "out", "to", "safetensors", "frames", "picture", "audacity", "raven")
+
 # verb -> (module, one line, example)
 VERBS = {
     "train": (
@@ -181,7 +184,18 @@ def _parse(verb: str, argv: list[str]) -> argparse.Namespace:
             rest.append(word)
     args = parser.parse_args(rest)
     args.overrides = overrides
+    _refuse_addresses(args)
     return args
+
+
+def _refuse_addresses(args: argparse.Namespace) -> None:
+    """AsjaxError: an output is an address such as gs://bucket/run."""
+    for name in _OUTPUTS:
+        value = getattr(args, name, None)
+        if isinstance(value, str | os.PathLike) and ":/" in os.fspath(value):
+            from asjax.store import files
+
+            files.refuse_url(value, f"--{name}")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -211,7 +225,8 @@ def main(argv: list[str] | None = None) -> int:
 
             traceback.print_exception(error.__cause__)
         print(f"asjax {verb}: error: {_one_line(error)}", file=sys.stderr)
-        return _with_others(2, _one_line(error), error)
+        code = error.code if isinstance(error, AsjaxError) else 2
+        return _with_others(code, _one_line(error), error)
     except KeyboardInterrupt as error:
         print(f"asjax {verb}: interrupted", file=sys.stderr)
         return _with_others(130, "interrupted", error)

@@ -31,6 +31,8 @@ _TRUSTED: set[str] = set()  # names of the user's code, from the user's config f
 class AsjaxError(ValueError):
     """An error the user can act on: one line saying what is wrong, where, and what to do."""
 
+    code = 2  # the exit code of the program
+
     def __init__(self, *args):
         super().__init__(*(printable(a) if isinstance(a, str) else a for a in args))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 
 from asjax.config import AsjaxError
-from asjax.hosts import cluster
+from asjax.hosts import cluster, join, watchdog
 
 _log = logging.getLogger("asjax")
 
@@ -48,8 +48,6 @@ def setup(
     elif coordinator is not None or num_processes is not None or process_id is not None:
         if coordinator is None or num_processes is None or process_id is None:
             raise AsjaxError("several processes need coordinator, num_processes and process_id")
-        if not 0 <= process_id < num_processes:
-            raise AsjaxError(f"process_id must be in 0..{num_processes - 1}, got {process_id}")
         _initialize(cluster.Place(coordinator, num_processes, process_id), watchdog_s)
     _set_compilation_cache()
 
@@ -102,6 +100,9 @@ def _initialize(place: cluster.Place, watchdog_s: float | None) -> None:
     """
     limit_s = cluster.SILENT_S if watchdog_s is None else watchdog_s
     complete = place.coordinator is not None
+    if complete:
+        join.meet(place.coordinator, place.num_processes, place.process_id)
+    watchdog.end_aborts_with_a_line()
     try:
         jax.distributed.initialize(
             place.coordinator,

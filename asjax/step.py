@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import jax
@@ -223,6 +224,10 @@ def ahead(train_step, *args):
     if not hosts.several():
         return train_step
     watchdog.beat(phase="compile")
-    compiled = train_step.lower(*args).compile()
+    lowered = train_step.lower(*args)
+    text = hashlib.sha256(lowered.as_text().encode()).hexdigest()[:12]
+    advice = "own code that the config names must be the same on all hosts"
+    hosts.check_same("program of a step", text, advice)
+    compiled = lowered.compile()
     hosts.barrier("compiled")
     return compiled

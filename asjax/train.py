@@ -62,6 +62,7 @@ def main(args) -> int:
     from asjax import devices
     from asjax.own import options
 
+    cluster.check_asked(args.coordinator)
     devices.setup(
         cpu_devices=args.cpu_devices,
         coordinator=args.coordinator,
@@ -79,7 +80,6 @@ def run(cfg, args) -> int:
     Args:
       args: has workdir, allow_config_change, allow_data_change, and perhaps watchdog_s.
     """
-    files.refuse_url(args.workdir, "--workdir")
     how = dict(decode_timeout_s=cfg.data.decode_timeout_s, doing=patience.described)
     watch = watchdog.Watchdog(getattr(args, "watchdog_s", None), **how)
     with watch, advice.on_full_memory(cfg):
@@ -100,6 +100,7 @@ def _run(cfg, args) -> int:
     from asjax.weights import start as init_from
 
     first_process = jax.process_index() == 0
+    hosts.check_start(cfg)
     accumulate = build.read(cfg, "optim.accumulate_steps")
     rows = (cfg.batch_size // accumulate, cfg.eval.batch_size)
     mesh = sharding.make_mesh(cfg.mesh, batch_sizes=rows, hosts=(names := hosts.names()))
@@ -180,6 +181,9 @@ def _run(cfg, args) -> int:
         say(line)
     if taught_by := getattr(objective, "identity", ""):
         data_id = config.fingerprint([data_id, taught_by])
+    whole = {"train": train_data.fingerprint, "eval": eval_data.fingerprint}
+    whole |= {"test": final_data.fingerprint, "labels": label_set.hash, "teachers": taught_by}
+    hosts.check_same("set of data", whole, "give all hosts the same lists, labels and records")
     tx, schedule = build.make(
         "optim",
         cfg.optim,

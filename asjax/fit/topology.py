@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from asjax.config import AsjaxError
@@ -22,6 +23,7 @@ MEMORY = {
     "NVIDIA A100": 40,
 }
 _TARGETS = {"h100": Path(__file__).parent / "h100.txtpb"}
+_GRID = r"[1-9]\d*(x[1-9]\d*){1,2}"
 _NEEDS = {
     "tpu": "pip install 'libtpu==0.0.42.*' (what jax[tpu] of jax 0.10.2 names)",
     "cuda": "pip install --no-deps jax-cuda13-plugin==0.10.2 jax-cuda13-pjrt==0.10.2 "
@@ -48,6 +50,12 @@ def devices(topology: str) -> list:
         import jax
 
         return jax.devices()
+    known = kind in _TARGETS or re.fullmatch(r"v[2-9][a-z]*", kind)
+    if not known or not re.fullmatch(r"[1-9]\d*" if kind in _TARGETS else _GRID, shape):
+        raise AsjaxError(
+            f"there is no topology {topology!r}; they are such as v5e:2x4, v5p:2x2x1 (TPUs in a "
+            "grid), h100:8 (so many GPUs of a machine) and cpu:8"
+        )
     # Nothing here uses a chip, so several processes may load libtpu.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "true")
     # libtpu asks for the machine's metadata unless these say that there is none.

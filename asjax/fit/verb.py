@@ -39,7 +39,7 @@ def main(args) -> int:
 
     if args.memory is not None and not 0 < args.memory < 1e6:
         raise AsjaxError(f"--memory must be GiB above 0, got {args.memory:g}")
-    if args.topology:
+    if args.topology is not None:
         devices = topology.devices(args.topology)
     else:
         import jax

@@ -8,6 +8,7 @@ call these functions in the same order, except `publish` and `published`.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import json
 import os
@@ -16,9 +17,10 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
-from asjax.config import AsjaxError
+from asjax.config import AsjaxError, differences, to_json
 
 _WAIT_MS = 7 * 24 * 3600 * 1000  # the watchdog ends a wait that lasts too long, and says why
 _SHARED_S = 20.0  # a network disk may show a new file late
@@ -158,6 +160,43 @@ def check_shared(folder: Path) -> None:
                 f"{said[0][0]}: a file in {said[0][1]} is not in its {path}. All processes must "
                 "have the same --workdir, on a disk that all hosts share"
             )
+
+
+def check_same(what: str, value, advice: str) -> None:
+    """All processes must have the `value` of process 0: JSON, of which dicts are told by key.
+
+    Raises:
+      AsjaxError: on every process; it names a process, its host, and what differs.
+    """
+    said = from_all([socket.gethostname(), value])
+    here, wanted = said[0]
+    for number, (host, found) in enumerate(said):
+        if found != wanted:
+            told = "; ".join(differences(wanted, found)[:5]) if isinstance(found, dict) else ""
+            raise AsjaxError(
+                f"process {number} on {host} has another {what} than process 0 on {here}"
+                f"{told and f' ({told})'}; {advice}"
+            )
+
+
+def check_start(cfg) -> None:
+    """All processes must have the code and the config of process 0. AsjaxError as check_same."""
+    if several():
+        check_same("code", code(), "install the same version of asjax and jax on all hosts")
+        ours = json.loads(to_json(cfg))
+        check_same("config", ours, "give all processes the same options and the same config file")
+
+
+def code() -> dict[str, str]:
+    """The versions of asjax and jax, and a hash of the source files of asjax."""
+    import asjax
+
+    folder, total = Path(asjax.__file__).parent, hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        total.update(f"{path.relative_to(folder).as_posix()}\0".encode())
+        total.update(path.read_bytes())
+    versions = {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax")}
+    return {"asjax": asjax.__version__, **versions, "source": total.hexdigest()[:12]}
 
 
 def _token(folder: Path) -> str:

@@ -85,6 +85,20 @@ def find(env=os.environ) -> Place:
     return Place()
 
 
+def check_asked(coordinator: str | None, env=os.environ) -> None:
+    """AsjaxError: the environment names a coordinator, but the command does not say to use it.
+
+    The reason: each of the processes would train alone, in one workdir.
+    """
+    kubernetes = env.get("JAX_COORDINATOR_ADDRESS") and env.get("JOB_COMPLETION_INDEX")
+    if coordinator is None and (env.get("ASJAX_COORDINATOR") or kubernetes):
+        name = "JAX_COORDINATOR_ADDRESS" if kubernetes else "ASJAX_COORDINATOR"
+        raise AsjaxError(
+            f"{name} is set, but no --coordinator; give --coordinator=auto to train with the other "
+            f"processes, or unset {name} to train alone"
+        )
+
+
 def elsewhere(env=os.environ) -> AsjaxError:
     """The error for a place where jax's detection found no other processes."""
     if "SLURM_JOB_ID" in env:

@@ -106,7 +106,6 @@ class Watchdog:
         targets = [self._watch]
         if hosts.several():
             targets.append(self._exchange)
-            _end_aborts_with_a_line()
         for target in targets:
             threading.Thread(target=target, name="asjax-watchdog", daemon=True).start()
         if hosts.several():
@@ -363,10 +362,11 @@ def _say(line: str) -> None:
 _ABORTED = None  # ctypes must not collect it
 
 
-def _end_aborts_with_a_line() -> None:
+def end_aborts_with_a_line() -> None:
     """Give SIGABRT a handler that prints the cause and ends with code 76.
 
-    JAX's client aborts the process as soon as it loses process 0. That happens in a thread of C++,
+    JAX's client aborts the process as soon as it loses process 0, or if a process does not come at
+    the start. That happens in a thread of C++,
     so no Python handler of `signal` would run.
     """
     global _ABORTED
@@ -376,10 +376,11 @@ def _end_aborts_with_a_line() -> None:
     def aborted(number):
         signal.alarm(10)  # ends the process, if memory is broken and the rest hangs
         peer = _current and _current._peers.get(0)
-        _say(
-            f"error: jax has ended this process, see above. Most likely {peer or 'process 0'}, "
-            f"the coordinator, is dead, or has given up a process; {_RESUMES}"
-        )
+        if _current is None:
+            why = "a process did not come, or process 0 is not where it is looked for"
+        else:
+            why = f"{peer or 'process 0'}, the coordinator, is dead, or has given up a process"
+        _say(f"error: jax has ended this process, see above. Most likely {why}; {_RESUMES}")
         os._exit(EXIT_LOST)
 
     _ABORTED = ctypes.CFUNCTYPE(None, ctypes.c_int)(aborted)

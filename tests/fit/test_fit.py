@@ -90,6 +90,11 @@ def test_the_verb_finds_the_largest_batch_and_a_remedy(capsys, two):
     [
         (["--memory", "-1"], "--memory must be GiB above 0"),
         (["--topology", "cpu:x"], "topology must be cpu:N"),
+        (["--topology", "h100"], "there is no topology 'h100'; they are such as v5e:2x4"),
+        (["--topology", "h100:2x"], "there is no topology 'h100:2x'"),
+        (["--topology", "v5e"], "there is no topology 'v5e'"),
+        (["--topology", "a100:2x2"], "there is no topology 'a100:2x2'"),
+        (["--topology="], "there is no topology ''"),
         (["--config.batch_sise=4"], "batch_size"),
     ],
 )

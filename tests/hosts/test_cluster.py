@@ -37,6 +37,15 @@ def test_kubernetes_gives_address_and_index_and_the_user_the_number():
     assert cluster.find(env).coordinator == "train-0.train:99"
 
 
+def test_an_environment_that_names_others_is_not_left_unused():
+    kubernetes = {"JAX_COORDINATOR_ADDRESS": "a:5", "JOB_COMPLETION_INDEX": "3"}
+    for env in ({"ASJAX_COORDINATOR": "a:5"}, kubernetes):
+        with pytest.raises(AsjaxError, match=f"{next(iter(env))} is set.*--coordinator=auto"):
+            cluster.check_asked(None, env)
+        cluster.check_asked("auto", env)
+    cluster.check_asked(None, SLURM)  # tasks of a step may train apart, as in a sweep
+
+
 @pytest.mark.parametrize(
     ("tasks", "local", "more", "ids"),
     [

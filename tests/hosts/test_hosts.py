@@ -7,12 +7,13 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from asjax import hosts
-from asjax.__main__ import main
 
 GUARD_S = 600
 
@@ -21,6 +22,20 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         return probe.getsockname()[1]
+
+
+def test_the_code_of_a_process_has_versions_and_a_hash_of_the_sources(tmp_path, monkeypatch):
+    import asjax
+
+    before = hosts.code()
+    assert before["asjax"] == asjax.__version__
+    assert before["jax"] == jax.__version__
+    shutil.copytree(Path(asjax.__file__).parent, tmp_path / "asjax")
+    monkeypatch.setattr(asjax, "__file__", str(tmp_path / "asjax" / "__init__.py"))
+    assert hosts.code() == before
+    with (tmp_path / "asjax" / "models" / "cnn.py").open("a") as file:
+        file.write("\n")
+    assert hosts.code()["source"] != before["source"]
 
 
 def test_alone_every_question_has_an_own_answer(tmp_path):
@@ -51,6 +66,11 @@ try:
     hosts.check_shared(own)
 except AsjaxError as error:
     print("all say:", error)
+hosts.check_same("code", {"asjax": "0.3.0", "source": "f00"}, "install it")
+try:
+    hosts.check_same("config", {"batch_size": 8, "lr": 0.1 * (1 + rank)}, "give the same")
+except AsjaxError as error:
+    print("all say too:", error)
 """
 
 
@@ -75,18 +95,8 @@ def test_a_workdir_that_is_not_shared_is_an_error_on_every_process(tmp_path):
     for text in said:
         assert wanted in text, text
         assert f"{tmp_path / 'own0'} is not in its {tmp_path / 'own1'}" in text
-
-
-@pytest.mark.parametrize("url", ["gs://bucket/run", "s3://x", "hdfs://a/b"])
-def test_a_workdir_with_an_address_is_refused_before_anything_is_written(
-    url, tmp_path, repo, monkeypatch, capsys
-):
-    monkeypatch.chdir(tmp_path)
-    config = repo / "configs" / "quickstart.py"
-    assert main(["train", f"--config={config}:tiny", f"--workdir={url}"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"asjax train: error: --workdir {url} is on {url.split(':')[0]}, and")
-    assert not list(tmp_path.iterdir())
+        line = f"all say too: process 1 on {host} has another config than process 0 on {host} "
+        assert f"{line}(lr: 0.1 -> 0.2); give the same" in text
 
 
 # ------------------------------------------------------------------------------ whole trainings
@@ -144,15 +154,19 @@ def newest(workdir):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("limit", [["--watchdog-s=10"], []], ids=["10 s", "default"])
 @pytest.mark.parametrize("fault", ["kill 1", "stop 1", "kill 0", "stop 0", "sleep", "error"])
 def test_a_training_with_a_fault_ends_everywhere_and_the_same_command_goes_on(
-    tmp_path, repo, fault
+    tmp_path, repo, fault, limit
 ):
-    """Then SIGTERM to one process stops both after the same step, though nothing is logged."""
+    """Then SIGTERM to one process stops both after the same step, though nothing is logged.
+
+    `pytest -m slow -s` prints the seconds (acceptance: 15 with the limit of 10 s, 90 without).
+    """
     workdir, ranks = tmp_path / "w", []
     more = [
         f"--workdir={workdir}", "--config.total_steps=100000", "--config.eval.every_steps=100000",
-        "--config.log.save_steps=5", "--watchdog-s=10",
+        "--config.log.save_steps=5", *limit,
         "--config.data.ops=decode | crop | multihot | faults:strike",
     ]  # fmt: skip
     name, _, number = fault.partition(" ")
@@ -168,7 +182,7 @@ def test_a_training_with_a_fault_ends_everywhere_and_the_same_command_goes_on(
         else:
             (tmp_path / "flag").touch()
         assert ranks[1 - cause].wait(GUARD_S) == code
-        print(f"{fault}: ended after {time.time() - begin:.1f} s")
+        print(f"{fault}, limit {limit or 'default'}: ended after {time.time() - begin:.1f} s")
         said = (tmp_path / f"said{1 - cause}").read_text()
         assert f"process {cause}" in said, said
         if name == "stop":
@@ -203,10 +217,10 @@ def test_checkpoints_of_two_processes_go_on_with_one_and_with_four(tmp_path, rep
     """As many devices give the same numbers, with any number of processes."""
     monkeypatch.chdir(repo)
 
-    def train(name, count, steps):
+    def train(name, count, steps, *fields):
         more = [
             f"--workdir={tmp_path / name}", f"--config.total_steps={steps}",
-            "--config.eval.every_steps=4", "--allow-config-change",
+            "--config.eval.every_steps=4", "--allow-config-change", *fields,
         ]  # fmt: skip
         ranks = processes(repo, tmp_path, count, *more, cheap=False)
         try:
@@ -217,11 +231,11 @@ def test_checkpoints_of_two_processes_go_on_with_one_and_with_four(tmp_path, rep
         assert codes == [0] * count, (tmp_path / "said0").read_text()
         return (tmp_path / "said0").read_text()
 
-    def alone(name, devices, steps):
+    def alone(name, devices, steps, *fields):
         command = [
             sys.executable, "-m", "asjax", "train", *FIELDS, f"--workdir={tmp_path / name}",
             f"--config.total_steps={steps}", "--config.eval.every_steps=4",
-            "--allow-config-change", f"--cpu-devices={devices}",
+            "--allow-config-change", f"--cpu-devices={devices}", *fields,
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, timeout=GUARD_S, cwd=repo)
         assert done.returncode == 0, done.stderr
@@ -240,7 +254,15 @@ def test_checkpoints_of_two_processes_go_on_with_one_and_with_four(tmp_path, rep
     ours, theirs = weights(tmp_path / "two"), weights(tmp_path / "one of two")
     for key in ours:
         np.testing.assert_array_equal(ours[key], theirs[key], err_msg=key)
-    # gloo adds four numbers in another order than one process does
+    # gloo adds four numbers in another order than one process does (test_sums.py). Adam enlarges
+    # the rounding of gradients near zero, because it divides a gradient by its size. SGD does not.
+    sgd = "--config.optim.name=sgd", "--config.optim.lr=0.05"
+    train("sgd of four", 4, 4, *sgd)
+    alone("sgd of one", 4, 4, *sgd)
+    ours, theirs = weights(tmp_path / "sgd of four"), weights(tmp_path / "sgd of one")
+    for key in ours:  # statistics are as large as the features, so 1e-6 is a share there
+        atol = 1e-6 if key.startswith("params") else 1e-6 * np.abs(theirs[key]).max()
+        np.testing.assert_allclose(ours[key], theirs[key], rtol=0, atol=atol, err_msg=key)
     paths = [tmp_path / name / "eval" / "scores.npz" for name in ("four", "one of four")]
     ours, theirs = (np.load(path)["scores"] for path in paths)
     print(f"scores of four processes and of one differ by {np.abs(ours - theirs).max():.1e}")
