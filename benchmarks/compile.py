@@ -82,6 +82,7 @@ def measure(config: str, mesh, batch: int = 0, fields=None, rows=0, accelerator=
     except Exception as error:
         return {**row, "compile_s": round(time.time() - begin, 1), "refused": _reason(error)}
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+    text = compiled.as_text()
     seconds = cost.get("optimal_seconds", -1)  # XLA gives negative numbers at times
     plausible = seconds > 0 and 0.5 < cost.get("flops", 0) / counted < 2
     return {
@@ -90,8 +91,9 @@ def measure(config: str, mesh, batch: int = 0, fields=None, rows=0, accelerator=
         "arguments": memory.argument_size_in_bytes,
         "temporaries": memory.temp_size_in_bytes,
         "flops": counted,
+        "accessed": cost.get("bytes accessed") if "known_trip_count" not in text else None,
         "optimal_s": seconds if plausible else None,
-        "collectives": hlo.collectives(compiled.as_text()),
+        "collectives": hlo.collectives(text),
     }
 
 
