@@ -31,6 +31,7 @@ def lines(hours):
 def line(**changes):
     """64 clips on 4 chips: 16 clips of 1.97 TFLOP on one are 0.16 s at the peak of 197 TFLOP/s."""
     whole = {"topology": "v5e:2x2", "devices": 4, "batch": 64, "plain": 1.97e12, "accessed": None}
+    whole["arguments"] = 1e9  # 2.4 ms of memory, read and written
     return {**whole, "collectives": {"all-reduce": {"count": 3, "bytes": 4e8}}, **changes}
 
 
@@ -45,6 +46,8 @@ def test_hours_of_a_step_a_second_by_hand(hours):
 
 
 def test_memory_or_links_are_the_limit_by_hand(hours):
+    big = line(arguments=819e9)
+    assert hours.predict(big, 3600 * 64, "ast")["low"] == pytest.approx(2)
     slow = line(accessed=819e9 * 5)  # five seconds of memory
     assert hours.predict(slow, 3600 * 64, "cnn")["low"] == pytest.approx(5)
     assert not hours.predict(slow, 3600 * 64, "cnn")["measured"]
