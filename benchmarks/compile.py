@@ -9,11 +9,12 @@
     python benchmarks/compile.py --topology cpu:512 --rows 8 --meshes data ...     # simulated
     python benchmarks/compile.py --table results.jsonl
 
-One JSON line per recipe and mesh: seconds of compilation, bytes of HBM per device (arguments,
-temporaries), FLOPs per device, the compiler's estimate of a step's seconds, and the collectives by
-kind with the bytes of their results on one device. FLOPs (flops.py) and collectives (hlo.py) count
-a loop as often as it turns. The compiler counts a loop once, so its estimate is left out where its
-FLOPs are not ours within a factor of two. A recipe that the compiler refuses gives its reason.
+One JSON line per recipe and mesh: seconds of compilation (of time, of CPU), bytes of HBM per device
+(arguments, temporaries), FLOPs per device, bytes moved to and from memory (only of programs without
+loops), the compiler's estimate of a step's seconds, and the collectives by kind with the bytes of
+their results on one device. FLOPs (flops.py) and collectives (hlo.py) count a loop as often as it
+turns. The compiler counts a loop once, so its estimate is left out where its FLOPs are not ours
+within a factor of two. A recipe that the compiler refuses gives its reason.
 `--table` prints lines as Markdown.
 
 "cpu:N" are N simulated devices of this machine, for the growth of the collectives with N at equal
@@ -76,22 +77,26 @@ def measure(config: str, mesh, batch: int = 0, fields=None, rows=0, accelerator=
         lowered = step.lower(*args)
     counted = flops.count(step, *args) / mesh.size
     row["trace_s"] = round(time.time() - begin, 1)
-    begin = time.time()
+    begin, cpu = time.time(), time.process_time()
     try:
         compiled = lowered.compile()
     except Exception as error:
         return {**row, "compile_s": round(time.time() - begin, 1), "refused": _reason(error)}
+    cpu = time.process_time() - cpu
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+    text = compiled.as_text()
     seconds = cost.get("optimal_seconds", -1)  # XLA gives negative numbers at times
     plausible = seconds > 0 and 0.5 < cost.get("flops", 0) / counted < 2
     return {
         **row,
         "compile_s": round(time.time() - begin, 1),
+        "compile_cpu_s": round(cpu, 1),
         "arguments": memory.argument_size_in_bytes,
         "temporaries": memory.temp_size_in_bytes,
         "flops": counted,
+        "accessed": cost.get("bytes accessed") if " while(" not in text else None,
         "optimal_s": seconds if plausible else None,
-        "collectives": hlo.collectives(compiled.as_text()),
+        "collectives": hlo.collectives(text),
     }
 
 

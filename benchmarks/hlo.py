@@ -49,10 +49,16 @@ def collectives(text: str) -> dict:
 
 
 def in_loops(text: str) -> list[str]:
-    """The lines of collectives that stand in the body of a loop."""
+    """The lines of collectives in the bodies of loops and in what these call."""
     bodies, _ = _computations(text)
-    inside = [n for lines in bodies.values() for x in lines if " while(" in x for n in _called(x)]
-    return [line.strip() for n in {*inside} for line in bodies.get(n, ()) if _KIND.search(line)]
+    todo = [n for lines in bodies.values() for x in lines if " while(" in x for n in _called(x)]
+    inside = set()
+    while todo:
+        name = todo.pop()
+        if name not in inside:
+            inside.add(name)
+            todo += [n for line in bodies.get(name, ()) for n in _called(line)]
+    return [x.strip() for n in sorted(inside) for x in bodies.get(n, ()) if _KIND.search(x)]
 
 
 def _computations(text: str):

@@ -1,6 +1,7 @@
-"""How costs grow: records from 10^4 to 10^7, reading of clips, a checkpoint of a gigabyte.
+"""How costs grow: records from 10^4 to 10^7, costs of a clip, a checkpoint of a gigabyte.
 
-    python benchmarks/scale.py [--part records|reading|checkpoint] [--most 2000000] [--folder DIR]
+    python benchmarks/scale.py [--part records|reading|costs|checkpoint] [--most 2000000]
+        [--folder DIR]
 
 Rates are per CPU second of one process, so that other work on the machine matters little. Every
 number is measured in a process of its own. Tables are Markdown.
@@ -55,8 +56,8 @@ def alone(part: str, *args) -> dict:
 # ------------------------------------------------------------------------------------- records
 
 
-def make(folder: Path, records: int) -> None:
-    """A record set as asjax prepare writes it, with tiny clips."""
+def make(folder: Path, records: int, shard: int = SHARD) -> None:
+    """A record set as asjax prepare writes it, with tiny clips and `shard` records in a shard."""
     from array_record.python import array_record_module
 
     from asjax import labels
@@ -66,10 +67,10 @@ def make(folder: Path, records: int) -> None:
 
     label_set, rng = labels.get("audioset527"), np.random.default_rng(0)
     classes = np.minimum(rng.zipf(1.5, (records, 2)) - 1, len(label_set) - 1)
-    count, shards, done = -(-records // SHARD), [], 0
+    count, shards, done = -(-records // shard), [], 0
     folder.mkdir(parents=True)
     for k in range(count):
-        name, size = form.shard_name("many", "train", k, count), min(SHARD, records - done)
+        name, size = form.shard_name("many", "train", k, count), min(shard, records - done)
         writer = array_record_module.ArrayRecordWriter(str(folder / name), "group_size:1")
         for i in range(done, done + size):
             fields = {"id": f"{i:011d}_30000", "audio": b"x" * 40, "sample_rate": 32000}
@@ -145,12 +146,17 @@ def drawn(labels) -> dict:
 
 def drawn_alone(records: str) -> dict:
     """`drawn` on labels without a record set."""
+    return drawn(random_labels(int(records)))
+
+
+def random_labels(n: int):
+    """Two classes for each of n clips, by Zipf's law."""
     from scipy import sparse
 
-    rng, n = np.random.default_rng(0), int(records)
+    rng = np.random.default_rng(0)
     columns = np.sort(np.minimum(rng.zipf(1.5, (n, 2)) - 1, 526), axis=1).astype(np.int32)
     ends = np.arange(0, 2 * n + 1, 2)
-    return drawn(sparse.csr_matrix((np.ones(2 * n, np.int8), columns.ravel(), ends), (n, 527)))
+    return sparse.csr_matrix((np.ones(2 * n, np.int8), columns.ravel(), ends), (n, 527))
 
 
 def records(most: int, folder: Path) -> None:
@@ -173,8 +179,8 @@ def records(most: int, folder: Path) -> None:
 # ------------------------------------------------------------------------------------- reading
 
 
-def reading(folder: Path, clips: int = 64, seconds: float = 10.0, rate: int = 32_000) -> None:
-    """Clips through the whole pipeline, from records of each encoding."""
+def prepared(folder: Path, clips: int = 64, seconds: float = 10.0, rate: int = 32_000) -> dict:
+    """Encoding -> a record set that `asjax prepare` makes of noisy tones."""
     import soundfile
 
     wavs, rng = folder / "wavs", np.random.default_rng(0)
@@ -185,32 +191,76 @@ def reading(folder: Path, clips: int = 64, seconds: float = 10.0, rate: int = 32
         soundfile.write(wavs / f"{i}.wav", (tone + rng.normal(0, 500, len(t))).astype("i2"), rate)
         lines.append(f"{i}.wav,/m/09x0r")
     (wavs / "list.csv").write_text("\n".join(lines) + "\n")
-    print(
-        f"\n## Records of {seconds:g} s at {rate} Hz through the pipeline, one thread, no cache\n"
-    )
-    table(["encoding", "batches", "clips per CPU second"])
     for encoding in ("pcm16", "flac"):
         command = [sys.executable, "-m", "asjax", "prepare", "folder", "--audio", str(wavs)]
         command += ["--csv", str(wavs / "list.csv"), "--encode", encoding, "--workers", "1"]
         command += ["--sample-rate", str(rate), "--out", str(folder / encoding)]
         subprocess.run(command, check=True, capture_output=True)
-        found = alone("piped", folder / encoding, seconds, rate)
+    return {encoding: folder / encoding for encoding in ("pcm16", "flac")}
+
+
+def reading(folder: Path) -> None:
+    """Clips through the whole pipeline, from records of each encoding."""
+    print("\n## Records of 10 s at 32000 Hz through the pipeline, one thread, no cache\n")
+    table(["encoding", "batches", "clips per CPU second"])
+    for encoding, place in prepared(folder).items():
+        found = alone("piped", place)
         row([encoding, found["dtype"], f"{found['rate']:,.0f}"])
 
 
-def piped(folder: str, seconds: str, rate: str) -> dict:
-    from asjax import build, labels
+def piped(folder: str, records: str = "0") -> dict:
+    """Clips of 10 s per CPU second through the pipeline, and CPU seconds to place one clip.
+
+    `records`: so many clips of the same recordings; 0: those of the set.
+    """
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    import jax
+
+    from asjax import build, labels, sharding
 
     source = build.source(f"records(path={folder!r})", labels.get("audioset527"))
-    size = dict(sample_rate=int(rate), clip_s=float(seconds), num_classes=527)
-    batches = build.pipeline(source, batch_size=32, cache=False, threads=0, **size).iterate()
+    if n := int(records):
+        source = repeated(source, n)
+    size = dict(sample_rate=32_000, clip_s=10.0, num_classes=527, batch_size=64)
+    batches = build.pipeline(source, cache=False, threads=0, **size).iterate()
     for _ in range(3):
         batch = next(batches)
     begin, clips = time.process_time(), 0
     while time.process_time() - begin < 4:
         batch = next(batches)
         clips += len(batch["id"])
-    return {"rate": clips / (time.process_time() - begin), "dtype": str(batch["wave"].dtype)}
+    found = {"rate": clips / (time.process_time() - begin), "dtype": str(batch["wave"].dtype)}
+    mesh = sharding.make_mesh()
+    assert mesh.size == 8
+    for turn in range(21):
+        begin = begin if turn > 1 else time.process_time()  # the first is not counted
+        jax.block_until_ready(sharding.place(mesh, batch, owned=True))
+    return {**found, "place_s": (time.process_time() - begin) / 20 / len(batch["id"])}
+
+
+def repeated(source, n: int):
+    """A source of n clips with the recordings of `source` in turn."""
+    from dataclasses import replace
+
+    row = source.row[np.arange(n) % len(source)]
+    ids = [f"{i:011d}_30000" for i in range(n)]
+    return replace(source, ids=ids, split=["train"] * n, row=row, labels=random_labels(n))
+
+
+def costs(most: int, folder: Path) -> None:
+    """Microseconds of CPU that one clip costs, in sets of 10^4 to 10^7 clips."""
+    print("\n## Microseconds of CPU per clip\n")
+    places = prepared(folder / "clips")
+    table(["clips", "shards", "draw, beta .5", "draw, shuffle", "read", *places, "place"])
+    for n in (10_000, 100_000, 1_000_000, 10_000_000):
+        place, shards = folder / str(n), -(-n // SHARD)
+        make(place, *((n,) if n <= most else (8 * shards, 8)))
+        found, drawn_ = alone("opened", place), alone("drawn_alone", n)
+        through = [alone("piped", p, n) for p in places.values()]
+        rates = [drawn_["oversample_draws"], drawn_["shuffle_draws"], found["reads"]]
+        cells = [f"{1e6 / rate:,.1f}" for rate in (*rates, *(x["rate"] for x in through))]
+        row([f"{n:,}", shards, *cells, f"{1e6 * through[0]['place_s']:,.1f}"])
 
 
 # ---------------------------------------------------------------------------------- checkpoint
@@ -305,7 +355,7 @@ def checkpoint_part(folder: Path, gigabytes: float, kills: int) -> None:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--part", choices=("records", "reading", "checkpoint"))
+    parser.add_argument("--part", choices=("records", "reading", "costs", "checkpoint"))
     parser.add_argument("--most", type=int, default=2_000_000, help="records that are written")
     parser.add_argument("--gigabytes", type=float, default=1.0, help="of the checkpoint")
     parser.add_argument("--kills", type=int, default=20)
@@ -323,6 +373,8 @@ def main():
             records(args.most, folder)
         if args.part in (None, "reading"):
             reading(Path(temporary) / "reading")
+        if args.part in (None, "costs"):
+            costs(args.most, Path(temporary) / "costs")
         if args.part in (None, "checkpoint"):
             checkpoint_part(Path(temporary), args.gigabytes, args.kills)
 

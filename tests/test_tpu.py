@@ -128,3 +128,12 @@ def test_a_loop_without_a_known_end_is_named(hlo):
     found = hlo.collectives(text)
     assert found["all-reduce"] == {"count": 1, "bytes": 20, "unknown_loops": True}
     assert "unknown_loops" not in found["all-gather"]
+
+
+def test_collectives_of_loops_and_of_what_they_call(hlo):
+    """The loop's body calls %deep, which has an all-gather; that of the entry is in no loop."""
+    assert [line.split(" = ")[0] for line in hlo.in_loops(TPU_TEXT)] == ["%r"]
+    deep = "%deep (p: f32[4]) -> f32[8] {\n  ROOT %g.3 = f32[8] all-gather(%p), channel_id=9\n}\n\n"
+    text = TPU_TEXT.replace("%body (t", deep + "%body (t")
+    text = text.replace("  ROOT %u =", "  %c = f32[8] call(%x), to_apply=%deep\n  ROOT %u =")
+    assert [line.split(" = ")[0] for line in hlo.in_loops(text)] == ["%r", "ROOT %g.3"]

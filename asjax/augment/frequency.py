@@ -81,15 +81,17 @@ def filter_augment(rng, batch, *, max_db=6.0, bands=(3, 5), min_width=6, rate=0.
             f"filter_augment needs {most} bands x {min_width} bins = {most * min_width} bins, and "
             f"the features have {bins}; lower bands or min_width"
         )
-    draws = jax.random.uniform(rng, (clips + 1, most + 1))
-    count = bands[0] + jnp.floor(draws[0, 0] * (most - bands[0] + 1)).astype(jnp.int32)
+    one, each = jax.random.split(rng)
+    # Not rows of one array: clips + 1 rows do not divide over devices, which would exchange some.
+    draws, gains = jax.random.uniform(one, (most + 1,)), jax.random.uniform(each, (clips, most + 1))
+    count = bands[0] + jnp.floor(draws[0] * (most - bands[0] + 1)).astype(jnp.int32)
     # An edge is U{0..F - count * min_width} plus min_width for each band below it.
-    places = jnp.floor(draws[0, 2:] * (bins - count * min_width + 1)).astype(jnp.int32)
+    places = jnp.floor(draws[2:] * (bins - count * min_width + 1)).astype(jnp.int32)
     number_of = jnp.arange(1, most)
     places = jnp.sort(jnp.where(number_of < count, places, bins))
     edges = jnp.where(number_of < count, places + number_of * min_width, bins)
-    gain = curve(edges, (2 * draws[1:] - 1) * max_db, bins)
-    gain = jnp.where(draws[0, 1] < rate, gain, 1.0)
+    gain = curve(edges, (2 * gains - 1) * max_db, bins)
+    gain = jnp.where(draws[1] < rate, gain, 1.0)
     return {**batch, "feats": (feats * gain[:, None, :]).astype(feats.dtype)}
 
 
