@@ -38,12 +38,14 @@ from asjax.predict.recording import Heard, Recording
 from asjax.predict.tags import NO_EMBEDDING, Tags, whole
 from asjax.store import model_dir
 from asjax.store.scores import activation_of
+from asjax.weights import hub
 
 REDUCE = ("mean", "max")
 _OUTPUTS = ("logits", "embedding", "frame_logits")
 HOW_TO_GET_A_MODEL = (
     "train one with: asjax train --config=configs/quickstart.py --workdir=runs/quickstart, "
-    "then give runs/quickstart/model"
+    "then give runs/quickstart/model; or give a repository org/name of the Hugging Face Hub, or a "
+    "published checkpoint (asjax models --published)"
 )
 
 
@@ -74,7 +76,7 @@ def load_one(path, *, reduce: str = "mean", batch_size: int = 16, **settings) ->
         raise AsjaxError(f"model folder {folder} is empty; {HOW_TO_GET_A_MODEL}")
 
     cfg, label_set, variables, record = model_dir.load_model(folder)
-    return Tagger(
+    tagger = Tagger(
         build.make("model", {**cfg["model"], "num_classes": len(label_set)}),
         variables,
         build.make("frontend", cfg["frontend"]),
@@ -87,12 +89,14 @@ def load_one(path, *, reduce: str = "mean", batch_size: int = 16, **settings) ->
         activation=activation_of(cfg),
         **settings,
     )
+    tagger.folder = folder
+    return tagger
 
 
 def folder_of(path) -> Path:
-    """A path. AsjaxError: it is something else."""
+    """The model folder for a path, a repository or a published name (`weights.hub.resolve`)."""
     try:
-        return Path(path)
+        return hub.resolve(path)
     except TypeError:
         raise AsjaxError(f"the model folder must be a path, got {quoted(path)}") from None
 
@@ -208,6 +212,7 @@ class Tagger(Calls):
         self.hop = max(1, round(self.window * (1 - overlap)))
         self.frames, self.chunks, self.full = frames, chunks, full
         self.embeds = not isinstance(model, Mean)
+        self.folder = None  # the model folder that it was loaded from
         if window_embeddings and not self.embeds:
             raise AsjaxError(NO_EMBEDDING)
         if getattr(frontend, "top_db_scope", None) == "batch":  # a result must not depend on others
@@ -276,7 +281,50 @@ class Tagger(Calls):
         names = ("sample_rate", "clip_s", "reduce", "batch_size", "record")
         names += ("activation", "overlap", "window_embeddings", "frames", "chunks", "full")
         keywords = {name: getattr(self, name) for name in names}
-        return _made, (self.model, variables, self.frontend, self.label_set, keywords)
+        made = (self.model, variables, self.frontend, self.label_set, keywords)
+        return _made, made, {"folder": self.folder}
+
+    def save_pretrained(self, directory, *, license: str | None = None) -> Path:
+        """Write the model folder with README.md and preprocessor_config.json for the Hub.
+
+        The weights and config are copied from the folder that this tagger was loaded from. An
+        older model in `directory` is replaced, with its README.md.
+
+        Args:
+          license: of your own weights, such as "apache-2.0"; ported weights keep their authors'.
+
+        Raises:
+          AsjaxError: the tagger was not loaded from a folder, or that one has changed.
+        """
+        from asjax.weights import hub_folder
+
+        return hub_folder.save(self._unchanged(), directory, licence=license)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token=None,
+        commit_message: str | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        license: str | None = None,
+    ) -> str:
+        """Put the model on the Hugging Face Hub; returns the address (`weights.hub_push.push`)."""
+        from asjax.weights import hub_push
+
+        how = dict(private=private, token=token, commit_message=commit_message)
+        how |= dict(revision=revision, create_pr=create_pr, licence=license)
+        return hub_push.push(self._unchanged(), repo_id, **how)
+
+    def _unchanged(self) -> Path:
+        """The folder of this model. AsjaxError: there is none, or it holds another model now."""
+        if self.folder is None:
+            raise AsjaxError("this tagger was not loaded from a model folder; use asjax.load")
+        if model_dir.hash_of(self.folder) != self.record["sha256"]["card.json"]:
+            raise AsjaxError(f"{self.folder} holds another model now; load it again")
+        return self.folder
 
     @cached_property
     def _frames_of_model(self) -> tuple[int, str]:
