@@ -107,14 +107,12 @@ def config_text(config, label_set) -> str:
     """config.json: the config, and the fields that the Hub's pages read."""
     plain = to_plain(config)
     family, fields = split_spec(plain["model"])
-    names, ids = label_set.names, range(len(label_set))
-    if len(set(names)) < len(names):  # label2id must not lose a class
-        names = label_set.ids
+    names = label_set.names  # each occurs once
     hub = {
         "model_type": "asjax",
         "architectures": [str(fields.get("variant") or family)],
-        "id2label": {str(i): names[i] for i in ids},
-        "label2id": {names[i]: i for i in ids},
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
     }
     return to_json({**plain, **hub})
 

@@ -22,8 +22,7 @@ from asjax.weights import hub_errors
 
 SCHEME = "hf://"
 DERIVED = ("preprocessor_config.json", "README.md")  # written for the Hub, without a hash
-_WEIGHTS = ("model.safetensors", model_dir.EXTRA)
-_SMALL = ("card.json", "config.json", "labels.csv", model_dir.PARENTS, *DERIVED)
+_NAMES = ("card.json", *model_dir.FILES, model_dir.PARENTS, model_dir.EXTRA, *DERIVED)
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
 _REPO = re.compile(rf"{_PART}/{_PART}")
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+-]{0,199}")
@@ -59,7 +58,8 @@ def resolve(
     if repository and not here:
         if revision is not None and repository.revision not in (None, revision):
             raise AsjaxError(f"{shown(text)} names another revision than {quoted(revision)}")
-        repository = repository._replace(revision=_revision(revision or repository.revision))
+        wanted = repository.revision if revision is None else revision
+        repository = repository._replace(revision=_revision(wanted))
         return _from_hub(repository, cache_dir, token, local_files_only, named)
     if revision is not None:
         raise AsjaxError(f"revision {quoted(revision)} needs a repository org/name, got {text}")
@@ -135,14 +135,14 @@ def _from_hub(repository: Repository, cache_dir, token, local_files_only: bool, 
         if folder is not None and not _lacking(folder):
             return folder
         if closed:
-            raise _not_cached(library, name, cache_dir, local_files_only, folder, repo, nowhere)
+            raise _not_cached(name, cache_dir, local_files_only, folder, repo, nowhere)
     try:
-        folder = download(_SMALL, revision)
-        if not (folder / "card.json").is_file():
-            api = library.HfApi(token=token)
-            listed = api.list_repo_files(repo, revision=folder.name)
-            raise _other(name, repo, folder, listed)
-        folder = download([*_SMALL, *_WEIGHTS], folder.name)
+        about = library.HfApi(token=token).model_info(repo, revision=revision)
+        listed = sorted(file.rfilename for file in about.siblings)
+        if "card.json" not in listed:
+            config = "config.json" in listed and download(["config.json"], about.sha)
+            raise _other(name, repo, config or None, listed)
+        folder = download(_NAMES, revision)
     except AsjaxError:
         raise
     except Exception as error:  # its own errors, those of its HTTP client, OSError
@@ -152,7 +152,7 @@ def _from_hub(repository: Repository, cache_dir, token, local_files_only: bool, 
             raise AsjaxError(f"{nowhere}{found}") from error
         folder = _cached(download, revision)
         if folder is None or _lacking(folder):
-            why = (library, name, cache_dir, local_files_only, folder, repo, nowhere)
+            why = (name, cache_dir, local_files_only, folder, repo, nowhere)
             raise _not_cached(*why) from error
     if lacking := _lacking(folder):
         raise AsjaxError(f"the repository {name} lacks {', '.join(lacking)} of its card.json")
@@ -162,7 +162,7 @@ def _from_hub(repository: Repository, cache_dir, token, local_files_only: bool, 
 def _cached(download, revision) -> Path | None:
     """The snapshot in the cache, perhaps with files missing, or None. Opens no socket."""
     try:
-        return download([*_SMALL, *_WEIGHTS], revision, only_cache=True)
+        return download(_NAMES, revision, only_cache=True)
     except Exception as error:
         if "LocalEntryNotFoundError" in hub_errors.kinds(error):
             return None
@@ -179,9 +179,11 @@ def _lacking(folder: Path) -> list[str]:
     return [name for name in (*model_dir.FILES, *optional) if not (folder / name).is_file()]
 
 
-def _not_cached(library, name, cache_dir, only_local, folder, repo, nowhere) -> AsjaxError:
+def _not_cached(name, cache_dir, only_local, folder, repo, nowhere) -> AsjaxError:
     """The line for a repository that is not, or not wholly, in the cache."""
-    place = cache_dir or library.constants.HF_HUB_CACHE
+    from huggingface_hub import constants
+
+    place = cache_dir or constants.HF_HUB_CACHE
     state = "the Hub cannot be reached"
     if only_local or hub_errors.offline():
         state = "local_files_only is set" if only_local else "HF_HUB_OFFLINE is set"
@@ -189,17 +191,17 @@ def _not_cached(library, name, cache_dir, only_local, folder, repo, nowhere) -> 
         return _other(name, repo, folder, sorted(p.name for p in folder.iterdir()))
     part = f" (it lacks {', '.join(_lacking(folder))})" if folder is not None else ""
     return AsjaxError(
-        f"{nowhere}the repository {name} is not in the cache {place}{part}, and {state}; load it "
-        "once with a network, or give a model folder"
+        f"{nowhere}the repository {name} is not or not wholly in the cache {place}{part}, and "
+        f"{state}; load it once with a network, or give a model folder"
     )
 
 
-def _other(name: str, repo: str, folder: Path, listed: list[str]) -> AsjaxError:
+def _other(name: str, repo: str, folder: Path | None, listed: list[str]) -> AsjaxError:
     """The line for a repository that holds something else than a model of asjax."""
     from asjax.weights import published
 
     config = {}
-    if (folder / "config.json").is_file():
+    if folder is not None and (folder / "config.json").is_file():
         config = schema.read_json(folder / "config.json")
     kind = config.get("model_type") if isinstance(config, dict) else None
     row = published.by_hub(repo)

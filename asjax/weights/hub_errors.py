@@ -40,10 +40,11 @@ def first(error: BaseException) -> BaseException:
 
 
 def no_network(error: BaseException) -> bool:
-    """Whether an exception says that no server was reached."""
+    """Whether an exception says that no server was reached, or that it is out of order."""
     network = {"OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectionError"}
     network |= {"ConnectError", "TimeoutException", "TransportError", "ProxyError", "Timeout"}
-    return bool(network & kinds(error))
+    status = getattr(getattr(error, "response", None), "status_code", None) or 0
+    return bool(network & kinds(error)) or status >= 500
 
 
 def line(error: BaseException, repo: str, revision: str | None, token, verb: str) -> AsjaxError:
