@@ -15,7 +15,7 @@ from small_models import LABELS, small_model
 from asjax.__main__ import main
 from asjax.config import AsjaxError
 from asjax.store import model_dir
-from asjax.weights import hub, hub_push
+from asjax.weights import hub, hub_errors, hub_push
 
 constants = pytest.importorskip("huggingface_hub.constants")
 SHA = "a" * 40
@@ -216,6 +216,15 @@ def test_errors_are_one_line_that_says_what_to_do(server, model, monkeypatch):
     assert "the Hub cannot be reached" in line("org/third")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert "pip install 'asjax[hub]'" in line("org/name")
+
+
+def test_a_full_disk_and_a_broken_line_are_told_apart():
+    full = OSError(28, "No space left on device")
+    assert not hub_errors.no_network(full)
+    assert "No space left on device" in str(
+        hub_errors.line(full, "org/name", None, False, "fetched")
+    )
+    assert hub_errors.no_network(ConnectionResetError("cut"))
 
 
 def test_a_gated_repository_is_said(server, monkeypatch):

@@ -7,7 +7,7 @@ import fake_hub
 import pytest
 from small_models import CONFIG, LABELS, VARIABLES, reseal, small_model
 
-from asjax import frontends, predict
+from asjax import frontends
 from asjax.__main__ import main
 from asjax.config import AsjaxError
 from asjax.labels import LabelSet
@@ -366,37 +366,6 @@ def test_a_real_upload_and_its_errors(tmp_path, monkeypatch):
         server.close()
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert "the Hub cannot be reached" in refused(token=fake_hub.TOKEN)
-
-
-# ----------------------------------------------------------------------------------- the tagger
-
-
-def test_a_tagger_saves_the_folder_that_it_was_loaded_from(tmp_path, monkeypatch):
-    import pickle
-
-    import jax
-    import numpy as np
-
-    from asjax import models
-
-    shapes = models.abstract(models.build("cnn", "mini", num_classes=3))
-    variables = jax.tree.map(lambda s: np.full(s.shape, 0.01, "f4"), shapes)
-    model = small_model(tmp_path / "model", variables)
-    tagger = predict.from_pretrained(model, overlap=0.5)
-    assert tagger.overlap == 0.5
-    to = pickle.loads(pickle.dumps(tagger)).save_pretrained(tmp_path / "out", license="mit")
-    assert model_dir.hash_of(to) == model_dir.hash_of(model)
-    assert card_of(to).data.license == "mit"
-    calls = []
-    monkeypatch.setattr(library, "HfApi", lambda **how: Api(calls, **how))
-    assert tagger.push_to_hub("org/name", private=False, license="mit") == "https://hub/org/name"
-    assert calls[1][2]["private"] is False
-    small_model(model, variables, seed=8)
-    with pytest.raises(AsjaxError, match="holds another model now"):
-        tagger.save_pretrained(tmp_path / "out")
-    tagger.folder = None
-    with pytest.raises(AsjaxError, match="was not loaded from a model folder"):
-        tagger.push_to_hub("org/name")
 
 
 def test_without_the_library_the_line_says_what_to_install(tmp_path, monkeypatch):
