@@ -106,7 +106,7 @@ def table(rows: list[dict]) -> str:
                 *(str(row[key]) for key in ("sample_rate", "n_mels", "published")),
                 str(len(row["checkpoints"]) or "-"),
                 row["own"],
-                f"{row['parity']:.0e}" if row["parity"] else "-",
+                f"{row['parity']:.1e}" if row["parity"] else "-",
                 row["licence"],
                 _call(row["frontend"]),
             )
