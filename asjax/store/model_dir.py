@@ -4,8 +4,8 @@
     parents.csv (only for classes with the user's own taxonomy)
     torch_extra.safetensors (only for ported checkpoints: entries of the torch file not used here)
 
-config.json also has what the pages of the Hugging Face Hub read (`HUB_FIELDS`); loading leaves it
-out. A folder that came from there has README.md and preprocessor_config.json too (weights.hub_*).
+config.json also has what the pages of the Hugging Face Hub read (`formats.HUB_FIELDS`); loading
+leaves it out. A folder from there has README.md and preprocessor_config.json too (weights.hub_*).
 
 Loading needs no table of architectures and never runs code from the files.
 """
@@ -25,7 +25,6 @@ from asjax.store import files, formats, schema, swap
 FILES = ("config.json", "labels.csv", "model.safetensors")  # card.json holds their hashes
 EXTRA = "torch_extra.safetensors"
 PARENTS = "parents.csv"
-HUB_FIELDS = ("model_type", "architectures", "id2label", "label2id")
 CONFIG_BYTES, CARD_BYTES = 64 << 20, 64 << 20
 
 
@@ -159,7 +158,7 @@ def load_model(directory):
             f"{folder / 'config.json'}: model.num_classes is {classes:,}, labels.csv has "
             f"{len(label_set):,} classes"
         )
-    config = {key: value for key, value in config.items() if key not in HUB_FIELDS}
+    config = {key: value for key, value in config.items() if key not in formats.HUB_FIELDS}
     if PARENTS in names:
         label_set = label_set.with_taxonomy(folder / PARENTS)
     variables = _nested(files.read_safetensors(folder / "model.safetensors"), folder)

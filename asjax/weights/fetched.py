@@ -46,8 +46,12 @@ def model(name: str) -> Path:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f".{row.name}.lock").open("a") as lock:
+        waits = False
         while not files.lock(lock):
-            time.sleep(0.5)  # another process fetches and converts the same one
+            if not waits:
+                print(f"{row.name}: another process fetches it; waiting for it", file=sys.stderr)
+            waits = True
+            time.sleep(0.5)
         if not _ready(folder, row):
             done = convert.convert(row.name, folder, overwrite=True, progress=True)
             print(

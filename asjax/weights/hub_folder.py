@@ -1,7 +1,8 @@
 """A model folder with what the Hugging Face Hub shows: model card and preprocessor_config.json.
 
 config.json, labels.csv, model.safetensors and card.json are copied as they are. A folder of an
-older asjax has no `HUB_FIELDS` in its config.json: they are added, and card.json gets the new hash.
+older asjax has no `formats.HUB_FIELDS` in its config.json: they are added, and card.json gets the
+new hash.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ def staged(source, new: Path, repo: str, licence: str | None) -> tuple[dict[str,
             head = _metadata(content, own)
             if head.get("license") is None and theirs is not None:
                 raise AsjaxError(f"{own} states no license; add {theirs.fields} to its head")
-            if theirs is not None and head["license"] != theirs.fields["license"]:
+            if theirs is not None and any(head.get(k) != v for k, v in theirs.fields.items()):
                 raise AsjaxError(
                     f"{own} states the license {shown(head['license'])}, and the model has "
                     f"{theirs.text}; correct the README, or delete it"

@@ -178,4 +178,7 @@ def _from_hub(repo: str, row) -> Place:
     configs = {name: fetched(name) for name in CONFIGS}
     notes = tuple(f"{' and '.join(names)}: {why}" for why, names in reasons.items())
     configs = {name: path for name, path in configs.items() if path}
+    said = schema.read_json(configs["config.json"]) if "config.json" in configs else None
+    if isinstance(said, dict) and said.get("model_type") == "asjax":
+        raise AsjaxError(f"{repo} is already an asjax model; use it: --model={repo}")
     return Place(path, row, repo.rpartition("/")[2], configs, notes)

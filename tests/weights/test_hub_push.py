@@ -88,6 +88,16 @@ def test_config_json_has_what_the_hub_reads_and_loading_leaves_it_out(tmp_path):
     assert model_dir.load_model(model)[0] == CONFIG
 
 
+def test_a_training_takes_the_config_of_a_model_folder(tmp_path, repo):
+    from asjax import build, labels
+
+    cfg = build.load(f"{repo}/configs/quickstart.py:tiny")
+    label_set = labels.get("audioset527")
+    how = dict(label_set=label_set, variables=VARIABLES, record={})
+    model = model_dir.save_model(tmp_path / "m", config=cfg, **how)
+    assert build.load(str(model / "config.json")) == cfg
+
+
 def test_a_folder_of_an_older_asjax_gets_the_fields_and_a_new_hash(tmp_path):
     model = scored(tmp_path / "model")
     (model / "config.json").write_text(json.dumps(CONFIG))
