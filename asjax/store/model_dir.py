@@ -176,9 +176,14 @@ def _card(folder: Path) -> dict:
     return card
 
 
+def card_of(directory) -> dict:
+    """The content of card.json, proved by its own hash. AsjaxError: as `load_model`."""
+    return _card(folder_of(directory))
+
+
 def hash_of(directory) -> str:
     """The hash of a model, over its weights, config and classes. AsjaxError: as `load_model`."""
-    return _card(folder_of(directory))["sha256"]["card.json"]
+    return card_of(directory)["sha256"]["card.json"]
 
 
 def load_extra(directory) -> dict[str, np.ndarray]:

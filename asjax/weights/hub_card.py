@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 
-from asjax.config import printable, split_spec
-from asjax.store.model_dir import EXTRA
-from asjax.weights import hub_errors, published
+from asjax.config import counted, printable, split_spec
+from asjax.store import model_dir
+from asjax.weights import hub_errors, hub_licence, published
 from asjax.weights.hub_licence import Licence
 
 _HASH = "model hash: `{}`"
@@ -180,12 +180,17 @@ def _scores(card):
         return
     role = "the clips that also chose the step" if card.get("evaluated_on") == "eval" else ""
     yield (
-        f"Measured by asjax on {data.get('name', 'data that the card does not name')}"
+        f"Measured by asjax on {_cell(data.get('name', 'data that the card does not name'))}"
         + (f": {data['clips']:,} clips" if isinstance(data.get("clips"), int) else "")
         + (f" ({role})" if role else "")
         + (f", manifest hash `{data['hash']}`" if data.get("hash") else "")
-        + ". In brackets: 95 % bootstrap intervals over the clips.\n"
+        + "."
     )
+    if any(_interval(numbers, key) for numbers in found.values() for key in numbers):
+        yield "In brackets: 95 % bootstrap intervals over the clips."
+    if tuned := (card.get("events") or {}).get("tuned_on"):
+        yield f"Thresholds and windows of events were tuned on: {_cell(tuned)}."
+    yield ""
     yield "| view | clips | classes | metric | value |\n|---|---|---|---|---|"
     for view, numbers in found.items():
         for key, value in scores(numbers).items():
@@ -205,7 +210,7 @@ def _training(config, card):
         yield (
             f"Not trained by asjax: converted from `{_cell(ported.get('file'))}` "
             f"(SHA-256 `{_cell(ported.get('sha256'))}`). Entries of that file without a use here "
-            f"are in `{EXTRA}`."
+            f"are in `{model_dir.EXTRA}`."
         )
     data = card.get("train_data")
     if isinstance(data, dict):
@@ -215,14 +220,22 @@ def _training(config, card):
         )
     facts = {"hlp": "HLP on labels", "draw": "draw", "seed": "seed", "step": "step"}
     yield from (f"- {name}: {_cell(card[key])}" for key, name in facts.items() if key in card)
+    if isinstance(card.get("soup"), dict):
+        count = len(card["soup"].get("members") or ())
+        yield f"- a soup: the mean of the weights of {counted(count, 'model')}"
     if start:
         yield f"- started from the weights of `{_cell(start)}`{_start_licence(str(start))}"
 
 
 def _start_licence(start: str) -> str:
     """The licence of the weights that a training started from, if it is known."""
-    row = published.find(start.rpartition(":")[2])
-    return f", licence of those weights: {row.licence}" if row is not None else ""
+    row, theirs = published.find(start.rpartition(":")[2]), None
+    if row is not None:
+        theirs = row.licence
+    elif model_dir.is_model(start):
+        found = hub_licence.stated(model_dir.card_of(start))
+        theirs = found and found.text
+    return f", licence of those weights: {theirs}" if theirs else ""
 
 
 def _licence(card, licence):

@@ -181,6 +181,8 @@ def test_the_text_has_interval_clips_and_hash(tmp_path):
     assert "| labels | 80 | 3 | mAP | 0.1235 [0.1, 0.2] |" in text
     assert "| esc10 | 79 | 2 | top-5 accuracy | 0.75 |" in text
     assert f"Measured by asjax on te: 81 clips, manifest hash `{'f' * 64}`" in text
+    assert "In brackets: 95 %" in text
+    assert "events were tuned on: other half." in text
     assert f"- data: tr, 318 clips, manifest hash `{'c' * 64}`" in text
     assert "No licence is stated" in text
     assert model_dir.hash_of(folder) in text
@@ -195,6 +197,20 @@ def test_a_model_without_scores_has_no_index(tmp_path):
     assert "asjax did not measure this score" in card.text
     assert published.find("mn04_as").claim in card.text
     assert "MIT (author, issue 44), as the authors of the checkpoint state." in card.text
+
+
+def test_the_licence_of_the_weights_that_a_training_started_from_is_said(tmp_path):
+    start = ported(tmp_path / "start", "MIT (author, issue 44)")
+    for i, (name, licence) in enumerate(
+        ((str(start), "MIT (author, issue 44)"), ("backbone:mn04_as", "MIT (author, issue 44)"))
+    ):
+        model = scored(tmp_path / f"m{i}", {**CONFIG, "init_from": name})
+        text = card_of(hub_folder.save(model, tmp_path / f"x{i}")).text
+        assert f"weights of `{name}`, licence of those weights: {licence}" in text
+    soup = scored(tmp_path / "soup", soup={"members": [{"path": "a"}, {"path": "b"}]})
+    assert (
+        "the mean of the weights of 2 models" in card_of(hub_folder.save(soup, tmp_path / "s")).text
+    )
 
 
 def test_names_with_markup_stay_one_line(tmp_path):
