@@ -118,9 +118,16 @@ def config_text(config, label_set) -> str:
 
 def refuse_snapshot(folder: Path) -> None:
     """AsjaxError: the folder is in the cache of the Hub, whose files are links to shared ones."""
+    if _in_hub_cache(folder):
+        raise AsjaxError(f"{folder} is in the cache of the Hub; choose another folder")
+
+
+def _in_hub_cache(folder: Path) -> Path | None:
+    """The folder models--ORG--NAME of the Hub's cache above a folder, or None."""
     for at in (folder.resolve(), *folder.resolve().parents):
         if at.parent.name == "snapshots" and at.parent.parent.name.startswith("models--"):
-            raise AsjaxError(f"{folder} is in the cache of the Hub; choose another folder")
+            return at.parent.parent
+    return None
 
 
 def ours(folder: Path) -> set[str] | None:
@@ -207,8 +214,11 @@ def _check(path: Path, wanted: str | None) -> None:
     except OSError as error:
         raise AsjaxError(f"{path} cannot be read: {files.reason(error)}") from None
     if digest != wanted:
+        cache = _in_hub_cache(path.parent)
+        again = f"; delete {cache} to fetch it again" if cache else ""
         raise AsjaxError(
             f"{path} was changed or is damaged: its SHA-256 is {digest}, card.json has {wanted}"
+            + again
         )
 
 

@@ -186,8 +186,9 @@ def test_an_edited_readme_loads_and_other_files_are_proved(server, model):
     server.add("org/name", {**files, "README.md": b"mine", "preprocessor_config.json": b"{}"})
     assert model_dir.load_model(hub.resolve("org/name"))[1] == LABELS
     server.add("org/bad", {**files, "labels.csv": b"changed"})
-    with pytest.raises(AsjaxError, match=r"labels\.csv was changed or is damaged"):
+    with pytest.raises(AsjaxError, match=r"labels\.csv was changed or is damaged") as caught:
         model_dir.load_model(hub.resolve("org/bad"))
+    assert str(caught.value).endswith("models--org--bad to fetch it again")
 
 
 def test_the_cache_is_never_written(server, model):
