@@ -1,4 +1,4 @@
-"""`from_pretrained`, `save_pretrained` and `push_to_hub` of a tagger."""
+"""`from_pretrained`, and `save_pretrained` and `push_to_hub` of a tagger (saving.py)."""
 
 import pickle
 

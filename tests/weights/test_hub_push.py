@@ -12,7 +12,7 @@ from asjax.__main__ import main
 from asjax.config import AsjaxError
 from asjax.labels import LabelSet
 from asjax.store import files, model_dir
-from asjax.weights import hub_card, hub_config, hub_folder, hub_licence, hub_push, published
+from asjax.weights import hub_card, hub_config, hub_folder, hub_push, published
 
 library = pytest.importorskip("huggingface_hub")
 RECORD = {
@@ -221,31 +221,6 @@ def test_names_with_markup_stay_one_line(tmp_path):
 
 
 # ---------------------------------------------------------------------------------- the licence
-
-
-@pytest.mark.parametrize(
-    ("stated", "fields"),
-    [
-        ("Apache-2.0", {"license": "apache-2.0"}),
-        ("MIT (author, issue 44)", {"license": "mit"}),
-        (
-            "Apache-2.0 as far as the training data allow (authors, issue 51)",
-            {"license": "other",
-             "license_name": "apache-2.0-as-far-as-the-training-data-allow"},
-        ),
-        ("NTT's own (LICENSE.pdf of its repository)",
-         {"license": "other", "license_name": "ntt-s-own"}),
-    ],
-)  # fmt: skip
-def test_a_licence_of_the_table_as_the_hub_writes_it(stated, fields):
-    assert hub_licence.Licence(stated, "").fields == fields
-
-
-def test_every_licence_of_the_table_has_a_form():
-    for row in published.ROWS:
-        found = hub_licence.stated({"ported_from": {"licence": row.licence}})
-        assert (found is None) == (row.licence == "not stated")
-        assert found is None or found.fields["license"]
 
 
 def test_no_push_without_a_licence_and_none_over_the_authors(tmp_path, capsys):
