@@ -9,6 +9,7 @@ __version__ = "0.3.0"
 
 _PUBLIC = {
     "load": "asjax.predict",
+    "from_pretrained": "asjax.predict",
     "Tagger": "asjax.predict",
     "list_models": "asjax.models",
     "AsjaxError": "asjax.config",

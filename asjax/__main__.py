@@ -109,6 +109,11 @@ VERBS = {
         "write a model's weights in the format of its authors' torch code",
         "asjax export runs/quickstart/model --safetensors cnn6.safetensors",
     ),
+    "push": (
+        "asjax.weights.hub_push",
+        "put a model folder with its model card on the Hugging Face Hub",
+        "asjax push runs/quickstart org/my-tagger --license apache-2.0 --dry-run",
+    ),
     "stats": (
         "asjax.papers.lists",
         "the papers' tables on HLP and balancing, made from AudioSet segment lists",

@@ -258,6 +258,7 @@ def load(path_and_arg: str, overrides: dict[str, str] | None = None):
     if path_and_arg.endswith(".json"):
         cfg = schema.read_json(path_and_arg)
         schema.require(cfg, formats.CONFIG, where)
+        cfg = {key: value for key, value in cfg.items() if key not in formats.HUB_FIELDS}
         return finished(config.new(cfg), overrides, where)
     cfg = config.read(path_and_arg)
     config.trust(cfg)

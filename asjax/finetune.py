@@ -13,6 +13,7 @@ from asjax.config import AsjaxError
 from asjax.optim import groups
 from asjax.own import options, parts
 from asjax.store import model_dir
+from asjax.weights import hub
 
 HEAD_LR = 1e-2  # of --freeze all, a convex problem
 
@@ -85,7 +86,7 @@ def main(args) -> int:
 
 def recipe(args):
     """The unlocked config: configs/own.py with the model and the features of `--from`."""
-    theirs, label_set, _, _ = model_dir.load_model(args.model_dir)
+    theirs, label_set, _, _ = model_dir.load_model(hub.resolve(args.model_dir))
     model = {k: v for k, v in theirs["model"].items() if k != "num_classes"}
     if args.lr is None:
         tuned = parts.learning_rate(model, pretrained=True)

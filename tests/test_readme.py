@@ -32,6 +32,8 @@ LEFT_OUT = {  # beginning of a command -> why
     "asjax port Cnn14_mAP=0.431.pth": NEEDS_FILE,
     "asjax port MIT/ast-finetuned-audioset-10-10-0.4593": NEEDS_NETWORK,
     "asjax tag dog.wav --model=models/passt": NEEDS_NETWORK,
+    "asjax tag dog.wav --model=cnn14": NEEDS_NETWORK,
+    "asjax tag dog.wav --model=org/name": "tests/weights/test_hub.py loads from a small hub",
     "asjax logits import": NEEDS_FILE,
     "asjax report": NEEDS_AUDIOSET,
     "asjax plan": "tests/papers/test_plan.py runs its scripts",

@@ -16,6 +16,7 @@ from asjax import build, metrics
 from asjax.config import AsjaxError, counted, to_json
 from asjax.evaluation import infer, linear
 from asjax.store import files, model_dir
+from asjax.weights import hub
 
 LOGMEL = {"name": "panns_logmel", "sample_rate": 16_000, "n_mels": 64, "n_fft": 512, "hop": 160}
 MOST_CLIPS = 5000  # of a baseline that `asjax train` computes by itself
@@ -196,6 +197,7 @@ def main(args) -> int:
     source = partial(build.source, label_set=label_set)
     train, final = source(own.specs["train"]), source(own.specs.get("test", own.specs["eval"]))
     pipeline.say_untrained(label_set, train, final)
+    args.model = args.model and hub.local([args.model])[0]
     features = Features(args.model, args.clip_s or (None if args.model else own.clip_s))
     result = fitted(features, train, final, len(label_set))
     extra = {"left_out": result["left_out"], "penalty": result["penalty"]}

@@ -19,6 +19,7 @@ from asjax.config import TRUST, AsjaxError, shown, trust_named, warn
 from asjax.evaluation import averages, mean
 from asjax.store import files, logits, model_dir
 from asjax.store.scores import activation_of
+from asjax.weights import hub
 
 STATS = "batch_stats"
 _FREE = ("seed", "log", "eval", "mesh", "init_from", "data.eval", "data.test", "data.workers",
@@ -82,6 +83,7 @@ def main(args) -> int:
     weights = None if given is None else mean.weights(given, len(args.paths))
     trust_named(args.trust)
     mean.say_twice(args.paths)
+    args.paths = hub.local(args.paths)
     heads = [_head(path) for path in args.paths]
     _check_out(args.out, args.paths, args.overwrite)
     differ = _check(args.paths, heads, args.any_training)

@@ -10,6 +10,7 @@ from asjax.config import TRUST, AsjaxError, counted, shown, trust_named
 from asjax.evaluation import averages, detection, evaluate, mean, one_label, restrict
 from asjax.store import logits, model_dir
 from asjax.store.scores import load_scores, save_scores
+from asjax.weights import hub
 
 _MORE = """more examples:
   asjax eval --model=runs/a --model=runs/b --weights 2,1       the mean of their logits
@@ -24,7 +25,8 @@ def add_arguments(parser):
     parser.add_argument(
         "--model",
         action="append",
-        help="model folder written by training, or a folder of asjax logits, which has the logits "
+        help="model folder written by training, a repository org/name of the Hugging Face Hub, a "
+        "published checkpoint such as cnn14, or a folder of asjax logits, which has the logits "
         "of the clips of --data; several: an ensemble",
     )
     parser.add_argument(
@@ -57,9 +59,10 @@ def add_arguments(parser):
     parser.add_argument("--labels", help="label set of the --data folder, if it is not the model's")
     parser.add_argument(
         "--out",
-        help="folder for the results (default: eval beside the model; eval-NAME with --data; "
-        "-ensemble is added for several models; with --scores or --frames: the folder where these "
-        "are; for the frames of a run, eval-frames beside its eval)",
+        help="folder for the results (default: eval beside the model, or here for a model of the "
+        "Hub; eval-NAME with --data; -ensemble is added for several models; with --scores or "
+        "--frames: the folder where these are; for the frames of a run, eval-frames beside its "
+        "eval)",
     )
     parser.add_argument(
         "--restrict-to",
@@ -171,15 +174,18 @@ def _main_models(args) -> int:
     from asjax.evaluation import data_specs, listen, scoring
     from asjax.store import log
 
+    named, args.model = hub.slug(args.model[0]), hub.local(args.model)
     models = scoring.Models(args.model, args.average, args.batch_size, _weights(args), args.rest)
     wanted = [data_specs.data_spec(text) for text in args.data or ()]
     folder = Path(args.model[0]).resolve()  # a model folder, the workdir of a run, or logits
     beside = folder if (folder / "model" / "card.json").is_file() else folder.parent
+    if named:  # results never go into a cache
+        beside, folder = Path.cwd(), folder.with_name(named)
     single, stored = len(args.model) == 1, logits.is_folder(folder)
-    run = folder.name if stored else beside.name
+    run = folder.name if stored or named else beside.name
     lost = 0
     for i, (spec, name) in enumerate(wanted or [(models.own_data(), "")]):
-        own = folder.name if stored else ""
+        own = folder.name if stored or named else ""
         kind = ["restricted" if args.wanted else "", "" if single else "ensemble"]
         parts = ["eval", own, name, *kind]
         out = Path(args.out) if args.out else beside / "-".join(filter(None, parts))
@@ -198,7 +204,7 @@ def _main_models(args) -> int:
                 f"{zero_shot['label_set']}; not in the model: {', '.join(zero_shot['left_out'])}"
             )
         common = {
-            "history": log.read_jsonl(beside / "train.jsonl") if single else None,
+            "history": log.read_jsonl(beside / "train.jsonl") if single and not named else None,
             "record": {
                 **_about_model(models, spec, about),
                 "run": run if single else f"ensemble of {len(args.model)} models",

@@ -2,7 +2,8 @@
 
 from asjax.predict.ensemble import Ensemble, load
 from asjax.predict.frames import Event
+from asjax.predict.pretrained import from_pretrained
 from asjax.predict.tagger import Tagger
 from asjax.predict.tags import Tags
 
-__all__ = ["Ensemble", "Event", "Tagger", "Tags", "load"]
+__all__ = ["Ensemble", "Event", "Tagger", "Tags", "from_pretrained", "load"]

@@ -35,15 +35,18 @@ from asjax.evaluation.mean import Mean
 from asjax.metrics import probability
 from asjax.predict.frames import NO_FRAMES
 from asjax.predict.recording import Heard, Recording
+from asjax.predict.saving import Saves
 from asjax.predict.tags import NO_EMBEDDING, Tags, whole
 from asjax.store import model_dir
 from asjax.store.scores import activation_of
+from asjax.weights import hub
 
 REDUCE = ("mean", "max")
 _OUTPUTS = ("logits", "embedding", "frame_logits")
 HOW_TO_GET_A_MODEL = (
     "train one with: asjax train --config=configs/quickstart.py --workdir=runs/quickstart, "
-    "then give runs/quickstart/model"
+    "then give runs/quickstart/model; or give a repository org/name of the Hugging Face Hub, or a "
+    "published checkpoint (asjax models --published)"
 )
 
 
@@ -74,7 +77,7 @@ def load_one(path, *, reduce: str = "mean", batch_size: int = 16, **settings) ->
         raise AsjaxError(f"model folder {folder} is empty; {HOW_TO_GET_A_MODEL}")
 
     cfg, label_set, variables, record = model_dir.load_model(folder)
-    return Tagger(
+    tagger = Tagger(
         build.make("model", {**cfg["model"], "num_classes": len(label_set)}),
         variables,
         build.make("frontend", cfg["frontend"]),
@@ -87,12 +90,14 @@ def load_one(path, *, reduce: str = "mean", batch_size: int = 16, **settings) ->
         activation=activation_of(cfg),
         **settings,
     )
+    tagger.folder = folder
+    return tagger
 
 
 def folder_of(path) -> Path:
-    """A path. AsjaxError: it is something else."""
+    """The model folder for a path, a repository or a published name (`weights.hub.resolve`)."""
     try:
-        return Path(path)
+        return hub.resolve(path)
     except TypeError:
         raise AsjaxError(f"the model folder must be a path, got {quoted(path)}") from None
 
@@ -150,7 +155,7 @@ class Calls:
         return []
 
 
-class Tagger(Calls):
+class Tagger(Calls, Saves):
     """Tags recordings: `tagger("dog.wav")`, `tagger((wave, rate))` or a list of these.
 
     Args:
@@ -208,6 +213,7 @@ class Tagger(Calls):
         self.hop = max(1, round(self.window * (1 - overlap)))
         self.frames, self.chunks, self.full = frames, chunks, full
         self.embeds = not isinstance(model, Mean)
+        self.folder = None  # the model folder that it was loaded from
         if window_embeddings and not self.embeds:
             raise AsjaxError(NO_EMBEDDING)
         if getattr(frontend, "top_db_scope", None) == "batch":  # a result must not depend on others
@@ -276,7 +282,8 @@ class Tagger(Calls):
         names = ("sample_rate", "clip_s", "reduce", "batch_size", "record")
         names += ("activation", "overlap", "window_embeddings", "frames", "chunks", "full")
         keywords = {name: getattr(self, name) for name in names}
-        return _made, (self.model, variables, self.frontend, self.label_set, keywords)
+        made = (self.model, variables, self.frontend, self.label_set, keywords)
+        return _made, made, {"folder": self.folder}
 
     @cached_property
     def _frames_of_model(self) -> tuple[int, str]:

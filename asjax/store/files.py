@@ -143,6 +143,7 @@ def prove_writable(folder: Path, what: str) -> None:
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     """Arrays of a safetensors file. The sizes in its header are first checked against the file."""
+    import ml_dtypes  # noqa: F401  (numpy then knows bfloat16)
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 

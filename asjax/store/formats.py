@@ -77,6 +77,8 @@ _OTHER_FIELDS = {
     "optim": optional(mapping({}, {}, loose)),
 }
 
+# What the pages of the Hugging Face Hub read in config.json; asjax writes it and leaves it out
+HUB_FIELDS = ("model_type", "architectures", "id2label", "label2id")
 # config.json of a model folder: the fields that loading, tagging and evaluating read
 CONFIG = mapping(
     {"model": _MODEL, "frontend": _FRONTEND, "data": mapping(_HEARD, _DATA_FIELDS)},

@@ -4,6 +4,9 @@
     parents.csv (only for classes with the user's own taxonomy)
     torch_extra.safetensors (only for ported checkpoints: entries of the torch file not used here)
 
+config.json also has what the pages of the Hugging Face Hub read (`formats.HUB_FIELDS`); loading
+leaves it out. A folder from there has README.md and preprocessor_config.json too (weights.hub_*).
+
 Loading needs no table of architectures and never runs code from the files.
 """
 
@@ -22,7 +25,7 @@ from asjax.store import files, formats, schema, swap
 FILES = ("config.json", "labels.csv", "model.safetensors")  # card.json holds their hashes
 EXTRA = "torch_extra.safetensors"
 PARENTS = "parents.csv"
-CONFIG_BYTES, CARD_BYTES = 4 << 20, 64 << 20
+CONFIG_BYTES, CARD_BYTES = 64 << 20, 64 << 20
 
 
 def training_record(cfg, label_set, sources, state, n_params) -> dict:
@@ -67,9 +70,10 @@ def save_model(directory, *, config, label_set, variables, record: dict, extra=N
     from asjax import __version__
 
     final = Path(directory).absolute()
+    refuse_snapshot(final)
     try:
-        with swap.folder(final, what="model", ours=_ours) as new:
-            (new / "config.json").write_text(to_json(config), encoding="utf-8")
+        with swap.folder(final, what="model", ours=ours) as new:
+            (new / "config.json").write_text(config_text(config, label_set), encoding="utf-8")
             label_set.to_csv(new / "labels.csv")
             if label_set.taxonomy is not None:
                 taxonomy.write(new / PARENTS, label_set.taxonomy)
@@ -78,22 +82,55 @@ def save_model(directory, *, config, label_set, variables, record: dict, extra=N
             )
             if extra:
                 files.write_safetensors(new / EXTRA, extra, {"format": "asjax"})
-            names = sorted(p.name for p in new.iterdir() if p.name != swap.MARKER)
             card = {
                 **files.finite(to_plain(record)),  # so that the hash is of the values in the file
                 "asjax": __version__,
                 "label_set": label_set.name,
                 "label_hash": label_set.hash,
-                "sha256": {name: files.digest(new / name) for name in names},
             }
-            card["sha256"]["card.json"] = fingerprint(card)
-            (new / "card.json").write_text(files.to_strict_json(card), encoding="utf-8")
+            seal(new, card, [p.name for p in new.iterdir() if p.name != swap.MARKER])
     except OSError as error:
         raise AsjaxError(f"model {final} could not be written: {files.reason(error)}") from None
     return final
 
 
-def _ours(folder: Path) -> set[str] | None:
+def seal(folder: Path, card: dict, names) -> None:
+    """Write card.json: the record with the hashes of the files `names`, and its own."""
+    sums = {name: files.digest(folder / name) for name in sorted(names)}
+    card = {**card, "sha256": sums}
+    card["sha256"] = {**sums, "card.json": fingerprint(card)}
+    (folder / "card.json").write_text(files.to_strict_json(card), encoding="utf-8")
+
+
+def config_text(config, label_set) -> str:
+    """config.json: the config, and the fields that the Hub's pages read."""
+    plain = to_plain(config)
+    family, fields = split_spec(plain["model"])
+    names = label_set.names  # each occurs once
+    hub = {
+        "model_type": "asjax",
+        "architectures": [str(fields.get("variant") or family)],
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
+    }
+    return to_json({**plain, **hub})
+
+
+def refuse_snapshot(folder: Path) -> None:
+    """AsjaxError: the folder is in the cache of the Hub, whose files are links to shared ones."""
+    if _in_hub_cache(folder):
+        raise AsjaxError(f"{folder} is in the cache of the Hub; choose another folder")
+
+
+def _in_hub_cache(folder: Path) -> Path | None:
+    """The folder models--ORG--NAME of the Hub's cache above a folder, or None."""
+    for at in (folder.resolve(), *folder.resolve().parents):
+        if at.parent.name == "snapshots" and at.parent.parent.name.startswith("models--"):
+            return at.parent.parent
+    return None
+
+
+def ours(folder: Path) -> set[str] | None:
     """The file names that `save_model` may write; None if `folder` is not a model folder."""
     if not (folder / "card.json").is_file():
         return None
@@ -109,7 +146,7 @@ def load_model(directory):
     Raises:
       AsjaxError: no model there, or a file is missing, changed or invalid. The message names it.
     """
-    folder = _model_folder(Path(directory))
+    folder = folder_of(directory)
     card = _card(folder)
     names = [*FILES, *([PARENTS] if PARENTS in card["sha256"] else [])]
     for name in names:
@@ -128,6 +165,7 @@ def load_model(directory):
             f"{folder / 'config.json'}: model.num_classes is {classes:,}, labels.csv has "
             f"{len(label_set):,} classes"
         )
+    config = {key: value for key, value in config.items() if key not in formats.HUB_FIELDS}
     if PARENTS in names:
         label_set = label_set.with_taxonomy(folder / PARENTS)
     variables = _nested(files.read_safetensors(folder / "model.safetensors"), folder)
@@ -145,9 +183,14 @@ def _card(folder: Path) -> dict:
     return card
 
 
+def card_of(directory) -> dict:
+    """The content of card.json, proved by its own hash. AsjaxError: as `load_model`."""
+    return _card(folder_of(directory))
+
+
 def hash_of(directory) -> str:
     """The hash of a model, over its weights, config and classes. AsjaxError: as `load_model`."""
-    return _card(_model_folder(Path(directory)))["sha256"]["card.json"]
+    return card_of(directory)["sha256"]["card.json"]
 
 
 def load_extra(directory) -> dict[str, np.ndarray]:
@@ -156,7 +199,7 @@ def load_extra(directory) -> dict[str, np.ndarray]:
     Raises:
       AsjaxError: as `load_model`.
     """
-    folder = _model_folder(Path(directory))
+    folder = folder_of(directory)
     wanted = _card(folder)["sha256"].get(EXTRA)
     if wanted is None:
         return {}
@@ -171,8 +214,11 @@ def _check(path: Path, wanted: str | None) -> None:
     except OSError as error:
         raise AsjaxError(f"{path} cannot be read: {files.reason(error)}") from None
     if digest != wanted:
+        cache = _in_hub_cache(path.parent)
+        again = f"; delete {cache} to fetch it again" if cache else ""
         raise AsjaxError(
             f"{path} was changed or is damaged: its SHA-256 is {digest}, card.json has {wanted}"
+            + again
         )
 
 
@@ -181,7 +227,9 @@ def is_model(path) -> bool:
     return any(Path(path, sub, "card.json").is_file() for sub in ("", "model"))
 
 
-def _model_folder(path: Path) -> Path:
+def folder_of(directory) -> Path:
+    """The model folder of a model folder or a workdir. AsjaxError: there is none."""
+    path = Path(directory)
     for folder in (path, path / "model"):
         place = swap.find(folder)  # has another name if a replacement was interrupted
         if place is not None and (place / "card.json").is_file():

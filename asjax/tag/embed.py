@@ -43,9 +43,11 @@ def main(args) -> int:
             f"asjax embed takes one --model, got {len(args.model)}: embeddings of several models "
             "have no mean; run it once for each"
         )
-    (model,) = args.model
     trust_named(args.trust)
     from asjax.store import logits
+    from asjax.weights import hub
+
+    (model,) = args.model = hub.local(args.model)
 
     if logits.is_folder(model):
         raise AsjaxError(f"--model {shown(model)} holds stored logits, which have no embeddings")

@@ -16,6 +16,7 @@ from dataclasses import replace
 from asjax.config import TRUST, AsjaxError, shown, trust_named
 from asjax.evaluation import mean
 from asjax.tag import bulk, events
+from asjax.weights import hub
 
 TOP = 5
 
@@ -91,8 +92,10 @@ def add_common_arguments(parser, paths: str = "+"):
         "--model",
         required=True,
         action="append",
-        help="model folder, or workdir of a finished run. asjax tag also takes several (the mean "
-        "of their logits), and folders of asjax logits, for files whose clips are in them",
+        help="model folder, workdir of a finished run, repository org/name of the Hugging Face Hub "
+        "(hf://org/name@revision), or a published checkpoint such as cnn14. asjax tag also takes "
+        "several (the mean of their logits), and folders of asjax logits, for files whose clips "
+        "are in them",
     )
     parser.add_argument("--trust", **TRUST)
     parser.add_argument("--batch-size", type=int, default=16, help="windows per batch (default 16)")
@@ -108,6 +111,7 @@ def add_common_arguments(parser, paths: str = "+"):
 def main(args) -> int:
     _check(args)
     trust_named(args.trust)
+    args.model = hub.local(args.model)
     if bulk.wanted(args):
         return bulk.main(args, _loaded, _choice)
     if not args.paths:

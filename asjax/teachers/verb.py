@@ -109,6 +109,9 @@ def main(args) -> int:
 
 
 def _run(paths, args) -> int:
+    from asjax.weights import hub
+
+    paths = hub.local(paths)
     for path in paths:
         if not Path(path).is_dir():
             near = "" if Path(path).exists() else f", nor one of {', '.join(ACTIONS)}"

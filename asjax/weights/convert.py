@@ -97,6 +97,15 @@ def convert(
     return {**done, "fingerprint": files.digest(to / "model.safetensors")}
 
 
+def refuse_start(row) -> None:
+    """AsjaxError: the row is no tagger but weights to train from."""
+    if row in published.STARTS:
+        raise AsjaxError(
+            f"{row.name} is {'an image model' if row.source == 'imagenet' else 'a backbone'}, not "
+            f"a tagger; to train from it, set init_from='{row.source}:{row.name}' in a config"
+        )
+
+
 def _choose(place, value, known: dict, hints: dict):
     """(the chosen model, its default frontend spec).
 
@@ -109,11 +118,7 @@ def _choose(place, value, known: dict, hints: dict):
     from asjax.weights import choose
 
     row, default = place.row, None
-    if row in published.STARTS:
-        raise AsjaxError(
-            f"{row.name} is {'an image model' if row.source == 'imagenet' else 'a backbone'}, not "
-            f"a tagger; to train from it, set init_from='{row.source}:{row.name}' in a config"
-        )
+    refuse_start(row)
     if row is not None and all(known[k] in (None, getattr(row, k)) for k in ("family", "variant")):
         default, fields = row.frontend, {**row.fields, **(known["fields"] or {})}
         known = {**known, "family": row.family, "variant": row.variant, "fields": fields}

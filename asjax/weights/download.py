@@ -74,7 +74,7 @@ def fetch(row, *, progress: bool = False) -> Path:
         else:
             if not file.tell():
                 _forget(part)
-            raise AsjaxError(_by_hand(row, reasons))
+            raise AsjaxError(_by_hand(row, reasons, final))
         file.flush()
         os.fsync(file.fileno())
         try:
@@ -203,9 +203,10 @@ def _room(part: Path, size: int) -> None:
         )
 
 
-def _by_hand(row, reasons: list[_Failed]) -> str:
+def _by_hand(row, reasons: list[_Failed], final: Path) -> str:
     what = "there is no network" if all(r.offline for r in reasons) else "could not be fetched"
     return (
         f"{row.name}: {what} ({'; '.join(dict.fromkeys(map(str, reasons)))}); fetch "
-        f"{' or '.join(row.urls)} by other means, then: asjax port {row.file} --to=FOLDER"
+        f"{' or '.join(row.urls)} by other means and put it at {final}, or: asjax port {row.file} "
+        "--to=FOLDER"
     )

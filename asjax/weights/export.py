@@ -19,6 +19,7 @@ import numpy as np
 from asjax import build
 from asjax.config import AsjaxError, split_spec, to_plain
 from asjax.store import files, model_dir
+from asjax.weights import hub
 
 
 def export(directory, to, *, overwrite: bool = False) -> dict:
@@ -160,7 +161,7 @@ def add_arguments(parser):
 
 
 def main(args) -> int:
-    done = export(args.model, args.safetensors, overwrite=args.overwrite)
+    done = export(hub.resolve(args.model), args.safetensors, overwrite=args.overwrite)
     arrays = done["arrays"].values()
     numbers = sum(int(a.size) for a in arrays)
     print(f"model     {done['family']} {done['variant']}")

@@ -23,7 +23,7 @@ _MODEL = {
     "heads": ("num_attention_heads", "num_heads"),
     "patch": ("patch_size",),
 }
-_FEATURES = {
+FEATURES = {
     "sample_rate": ("sampling_rate", "sample_rate"),
     "n_mels": ("num_mel_bins", "n_mels"),
     "frames": ("max_length",),
@@ -56,7 +56,7 @@ PREPROCESSOR = schema.mapping(
     {},
     {
         "do_normalize": schema.optional(schema.boolean),
-        **{key: schema.optional(_REAL) for keys in _FEATURES.values() for key in keys},
+        **{key: schema.optional(_REAL) for keys in FEATURES.values() for key in keys},
     },
     schema.loose,
 )
@@ -94,10 +94,10 @@ def read(configs: dict[str, Path], name: str) -> Said:
     if path:
         extractor = schema.read_json(path)
         schema.require(extractor, PREPROCESSOR, path)
-        content = content._replace(features=_taken(extractor, _FEATURES))
+        content = content._replace(features=_taken(extractor, FEATURES))
         if extractor.get("do_normalize") is False:  # (x - 0) / (2 * 0.5)
             content.features.update(mean=0, std=0.5)
-        known = {key for keys in _FEATURES.values() for key in keys} | _NO_FEATURES
+        known = {key for keys in FEATURES.values() for key in keys} | _NO_FEATURES
         if not extractor.get("padding_value"):
             known.add("padding_value")
         content.not_taken.extend(

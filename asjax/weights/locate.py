@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from asjax.config import AsjaxError, quoted, unknown
 from asjax.store import files, schema
-from asjax.weights import download, parts, published, torch_file
+from asjax.weights import download, hub_errors, parts, published, torch_file
 
 # Weight files in a Hugging Face folder; an index maps each array to its file.
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -116,12 +115,13 @@ def locate(path_or_name, *, progress: bool = False) -> Place:
         row = published.by_file(path.name)
         return Place(path, row, path.resolve().parent.name, _configs(beside))
     row = published.find(text)
-    if row is not None and row.urls:
+    if row is not None and (row.urls or row.file and (download.folder() / row.file).is_file()):
         return Place(download.fetch(row, progress=progress), row)
     if row is not None and not row.hub:
         note = f" ({row.note})" if row.note else ""
         raise AsjaxError(
-            f"{row.name} must be fetched by hand from {row.page}{note}; then give the file"
+            f"{row.name} must be fetched by hand from {row.page}{note}; then give the file, or put "
+            f"it at {download.folder() / row.file}"
         )
     repo = row.hub if row is not None else text
     if repo.count("/") == 1 and not path.suffix.startswith((".pt", ".ckpt", ".safe", ".bin")):
@@ -150,13 +150,8 @@ def _configs(folder: Path | None) -> dict[str, Path]:
 
 def _from_hub(repo: str, row) -> Place:
     """The files of a Hub repository; `huggingface_hub` takes them from its cache or the network."""
-    try:
-        from huggingface_hub import hf_hub_download
-    except ImportError:
-        raise AsjaxError(
-            f"{repo} is not a file; to fetch it from the Hugging Face Hub, install "
-            "huggingface_hub (pip install 'asjax[hub]')"
-        ) from None
+    why = f"{repo} is not a file; to fetch it from the Hugging Face Hub"
+    hf_hub_download = hub_errors.library(why).hf_hub_download
     repo, _, revision = repo.partition("@")
     reasons: dict[str, list] = {}
 
@@ -170,8 +165,8 @@ def _from_hub(repo: str, row) -> Place:
 
     path = next(filter(None, map(fetched, (*HUB_FILES, *INDICES))), None)
     if path is None:
-        offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-        state = " (HF_HUB_OFFLINE is set: only its cache was searched)" if offline else ""
+        offline = " (HF_HUB_OFFLINE is set: only its cache was searched)"
+        state = offline if hub_errors.offline() else ""
         listed = "; ".join(f"{' and '.join(names)}: {why}" for why, names in reasons.items())
         raise AsjaxError(f"{repo} could not be fetched from the Hub{state}: {listed}")
     reasons.clear()
@@ -183,4 +178,7 @@ def _from_hub(repo: str, row) -> Place:
     configs = {name: fetched(name) for name in CONFIGS}
     notes = tuple(f"{' and '.join(names)}: {why}" for why, names in reasons.items())
     configs = {name: path for name, path in configs.items() if path}
+    said = schema.read_json(configs["config.json"]) if "config.json" in configs else None
+    if isinstance(said, dict) and said.get("model_type") == "asjax":
+        raise AsjaxError(f"{repo} is already an asjax model; use it: --model={repo}")
     return Place(path, row, repo.rpartition("/")[2], configs, notes)

@@ -1,6 +1,7 @@
 """`init_from` of a config: the weights from which a new run starts.
 
     runs/other                      an asjax run or model directory: take every array that fits
+    org/name, cnn14                 a repository of the Hub, a published checkpoint (hub.resolve)
     imagenet:deit.pth               an image model's file, by the family's start from ImageNet
     backbone:BEATs_weak.pt          a detector's or backbone's file, with its head if that fits
     audioset:audioset_10_10.pth     a published tagger's file, by the family's start from AudioSet
@@ -20,6 +21,7 @@ import numpy as np
 from asjax import build, config, labels, models
 from asjax.config import AsjaxError, split_spec
 from asjax.store import model_dir
+from asjax.weights import hub
 
 SOURCES = ("imagenet", "audioset", "backbone")
 
@@ -83,7 +85,7 @@ def _say(text: str) -> None:
 def _model_dir(init_from: str):
     """(variables, label set, config) of a run or model directory."""
     try:
-        cfg, label_set, variables, _ = model_dir.load_model(init_from)
+        cfg, label_set, variables, _ = model_dir.load_model(hub.resolve(init_from))
     except AsjaxError as error:
         forms = ", ".join(f"{source}:FILE" for source in SOURCES)
         raise AsjaxError(f"init_from {init_from}: {error} (or give a file as {forms})") from None

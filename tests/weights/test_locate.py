@@ -54,6 +54,13 @@ def test_a_hub_id_is_read_from_what_the_library_gives(tmp_path, monkeypatch):
     )
 
 
+def test_a_repository_of_asjax_is_not_converted(tmp_path, monkeypatch):
+    model = small_model(tmp_path / "m")
+    hub(monkeypatch, lambda repo, name, revision=None: str(model / name))
+    with pytest.raises(AsjaxError, match="is already an asjax model; use it: --model=owner/name"):
+        locate.locate("owner/name")
+
+
 def test_a_hub_that_gives_nothing_is_one_line(monkeypatch):
     def download(repo, name, revision=None):
         raise OSError("Cannot find the requested files in the disk cache\nand more")
