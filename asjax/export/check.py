@@ -36,19 +36,28 @@ def other_length(least: int, most: int | None, samples: int) -> int:
     return max(least, int(0.63 * samples) | 1)
 
 
-def compare(path, program, traced, allowed: float) -> dict[str, tuple[float, float]]:
+def onnx_run(path):
+    """wave [B, S] -> dict of outputs, by onnxruntime."""
+    from asjax.predict.onnx_session import session
+
+    run = session(path)
+    names = [output.name for output in run.get_outputs()]
+    return lambda wave: dict(zip(names, run.run(names, {"wave": wave}), strict=True))
+
+
+def compare(run, program, traced, allowed: float) -> dict[str, tuple[float, float]]:
     """Output -> (largest absolute difference, relative L2) against jax.
 
     Batches of three and one, the clip's length and another one.
+
+    Args:
+      run: wave [B, S] -> dict of arrays, what is compared.
 
     Raises:
       AsjaxError: an output of GATED differs by more than `allowed` (relative L2), or is not finite.
     """
     import jax
 
-    from asjax.predict.onnx_session import session
-
-    run = session(path, threads=0)
     jitted = jax.jit(program.__call__)
     clip = waves(program.samples, program.sample_rate)
     other = waves(other_length(traced.least, traced.most, program.samples), program.sample_rate)
@@ -57,12 +66,12 @@ def compare(path, program, traced, allowed: float) -> dict[str, tuple[float, flo
         expected = {k: np.asarray(v) for k, v in jitted(program.variables, wave).items()}
         pairs.append((expected, wave))
     pairs.append(({k: v[:1] for k, v in pairs[0][0].items()}, clip[:1]))
+    pairs = [(expected, run(wave)) for expected, wave in pairs]
     errors = {}
     for name in traced.names:
         worst = [0.0, 0.0]
-        for expected, wave in pairs:
-            (found,) = run.run([name], {"wave": wave})
-            wanted = expected[name]
+        for expected, given in pairs:
+            found, wanted = given[name], expected[name]
             if found.shape != wanted.shape:
                 raise AsjaxError(
                     f"the file gives {name} {list(found.shape)}, jax gives {list(wanted.shape)}"

@@ -60,7 +60,7 @@ def to_onnx(
     try:
         with files.replacing(to.absolute()) as temporary:
             temporary.write_bytes(content)
-            errors = check.compare(temporary, made, traced, WEIGHTS[weights])
+            errors = check.compare(check.onnx_run(temporary), made, traced, WEIGHTS[weights])
     except OSError as error:
         raise AsjaxError(f"{to} could not be written: {files.reason(error)}") from None
     return {

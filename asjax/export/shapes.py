@@ -183,8 +183,10 @@ def _gather(step) -> Value:
         x = _started(graph, x, starts, parts, [sizes[a] for a in starts])
         return drop(graph, x, gone)
     whole = all(same(sizes[a], before[a]) for a in range(x.rank) if a not in gone)
-    if depth != 1 or gone != starts or not whole:
+    if sorted(gone) != sorted(starts) or not whole:
         step.refuse("this kind of indexing")
+    if depth != 1:
+        return _gather_nd(step, x, index, starts)
     (axis,) = gone
     x = graph.full(x, before)
     rows = graph.plain(index, where)
@@ -196,6 +198,19 @@ def _gather(step) -> Value:
     perm = (*offsets[:axis], *batch, *offsets[axis:])
     perm = None if perm == tuple(range(rank)) else perm
     return Value(tuple(step.outs[0].shape), x.dtype, name, perm)
+
+
+def _gather_nd(step, x: Value, index: Value, starts) -> Value:
+    """Single entries along the axes `starts`, with the other axes whole."""
+    graph, before, where = step.graph, step.avals[0].shape, step.avals[1].shape
+    x = graph.full(x, before)
+    others = tuple(a for a in range(x.rank) if a not in starts)
+    rows = graph.node("Cast", graph.plain(index, where), to=ONNX_TYPES["int64"])
+    name = graph.node("GatherND", graph.ordered(x, (*starts, *others)), rows)
+    shape = tuple(step.outs[0].shape)
+    offsets = tuple(step.params["dimension_numbers"].offset_dims)
+    order = (*(a for a in range(len(shape)) if a not in offsets), *offsets)
+    return Value(shape, x.dtype, name, None if order == tuple(range(len(shape))) else order)
 
 
 def _entry(graph: Graph, index: Value, k: int, depth: int) -> Value:
