@@ -54,6 +54,7 @@ W = RNG.standard_normal((6, 5)).astype(np.float32)
 K = RNG.standard_normal((3, 3, 4, 7)).astype(np.float32)
 DEEP = RNG.standard_normal((3, 3, 1, 4)).astype(np.float32)
 C = RNG.uniform(0.5, 2, 6).astype(np.float32)
+ROW = np.array([3])
 CUBE = RNG.standard_normal((8, 6, 5)).astype(np.float32)
 GRU = [RNG.standard_normal(s).astype(np.float32) * 0.3 for s in ((2, 5, 15), (2, 15))]
 
@@ -96,7 +97,7 @@ CASES = {
     "first frames": ("b, t, 6", lambda x: jnp.pad(x, ((0, 0), (3, 20), (0, 0)))[:, :16]),
     "reflection": ("b, t", lambda x: jnp.pad(x, ((0, 0), (5, 5)), mode="reflect")),
     "negative padding": ("b, t, 6", lambda x: lax.pad(x, 0.0, ((0, 0, 0), (-2, 3, 0), (1, -1, 0)))),
-    "rows by index": ("b, t, 6", lambda x: x[:, :, np.array([4, 0, 4])] + x[:, np.array([3])][:, :, :3]),
+    "rows by index": ("b, t, 6", lambda x: x[:, :, np.array([4, 0, 4])] * x[:, ROW][..., :1]),
     "entries by index": ("b, 8, 6", lambda x: x.swapaxes(0, 1)[np.array([7, 1, 2]), :, 3]),
     "joining": ("b, t, 6", lambda x: jnp.concatenate([x, jnp.ones_like(x), 2 * x], 1)),
     "stacking": ("b, t, 6", lambda x: jnp.stack([x, x[:, ::-1]]).transpose(1, 2, 3, 0)),
