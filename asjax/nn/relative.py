@@ -83,9 +83,11 @@ def attend(
         weights = jnp.where(keep, weights / (1 - dropout), 0).astype(v.dtype)
         return jnp.einsum("bnqk,bknd->bqnd", weights, v)
 
+    if placement.in_graph():
+        return heads(q, k, v, gate, position, rng)
     number = position.shape[0]
     rngs = jax.random.split(jax.random.key(0) if rng is None else rng, number)
-    if placement.in_graph() or q.shape[0] * position.size * 4 <= AT_ONCE:
+    if q.shape[0] * position.size * 4 <= AT_ONCE:
         return heads(q, k, v, gate, position, rngs[0])
     # Checkpoint each head, so that the backward pass recomputes its bias.
     one = jax.checkpoint(
