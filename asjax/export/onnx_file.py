@@ -13,9 +13,10 @@ import numpy as np
 
 from asjax import __version__
 from asjax.config import AsjaxError, unknown
-from asjax.export import check, program
+from asjax.export.check import GATED, compare, libraries, onnx_run
 from asjax.export.elementwise import ONNX_TYPES
 from asjax.export.graph import IR, OPSET, Graph, Node, Value, constant
+from asjax.export.program import Program, Traced, load, trace
 from asjax.export.walk import walk
 
 WEIGHTS = {"float32": 1e-4, "float16": 1e-3, "int8": 2e-2}  # form -> allowed relative error
@@ -45,14 +46,14 @@ def to_onnx(
     """
     if weights not in WEIGHTS:
         raise unknown("weights", weights, WEIGHTS)
-    check.libraries()
+    libraries()
     to = Path(to)
     if to.exists() and not overwrite:
         raise AsjaxError(f"{to} exists; add --overwrite to replace it")
     if not to.absolute().parent.is_dir():
         raise AsjaxError(f"{to.absolute().parent} does not exist; make the folder first")
-    made = program.load(directory)
-    traced = program.trace(made, length)
+    made = load(directory)
+    traced = trace(made, length)
     proto = build(made, traced, weights)
     from asjax.store import files
 
@@ -60,7 +61,7 @@ def to_onnx(
     try:
         with files.replacing(to.absolute()) as temporary:
             temporary.write_bytes(content)
-            errors = check.compare(check.onnx_run(temporary), made, traced, WEIGHTS[weights])
+            errors = compare(onnx_run(temporary), made, traced, WEIGHTS[weights])
     except OSError as error:
         raise AsjaxError(f"{to} could not be written: {files.reason(error)}") from None
     return {
@@ -68,7 +69,7 @@ def to_onnx(
         "bytes": len(content),
         "nodes": len(proto.graph.node),
         "max_abs": errors["logits"][0],
-        "rel_l2": max(errors[name][1] for name in check.GATED if name in errors),
+        "rel_l2": max(errors[name][1] for name in GATED if name in errors),
         "errors": errors,
         "least": traced.least,
         "most": traced.most,
@@ -77,7 +78,7 @@ def to_onnx(
     }
 
 
-def graph_of(made: program.Program, traced: program.Traced) -> tuple[Graph, set[str], list[str]]:
+def graph_of(made: Program, traced: Traced) -> tuple[Graph, set[str], list[str]]:
     """(graph, names of the frontend's constants, tensors of the outputs).
 
     Raises:
@@ -104,7 +105,7 @@ def graph_of(made: program.Program, traced: program.Traced) -> tuple[Graph, set[
     return graph, frontend, names
 
 
-def build(made: program.Program, traced: program.Traced, weights: str = "float32"):
+def build(made: Program, traced: Traced, weights: str = "float32"):
     """The ONNX ModelProto of a program. AsjaxError: as `graph_of`, or over 2 GB."""
     import onnx
     from onnx import helper
@@ -143,7 +144,7 @@ def build(made: program.Program, traced: program.Traced, weights: str = "float32
     return model
 
 
-def metadata(made: program.Program, traced: program.Traced, weights: str) -> dict[str, str]:
+def metadata(made: Program, traced: Traced, weights: str) -> dict[str, str]:
     """All that a program needs to tag with the file alone; values are texts, lists are JSON."""
     labels = made.label_set
     found = {

@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from asjax.export.elementwise import apply, multiply
-from asjax.export.graph import Graph, Value, constant, kept, same
+from asjax.export.graph import Graph, Value, constant, kept
 from asjax.export.shapes import _order
 
 
@@ -222,4 +222,3 @@ CONVERTERS = {
     "cumsum": _cumulative, "reduce_window_max": partial(_pool, "MaxPool"),
     "reduce_window_sum": partial(_pool, "AveragePool"),
 }  # fmt: skip
-__all__ = ["CONVERTERS", "NAMED", "same"]

@@ -56,7 +56,6 @@ def load(directory) -> Program:
     Raises:
       AsjaxError: as `asjax.load`.
     """
-    from asjax import build
     from asjax.predict.tagger import load_one
     from asjax.store import model_dir
 
@@ -65,7 +64,6 @@ def load(directory) -> Program:
     family, fields = split_spec(spec)
     module = tagger.model
     if getattr(module, "dtype", "float32") != "float32":
-        module = build.make("model", {**spec, "num_classes": len(tagger.label_set)})
         module = replace(module, dtype="float32")
     return Program(
         module,
@@ -159,7 +157,7 @@ def _is_length(error) -> str:
     while error is not None:
         text = f"{type(error).__name__} {error}"
         if any(sign in text for sign in _SIGNS):
-            return "the model decides by the length of the wave"
+            return "the model computes frames or positions from the length of a wave"
         error = error.__cause__
     return ""
 

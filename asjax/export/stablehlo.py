@@ -12,7 +12,8 @@ import numpy as np
 
 from asjax import nn
 from asjax.config import AsjaxError
-from asjax.export import check, program
+from asjax.export.check import compare
+from asjax.export.program import load, trace
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 ALLOWED = 1e-4
@@ -43,11 +44,10 @@ def to_stablehlo(directory, to, *, overwrite: bool = False) -> dict:
         raise AsjaxError(f"{to} exists; add --overwrite to replace it")
     if not to.absolute().parent.is_dir():
         raise AsjaxError(f"{to.absolute().parent} does not exist; make the folder first")
-    made = program.load(directory)
-    traced = program.trace(made)
+    made = load(directory)
+    traced = trace(made)
     variables = jax.tree.map(np.asarray, made.variables)
-    # A file for three platforms must not have the forms for CPUs.
-    with nn.forms("accelerator" if traced.least == traced.most else "graph"):
+    with nn.forms("graph"):  # a file for three platforms must not have the forms for CPUs
         run = jax.jit(lambda wave: made(variables, wave))
         exported = export.export(run, platforms=PLATFORMS)(traced.wave)
     content = exported.serialize()
@@ -55,7 +55,7 @@ def to_stablehlo(directory, to, *, overwrite: bool = False) -> dict:
         with files.replacing(to.absolute()) as temporary:
             temporary.write_bytes(content)
             call = export.deserialize(bytearray(temporary.read_bytes())).call
-            errors = check.compare(
+            errors = compare(
                 lambda wave: {k: np.asarray(v) for k, v in call(wave).items()},
                 made,
                 traced,

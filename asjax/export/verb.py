@@ -70,12 +70,10 @@ def main(args) -> int:
 
 
 def _onnx(args) -> int:
-    from asjax.export import onnx_file
+    from asjax.export.onnx_file import to_onnx
 
     weights, length = args.weights or "float32", args.length or "dynamic"
-    done = onnx_file.to_onnx(
-        args.model, args.onnx, weights=weights, length=length, overwrite=args.overwrite
-    )
+    done = to_onnx(args.model, args.onnx, weights=weights, length=length, overwrite=args.overwrite)
     size = f"{done['bytes'] / 1e6:.2f} MB, {done['nodes']} nodes"
     print(f"written   {args.onnx}: {size}, opset {done['opset']}, weights {weights}")
     print(f"input     wave [b, s] float32, {_length(done)}")
@@ -99,9 +97,9 @@ def _errors(errors: dict) -> None:
 
 
 def _stablehlo(args) -> int:
-    from asjax.export import stablehlo
+    from asjax.export.stablehlo import to_stablehlo
 
-    done = stablehlo.to_stablehlo(args.model, args.stablehlo, overwrite=args.overwrite)
+    done = to_stablehlo(args.model, args.stablehlo, overwrite=args.overwrite)
     platforms = ", ".join(done["platforms"])
     print(f"written   {args.stablehlo}: {done['bytes'] / 1e6:.2f} MB for {platforms}")
     print(f"input     wave [b, s] float32, {_length(done)}")

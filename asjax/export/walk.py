@@ -5,9 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from asjax.config import AsjaxError
-from asjax.export import elementwise, products, shapes
+from asjax.export.elementwise import CONVERTERS as ELEMENTS
+from asjax.export.elementwise import NAMED as NAMED_ELEMENTS
 from asjax.export.fold import folded
-from asjax.export.graph import Graph, Value, constant, same
+from asjax.export.graph import Graph, Value, constant
+from asjax.export.products import CONVERTERS as PRODUCTS
+from asjax.export.products import NAMED as NAMED_PRODUCTS
+from asjax.export.shapes import CONVERTERS as SHAPES
+from asjax.export.shapes import stacked as stacked_values
 
 CALLS = {  # name of the parameter with the inner program
     "jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr",
@@ -15,8 +20,8 @@ CALLS = {  # name of the parameter with the inner program
     "remat2": "jaxpr", "custom_lin": "call_jaxpr",
 }  # fmt: skip
 LONGEST = 128  # steps of a loop over constants that is written out
-CONVERTERS = {**elementwise.CONVERTERS, **shapes.CONVERTERS, **products.CONVERTERS}
-NAMED = {**elementwise.NAMED, **products.NAMED}
+CONVERTERS = {**ELEMENTS, **SHAPES, **PRODUCTS}
+NAMED = {**NAMED_ELEMENTS, **NAMED_PRODUCTS}
 
 
 class Step:
@@ -140,8 +145,5 @@ def _unrolled(graph, eqn, fixed, carry, rows):
     for k, var in enumerate(eqn.outvars[m:]):
         used = type(var).__name__ != "DropVar"
         parts = [ys[k] for ys in stacked]
-        results.append(shapes.stacked(graph, parts, var.aval, 0) if used else constant(np.zeros(0)))
+        results.append(stacked_values(graph, parts, var.aval, 0) if used else constant(np.zeros(0)))
     return results
-
-
-__all__ = ["CONVERTERS", "NAMED", "Step", "same", "walk"]

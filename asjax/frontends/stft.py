@@ -10,8 +10,8 @@ import numpy as np
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
+import asjax.frontends._factored as _factored
 from asjax.config import AsjaxError
-from asjax.frontends import _factored
 from asjax.nn import placement
 
 HIGHEST = lax.Precision.HIGHEST  # TF32 or bf16 passes would cost 40 dB of dynamic range

@@ -22,7 +22,7 @@ from asjax import labels
 from asjax.config import AsjaxError, shown, unknown
 from asjax.evaluation import mean
 from asjax.evaluation.averages import average_scores
-from asjax.predict import onnx_tagger
+from asjax.predict.onnx_tagger import is_file, load_file
 from asjax.predict.recording import Heard, reduced
 from asjax.predict.stored import Stored
 from asjax.predict.tagger import Tagger, load_one
@@ -61,7 +61,7 @@ class Ensemble(Calls):
             if logits.is_folder(one):
                 members.append(Stored(one, frames=frames, rest=rest, alone=len(paths) == 1))
             else:
-                load = onnx_tagger.load_file if onnx_tagger.is_file(one) else load_one
+                load = load_file if is_file(one) else load_one
                 with _of(one):
                     members.append(load(one, frames=frames, **how))
         first = members[0]

@@ -6,7 +6,7 @@ It imports jax only if a model needs it.
 from __future__ import annotations
 
 from asjax.config import AsjaxError
-from asjax.predict import onnx_tagger
+from asjax.predict.onnx_tagger import is_file, load_file
 from asjax.predict.windows import folder_of
 from asjax.store import logits
 
@@ -31,8 +31,8 @@ def load(path, *, weights=None, rest: str = "zero", **settings):
     if not paths:
         raise AsjaxError("an ensemble needs at least one model, got none")
     if not several and weights is None:
-        if onnx_tagger.is_file(paths[0]):
-            return onnx_tagger.load_file(paths[0], **settings)
+        if is_file(paths[0]):
+            return load_file(paths[0], **settings)
         if not logits.is_folder(paths[0]):
             from asjax.predict.tagger import load_one
 

@@ -58,7 +58,7 @@ def read(path: Path) -> About:
         return _about(found)
     except KeyError as error:
         why = f"its metadata has no {error.args[0]}"
-    except (ValueError, TypeError, RecursionError) as error:
+    except (AsjaxError, ValueError, TypeError, RecursionError) as error:
         why = f"its metadata is damaged: {files.reason(error)}"
     raise AsjaxError(f"{shown(path)} {_NOT_OURS.format(why)}")
 

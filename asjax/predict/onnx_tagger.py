@@ -6,8 +6,9 @@ from functools import cached_property
 from pathlib import Path
 
 from asjax.config import AsjaxError, shown
-from asjax.predict import onnx_metadata, onnx_session
 from asjax.predict.frames import NO_FRAMES
+from asjax.predict.onnx_metadata import read
+from asjax.predict.onnx_session import session
 from asjax.predict.windows import OUTPUTS, Windowed, check_settings
 from asjax.store import files
 
@@ -41,9 +42,9 @@ class OnnxTagger(Windowed):
 
     def __init__(self, path, *, threads: int = 0, **settings):
         self.path, self.threads = Path(path), threads
-        about = self.about = onnx_metadata.read(self.path)
+        about = self.about = read(self.path)
         self.settings = settings
-        self._session = onnx_session.session(self.path, threads)
+        self._session = session(self.path, threads)
         self._check()
         record = {"decoding": about.decoding, "sha256": {"card.json": files.digest(self.path)}}
         super().__init__(

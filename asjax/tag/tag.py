@@ -173,9 +173,9 @@ def _loaded(args, **more):
 
 def start(paths) -> None:
     """Prepare jax, unless all models are ONNX files."""
-    from asjax.predict import onnx_tagger
+    from asjax.predict.onnx_tagger import is_file
 
-    if not all(map(onnx_tagger.is_file, paths)):
+    if not all(map(is_file, paths)):
         from asjax import devices
 
         devices.setup()
