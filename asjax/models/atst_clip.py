@@ -156,7 +156,7 @@ class AtstClip(nn.Module):
         whole = jnp.broadcast_to(whole, (clips,))
         left = jnp.maximum(whole[:, None] - starts[None], 0)  # [B, chunks] frames
         patches = (bins * (left // step)).reshape(-1, 1)
-        counts = (left > self.chunk_frames // 2).at[:, 0].set(True)
+        counts = (left > self.chunk_frames // 2) | (jnp.arange(chunks)[None] == 0)
 
         x = self._tokens(x, train)
         own = jnp.arange(x.shape[1] - 1)[None] < patches  # [B * chunks, S - 1]: in the clip

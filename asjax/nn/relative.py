@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asjax.nn import vit
+from asjax.nn import placement, vit
 
 Array = jax.Array
 
@@ -83,6 +83,8 @@ def attend(
         weights = jnp.where(keep, weights / (1 - dropout), 0).astype(v.dtype)
         return jnp.einsum("bnqk,bknd->bqnd", weights, v)
 
+    if placement.in_graph():
+        return heads(q, k, v, gate, position, rng)
     number = position.shape[0]
     rngs = jax.random.split(jax.random.key(0) if rng is None else rng, number)
     if q.shape[0] * position.size * 4 <= AT_ONCE:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asjax.predict.tagger import Tagger, load_one
+from asjax.predict.loading import load
 from asjax.weights import hub
 
 
@@ -14,7 +14,7 @@ def from_pretrained(
     token=None,
     local_files_only: bool = False,
     **settings,
-) -> Tagger:
+):
     """The tagger of a model folder, or of a repository of the Hugging Face Hub.
 
     Args:
@@ -31,4 +31,4 @@ def from_pretrained(
       AsjaxError: no such model, no network, no permission, or damaged files.
     """
     how = dict(cache_dir=cache_dir, token=token, local_files_only=local_files_only)
-    return load_one(hub.resolve(repo_or_dir, revision=revision, **how), **settings)
+    return load(hub.resolve(repo_or_dir, revision=revision, **how), **settings)

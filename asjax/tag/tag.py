@@ -92,10 +92,10 @@ def add_common_arguments(parser, paths: str = "+"):
         "--model",
         required=True,
         action="append",
-        help="model folder, workdir of a finished run, repository org/name of the Hugging Face Hub "
-        "(hf://org/name@revision), or a published checkpoint such as cnn14. asjax tag also takes "
-        "several (the mean of their logits), and folders of asjax logits, for files whose clips "
-        "are in them",
+        help="model folder, workdir of a finished run, file of asjax export --onnx, repository "
+        "org/name of the Hugging Face Hub (hf://org/name@revision), or a published checkpoint such "
+        "as cnn14. asjax tag also takes several (the mean of their logits), and folders of asjax "
+        "logits, for files whose clips are in them",
     )
     parser.add_argument("--trust", **TRUST)
     parser.add_argument("--batch-size", type=int, default=16, help="windows per batch (default 16)")
@@ -152,9 +152,9 @@ def _loaded(args, **more):
         more["rest"] = args.rest
     if args.weights is not None:
         more["weights"] = mean.weights(mean.numbers(args.weights), len(args.model))
-    from asjax import devices, predict
+    from asjax import predict
 
-    devices.setup()
+    start(args.model)
     tagger = predict.load(
         args.model if len(args.model) > 1 else args.model[0],
         reduce=args.reduce or "mean",
@@ -172,6 +172,16 @@ def _loaded(args, **more):
                     "take models with one clip length"
                 )
     return tagger
+
+
+def start(paths) -> None:
+    """Prepare jax, unless all models are ONNX files."""
+    from asjax.predict.onnx_tagger import is_file
+
+    if not all(map(is_file, paths)):
+        from asjax import devices
+
+        devices.setup()
 
 
 def _found(paths) -> list:
