@@ -39,7 +39,7 @@ LAYERS = (
     ("weights",),
     ("evaluation",),
     ("papers", "predict", "fit"),
-    ("tag", "teachers"),
+    ("tag", "teachers", "serve"),
     ("train",),
     ("finetune", "sweep"),
     ("__main__", "__init__"),
