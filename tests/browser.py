@@ -63,12 +63,14 @@ class Page:
             [program(), *flags, "about:blank"], stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
+        self._stack = contextlib.ExitStack()
         self.requests, self.console, self._count, self._answers = [], [], 0, {}
         try:
             port = self._port(profile / "DevToolsActivePort")
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=30) as found:
                 tab = next(t for t in json.load(found) if t["type"] == "page")
-            self._socket = connect(tab["webSocketDebuggerUrl"], max_size=None)
+            link = connect(tab["webSocketDebuggerUrl"], max_size=None)
+            self._socket = self._stack.enter_context(link)
             self._watch(None)
             self.send("Page.enable")
             self.send(
@@ -98,7 +100,7 @@ class Page:
 
     def close(self):
         with contextlib.suppress(Exception):
-            self._socket.close()
+            self._stack.close()
         with contextlib.suppress(OSError):
             os.killpg(self.process.pid, 9)
         self.process.wait()
@@ -118,7 +120,7 @@ class Page:
         return self._count
 
     def send(self, method, **params):
-        number = self._post(method)if not params else self._post(method, **params)
+        number = self._post(method) if not params else self._post(method, **params)
         end = time.monotonic() + GUARD_S
         while number not in self._answers:
             self._read(end - time.monotonic())
@@ -198,13 +200,14 @@ class Page:
 
     def download(self, selector) -> str:
         """The text of the file that a click on an element saves."""
-        before = set(self.downloads.iterdir())
+        for old in self.downloads.iterdir():
+            old.unlink()
         self.click(selector)
         end = time.monotonic() + GUARD_S
         while time.monotonic() < end:
-            new = [p for p in set(self.downloads.iterdir()) - before if p.suffix != ".crdownload"]
-            if new and new[0].stat().st_size:
-                return new[0].read_text()
+            for new in self.downloads.iterdir():
+                if new.suffix in (".csv", ".json") and new.stat().st_size:
+                    return new.read_text()
             self.js("0")
             time.sleep(0.1)
         raise Failed(f"{selector} saved no file")

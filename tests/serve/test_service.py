@@ -223,7 +223,10 @@ def test_a_body_that_is_too_large(small):
         assert "2 MB" in refused(ask(small.server, "POST", "/tag", content), 413)
     chunks = (bytes(60_000) for _ in range(100))
     assert "2 MB" in refused(ask(small.server, "POST", "/tag", chunks), 413)
-    huge = raw(small.server, b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % 10**30)
+    huge = raw(
+        small.server,
+        b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % 10**30,
+    )
     assert huge.startswith(b"HTTP/1.1 413 ")
     asked = b"POST /tag HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 9999999\r\n\r\n"
     assert raw(small.server, asked).startswith(b"HTTP/1.1 413 "), "refused before it is sent"
@@ -232,7 +235,10 @@ def test_a_body_that_is_too_large(small):
 def test_chunks_give_what_one_body_gives(small):
     content = wav(small_tagger.steps(0.9, 0.3, 0.5))
     chunks = (content[i : i + 777] for i in range(0, len(content), 777))
-    assert ask(small.server, "POST", "/tag", chunks)[:2] == ask(small.server, "POST", "/tag", content)[:2]
+    assert (
+        ask(small.server, "POST", "/tag", chunks)[:2]
+        == ask(small.server, "POST", "/tag", content)[:2]
+    )
 
 
 @pytest.mark.parametrize(
@@ -287,7 +293,9 @@ def test_a_recording_that_is_too_long():
 
 
 def test_paths_and_methods(small):
-    ask_ = lambda method, path, **h: ask(small.server, method, path, b"" if method in ("POST", "PUT") else None, **h)  # noqa: E731
+    ask_ = lambda method, path, **h: ask(
+        small.server, method, path, b"" if method in ("POST", "PUT") else None, **h
+    )  # noqa: E731
     assert "/tag" in refused(ask_("GET", "/nothing"), 404)
     for path in ("/../setup.cfg", "/page/index.html", "/%2e%2e/service.py", "/service.py"):
         refused(ask_("GET", path), 404)
@@ -302,7 +310,9 @@ def test_paths_and_methods(small):
     assert raw(small.server, b"\x16\x03\x01\x02\x00\x01\r\n\r\n").startswith(b'{"error": "Bad ')
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "localhost:1@evil.example", "[::"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "", "localhost:1@evil.example", "[::"]
+)
 def test_a_name_that_was_pointed_here_is_refused(small, host):
     """DNS rebinding: the browser believes that the service is a page of another site."""
     for method, path in (("GET", "/labels"), ("POST", "/tag"), ("GET", "/")):
@@ -359,7 +369,11 @@ def test_an_error_inside_is_one_line_in_the_answer_and_in_the_log():
 
 def test_a_client_that_goes_leaves_no_trace():
     with running(small_tagger.tagger()) as one:
-        for sent in (b"", b"POST /tag HT", b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx"):
+        for sent in (
+            b"",
+            b"POST /tag HT",
+            b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx",
+        ):
             link = socket.create_connection(("127.0.0.1", one.server_port), timeout=60)
             link.sendall(sent)
             link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset

@@ -2,7 +2,8 @@
 class Tap extends AudioWorkletProcessor {
   constructor() {
     super();
-    this.block = new Float32Array(Math.max(128, Math.round(sampleRate / 10)));
+    this.size = Math.max(128, Math.round(sampleRate / 10));
+    this.block = new Float32Array(this.size);
     this.filled = 0;
   }
 
@@ -12,9 +13,9 @@ class Tap extends AudioWorkletProcessor {
       let sum = 0;
       for (const channel of input) sum += channel[i];
       this.block[this.filled++] = sum / input.length;
-      if (this.filled === this.block.length) {
+      if (this.filled === this.size) {
         this.port.postMessage(this.block, [this.block.buffer]);
-        this.block = new Float32Array(this.block.length);
+        this.block = new Float32Array(this.size); // the old one now belongs to the page
         this.filled = 0;
       }
     }

@@ -1,0 +1,339 @@
+"""The page in headless Chromium, by mouse and keyboard, against the tagger.
+
+Skipped by name where there is no chromium, no websockets, no onnx, or no onnxruntime-web. The files
+of onnxruntime-web are looked for in $ASJAX_ORT, then in node_modules beside asjax.
+"""
+
+import csv
+import io
+import json
+import os
+import threading
+from pathlib import Path
+
+import browser
+import numpy as np
+import pytest
+import soundfile
+import tones
+
+from asjax.serve import demo
+from asjax.serve.server import Server
+from asjax.serve.service import Service
+
+ORT = Path(
+    os.environ.get("ASJAX_ORT")
+    or Path(__file__).parent.parent.parent / "node_modules/onnxruntime-web/dist"
+)
+SOUNDS = ((0.5, 1.4, 0), (1.2, 3.1, 2), (4.0, 4.6, 3), (5.5, 7.3, 4))
+DONE = "document.querySelector('#busy').hidden && !document.querySelector('#result').hidden"
+
+pytestmark = pytest.mark.skipif(bool(browser.why_not()), reason=browser.why_not())
+
+
+@pytest.fixture(scope="module")
+def ort():
+    pytest.importorskip("onnx")
+    if not (ORT / "ort.wasm.min.js").is_file():
+        pytest.skip("the files of onnxruntime-web are not here (ASJAX_ORT names their folder)")
+    return ORT
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clip") / "tones, loud.wav"
+    soundfile.write(path, tones.sounds(7.3, *SOUNDS), tones.RATE, subtype="FLOAT")
+    return path
+
+
+@pytest.fixture(scope="module")
+def site(ort, tmp_path_factory):
+    """The address of a static page of the detector of tones."""
+    folder = tmp_path_factory.mktemp("site") / "page"
+    demo.write(tones.tagger(), "tones", tones.onnx, folder, str(ort))
+    with browser.site(folder) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory, clip):
+    """A browser with a microphone that plays the clip. It is started once, because that is slow."""
+    loud = tones.sounds(30, (0, 30, 1))
+    speech = tmp_path_factory.mktemp("mic") / "mic.wav"
+    soundfile.write(speech, loud, tones.RATE, subtype="PCM_16")
+    with browser.Page(tmp_path_factory.mktemp("browser"), speech) as one:
+        one.size(1200, 900)
+        yield one
+
+
+def opened(page, url):
+    page.requests.clear()
+    page.console.clear()
+    page.open(url)
+    page.until("document.body.dataset.ready === '1'")
+    return page
+
+
+def clean(page):
+    """No request has left this machine, and the console has neither errors nor warnings."""
+    page.js("0")
+    away = [u for u in page.requests if not u.removeprefix("blob:").startswith("http://127.0.0.1:")]
+    assert [u for u in away if not u.startswith("data:")] == []
+    assert page.console == []
+
+
+def text(page, selector):
+    return page.js(f"document.querySelector({selector!r}).innerText")
+
+
+def check(page, clip, tagger, frames=True):
+    """The rows, the downloads and the events are those of the tagger."""
+    want = tagger(clip)
+    names = page.js("[...document.querySelectorAll('#rows b')].map(b => b.textContent)")
+    assert names[:3] == [name for name, _ in want.top(3)]
+    found = json.loads(page.download("#json"))
+    assert found["file"] == clip.name
+    assert found["classes"] == list(want.labels)
+    by_id = {tag["id"]: tag for tag in found["tags"]}
+    np.testing.assert_allclose([by_id[i]["logit"] for i in want.ids], want.logits, atol=1e-3)
+    np.testing.assert_allclose([by_id[i]["p"] for i in want.ids], want.clip, atol=1e-3)
+    assert found["duration_s"] == pytest.approx(want.duration_s, abs=1e-6)
+    assert [(w["start_s"], w["end_s"]) for w in found["windows"]] == [tuple(t) for t in want.times]
+    np.testing.assert_allclose([w["p"] for w in found["windows"]], want.windows, atol=1e-3)
+
+    rows = list(csv.reader(io.StringIO(page.download("#csv"))))
+    assert rows[0] == ["file", "start_s", "end_s", *want.labels]
+    assert [row[0] for row in rows[1:]] == [clip.name] * len(want.times)
+    np.testing.assert_allclose(np.array([r[3:] for r in rows[1:]], float), want.windows, atol=1e-3)
+
+    if frames:
+        events = want.events()
+        assert len(events) >= 4, "the clip has four sounds"
+        times = [(e["onset_s"], e["offset_s"], e["id"]) for e in found["events"]]
+        assert [t[2] for t in times] == [e.id for e in events]
+        np.testing.assert_allclose([t[:2] for t in times], [e[:2] for e in events], atol=1e-6)
+        np.testing.assert_allclose(
+            [e["p"] for e in found["events"]], [e[4] for e in events], atol=1e-3
+        )
+        assert page.js("document.querySelectorAll('#events tbody tr').length") == len(events)
+        rows = list(csv.reader(io.StringIO(page.download("#events-csv"))))
+        assert [row[3] for row in rows[1:]] == [e.label for e in events]
+    else:
+        assert "events" not in found
+        assert page.js("document.querySelector('#events').hidden")
+
+
+def test_an_upload_gives_what_the_tagger_gives(page, site, clip):
+    opened(page, site)
+    assert "No sound leaves this machine" in text(page, "#where")
+    page.upload("#file", clip)
+    page.until(DONE)
+    check(page, clip, tones.tagger())
+    assert "Most probable: " in text(page, "#status")
+    # A click on the timeline plays that second.
+    page.click("#rows .row:nth-child(2) .strip", x=4.2 / 7.3)
+    page.until("!audio.paused")
+    page.until("audio.paused")
+    assert page.js("audio.currentTime") == pytest.approx(5.2, abs=0.35)
+    assert "s: " in text(page, "#readout")
+    page.click("#events tbody tr:nth-child(2) button")
+    page.until("!audio.paused")
+    page.until("audio.paused")
+    assert page.js("audio.currentTime") == pytest.approx(3.2, abs=0.35)
+    clean(page)
+
+
+def test_the_microphone_gives_a_result_each_second(page, site):
+    opened(page, site)
+    page.js("0")
+    page.click("#mic")
+    page.until("!document.querySelector('#live').hidden", 30)
+    page.until("Number(document.querySelector('#live').dataset.results) >= 3", 10)
+    assert text(page, "#now li:first-child").startswith(tones.LABELS.names[1])
+    assert page.js("document.querySelector('#mic').getAttribute('aria-pressed')") == "true"
+    page.click("#mic")
+    page.until(DONE)
+    assert text(page, "#name") == "microphone"
+    found = json.loads(page.download("#json"))
+    assert found["tags"][0]["label"] == tones.LABELS.names[1]
+    assert found["duration_s"] > 2
+    assert page.js("audio.src").startswith("blob:")
+    clean(page)
+
+
+def test_the_keyboard_is_enough(page, site, clip):
+    opened(page, site)
+    page.js("document.activeElement.blur()")
+    tab = lambda: (page.key("Tab", number=9), page.js("document.activeElement.id"))[1]  # noqa: E731
+    assert tab() == "choose"
+    assert tab() == "mic"
+    page.upload("#file", clip)
+    page.until(DONE)
+    assert page.js("document.activeElement.id") == "name", "the result has the focus"
+    order = [tab() for _ in range(5)]
+    assert order == ["csv", "events-csv", "json", "play", "cursor"]
+    aria = lambda name: page.js(f"document.querySelector('#cursor').getAttribute('aria-{name}')")  # noqa: E731
+    assert (aria("valuemin"), aria("valuemax")) == ("0", "7.30")
+    for _ in range(4):
+        page.key("ArrowRight", number=39)
+    assert 1 < float(aria("valuenow")) < 2
+    assert aria("valuetext").startswith(f"{float(aria('valuenow')):.2f} s: ")
+    assert "Beep" in aria("valuetext")
+    page.key("Enter", number=13, text="\r")
+    page.until("!audio.paused")
+    page.until("audio.paused")
+    page.key(" ", "Space", 32, " ")
+    page.until("!audio.paused")
+    page.key(" ", "Space", 32, " ")
+    page.until("audio.paused")
+    page.key("End", number=35)
+    assert float(aria("valuenow")) == pytest.approx(7.3, abs=0.01)
+    page.js("document.querySelector('#numbers summary').focus()")
+    page.key("Enter", number=13, text="\r")
+    page.until("document.querySelector('#numbers').open && document.querySelector('#numbers th')")
+    head = page.js("[...document.querySelectorAll('#numbers th')].map(th => th.textContent)")
+    assert head[:2] == ["From", "To"]
+    assert page.js("document.querySelectorAll('#numbers tbody tr').length") == 4
+    clean(page)
+
+
+def test_names_roles_and_contrast(page, site, clip):
+    """Every control has a name, every text a contrast of 4.5, nothing is wider than a phone."""
+    opened(page, site)
+    page.upload("#file", clip)
+    page.until(DONE)
+    tree = page.send("Accessibility.getFullAXTree")["nodes"]
+    seen = {}
+    for node in tree:
+        role, name = node.get("role", {}).get("value"), node.get("name", {}).get("value")
+        seen.setdefault(role, []).append(name)
+    for role in ("button", "slider", "main", "heading", "progressbar", "region", "table"):
+        for name in seen.get(role, []):
+            assert name or role == "main", f"a {role} has no name"
+    assert len(seen["button"]) >= 6
+    assert seen["slider"] == ["Position in the recording"]
+    for width in (1200, 390):
+        for dark in (False, True):
+            page.size(width, 900, dark=dark)
+            assert page.js("document.documentElement.scrollWidth <= innerWidth"), width
+            low = [found for found in page.js(_CONTRAST) if found[1] < 4.5]
+            assert low == []
+    page.size(1200, 900)
+    clean(page)
+
+
+_CONTRAST = """(() => {
+  const parse = (c) => (c.match(/[\\d.]+/g) || []).map(Number);
+  const light = (c) => { const [r, g, b] = c.map((v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const behind = (e) => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor);
+    if (c.length === 3 || c[3] > 0.99) return c.slice(0, 3); } return [255, 255, 255]; };
+  const found = [];
+  for (const e of document.querySelectorAll('main *')) {
+    const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+    if (!own || !e.getClientRects().length || e.disabled) continue;
+    const a = light(parse(getComputedStyle(e).color).slice(0, 3)), b = light(behind(e));
+    found.push([e.textContent.trim().slice(0, 30), (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)]);
+  }
+  return found;
+})()"""
+
+
+def test_faults_are_one_line(page, site, clip, tmp_path):
+    opened(page, site)
+    error = "(e => !e.hidden && e.textContent)(document.querySelector('#error'))"
+    for name, content, said in (
+        ("empty.wav", b"", "is empty"),
+        ("noise.mp3", os.urandom(4000), "cannot be decoded by this browser"),
+        ("page.html", b"<html>" * 100, "cannot be decoded by this browser"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        page.upload("#file", tmp_path / name)
+        line = page.until(error)
+        assert name in line
+        assert said in line
+        assert "\n" not in line
+        page.until("document.querySelector('#busy').hidden")
+    page.upload("#file", clip)  # and it still works
+    page.until(DONE)
+    assert not page.js(error)
+    clean(page)
+
+
+def test_a_long_file_shows_progress_and_can_be_cancelled(page, site, tmp_path):
+    wave = np.tile(tones.sounds(7.3, *SOUNDS), 240)  # 29 minutes
+    soundfile.write(tmp_path / "long.flac", wave, tones.RATE)
+    opened(page, site)
+    page.upload("#file", tmp_path / "long.flac")
+    page.until("document.querySelector('#progress').value > 0.02")
+    assert "window" in text(page, "#doing")
+    assert page.js("document.querySelectorAll('#rows .row').length") == 5, "it fills as it goes"
+    page.click("#cancel")
+    page.until("document.querySelector('#busy').hidden")
+    assert page.js("document.querySelector('#result').hidden")
+    assert text(page, "#status") == "Cancelled."
+    page.js(
+        "sound.decode = ((old) => (file, url, rate) => old(Object.defineProperty(file, 'size', { value: 1e10 }), url, rate))(sound.decode)"
+    )
+    page.upload("#file", tmp_path / "long.flac")
+    assert "takes at most 512 MB" in page.until("document.querySelector('#error').textContent")
+    clean(page)
+
+
+def test_a_model_that_does_not_load_is_one_line(page, ort, tmp_path):
+    demo.write(
+        tones.tagger(),
+        "tones",
+        lambda path: path.write_bytes(b"no model"),
+        tmp_path / "a",
+        str(ort),
+    )
+    with browser.site(tmp_path / "a") as url:
+        page.open(url)
+        line = page.until("document.querySelector('#error').textContent")
+    assert line.startswith("The model cannot be loaded (")
+    assert page.js("document.querySelector('#choose').disabled")
+
+
+def test_a_denied_microphone_is_one_line(site, tmp_path):
+    with browser.Page(tmp_path) as page:
+        opened(page, site)
+        page.click("#mic")
+        line = page.until("document.querySelector('#error').textContent")
+        assert line.startswith("The microphone is not allowed.")
+        assert not page.js("document.querySelector('#mic').disabled")
+        clean(page)
+
+
+@pytest.mark.parametrize("frames", [True, False])
+def test_the_same_page_asks_the_service(page, clip, frames):
+    tagger = tones.tagger(frames)
+    with Server(Service(tagger, "tones"), "127.0.0.1", 0) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        opened(page, server.url)
+        assert "on this machine and nowhere else" in text(page, "#where")
+        page.upload("#file", clip)
+        page.until(DONE)
+        check(page, clip, tagger, frames)
+        page.click("#mic")
+        page.until("Number(document.querySelector('#live').dataset.results) >= 2", 60)
+        assert text(page, "#now li:first-child").startswith(tones.LABELS.names[1])
+        page.click("#mic")
+        page.until(DONE)
+        clean(page)
+        server.shutdown()
+
+
+def test_softmax_and_several_lengths(page, ort, tmp_path):
+    """A model with one label per clip; recordings shorter and longer than a window."""
+    tagger = tones.tagger(False, activation="softmax")
+    demo.write(tagger, "tones", lambda path: tones.onnx(path, False), tmp_path / "a", str(ort))
+    with browser.site(tmp_path / "a") as url:
+        opened(page, url)
+        for seconds in (0.3, 2.0, 2.05, 9.99):
+            path = tmp_path / f"{seconds}.wav"
+            soundfile.write(path, tones.sounds(seconds, (0.1, 6, 3)), tones.RATE, subtype="FLOAT")
+            page.upload("#file", path)
+            page.until(f"{DONE} && document.querySelector('#name').textContent === '{path.name}'")
+            check(page, path, tagger, frames=False)
+        clean(page)
