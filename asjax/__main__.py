@@ -112,9 +112,9 @@ VERBS = {
         "asjax port Cnn6_mAP=0.343.pth --to=models/cnn6",
     ),
     "export": (
-        "asjax.weights.export",
-        "write a model's weights in the format of its authors' torch code",
-        "asjax export runs/quickstart/model --safetensors cnn6.safetensors",
+        "asjax.export.verb",
+        "write a model for other programs: ONNX, StableHLO, or its authors' torch code",
+        "asjax export runs/quickstart/model --onnx tagger.onnx",
     ),
     "stats": (
         "asjax.papers.lists",

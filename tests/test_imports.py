@@ -39,6 +39,7 @@ LAYERS = (
     ("weights",),
     ("evaluation",),
     ("papers", "predict", "fit"),
+    ("export",),
     ("tag", "teachers", "serve"),
     ("train",),
     ("finetune", "sweep"),

@@ -115,8 +115,8 @@ class AtdrLogmel:
 def _mel_power(wave, cfg: AtdrLogmel):
     if cfg.remove_mean and wave.shape[1]:
         wave = wave - wave.mean(1, keepdims=True)
-    power = stft.centred_power(wave, stft.hann(cfg.window, cfg.n_fft), cfg.hop, pad="constant")
-    return jnp.matmul(power, cfg.mel_filters, precision=stft.HIGHEST)
+    window = stft.hann(cfg.window, cfg.n_fft)
+    return stft.centred_mel(wave, window, cfg.hop, cfg.mel_filters, pad="constant")
 
 
 @functools.partial(jax.jit, static_argnums=1)

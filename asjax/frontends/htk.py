@@ -66,8 +66,7 @@ class HtkLogmel:
 
 @functools.partial(jax.jit, static_argnums=1)
 def _logmel(wave, cfg: HtkLogmel):
-    power = stft.centred_power(wave, stft.hann(cfg.window, cfg.n_fft), cfg.hop)
-    mel = jnp.matmul(power, cfg.mel_filters, precision=stft.HIGHEST)
+    mel = stft.centred_mel(wave, stft.hann(cfg.window, cfg.n_fft), cfg.hop, cfg.mel_filters)
     x = 10 * jnp.log10(jnp.maximum(mel, _FLOOR))
     if cfg.top_db is not None:
         axes = (1, 2) if cfg.top_db_scope == "clip" else (0, 1, 2)

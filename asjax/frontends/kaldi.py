@@ -83,8 +83,7 @@ def _logmel(wave, cfg: KaldiFbank):
     frames = frames - frames.mean(2, keepdims=True)
     before = jnp.concatenate([frames[..., :1], frames[..., :-1]], 2)  # sample 0 precedes itself
     frames = (frames - _EMPHASIS * before) * cfg.taper[None, None]
-    power = stft.power(frames, cfg.n_fft)
-    mel = jnp.matmul(power, cfg.mel_filters, precision=stft.HIGHEST)
+    mel = stft.mel_of_frames(frames, cfg.n_fft, cfg.mel_filters)
     return jnp.log(jnp.maximum(mel, _FLOOR))
 
 

@@ -44,8 +44,7 @@ class M2dLogmel:
 
 @functools.partial(jax.jit, static_argnums=1)
 def _logmel(wave, cfg: M2dLogmel):
-    power = stft.centred_power(wave, stft.hann(cfg.window, cfg.n_fft), cfg.hop)
-    mel = jnp.matmul(power, cfg.mel_filters, precision=stft.HIGHEST)
+    mel = stft.centred_mel(wave, stft.hann(cfg.window, cfg.n_fft), cfg.hop, cfg.mel_filters)
     x = jnp.log(mel + float(np.finfo(np.float32).eps))
     return (x - cfg.mean) / (cfg.divide * cfg.std)
 

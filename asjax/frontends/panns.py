@@ -61,7 +61,8 @@ def _power(wave, cfg: PannsLogmel):
 
 @functools.partial(jax.jit, static_argnums=1)
 def _logmel(wave, cfg: PannsLogmel):
-    mel = jnp.matmul(_power(wave, cfg), cfg.mel_filters, precision=stft.HIGHEST)
+    window = stft.hann(cfg.window, cfg.n_fft)
+    mel = stft.centred_mel(wave, window, cfg.hop, cfg.mel_filters)
     return 10 * jnp.log10(jnp.maximum(mel, _FLOOR))
 
 

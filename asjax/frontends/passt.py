@@ -77,8 +77,7 @@ def _logmel(wave, rng, cfg: PasstMel):
     filters = cfg.mel_filters if rng is None else cfg.draw_filters(rng)
     wave = wave[:, 1:] - cfg.preemphasis * wave[:, :-1]
     window = stft.hann(cfg.window, cfg.n_fft, periodic=cfg.periodic)
-    power = stft.centred_power(wave, window, cfg.hop)
-    mel = jnp.matmul(power, filters, precision=stft.HIGHEST)
+    mel = stft.centred_mel(wave, window, cfg.hop, filters)
     return (jnp.log(jnp.maximum(mel, cfg.floor) + cfg.offset) + 4.5) / 5
 
 

@@ -11,6 +11,7 @@ from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
 from asjax.config import AsjaxError
+from asjax.frontends import _factored
 from asjax.nn import placement
 
 HIGHEST = lax.Precision.HIGHEST  # TF32 or bf16 passes would cost 40 dB of dynamic range
@@ -90,6 +91,8 @@ def hann(window: int, n_fft: int | None = None, *, periodic: bool = True) -> np.
 
 def frame(wave, size: int, hop: int, count: int):
     """[B, S] -> [B, count, size]; frame t starts at sample t * hop. All frames must lie inside."""
+    if placement.in_graph():
+        return _factored.frame(wave, size, hop, count)
     starts = jnp.arange(count) * hop
     # One slice per frame is faster than gathering single samples (measured).
     cut = functools.partial(lax.dynamic_slice_in_dim, slice_size=size, axis=1)
@@ -100,6 +103,8 @@ def fit_frames(feats, count: int | None):
     """Cut [B, T, F] to `count` frames, or pad it with zeros at the end; None changes nothing."""
     if count is None:
         return feats
+    if placement.in_graph():  # the number of frames may be symbolic
+        return jnp.pad(feats, ((0, 0), (0, count), (0, 0)))[:, :count]
     return jnp.pad(feats[:, :count], ((0, 0), (0, max(0, count - feats.shape[1])), (0, 0)))
 
 
@@ -150,17 +155,40 @@ def _dft(samples: int, n_fft: int) -> tuple[np.ndarray, np.ndarray]:
     return tables
 
 
-def centred_power(wave, window: np.ndarray, hop: int, *, pad: str = "reflect"):
-    """Power spectrogram of centred frames: wave [B, S] -> [B, 1 + S // hop, n_fft // 2 + 1].
+def mel_of_frames(frames, n_fft: int, filters):
+    """Mel energies of windowed frames [B, T, N] -> [B, T, n_mels]; filters [n_fft // 2 + 1, ...]."""
+    if placement.in_graph():
+        return _factored.mel_of_frames(frames, n_fft, filters)
+    return jnp.matmul(power(frames, n_fft), filters, precision=HIGHEST)
 
-    `window` is [n_fft]. The ends are extended by n_fft // 2 samples, by reflection or by zeros
-    (`pad="constant"`). A wave too short to be reflected is first extended with zeros.
+
+def centred_mel(wave, window: np.ndarray, hop: int, filters, *, pad: str = "reflect"):
+    """`centred_power` times filters [n_fft // 2 + 1, n_mels]: [B, 1 + S // hop, n_mels]."""
+    if placement.in_graph():
+        extended = _extended(wave, len(window) // 2, pad)
+        return _factored.mel(extended, window, hop, 1 + wave.shape[1] // hop, filters)
+    return jnp.matmul(centred_power(wave, window, hop, pad=pad), filters, precision=HIGHEST)
+
+
+def _extended(wave, half: int, pad: str):
+    """Extend the ends by `half` samples, by reflection or by zeros (`pad="constant"`).
+
+    A wave too short to be reflected is first extended with zeros.
     """
-    n_fft = len(window)
-    samples, half = wave.shape[1], n_fft // 2
+    samples = wave.shape[1]
     if pad == "reflect":
         wave = jnp.pad(wave, ((0, 0), (0, max(0, half + 1 - samples))))
     wave = jnp.pad(wave, ((0, 0), (half, half)), mode=pad)
+    return wave
+
+
+def centred_power(wave, window: np.ndarray, hop: int, *, pad: str = "reflect"):
+    """Power spectrogram of centred frames: wave [B, S] -> [B, 1 + S // hop, n_fft // 2 + 1].
+
+    `window` is [n_fft]. See `_extended` for the ends.
+    """
+    n_fft, samples = len(window), wave.shape[1]
+    wave = _extended(wave, n_fft // 2, pad)
     if not placement.on_cpu(wave):  # skip the window's zeros; a shift does not change the power
         inside = np.flatnonzero(window)
         first, last = (inside[0], inside[-1] + 1) if inside.size else (0, n_fft)

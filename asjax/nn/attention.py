@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from asjax.config import AsjaxError, unknown
-from asjax.nn import placement
+from asjax.nn import graph, placement
 
 BACKENDS = ("auto", "heads", "xla", "cudnn")
 
@@ -27,6 +27,8 @@ def attend(q, k, v, *, bias=None, mask=None, backend: str = "auto"):
     """
     if backend not in BACKENDS:
         raise unknown("attention", backend, BACKENDS)
+    if placement.in_graph():
+        return graph.attend(q, k, v, bias, mask)
     fused = _fits_cudnn(q, bias, mask) and _has_cudnn()
     if backend == "cudnn" and not fused:
         extras = [name for name, x in (("bias", bias), ("mask", mask)) if x is not None]

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from asjax.config import AsjaxError, unknown
-from asjax.nn import norms, ops
+from asjax.nn import norms, ops, placement, plain
 from asjax.nn.ops import product
 
 Array = jax.Array
@@ -209,12 +209,15 @@ class PatchConv(nn.Module):
     def __call__(self, x: Array) -> Array:
         kt, kf = self.kernel
         b, t, f, c = x.shape
-        kernel = self.param("kernel", self.kernel_init, (kt, kf, c, self.width))
-        t, f = t // kt, f // kf
-        x = x[:, : t * kt, : f * kf].astype(self.dtype)
-        x = x.reshape(b, t, kt, f, kf, c).transpose(0, 1, 3, 2, 4, 5)
-        x = x.reshape(b, t, f, kt * kf * c)
-        y = product(x, kernel.reshape(-1, self.width).astype(self.dtype))
+        kernel = self.param("kernel", self.kernel_init, (kt, kf, c, self.width)).astype(self.dtype)
+        if placement.in_graph():
+            y = plain.conv(x.astype(self.dtype), kernel, self.kernel, "VALID")
+        else:
+            t, f = t // kt, f // kf
+            x = x[:, : t * kt, : f * kf].astype(self.dtype)
+            x = x.reshape(b, t, kt, f, kf, c).transpose(0, 1, 3, 2, 4, 5)
+            x = x.reshape(b, t, f, kt * kf * c)
+            y = product(x, kernel.reshape(-1, self.width))
         if not self.use_bias:
             return y
         bias = self.param("bias", nn.initializers.zeros, (self.width,))
@@ -253,6 +256,8 @@ def avg_pool(x: Array, pool: tuple[int, int]) -> Array:
     pt, pf = pool
     if (pt, pf) == (1, 1):
         return x
+    if placement.in_graph():
+        return nn.avg_pool(x, pool, pool)
     b, t, f, c = x.shape
     t, f = t // pt, f // pf
     return x[:, : t * pt, : f * pf].reshape(b, t, pt, f, pf, c).mean((2, 4))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import jax
 
-from asjax.nn import placement, plain
+from asjax.nn import graph, placement, plain
 from asjax.nn.cpu import convolution, norms, pools, products, shifts
 
 Array = jax.Array
@@ -19,7 +19,9 @@ def product(x: Array, kernel: Array, *, gelu: bool = False) -> Array:
     """x [..., I] @ kernel [I, O] -> [..., O]; with `gelu`, GELU(x) (by erf) @ kernel."""
     if placement.on_cpu(x):
         return (products.gelu_product if gelu else products.product)(x, kernel)
-    return plain.product(plain.gelu(x) if gelu else x, kernel)
+    if gelu:
+        x = graph.graph_gelu(x) if placement.in_graph() else plain.gelu(x)
+    return plain.product(x, kernel)
 
 
 def conv(x: Array, kernel: Array) -> Array:
@@ -47,5 +49,7 @@ def fork(x: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Array, Ar
 
     `scale` and `bias` are float32 and have the rank of x, [1, ..., 1, D].
     """
+    if placement.in_graph():
+        return x, graph.graph_layer_norm(x, scale, bias, epsilon)
     form = norms.fork if placement.on_cpu(x) and x.ndim > 2 else plain.fork
     return form(x, scale, bias, epsilon)

@@ -21,15 +21,16 @@ from jax.sharding import AxisType
 
 from asjax.config import unknown
 
-KINDS = ("cpu", "accelerator", "tpu", "gpu")
+KINDS = ("cpu", "accelerator", "tpu", "gpu", "graph")
 _chosen = jax.make_user_context("")
 
 
 @contextlib.contextmanager
 def forms(kind: str):
-    """Trace the operations in the form for `kind`: "cpu", "accelerator", "tpu" or "gpu".
+    """Trace the operations in the form for `kind`: "cpu", "accelerator", "tpu", "gpu" or "graph".
 
     "accelerator" uses only code that runs on every accelerator; "tpu" and "gpu" may use more.
+    "graph" has no loops and no FFT, for a file of operations (`asjax.nn.graph`).
 
         with asjax.nn.forms("accelerator"):
             exported = jax.export.export(jax.jit(f), platforms=("cuda", "tpu"))(x)
@@ -41,7 +42,8 @@ def forms(kind: str):
 
 
 def platform(x=None) -> str:
-    """Where an operation on `x` will run: "cpu", "tpu", "gpu", or "accelerator" for any but "cpu".
+    """Where an operation on `x` will run: "cpu", "tpu", "gpu", "graph" for a file of operations, or
+    "accelerator" for any but "cpu".
 
     We decide during tracing. `jax.lax.platform_dependent` would leave a conditional around every
     form in the backward pass, and XLA neither fuses nor joins collectives through a conditional.
@@ -55,6 +57,11 @@ def platform(x=None) -> str:
 def on_cpu(x=None) -> bool:
     """True if an operation on `x` is traced in its form for CPUs."""
     return platform(x) == "cpu"
+
+
+def in_graph() -> bool:
+    """True if operations are traced for a file of operations."""
+    return _chosen.value == "graph"
 
 
 def mesh(x=None) -> jax.sharding.AbstractMesh:

@@ -26,11 +26,12 @@ def normal_cdf(x: Array) -> Array:
     return 0.5 + 0.5 * jax.lax.erf(x * 0.5**0.5)
 
 
-def conv(x: Array, kernel: Array) -> Array:
-    """[B, T, F, C] * [k, k, C, O] -> [B, T, F, O]: odd k, stride 1, zero padding."""
+def conv(x: Array, kernel: Array, strides: Pair = (1, 1), pads=None) -> Array:
+    """[B, T, F, C] * [k, k, C, O] -> [B, T, F, O]: by default odd k, stride 1, zero padding."""
     pad = kernel.shape[0] // 2
+    pads = ((pad, pad), (pad, pad)) if pads is None else pads
     return jax.lax.conv_general_dilated(
-        x, kernel, (1, 1), ((pad, pad), (pad, pad)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x, kernel, strides, pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 

@@ -85,7 +85,7 @@ def attend(
 
     number = position.shape[0]
     rngs = jax.random.split(jax.random.key(0) if rng is None else rng, number)
-    if q.shape[0] * position.size * 4 <= AT_ONCE:
+    if placement.in_graph() or q.shape[0] * position.size * 4 <= AT_ONCE:
         return heads(q, k, v, gate, position, rngs[0])
     # Checkpoint each head, so that the backward pass recomputes its bias.
     one = jax.checkpoint(

@@ -215,7 +215,10 @@ class Patches(nn.Module):
         shape = (*self.patch, 1, self.width)
         kernel = self.param("kernel", torch_uniform, shape, jnp.float32)
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        y = layers.product(self._cut(x), kernel.reshape(-1, self.width))
+        if placement.in_graph():
+            y = plain.conv(x[..., None], kernel, self.stride, "VALID")
+        else:
+            y = layers.product(self._cut(x), kernel.reshape(-1, self.width))
         if self.use_bias:
             bound = (self.patch[0] * self.patch[1]) ** -0.5
             start = lambda key, shape: jax.random.uniform(key, shape, minval=-bound, maxval=bound)  # noqa: E731

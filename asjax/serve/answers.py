@@ -103,7 +103,7 @@ def top_of(text: str | None, classes: int) -> int:
     """The value of ?top=. AsjaxError: it is not a number from 1 up."""
     if text is None:
         return min(5, classes)
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]):
+    if not text.isascii() or not text.isdigit() or int(text[:9]) < 1:
         raise AsjaxError(f"?top= must be a number of tags from 1 up, got {text[:40]!r}")
     return min(int(text[:9]), classes)
 

@@ -87,7 +87,7 @@ def receive(rfile, timed: Timed, headers, most: int):
     """
     wanted = length(headers, most)
     timed.allow(IDLE_S + (most if wanted is None else wanted) / SLOWEST)
-    file = tempfile.TemporaryFile(prefix="asjax-", buffering=0)
+    file = tempfile.TemporaryFile(prefix="asjax-", buffering=0)  # noqa: SIM115
     try:
         if wanted is None:
             _chunks(rfile, file, most)

@@ -1,4 +1,4 @@
-"""The files of onnxruntime-web, which runs an ONNX model in a browser. The wheel does not hold them.
+"""The files of onnxruntime-web, which runs an ONNX model in a browser. The wheel has none of them.
 
 They come from a folder, such as node_modules/onnxruntime-web/dist, or from the npm package of the
 pinned version. Its code is under the MIT licence, which is copied with them; the package itself
@@ -20,10 +20,16 @@ from asjax.store import files
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
 LICENCE = "ort-LICENSE.txt"
 SHA256 = {  # of the pinned version
-    "ort.wasm.min.js": "faece07e84faa9001f5104bbe4e5c70861d06cb2376a0dea1fa0ad33a67adc81",
-    "ort-wasm-simd-threaded.mjs": "e13f7f94fc51b4ca72b12faeb1ee95f4ace6dfbc8939bc718aabdc0a27c4299b",
-    "ort-wasm-simd-threaded.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
-}
+    "ort.wasm.min.js": (
+        "faece07e84faa9001f5104bbe4e5c70861d06cb2376a0dea1fa0ad33a67adc81"
+    ),
+    "ort-wasm-simd-threaded.mjs": (
+        "e13f7f94fc51b4ca72b12faeb1ee95f4ace6dfbc8939bc718aabdc0a27c4299b"
+    ),
+    "ort-wasm-simd-threaded.wasm": (
+        "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2"
+    ),
+}  # fmt: skip
 NAMES = (*SHA256, LICENCE)
 HOW = (
     f"run npm install {PACKAGE}@{VERSION} and give --ort node_modules/{PACKAGE}/dist; without npm, "
@@ -103,9 +109,9 @@ def _packed(temporary: Path) -> Path:
     try:
         with tarfile.open(archives[0]) as archive:
             for name in SHA256:
-                with archive.extractfile(f"package/dist/{name}") as source:
-                    with (out / name).open("wb") as copy:
-                        shutil.copyfileobj(source, copy)
+                source = archive.extractfile(f"package/dist/{name}")
+                with source, (out / name).open("wb") as copy:
+                    shutil.copyfileobj(source, copy)
     except (KeyError, tarfile.TarError, OSError, EOFError) as error:
         raise AsjaxError(
             f"the npm package {PACKAGE} {VERSION} is damaged: {files.reason(error)}; {HOW}"

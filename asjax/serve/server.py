@@ -293,9 +293,7 @@ class _Handler(BaseHTTPRequestHandler):
 def _split(address: str):
     """The parts of an address. Refused: 400, it is none."""
     try:
-        parts = urlsplit(address)
-        parts.hostname  # noqa: B018: it raises for a wrong IPv6 address
-        return parts
+        return urlsplit(address)  # it raises for a wrong IPv6 address
     except ValueError:
         raise Refused(400, "the address of the request is not valid") from None
 

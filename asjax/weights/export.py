@@ -1,4 +1,4 @@
-"""`asjax export`: write one of our models with the names and layout of its family's authors.
+"""Write one of our models with the names and layout of its family's authors: `asjax export`.
 
     asjax export runs/passt/model --safetensors passt.safetensors
 
@@ -148,37 +148,3 @@ def _tables(file, spec) -> dict:
         names[1]: dft.imag[:, None].astype(np.float32),
         "logmel_extractor.melW": np.asarray(frontend.mel_filters, np.float32),
     }
-
-
-# ------------------------------------------------------------------------------------ the verb
-
-
-def add_arguments(parser):
-    parser.add_argument("model", metavar="DIR", help="model folder, or workdir of a finished run")
-    parser.add_argument("--safetensors", required=True, metavar="FILE", help="file to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
-
-
-def main(args) -> int:
-    done = export(args.model, args.safetensors, overwrite=args.overwrite)
-    arrays = done["arrays"].values()
-    numbers = sum(int(a.size) for a in arrays)
-    print(f"model     {done['family']} {done['variant']}")
-    print(f"written   {args.safetensors}: {len(done['arrays'])} arrays, {numbers:,} numbers")
-    if done["made"]:
-        print(f"generated {len(done['made'])} untrained entries: {done['made'][0]}, ...")
-    if done["missing"]:
-        print(
-            f"missing   {', '.join(done['missing'])}: the authors' code may have these entries, "
-            "but does not use them; load with strict=False"
-        )
-    if done["lost"]:
-        print(f"not in it {', '.join(what for what, _ in done['lost'])}: weights cannot say them")
-    if options := " ".join(option for _, option in done["lost"] if option):
-        print(f"restore   asjax port {shlex.quote(args.safetensors)} {options} --to DIR")
-    if ("softmax", "") in done["lost"]:
-        print(
-            "          asjax port makes models with a sigmoid per class, so keep the model folder"
-        )
-    print(f"load it   model.load_state_dict(safetensors.torch.load_file({args.safetensors!r}))")
-    return 0

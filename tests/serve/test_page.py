@@ -224,16 +224,23 @@ def test_names_roles_and_contrast(page, site, clip):
 
 _CONTRAST = """(() => {
   const parse = (c) => (c.match(/[\\d.]+/g) || []).map(Number);
-  const light = (c) => { const [r, g, b] = c.map((v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  const linear = (v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = (c) => { const [r, g, b] = c.map(linear);
     return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
-  const behind = (e) => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor);
-    if (c.length === 3 || c[3] > 0.99) return c.slice(0, 3); } return [255, 255, 255]; };
+  const behind = (e) => {
+    for (; e; e = e.parentElement) {
+      const c = parse(getComputedStyle(e).backgroundColor);
+      if (c.length === 3 || c[3] > 0.99) return c.slice(0, 3);
+    }
+    return [255, 255, 255];
+  };
   const found = [];
   for (const e of document.querySelectorAll('main *')) {
     const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
     if (!own || !e.getClientRects().length || e.disabled) continue;
     const a = light(parse(getComputedStyle(e).color).slice(0, 3)), b = light(behind(e));
-    found.push([e.textContent.trim().slice(0, 30), (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)]);
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    found.push([e.textContent.trim().slice(0, 30), ratio]);
   }
   return found;
 })()"""
@@ -272,9 +279,8 @@ def test_a_long_file_shows_progress_and_can_be_cancelled(page, site, tmp_path):
     page.until("document.querySelector('#busy').hidden")
     assert page.js("document.querySelector('#result').hidden")
     assert text(page, "#status") == "Cancelled."
-    page.js(
-        "sound.decode = ((old) => (file, url, rate) => old(Object.defineProperty(file, 'size', { value: 1e10 }), url, rate))(sound.decode)"
-    )
+    page.js("""sound.decode = ((old) => (file, url, rate) =>
+        old(Object.defineProperty(file, "size", { value: 1e10 }), url, rate))(sound.decode)""")
     page.upload("#file", tmp_path / "long.flac")
     assert "takes at most 512 MB" in page.until("document.querySelector('#error').textContent")
     clean(page)

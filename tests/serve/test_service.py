@@ -223,12 +223,10 @@ def test_a_body_that_is_too_large(small):
         assert "2 MB" in refused(ask(small.server, "POST", "/tag", content), 413)
     chunks = (bytes(60_000) for _ in range(100))
     assert "2 MB" in refused(ask(small.server, "POST", "/tag", chunks), 413)
-    huge = raw(
-        small.server,
-        b"POST /tag HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % 10**30,
-    )
+    head = b"POST /tag HTTP/1.1\r\nHost: localhost\r\n"
+    huge = raw(small.server, head + b"Content-Length: %d\r\n\r\n" % 10**30)
     assert huge.startswith(b"HTTP/1.1 413 ")
-    asked = b"POST /tag HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 9999999\r\n\r\n"
+    asked = head + b"Expect: 100-continue\r\nContent-Length: 9999999\r\n\r\n"
     assert raw(small.server, asked).startswith(b"HTTP/1.1 413 "), "refused before it is sent"
 
 
@@ -293,9 +291,9 @@ def test_a_recording_that_is_too_long():
 
 
 def test_paths_and_methods(small):
-    ask_ = lambda method, path, **h: ask(
-        small.server, method, path, b"" if method in ("POST", "PUT") else None, **h
-    )  # noqa: E731
+    def ask_(method, path):
+        return ask(small.server, method, path, b"" if method in ("POST", "PUT") else None)
+
     assert "/tag" in refused(ask_("GET", "/nothing"), 404)
     for path in ("/../setup.cfg", "/page/index.html", "/%2e%2e/service.py", "/service.py"):
         refused(ask_("GET", path), 404)
@@ -311,7 +309,8 @@ def test_paths_and_methods(small):
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "127.0.0.1.evil.example", "", "localhost:1@evil.example", "[::"]
+    "host",
+    ["evil.example", "127.0.0.1.evil.example", "", "localhost:1@evil.example", "[::"],
 )
 def test_a_name_that_was_pointed_here_is_refused(small, host):
     """DNS rebinding: the browser believes that the service is a page of another site."""
@@ -383,8 +382,9 @@ def test_a_client_that_goes_leaves_no_trace():
 
 def test_a_port_in_use_is_one_line():
     with running(small_tagger.tagger()) as one:
+        place = ("127.0.0.1", one.server_port)
         with pytest.raises(AsjaxError, match=f"port {one.server_port} is in use"):
-            Server(one.service, "127.0.0.1", one.server_port)
+            Server(one.service, *place)
     with pytest.raises(AsjaxError, match="cannot listen on"):
         Server(one.service, "no.such.host.invalid", 0)
 
