@@ -116,7 +116,7 @@ class View {
         bar(x, top, 1);
       }
     } else {
-      if (events) g.globalAlpha = 0.55;
+      g.globalAlpha = events ? 0.55 : 0.85;
       let from = 0;
       for (const { end_s, p } of windows) {
         const x = Math.round((from / duration_s) * w), end = Math.round((end_s / duration_s) * w);
@@ -156,7 +156,7 @@ class View {
 
   events() {
     const { events } = this.result, most = 200;
-    $("events").hidden = $("events-csv").hidden = !events;
+    for (const id of ["events", "events-csv", "legend"]) $(id).hidden = !events;
     if (!events) return;
     const body = $("events").querySelector("tbody");
     body.replaceChildren(
