@@ -17,6 +17,11 @@ import pytest
 import soundfile
 import tones
 
+from asjax.data import spans
+from asjax.labels import LabelSet
+from asjax.metrics import probability
+from asjax.predict import frames as predict_frames
+from asjax.predict import recording
 from asjax.serve import demo
 from asjax.serve.server import Server
 from asjax.serve.service import Service
@@ -190,9 +195,9 @@ def test_the_keyboard_is_enough(page, site, clip):
     assert float(aria("valuenow")) == pytest.approx(7.3, abs=0.01)
     page.js("document.querySelector('#numbers summary').focus()")
     page.key("Enter", number=13, text="\r")
-    page.until("document.querySelector('#numbers').open && document.querySelector('#numbers th')")
+    page.until("document.querySelectorAll('#numbers th').length > 0")
     head = page.js("[...document.querySelectorAll('#numbers th')].map(th => th.textContent)")
-    assert head[:2] == ["From", "To"]
+    assert head[:2] == ["From (s)", "To (s)"]
     assert page.js("document.querySelectorAll('#numbers tbody tr').length") == 4
     clean(page)
 
@@ -343,3 +348,43 @@ def test_softmax_and_several_lengths(page, ort, tmp_path):
             page.until(f"{DONE} && document.querySelector('#name').textContent === '{path.name}'")
             check(page, path, tagger, frames=False)
         clean(page)
+
+
+def test_the_rules_of_the_page_are_those_of_the_tagger(page, site):
+    """Median filter, thresholds, events, windows and means, on random scores of many lengths."""
+    opened(page, site)
+    rng = np.random.default_rng(0)
+    call = lambda name, *args: page.js(f"tagging.{name}({', '.join(map(json.dumps, args))})")  # noqa: E731
+    for frames in (1, 2, 3, 7, 40, 203):
+        count = 6
+        scores = rng.random((frames, count)).astype(np.float32).round(1)  # with equal values
+        threshold = rng.choice([0.0, 0.3, 0.5, 0.7, 1.0], count)
+        median_s = rng.choice([0.0, 0.05, 0.1, 0.25, 0.36, 0.7, 3.0], count)
+        rate, duration = 10.0, frames / 10 - 0.03
+        want = predict_frames.events(
+            scores, frame_rate=rate, duration_s=duration,
+            label_set=LabelSet("six", tuple("abcdef"), tuple("ABCDEF")), stored=None,
+            threshold=threshold, median=median_s,
+        )  # fmt: skip
+        how = {"threshold": threshold.tolist(), "median_s": median_s.tolist()}
+        flat = f"Float32Array.from({json.dumps(scores.ravel().tolist())})"
+        got = page.js(f"tagging.events({flat}, {rate}, {duration}, {json.dumps(how)})")
+        assert [(e["onset_s"], e["offset_s"], "abcdef"[e["index"]]) for e in got] == [
+            (e.onset_s, e.offset_s, e.id) for e in want
+        ]
+        np.testing.assert_allclose([e["p"] for e in got], [e.probability for e in want], 1e-6)
+    for samples in (1, 799, 800, 801, 1600, 1601, 2399, 4000, 12_345):
+        for size, per_window in ((800, 0), (800, 10), (801, 7), (400, 25)):
+            grids = [spans.Tiled(size, size)]
+            if per_window:
+                grids.append(spans.Framed(per_window, size / per_window))
+            want = [
+                {"start": start, "tile": marks[0] is not None, "frame": (marks + [None])[1]}
+                for start, _, _, marks in spans.over([np.zeros(samples, "f4")], size, grids)
+            ]
+            assert call("plan", samples, size, per_window) == want, (samples, size, per_window)
+    for activation in ("sigmoid", "softmax"):
+        rows = 12 * rng.normal(size=(5, 4)).astype(np.float32)
+        rows = probability.as_scores(rows, activation)
+        got = page.js(f"Array.from(tagging.reduced({json.dumps(rows.tolist())}, '{activation}'))")
+        np.testing.assert_allclose(got, recording.reduced(rows, "mean", activation), rtol=1e-5)

@@ -165,7 +165,7 @@ class View {
         const button = make("button", { type: "button", "data-event": i, "aria-label": `Play ${name} from ${seconds(e.onset_s)}` }, "▶");
         return make(
           "tr", {}, make("td", {}, button), make("td", { class: "mark" }, name),
-          ...[seconds(e.onset_s), seconds(e.offset_s), shown(e.p)].map((text) => make("td", { class: "n" }, text)),
+          ...[e.onset_s.toFixed(2), e.offset_s.toFixed(2), shown(e.p)].map((text) => make("td", { class: "n" }, text)),
         );
       }),
     );
@@ -177,9 +177,9 @@ class View {
   table() {
     if (!$("numbers").open || !this.result) return;
     const { windows } = this.result, most = 200, table = $("numbers").querySelector("table");
-    const head = ["From", "To", ...this.classes.map((c) => this.labels[c].name)];
+    const head = ["From (s)", "To (s)", ...this.classes.map((c) => this.labels[c].name)];
     const line = (cells, tag) => make("tr", {}, ...cells.map((text) => make(tag, tag === "th" ? { scope: "col", class: "n" } : { class: "n" }, text)));
-    const rows = windows.slice(0, most).map((w) => line([seconds(w.start_s), seconds(w.end_s), ...this.classes.map((c) => shown(w.p[c]))], "td"));
+    const rows = windows.slice(0, most).map((w) => line([w.start_s.toFixed(2), w.end_s.toFixed(2), ...this.classes.map((c) => shown(w.p[c]))], "td"));
     table.replaceChildren(make("thead", {}, line(head, "th")), make("tbody", {}, ...rows));
     $("numbers-note").textContent = windows.length > most
       ? `The first ${most} of ${windows.length} windows and the sounds of the timeline. The CSV has everything.`
