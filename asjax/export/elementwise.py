@@ -66,6 +66,8 @@ def multiply(graph: Graph, a: Value, b: Value, dtype) -> Value:
     if b.constant and np.issubdtype(dtype, np.floating):
         node = graph.maker(a.name)
         one = _single(b)
+        if one == 1 and fits(np.ones([1] * a.rank), a.shape) and b.rank in (0, a.rank):
+            return a
         if node and node.op == "Mul" and one is not None:
             before = _constant_input(graph, node, a)
             if before is not None:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asjax.nn import vit
+from asjax.nn import placement, vit
 
 Array = jax.Array
 

@@ -1,4 +1,4 @@
-"""`load`, and `Ensemble`: several models, or stored logits, with the calls of one tagger.
+"""`Ensemble`: several models, or stored logits, with the calls of one tagger.
 
 The result is that of a model whose logits are the mean of the members' logits, as in `asjax eval`
 and `asjax logits`. With one label per clip (softmax) it is the mean of the log-probabilities.
@@ -22,37 +22,15 @@ from asjax import labels
 from asjax.config import AsjaxError, shown, unknown
 from asjax.evaluation import mean
 from asjax.evaluation.averages import average_scores
+from asjax.predict import onnx_tagger
 from asjax.predict.recording import Heard, reduced
 from asjax.predict.stored import Stored
-from asjax.predict.tagger import REDUCE, Calls, Tagger, check_settings, folder_of, load_one
+from asjax.predict.tagger import Tagger, load_one
+from asjax.predict.windows import REDUCE, Calls, check_settings
 from asjax.predict.tags import NO_EMBEDDING
 from asjax.store import logits
 
 _BLOCK = 4096  # frames that are averaged at once
-
-
-def load(path, *, weights=None, rest: str = "zero", **settings):
-    """The tagger of a model folder, of the workdir of a finished run, or of several: an ensemble.
-
-    Args:
-      path: a path, or a list of paths. A folder of `asjax logits` stands for the model that made
-        it, and tags files whose clips are in it.
-      weights: one number above 0 for each model; default: equal.
-      rest: "zero" or "uniform": the classes that stored logits do not have (see `Stored`).
-      settings: see `Tagger`.
-
-    Returns: a `Tagger`, or for a list or stored logits an `Ensemble`.
-
-    Raises:
-      AsjaxError: no such folder, no model in it, files or models that do not fit together.
-    """
-    several = isinstance(path, (list, tuple))
-    paths = [folder_of(one) for one in (path if several else [path])]
-    if not paths:
-        raise AsjaxError("an ensemble needs at least one model, got none")
-    if not several and weights is None and not logits.is_folder(paths[0]):
-        return load_one(paths[0], **settings)
-    return Ensemble(paths, weights=weights, rest=rest, **settings)
 
 
 class Ensemble(Calls):
@@ -83,8 +61,9 @@ class Ensemble(Calls):
             if logits.is_folder(one):
                 members.append(Stored(one, frames=frames, rest=rest, alone=len(paths) == 1))
             else:
+                load = onnx_tagger.load_file if onnx_tagger.is_file(one) else load_one
                 with _of(one):
-                    members.append(load_one(one, frames=frames, **how))
+                    members.append(load(one, frames=frames, **how))
         first = members[0]
         self.label_set, self.activation = first.label_set, first.activation
         for one, member in zip(paths, members, strict=True):
@@ -191,10 +170,11 @@ def _same(wave):
 
 
 def _joined(members, weights, how: dict, frames: bool) -> list:
-    """(part, weight): stored logits, and one tagger for the models of one kind of input."""
+    """(part, weight): stored logits, ONNX files, and one tagger for the models of one kind of
+    input."""
     parts, kinds = [], {}
     for member, weight in zip(members, weights, strict=True):
-        if isinstance(member, Stored):
+        if not isinstance(member, Tagger):
             parts.append((member, weight))
         else:
             kinds.setdefault((member.sample_rate, member.clip_s), []).append((member, weight))

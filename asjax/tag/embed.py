@@ -15,7 +15,7 @@ from pathlib import Path
 
 from asjax import __version__
 from asjax.config import AsjaxError, printable, shown, trust_named
-from asjax.tag.tag import add_common_arguments, check_overlap
+from asjax.tag.tag import add_common_arguments, check_overlap, start
 
 
 def add_arguments(parser):
@@ -59,9 +59,9 @@ def main(args) -> int:
     if not out.parent.is_dir():
         raise AsjaxError(f"--to {shown(out)}: the folder {shown(out.parent)} does not exist")
     beside.refuse_strangers()
-    from asjax import devices, predict
+    from asjax import predict
 
-    devices.setup()
+    start([model])
     tagger = predict.load(
         model,
         batch_size=args.batch_size,

@@ -91,8 +91,9 @@ def add_common_arguments(parser, paths: str = "+"):
         "--model",
         required=True,
         action="append",
-        help="model folder, or workdir of a finished run. asjax tag also takes several (the mean "
-        "of their logits), and folders of asjax logits, for files whose clips are in them",
+        help="model folder, workdir of a finished run, or file of asjax export --onnx. asjax tag "
+        "also takes several (the mean of their logits), and folders of asjax logits, for files "
+        "whose clips are in them",
     )
     parser.add_argument("--trust", **TRUST)
     parser.add_argument("--batch-size", type=int, default=16, help="windows per batch (default 16)")
@@ -148,9 +149,9 @@ def _loaded(args, **more):
         more["rest"] = args.rest
     if args.weights is not None:
         more["weights"] = mean.weights(mean.numbers(args.weights), len(args.model))
-    from asjax import devices, predict
+    from asjax import predict
 
-    devices.setup()
+    start(args.model)
     tagger = predict.load(
         args.model if len(args.model) > 1 else args.model[0],
         reduce=args.reduce or "mean",
@@ -168,6 +169,16 @@ def _loaded(args, **more):
                     "take models with one clip length"
                 )
     return tagger
+
+
+def start(paths) -> None:
+    """Prepare jax, unless all models are ONNX files."""
+    from asjax.predict import onnx_tagger
+
+    if not all(map(onnx_tagger.is_file, paths)):
+        from asjax import devices
+
+        devices.setup()
 
 
 def _found(paths) -> list:
