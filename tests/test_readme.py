@@ -32,7 +32,7 @@ LEFT_OUT = {  # beginning of a command -> why
     "asjax stats": NEEDS_AUDIOSET,
     "asjax serve": "does not end; tests/serve/test_serve.py runs it",
     "curl": "it needs the service; tests/serve/test_service.py posts the same",
-    "asjax demo": "downloads onnxruntime-web; tests/serve/test_page.py runs it",
+    "asjax demo": "downloads onnxruntime-web; tests/serve/test_web_page.py runs it",
     "python -m http.server": "does not end",
     "asjax train --config=configs/hlp_passt.py": "a full model; tests/test_train.py runs it tiny",
     "asjax train --config=configs/balancing_ast.py": "as above",
