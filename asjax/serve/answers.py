@@ -15,7 +15,7 @@ MOST_PAGE_TAGS = 20  # rows that the page can show
 def title(model) -> str:
     """A short name of a model for people: the folder, without the parts that say nothing."""
     path = Path(model)
-    stem = path.stem if path.suffix == ".onnx" else path.name
+    stem = path.stem if path.suffix.lower() == ".onnx" else path.name
     parts = [*path.absolute().parent.parts[1:], stem]
     while len(parts) > 1 and parts[-1] in ("model", "models", "runs"):
         parts.pop()

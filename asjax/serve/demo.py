@@ -41,7 +41,9 @@ def add_arguments(parser):
 
 def main(args) -> int:
     trust_named(args.trust)
-    source, onnx = Path(args.model), args.model.endswith(".onnx")
+    from asjax.predict import onnx_tagger
+
+    source, onnx = Path(args.model), onnx_tagger.is_file(args.model)
     if onnx and not source.is_file():
         raise AsjaxError(f"the model {shown(source)} does not exist")
     if onnx and args.weights != "float32":

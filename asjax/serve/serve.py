@@ -52,11 +52,12 @@ def main(args) -> int:
         raise AsjaxError(f"--max-minutes must be above 0, got {args.max_minutes:g}")
     trust_named(args.trust)
     from asjax import predict
+    from asjax.predict import onnx_tagger
     from asjax.serve import answers
     from asjax.serve.server import Server, loopback
     from asjax.serve.service import Service
 
-    if not args.model.endswith(".onnx"):
+    if not onnx_tagger.is_file(args.model):
         from asjax import devices
 
         devices.setup()

@@ -168,6 +168,15 @@ def test_a_model_folder_becomes_a_page(page, ort, tmp_path, capsys):
         page.until(DONE)
         check(page, clip, asjax.load(tmp_path / "pets"), least=0)
         clean(page)
+    # The file alone, which needs no jax, gives the same page.
+    argv = ["demo", str(tmp_path / "site/model.onnx"), "--to", str(tmp_path / "again"), *argv[4:]]
+    assert main(argv) == 0
+    for path in (tmp_path / "site").iterdir():
+        again = (tmp_path / "again" / path.name).read_bytes()
+        if path.name == "labels.json":
+            assert json.loads(again) | {"name": "pets"} == json.loads(path.read_bytes())
+        else:
+            assert again == path.read_bytes(), path.name
 
 
 def test_the_microphone_gives_a_result_each_second(page, site):
@@ -290,6 +299,28 @@ def test_faults_are_one_line(page, site, clip, tmp_path):
     page.upload("#file", clip)  # and it still works
     page.until(DONE)
     assert not page.js(error)
+    (tmp_path / "cut.wav").write_bytes(clip.read_bytes()[:200_000])
+    page.upload("#file", tmp_path / "cut.wav")
+    page.until(f"{DONE} && document.querySelector('#name').textContent === 'cut.wav'")
+    page.until("document.querySelector('#summary').textContent.startsWith('0:03')")
+    clean(page)
+
+
+def test_files_are_dropped_anywhere(page, site):
+    opened(page, site)
+    drop = """((...parts) => {
+        const data = new DataTransfer();
+        for (const part of parts) data.items.add(part);
+        dispatchEvent(new DragEvent("drop", { dataTransfer: data, cancelable: true }));
+        return true; })"""
+    tone = "sound.wav(new Float32Array(16000).map((_, i) => Math.sin(i)), 16000)"
+    page.js(f"{drop}(new File([{tone}], 'one.wav'), new File(['x'], 'two.wav'))")
+    page.until(DONE)
+    assert text(page, "#name") == "one.wav"
+    line = page.until("document.querySelector('#error').textContent")
+    assert line == "Only the first of 2 files was taken: one.wav."
+    page.js(f"{drop}()")
+    page.until("document.querySelector('#error').textContent.startsWith('That was not a file.')")
     clean(page)
 
 

@@ -61,17 +61,17 @@ async function open(file) {
   if (mic) stopListening(false);
   await analyse(file.name, file, async (source, signal) => {
     try {
-      const wave = await sound.decode(file, source, about.sample_rate);
-      if (!wave.length && about.onnx) throw new Error(`${file.name} holds no sound.`);
-      return wave;
+      const found = await sound.decode(file, source, about.sample_rate);
+      if (!found.wave.length && about.onnx) throw new Error(`${file.name} holds no sound.`);
+      return found;
     } catch (error) {
       if (about.onnx || signal.aborted) throw error;
-      return null; // the service may know more formats than the browser
+      return { wave: null, notes: [] }; // the service may know more formats than the browser
     }
   });
 }
 
-// Tag a recording: `waved` makes its wave. A new recording ends the work on an older one.
+// Tag a recording: `waved` makes its wave and notes. A new recording ends the work on an older one.
 async function analyse(name, file, waved) {
   if (work) work.abort();
   const mine = (work = new AbortController()), { signal } = mine;
@@ -83,8 +83,8 @@ async function analyse(name, file, waved) {
   try {
     busy(`Decoding ${name}`);
     announce(`Working on ${name}.`);
-    const wave = await waved(url, signal);
-    if (signal.aborted) throw new Cancelled();
+    const cancelled = new Promise((_, end) => signal.addEventListener("abort", () => end(new Cancelled())));
+    const { wave, notes } = await Promise.race([waved(url, signal), cancelled]);
     const duration_s = wave ? wave.length / about.sample_rate : null, peaks = wave && sound.peaks(wave);
     if (!file && wave) url = URL.createObjectURL(sound.wav(wave, about.sample_rate));
     let drawn = 0;
@@ -97,7 +97,9 @@ async function analyse(name, file, waved) {
     const found = await engine.tag({ wave, file }, { on, signal });
     if (signal.aborted) throw new Cancelled();
     const p = Float32Array.from(found.logits, (x) => tagging.probability(x, about.activation));
-    shownResult({ name, peaks, ...found, duration_s: found.duration_s || duration_s, p }, false);
+    // The service decodes by itself, so only its own notes are about what it heard.
+    const said = about.onnx ? notes : found.notes;
+    shownResult({ name, peaks, ...found, notes: said, duration_s: found.duration_s || duration_s, p }, false);
   } catch (error) {
     if (work !== mine) return; // the next recording is under way
     $("result").hidden = true;
@@ -301,7 +303,10 @@ function stopListening(keep) {
   $("live").hidden = true;
   heard.stop();
   announce("The microphone is off.");
-  if (keep && heard.filled) analyse("microphone", null, () => heard.last(MIC_S, about.sample_rate));
+  if (keep && heard.filled) {
+    const waved = async () => ({ wave: await heard.last(MIC_S, about.sample_rate), notes: [] });
+    analyse("microphone", null, waved);
+  }
 }
 
 // --------------------------------------------------------------------------------------- buttons

@@ -22,7 +22,7 @@ const sound = (() => {
       probe.src = url;
     });
 
-  // A file as a mono wave. Errors are lines for people.
+  // A file as a mono wave, and notes about it: {wave, notes}. Errors are lines for people.
   async function decode(file, url, rate) {
     if (!file.size) throw new Error(`${file.name} is empty (0 bytes). Choose another file.`);
     const tool = "Cut it into parts, or use asjax tag, which takes any length.";
@@ -45,7 +45,11 @@ const sound = (() => {
       }
       throw new Error(`${file.name} cannot be decoded by this browser. Choose an audio file, such as wav, mp3, flac or ogg.`);
     }
-    return mono(buffer);
+    const wave = mono(buffer), found = wave.length / rate, notes = [];
+    if (seconds !== Infinity && found < 0.98 * seconds - 0.2) {
+      notes.push(`The file seems to last ${seconds.toFixed(2)} s, and ${found.toFixed(2)} s of it could be decoded.`);
+    }
+    return { wave, notes };
   }
 
   function mono(buffer) {
