@@ -299,10 +299,18 @@ def test_faults_are_one_line(page, site, clip, tmp_path):
     page.upload("#file", clip)  # and it still works
     page.until(DONE)
     assert not page.js(error)
+    size = clip.stat().st_size
     (tmp_path / "cut.wav").write_bytes(clip.read_bytes()[:200_000])
-    page.upload("#file", tmp_path / "cut.wav")
-    page.until(f"{DONE} && document.querySelector('#name').textContent === 'cut.wav'")
-    page.until("document.querySelector('#summary').textContent.startsWith('0:03')")
+    soundfile.write(tmp_path / "cut.flac", tones.sounds(7.3, *SOUNDS), tones.RATE)
+    os.truncate(tmp_path / "cut.flac", os.path.getsize(tmp_path / "cut.flac") // 2)
+    for name, said in (
+        ("cut.wav", f"{size - 200_000:,} bytes are missing at the end of the file."),
+        ("cut.flac", "The file seems to last 7.30 s, and "),
+    ):
+        page.upload("#file", tmp_path / name)
+        page.until(f"{DONE} && document.querySelector('#name').textContent === '{name}'")
+        page.until("document.querySelector('#summary').textContent.startsWith('0:03')")
+        assert said in text(page, "#notes")
     clean(page)
 
 

@@ -45,11 +45,20 @@ const sound = (() => {
       }
       throw new Error(`${file.name} cannot be decoded by this browser. Choose an audio file, such as wav, mp3, flac or ogg.`);
     }
-    const wave = mono(buffer), found = wave.length / rate, notes = [];
-    if (seconds !== Infinity && found < 0.98 * seconds - 0.2) {
+    const wave = mono(buffer), found = wave.length / rate, notes = [], missing = await cutOff(file);
+    if (missing) notes.push(`${missing.toLocaleString("en")} bytes are missing at the end of the file.`);
+    else if (seconds !== Infinity && found < 0.98 * seconds - 0.2) {
       notes.push(`The file seems to last ${seconds.toFixed(2)} s, and ${found.toFixed(2)} s of it could be decoded.`);
     }
     return { wave, notes };
+  }
+
+  // Bytes that a WAV file should have and has not, by its header; 0 for other files.
+  async function cutOff(file) {
+    const head = new DataView(await file.slice(0, 8).arrayBuffer());
+    if (head.byteLength < 8 || head.getUint32(0) !== 0x52494646) return 0; // "RIFF"
+    const size = head.getUint32(4, true);
+    return size === 0xffffffff ? 0 : Math.max(0, size + 8 - file.size);
   }
 
   function mono(buffer) {
