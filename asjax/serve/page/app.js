@@ -285,13 +285,15 @@ function now(p, loud, t) {
   const order = Array.from(p.keys()).sort((a, b) => p[b] - p[a]).slice(0, 5);
   $("now").replaceChildren(
     ...order.map((c) => {
-      const meter = make("meter", { min: 0, max: 1, value: p[c], "aria-hidden": "true" });
-      return make("li", {}, make("span", {}, about.labels[c].name), make("span", { class: "number n" }, shown(p[c])), meter);
+      const bar = make("span", { class: "bar", "aria-hidden": "true" }, make("i"));
+      bar.firstChild.style.width = `${100 * p[c]}%`;
+      return make("li", {}, make("span", {}, about.labels[c].name), make("span", { class: "number n" }, shown(p[c])), bar);
     }),
   );
   $("clock").textContent = sound.clock(t);
-  $("level").value = loud;
-  $("level").textContent = `${Math.round(loud)} dB`;
+  $("level").firstChild.style.width = `${(100 * (loud + 60)) / 60}%`;
+  $("level").setAttribute("aria-valuenow", Math.round(loud));
+  $("level").setAttribute("aria-valuetext", `${Math.round(loud)} dB`);
 }
 
 // `keep`: tag all that was heard, as if it were a file.
