@@ -25,6 +25,19 @@ sys.path.insert(0, str(HERE))
 # Cases that show for one more family or size what a quicker case shows. They are slow tests too;
 # `pytest -m ""` runs them. A key is the beginning of a test's name; parameters of it may follow.
 LONG = {
+    "export/test_onnx_file.py": {
+        "test_a_file_gives_what_jax_gives": (
+            "ast",
+            "cnn6",
+            "femto",
+            "mn04",
+            "ced",
+            "atst_frame",
+            "beats",
+            "m2d",
+            "gru",
+        ),
+    },
     "models/test_conformer.py": {"test_scan_and_remat": ()},
     "models/test_detectors.py": {
         "test_weights_go_out": ("atst_frame", "fpasst", "asit", "frame_mn"),

@@ -1,7 +1,7 @@
 """A model with its frontend in one file for other programs: ONNX and StableHLO.
 
-    from asjax import export
-    export.to_onnx("runs/quickstart/model", "tagger.onnx")
+from asjax import export
+export.to_onnx("runs/quickstart/model", "tagger.onnx")
 """
 
 from importlib import import_module

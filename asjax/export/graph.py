@@ -197,9 +197,7 @@ class Graph:
         if value.constant and fixed:
             return constant(np.broadcast_to(value.array, wide))
         order = value.perm or tuple(range(value.rank))
-        grown = [
-            1 if same(wide[a], value.shape[a]) else wide[a] for a in order
-        ]
+        grown = [1 if same(wide[a], value.shape[a]) else wide[a] for a in order]
         name = self.node("Expand", self.ordered(value, order), self.sizes(grown))
         return Value(tuple(wide), value.dtype, name, value.perm)
 

@@ -138,7 +138,7 @@ def build(made: program.Program, traced: program.Traced, weights: str = "float32
     )
     helper.set_model_props(model, metadata(made, traced, weights))
     if model.ByteSize() > LIMIT:
-        raise AsjaxError("an ONNX file holds at most 2 GB; give --weights int8, or --stablehlo FILE")
+        raise AsjaxError("an ONNX file holds at most 2 GB; give --weights int8, or --stablehlo")
     onnx.checker.check_model(model)
     return model
 

@@ -60,7 +60,10 @@ def _product(graph: Graph, left, right, dtype) -> Value:
             name = graph.reshape(name, (1, *result), result)
         return Value(result, dtype, name)
     rows, columns = _merged(pick(sa, fa)), _merged(pick(sb, fb))
-    whole_a, whole_b = (*pick(sa, ba), *pick(sa, fa), *inner), (*pick(sb, bb), *inner, *pick(sb, fb))
+    whole_a, whole_b = (
+        (*pick(sa, ba), *pick(sa, fa), *inner),
+        (*pick(sb, bb), *inner, *pick(sb, fb)),
+    )
     a, b = graph.full(a, sa), graph.full(b, sb)
     size = _merged(inner)
     x = graph.reshape(graph.ordered(a, (*ba, *fa, *ca)), whole_a, (*pick(sa, ba), rows, size))
@@ -108,7 +111,6 @@ def _convolution(step) -> Value:
 def _reduce(op: str, step) -> Value:
     graph, (x,) = step.graph, step.inputs
     axes = tuple(step.params["axes"])
-    dtype = np.dtype(step.outs[0].dtype)
     x = graph.full(x, step.avals[0].shape, axes)
     as_bool = x.dtype == np.bool_
     if as_bool:

@@ -156,7 +156,7 @@ def _dft(samples: int, n_fft: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def mel_of_frames(frames, n_fft: int, filters):
-    """Mel energies of windowed frames [B, T, N] -> [B, T, n_mels]; filters [n_fft // 2 + 1, ...]."""
+    """Mel energies of windowed frames [B, T, N] -> [B, T, n_mels]; filters [bins, n_mels]."""
     if placement.in_graph():
         return _factored.mel_of_frames(frames, n_fft, filters)
     return jnp.matmul(power(frames, n_fft), filters, precision=HIGHEST)

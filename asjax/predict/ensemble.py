@@ -26,8 +26,8 @@ from asjax.predict import onnx_tagger
 from asjax.predict.recording import Heard, reduced
 from asjax.predict.stored import Stored
 from asjax.predict.tagger import Tagger, load_one
-from asjax.predict.windows import REDUCE, Calls, check_settings
 from asjax.predict.tags import NO_EMBEDDING
+from asjax.predict.windows import REDUCE, Calls, check_settings
 from asjax.store import logits
 
 _BLOCK = 4096  # frames that are averaged at once

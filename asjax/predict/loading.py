@@ -1,5 +1,7 @@
-"""`asjax.load`: the tagger of a model folder, of an ONNX file, or of several. It imports jax only if
-a model needs it."""
+"""`asjax.load`: the tagger of a model folder, of an ONNX file, or of several.
+
+It imports jax only if a model needs it.
+"""
 
 from __future__ import annotations
 

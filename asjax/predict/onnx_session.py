@@ -22,11 +22,7 @@ def session(path, threads: int = 0):
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has several errors of its own
         lines = str(error).splitlines() or [type(error).__name__]
-        raise AsjaxError(
-            f"{path} is not a model that onnxruntime runs: {lines[0][:300]}"
-        ) from None
+        raise AsjaxError(f"{path} is not a model that onnxruntime runs: {lines[0][:300]}") from None

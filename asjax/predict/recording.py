@@ -144,14 +144,14 @@ class Heard:
 
 def reduced(logits, reduce: str, activation: str) -> np.ndarray:
     """The scores [C] of a recording from those of its windows [n, C]. `reduce`: mean or max."""
-    from scipy.special import log_expit, logsumexp
-
     if len(logits) == 1:
         return logits[0]
     if reduce == "max":
         return logits.max(axis=0)
     wide = logits.astype(np.float64)
     if activation == "softmax":
-        return logsumexp(wide, axis=0) - np.log(len(logits))
-    # log-odds of the mean probability, exact where the probability rounds to 0 or 1
-    return logsumexp(log_expit(wide), axis=0) - logsumexp(log_expit(-wide), axis=0)
+        return np.logaddexp.reduce(wide, axis=0) - np.log(len(logits))
+    # log-odds of the mean probability, exact where the probability rounds to 0 or 1;
+    # log of a sigmoid is -log(1 + e^-x)
+    yes, no = -np.logaddexp(0, -wide), -np.logaddexp(0, wide)
+    return np.logaddexp.reduce(yes, axis=0) - np.logaddexp.reduce(no, axis=0)
