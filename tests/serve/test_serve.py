@@ -27,10 +27,13 @@ def model(tmp_path_factory):
     return folder
 
 
+START = "import sys; from asjax.__main__ import main; sys.exit(main(sys.argv[1:]))"
+
+
 @contextmanager
-def serving(model, *options):
+def serving(model, *options, start=START):
     """(process, address) of the verb in a process of its own."""
-    command = [sys.executable, "-m", "asjax", "serve", str(model), "--port", "0", *options]
+    command = [sys.executable, "-c", start, "serve", str(model), "--port", "0", *options]
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"  # starts sooner
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process = subprocess.Popen(command, env={**os.environ, "XLA_FLAGS": flags}, **pipes)
@@ -64,6 +67,25 @@ def test_a_model_is_served_until_sigterm(model, tmp_path):
     assert [t["label"] for t in found["tags"]] == [n for n, _ in want.top(len(CLASSES))]
     times = [(e["onset_s"], e["offset_s"], e["id"]) for e in found["events"]]
     assert times == [(round(e.onset_s, 6), round(e.offset_s, 6), e.id) for e in want.events()]
+
+
+def test_an_onnx_file_is_served_without_jax(model, tmp_path):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    assert main(["export", str(model), "--onnx", str(tmp_path / "pets.onnx")]) == 0
+    wave = np.random.default_rng(1).normal(0, 0.1, 2 * RATE).astype(np.float32)
+    soundfile.write(tmp_path / "a.flac", wave, RATE)
+    start = f"import sys; sys.modules.update(jax=None, flax=None); {START}"
+    with serving(tmp_path / "pets.onnx", start=start) as (_, url):
+        body = (tmp_path / "a.flac").read_bytes()
+        with urllib.request.urlopen(f"{url}events?scores=1", body, timeout=GUARD_S) as answer:
+            found = json.load(answer)
+        with urllib.request.urlopen(f"{url}embed", body, timeout=GUARD_S) as answer:
+            embedding = json.load(answer)["embedding"]
+    want = asjax.load(model)(tmp_path / "a.flac")
+    np.testing.assert_allclose(found["logits"], want.logits, atol=1e-3)
+    np.testing.assert_allclose([w["p"] for w in found["windows"]], want.windows, atol=1e-3)
+    np.testing.assert_allclose(embedding, want.embedding, atol=1e-3)
 
 
 def test_ctrl_c_ends_it_and_an_open_address_is_said(model):
