@@ -9,8 +9,6 @@ import numpy as np
 from asjax.config import AsjaxError, printable
 from asjax.predict.frames import medians_s, thresholds
 
-MOST_PAGE_TAGS = 20  # rows that the page can show
-
 
 def title(model) -> str:
     """A short name of a model for people: the folder, without the parts that say nothing."""

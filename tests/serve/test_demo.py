@@ -12,7 +12,7 @@ import small_tagger
 
 from asjax.__main__ import main
 from asjax.config import AsjaxError, AsjaxWarning
-from asjax.serve import demo, ort
+from asjax.serve import answers, demo, ort
 from asjax.serve.service import PAGE
 
 
@@ -157,3 +157,14 @@ def test_wrong_models_are_one_line(tmp_path, capsys):
     assert main(["demo", str(tmp_path / "a.onnx"), *options]) == 2
     assert "--weights" in capsys.readouterr().err
     assert not (tmp_path / "site").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("runs/quickstart/model", "quickstart"), ("models/cnn14", "cnn14"), ("a/b.onnx", "b"),
+        ("runs/x/model/model.onnx", "x"), ("/model", "model"),
+    ],
+)  # fmt: skip
+def test_titles(path, name):
+    assert answers.title(path) == name

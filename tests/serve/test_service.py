@@ -18,7 +18,7 @@ import small_tagger
 import soundfile
 
 from asjax.config import AsjaxError
-from asjax.serve import answers, body, server
+from asjax.serve import body, server
 from asjax.serve.server import Server
 from asjax.serve.service import PAGE, Service
 
@@ -396,14 +396,3 @@ def test_only_loopback_checks_the_name(small):
         assert not server.loopback(host)
     with running(small.tagger, host="0.0.0.0") as one:
         assert ask(one, "GET", "/healthz", Host="my-machine:80")[0] == 200
-
-
-@pytest.mark.parametrize(
-    ("path", "name"),
-    [
-        ("runs/quickstart/model", "quickstart"), ("models/cnn14", "cnn14"), ("a/b.onnx", "b"),
-        ("runs/x/model/model.onnx", "x"), ("/model", "model"),
-    ],
-)  # fmt: skip
-def test_titles(path, name):
-    assert answers.title(path) == name
