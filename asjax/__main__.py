@@ -79,6 +79,16 @@ VERBS = {
         "store the embeddings of audio files; the same command resumes a stopped run",
         "asjax embed recordings/ --model=runs/quickstart/model --to embeddings.npz",
     ),
+    "serve": (
+        "asjax.serve.serve",
+        "a model as a local service over HTTP, with a page for the browser",
+        "asjax serve runs/quickstart/model --port 8000",
+    ),
+    "demo": (
+        "asjax.serve.demo",
+        "a static page that runs a model in the browser: files, microphone, events",
+        "asjax demo runs/quickstart/model --to site/ --ort node_modules/onnxruntime-web/dist",
+    ),
     "logits": (
         "asjax.teachers.verb",
         "store the logits of a model or an ensemble on data, to teach other models",

@@ -40,7 +40,7 @@ LAYERS = (
     ("evaluation",),
     ("papers", "predict", "fit"),
     ("export",),
-    ("tag", "teachers", "adapters"),
+    ("tag", "teachers", "adapters", "serve"),
     ("train",),
     ("finetune", "sweep"),
     ("__main__", "__init__"),
