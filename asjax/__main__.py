@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import shlex
 import sys
 from importlib import import_module
 
@@ -222,6 +223,26 @@ def main(argv: list[str] | None = None) -> int:
         line = _unexpected(error, argv)
         print(f"asjax {verb}: error: {line}", file=sys.stderr)
         return _with_others(EXIT_UNEXPECTED, line, error)
+
+
+def run(command: str) -> None:
+    """A command in this process, such as `asjax.run("train --config=quickstart --workdir=runs/q")`.
+
+    For notebooks, where a failed `!asjax ...` would not stop the cells after it.
+
+    Args:
+      command: as in a shell, without `asjax` in front.
+
+    Raises:
+      AsjaxError: the exit code is not 0. Its reason stands above, where the verb has printed it.
+    """
+    try:
+        code = main(shlex.split(command))
+    except (SystemExit, ValueError) as error:  # of argparse, of shlex
+        code = error.code if isinstance(error, SystemExit) else error
+    if code:
+        why = f"exit code {code}" if isinstance(code, int) else str(code)
+        raise AsjaxError(f"asjax {command}: {why}")
 
 
 def _with_others(code: int, line: str, error: BaseException) -> int:

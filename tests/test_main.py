@@ -6,6 +6,7 @@ import tempfile
 
 import pytest
 
+import asjax
 from asjax.__main__ import VERBS, main
 
 
@@ -52,6 +53,16 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_2(argv, message, capsys, monke
     assert message in captured.err
     assert len(captured.err.strip().splitlines()) == 1
     assert captured.out == ""
+
+
+def test_a_command_of_a_notebook_raises_where_the_program_would_exit(capsys):
+    asjax.run("models passt --json")
+    assert "passt_s" in capsys.readouterr().out
+    for command, code in (("models nowhere", 2), ("models --bogus", 2), ("", 2)):
+        with pytest.raises(asjax.AsjaxError, match=f"asjax {command}: exit code {code}"):
+            asjax.run(command)
+    with pytest.raises(asjax.AsjaxError, match="No closing quotation"):
+        asjax.run("models 'passt")
 
 
 def test_the_module_runs_as_a_program():
