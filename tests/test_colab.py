@@ -5,6 +5,7 @@ quickest run in the gate, the others with the slow tests.
 """
 
 import ast
+import base64
 import os
 import re
 import shlex
@@ -145,8 +146,12 @@ def test_a_notebook_runs_and_its_number_holds(name, tmp_path, kernel_env):
     assert all(cell.execution_count for cell in code)
     outputs = [output for cell in code for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error"]
-    kinds = {kind for output in outputs for kind in output.get("data", {})}
-    assert kinds & {"image/png", "image/svg+xml"}
+    shown = [item for output in outputs for item in output.get("data", {}).items()]
+    pictures = [base64.b64decode(data) for kind, data in shown if kind == "image/png"]
+    drawings = [data for kind, data in shown if kind == "image/svg+xml"]
+    assert pictures + drawings
+    assert all(picture.startswith(b"\x89PNG") for picture in pictures)
+    assert all(drawing.rstrip().endswith("</svg>") for drawing in drawings)
 
 
 def test_decoding_processes_work_in_a_kernel(tmp_path, kernel_env):
