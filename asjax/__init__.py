@@ -13,6 +13,7 @@ _PUBLIC = {
     "Tagger": "asjax.predict",
     "list_models": "asjax.models",
     "AsjaxError": "asjax.config",
+    "run": "asjax.__main__",
 }
 _SHORT = {  # modules that also have a shorter name
     "port": "asjax.weights.port",

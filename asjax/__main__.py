@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import shlex
 import sys
 from importlib import import_module
 
@@ -252,6 +253,29 @@ def main(argv: list[str] | None = None) -> int:
         line = _unexpected(error, argv)
         print(f"asjax {verb}: error: {line}", file=sys.stderr)
         return _with_others(EXIT_UNEXPECTED, line, error)
+
+
+def run(command: str | list) -> None:
+    """A command in this process, such as `asjax.run("train --config=quickstart --workdir=runs/q")`.
+
+    For notebooks, where a failed `!asjax ...` would not stop the cells after it.
+
+    Args:
+      command: as in a shell, without `asjax` in front; or the list of its words, where nothing
+        needs quoting.
+
+    Raises:
+      AsjaxError: the exit code is not 0. Its reason stands above, where the verb has printed it.
+    """
+    try:
+        words = shlex.split(command) if isinstance(command, str) else list(map(str, command))
+        code = main(words)
+    except (SystemExit, ValueError) as error:  # of argparse, of shlex
+        code = error.code if isinstance(error, SystemExit) else error
+    if code:
+        why = f"exit code {code}" if isinstance(code, int) else str(code)
+        text = command if isinstance(command, str) else shlex.join(words)
+        raise AsjaxError(f"asjax {text}: {why}")
 
 
 def _with_others(code: int, line: str, error: BaseException) -> int:

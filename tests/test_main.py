@@ -6,6 +6,7 @@ import tempfile
 
 import pytest
 
+import asjax
 from asjax.__main__ import VERBS, main
 
 
@@ -52,6 +53,19 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_2(argv, message, capsys, monke
     assert message in captured.err
     assert len(captured.err.strip().splitlines()) == 1
     assert captured.out == ""
+
+
+def test_a_command_of_a_notebook_raises_where_the_program_would_exit(capsys):
+    asjax.run("models passt --json")
+    assert "passt_s" in capsys.readouterr().out
+    asjax.run(["models", "passt", "--json"])
+    assert "passt_s" in capsys.readouterr().out
+    for command in ("models nowhere", "models --bogus", "", ["models", "no where"]):
+        text = command if isinstance(command, str) else "models 'no where'"
+        with pytest.raises(asjax.AsjaxError, match=f"^asjax {text}: exit code 2$"):
+            asjax.run(command)
+    with pytest.raises(asjax.AsjaxError, match="No closing quotation"):
+        asjax.run("models 'passt")
 
 
 def test_the_module_runs_as_a_program():

@@ -276,12 +276,10 @@ def _sampler(stats, chosen) -> dict:
 
 def _sampler_of(run, beta):
     """The same from the run's training data, if they are on this machine; labels as they are."""
-    from asjax.labels import get
-
     try:
         spec = run.cfg["data"]["train"]
         split_spec(spec)
-        table = build.source(spec, get(run.cfg["labels"]["name"])).labels
+        table = build.source(spec, build.label_set(run.cfg)).labels
     except (KeyError, TypeError, AsjaxError, OSError):
         return None
     if (run.draw or "").startswith("expected"):

@@ -2,6 +2,8 @@
 
 Reads segment CSVs (plain or gzip), checks them against their own headers, and writes `stats.json`,
 `per_class.csv`, `class_counts.png` and `beta_prior.png`. All printed numbers are computed here.
+Without lists it shows those of the official AudioSet, from the two files of such a run that come
+with asjax.
 """
 
 from __future__ import annotations
@@ -19,7 +21,11 @@ from asjax.config import AsjaxError
 from asjax.data.audioset import read_segments, split_name
 
 BETAS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
-EXAMPLE = """example:
+LABELS = "audioset527"
+OFFICIAL = label_sets.ASSETS.parent / "audioset" / "stats"  # of the three official lists
+EXAMPLE = """example, from the counts that come with asjax:
+  asjax stats --out stats/
+example:
   asjax stats balanced_train_segments.csv.gz unbalanced_train_segments.csv.gz \\
       eval_segments.csv.gz --out stats/
 example:
@@ -127,6 +133,27 @@ def collect(paths, label_set="audioset527", strict=False, betas=BETAS, progress=
         "splits": splits,
         "swept": swept,
         "sweep": sweep(_stacked(pool), betas),
+    }
+
+
+def read(folder) -> dict:
+    """What `collect` has returned, from the `stats.json` and `per_class.csv` in a folder."""
+    found = json.loads((folder / "stats.json").read_text(encoding="utf-8"))
+    rows = label_sets.read_rows(folder / "per_class.csv", ("mid",), "counts by class")
+    counts = lambda name, when: np.array([int(row[f"{name}_{when}"]) for row in rows])  # noqa: E731
+    splits = {
+        name: Split(
+            row["clips"], counts(name, "before"), counts(name, "after_hlp"), row["clips_changed"]
+        )
+        for name, row in found["splits"].items()
+    }
+    swept = {float(b): row for b, row in found["oversampling"].items()}
+    return {
+        "label_set": label_sets.get(found["label_set"]),
+        "strict": found["strict"],
+        "splits": splits,
+        "swept": found["oversampled_split"],
+        "sweep": {b: {**row, "counts": np.array(row["counts"])} for b, row in swept.items()},
     }
 
 
@@ -246,9 +273,14 @@ def write_per_class(found: dict, path) -> None:
 def add_arguments(parser) -> None:
     """Arguments of the verb."""
     parser.epilog = EXAMPLE
-    parser.add_argument("segments", nargs="*", help="AudioSet segment lists, .csv or .csv.gz")
     parser.add_argument(
-        "--labels", default="audioset527", help="label set or its CSV (default: %(default)s)"
+        "segments",
+        nargs="*",
+        help="AudioSet segment lists, .csv or .csv.gz (default: the counts of the three official "
+        "lists, which come with asjax)",
+    )
+    parser.add_argument(
+        "--labels", default=LABELS, help="label set or its CSV (default: %(default)s)"
     )
     parser.add_argument(
         "--strict",
@@ -292,19 +324,26 @@ def main(args) -> int:
         from asjax.papers import features as stats_features
 
         return stats_features.main(args)
-    if not args.segments or args.config or args.batches:
-        raise AsjaxError(
-            "give segment lists, or --features with --config=FILE and, if you like, --batches"
-        )
+    if args.config or args.batches:
+        raise AsjaxError("--config and --batches belong to --features; leave them out, or give it")
     args.out = args.out or Path("stats")
     betas = parse_betas(args.betas)
+    if not args.segments and (args.labels != LABELS or args.strict or betas != list(BETAS)):
+        raise AsjaxError(
+            "--labels, --strict and --betas need segment lists; the counts that come with asjax "
+            "are those of its defaults"
+        )
     new_folder = not args.out.exists()
     try:  # first, because reading the lists takes a while
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AsjaxError(f"--out {args.out} must be a writable folder: {error}") from None
     try:
-        data = collect(args.segments, args.labels, args.strict, betas)
+        if args.segments:
+            data = collect(args.segments, args.labels, args.strict, betas)
+        else:
+            print("the three official lists of AudioSet, as counted before; no list was read\n")
+            data = read(OFFICIAL)
     except AsjaxError:
         if new_folder:  # leave no empty folder
             args.out.rmdir()

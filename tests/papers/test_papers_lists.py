@@ -142,6 +142,10 @@ def test_a_small_list_gives_hand_computed_numbers_and_all_files(tmp_path, capsys
     assert len(rows) == 527
     animal = next(r for r in rows if r["display_name"] == "Animal")
     assert [animal["train_before"], animal["train_after_hlp"]] == ["0", "2"]
+    again = stats.as_json(stats.read(out))  # what was written is all that is needed
+    assert again == found
+    stats.write_per_class(stats.read(out), tmp_path / "again.csv")
+    assert (tmp_path / "again.csv").read_text() == (out / "per_class.csv").read_text()
     for picture in ("class_counts.png", "beta_prior.png"):
         image = matplotlib.image.imread(out / picture)
         assert image.shape[0] > 600
@@ -166,6 +170,9 @@ def test_strict_leaves_church_bells_alone(tmp_path):
         (["none.csv"], "none.csv: no such file"),
         (["a.csv", "--out", "a.csv"], "must be a writable folder"),
         (["all.csv", "a.csv"], "must not have the name all"),
+        (["--strict"], "need segment lists"),
+        (["--betas", "0,1"], "need segment lists"),
+        (["a.csv", "--batches", "2"], "belong to --features"),
     ],
 )
 def test_wrong_arguments_are_refused(tmp_path, monkeypatch, argv, message):
@@ -198,6 +205,8 @@ def test_official_lists_reproduce_the_published_tables_to_the_digit(
             counts = [int(r[f"{name}_{column}"]) for r in rows]
             assert counts == expected["splits"][name][key]
     printed = capsys.readouterr().out.splitlines()
+    for name in ("stats.json", "per_class.csv"):  # the files that come with asjax
+        assert (stats.OFFICIAL / name).read_text() == (tmp_path / name).read_text()
     for line in (
         "all               2,084,320  4,124,898  1.9790  4,974,608  2.3867  +20.60%  "
         "            109  549,908 (26.4%)",
@@ -206,3 +215,17 @@ def test_official_lists_reproduce_the_published_tables_to_the_digit(
         "0.5      123   19,039,972    9.225     936.3        0.6294   1 in 2,310.4",
     ):
         assert line in printed
+
+
+def test_without_lists_the_official_counts_that_come_with_asjax_are_shown(golden, tmp_path, capsys):
+    assert run("--out", tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("the three official lists of AudioSet, as counted before; no list")
+    assert "0.5      123   19,039,972    9.225     936.3        0.6294   1 in 2,310.4" in printed
+    expected = golden("audioset_counts")[0]
+    with (tmp_path / "per_class.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for name, row in expected["splits"].items():
+        for column, key in (("before", "counts"), ("after_hlp", "counts_after")):
+            if key in row:
+                assert [int(r[f"{name}_{column}"]) for r in rows] == row[key]

@@ -4,11 +4,13 @@ import csv
 import json
 import re
 import struct
+import types
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import rule
+import soundfile as sf
 from scipy.stats import linregress, norm
 
 from asjax import balance, build, hlp, labels, metrics
@@ -455,6 +457,19 @@ def test_sampler_statistics_come_from_the_data_or_from_asjax_stats(tmp_path, cap
     capsys.readouterr()
     assert report(*argv, f"--stats={tmp_path / 'stats.json'}") == 2
     assert "is not a stats.json of asjax stats" in capsys.readouterr().err
+
+
+def test_sampler_statistics_of_a_list_with_its_own_labels(tmp_path):
+    rows = ["filename,labels"]
+    for name, label in zip("abcde", ["dog"] * 4 + ["cat"], strict=True):
+        sf.write(tmp_path / f"{name}.wav", np.zeros(80), 8000)
+        rows.append(f"{name}.wav,{label}")
+    (tmp_path / "clips.csv").write_text("\n".join(rows))
+    train = {"name": "folder", "csv": str(tmp_path / "clips.csv")}
+    cfg = {"labels": {"name": "own"}, "data": {"train": train}}
+    for beta, rho in ((0, 4.0), (1, 1.0)):  # of the cat 4 ** beta copies are drawn
+        run = types.SimpleNamespace(cfg=cfg, draw=f"oversample(beta={beta})")
+        assert papers_balance._sampler_of(run, beta)[0] == rho
 
 
 # ---------------------------------------------------------------------------------------- mistakes
