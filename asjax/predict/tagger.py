@@ -208,6 +208,7 @@ class Tagger(Calls):
         self.hop = max(1, round(self.window * (1 - overlap)))
         self.frames, self.chunks, self.full = frames, chunks, full
         self.embeds = not isinstance(model, Mean)
+        self._others: dict[tuple, Tagger] = {}  # see `windowed`
         if window_embeddings and not self.embeds:
             raise AsjaxError(NO_EMBEDDING)
         if getattr(frontend, "top_db_scope", None) == "batch":  # a result must not depend on others
@@ -273,10 +274,33 @@ class Tagger(Calls):
         import jax
 
         variables = jax.tree.map(np.asarray, self.variables)
+        return _made, (self.model, variables, self.frontend, self.label_set, self._keywords)
+
+    @property
+    def _keywords(self) -> dict:
         names = ("sample_rate", "clip_s", "reduce", "batch_size", "record")
         names += ("activation", "overlap", "window_embeddings", "frames", "chunks", "full")
-        keywords = {name: getattr(self, name) for name in names}
-        return _made, (self.model, variables, self.frontend, self.label_set, keywords)
+        return {name: getattr(self, name) for name in names}
+
+    def windowed(self, clip_s: float, **settings) -> Tagger:
+        """The tagger of the same model that hears windows of `clip_s` seconds, without padding.
+
+        It is made once for the same arguments, so that it is compiled once.
+
+        Args:
+          settings: other arguments of `Tagger` that change.
+
+        Raises:
+          AsjaxError: `clip_s` is not a number above 0.
+        """
+        if not isinstance(clip_s, Real) or not 0 < clip_s < np.inf:
+            raise AsjaxError(f"a window must be a number of seconds above 0, got {quoted(clip_s)}")
+        key = (float(clip_s), *sorted(settings.items()))
+        if key not in self._others:
+            keywords = {**self._keywords, "clip_s": float(clip_s), **settings}
+            made = _made(self.model, self.variables, self.frontend, self.label_set, keywords)
+            self._others[key] = made
+        return self._others[key]
 
     @cached_property
     def _frames_of_model(self) -> tuple[int, str]:
