@@ -33,6 +33,7 @@ from asjax.data import waves
 from asjax.evaluation import infer
 from asjax.evaluation.mean import Mean
 from asjax.metrics import probability
+from asjax.predict import live
 from asjax.predict.frames import NO_FRAMES
 from asjax.predict.recording import Heard, Recording
 from asjax.predict.tags import NO_EMBEDDING, Tags, whole
@@ -340,6 +341,15 @@ class Tagger(Calls):
         """Frames per second, or None without frames."""
         count = self.frame_count
         return count * self.sample_rate / self.window if count else None
+
+    @property
+    def causal(self) -> bool:
+        """Whether the model looks at no later sound, so that `live` can carry its state."""
+        return live.causal(self.model, self.frontend)
+
+    def live(self) -> live.Live:
+        """A new stream of frame scores. AsjaxError: the model is not causal."""
+        return live.Live(self)
 
     @property
     def _outputs(self) -> tuple[str, ...]:

@@ -89,6 +89,8 @@ class Stream:
             return []
         results = self._extend(self._in.close(), False)
         self.closed, total = True, self._ring.total
+        if self._live:
+            self._live.close()
         if total > self._end:  # sound that no window has heard
             results += self._hear([self._cut(max(0, total - self.window), total)])
         return results
