@@ -76,6 +76,11 @@ VERBS = {
         "store the embeddings of audio files; the same command resumes a stopped run",
         "asjax embed recordings/ --model=runs/quickstart/model --to embeddings.npz",
     ),
+    "listen": (
+        "asjax.stream.listen",
+        "tags or events of a pipe or a microphone as JSON lines, while the sound comes",
+        "arecord -f S16_LE -r 16000 -c 1 | asjax listen --model=runs/live",
+    ),
     "logits": (
         "asjax.teachers.verb",
         "store the logits of a model or an ensemble on data, to teach other models",

@@ -40,6 +40,7 @@ LAYERS = (
     ("evaluation",),
     ("papers", "predict", "fit"),
     ("tag", "teachers"),
+    ("stream",),
     ("train",),
     ("finetune", "sweep"),
     ("__main__", "__init__"),

@@ -175,7 +175,9 @@ def crop(
     """
     seconds = clip_s if train_s is None or not train else train_s
     if not 0 < seconds <= clip_s:
-        raise AsjaxError(f"host op crop: train_s must be above 0, at most {clip_s:g}, got {train_s}")
+        raise AsjaxError(
+            f"host op crop: train_s must be above 0, at most {clip_s:g}, got {train_s}"
+        )
     if train_s is not None and "events" in example:
         raise AsjaxError("host op crop: train_s is for clips without events in time; leave it out")
     wave, size, start = example["wave"], round(seconds * sample_rate), 0

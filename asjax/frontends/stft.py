@@ -175,10 +175,7 @@ def trailing_power(wave, window: np.ndarray, hop: int):
     Frame t ends with sample (t + 1) hop - 1. Before the wave there are zeros. `window` is [n_fft].
     """
     n_fft, count = len(window), wave.shape[1] // hop
-    if n_fft >= hop:
-        wave = jnp.pad(wave, ((0, 0), (n_fft - hop, 0)))
-    else:
-        wave = wave[:, hop - n_fft :]
+    wave = jnp.pad(wave, ((0, 0), (max(0, n_fft - hop), 0)))[:, max(0, hop - n_fft) :]
     return power(frame(wave, n_fft, hop, count) * window[None, None], n_fft)
 
 

@@ -26,9 +26,7 @@ VARIANTS = {
     "crnn_mini": dict(context="gru", width=128, convs=5),
     "cnn_transformer_mini": dict(context="transformer", width=128, convs=5),
     # for streams: no layer looks ahead
-    "crnn_causal": dict(
-        context="gru", width=128, convs=5, causal=True, pooling="linear_softmax"
-    ),
+    "crnn_causal": dict(context="gru", width=128, convs=5, causal=True, pooling="linear_softmax"),
 }
 FRONTENDS = {
     name: dict(name="kaldi_fbank128" if fields.get("n_mels") == 128 else "atdr_logmel64")

@@ -25,8 +25,8 @@ class EventStream:
     threshold, as in `Tags.events`. A causal model carries its state, and needs neither windows nor
     `ahead_s`.
 
-    An onset is given at most `latency_s` after it: hop_s + ahead_s + half of the median filter + the
-    measured computation.
+    An onset is given at most `latency_s` after it: hop_s + ahead_s + half of the median filter +
+    the measured computation.
 
     Args:
       tagger: of `asjax.load`, a model with frame scores.

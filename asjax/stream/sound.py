@@ -12,7 +12,7 @@ _NONE = np.zeros(0, np.float32)
 
 
 class Inflow:
-    """Pieces of a recording -> float32 mono pieces at `sample_rate` Hz, resampled with soxr's state.
+    """Pieces of a recording -> float32 mono pieces at `sample_rate` Hz, with soxr's state.
 
     The joined results equal `asjax.data.audio.from_array` of the joined pieces. NaN and Inf count
     as 0; the first of them and the first values far above full scale give a warning.

@@ -27,8 +27,8 @@ class Stream:
     """Tags of overlapping windows of a stream of sound.
 
     Window k begins k hops after the begin. Its tags are those of `tagger.windowed(window_s)` on its
-    samples. The last window ends with the stream (`close`), as in a recording. There are no threads;
-    the memory is that of a few windows, however long the stream is.
+    samples. The last window ends with the stream (`close`), as in a recording. There are no
+    threads. The memory is that of a few windows, however long the stream is.
 
     A causal model carries its state: no window is computed twice, and the tags of a window pool its
     frames, which know all the sound before them.

@@ -3,7 +3,6 @@
 import jax
 import numpy as np
 import pytest
-
 from small_tagger import LABELS
 
 from asjax import frontends, models, predict
@@ -20,7 +19,9 @@ WAVE[20_000:40_000] *= np.sin(np.arange(20_000) / 9).astype(np.float32)
 def model_of(**fields):
     module = models.build("talnet", "crnn_causal", num_classes=4, width=32, **fields)
     variables = module.init(jax.random.key(0), np.zeros((1, 8, 64), np.float32))
-    return module, jax.tree.map(lambda a: a + 0.02 * RNG.normal(size=a.shape).astype("f"), variables)
+    return module, jax.tree.map(
+        lambda a: a + 0.02 * RNG.normal(size=a.shape).astype("f"), variables
+    )
 
 
 def tagger_of(clip_s=SECONDS, **frontend):
@@ -95,7 +96,8 @@ def test_a_short_stream_is_one_window():
     stream = Stream(TAGGER, 1.0, 0.5)
     assert stream.push(WAVE[:100]) == []
     (window,) = stream.close()
-    assert window.t1 == 100 / RATE and len(window.tags.frames) == 1
+    assert window.t1 == 100 / RATE
+    assert len(window.tags.frames) == 1
 
 
 def test_a_frontend_that_looks_ahead_is_not_causal():

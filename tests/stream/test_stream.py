@@ -91,7 +91,8 @@ def test_a_stream_shorter_than_a_window_is_one_window():
 def test_close_gives_no_window_twice():
     stream = made()
     assert [w.t1 for w in stream.push(noise(1.5))] == [1.0, 1.25, 1.5]
-    assert stream.close() == [] and stream.close() == []
+    assert stream.close() == []
+    assert stream.close() == []
     with pytest.raises(AsjaxError, match="closed"):
         stream.push(noise(0.1))
 
@@ -101,7 +102,8 @@ def test_only_the_newest_window_is_computed_when_time_is_short():
     all_of_it = heard(made(), wave, 0)
     first = stream.push(wave[:1100], newest=True)
     late = stream.push(wave[1100:3100], newest=True)
-    assert [w.t1 for w in first + late] == [1.0, 3.0] and stream.skipped == 7
+    assert [w.t1 for w in first + late] == [1.0, 3.0]
+    assert stream.skipped == 7
     same(late, [w for w in all_of_it if w.t1 == 3.0])
     same(stream.push(wave[3100:3400], newest=True), [w for w in all_of_it if w.t1 == 3.25])
     assert stream.skipped == 7
@@ -130,7 +132,8 @@ def test_memory_does_not_grow_in_ten_minutes():
         tracemalloc.stop()
     assert stream.duration_s == 600
     # 10 minutes are 38 MB at the tagger's rate, a window is 0.13 MB
-    assert now - early < 300_000 and peak - early < 1_500_000
+    assert now - early < 300_000
+    assert peak - early < 1_500_000
 
 
 def test_latency_is_a_hop_and_the_measured_computation():
@@ -144,7 +147,8 @@ def test_nan_counts_as_zero_and_is_said_once():
     stream = made()
     with pytest.warns(UserWarning, match="NaN or infinite") as caught:
         found = heard(stream, wave, 160)
-    assert len(caught) == 1 and stream.not_finite == 3
+    assert len(caught) == 1
+    assert stream.not_finite == 3
     wave[[100, 900, 1500]] = 0
     same(found, heard(made(), wave, 0))
 
@@ -200,7 +204,7 @@ class Foreign:
 def test_a_tagger_of_another_kind_needs_the_public_side_only():
     wave = noise(3)
     same(heard(Stream(Foreign(), 1.0, HOP_S), wave, 160), heard(made(), wave, 0))
+    other = Foreign()
+    other.clip_s = 3.0
     with pytest.raises(AsjaxError, match="windows of 3 s only"):
-        other = Foreign()
-        other.clip_s = 3.0
         Stream(other, 2.0)
