@@ -87,7 +87,7 @@ class Input:
             if self._left is not None:
                 data = data[: self._left]
                 self._left -= len(data)
-                self._ended = self._left == 0
+                self._ended |= self._left == 0
             samples = self._pcm.samples(data)
             self._frames += len(samples)
             if len(samples):
