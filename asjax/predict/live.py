@@ -56,14 +56,16 @@ class Live:
         self._wave = np.concatenate([self._wave, wave])
         before = self._back * self.tagger.frontend.hop
         found, at, left = [], 0, (len(self._wave) - before) // self.per
+        if not left:
+            return np.zeros((0, len(self.tagger.label_set)), np.float32)
         for size in _SIZES:
             while left >= size:
                 part = self._wave[None, at : at + before + size * self.per]
                 out, self._state = self._step(self.tagger.variables, self._state, part, self._back)
                 found.append(np.asarray(out[0]))
                 at, left = at + size * self.per, left - size
-        self._wave = self._wave[at:].copy() if at else self._wave
-        logits = np.concatenate([np.zeros((0, len(self.tagger.label_set)), np.float32), *found])
+        self._wave = self._wave[at:].copy()
+        logits = np.concatenate(found)
         self._remember(logits)
         activation = self.tagger.activation
         scores = probability.as_scores(logits, activation)
@@ -80,7 +82,7 @@ class Live:
         self._most = 2 * (-(-samples // self.per)) + 2
 
     def _remember(self, logits) -> None:
-        if self._most and len(logits):
+        if self._most:
             self._kept.append(logits)
             while sum(map(len, self._kept)) - len(self._kept[0]) > self._most:
                 self._first += len(self._kept.pop(0))
