@@ -6,6 +6,12 @@ Every recording is cut into windows that overlap by half, the last one ends with
 recording: those of its loudest window alone, which is what a live user sees at the sound, and the
 mean probability of all windows. "Last 3" is the mean of the loudest window and the up to two
 before it. Intervals are of 1,000 paired resamples of the recordings. Also the time of one window.
+
+python benchmarks/streaming.py --events runs/sed runs/causal --scenes 20
+
+Events of a stream in pieces of 10 ms against those of the whole scene (`Tags.events`), on scenes of
+the fold: the share of events with a partner of the same class (onset within 0.2 s), in both
+directions; seconds of sound from an onset to its `Onset`; CPU time per second of sound.
 """
 
 from __future__ import annotations
@@ -18,8 +24,9 @@ import numpy as np
 
 import asjax
 from asjax import labels
-from asjax.data import audio, sources
+from asjax.data import audio, soundscapes, sources
 from asjax.metrics import ranking
+from asjax.stream import EventStream, Onset
 
 SCORES = ("loudest", "last 3", "mean")
 
@@ -66,6 +73,48 @@ def cost_ms(tagger, repeats: int = 30) -> float:
     return 1e3 * statistics.median(spent[1:])
 
 
+def matched(found, wanted, within_s: float = 0.2) -> int:
+    """Events with a partner: same class, onset within some seconds. A partner counts once."""
+    left, count = list(wanted), 0
+    for event in found:
+        fits = [w for w in left if w.label == event.label]
+        near = min(fits, key=lambda w: abs(w.onset_s - event.onset_s), default=None)
+        if near is not None and abs(near.onset_s - event.onset_s) <= within_s:
+            left.remove(near)
+            count += 1
+    return count
+
+
+def streamed(path: str, fold: int, scenes: int) -> list[str]:
+    """A row of the table of events."""
+    tagger = asjax.load(path, frames=True)
+    source = soundscapes.soundscapes(tagger.label_set, splits=[f"fold{fold}"], clips=scenes)
+    rate, found, wanted, both, delays, cpu, seconds = tagger.sample_rate, 0, 0, 0, [], 0.0, 0.0
+    for i in range(len(source)):
+        wave = audio.read(source[i]["audio"], rate)
+        whole = tagger((wave, rate)).events()
+        stream, marks, at = EventStream(tagger), [], rate // 100
+        begin = time.process_time()
+        for start in range(0, len(wave), at):
+            for mark in stream.push(wave[start : start + at]):
+                marks.append(mark)
+                if isinstance(mark, Onset):
+                    delays.append((start + at) / rate - mark.onset_s)
+        marks += stream.close()
+        cpu, seconds = cpu + time.process_time() - begin, seconds + len(wave) / rate
+        events = [mark for mark in marks if not isinstance(mark, Onset)]
+        found, wanted = found + len(events), wanted + len(whole)
+        both += matched(events, whole)
+    return [
+        path,
+        f"{both / max(1, found):.2f} of {found}",
+        f"{both / max(1, wanted):.2f} of {wanted}",
+        f"{statistics.median(delays):.2f}",
+        f"{max(delays):.2f}",
+        f"{1e3 * cpu / seconds:.0f}",
+    ]
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -73,7 +122,15 @@ def main():
     parser.add_argument("models", nargs="+")
     parser.add_argument("--fold", type=int, default=5)
     parser.add_argument("--windows", default="1,2,2.6,5", help="seconds (default: %(default)s)")
+    parser.add_argument("--events", action="store_true", help="the table of events")
+    parser.add_argument("--scenes", type=int, default=20, help="of --events")
     args = parser.parse_args()
+    if args.events:
+        heads = ("in the stream", "in the whole scene", "median s", "longest s", "CPU ms a second")
+        print("| model | " + " | ".join(heads) + " |\n" + "|---" * (len(heads) + 1) + "|")
+        for path in args.models:
+            print("| " + " | ".join(streamed(path, args.fold, args.scenes)) + " |", flush=True)
+        return
     print("| model | window s | " + " | ".join(SCORES) + " | ms a window |")
     print("|---|---|" + "---|" * len(SCORES) + "---|")
     for path in args.models:
