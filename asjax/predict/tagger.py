@@ -33,8 +33,8 @@ from asjax.data import waves
 from asjax.evaluation import infer
 from asjax.evaluation.mean import Mean
 from asjax.metrics import probability
-from asjax.predict import live
 from asjax.predict.frames import NO_FRAMES
+from asjax.predict.live import Live, causal
 from asjax.predict.recording import Heard, Recording
 from asjax.predict.tags import NO_EMBEDDING, Tags, whole
 from asjax.store import model_dir
@@ -345,11 +345,11 @@ class Tagger(Calls):
     @property
     def causal(self) -> bool:
         """Whether the model looks at no later sound, so that `live` can carry its state."""
-        return live.causal(self.model, self.frontend)
+        return causal(self.model, self.frontend)
 
-    def live(self) -> live.Live:
+    def live(self) -> Live:
         """A new stream of frame scores. AsjaxError: the model is not causal."""
-        return live.Live(self)
+        return Live(self)
 
     @property
     def _outputs(self) -> tuple[str, ...]:

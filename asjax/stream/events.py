@@ -9,7 +9,7 @@ import numpy as np
 from asjax import decoding
 from asjax.config import AsjaxError
 from asjax.predict import frames as decoded
-from asjax.stream import clock
+from asjax.stream.clock import Clock, check_open, seconds, windowed
 from asjax.stream.decoder import Decoder
 from asjax.stream.sound import Inflow, Ring, pieces
 from asjax.stream.stream import LEAST_HOP_S, MOST_S
@@ -51,8 +51,8 @@ class EventStream:
     ):  # fmt: skip
         causal = getattr(tagger, "causal", False)
         if window_s is not None and not causal:
-            clock.seconds("window_s", window_s, 0.1, MOST_S)
-            shorter = clock.windowed(tagger, window_s, frames=True)
+            seconds("window_s", window_s, 0.1, MOST_S)
+            shorter = windowed(tagger, window_s, frames=True)
             if abs(shorter.frame_rate - tagger.frame_rate) > 1e-3 * tagger.frame_rate:
                 raise AsjaxError(
                     f"this model has {tagger.frame_count} frames in a window of any length, so "
@@ -63,8 +63,8 @@ class EventStream:
             raise AsjaxError(tagger.why_no_frames)
         self.tagger, self.sample_rate = tagger, tagger.sample_rate
         window_s = tagger.clip_s
-        hop_s = clock.seconds("hop_s", hop_s, LEAST_HOP_S, window_s / 2)
-        clock.seconds("ahead_s", ahead_s, 0, window_s / 2)
+        hop_s = seconds("hop_s", hop_s, LEAST_HOP_S, window_s / 2)
+        seconds("ahead_s", ahead_s, 0, window_s / 2)
         self._live = tagger.live() if causal else None
         self.frame_rate = self._live.frame_rate if causal else tagger.frame_rate
         self._per = self.sample_rate / self.frame_rate  # samples, a float
@@ -75,7 +75,7 @@ class EventStream:
         self._window = round(tagger.clip_s * self.sample_rate)
         self._in = Inflow(rate or self.sample_rate, self.sample_rate)
         self._ring, self._next = Ring(self._window + int(self._per) + 1), self._hop
-        self._clock, self.closed, self.skipped, self.lost_s = clock.Clock(), False, 0, 0.0
+        self._clock, self.closed, self.skipped, self.lost_s = Clock(), False, 0, 0.0
         if not causal:
             self._scores(0)
             with self._clock.timed():
@@ -96,7 +96,7 @@ class EventStream:
         Args:
           samples: as in `Stream.push`. newest: compute the last of several windows only.
         """
-        clock.check_open(self.closed)
+        check_open(self.closed)
         return self._extend(self._in.push(samples), newest)
 
     def close(self) -> list:

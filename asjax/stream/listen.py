@@ -15,7 +15,8 @@ import time
 from types import SimpleNamespace
 
 from asjax.config import TRUST, AsjaxError, counted, quoted, trust_named
-from asjax.stream import pcm, sources
+from asjax.stream.pcm import FORMATS
+from asjax.stream.sources import CHANNELS, FORMAT, RATE, Input, Microphone
 
 _AGAIN_S = 10.0  # between two lines about skipped windows
 _MORE = """more examples:
@@ -66,14 +67,12 @@ def add_arguments(parser):
         "--classes", action="append", metavar="NAMES", help="only these classes; repeatable"
     )
     group = parser.add_argument_group("sound")
+    group.add_argument("--format", choices=FORMATS, help=f"of raw PCM (default {FORMAT})")
+    group.add_argument("--rate", type=int, metavar="HZ", help=f"of raw PCM (default {RATE})")
     group.add_argument(
-        "--format", choices=pcm.FORMATS, help=f"of raw PCM (default {sources.FORMAT})"
-    )
-    group.add_argument(
-        "--rate", type=int, metavar="HZ", help=f"of raw PCM (default {sources.RATE})"
-    )
-    group.add_argument(
-        "--channels", type=int, help="of raw PCM or the device (default 1); their mean is heard"
+        "--channels",
+        type=int,
+        help=f"of raw PCM or the device (default {CHANNELS}); their mean is heard",
     )
     group.add_argument(
         "--device", metavar="NAME", help="a microphone: default, a number, or a part of its name"
@@ -84,9 +83,9 @@ def main(args) -> int:
     _check(args)
     trust_named(args.trust)
     if args.device is not None:
-        source = sources.Microphone(args.device, args.rate, args.channels)
+        source = Microphone(args.device, args.rate, args.channels)
     else:
-        source = sources.Input(sys.stdin.fileno(), args.format, args.rate, args.channels)
+        source = Input(sys.stdin.fileno(), args.format, args.rate, args.channels)
     from asjax import devices, predict
 
     devices.setup()
@@ -128,7 +127,8 @@ def _check(args) -> None:
 
 
 def _stream(args, tagger, rate):
-    from asjax.stream import EventStream, Stream
+    from asjax.stream.events import EventStream
+    from asjax.stream.stream import Stream
     from asjax.tag import inputs
 
     given = {"hop_s": args.hop, "window_s": args.window}

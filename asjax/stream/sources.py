@@ -15,7 +15,7 @@ import stat
 import numpy as np
 
 from asjax.config import AsjaxError, counted, quoted
-from asjax.stream import pcm
+from asjax.stream.pcm import Pcm, Wav, refuse_others
 
 _BLOCK, _MOST = 1 << 16, 1 << 22  # bytes of one read, and of one `read` of all that wait
 _PIPE = 1 << 20  # bytes that a pipe may hold while a window is computed, where Linux lets us
@@ -56,13 +56,13 @@ class Input:
         if begin[:4] in (b"RIFF", b"RF64"):
             self._open_wav(begin, dict(format=format, rate=rate, channels=channels))
         else:
-            pcm.refuse_others(begin)
-            self._pcm = pcm.Pcm(format or FORMAT, rate or RATE, channels or CHANNELS)
+            refuse_others(begin)
+            self._pcm = Pcm(format or FORMAT, rate or RATE, channels or CHANNELS)
             self._first = begin
         self.rate, self.channels, self._frames = self._pcm.rate, self._pcm.channels, 0
 
     def _open_wav(self, data, given) -> None:
-        header = pcm.Wav()
+        header = Wav()
         header.feed(data)
         while header.pcm is None:
             if not (data := os.read(self._fd, _BLOCK)):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from asjax.stream import clock
+from asjax.stream.clock import Clock, check_open, seconds, windowed
 from asjax.stream.sound import Inflow, Ring, pieces
 
 LEAST_S, MOST_S = 1.0, 3600.0
@@ -51,23 +51,23 @@ class Stream:
     def __init__(
         self, tagger, window_s: float = 2.0, hop_s: float = 0.5, rate: float | None = None
     ):
-        window_s = clock.seconds("window_s", window_s, LEAST_S, MOST_S)
+        window_s = seconds("window_s", window_s, LEAST_S, MOST_S)
         longest = f"; the model hears windows of up to {tagger.clip_s:g} s"
-        clock.seconds("window_s", window_s, LEAST_S, tagger.clip_s + 1e-6, longest)
-        hop_s = clock.seconds("hop_s", hop_s, LEAST_HOP_S, window_s)
+        seconds("window_s", window_s, LEAST_S, tagger.clip_s + 1e-6, longest)
+        hop_s = seconds("hop_s", hop_s, LEAST_HOP_S, window_s)
         self.sample_rate = tagger.sample_rate
         self.window = max(1, round(window_s * self.sample_rate))
         self.hop = max(1, round(hop_s * self.sample_rate))
         self._in = Inflow(rate or self.sample_rate, self.sample_rate)
         self._ring, self._count, self._end = Ring(self.window), 0, 0
-        self._clock, self.closed, self.skipped = clock.Clock(), False, 0
+        self._clock, self.closed, self.skipped = Clock(), False, 0
         self._live = None
         if getattr(tagger, "causal", False):
             self.tagger = tagger
             self._live = tagger.live()
             self._live.keep(self.window)
         else:
-            self.tagger = clock.windowed(tagger, window_s, frames=False)
+            self.tagger = windowed(tagger, window_s, frames=False)
         self._warm()
 
     def push(self, samples, newest: bool = False) -> list[Window]:
@@ -80,7 +80,7 @@ class Stream:
         Raises:
           AsjaxError: other samples, or the stream is closed.
         """
-        clock.check_open(self.closed)
+        check_open(self.closed)
         return self._extend(self._in.push(samples), newest)
 
     def close(self) -> list[Window]:
