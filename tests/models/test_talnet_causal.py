@@ -1,5 +1,7 @@
 """The causal CRNN: against naive numpy, in pieces, and blind to what comes later."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,11 @@ from asjax.frontends import stft
 
 KEYS = jax.random.split(jax.random.key(7), 3)
 CLASSES = 5
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def apply(module, variables, x, state=None):
+    return module.apply(variables, x, state=state)
 
 
 @pytest.fixture(scope="module", name="model")
@@ -26,7 +33,7 @@ def causal_model():
         "batch_stats": jax.tree.map(lambda a: a + jnp.abs(noise(a)), variables["batch_stats"]),
     }
     variables["params"]["head"]["fc_prob"]["kernel"] *= 20.0
-    out = models.apply(module, variables, x)["frame_logits"]
+    out = apply(module, variables, x)["frame_logits"]
     assert float(out.std(axis=1).min()) > 0.01  # it hears something
     return module, variables, x
 
@@ -69,7 +76,7 @@ def naive(module, variables, feats):
 
 def test_frame_logits_equal_naive_loops(model):
     module, variables, x = model
-    out = models.apply(module, variables, x[:1, :24])
+    out = apply(module, variables, x[:1, :24])
     wanted = naive(module, variables, x[0, :24])
     np.testing.assert_allclose(out["frame_logits"][0], wanted, rtol=1e-5, atol=1e-5)
 
@@ -77,10 +84,10 @@ def test_frame_logits_equal_naive_loops(model):
 @pytest.mark.parametrize("parts", [[4] * 12, [8, 4, 24, 12], [44, 4], [48]])
 def test_pieces_with_a_carried_state_are_the_whole(model, parts):
     module, variables, x = model
-    whole = models.apply(module, variables, x)["frame_logits"]
+    whole = apply(module, variables, x)["frame_logits"]
     state, found, at = module.init_state(len(x)), [], 0
     for size in parts:
-        out = module.apply(variables, x[:, at : at + size], state=state)
+        out = apply(module, variables, x[:, at : at + size], state)
         state, at = out["state"], at + size
         found.append(out["frame_logits"])
     np.testing.assert_allclose(np.concatenate(found, axis=1), whole, atol=1e-5, rtol=1e-5)
@@ -89,7 +96,7 @@ def test_pieces_with_a_carried_state_are_the_whole(model, parts):
 def test_nothing_looks_ahead(model):
     module, variables, x = model
     other = x.at[:, 24:].set(9.0)
-    a, b = (models.apply(module, variables, y)["frame_logits"] for y in (x, other))
+    a, b = (apply(module, variables, y)["frame_logits"] for y in (x, other))
     np.testing.assert_array_equal(a[:, :6], b[:, :6])
     assert np.abs(a[:, 6] - b[:, 6]).max() > 1e-3
 
@@ -105,7 +112,7 @@ def test_it_learns_in_both_parts(model):
         )[0]  # fmt: skip
         return out["logits"].sum()
 
-    grads = jax.tree.leaves(jax.grad(loss)(variables["params"]))
+    grads = jax.tree.leaves(jax.jit(jax.grad(loss))(variables["params"]))
     assert all(np.isfinite(g).all() for g in grads)
     assert sum(np.abs(g).max() > 0 for g in grads) > 15
 
