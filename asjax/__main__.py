@@ -90,6 +90,11 @@ VERBS = {
         "a static page that runs a model in the browser: files, microphone, events",
         "asjax demo runs/quickstart/model --to site/ --ort node_modules/onnxruntime-web/dist",
     ),
+    "listen": (
+        "asjax.stream.listen",
+        "tags or events of a pipe or a microphone as JSON lines, while the sound comes",
+        "arecord -f S16_LE -r 16000 -c 1 | asjax listen --model=runs/live",
+    ),
     "logits": (
         "asjax.teachers.verb",
         "store the logits of a model or an ensemble on data, to teach other models",

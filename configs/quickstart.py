@@ -2,9 +2,11 @@
 
 asjax train --config=configs/quickstart.py --workdir=runs/quickstart
 asjax train --config=configs/quickstart.py:beta=0.5,hlp=False,fold=3 --workdir=runs/other
+asjax train --config=configs/quickstart.py:crop=2 --workdir=runs/live
 
 Arguments: beta (oversampling exponent), hlp, fold (the one held out), model (one of MODELS), seed,
-steps, tiny (two steps, for tests).
+steps, crop (seconds of a clip that a step hears, for `asjax listen`; 5: all), tiny (two steps, for
+tests).
 Result: configs/README.md.
 """
 
@@ -27,11 +29,13 @@ MODELS = {
 
 def get_config(arg=None):
     arg = config.parse_arg(
-        arg, beta=0.5, hlp=True, fold=5, model="mini", seed=0, steps=480, tiny=False
+        arg, beta=0.5, hlp=True, fold=5, model="mini", seed=0, steps=480, crop=5.0, tiny=False
     )
     folds = [f"fold{k}" for k in range(1, 6) if k != arg.fold]
     if arg.model not in MODELS:
         raise config.unknown("model", arg.model, MODELS)
+    # a recording may be half silent, so a short piece is taken where the sound is
+    crop = "crop" if arg.crop == 5 else f"crop(train_s={arg.crop:g}, loud=True)"
     c = config.new()
     c.seed = arg.seed
     c.total_steps = 2 if arg.tiny else arg.steps
@@ -43,6 +47,7 @@ def get_config(arg=None):
         sample_rate=16_000,
         clip_s=5.0,
         draw=f"oversample(beta={arg.beta})",
+        ops=f"decode | {crop} | multihot",
         workers=0,
         threads=2,
         cache=True,

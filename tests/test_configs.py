@@ -50,7 +50,8 @@ TASKS = {  # recipes for other tasks, which start from the models of SED
 MAIN |= SED | TASKS
 MAIN["sed_pipeline"] = ("stage=teacher,start=ssl", "teacher=logits", "teacher=none", "tiny")
 STUDENTS = ("atst_c2f", "ced", "efficientat_kd", "sed_pipeline")  # they must have a teacher
-CASES = [(name, arg) for name in NAMES for arg in ("", *MAIN.get(name, ()))]
+SMALL = {"quickstart": ("crop=2",), "quickstart_sed": ("causal",)}  # on the embedded recordings
+CASES = [(name, arg) for name in NAMES for arg in ("", *(MAIN | SMALL).get(name, ()))]
 CASES = [(name, arg) for name, arg in CASES if arg or name not in STUDENTS]
 ATDR = [
     "ast",

@@ -41,6 +41,7 @@ LAYERS = (
     ("papers", "predict", "fit"),
     ("export",),
     ("tag", "teachers", "adapters", "serve"),
+    ("stream",),
     ("train",),
     ("finetune", "sweep"),
     ("__main__", "__init__"),

@@ -47,7 +47,6 @@ class Embedder:
             raise AsjaxError(NO_EMBEDDING)
         self.tagger, self.grid_s = model, grid_s
         self.sample_rate = model.sample_rate
-        self._taggers = {model.window: model}
         self.rate, self.repeated = self._grid(step_s)
 
     # --------------------------------------------------------------------------------- the clips
@@ -70,20 +69,9 @@ class Embedder:
         """A tagger whose window has this many samples, at most those of the model's own."""
         grid = max(1, round(self.grid_s * self.sample_rate))
         samples = min(-(-samples // grid) * grid, self.tagger.window)
-        if samples not in self._taggers:
-            first = self.tagger
-            self._taggers[samples] = Tagger(
-                first.model,
-                first.variables,
-                first.frontend,
-                first.label_set,
-                sample_rate=first.sample_rate,
-                clip_s=samples / first.sample_rate,
-                batch_size=first.batch_size,
-                activation=first.activation,
-                frames=False,
-            )
-        return self._taggers[samples]
+        if samples == self.tagger.window:
+            return self.tagger
+        return self.tagger.windowed(samples / self.sample_rate, frames=False)
 
     # -------------------------------------------------------------------------------- the frames
 

@@ -152,16 +152,39 @@ def random_piece(example, rng, *, clip_s: float, train: bool, step_s: float = 0.
     return {**example, "part": (begin_s, clip_s), "events": events, "labels": labels}
 
 
-def crop(example, rng, *, sample_rate: int, clip_s: float, train: bool):
+def crop(
+    example,
+    rng,
+    *,
+    sample_rate: int,
+    clip_s: float,
+    train: bool,
+    train_s: float | None = None,
+    loud: bool = False,
+):
     """`wave` [S'] -> [S], S = clip_s * sample_rate rounded.
 
     A longer wave is cut: in training at a random start, else at 0. A shorter one gets zeros at its
     end.
+
+    Args:
+      train_s: seconds in training, if they are fewer than in an evaluation. A model that hears
+        short windows learns from short ones. Clips with events have one length only.
+      loud: in training, the chance of a start is in proportion to the energy from there on. A
+        recording with silence in it else gives pieces without the sound of its labels.
     """
-    wave, size, start = example["wave"], round(clip_s * sample_rate), 0
+    seconds = clip_s if train_s is None or not train else train_s
+    if not 0 < seconds <= clip_s:
+        raise AsjaxError(
+            f"host op crop: train_s must be above 0, at most {clip_s:g}, got {train_s}"
+        )
+    if train_s is not None and "events" in example:
+        raise AsjaxError("host op crop: train_s is for clips without events in time; leave it out")
+    wave, size, start = example["wave"], round(seconds * sample_rate), 0
     length = min(len(wave), size)
     if len(wave) > size:
-        start = int(rng.integers(len(wave) - size + 1)) if train else 0
+        if train:
+            start = _loud(wave, size, rng) if loud else int(rng.integers(len(wave) - size + 1))
         wave = wave[start : start + size]
     if len(wave) < size:
         wave = np.pad(wave, (0, size - len(wave)))
@@ -170,6 +193,17 @@ def crop(example, rng, *, sample_rate: int, clip_s: float, train: bool):
         example["start_s"] = example.get("start_s", 0.0) + start / sample_rate
         example["length"] = np.int32(length)
     return example
+
+
+def _loud(wave, size: int, rng) -> int:
+    """A start of `size` samples, drawn in proportion to their energy; in silence any start."""
+    energy = np.cumsum(np.square(wave, dtype=np.float64))
+    chance = energy[size - 1 :].copy()
+    chance[1:] -= energy[:-size]
+    total = np.cumsum(np.maximum(chance, 0))
+    if not total[-1] > 0:
+        return int(rng.integers(len(chance)))
+    return int(np.searchsorted(total, rng.random() * total[-1], side="right"))
 
 
 def multihot(example, rng, *, num_classes: int):

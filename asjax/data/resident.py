@@ -86,6 +86,11 @@ def ops_of(ops) -> list:
             "data.resident keeps decoded clips, so data.ops must begin with decode | crop, got "
             f"{' | '.join(names)}"
         )
+    if keys := ", ".join(getattr(ops[1][1], "keywords", {}).keys() & {"train_s", "loud"}):
+        raise AsjaxError(
+            f"data.resident cuts clips itself, so crop cannot have {keys}; leave it out, or set "
+            "--config.data.resident=False"
+        )
     if odd := [name for name in names[2:] if name not in OPS]:
         raise AsjaxError(
             f"data.resident: host op {odd[0]} may need the wave, which is on the devices; leave "

@@ -22,7 +22,9 @@ class PannsLogmel:
     """Log-mel spectrogram of PANNs and audio ConvNeXt, in dB with floor -100.
 
     Centred STFT with reflected ends, periodic Hann window, power, Slaney mel filters,
-    `10 log10(max(mel, 1e-10))`; no clipping at the top. Make it with `panns_logmel`.
+    `10 log10(max(mel, 1e-10))`; no clipping at the top. Make it with `panns_logmel`. If not
+    `centred`, a frame ends with its last hop and the number of frames is `S // hop`: no frame looks
+    at a later sample, and before the wave there are zeros.
 
     A wave with fewer than `n_fft // 2 + 1` samples cannot be reflected, so zeros are first appended
     up to that length. The number of frames is `1 + S // hop` for the original length S.
@@ -35,6 +37,7 @@ class PannsLogmel:
     window: int
     fmin: float
     fmax: float
+    centred: bool = True
 
     @property
     def mel_filters(self) -> np.ndarray:
@@ -56,7 +59,8 @@ class PannsLogmel:
 
 @functools.partial(jax.jit, static_argnums=1)
 def _power(wave, cfg: PannsLogmel):
-    return stft.centred_power(wave, stft.hann(cfg.window, cfg.n_fft), cfg.hop)
+    power = stft.centred_power if cfg.centred else stft.trailing_power
+    return power(wave, stft.hann(cfg.window, cfg.n_fft), cfg.hop)
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -75,6 +79,7 @@ def panns_logmel(
     window: int | None = None,
     fmin: float = 50,
     fmax: float | None = None,
+    centred: bool = True,
 ) -> PannsLogmel:
     """Log-mel of PANNs; the defaults follow from the sample rate as in the published variants.
 
@@ -87,6 +92,7 @@ def panns_logmel(
       window: Hann window length in samples, at most n_fft (default n_fft).
       fmin, fmax: lowest and highest frequency in Hz (default 50, and 14000 or the Nyquist frequency
         if that is lower).
+      centred: False: for streams, see `PannsLogmel`.
 
     Raises:
       AsjaxError: a value is out of range.
@@ -103,7 +109,8 @@ def panns_logmel(
     if fmin >= fmax:
         raise AsjaxError(f"fmin must be below fmax, got fmin={fmin:g}, fmax={fmax:g}")
     n_mels = stft.integer("n_mels", n_mels, 1, 2**16)
-    frontend = PannsLogmel(rate, n_mels, n_fft, hop, window, fmin, fmax)
+    centred = stft.boolean("centred", centred)
+    frontend = PannsLogmel(rate, n_mels, n_fft, hop, window, fmin, fmax, centred)
     empty = int((frontend.mel_filters.max(0) == 0).sum())
     if empty:
         warnings.warn(

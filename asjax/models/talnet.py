@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from asjax.nn import frames, layers, postnorm, recurrent
+from asjax.nn import frames, layers, pooling, postnorm, recurrent
 
 VARIANTS = {
     "crnn": dict(context="gru"),
@@ -25,11 +25,13 @@ VARIANTS = {
     # our own variants, for a few hundred clips
     "crnn_mini": dict(context="gru", width=128, convs=5),
     "cnn_transformer_mini": dict(context="transformer", width=128, convs=5),
+    # for streams: no layer looks ahead
+    "crnn_causal": dict(context="gru", width=128, convs=5, causal=True, pooling="linear_softmax"),
 }
 FRONTENDS = {
     name: dict(name="kaldi_fbank128" if fields.get("n_mels") == 128 else "atdr_logmel64")
     for name, fields in VARIANTS.items()
-}
+} | {"crnn_causal": dict(name="panns_logmel64_16k", hop=320, centred=False)}
 TORCH = (
     (r"conv\.(\d+)\.conv", r"block\1/conv", "conv"),
     (r"conv\.(\d+)\.bn", r"block\1/bn", "norm"),
@@ -79,7 +81,24 @@ def model(variant: str, **over) -> TalNet:
     module = layers.make(TalNet, VARIANTS, variant, over)
     if module.context not in CONTEXTS:
         raise layers.unknown("TALNet context", module.context, CONTEXTS)
+    if module.causal:
+        _check_causal(module)
     return frames.checked(module, "TALNet", off=True)
+
+
+def _check_causal(module) -> None:
+    """AsjaxError: a causal module has a part that looks ahead."""
+    ahead = {
+        f"context={module.context!r}": module.context == "transformer",
+        f"frames={module.frames}": bool(module.frames),
+        "positions=True": bool(module.positions),
+        f"pooling={module.pooling!r}": pooling.needs_attention(module.pooling),
+    }
+    if wrong := [what for what, is_wrong in ahead.items() if is_wrong]:
+        raise layers.AsjaxError(
+            "a causal TALNet needs context='gru', no detector, no positions and a pooling without "
+            f"attention, such as linear_softmax; it cannot have {wrong[0]}"
+        )
 
 
 def positions(frames: int, bins: int) -> np.ndarray:
@@ -92,16 +111,24 @@ def positions(frames: int, bins: int) -> np.ndarray:
 
 
 class Block(nn.Module):
-    """conv 3x3 with bias, BN, relu, max pooling by `pool` (time, frequency), sizes rounded down."""
+    """conv 3x3 with bias, BN, relu, max pooling by `pool` (time, frequency), sizes rounded down.
+
+    `before` [B, 2, F, C] makes the convolution causal: the frames before x. It then looks at them
+    and not ahead.
+    """
 
     width: int
     pool: tuple[int, int]
     dtype: str
 
     @nn.compact
-    def __call__(self, x, train: bool):
+    def __call__(self, x, train: bool, before=None):
         start = nn.initializers.xavier_uniform()
-        x = layers.Conv(self.width, 3, self.dtype, start, use_bias=True, name="conv")(x)
+        conv = layers.Conv(self.width, 3, self.dtype, start, use_bias=True, name="conv")
+        if before is None:
+            x = conv(x)
+        else:  # frame t of a padded convolution sees t - 1 to t + 1
+            x = conv(jnp.concatenate([before.astype(x.dtype), x], axis=1))[:, 1:-1]
         x = nn.relu(layers.BatchNorm(dtype=self.dtype, name="bn")(x, train))
         return x if self.pool == (1, 1) else layers.max_pool(x, self.pool)
 
@@ -125,6 +152,10 @@ class TalNet(nn.Module):
       transformer_dropout: rate inside the Transformer.
       frames, weak_classes, sequence ... head: with `frames` a detector replaces the classifier
         after `context`, see `frames.Detector`.
+      causal: no output looks at later frames: the convolutions see two earlier frames, the GRU runs
+        forwards only (width E). With `state`, that of `init_state` or of the call before, the
+        frames go on where the last ones ended; their number must then be a multiple of `stride`.
+        `state` is also among the outputs. The frame_logits of the parts are those of the whole.
     """
 
     context: str | None
@@ -147,10 +178,12 @@ class TalNet(nn.Module):
     sequence_width: int = 2048
     sequence_depth: int = 2
     head: str = "linear"
+    causal: bool = False
     remat: bool = False
     dtype: str = "float32"
 
     input_frames = None  # any
+    stride = 4  # input frames of an output frame
 
     @property
     def example_shape(self) -> tuple[int, int]:
@@ -175,9 +208,28 @@ class TalNet(nn.Module):
                 blocks.append((self.width // bins, (2 if pooled <= 2 else 1, 2)))
         return blocks
 
+    def init_state(self, clips: int) -> dict:
+        """The state of a causal model before the first frame: zeros."""
+        if not self.causal:
+            raise layers.AsjaxError("only a causal TALNet has a state; give causal=True")
+        before, bins, channels = [], self.n_mels, 1
+        for width, (_, pool) in self.stack():
+            before.append(jnp.zeros((clips, 2, bins, channels), self.dtype))
+            bins, channels = bins // pool, width
+        return {"before": before, "gru": jnp.zeros((1, clips, self.width), jnp.float32)}
+
     @nn.compact
-    def __call__(self, feats, *, train: bool = False, augment=None, mask=None):
+    def __call__(self, feats, *, train: bool = False, augment=None, mask=None, state=None):
         layers.check_feats(feats, self.n_mels, "TALNet")
+        carries = state is not None
+        if self.causal and state is None:
+            state = self.init_state(len(feats))
+        if carries and feats.shape[1] % self.stride:
+            raise layers.AsjaxError(
+                f"with a state, frames must come in multiples of {self.stride}, got "
+                f"{feats.shape[1]}"
+            )
+        before = []
         x = layers.pad_frames(feats if augment is None else augment(feats), 4)
         whole = mask = None if mask is None else layers.pad_frames(mask > 0, 4)
         encoded = self.context == "transformer" if self.positions is None else self.positions
@@ -187,22 +239,37 @@ class TalNet(nn.Module):
         for i, (channels, pool) in enumerate(self.stack()):
             if mask is not None:  # as zero padding at the clip's end
                 x = jnp.where(mask[..., None, None], x, 0)
-            block = layers.remat(Block, self)
-            x = block(channels, pool, self.dtype, name=f"block{i}")(drop(x), train)
+            block = layers.remat(Block, self)(channels, pool, self.dtype, name=f"block{i}")
+            x = drop(x)
+            if state is None:
+                x = block(x, train)
+            else:
+                earlier = state["before"][i].astype(x.dtype)
+                before.append(jnp.concatenate([earlier, x], axis=1)[:, -2:])
+                x = block(x, train, earlier)
             if mask is not None and pool[0] == 2:
                 mask = mask[:, 1::2]
         b, t, f, c = x.shape
         x = x.swapaxes(2, 3).reshape(b, t, c * f).astype(jnp.float32)
         if self.context == "gru":
-            x = self._gru(x, mask, drop)
+            x, last = self._gru(x, mask, drop, state if carries else None)
         elif self.context == "transformer":
             x = self._pass(x, mask, train)
         if self.frames:
             return frames.detect(self, drop(x), mask=whole, train=train)
-        return postnorm.frame_head(self, drop(x), mask)
+        outputs = postnorm.frame_head(self, drop(x), mask)
+        if carries:
+            last = state["gru"] if self.context is None else last
+            outputs["state"] = {"before": before, "gru": last}
+        return outputs
 
-    def _gru(self, x, mask, drop):
-        return recurrent.Gru(self.width // 2, name="gru")(drop(x), mask)
+    def _gru(self, x, mask, drop, state):
+        if not self.causal:
+            return recurrent.Gru(self.width // 2, name="gru")(drop(x), mask), None
+        gru = recurrent.Gru(self.width, bidirectional=False, name="gru")
+        if state is None:
+            return gru(drop(x), mask), None
+        return gru(drop(x), mask, state["gru"])
 
     def _pass(self, x, mask, train):
         layer = layers.remat(postnorm.EncoderLayer, self, ())(

@@ -39,6 +39,9 @@ class Gru(nn.Module):
 
     `mask` [B, T] is 1 for frames and 0 for padding at the end. Padding does not change the state,
     so a clip in a padded batch has the same outputs as alone, in both directions.
+
+    With `start` [layers, B, H], the states before the first frame, the result is (outputs, states
+    after the last frame). It is for one direction and for inference.
     """
 
     hidden: int
@@ -48,8 +51,17 @@ class Gru(nn.Module):
     bias_init: Callable = nn.initializers.zeros
 
     @nn.compact
-    def __call__(self, x: Array, mask: Array | None = None) -> Array:
-        return _run(self, x, mask, 3, _gru)
+    def __call__(self, x: Array, mask: Array | None = None, start: Array | None = None):
+        if start is None:
+            return _run(self, x, mask, 3, _gru)
+        last = []
+
+        def carried(inputs, w_hh, b_hh, valid):
+            states, _ = _gru_forward(inputs, w_hh, b_hh, valid, start[len(last)][None])
+            last.append(states[-1, 0])
+            return states
+
+        return _run(self, x, mask, 3, carried), jnp.stack(last)
 
 
 class Lstm(nn.Module):
@@ -104,7 +116,7 @@ def _gru(gates: Array, w_hh: Array, b_hh: Array, valid: Array) -> Array:
     return _gru_forward(gates, w_hh, b_hh, valid)[0]
 
 
-def _gru_forward(gates, w_hh, b_hh, valid):
+def _gru_forward(gates, w_hh, b_hh, valid, start=None):
     def step(h, now):
         x, on = now
         xr, xz, xn = jnp.split(x, 3, -1)
@@ -114,7 +126,8 @@ def _gru_forward(gates, w_hh, b_hh, valid):
         new = jnp.where(on, (1 - z) * n + z * h, h)
         return new, (new, h, r, z, n, hn)
 
-    start = jnp.zeros((*gates.shape[1:3], gates.shape[3] // 3), gates.dtype)
+    if start is None:
+        start = jnp.zeros((*gates.shape[1:3], gates.shape[3] // 3), gates.dtype)
     _, (states, *steps) = jax.lax.scan(step, start, (gates, valid))
     return states, (w_hh, valid, *steps)
 

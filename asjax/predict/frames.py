@@ -74,6 +74,20 @@ def _is_number(value) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
+def limits(stored: dict | None, classes: int, threshold=None, median=None) -> tuple:
+    """Thresholds [C] and windows [C] of the median filter in seconds: the given ones (one number,
+    or one per class), else the tuned ones. AsjaxError: out of range."""
+    if threshold is None:
+        threshold = thresholds(stored, classes)
+    else:
+        wanted = "a probability from 0 to 1"
+        threshold = _per_class(threshold, classes, "threshold", 1.0, wanted)
+    if median is None:
+        return threshold, medians_s(stored, classes)
+    wanted = f"seconds from 0 to {LONGEST_S:g}"
+    return threshold, _per_class(median, classes, "median", LONGEST_S, wanted)
+
+
 # ----------------------------------------------------------------------------------- stitching
 
 
@@ -126,27 +140,18 @@ def events(
     count = scores.shape[1]
     if boxes and median is not None:
         raise AsjaxError("boxes need no median filter; leave out median")
-    if threshold is None:
-        threshold = thresholds(stored, count)
-    else:
-        wanted = "a probability from 0 to 1"
-        threshold = _per_class(threshold, count, "threshold", 1.0, wanted)
-    if median is None:
-        median = None if boxes else medians_s(stored, count)
-    else:
-        wanted = f"seconds from 0 to {LONGEST_S:g}"
-        median = _per_class(median, count, "median", LONGEST_S, wanted)
+    found, wanted = [], indices(classes, label_set)
+    threshold, window_s = limits(stored, count, threshold, 0 if boxes else median)
     min_s = _seconds(min_duration, "min_duration")
     gap_s = _seconds(gap, "gap")
     times = dict(min_s=min_s, gap_s=gap_s, frame_rate=frame_rate, duration_s=duration_s)
-    found, wanted = [], _indices(classes, label_set)
     for start in range(0, len(wanted), _BLOCK):
         block = wanted[start : start + _BLOCK]
         part = np.ascontiguousarray(scores[:, block])
         if boxes:
             marks = _boxed(part, threshold[block], **times)
         else:
-            window = decoding.window_frames(median[block], frame_rate)
+            window = decoding.window_frames(window_s[block], frame_rate)
             marks = decoding.decode(part, threshold=threshold[block], median=window, **times)
         marks["class"] = block[marks["class"]]
         found.append(marks)
@@ -191,7 +196,7 @@ def _per_class(value, count: int, what: str, most: float, wanted: str) -> np.nda
     return np.broadcast_to(values, (count,))
 
 
-def _indices(classes, label_set) -> np.ndarray:
+def indices(classes, label_set) -> np.ndarray:
     """Sorted indices of the classes given by name, id or index; None: all."""
     if classes is None:
         return np.arange(len(label_set))

@@ -23,7 +23,10 @@ _NOT_OURS = "is not an ONNX file of asjax: {}; write one with: asjax export MODE
 
 @dataclass(frozen=True)
 class About:
-    """What a file says about its model; see `asjax.export.onnx_file.metadata`."""
+    """What a file says about its model; see `asjax.export.onnx_file.metadata`.
+
+    `least` and `most` are the samples that a wave may have; most 0: there is no limit.
+    """
 
     model: str
     sample_rate: int
@@ -34,6 +37,8 @@ class About:
     decoding: dict | None
     card: str
     weights: str
+    least: int = 1
+    most: int = 0
 
 
 def read(path: Path) -> About:
@@ -87,6 +92,8 @@ def _about(found: dict[str, str]) -> About:
         decoding=decoding,
         card=found.get("card", ""),
         weights=found.get("weights", ""),
+        least=_number(found, "least_samples", int, 1, 2**40),
+        most=_number({"most_samples": found["most_samples"] or "0"}, "most_samples", int, 0, 2**40),
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from asjax.config import AsjaxError, shown
 from asjax.predict.frames import NO_FRAMES
 from asjax.predict.onnx_metadata import read
@@ -37,20 +39,20 @@ class OnnxTagger(Windowed):
     """Tags recordings with an ONNX file: `OnnxTagger("model.onnx")("dog.wav")`.
 
     Args and attributes: as of `Tagger`, except model, variables and frontend. `threads` is the
-    number of threads of onnxruntime, 0: one per core.
+    number of threads of onnxruntime, 0: one per core. `clip_s`: another window than the model's own.
     """
 
-    def __init__(self, path, *, threads: int = 0, **settings):
+    def __init__(self, path, *, threads: int = 0, clip_s: float | None = None, **settings):
         self.path, self.threads = Path(path), threads
         about = self.about = read(self.path)
-        self.settings = settings
+        self.settings = {"clip_s": clip_s, **settings}
         self._session = session(self.path, threads)
         self._check()
         record = {"decoding": about.decoding, "sha256": {"card.json": files.digest(self.path)}}
         super().__init__(
             about.label_set,
             sample_rate=about.sample_rate,
-            clip_s=about.clip_s,
+            clip_s=about.clip_s if clip_s is None else self._possible(clip_s),
             activation=about.activation,
             record=record,
             **settings,
@@ -78,10 +80,30 @@ class OnnxTagger(Windowed):
                 f"{', '.join(wanted)} with {classes} classes; export it again"
             )
 
+    def _possible(self, clip_s: float) -> float:
+        """A window in seconds. AsjaxError: the file takes no wave of that length."""
+        samples, least, most = clip_s * self.about.sample_rate, self.about.least, self.about.most
+        if samples < least - 1 or (most and samples > most + 1):
+            rate = self.about.sample_rate
+            upper = f" to {most / rate:g} s" if most else " on"
+            raise AsjaxError(
+                f"{self.name} takes waves from {least / rate:g} s{upper}, and a window of "
+                f"{clip_s:g} s was asked for"
+            )
+        return clip_s
+
+    def _with(self, **settings) -> OnnxTagger:
+        return OnnxTagger(self.path, threads=self.threads, **{**self.settings, **settings})
+
     @cached_property
     def frame_count(self) -> int:
         """Frames per window; 0: the tagger gives no events in time."""
-        return 0 if self.frames is False else self.about.frames
+        if self.frames is False or not self.about.frames:
+            return 0
+        if self.window == round(self.about.clip_s * self.about.sample_rate):
+            return self.about.frames
+        silence = np.zeros((1, self.window), np.float32)
+        return self._session.run(["frame_logits"], {"wave": silence})[0].shape[1]
 
     @property
     def why_no_frames(self) -> str:

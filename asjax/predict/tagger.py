@@ -16,6 +16,7 @@ from asjax.config import AsjaxError
 from asjax.evaluation import infer
 from asjax.evaluation.mean import Mean
 from asjax.predict.frames import NO_FRAMES
+from asjax.predict.live import Live, causal
 from asjax.predict.saving import Saves
 from asjax.predict.windows import Windowed, check_settings, folder_of
 from asjax.store import model_dir
@@ -128,11 +129,18 @@ class Tagger(Windowed, Saves):
         import jax
 
         variables = jax.tree.map(np.asarray, self.variables)
+        made = (self.model, variables, self.frontend, self.label_set, self._keywords)
+        return _made, made, {"folder": self.folder}
+
+    @property
+    def _keywords(self) -> dict:
         names = ("sample_rate", "clip_s", "reduce", "batch_size", "record")
         names += ("activation", "overlap", "window_embeddings", "frames", "chunks", "full")
-        keywords = {name: getattr(self, name) for name in names}
-        made = (self.model, variables, self.frontend, self.label_set, keywords)
-        return _made, made, {"folder": self.folder}
+        return {name: getattr(self, name) for name in names}
+
+    def _with(self, **settings) -> Tagger:
+        keywords = {**self._keywords, **settings}
+        return _made(self.model, self.variables, self.frontend, self.label_set, keywords)
 
     @cached_property
     def _frames_of_model(self) -> tuple[int, str]:
@@ -166,6 +174,15 @@ class Tagger(Windowed, Saves):
     @property
     def why_no_frames(self) -> str:
         return self._frames_of_model[1]
+
+    @property
+    def causal(self) -> bool:
+        """Whether the model looks at no later sound, so that `live` can carry its state."""
+        return causal(self.model, self.frontend)
+
+    def live(self) -> Live:
+        """A new stream of frame scores. AsjaxError: the model is not causal."""
+        return Live(self)
 
     def _rows(self, size: int) -> int:
         """Rounded up to a multiple of the devices."""

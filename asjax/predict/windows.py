@@ -133,6 +133,7 @@ class Windowed(Calls):
         self.window = max(1, round(clip_s * sample_rate))  # samples
         self.hop = max(1, round(self.window * (1 - overlap)))
         self.frames, self.chunks, self.full = frames, chunks, full
+        self._others: dict[tuple, Windowed] = {}  # see `windowed`
         if window_embeddings and not self.embeds:
             raise AsjaxError(NO_EMBEDDING)
         if frames and not self.frame_count:
@@ -179,6 +180,28 @@ class Windowed(Calls):
                     rows = []
         if rows:
             yield self._batch(rows, size or self._size(len(rows)))
+
+    def windowed(self, clip_s: float, **settings):
+        """The tagger of the same model that hears windows of `clip_s` seconds, without padding.
+
+        It is made once for the same arguments, so that it is compiled once.
+
+        Args:
+          settings: other arguments of `Tagger` that change.
+
+        Raises:
+          AsjaxError: `clip_s` is not a number above 0, or the model cannot hear that length.
+        """
+        if not isinstance(clip_s, Real) or not 0 < clip_s < np.inf:
+            raise AsjaxError(f"a window must be a number of seconds above 0, got {quoted(clip_s)}")
+        key = (float(clip_s), *sorted(settings.items()))
+        if key not in self._others:
+            self._others[key] = self._with(clip_s=float(clip_s), **settings)
+        return self._others[key]
+
+    def _with(self, **settings):
+        """A tagger of the same model with other settings."""
+        raise NotImplementedError
 
     @property
     def name(self) -> str:

@@ -93,6 +93,47 @@ def test_crop_starts_anywhere_in_training_and_at_zero_in_evaluation():
     assert np.array_equal(cropped(wave, 10, 0, False), wave[:10])
 
 
+def piece(wave, clip, seed=0, train=True, **kw):
+    how = dict(sample_rate=1, clip_s=clip, train=train, **kw)
+    return ops.crop({"wave": wave}, rng(seed), **how)["wave"]
+
+
+def test_a_training_piece_is_shorter_and_an_evaluation_hears_all():
+    wave = ramp(50)
+    starts = {round(float(piece(wave, 50, seed, train_s=20)[0]) * 2**20) for seed in range(300)}
+    assert starts == set(range(31))
+    assert len(piece(wave, 50, train_s=20)) == 20
+    np.testing.assert_array_equal(piece(wave, 50, train=False, train_s=20, loud=True), wave)
+    np.testing.assert_array_equal(piece(wave[:7], 50, train_s=20)[:7], wave[:7])
+    assert len(piece(wave[:7], 50, train_s=20)) == 20
+
+
+def test_loud_pieces_start_in_proportion_to_their_energy():
+    wave = np.array([0, 0, 0, 1, 2, 0, 0, 0, 0, 0], np.float32)
+    energy = np.array([np.square(wave[i : i + 3]).sum() for i in range(8)], np.float64)
+    count, n = np.zeros(8), 4000
+    for seed in range(n):
+        start = ops._loud(wave, 3, rng(seed))
+        count[start] += 1
+    assert (count[energy == 0] == 0).all()
+    np.testing.assert_allclose(count / n, energy / energy.sum(), atol=0.03)
+    silence = {ops._loud(np.zeros(10, np.float32), 3, rng(seed)) for seed in range(200)}
+    assert silence == set(range(8))
+    assert piece(wave, 10, train_s=3, loud=True).sum() > 0
+
+
+@pytest.mark.parametrize("train_s", [0, -1, 50.5])
+def test_a_piece_longer_than_the_clip_is_an_error(train_s):
+    with pytest.raises(AsjaxError, match="train_s must be above 0, at most 50"):
+        piece(ramp(60), 50, train_s=train_s)
+
+
+def test_clips_with_events_have_no_shorter_pieces():
+    example = {"wave": ramp(60), "events": None}
+    with pytest.raises(AsjaxError, match="clips without events"):
+        ops.crop(example, rng(), sample_rate=1, clip_s=50, train=True, train_s=20)
+
+
 def test_multihot_marks_the_labels():
     out = ops.multihot({"id": "a", "labels": np.array([0, 3])}, rng(), num_classes=5)
     assert out["target"].tolist() == [1, 0, 0, 1, 0]

@@ -90,6 +90,7 @@ def test_samples_of_other_rates_are_rounded_to_16_bits_and_that_is_said(tmp_path
     [
         (dict(seconds=(0.5, 0.7)), "needs clips of at most clip_s = 0.5 s, and 1.wav has 0.70 s"),
         (dict(ops="multihot"), "must begin with decode | crop"),
+        (dict(ops="decode | crop(train_s=0.2) | multihot"), "crop cannot have train_s"),
         (dict(ops="decode | crop | random_piece | multihot"), "host op random_piece may need"),
     ],
 )
