@@ -59,14 +59,20 @@ class PannsLogmel:
 
 @functools.partial(jax.jit, static_argnums=1)
 def _power(wave, cfg: PannsLogmel):
-    power = stft.centred_power if cfg.centred else stft.trailing_power
-    return power(wave, stft.hann(cfg.window, cfg.n_fft), cfg.hop)
+    window = stft.hann(cfg.window, cfg.n_fft)
+    if cfg.centred:
+        return stft.centred_power(wave, window, cfg.hop)
+    return stft.power(stft.trailing(wave, window, cfg.hop), cfg.n_fft)
 
 
 @functools.partial(jax.jit, static_argnums=1)
 def _logmel(wave, cfg: PannsLogmel):
     window = stft.hann(cfg.window, cfg.n_fft)
-    mel = stft.centred_mel(wave, window, cfg.hop, cfg.mel_filters)
+    if cfg.centred:
+        mel = stft.centred_mel(wave, window, cfg.hop, cfg.mel_filters)
+    else:
+        frames = stft.trailing(wave, window, cfg.hop)
+        mel = stft.mel_of_frames(frames, cfg.n_fft, cfg.mel_filters)
     return 10 * jnp.log10(jnp.maximum(mel, _FLOOR))
 
 

@@ -197,14 +197,14 @@ def centred_power(wave, window: np.ndarray, hop: int, *, pad: str = "reflect"):
     return power(frames * window[None, None], n_fft)
 
 
-def trailing_power(wave, window: np.ndarray, hop: int):
-    """Power spectrogram that looks at no later sample: [B, S] -> [B, S // hop, n_fft // 2 + 1].
+def trailing(wave, window: np.ndarray, hop: int):
+    """Windowed frames that look at no later sample: [B, S] -> [B, S // hop, n_fft].
 
     Frame t ends with sample (t + 1) hop - 1. Before the wave there are zeros. `window` is [n_fft].
     """
     n_fft, count = len(window), wave.shape[1] // hop
     wave = jnp.pad(wave, ((0, 0), (max(0, n_fft - hop), 0)))[:, max(0, hop - n_fft) :]
-    return power(frame(wave, n_fft, hop, count) * window[None, None], n_fft)
+    return frame(wave, n_fft, hop, count) * window[None, None]
 
 
 # ---------------------------------------------------------------------------------- mel filters

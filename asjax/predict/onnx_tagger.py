@@ -39,7 +39,7 @@ class OnnxTagger(Windowed):
     """Tags recordings with an ONNX file: `OnnxTagger("model.onnx")("dog.wav")`.
 
     Args and attributes: as of `Tagger`, except model, variables and frontend. `threads` is the
-    number of threads of onnxruntime, 0: one per core. `clip_s`: another window than the model's own.
+    number of threads of onnxruntime, 0: one per core. `clip_s` is another window than the model's.
     """
 
     def __init__(self, path, *, threads: int = 0, clip_s: float | None = None, **settings):
