@@ -57,7 +57,8 @@ def walk(graph: Graph, jaxpr, consts, inputs: list[Value]) -> list[Value]:
     env.update(zip(jaxpr.constvars, map(constant, consts), strict=True))
 
     def read(atom) -> Value:
-        return constant(np.asarray(atom.val)) if hasattr(atom, "val") else env[atom]
+        literal = hasattr(atom, "val")  # a number; its dtype is that of its aval
+        return constant(np.asarray(atom.val, atom.aval.dtype)) if literal else env[atom]
 
     for eqn in jaxpr.eqns:
         values = [read(atom) for atom in eqn.invars]
