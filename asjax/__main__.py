@@ -21,7 +21,10 @@ from asjax.config import AsjaxError, printable, unknown, warnings_as_lines
 EXIT_UNEXPECTED = 70  # sysexits.h: an error inside the program
 
 # options of all verbs that name an output
-_OUTPUTS = ("workdir", "out", "to", "safetensors", "frames", "picture", "audacity", "raven")
+_OUTPUTS = (
+    *("workdir", "out", "to", "safetensors", "onnx", "stablehlo"),
+    *("frames", "picture", "audacity", "raven"),
+)
 
 # verb -> (module, one line, example)
 VERBS = {

@@ -30,7 +30,8 @@ COMMANDS = [  # an output takes the place of the last word's value
     ["report", "hlp", "a", "--out"],
     ["plan", "sed", "--out"],
     ["port", "a.pth", "--to"],
-    ["export", "m", "--safetensors"],
+    *(["export", "m", option] for option in ("--safetensors", "--onnx", "--stablehlo")),
+    ["demo", "m", "--to"],
     ["stats", "a.csv", "--out"],
 ]
 
@@ -58,7 +59,7 @@ def outputs(parser):
             for name, sub in action.choices.items():
                 yield from ((name, option) for _, option in outputs(sub))
         for option in action.option_strings:
-            if option in ("--workdir", "--out", "--to", "--safetensors"):
+            if option in ("--workdir", "--out", "--to", "--safetensors", "--onnx", "--stablehlo"):
                 yield "", option
 
 
