@@ -254,6 +254,8 @@ class Watchdog:
 
     def _follow(self, failed: dict) -> None:
         """Another process has failed, with a line; this one ends with it."""
+        if _leaving.locked():  # this process is the one, or has told its end already
+            return
         number = min(failed, key=lambda n: not failed[n]["line"])
         about = failed[number]
         if not about["line"]:

@@ -89,7 +89,10 @@ def save_model(directory, *, config, label_set, variables, record: dict, extra=N
             card["sha256"]["card.json"] = fingerprint(card)
             (new / "card.json").write_text(files.to_strict_json(card), encoding="utf-8")
     except OSError as error:
-        raise AsjaxError(f"model {final} could not be written: {files.reason(error)}") from None
+        raise AsjaxError(
+            f"model {final} could not be written: {files.reason(error)}; free space or repair the "
+            "folder, then give the same command again"
+        ) from None
     return final
 
 
