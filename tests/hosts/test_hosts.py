@@ -197,6 +197,7 @@ def test_a_training_with_a_fault_ends_everywhere_and_the_same_command_goes_on(
         print(f"{fault}, limit {limit or 'default'}: ended after {time.time() - begin:.1f} s")
         said = (tmp_path / f"said{1 - cause}").read_text()
         assert f"process {cause}" in said, said
+        assert "should not happen" not in said
         if name == "stop":
             ranks[cause].send_signal(signal.SIGCONT)
         assert ranks[cause].wait(GUARD_S) == (-signal.SIGKILL if name == "kill" else code)
