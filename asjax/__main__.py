@@ -255,6 +255,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"asjax {verb}: interrupted", file=sys.stderr)
         return _with_others(130, "interrupted", error)
     except Exception as error:
+        if watchdog := sys.modules.get("asjax.hosts.watchdog"):
+            watchdog.leave_for_another(error)
         if os.environ.get("ASJAX_DEBUG", "0") not in ("", "0"):
             _with_others(EXIT_UNEXPECTED, repr(error), error)
             raise

@@ -364,6 +364,9 @@ def _override(cfg, dotted: str, value) -> None:
                 f"config field {dotted} must be a call, name(key=value), got {value!r}"
             )
         name, values = split_spec(value) if value else ("", {})
+        if "name" in values:  # a dict, as in a config file
+            right = f"{values.pop('name')}({', '.join(f'{k}={v!r}' for k, v in values.items())})"
+            raise AsjaxError(f"config field {dotted} must be a call; write it as {right}")
         at[leaf] = dict(name=name, **values) if name else None
     else:
         default = at[leaf] if leaf in at else known[leaf]

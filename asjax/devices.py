@@ -72,15 +72,18 @@ def _set_cpu_devices(wanted: int | None, coordinator: str | None, num_processes:
         return
     count = wanted or min(usable_cores(), MAX_DEFAULT_CPU_DEVICES)
     local = (coordinator or "").rpartition(":")[0] in ("localhost", "127.0.0.1", "[::1]")
-    if wanted is None and local and num_processes:  # the processes share this machine
-        count = max(1, count // num_processes)
+    here = num_processes if local and num_processes else 1  # processes that share this machine
+    if wanted is None:
+        count = max(1, count // here)
     # XLA's CPU backend has one pool of NPROC threads (default: one per core). A collective blocks a
     # thread until every device joins. A device blocks at most three threads (sums of a batch norm,
     # kernel gradients). So with fewer than 3 * (devices - 1) + 1 threads all may be blocked
     # while the last device still needs one. XLA ends such a deadlock after 40 s. A bigger pool is
     # slower: with 16 threads on 2 cores CNN6's step takes 8 % longer. The bound does not hold for
-    # collectives in a loop; nn/cpu/README.md says how those are avoided.
-    os.environ.setdefault("NPROC", str(max(usable_cores(), 3 * (count - 1) + 1)))
+    # collectives in a loop; nn/cpu/README.md says how those are avoided. XLA splits sums by the
+    # number of threads. So the devices of all processes on this machine count: then several
+    # processes have the weights of one with all devices, bit for bit.
+    os.environ.setdefault("NPROC", str(max(usable_cores(), 3 * (here * count - 1) + 1)))
     try:
         jax.config.update("jax_num_cpu_devices", count)
     except RuntimeError:  # a backend runs already: use it, unless the user asked for a number

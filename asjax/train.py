@@ -182,7 +182,8 @@ def _run(cfg, args) -> int:
     if taught_by := getattr(objective, "identity", ""):
         data_id = config.fingerprint([data_id, taught_by])
     whole = {"train": train_data.fingerprint, "eval": eval_data.fingerprint}
-    whole |= {"test": final_data.fingerprint, "labels": label_set.hash, "teachers": taught_by}
+    whole |= {"test": final_data.fingerprint if cfg.data.test else "", "labels": label_set.hash}
+    whole = {key: text[:12] for key, text in (whole | {"teachers": taught_by}).items()}
     hosts.check_same("set of data", whole, "give all hosts the same lists, labels and records")
     tx, schedule = build.make(
         "optim",

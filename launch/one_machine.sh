@@ -19,6 +19,7 @@ restarts=0
 while :; do
   asjax train "$@" & # in the background, because a shell handles signals only while it waits
   child=$!
+  [ "$stopped" -eq 0 ] || kill -TERM "$child" 2>/dev/null # the signal came before there was a child
   wait "$child"
   rc=$?
   while kill -0 "$child" 2>/dev/null; do # a signal has ended the wait, the child still saves

@@ -101,6 +101,7 @@ def test_overrides_reach_nested_fields_and_keep_types(config_file):
         ("nothing", "1", "does not exist"),
         ("total_steps", "many", "total_steps must be int"),
         ("optim", "3", "optim must be"),
+        ("optim", "dict(name='adam', lr=1.0)", r"must be a call; write it as adam\(lr=1.0\)"),
     ],
 )
 def test_a_wrong_override_is_one_clear_error(config_file, key, value, message):

@@ -37,6 +37,22 @@ print(len(jax.devices()), min(devices.usable_cores(), 8), jax.config.jax_compila
     assert [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
 
 
+def test_several_processes_have_as_many_threads_as_one_with_all_devices(monkeypatch):
+    """XLA splits sums by the number of threads, so other threads give other roundings."""
+    monkeypatch.delenv("NPROC")
+    code = """
+import os
+from asjax import devices
+try:
+    devices.setup({})
+except devices.AsjaxError as error:
+    assert "process_id must be in" in str(error), error
+print(os.environ["NPROC"])
+"""
+    several = "cpu_devices=1, coordinator='localhost:5', num_processes=64, process_id=64"
+    assert python(code.format(several)) == python(code.format("cpu_devices=64")) == ["190"]
+
+
 def test_the_second_run_finds_its_programs_though_a_partitioning_rule_is_in_them(tmp_path):
     code = """
 from asjax import devices, sharding

@@ -90,6 +90,17 @@ def test_a_signal_to_the_loop_reaches_the_training_and_ends_the_loop(tmp_path, n
     assert (tmp_path / "begun").read_text() == "x\n"
 
 
+def test_a_signal_before_the_training_starts_is_not_lost(tmp_path):
+    """SIGTERM reaches the loop of shell commands before there is a process to pass it on to."""
+    text = (LAUNCH / "one_machine.sh").read_text()
+    early = tmp_path / "early.sh"
+    early.write_text(text.replace("restarts=0\n", "restarts=0\nkill -TERM $$\n", 1))
+    assert early.read_text() != text
+    program(tmp_path, "asjax", WAITS.format(tmp_path))
+    done = subprocess.run(["bash", early], env=environment(tmp_path), timeout=GUARD_S)
+    assert done.returncode in (75, 143)
+
+
 def test_ssh_starts_a_numbered_process_on_every_host(tmp_path):
     """The stand-in for ssh runs the command here."""
     program(
@@ -109,12 +120,31 @@ def test_ssh_starts_a_numbered_process_on_every_host(tmp_path):
     assert launch("ssh.sh", *args, env=environment(tmp_path)).returncode == 2
 
 
+WAITS = """#!/usr/bin/env bash
+trap 'exit 75' TERM
+echo x >>{0}/begun
+for _ in {{1..6000}}; do sleep 0.1; done
+"""
+
+
+@pytest.mark.parametrize(("bad", "code"), [("exit 255", 255), ("exec bash -c no-asjax", 127)])
+def test_a_host_that_cannot_be_started_ends_the_others(tmp_path, bad, code):
+    """They would wait for it for 300 s, and then start again. USER is not set in containers."""
+    ssh = f'#!/usr/bin/env bash\n[ "$3" != bad ] || {bad}\nsleep 1; exec bash -c "$4"\n'
+    program(tmp_path, "ssh", ssh)
+    program(tmp_path, "asjax", WAITS.format(tmp_path))
+    env = environment(tmp_path)
+    del env["USER"]
+    done = launch("ssh.sh", "n1 bad n2", "-x", env=env)
+    # the highest code; 143: an asjax that SIGTERM ended before it could handle it
+    assert done.returncode in (code, max(code, 143)), done.stderr
+    assert f"launch: bad ended with {code}; the other hosts stop" in done.stderr
+
+
 def test_a_signal_to_the_ssh_script_reaches_the_hosts(tmp_path):
     program(tmp_path, "ssh", '#!/usr/bin/env bash\nbash -c "$4"\n')
-    text = "#!/usr/bin/env bash\ntrap 'exit 75' TERM\ntouch {0}/begun\n"
-    text += "for _ in {{1..6000}}; do sleep 0.1; done\n"
-    program(tmp_path, "asjax", text.format(tmp_path))
-    script = subprocess.Popen(["bash", LAUNCH / "ssh.sh", "n1", "-x"], env=environment(tmp_path))
+    program(tmp_path, "asjax", WAITS.format(tmp_path))
+    script = subprocess.Popen(["bash", LAUNCH / "ssh.sh", "n1 n2", "-x"], env=environment(tmp_path))
     end = time.time() + GUARD_S
     while not (tmp_path / "begun").exists() and time.time() < end:
         time.sleep(0.05)

@@ -546,10 +546,9 @@ def test_two_processes_train_exactly_as_one_with_as_many_devices(tmp_path):
         "--config.total_steps=4", "--config.eval.every_steps=2", f"--workdir={tmp_path / 'two'}",
         "--cpu-devices=1", f"--coordinator=localhost:{port}", "--num-processes=2",
     ]  # fmt: skip
-    ranks = [
-        subprocess.Popen([*command, f"--process-id={p}"], stdout=subprocess.PIPE, stderr=-2)
-        for p in (0, 1)
-    ]
+    env = {k: v for k, v in os.environ.items() if k != "NPROC"}  # of conftest.py
+    how = dict(stdout=subprocess.PIPE, stderr=-2, env=env)
+    ranks = [subprocess.Popen([*command, f"--process-id={p}"], **how) for p in (0, 1)]
     said = [rank.communicate(timeout=600)[0].decode() for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0], said
     assert quick(tmp_path / "one", "--config.log.save_steps=50", steps=4) == 0

@@ -247,13 +247,16 @@ class Watchdog:
         """The dead process behind an exception of a collective, as a verdict; else "" and this."""
         end = time.monotonic() + wait_s
         while time.monotonic() < end:
-            if any(peer.standing_s > STANDING_S for peer in list(self._peers.values())):
+            silent = [self._unanswered_s, *(peer.standing_s for peer in list(self._peers.values()))]
+            if max(silent) > STANDING_S:
                 return self._verdict()
             time.sleep(0.2)
         return "", hosts.index()
 
     def _follow(self, failed: dict) -> None:
         """Another process has failed, with a line; this one ends with it."""
+        if _leaving.locked():  # this process is the one, or has told its end already
+            return
         number = min(failed, key=lambda n: not failed[n]["line"])
         about = failed[number]
         if not about["line"]:
@@ -264,6 +267,8 @@ class Watchdog:
 
     def _end(self, line: str, culprit: int | None, ask: bool = False) -> None:
         """End because of the verdict, unless another process has told its own (`ask`)."""
+        if _leaving.locked():
+            return
         if ask and hosts.several():
             with contextlib.suppress(Exception):
                 if failed := hosts.published(_FAILED):
@@ -308,16 +313,31 @@ def leave(code: int, line: str, error: BaseException | None = None) -> int:
     """
     if not hosts.several():
         return code
+    code = code if code in (2, 130) else EXIT_LOST
+    _show_error(error)
+    _go(code, "", record=f"process {hosts.index()}: {line}", culprit=hosts.index())
+
+
+def leave_for_another(error: BaseException) -> None:
+    """End with the line of the dead process that is the cause of `error`; else return.
+
+    The reason: a collective fails if another process dies, and its words do not say which.
+    """
+    if not hosts.several() or _current is None:
+        return
     import jax
 
-    culprit, found = hosts.index(), ""
-    code = code if code in (2, 130) else EXIT_LOST
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        found, culprit = _current.cause()
+        if found:
+            _show_error(error)
+            line = f"{found}; {_RESUMES}"
+            _go(EXIT_LOST, line, record=line, culprit=culprit)
+
+
+def _show_error(error: BaseException | None) -> None:
     if os.environ.get("ASJAX_DEBUG", "0") not in ("", "0"):
         traceback.print_exception(error)
-    if isinstance(error, jax.errors.JaxRuntimeError) and _current is not None:
-        found, culprit = _current.cause()  # a collective fails if another process dies
-    found = found and f"{found}; {_RESUMES}"
-    _go(code, found, record=found or f"process {hosts.index()}: {line}", culprit=culprit)
 
 
 def _go(code: int, line: str, record: str, culprit: int | None) -> None:

@@ -90,7 +90,10 @@ def save_model(directory, *, config, label_set, variables, record: dict, extra=N
             }
             seal(new, card, [p.name for p in new.iterdir() if p.name != swap.MARKER])
     except OSError as error:
-        raise AsjaxError(f"model {final} could not be written: {files.reason(error)}") from None
+        raise AsjaxError(
+            f"model {final} could not be written: {files.reason(error)}; free space or repair the "
+            "folder, then give the same command again"
+        ) from None
     return final
 
 

@@ -32,6 +32,18 @@ def test_a_full_memory_says_what_the_config_can_change():
         build.load("configs/hlp_passt.py", {key: value})  # every way is a field
 
 
+def test_a_full_memory_of_the_machine_names_what_the_host_needs():
+    recipe, fields = "configs/quickstart.py:tiny", {"batch_size": "20000000", "data.workers": "8"}
+    cfg = build.load(recipe, fields)
+    found = raised(cfg, MemoryError("Unable to allocate 1.16 TiB for an array"))
+    assert isinstance(found, AsjaxError)
+    assert "memory of this machine is used up (Unable to allocate 1.16 TiB" in str(found)
+    ways = str(found).split("try ")[1].split(";")[0].replace(" or ", ", ").split(", ")
+    given = dict(way.removeprefix("--config.").split("=") for way in ways)
+    assert given == {"batch_size": "10000000", "data.cache": "False", "data.workers": "4"}
+    build.load(recipe, given)  # every way is a field
+
+
 def test_what_is_set_already_is_no_advice():
     cfg = build.load("configs/ast.py:dtype=bfloat16,remat=True,accumulate=4")
     text = advice.advice(cfg)

@@ -96,6 +96,11 @@ def test_the_verb_finds_the_largest_batch_and_a_remedy(capsys, two):
         (["--topology", "a100:2x2"], "there is no topology 'a100:2x2'"),
         (["--topology="], "there is no topology ''"),
         (["--config.batch_sise=4"], "batch_size"),
+        (["--config.batch_size=0"], "batch_size must be a whole number >= 1, got 0"),
+        (["--config.mesh=data=3"], "mesh data=3 needs 3 devices, there are 2"),
+        (["--config.mesh=model=2"], "mesh axis 'model' does not exist"),
+        (["--config.optim.accumulate_steps=3"], "multiple of accumulate_steps=3 times the 2"),
+        (["--memory", "0"], "--memory must be GiB above 0, got 0"),
     ],
 )
 def test_a_wrong_option_is_one_line(capsys, options, message):
@@ -104,6 +109,13 @@ def test_a_wrong_option_is_one_line(capsys, options, message):
     assert code == 2
     assert message in text
     assert "Traceback" not in text
+
+
+def test_an_unknown_recipe_is_one_line(capsys):
+    assert __main__.main(["fit", "--config=nope"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "config nope does not exist" in line
+    assert "quickstart" in line
 
 
 @pytest.mark.skipif(bool(importlib.util.find_spec("libtpu")), reason="libtpu is installed")

@@ -16,6 +16,7 @@ import pytest
 from asjax import hosts
 
 GUARD_S = 600
+HEARD_S = 10.0  # a busy machine; JAX needs about 1 s
 
 
 def free_port():
@@ -104,6 +105,15 @@ def test_a_workdir_that_is_not_shared_is_an_error_on_every_process(tmp_path):
 FAULTS = """
 import os, time
 from asjax.config import AsjaxError
+from asjax.hosts import watchdog
+
+def noted(step=None, phase=None, beat=watchdog.beat):
+    if phase == "step":
+        with open(os.environ["STEPS"], "a") as file:
+            print(step, time.time(), file=file)
+    beat(step, phase)
+
+watchdog.beat = noted
 
 def strike(example, rng):
     if os.path.exists(os.environ.get("FLAG", "")):
@@ -122,6 +132,7 @@ def processes(repo, folder, count, *more, fault="", cheap=True):
     """Start `count` processes of one training; process 1 has the fault in its host op."""
     (folder / "faults.py").write_text(FAULTS)
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "FAULT": fault}
+    env.pop("NPROC", None)  # of conftest.py
     env["PYTHONPATH"] = os.pathsep.join([str(folder), *sys.path])
     if cheap:  # compiles in a fifth of the time
         env["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
@@ -131,7 +142,8 @@ def processes(repo, folder, count, *more, fault="", cheap=True):
     ]  # fmt: skip
     started = []
     for rank in range(count):
-        mine = {**env, "FLAG": str(folder / "flag")} if rank == 1 else env
+        mine = {**env, "STEPS": str(folder / f"steps{rank}")}
+        mine |= {"FLAG": str(folder / "flag")} if rank == 1 else {}
         with (folder / f"said{rank}").open("w") as said:
             started.append(
                 subprocess.Popen(
@@ -185,6 +197,7 @@ def test_a_training_with_a_fault_ends_everywhere_and_the_same_command_goes_on(
         print(f"{fault}, limit {limit or 'default'}: ended after {time.time() - begin:.1f} s")
         said = (tmp_path / f"said{1 - cause}").read_text()
         assert f"process {cause}" in said, said
+        assert "should not happen" not in said
         if name == "stop":
             ranks[cause].send_signal(signal.SIGCONT)
         assert ranks[cause].wait(GUARD_S) == (-signal.SIGKILL if name == "kill" else code)
@@ -197,6 +210,14 @@ def test_a_training_with_a_fault_ends_everywhere_and_the_same_command_goes_on(
         ranks[1].send_signal(signal.SIGTERM)
         assert [rank.wait(GUARD_S) for rank in ranks] == [75, 75]
         print(f"SIGTERM: ended after {time.time() - begin:.1f} s")
+        for rank in range(2):  # all stop after the same step, the one of the last checkpoint
+            rows = [row.split() for row in (tmp_path / f"steps{rank}").read_text().splitlines()]
+            assert int(rows[-1][0]) == newest(workdir)
+            # JAX looks for the signal once a second. Without that, two more steps may begin.
+            after = [float(time_) - begin for _, time_ in rows if float(time_) > begin]
+            within = max(after, default=0.0)
+            print(f"process {rank}: {len(after)} steps begun after it, within {within:.1f} s")
+            assert sum(seconds > HEARD_S for seconds in after) <= 2
         said = (tmp_path / "said0").read_text()
         assert f"resuming at step {before} of" in said
         assert f"stopped at step {newest(workdir)}, everything is saved" in said
@@ -237,7 +258,10 @@ def test_checkpoints_of_two_processes_go_on_with_one_and_with_four(tmp_path, rep
             f"--config.total_steps={steps}", "--config.eval.every_steps=4",
             "--allow-config-change", f"--cpu-devices={devices}", *fields,
         ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, timeout=GUARD_S, cwd=repo)
+        env = {k: v for k, v in os.environ.items() if k != "NPROC"}
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=GUARD_S, cwd=repo, env=env
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 

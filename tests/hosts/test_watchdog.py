@@ -100,6 +100,20 @@ def test_limits_follow_the_slowest_step_and_the_phase(monkeypatch):
     assert asked.limit() == 9
 
 
+def test_a_process_that_ends_with_its_own_line_does_not_follow_itself(ended, monkeypatch):
+    """Process 0 reads its own end from the store while it waits for the others."""
+    stacks = []
+    monkeypatch.setattr(watchdog, "_show_stacks", lambda: stacks.append("shown"))
+    failed = {0: {"code": 2, "line": "process 0: no such moon", "culprit": 0}}
+    dog = watchdog.Watchdog(9.0)
+    dog._follow(failed)
+    assert stacks == ["shown"]  # another process has named this one
+    with watchdog._leaving:
+        dog._follow(failed)
+    assert stacks == ["shown"]
+    assert ended == [(2, "process 0: no such moon")]
+
+
 def test_no_watchdog_starts_with_a_limit_of_0(ended):
     with watchdog.Watchdog(0.0):
         assert watchdog._current is None
@@ -197,6 +211,8 @@ def test_a_fault_of_one_process_ends_both_with_a_line_that_names_it(tmp_path, fa
     if fault == "sleep":  # the process that hangs tells where
         assert "clip cat.wav for" in said
         assert "in main" in (tmp_path / "err1").read_text()
+    if name == "error":
+        assert "Thread 0x" not in (tmp_path / f"err{cause}").read_text()
     if name in ("error", "bug"):
         line = wanted.removeprefix(f"process {cause}: ")
         assert f"asjax train: error: {line}" in (tmp_path / f"err{cause}").read_text()
