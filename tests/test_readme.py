@@ -20,7 +20,7 @@ PAGES = (
     "README.md",
     *(
         f"docs/{name}.md"
-        for name in ("tag", "train", "teachers", "own_clips", "checkpoints", "extend", "papers")
+        for name in "tag train teachers own_clips checkpoints serve extend papers".split()
     ),
 )
 NEEDS_NETWORK = "downloads a published checkpoint"
