@@ -20,7 +20,16 @@ PAGES = (
     "README.md",
     *(
         f"docs/{name}.md"
-        for name in "tag train teachers own_clips checkpoints serve extend papers".split()
+        for name in (
+            "tag",
+            "train",
+            "teachers",
+            "own_clips",
+            "checkpoints",
+            "serve",
+            "extend",
+            "papers",
+        )  # fmt: skip
     ),
 )
 NEEDS_NETWORK = "downloads a published checkpoint"
