@@ -226,7 +226,7 @@ def test_the_threshold_leaves_out_tags(listen):
         (wav(WAVE, tag=2), (), "kind 2 with 16 bits"),
         (wav(WAVE), ("--rate=8000",), "WAV of s16le, 1000 Hz, 1 channel, but --rate says 8000"),
         (wav(WAVE), ("--channels=2",), "--channels says 2"),
-        (WAVE.tobytes(), ("--rate=5",), "--rate: its rate must be 100"),
+        (wav(WAVE, rate=0), (), "the WAV header's rate: its rate must be 100"),
         (WAVE.tobytes(), ("--rate=0",), "--rate: its rate must be 100"),
         (WAVE.tobytes(), ("--channels=99",), "--channels must be 1 to 64"),
         (WAVE.tobytes(), ("--channels=0",), "--channels must be 1 to 64"),
@@ -250,9 +250,8 @@ def test_a_mistake_is_one_line(listen, data, options, text):
 def test_closed_standard_input_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", None)
     assert verbs.main(["listen", "--model=x"]) == 2
-    err = capsys.readouterr().err
-    assert "standard input is closed" in err
-    assert len(err.splitlines()) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "standard input is closed" in line
 
 
 def test_a_header_in_single_bytes_is_read():
