@@ -271,21 +271,23 @@ def run(command: str | list) -> None:
     For notebooks, where a failed `!asjax ...` would not stop the cells after it.
 
     Args:
-      command: as in a shell, without `asjax` in front; or the list of its words, where nothing
-        needs quoting.
+      command: as in a shell, with or without `asjax` in front; or the list of its words, where
+        nothing needs quoting.
 
     Raises:
       AsjaxError: the exit code is not 0. Its reason stands above, where the verb has printed it.
     """
     try:
         words = shlex.split(command) if isinstance(command, str) else list(map(str, command))
+        if words[:1] == ["asjax"]:
+            del words[0]
         code = main(words)
     except (SystemExit, ValueError) as error:  # of argparse, of shlex
         code = error.code if isinstance(error, SystemExit) else error
     if code:
         why = f"exit code {code}" if isinstance(code, int) else str(code)
         text = command if isinstance(command, str) else shlex.join(words)
-        raise AsjaxError(f"asjax {text}: {why}")
+        raise AsjaxError(f"asjax {text.removeprefix('asjax ')}: {why}")
 
 
 def _with_others(code: int, line: str, error: BaseException) -> int:

@@ -58,6 +58,8 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_2(argv, message, capsys, monke
 def test_a_command_of_a_notebook_raises_where_the_program_would_exit(capsys):
     asjax.run("models passt --json")
     assert "passt_s" in capsys.readouterr().out
+    asjax.run("asjax models passt --json")  # as it is written for a shell
+    assert "passt_s" in capsys.readouterr().out
     asjax.run(["models", "passt", "--json"])
     assert "passt_s" in capsys.readouterr().out
     for command in ("models nowhere", "models --bogus", "", ["models", "no where"]):

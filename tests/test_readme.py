@@ -20,7 +20,16 @@ PAGES = (
     "README.md",
     *(
         f"docs/{name}.md"
-        for name in ("tag", "train", "teachers", "own_clips", "checkpoints", "extend", "papers")
+        for name in (
+            "tag",
+            "train",
+            "teachers",
+            "own_clips",
+            "checkpoints",
+            "serve",
+            "extend",
+            "papers",
+        )  # fmt: skip
     ),
 )
 NEEDS_NETWORK = "downloads a published checkpoint"
@@ -189,10 +198,12 @@ def test_links_and_pictures_exist(repo):
 def test_every_command_runs(repo, home, capsys):
     quickstart()
     detector()
+    failed = []
     for command, words in to_run(repo):
         capsys.readouterr()
-        code = main(short(words)[1:])
-        assert code == 0, f"{command}: {capsys.readouterr().err}"
+        if code := main(short(words)[1:]):
+            failed.append(f"{command}: exit {code}: {capsys.readouterr().err}")
+    assert not failed, "\n".join(failed)
 
 
 def test_python_blocks_run(repo, home):

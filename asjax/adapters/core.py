@@ -11,17 +11,19 @@ is heard in short windows around each point in time.
 from __future__ import annotations
 
 from functools import cached_property
+from numbers import Real
 
 import numpy as np
 
 from asjax import decoding, predict
-from asjax.config import AsjaxError
+from asjax.config import AsjaxError, quoted
 from asjax.data import waves as in_memory
 from asjax.predict import Tagger
+from asjax.predict.onnx_tagger import OnnxTagger
 from asjax.predict.tags import NO_EMBEDDING
 
 AROUND_S = 1.0  # window around a point in time, for models without frames
-_NAME = "audio"
+_NAME, _MOST_S = "audio", 3600.0
 
 
 class Embedder:
@@ -37,14 +39,20 @@ class Embedder:
       batch_size: windows per forward pass.
 
     Raises:
-      AsjaxError: no model there; several models or stored logits, which have no embedding.
+      AsjaxError: no model there; several models or stored logits, which have no embedding; an
+        .onnx file; step_s or grid_s out of range.
     """
 
     def __init__(self, model, *, step_s: float | None = None, grid_s: float = 0.0, batch_size=16):
-        if not isinstance(model, Tagger):
+        if not isinstance(model, (Tagger, OnnxTagger)):
             model = predict.load(model, batch_size=batch_size, frames=False)
+        if isinstance(model, OnnxTagger):
+            raise AsjaxError("an .onnx file cannot be adapted; give the folder it was made from")
         if not isinstance(model, Tagger) or not model.embeds:
             raise AsjaxError(NO_EMBEDDING)
+        if step_s is not None:
+            _seconds("step_s", step_s, 0.001)
+        _seconds("grid_s", grid_s, 0)
         self.tagger, self.grid_s = model, grid_s
         self.sample_rate = model.sample_rate
         self.rate, self.repeated = self._grid(step_s)
@@ -211,6 +219,11 @@ class Embedder:
         if not found:
             raise AsjaxError("there is no clip to embed")
         return found
+
+
+def _seconds(name: str, value, low: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= _MOST_S:
+        raise AsjaxError(f"{name} must be {low:g} to {_MOST_S:g} seconds, got {quoted(value)}")
 
 
 def _good(results):

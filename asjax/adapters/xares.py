@@ -28,7 +28,7 @@ def encoder(model, name: str = "AsjaxEncoder", **settings) -> type:
     Raises:
       AsjaxError: another name; torch is not installed.
     """
-    if not name.isidentifier() or not name.endswith("Encoder"):
+    if not str(name).isidentifier() or not str(name).endswith("Encoder"):
         raise AsjaxError(f"the name of an X-ARES encoder must end with Encoder, got {quoted(name)}")
     try:
         import torch

@@ -86,7 +86,8 @@ def read_segments(path, label_set, progress: bool = True, clips: list | None = N
 
     path, label_set = Path(path), label_sets.get(label_set)
     if not path.is_file():
-        raise AsjaxError(f"segment list {path}: no such file")
+        why = "is a folder" if path.is_dir() else "does not exist"
+        raise AsjaxError(f"segment list {path} {why}")
     with path.open("rb") as raw:
         zipped = raw.read(2) == b"\x1f\x8b"
     opened = gzip.open if zipped else open

@@ -75,8 +75,8 @@ class Ast(nn.Module):
 
     Args of the call:
       feats: [B, T, n_mels]. Positions exist for `frames` frames: shorter input is zero-padded at
-        the end, longer input is cut. A frontend with the same `frames` already does this before
-        normalisation, as in the authors' code.
+        the end, longer input is cut, and refused in training. A frontend with the same `frames`
+        already pads and cuts before normalisation, as in the authors' code.
       augment: a function [B, T, F] -> [B, T, F], applied first.
 
     Returns:
@@ -133,6 +133,12 @@ class Ast(nn.Module):
     @nn.compact
     def __call__(self, feats, *, train: bool = False, augment=None):
         layers.check_feats(feats, self.n_mels, "AST")
+        if train and feats.shape[1] > self.frames:
+            raise layers.AsjaxError(
+                f"AST has positions for {self.frames} frames, and the features have "
+                f"{feats.shape[1]}: the rest of every clip would be cut off; give frontend.frames "
+                "and model.frames one value, and data.clip_s that length"
+            )
         x = jnp.asarray(feats) if augment is None else augment(jnp.asarray(feats))
         x = layers.pad_frames(x[:, : self.frames], self.frames)
         x = self._tokens(x.swapaxes(1, 2), train)  # [B, 2 + f t, D]

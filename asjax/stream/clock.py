@@ -40,6 +40,12 @@ def seconds(name: str, value, low: float, high: float, why: str = "") -> float:
     return float(value)
 
 
+def check_tagger(tagger) -> None:
+    """AsjaxError: a path or another thing that is no tagger."""
+    if not callable(tagger) or not hasattr(tagger, "clip_s"):
+        raise AsjaxError(f"a stream needs a tagger, such as asjax.load(path), got {quoted(tagger)}")
+
+
 def check_open(closed: bool) -> None:
     if closed:
         raise AsjaxError("this stream is closed; make a new one for more sound")

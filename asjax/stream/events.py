@@ -9,7 +9,7 @@ import numpy as np
 from asjax import decoding
 from asjax.config import AsjaxError
 from asjax.predict import frames as decoded
-from asjax.stream.clock import Clock, check_open, seconds, windowed
+from asjax.stream.clock import Clock, check_open, check_tagger, seconds, windowed
 from asjax.stream.decoder import Decoder
 from asjax.stream.sound import Inflow, Ring, pieces
 from asjax.stream.stream import LEAST_HOP_S, MOST_S
@@ -49,6 +49,7 @@ class EventStream:
         self, tagger, hop_s: float = 0.25, rate: float | None = None, *, threshold=None,
         median=None, classes=None, ahead_s: float = 0.2, window_s: float | None = None,
     ):  # fmt: skip
+        check_tagger(tagger)
         causal = getattr(tagger, "causal", False)
         if window_s is not None and not causal:
             seconds("window_s", window_s, 0.1, MOST_S)
@@ -73,7 +74,7 @@ class EventStream:
         self._ahead = 0 if causal else round(ahead_s * self.frame_rate)
         self._decoder = self._make(threshold, median, classes)
         self._window = round(tagger.clip_s * self.sample_rate)
-        self._in = Inflow(rate or self.sample_rate, self.sample_rate)
+        self._in = Inflow(rate, self.sample_rate)
         self._ring, self._next = Ring(self._window + int(self._per) + 1), self._hop
         self._clock, self.closed, self.skipped, self.lost_s = Clock(), False, 0, 0.0
         if not causal:

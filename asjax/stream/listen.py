@@ -16,11 +16,10 @@ from types import SimpleNamespace
 
 from asjax.config import TRUST, AsjaxError, counted, quoted, trust_named
 from asjax.stream.pcm import FORMATS
-from asjax.stream.sources import CHANNELS, FORMAT, RATE, Input, Microphone
+from asjax.stream.sources import ARECORD, CHANNELS, FORMAT, RATE, Input, Microphone
 
 _AGAIN_S = 10.0  # between two lines about skipped windows
 _MORE = """more examples:
-  arecord -f S16_LE -r 16000 -c 1 | asjax listen --model=runs/live
   ffmpeg -i rtsp://camera -f s16le -ar 16000 -ac 1 - | asjax listen --model=runs/live
   asjax listen --model=runs/sed --events < recording.wav
   asjax listen --model=runs/live --device default"""
@@ -31,7 +30,7 @@ def add_arguments(parser):
     parser.add_argument(
         "source", nargs="?", default="-", metavar="-", help="standard input: raw PCM or WAV"
     )
-    parser.add_argument("--model", required=True, help="model folder, or workdir of a run")
+    parser.add_argument("--model", required=True, help="model folder, workdir of a run, or .onnx")
     parser.add_argument("--trust", **TRUST)
     parser.add_argument(
         "--window",
@@ -85,7 +84,7 @@ def main(args) -> int:
     if args.device is not None:
         source = Microphone(args.device, args.rate, args.channels)
     else:
-        source = Input(sys.stdin.fileno(), args.format, args.rate, args.channels)
+        source = Input(_standard_input(), args.format, args.rate, args.channels)
     from asjax import devices, predict
 
     devices.setup()
@@ -107,6 +106,13 @@ def main(args) -> int:
         for note in [*source.notes(), *_notes(stream)]:
             _say(note)
     return 0
+
+
+def _standard_input() -> int:
+    """Its descriptor. AsjaxError: it is closed."""
+    if sys.stdin is None:
+        raise AsjaxError(f"standard input is closed; pipe sound into asjax listen: {ARECORD}")
+    return sys.stdin.fileno()
 
 
 def _check(args) -> None:

@@ -28,14 +28,17 @@ CONVERT = "pipe it through: ffmpeg -i - -f s16le -ar 16000 -ac 1 - | asjax liste
 class Pcm:
     """Bytes -> samples [n, channels], int16, int32 or float. A value may come in two pieces.
 
+    Args:
+      where: in front of the name of a wrong value.
+
     Attributes:
       format, rate, channels: of the samples. left: bytes of the incomplete last sample.
     """
 
-    def __init__(self, format: str, rate: int, channels: int):
-        sound.check_rate("--rate", rate)
+    def __init__(self, format: str, rate: int, channels: int, where: str = "--"):
+        sound.check_rate(f"{where}rate", rate)
         if not 1 <= channels <= sound.MAX_CHANNELS:
-            raise AsjaxError(f"--channels must be 1 to {sound.MAX_CHANNELS}, got {channels}")
+            raise AsjaxError(f"{where}channels must be 1 to {sound.MAX_CHANNELS}, got {channels}")
         self.format, self.rate, self.channels = format, rate, channels
         self._kind, size = FORMATS[format]
         self._size, self._held = size * channels, b""
@@ -115,7 +118,7 @@ def _format(chunk: bytes) -> Pcm:
             f"the WAV has samples of kind {tag} with {bits} bits, and asjax listen reads "
             f"{', '.join(FORMATS)}; {CONVERT}"
         )
-    return Pcm(_WAV[tag, bits], rate, channels)
+    return Pcm(_WAV[tag, bits], rate, channels, "the WAV header's ")
 
 
 def refuse_others(begin: bytes) -> None:

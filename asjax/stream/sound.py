@@ -15,13 +15,15 @@ class Inflow:
     """Pieces of a recording -> float32 mono pieces at `sample_rate` Hz, with soxr's state.
 
     The joined results equal `asjax.data.audio.from_array` of the joined pieces. NaN and Inf count
-    as 0; the first of them and the first values far above full scale give a warning.
+    as 0; the first of them and the first values far above full scale give a warning. A rate of None
+    is `sample_rate`.
 
     Attributes:
       samples: pushed so far, per channel. not_finite: values that were NaN or infinite.
     """
 
-    def __init__(self, rate: float, sample_rate: int):
+    def __init__(self, rate: float | None, sample_rate: int):
+        rate = sample_rate if rate is None else rate
         sound.check_rate("the stream", rate)
         self.rate, self.sample_rate = rate, sample_rate
         self._soxr, self._given, self._first = None, 0, _NONE

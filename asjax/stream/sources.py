@@ -57,7 +57,11 @@ class Input:
             self._open_wav(begin, dict(format=format, rate=rate, channels=channels))
         else:
             refuse_others(begin)
-            self._pcm = Pcm(format or FORMAT, rate or RATE, channels or CHANNELS)
+            self._pcm = Pcm(
+                FORMAT if format is None else format,
+                RATE if rate is None else rate,
+                CHANNELS if channels is None else channels,
+            )
             self._first = begin
         self.rate, self.channels, self._frames = self._pcm.rate, self._pcm.channels, 0
 
@@ -112,11 +116,11 @@ class Input:
         found = []
         if self._left:
             missing = self._left / self._size
-            found.append(f"the WAV ended early: {missing:.0%} of what its header says are missing")
+            found.append(f"the WAV ended early: {missing:.0%} of what its header says is missing")
         if self._pcm.left:
             found.append(
-                f"{counted(self._pcm.left, 'byte')} at the end are no whole sample of {self}; they "
-                "are left out; are --format and --channels right?"
+                f"{counted(self._pcm.left, 'byte')} left out at the end: no whole sample of "
+                f"{self}; are --format and --channels right?"
             )
         if not self._frames:
             found.append("no whole sample came from standard input")

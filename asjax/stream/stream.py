@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from asjax.stream.clock import Clock, check_open, seconds, windowed
+from asjax.stream.clock import Clock, check_open, check_tagger, seconds, windowed
 from asjax.stream.sound import Inflow, Ring, pieces
 
 LEAST_S, MOST_S = 1.0, 3600.0
@@ -51,6 +51,7 @@ class Stream:
     def __init__(
         self, tagger, window_s: float = 2.0, hop_s: float = 0.5, rate: float | None = None
     ):
+        check_tagger(tagger)
         window_s = seconds("window_s", window_s, LEAST_S, MOST_S)
         longest = f"; the model hears windows of up to {tagger.clip_s:g} s"
         seconds("window_s", window_s, LEAST_S, tagger.clip_s + 1e-6, longest)
@@ -58,7 +59,7 @@ class Stream:
         self.sample_rate = tagger.sample_rate
         self.window = max(1, round(window_s * self.sample_rate))
         self.hop = max(1, round(hop_s * self.sample_rate))
-        self._in = Inflow(rate or self.sample_rate, self.sample_rate)
+        self._in = Inflow(rate, self.sample_rate)
         self._ring, self._count, self._end = Ring(self.window), 0, 0
         self._clock, self.closed, self.skipped = Clock(), False, 0
         self._live = None

@@ -1,5 +1,6 @@
 """The rules of HEAR 2021, X-ARES 0.1.3 and MTEB 2.26, restated, on the smallest real models."""
 
+import subprocess
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -159,3 +160,10 @@ def test_mteb_is_missing(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "mteb", None)
     with pytest.raises(AsjaxError, match="mteb is not installed"):
         mteb.encoder(folder)
+
+
+@pytest.mark.parametrize("name", ["core.Embedder", "hear.load_model", "mteb.encoder"])
+def test_the_names_of_the_pages_need_no_import_of_their_own(name):
+    code = f"import asjax; print(asjax.adapters.{name}.__module__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
+    assert done.stdout.strip() == f"asjax.adapters.{name.partition('.')[0]}", done.stderr

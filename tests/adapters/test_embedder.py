@@ -10,6 +10,7 @@ import small_tagger
 from asjax import predict
 from asjax.adapters import core
 from asjax.config import AsjaxError
+from asjax.predict.onnx_tagger import OnnxTagger
 
 RATE, SIZE = small_tagger.RATE, small_tagger.SIZE  # 1000 Hz, windows of 500 samples
 BLOCK = 10  # samples of a frame
@@ -138,3 +139,23 @@ def test_fixed_frames_of_a_frontend_count_beyond_the_window():
 def test_wrong_waves(waves, says):
     with pytest.raises(AsjaxError, match=says.replace("[", r"\[")):
         core.Embedder(small_tagger.tagger()).clips(waves)
+
+
+@pytest.mark.parametrize("name", ["step_s", "grid_s"])
+@pytest.mark.parametrize("value", [-1, "x", float("nan"), True, 4000])
+def test_a_wrong_length_is_named(name, value):
+    with pytest.raises(AsjaxError, match=f"{name} must be 0"):
+        core.Embedder(small_tagger.tagger(), **{name: value})
+
+
+def test_a_step_of_zero_is_named():
+    with pytest.raises(AsjaxError, match=r"step_s must be 0\.001 to 3600 seconds, got 0"):
+        core.Embedder(small_tagger.tagger(), step_s=0)
+
+
+def test_an_onnx_file_is_named(monkeypatch):
+    file = object.__new__(OnnxTagger)
+    monkeypatch.setattr(predict, "load", lambda path, **settings: file)
+    for model in (file, "tagger.onnx"):
+        with pytest.raises(AsjaxError, match=r"\.onnx file cannot be adapted"):
+            core.Embedder(model)

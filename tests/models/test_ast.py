@@ -1,5 +1,7 @@
 """AST: sizes and grids, a plain torch forward pass, behaviour in training, other names."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -123,6 +125,14 @@ def test_short_input_is_padded_with_zeros_and_long_input_cut(small):
         np.testing.assert_array_equal(
             apply(variables, feats[:, :frames])["logits"], apply(variables, same)["logits"]
         )
+
+
+def test_training_on_longer_input_is_an_error(small):
+    module, variables, _ = small
+    train = partial(module.apply, train=True, rngs={"dropout": jax.random.key(0)})
+    assert train(variables, _feats(module, frames=90))["logits"].shape[0] == 2
+    with pytest.raises(AsjaxError, match=r"positions for 90 frames, and the features have 120"):
+        train(variables, _feats(module, frames=120))
 
 
 def test_augment_sees_the_features_as_given(small):

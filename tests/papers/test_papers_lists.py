@@ -77,7 +77,7 @@ def test_cut_and_damaged_lists_are_refused_with_a_clear_line(tmp_path):
 
 def test_what_is_no_segment_list_is_refused(tmp_path):
     read = audioset.read_segments
-    with pytest.raises(AsjaxError, match="no such file"):
+    with pytest.raises(AsjaxError, match="does not exist"):
         read(tmp_path / "none.csv", "audioset527")
     with pytest.raises(AsjaxError, match="line 4: label '/m/none' is not one of audioset527"):
         read(write(tmp_path / "a.csv", [["/m/none"]]), "audioset527")
@@ -167,7 +167,8 @@ def test_strict_leaves_church_bells_alone(tmp_path):
         (["a.csv", "--betas", "-1"], "--betas must be finite"),
         (["a.csv", "x/a.csv"], "different names, got a, a"),
         (["a.csv", "--labels", "esc10"], "esc10 has no ontology"),
-        (["none.csv"], "none.csv: no such file"),
+        (["none.csv"], "none.csv does not exist"),
+        (["."], "segment list . is a folder"),
         (["a.csv", "--out", "a.csv"], "must be a writable folder"),
         (["all.csv", "a.csv"], "must not have the name all"),
         (["--strict"], "need segment lists"),

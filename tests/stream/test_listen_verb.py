@@ -187,14 +187,14 @@ def test_events_come_as_onsets_and_events(listen):
 def test_odd_bytes_are_said(listen):
     code, lines, err = listen(WAVE.tobytes() + b"\x01", *RAW)
     assert code == 0
-    assert "1 byte at the end are no whole sample" in err
+    assert "1 byte left out at the end: no whole sample of" in err
     check(lines)
 
 
 def test_a_wav_that_ends_early_is_said(listen):
     code, lines, err = listen(wav(WAVE, size=2 * WAVE.nbytes), *WAVED)
     assert code == 0
-    assert "50% of what its header says are missing" in err
+    assert "50% of what its header says is missing" in err
     check(lines)
 
 
@@ -226,8 +226,10 @@ def test_the_threshold_leaves_out_tags(listen):
         (wav(WAVE, tag=2), (), "kind 2 with 16 bits"),
         (wav(WAVE), ("--rate=8000",), "WAV of s16le, 1000 Hz, 1 channel, but --rate says 8000"),
         (wav(WAVE), ("--channels=2",), "--channels says 2"),
-        (WAVE.tobytes(), ("--rate=5",), "--rate: its rate must be 100"),
+        (wav(WAVE, rate=0), (), "the WAV header's rate: its rate must be 100"),
+        (WAVE.tobytes(), ("--rate=0",), "--rate: its rate must be 100"),
         (WAVE.tobytes(), ("--channels=99",), "--channels must be 1 to 64"),
+        (WAVE.tobytes(), ("--channels=0",), "--channels must be 1 to 64"),
         (WAVE.tobytes(), ("--window=0.2",), "window_s must be 1"),
         (WAVE.tobytes(), ("--hop=9",), "hop_s must be"),
         (WAVE.tobytes(), ("--events",), "frames"),
@@ -243,6 +245,13 @@ def test_a_mistake_is_one_line(listen, data, options, text):
     assert text in err
     assert len(err.splitlines()) == 1
     assert err.startswith("asjax listen: error: ")
+
+
+def test_closed_standard_input_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert verbs.main(["listen", "--model=x"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "standard input is closed" in line
 
 
 def test_a_header_in_single_bytes_is_read():

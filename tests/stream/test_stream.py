@@ -1,6 +1,7 @@
 """`Stream` against the tagger on the same slices, for every way to cut the sound."""
 
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from small_tagger import LABELS, RATE
 
 from asjax.config import AsjaxError
 from asjax.data import audio
-from asjax.stream import Stream
+from asjax.stream import EventStream, Stream
 
 RNG = np.random.default_rng(14)
 WINDOW_S, HOP_S = 1.0, 0.25
@@ -95,6 +96,18 @@ def test_close_gives_no_window_twice():
     assert stream.close() == []
     with pytest.raises(AsjaxError, match="closed"):
         stream.push(noise(0.1))
+
+
+@pytest.mark.parametrize("stream", [Stream, EventStream])
+@pytest.mark.parametrize("tagger", ["runs/live", None, Path("x")])
+def test_a_path_is_no_tagger(stream, tagger):
+    with pytest.raises(AsjaxError, match=r"a stream needs a tagger, such as asjax.load"):
+        stream(tagger)
+
+
+def test_a_rate_of_zero_is_not_the_default():
+    with pytest.raises(AsjaxError, match="its rate must be 100"):
+        made(rate=0)
 
 
 def test_only_the_newest_window_is_computed_when_time_is_short():
