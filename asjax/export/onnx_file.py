@@ -48,6 +48,8 @@ def to_onnx(
         raise unknown("weights", weights, WEIGHTS)
     libraries()
     to = Path(to)
+    if to.suffix.lower() != ".onnx":
+        raise AsjaxError(f"{to} must end with .onnx, because asjax knows such a file by its ending")
     if to.exists() and not overwrite:
         raise AsjaxError(f"{to} exists; add --overwrite to replace it")
     if not to.absolute().parent.is_dir():

@@ -200,6 +200,7 @@ def test_stablehlo_is_read_back_and_compared(folder, tmp_path):
         (["--safetensors", "x", "--weights", "int8"], "--weights is for --onnx"),
         (["--onnx", ""], "empty"),
         (["--onnx", "nowhere/x.onnx"], "make the folder first"),
+        (["--onnx", "x.model"], "x.model must end with .onnx"),
     ],
 )
 def test_wrong_options_are_one_line(folder, words, why, capsys, monkeypatch, tmp_path):

@@ -143,6 +143,15 @@ def test_without_npm_one_line_says_how(tmp_path, monkeypatch):
         ort.put(tmp_path, None)
 
 
+def test_the_printed_command_works_for_any_name(tmp_path, dist, monkeypatch, capsys):
+    (tmp_path / "a.onnx").write_bytes(b"x")
+    monkeypatch.setattr(predict, "load", lambda path: small_tagger.tagger())
+    to = str(tmp_path / "my sité's" / ("long" * 40))
+    assert main(["demo", str(tmp_path / "a.onnx"), "--to", to, "--ort", str(dist)]) == 0
+    command = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert command[-3:] == ["--directory", to, "8000"]
+
+
 def test_wrong_models_are_one_line(tmp_path, capsys):
     for argv, said in (
         (["no.onnx"], "no.onnx does not exist"),
