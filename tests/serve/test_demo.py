@@ -1,15 +1,18 @@
 """`asjax demo` without a browser: its folder, the files of onnxruntime-web, and faults."""
 
+import errno
 import hashlib
 import io
 import json
 import os
+import shlex
 import stat
 import tarfile
 
 import pytest
 import small_tagger
 
+from asjax import predict
 from asjax.__main__ import main
 from asjax.config import AsjaxError, AsjaxWarning
 from asjax.serve import answers, demo, ort
@@ -94,6 +97,16 @@ def test_a_file_that_is_missing_or_damaged_is_named(tmp_path, dist):
         ort.put(tmp_path, str(dist))
     with pytest.raises(AsjaxError, match="npm install onnxruntime-web@"):
         ort.put(tmp_path, str(tmp_path / "nowhere"))
+
+
+def test_a_full_disk_is_said_of_to_and_not_of_ort(tmp_path, dist, monkeypatch):
+    def full(source, copy):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(ort.shutil, "copyfileobj", full)
+    with pytest.raises(AsjaxError, match="--to .*site cannot be written: No space left"):
+        write(tmp_path / "site", dist)
+    assert not (tmp_path / "site").exists()
 
 
 def test_another_version_is_said(tmp_path, dist):
