@@ -221,6 +221,21 @@ def test_verbs_that_need_the_folder_say_so_in_one_line(made, words, tmp_path, ca
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"clip_s": float("nan")}, "a window must be a number of seconds above 0, got nan"),
+        ({"clip_s": "a"}, "a window must be a number"),
+        ({"clip_s": 0.01}, "a window of 0.01 s was asked for"),
+        ({"threads": -1}, "threads must be 0, for one per core, or a whole number above, got -1"),
+        ({"threads": "2"}, "threads must be"),
+    ],
+)
+def test_wrong_settings_are_said(made, settings, why):
+    with pytest.raises(AsjaxError, match=why):
+        asjax.load(made[1], **settings)
+
+
 def test_other_files_are_not_said_to_be_missing(tmp_path):
     (tmp_path / "m.safetensors").write_bytes(b"x")
     with pytest.raises(AsjaxError, match="m.safetensors is a file and no model folder"):
