@@ -93,9 +93,10 @@ class OnnxTagger(Windowed):
         if samples < least - 1 or (most and samples > most + 1):
             rate = self.about.sample_rate
             upper = f" to {most / rate:g} s" if most else " on"
+            length = f"from {least / rate:g} s{upper}" if least != most else f"of {most / rate:g} s"
             raise AsjaxError(
-                f"{self.name} takes waves from {least / rate:g} s{upper}, and a window of "
-                f"{clip_s:g} s was asked for"
+                f"{self.name} takes waves {length}, and a window of {clip_s:g} s was asked for; "
+                "take such a window, or the model folder"
             )
         return clip_s
 

@@ -236,6 +236,17 @@ def test_wrong_settings_are_said(made, settings, why):
         asjax.load(made[1], **settings)
 
 
+def test_a_file_of_one_length_says_which(made, tmp_path):
+    from asjax import export
+
+    export.to_onnx(made[0], tmp_path / "clip.onnx", length="clip")
+    tagger = asjax.load(tmp_path / "clip.onnx")
+    why = "takes waves of 10 s, and a window of 2 s was asked for; take such a window, or the"
+    with pytest.raises(AsjaxError, match=why):
+        tagger.windowed(2.0)
+    assert asjax.load(made[1]).windowed(2.0).clip_s == 2.0
+
+
 def test_other_files_are_not_said_to_be_missing(tmp_path):
     (tmp_path / "m.safetensors").write_bytes(b"x")
     with pytest.raises(AsjaxError, match="m.safetensors is a file and no model folder"):
