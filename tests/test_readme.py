@@ -5,6 +5,7 @@ Training is shortened in ways that the documents name: recipes get the argument 
 the reason. A new one must run or be listed.
 """
 
+import argparse
 import re
 import shlex
 
@@ -167,7 +168,7 @@ def options_of(parser):
     """All options of a verb, those of its words included."""
     found = {option for action in parser._actions for option in action.option_strings}
     for action in parser._actions:
-        if isinstance(action.choices, dict):
+        if isinstance(action, argparse._SubParsersAction):
             found = found.union(*(options_of(inner) for inner in action.choices.values()))
     return found
 

@@ -38,7 +38,8 @@ def to_onnx(
 
     Returns:
       A report: opset, bytes, nodes, max_abs, rel_l2, errors (output -> (max abs, relative L2)),
-      least, most (samples of a wave; None: no limit), why (the reason of a limit).
+      least, most (samples of a wave; None: no limit), why (the reason of a limit),
+      dtype (what the model in the folder computes in; the file computes in float32).
 
     Raises:
       AsjaxError: no model, `to` exists, an operation without a form in ONNX, the file would be too
@@ -48,6 +49,8 @@ def to_onnx(
         raise unknown("weights", weights, WEIGHTS)
     libraries()
     to = Path(to)
+    if to.suffix.lower() != ".onnx":
+        raise AsjaxError(f"{to} must end with .onnx, because asjax knows such a file by its ending")
     if to.exists() and not overwrite:
         raise AsjaxError(f"{to} exists; add --overwrite to replace it")
     if not to.absolute().parent.is_dir():
@@ -74,6 +77,7 @@ def to_onnx(
         "least": traced.least,
         "most": traced.most,
         "why": traced.why,
+        "dtype": made.dtype,
         "outputs": traced.names,
     }
 

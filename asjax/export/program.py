@@ -21,7 +21,7 @@ class Program:
     Attributes:
       model, frontend, variables, label_set, record, activation: as of a `Tagger`.
       sample_rate: Hz. samples: of a window. frames: scores in time per window, or 0.
-      name: family and variant.
+      name: family and variant. dtype: what the model in the folder computes in.
     """
 
     model: object
@@ -35,6 +35,7 @@ class Program:
     samples: int
     frames: int
     name: str
+    dtype: str = "float32"
 
     def features(self, wave):
         return self.frontend(wave)
@@ -63,7 +64,8 @@ def load(directory) -> Program:
     spec = model_dir.load_model(directory)[0]["model"]
     family, fields = split_spec(spec)
     module = tagger.model
-    if getattr(module, "dtype", "float32") != "float32":
+    dtype = str(getattr(module, "dtype", "float32"))
+    if dtype != "float32":
         module = replace(module, dtype="float32")
     return Program(
         module,
@@ -77,6 +79,7 @@ def load(directory) -> Program:
         tagger.window,
         tagger.frame_count,
         f"{family} {fields.get('variant', '')}".strip(),
+        dtype,
     )
 
 

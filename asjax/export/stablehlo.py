@@ -23,7 +23,7 @@ def to_stablehlo(directory, to, *, overwrite: bool = False) -> dict:
     """Write `to`: wave [b, s] float32 -> dict of outputs, as of `to_onnx`; then read it, run it and
     compare it with jax.
 
-    Returns: bytes, platforms, errors, least, most, why; see `to_onnx`.
+    Returns: bytes, platforms, errors, least, most, why, dtype; see `to_onnx`.
 
     Raises:
       AsjaxError: no model, `to` exists, flatbuffers is missing, or the file differs from jax.
@@ -70,4 +70,5 @@ def to_stablehlo(directory, to, *, overwrite: bool = False) -> dict:
         "least": traced.least,
         "most": traced.most,
         "why": traced.why,
+        "dtype": made.dtype,
     }

@@ -79,9 +79,7 @@ def _onnx(args) -> int:
     size = f"{done['bytes'] / 1e6:.2f} MB, {done['nodes']} nodes"
     print(f"written   {args.onnx}: {size}, opset {done['opset']}, weights {weights}")
     print(f"input     wave [b, s] float32, {_length(done)}")
-    if done["why"]:
-        print(f"length    limited: {done['why']}")
-    _errors(done["errors"])
+    _told(done)
     print(f"use it    asjax tag FILE --model {shlex.quote(args.onnx)}")
     return 0
 
@@ -93,8 +91,13 @@ def _length(done: dict) -> str:
     return f"s from {least:,} samples" + (f" to {most:,}" if most else "")
 
 
-def _errors(errors: dict) -> None:
-    for name, (largest, relative) in errors.items():
+def _told(done: dict) -> None:
+    if done["why"]:
+        print(f"length    limited: {done['why']}")
+    if done["dtype"] != "float32":
+        print(f"computes  in float32; in the folder the model computes in {done['dtype']}, so a")
+        print("          tagger of the folder gives slightly other numbers than the file")
+    for name, (largest, relative) in done["errors"].items():
         print(f"checked   {name}: max abs {largest:.1e}, relative L2 {relative:.1e} against jax")
 
 
@@ -105,9 +108,7 @@ def _stablehlo(args) -> int:
     platforms = ", ".join(done["platforms"])
     print(f"written   {args.stablehlo}: {done['bytes'] / 1e6:.2f} MB for {platforms}")
     print(f"input     wave [b, s] float32, {_length(done)}")
-    if done["why"]:
-        print(f"length    limited: {done['why']}")
-    _errors(done["errors"])
+    _told(done)
     print("use it    jax.export.deserialize(bytearray(open(FILE, 'rb').read())).call(wave)")
     return 0
 

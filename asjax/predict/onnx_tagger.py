@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from asjax.config import AsjaxError, shown
+from asjax.config import AsjaxError, quoted, shown
 from asjax.predict.frames import NO_FRAMES
 from asjax.predict.onnx_metadata import read
 from asjax.predict.onnx_session import session
-from asjax.predict.windows import OUTPUTS, Windowed, check_settings
+from asjax.predict.tags import whole
+from asjax.predict.windows import OUTPUTS, Windowed, check_settings, check_window
 from asjax.store import files
 
 SUFFIX = ".onnx"
@@ -43,6 +44,11 @@ class OnnxTagger(Windowed):
     """
 
     def __init__(self, path, *, threads: int = 0, clip_s: float | None = None, **settings):
+        if not whole(threads) or threads < 0:
+            raise AsjaxError(
+                f"threads must be 0, for one per core, or a whole number above, got "
+                f"{quoted(threads)}"
+            )
         self.path, self.threads = Path(path), threads
         about = self.about = read(self.path)
         self.settings = {"clip_s": clip_s, **settings}
@@ -82,13 +88,15 @@ class OnnxTagger(Windowed):
 
     def _possible(self, clip_s: float) -> float:
         """A window in seconds. AsjaxError: the file takes no wave of that length."""
+        check_window(clip_s)
         samples, least, most = clip_s * self.about.sample_rate, self.about.least, self.about.most
         if samples < least - 1 or (most and samples > most + 1):
             rate = self.about.sample_rate
             upper = f" to {most / rate:g} s" if most else " on"
+            length = f"from {least / rate:g} s{upper}" if least != most else f"of {most / rate:g} s"
             raise AsjaxError(
-                f"{self.name} takes waves from {least / rate:g} s{upper}, and a window of "
-                f"{clip_s:g} s was asked for"
+                f"{self.name} takes waves {length}, and a window of {clip_s:g} s was asked for; "
+                "take such a window, or the model folder"
             )
         return clip_s
 

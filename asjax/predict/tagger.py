@@ -21,6 +21,7 @@ from asjax.predict.saving import Saves
 from asjax.predict.windows import Windowed, check_settings, folder_of
 from asjax.store import model_dir
 from asjax.store.scores import activation_of
+from asjax.weights import published
 
 HOW_TO_GET_A_MODEL = (
     "train one with: asjax train --config=configs/quickstart.py --workdir=runs/quickstart, "
@@ -43,8 +44,10 @@ def load_one(path, *, reduce: str = "mean", batch_size: int = 16, **settings) ->
     """
     check_settings(batch_size, settings.get("overlap", 0.0))
     folder = folder_of(path)
+    model_dir.refuse_file(folder)
     if not folder.is_dir():
-        raise AsjaxError(f"model folder {folder} does not exist; {HOW_TO_GET_A_MODEL}")
+        hint = f"{published.near(path)} Or" if published.near(path) else ";"
+        raise AsjaxError(f"model folder {folder} does not exist{hint} {HOW_TO_GET_A_MODEL}")
     if (folder / "model").is_dir():
         folder = folder / "model"
     elif (folder / "checkpoints").is_dir():

@@ -54,6 +54,12 @@ def check_settings(batch_size, overlap) -> None:
         raise AsjaxError(f"overlap must be 0 or more and less than 1, got {quoted(overlap)}")
 
 
+def check_window(clip_s) -> None:
+    """Raise AsjaxError for a length of a window that is no number of seconds above 0."""
+    if not isinstance(clip_s, Real) or not 0 < clip_s < np.inf:
+        raise AsjaxError(f"a window must be a number of seconds above 0, got {quoted(clip_s)}")
+
+
 class Calls:
     """The calls of a tagger, one model or several: it has `hear`, and what `Heard.tags` reads."""
 
@@ -192,8 +198,7 @@ class Windowed(Calls):
         Raises:
           AsjaxError: `clip_s` is not a number above 0, or the model cannot hear that length.
         """
-        if not isinstance(clip_s, Real) or not 0 < clip_s < np.inf:
-            raise AsjaxError(f"a window must be a number of seconds above 0, got {quoted(clip_s)}")
+        check_window(clip_s)
         key = (float(clip_s), *sorted(settings.items()))
         if key not in self._others:
             self._others[key] = self._with(clip_s=float(clip_s), **settings)

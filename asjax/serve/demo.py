@@ -5,10 +5,11 @@ Exit codes: 0 the folder is complete; 2 nothing has changed, one line says why.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 
-from asjax.config import TRUST, AsjaxError, shown, trust_named
+from asjax.config import TRUST, AsjaxError, printable, shown, trust_named
 
 MODEL, LABELS = "model.onnx", "labels.json"
 _MARK = "asjax demo"  # in labels.json: the folder may be replaced
@@ -66,10 +67,10 @@ def main(args) -> int:
             export.to_onnx(args.model, path, weights=args.weights)
 
     write(tagger, answers.title(args.model), model, args.to, args.ort)
-    to = shown(args.to)
+    to = printable(shlex.quote(args.to))
     total = sum(file.stat().st_size for file in Path(args.to).iterdir() if file.is_file())
     print(
-        f"{to}: a page with {total / 1e6:.1f} MB. To see it:\n"
+        f"{shown(args.to)}: a page with {total / 1e6:.1f} MB. To see it:\n"
         f"  python -m http.server --bind 127.0.0.1 --directory {to} 8000"
     )
     return 0

@@ -46,6 +46,7 @@ def put(to: Path, folder: str | None) -> str:
 
     Raises:
       AsjaxError: they are not there, or damaged; no npm, or it failed.
+      OSError: `to` cannot be written.
     """
     if folder is not None:
         version = _copy(Path(folder), to)
@@ -61,12 +62,14 @@ def _copy(folder: Path, to: Path) -> str:
     folder = inner if not (folder / "ort.wasm.min.js").exists() and inner.is_dir() else folder
     for name in SHA256:
         try:
-            shutil.copyfile(folder / name, to / name)
+            source = (folder / name).open("rb")
         except OSError as error:
             raise AsjaxError(
                 f"--ort {shown(folder)} needs {', '.join(SHA256)}; {name} cannot be read: "
                 f"{files.reason(error)}; {HOW}"
             ) from None
+        with source, (to / name).open("wb") as copy:
+            shutil.copyfileobj(source, copy)
     with (to / "ort.wasm.min.js").open("rb") as script:
         found = re.search(rb"ONNX Runtime Web v(\d[\w.+-]*)", script.read(1000))
     version = found[1].decode("ascii") if found else "unknown"

@@ -25,7 +25,7 @@ from asjax import __version__
 from asjax.config import AsjaxError, in_words, printable, shown
 from asjax.serve import body
 from asjax.serve.body import Refused
-from asjax.serve.service import KINDS, Service, as_json
+from asjax.serve.service import KINDS, QUERY, Service, as_json
 
 MOST_CONNECTIONS = 32
 HEADERS = {
@@ -199,7 +199,7 @@ class _Handler(BaseHTTPRequestHandler):
         return False
 
     def _route(self, method: str) -> tuple[str, dict]:
-        """(path, query) of a request that may come in. Refused: 403, 404 or 405."""
+        """(path, query) of a request that may come in. Refused: 403, 404, 405 or 422."""
         if method == "GET" and {"content-length", "transfer-encoding"} & set(
             map(str.lower, self.headers.keys())
         ):
@@ -217,7 +217,7 @@ class _Handler(BaseHTTPRequestHandler):
         if method != allowed or self.command not in ("GET", "HEAD", "POST"):
             allow = "GET, HEAD" if allowed == "GET" else allowed
             raise Refused(405, f"{parts.path} takes {allow}, not {self.command}", Allow=allow)
-        return parts.path, dict(parse_qsl(parts.query, max_num_fields=20))
+        return parts.path, _query(parts.query) if method == "POST" else {}
 
     def _get(self):
         path, _ = self._route("GET")
@@ -296,6 +296,22 @@ def _split(address: str):
         return urlsplit(address)  # it raises for a wrong IPv6 address
     except ValueError:
         raise Refused(400, "the address of the request is not valid") from None
+
+
+def _query(text: str) -> dict[str, str]:
+    """name -> value. Refused: 422, a name that has no meaning or is there twice."""
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=20)
+    except ValueError:
+        raise Refused(422, "the address has more than 20 values after the ?") from None
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise Refused(422, "a value after the ? of the address is there twice")
+    for name in found:
+        if name not in QUERY:
+            known = ", ".join(f"?{one}=" for one in QUERY)
+            raise Refused(422, f"?{shown(name, 60)}= has no meaning; there are {known}")
+    return found
 
 
 _SHOWN = ("/tag", "/events", "/embed", "/labels", "/healthz", "/")

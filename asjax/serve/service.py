@@ -25,6 +25,7 @@ KINDS = {  # of the page's files; Python's own table lacks some of them on some 
     ".wasm": "application/wasm",
     ".onnx": "application/octet-stream",
 }
+QUERY = ("top", "scores", "name")  # what a POST may have after the ?
 _NOT_AUDIO = ("text/", "image/", "multipart/", "application/json", "application/xml")
 
 
@@ -124,8 +125,10 @@ class Service:
 
     def _tag(self, query):
         top = answers.top_of(query.get("top"), len(self.tagger.label_set))
-        scores = query.get("scores") == "1"
-        return lambda heard: answers.tags(heard, top, scores)
+        scores = query.get("scores", "0")
+        if scores not in ("0", "1"):
+            raise AsjaxError(f"?scores= must be 0 or 1, got {scores[:40]!r}")
+        return lambda heard: answers.tags(heard, top, scores == "1")
 
     def _events(self, query):
         tags = self._tag(query)

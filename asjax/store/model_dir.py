@@ -237,10 +237,27 @@ def folder_of(directory) -> Path:
         place = swap.find(folder)  # has another name if a replacement was interrupted
         if place is not None and (place / "card.json").is_file():
             return place
-    what = "does not exist" if not path.exists() else "has no card.json"
     raise AsjaxError(
-        f"model {path} {what}; give a workdir that finished training, or its model folder"
+        f"model {path} {_lacks(path)}; give a workdir that finished training, or its model folder"
     )
+
+
+def refuse_file(path: Path) -> None:
+    """AsjaxError: a file in the place of a model folder."""
+    if path.is_file():
+        raise AsjaxError(
+            f"model {path} {_lacks(path)}; give the model folder that it was made from"
+        )
+
+
+def _lacks(path: Path) -> str:
+    """Why a path is no model folder."""
+    if not path.exists():
+        return "does not exist"
+    if not path.is_file():
+        return "has no card.json"
+    onnx = path.suffix.lower() == ".onnx"
+    return "is an ONNX file and no model folder" if onnx else "is a file and no model folder"
 
 
 def _flat(tree, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:

@@ -37,9 +37,12 @@ def settings(args, found, tagger, choice, size: int, kind: str) -> dict:
 
 
 def _model_hash(path: Path) -> str:
-    """The hash of a model, or of stored logits."""
+    """The hash of a model, of an ONNX file, or of stored logits."""
+    from asjax.predict import onnx_tagger
     from asjax.store import files, logits, model_dir
 
+    if onnx_tagger.is_file(path):
+        return files.digest(path)
     return files.digest(path / files.SUMS) if logits.is_folder(path) else model_dir.hash_of(path)
 
 

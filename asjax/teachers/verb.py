@@ -109,11 +109,13 @@ def main(args) -> int:
 
 
 def _run(paths, args) -> int:
+    from asjax.store import model_dir
     from asjax.weights import hub
 
     paths = hub.local(paths)
     for path in paths:
         if not Path(path).is_dir():
+            model_dir.refuse_file(Path(path))
             near = "" if Path(path).exists() else f", nor one of {', '.join(ACTIONS)}"
             raise AsjaxError(f"{shown(path)} is no model folder{near}")
     shard = _shard(args.shard)

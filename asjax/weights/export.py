@@ -30,7 +30,8 @@ def export(directory, to, *, overwrite: bool = False) -> dict:
       file cannot carry and the option of `asjax port` that restores it, or "").
 
     Raises:
-      AsjaxError: there is no model, `to` exists, or an array has no name in torch.
+      AsjaxError: there is no model, `to` exists, the model is the user's own code, or an array has
+        no name in torch.
     """
     from asjax import models
     from asjax.weights import port
@@ -41,6 +42,11 @@ def export(directory, to, *, overwrite: bool = False) -> dict:
     cfg, label_set, variables, card = model_dir.load_model(directory)
     extra = model_dir.load_extra(directory)
     family, fields = split_spec(cfg["model"])
+    if ":" in family:
+        raise AsjaxError(
+            f"the model {family} is code of yours, and no authors' torch code loads it; its "
+            "weights are in model.safetensors of the model folder, by the names of flax"
+        )
     file = models.family(family)
     arrays = port.to_torch(family, variables)
     made = {}

@@ -49,9 +49,12 @@ def resolve(
         huggingface_hub takes them.
 
     Raises:
-      AsjaxError: a repository or a published checkpoint that cannot be had; one line says why.
+      AsjaxError: a repository or a published checkpoint that cannot be had, or an empty name; one
+        line says why.
       TypeError: `source` is no path.
     """
+    if source == "":
+        raise AsjaxError("a model must be a path or a name, got an empty one")
     path, text = Path(source), source if isinstance(source, str) else ""
     named, repository = text.startswith(SCHEME), parse(text)
     here = not named and (swap.find(path) is not None or (repository and path.parent.is_dir()))

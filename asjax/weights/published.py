@@ -9,8 +9,10 @@ because a repository's licence covers its code. Hashes are those of the publishe
 
 from __future__ import annotations
 
+from pathlib import Path
 from urllib.parse import unquote
 
+from asjax.config import nearest
 from asjax.weights.published_detectors import BACKBONES, DETECTORS
 from asjax.weights.published_row import AUDIOSET, Row
 
@@ -29,6 +31,18 @@ def by_file(name: str) -> Row | None:
 def by_hub(repo: str) -> Row | None:
     """The row with this Hub id, or None."""
     return next((row for row in ROWS if row.hub == repo.partition("@")[0]), None)
+
+
+def near(name) -> str:
+    """`"; did you mean the published checkpoint 'x'?"` for a bare word that is much like one.
+
+    "" for paths, for files and for words that are like no name.
+    """
+    word = str(name)
+    if Path(word).name != word or Path(word).suffix:
+        return ""
+    hint = nearest(word, {name for row in ROWS for name in (row.name, row.variant)})
+    return hint.replace("did you mean", "did you mean the published checkpoint")
 
 
 def rows() -> list[dict]:

@@ -37,6 +37,10 @@ def main(args) -> int:
     """Print families and variants with sizes and scores, or the published checkpoints."""
     for name in args.family:
         if name not in models.families():
+            if family := next((r["family"] for r in sizes.stored() if r["variant"] == name), None):
+                raise AsjaxError(
+                    f"{name} is a variant of the family {family}: asjax models {family}"
+                )
             raise unknown("model family", name, models.families())
     if args.parameters:
         if len(args.family) != 1:

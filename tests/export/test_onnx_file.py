@@ -8,6 +8,7 @@ import pytest
 import small_programs
 from small_programs import small
 
+import asjax
 from asjax import export as public
 from asjax import models
 from asjax.__main__ import main
@@ -149,11 +150,15 @@ def test_int8_levels_are_the_nearest_of_their_channel():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A model folder of a small CNN with three classes."""
+    return stored(tmp_path_factory.mktemp("models") / "m")
+
+
+def stored(to, **fields):
     made = small("cnn", "mini", 1.0, classes=3)
     return model_dir.save_model(
-        tmp_path_factory.mktemp("models") / "m",
+        to,
         config={
-            "model": {"name": "cnn", "variant": "mini", "num_classes": 3},
+            "model": {"name": "cnn", "variant": "mini", "num_classes": 3, **fields},
             "frontend": dict(models.family("cnn").FRONTENDS["mini"]),
             "data": {"sample_rate": 16_000, "clip_s": 1.0},
         },
@@ -179,6 +184,18 @@ def test_the_verb_writes_checks_and_says(folder, tmp_path, capsys):
     assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
 
 
+def test_a_model_in_bfloat16_is_said_to_be_float32_in_the_file(folder, tmp_path, capsys):
+    half, out = stored(tmp_path / "half", dtype="bfloat16"), tmp_path / "m.onnx"
+    assert main(["export", str(half), "--onnx", str(out)]) == 0
+    assert "in the folder the model computes in bfloat16" in capsys.readouterr().out
+    wave = (np.random.default_rng(0).standard_normal(16_000).astype(np.float32) / 10, 16_000)
+    full, inside, exported = (asjax.load(path)(wave).logits for path in (folder, half, out))
+    np.testing.assert_allclose(exported, full, rtol=1e-4, atol=1e-4)
+    assert np.abs(exported - inside).max() > 1e-3, "what is said must be worth saying"
+    assert main(["export", str(folder), "--onnx", str(out), "--overwrite"]) == 0
+    assert "computes" not in capsys.readouterr().out
+
+
 def test_a_file_that_misses_is_not_there(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(onnx_file.WEIGHTS, "int8", 1e-9)
     with pytest.raises(AsjaxError, match="differs from jax.*deleted"):
@@ -200,6 +217,7 @@ def test_stablehlo_is_read_back_and_compared(folder, tmp_path):
         (["--safetensors", "x", "--weights", "int8"], "--weights is for --onnx"),
         (["--onnx", ""], "empty"),
         (["--onnx", "nowhere/x.onnx"], "make the folder first"),
+        (["--onnx", "x.model"], "x.model must end with .onnx"),
     ],
 )
 def test_wrong_options_are_one_line(folder, words, why, capsys, monkeypatch, tmp_path):

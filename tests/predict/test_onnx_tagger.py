@@ -198,6 +198,84 @@ def test_other_outputs_are_refused(made, tmp_path):
         asjax.load(path)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["eval", "--model=FILE"],
+        ["soup", "FILE", "FOLDER", "--out=OUT"],
+        ["logits", "FILE", "--data=esc10", "--out=OUT"],
+        ["export", "FILE", "--onnx=OUT.onnx"],
+        ["push", "FILE", "org/x", "--license=mit", "--dry-run"],
+        ["finetune", "--from=FILE", "--data=clips.csv", "--to=OUT"],
+    ],
+)
+def test_verbs_that_need_the_folder_say_so_in_one_line(made, words, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    places = {"FOLDER": made[0], "FILE": made[1], "OUT": tmp_path / "out"}
+    for name, path in places.items():
+        words = [word.replace(name, str(path)) for word in words]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert f"{made[1]} is an ONNX file and no model folder" in said
+    assert said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"clip_s": float("nan")}, "a window must be a number of seconds above 0, got nan"),
+        ({"clip_s": "a"}, "a window must be a number"),
+        ({"clip_s": 0.01}, "a window of 0.01 s was asked for"),
+        ({"threads": -1}, "threads must be 0, for one per core, or a whole number above, got -1"),
+        ({"threads": "2"}, "threads must be"),
+    ],
+)
+def test_wrong_settings_are_said(made, settings, why):
+    with pytest.raises(AsjaxError, match=why):
+        asjax.load(made[1], **settings)
+
+
+def test_a_file_of_one_length_says_which(made, tmp_path):
+    from asjax import export
+
+    export.to_onnx(made[0], tmp_path / "clip.onnx", length="clip")
+    tagger = asjax.load(tmp_path / "clip.onnx")
+    why = "takes waves of 10 s, and a window of 2 s was asked for; take such a window, or the"
+    with pytest.raises(AsjaxError, match=why):
+        tagger.windowed(2.0)
+    assert asjax.load(made[1]).windowed(2.0).clip_s == 2.0
+
+
+def test_other_files_are_not_said_to_be_missing(tmp_path):
+    (tmp_path / "m.safetensors").write_bytes(b"x")
+    with pytest.raises(AsjaxError, match="m.safetensors is a file and no model folder"):
+        asjax.load(tmp_path / "m.safetensors")
+
+
+def test_a_collection_is_tagged_as_its_files_are(made, tmp_path, capsys):
+    lake, out = tmp_path / "lake", tmp_path / "tags"
+    lake.mkdir()
+    sound = small_tagger.write(lake / "x.wav", recording(), RATE)
+    model = f"--model={made[1]}"
+    again = ["tag", "--from", str(lake), "--to", str(out), model]
+    assert main(again) == 0
+    capsys.readouterr()
+    assert main(["tag", str(sound), "--tsv", model]) == 0
+    want = capsys.readouterr().out.splitlines()
+    found = (out / "tags-00000.tsv").read_text().splitlines()
+    assert len(found) == len(want) > 1
+    assert [line.split("\t")[1:] for line in found] == [line.split("\t")[1:] for line in want]
+    before = (out / "tags-00000.tsv").stat().st_mtime_ns
+    assert main(again) == 0, "the same file: nothing is made again"
+    assert (out / "tags-00000.tsv").stat().st_mtime_ns == before
+    other = tmp_path / "other.onnx"
+    content = onnx.load(made[1])
+    content.doc_string = "another file"
+    onnx.save(content, other)
+    assert main([*again[:-1], f"--model={other}"]) == 2, "results of another model are there"
+
+
 def test_a_missing_file_is_one_line(tmp_path, capsys):
     sound = small_tagger.write(tmp_path / "x.wav", recording(1.0), RATE)
     assert main(["tag", str(sound), "--model", str(tmp_path / "no.onnx")]) == 2

@@ -507,6 +507,8 @@ def test_what_is_odd_of_a_file_is_said_beside_its_tags(tmp_path, capsys, model):
         ("WAV --model MODEL --batch-size 0", "batch_size must be 1 or more"),
         ("WAV --model MODEL --out WAV", "is one of the files to read"),
         ("WAV --model MODEL --out EMPTY/no/x", "no does not exist; make it first"),
+        ("WAV --model Cnn41", "did you mean the published checkpoint 'cnn14'? Or train one with"),
+        ("WAV --model=", "a model must be a path or a name, got an empty one"),
     ],
 )
 def test_wrong_use_is_one_line_and_exit_code_2(tmp_path, capsys, words, match, request):

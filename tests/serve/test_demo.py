@@ -1,15 +1,18 @@
 """`asjax demo` without a browser: its folder, the files of onnxruntime-web, and faults."""
 
+import errno
 import hashlib
 import io
 import json
 import os
+import shlex
 import stat
 import tarfile
 
 import pytest
 import small_tagger
 
+from asjax import predict
 from asjax.__main__ import main
 from asjax.config import AsjaxError, AsjaxWarning
 from asjax.serve import answers, demo, ort
@@ -96,6 +99,16 @@ def test_a_file_that_is_missing_or_damaged_is_named(tmp_path, dist):
         ort.put(tmp_path, str(tmp_path / "nowhere"))
 
 
+def test_a_full_disk_is_said_of_to_and_not_of_ort(tmp_path, dist, monkeypatch):
+    def full(source, copy):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(ort.shutil, "copyfileobj", full)
+    with pytest.raises(AsjaxError, match="--to .*site cannot be written: No space left"):
+        write(tmp_path / "site", dist)
+    assert not (tmp_path / "site").exists()
+
+
 def test_another_version_is_said(tmp_path, dist):
     for name, content in contents("1.2.3").items():
         (dist / name).write_bytes(content)
@@ -141,6 +154,15 @@ def test_without_npm_one_line_says_how(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(AsjaxError, match="there is no npm here; run npm install onnxruntime-web@"):
         ort.put(tmp_path, None)
+
+
+def test_the_printed_command_works_for_any_name(tmp_path, dist, monkeypatch, capsys):
+    (tmp_path / "a.onnx").write_bytes(b"x")
+    monkeypatch.setattr(predict, "load", lambda path: small_tagger.tagger())
+    to = str(tmp_path / "my sité's" / ("long" * 40))
+    assert main(["demo", str(tmp_path / "a.onnx"), "--to", to, "--ort", str(dist)]) == 0
+    command = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert command[-3:] == ["--directory", to, "8000"]
 
 
 def test_wrong_models_are_one_line(tmp_path, capsys):

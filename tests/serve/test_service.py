@@ -208,6 +208,21 @@ def test_a_wrong_number_of_tags(small, top):
     assert "top" in refused(answer, 422)
 
 
+@pytest.mark.parametrize(
+    ("query", "why"),
+    [
+        ("topp=3", "?topp= has no meaning; there are ?top=, ?scores=, ?name="),
+        ("top=3&top=4", "twice"),
+        ("top=", "top"),
+        ("scores=yes", "?scores= must be 0 or 1, got 'yes'"),
+        ("&".join(f"name=x{i}" for i in range(30)), "more than 20"),
+    ],
+)
+def test_a_wrong_value_after_the_address_is_refused_and_not_ignored(small, query, why):
+    answer = ask(small.server, "POST", f"/tag?{query}", wav(np.ones(500, "f4")))
+    assert why in refused(answer, 422)
+
+
 def test_a_model_without_frames_or_embedding(small):
     line = refused(ask(small.server, "POST", "/events", wav(np.ones(500, "f4"))), 404)
     assert "events" in line

@@ -117,6 +117,26 @@ def test_a_changed_extra_file_is_noticed(checkpoint, tmp_path):
         export.export(tmp_path / "m", tmp_path / "x.safetensors")
 
 
+def test_a_model_of_the_users_own_has_no_torch_code(tmp_path, capsys):
+    model_dir.save_model(
+        tmp_path / "m",
+        config={
+            "model": {"name": "mine.parts:model"},
+            "frontend": {"name": "panns_logmel"},
+            "data": {"sample_rate": 16_000, "clip_s": 1.0},
+        },
+        label_set=labels.get("audioset527"),
+        variables={"params": {"w": np.zeros(3, np.float32)}},
+        record={},
+    )
+    words = ["export", str(tmp_path / "m"), "--safetensors", str(tmp_path / "x.safetensors")]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "mine.parts:model is code of yours, and no authors' torch code loads it" in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "x.safetensors").exists()
+
+
 def test_export_says_how_port_restores_what_weights_cannot_carry(ported, tmp_path, capsys):
     assert main(["export", str(ported["path"]), "--safetensors", str(tmp_path / "a")]) == 0
     assert "not in it" not in capsys.readouterr().out  # the variant's own values

@@ -63,6 +63,7 @@ def test_published_checkpoints_are_those_of_the_families_asked_for(capsys):
     ("words", "message"),
     [
         (["cnm"], "model family 'cnm' does not exist; did you mean 'cnn'"),
+        (["cnn14"], "cnn14 is a variant of the family cnn: asjax models cnn"),
         (["--parameters=cnn6"], "needs one family"),
         (["cnn", "ast", "--parameters=cnn6"], "needs one family"),
         (["cnn", "--parameters=cnn7"], "'cnn7' does not exist; did you mean 'cnn"),
