@@ -223,7 +223,7 @@ class TalNet(nn.Module):
         layers.check_feats(feats, self.n_mels, "TALNet")
         carries = state is not None
         if self.causal and state is None:
-            state = self.init_state(len(feats))
+            state = self.init_state(feats.shape[0])
         if carries and feats.shape[1] % self.stride:
             raise layers.AsjaxError(
                 f"with a state, frames must come in multiples of {self.stride}, got "

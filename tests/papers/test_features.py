@@ -193,8 +193,7 @@ def test_moments_join_to_those_of_all_values():
         (["--features", "--config=CONFIG", "--config.frontend.n_mels=0"], "n_mels"),
         (["--features", "--config=CONFIG", "--out=FOLDER"], "is a folder"),
         (["x.csv", "--config.seed=1"], "--config.field=value needs --config=FILE"),
-        (["x.csv", "--config=CONFIG"], "--features with --config=FILE"),
-        ([], "give segment lists"),
+        (["x.csv", "--config=CONFIG"], "--config and --batches belong to --features"),
     ],
 )
 def test_mistakes_are_one_line(recipe, tmp_path, words, message, capsys):
