@@ -184,5 +184,5 @@ class ResNet(nn.Module):
         """Last map -> [B, T', D]."""
         if self.scrambled:  # (B, C, F, T) read as (B, C F T / 64, 4, 16), mean over the 4
             x = x.transpose(0, 3, 1, 2)
-            return x.reshape(len(x), -1, 4, self.n_mels // 4).mean(2).swapaxes(1, 2)
+            return x.reshape(x.shape[0], -1, 4, self.n_mels // 4).mean(2).swapaxes(1, 2)
         return x.mean(2 if self.time_first else 1)
