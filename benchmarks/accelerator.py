@@ -21,11 +21,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flops import count
 from train_step import CLASSES, MODELS
 
 from asjax import frontends, models
 from asjax.nn import attention
+from asjax.nn.flops import count
 
 # Dense bf16 TFLOP/s from the data sheets.
 PEAKS = {"H200": 989, "H100": 989, "A100": 312, "V100": 125, "TPU v4": 275, "TPU v5": 459}

@@ -73,11 +73,11 @@ def pooled(workdirs, n_bootstrap: int) -> dict:
 
 def costs(models, rounds: int) -> dict:
     """model -> parameters, FLOPs of a clip, clips/s; the models take turns after each step."""
-    import flops
     import jax
 
     from asjax import models as zoo
     from asjax import sharding, step
+    from asjax.nn import flops
 
     mesh = sharding.make_mesh("", batch_sizes=(BATCH,))
     place = sharding.batch_sharding(mesh)

@@ -54,10 +54,9 @@ def measure(config: str, mesh, batch: int = 0, fields=None, rows=0, accelerator=
 
     A batch that the devices do not divide is rounded up: "batch" says to what.
     """
-    import flops  # imports jax, which reads its environment then
-
     from asjax import build
     from asjax.fit import program
+    from asjax.nn import flops  # imports jax, which reads its environment then
 
     path, colon, arg = config.partition(":")
     cfg = build.load(f"{ROOT / path}{colon}{arg}", fields)

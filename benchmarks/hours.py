@@ -97,11 +97,11 @@ def read_config(text: str):
 
 def plain_flops(text: str) -> float:
     """FLOPs per clip of a training step without remat; attention stores its scores."""
-    import flops
     import jax
 
     from asjax import sharding
     from asjax.fit import program
+    from asjax.nn import flops
 
     cfg = read_config(text)
     with cfg.unlocked():

@@ -157,7 +157,7 @@ def metadata(made: Program, traced: Traced, weights: str) -> dict[str, str]:
         "sample_rate": str(made.sample_rate),
         "clip_s": repr(float(made.clip_s)),
         "least_samples": str(traced.least),
-        "most_samples": "" if traced.most is None else str(traced.most),
+        "most_samples": str(traced.most or 0),
         "label_set": labels.name,
         "label_hash": labels.hash,
         "labels": json.dumps(list(labels.names), ensure_ascii=False),

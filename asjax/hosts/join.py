@@ -160,7 +160,8 @@ def _tell_late(listener, told: set[int], answer: dict, count: int) -> None:
 def _let_in(came: dict, line: socket.socket, me: dict) -> None:
     line.settimeout(5.0)
     about = _message(line)
-    if not isinstance(about, dict) or not isinstance(about.get("asjax"), int):
+    known = isinstance(about, dict) and me.keys() <= about.keys()
+    if not known or not isinstance(about["asjax"], int):
         return line.close()  # another program
     number = about["asjax"]
     if about.get("of") != me["of"]:

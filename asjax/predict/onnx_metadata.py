@@ -37,8 +37,8 @@ class About:
     decoding: dict | None
     card: str
     weights: str
-    least: int = 1
-    most: int = 0
+    least: int
+    most: int
 
 
 def read(path: Path) -> About:
@@ -93,7 +93,7 @@ def _about(found: dict[str, str]) -> About:
         card=found.get("card", ""),
         weights=found.get("weights", ""),
         least=_number(found, "least_samples", int, 1, 2**40),
-        most=_number({"most_samples": found["most_samples"] or "0"}, "most_samples", int, 0, 2**40),
+        most=_number(found, "most_samples", int, 0, 2**40),
     )
 
 

@@ -17,6 +17,7 @@ classes. Any other model gives one sigmoid per class. This module needs no jax.
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator
 from numbers import Real
@@ -103,8 +104,8 @@ class Calls:
         return []
 
 
-class Windowed(Calls):
-    """A tagger of windows. A subclass sets `model`, has `_over`, `frame_count`, `why_no_frames`.
+class Windowed(Calls, ABC):
+    """A tagger of windows: of a model (`Tagger`) or of an ONNX file (`OnnxTagger`).
 
     Args: see `Tagger`.
     """
@@ -145,9 +146,19 @@ class Windowed(Calls):
         if frames and not self.frame_count:
             raise AsjaxError(self.why_no_frames)
 
+    @property
+    @abstractmethod
+    def frame_count(self) -> int:
+        """Frames per window; 0: the tagger gives no events in time."""
+
+    @property
+    @abstractmethod
+    def why_no_frames(self) -> str:
+        """The reason if there are none."""
+
+    @abstractmethod
     def _over(self, batches: Iterator[dict]) -> Iterator[tuple[dict, dict]]:
         """(outputs of the model, the batch) of each batch {"wave": [B, S], "recordings": list}."""
-        raise NotImplementedError
 
     def hear(
         self, sources: Iterable, *, batch=None, on_window=None, decoding=contextlib.nullcontext
@@ -204,9 +215,9 @@ class Windowed(Calls):
             self._others[key] = self._with(clip_s=float(clip_s), **settings)
         return self._others[key]
 
+    @abstractmethod
     def _with(self, **settings):
         """A tagger of the same model with other settings."""
-        raise NotImplementedError
 
     @property
     def name(self) -> str:

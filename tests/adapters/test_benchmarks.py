@@ -93,6 +93,8 @@ def test_xares(folder):
 def test_xares_wants_a_name(folder, monkeypatch):
     with pytest.raises(AsjaxError, match="must end with Encoder"):
         xares.encoder(folder, "mini")
+    with pytest.raises(AsjaxError, match="must end with Encoder, got 5"):
+        xares.encoder(folder, 5)
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(AsjaxError, match="torch is not installed"):
         xares.encoder(folder)

@@ -133,7 +133,12 @@ def test_another_program_on_the_port_is_told(port, monkeypatch):
 def test_strangers_at_the_port_of_process_0_are_sent_away(port):
     threads = [started(port, 0, 2)]
     time.sleep(0.3)
-    for said in (b"GET / HTTP/1.1\r\n\r\n\n", b"[]\n", json.dumps({"asjax": "x"}).encode() + b"\n"):
+    half = [{"asjax": "x"}, {"asjax": 1, "of": 2}]  # without host and pid
+    for said in (
+        b"GET / HTTP/1.1\r\n\r\n\n",
+        b"[]\n",
+        *(json.dumps(h).encode() + b"\n" for h in half),
+    ):
         with socket.create_connection(("localhost", port)) as line:
             line.sendall(said)
             assert line.recv(10) == b""
